@@ -1,0 +1,58 @@
+# `make demo` and `make test` are enough to start; both make .venv by themselves.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format clean .venv
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+CODE := src tests benchmarks scripts
+
+# The first Python that is new enough; `make PYTHON=/path/to/python3` takes another.
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+CANDIDATES := python3 python3.13 python3.12 python3.11
+PYTHON ?= $(shell for each in $(CANDIDATES); do \
+	"$$each" -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && { echo "$$each"; exit; }; done; echo python3)
+
+help:
+	@echo 'make demo    build a tiny Wan2.2-like model, inspect it, plan it and run it: demo/'
+	@echo 'make test    the tests'
+	@echo 'make check   format, lint, types, import law, sizes, stale generated files'
+	@echo 'make format  format and mend what ruff can mend'
+	@echo 'make clean   remove caches, builds and demo/ (.venv stays)'
+
+demo: $(STAMP)
+	$(BIN)/python scripts/demo.py
+
+# Two workers with one torch thread each: small models gain nothing from a second thread.
+test: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
+
+check: $(STAMP)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/mypy
+	$(BIN)/python scripts/check_house.py
+	$(BIN)/python scripts/generate_class_facts.py --check
+	$(BIN)/python scripts/generate_docs.py --check
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix-only $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+clean:
+	rm -rf demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv: $(STAMP)
+
+# torch goes first, so that nothing that needs "some torch" brings a newer one.
+$(STAMP): pyproject.toml constraints.txt
+	@"$(PYTHON)" -c '$(NEW_ENOUGH)' >/dev/null 2>&1 || { \
+		echo 'error: Roost needs Python 3.11 or newer, and "$(PYTHON)" is not. Choose one: make PYTHON=/path/to/python3' >&2; \
+		exit 1; }
+	@echo 'Installing into $(VENV); torch is the largest part and takes a while.'
+	"$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev]'
+	@touch $(STAMP)

@@ -1,0 +1,170 @@
+"""How long inspecting takes: 100 shards with 20,000 tensors, against the floor and safetensors.safe_open.
+
+    python benchmarks/inspect.py [-o benchmarks/results/inspect.json]
+
+The files are sparse. The floor is what no reader can do without: pread and json.loads of the same headers.
+"""
+
+import sys
+from pathlib import Path
+
+# This script's name shadows the standard library's inspect module for everything that is imported below.
+sys.path = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from importlib import metadata
+
+SHARDS, TENSORS_PER_SHARD = 100, 200
+ROUNDS, PROCESS_ROUNDS = 15, 7
+SHAPE = (3072, 3072)
+MAX_FLOOR_RATIO, MAX_HELP_S, MAX_INSPECT_S = 3.0, 0.35, 0.8
+
+Measurement = Callable[[], object]
+
+
+def write_model(root: Path) -> list[Path]:
+    """A Wan pipeline's directory with nothing but a sharded transformer; its shards."""
+    folder = root / "transformer"
+    folder.mkdir(parents=True)
+    index = {"_class_name": "WanPipeline", "transformer": ["diffusers", "WanTransformer3DModel"]}
+    (root / "model_index.json").write_text(json.dumps(index))
+    (folder / "config.json").write_text(json.dumps({"_class_name": "WanTransformer3DModel"}))
+    weight_map: dict[str, str] = {}
+    for shard in range(SHARDS):
+        file_name = f"diffusion_pytorch_model-{shard + 1:05d}-of-{SHARDS:05d}.safetensors"
+        names = [f"blocks.{shard}.attn{each // 2}.{'kv'[each % 2]}_proj.weight" for each in range(TENSORS_PER_SHARD)]
+        write_shard(folder / file_name, names)
+        weight_map.update(dict.fromkeys(names, file_name))
+    content = {"metadata": {"total_size": 0}, "weight_map": weight_map}
+    (folder / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(content, indent=2))
+    return sorted(folder.glob("*.safetensors"))
+
+
+def write_shard(path: Path, names: list[str]) -> None:
+    tensor_bytes = 2 * SHAPE[0] * SHAPE[1]
+    entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    for position, name in enumerate(names):
+        offsets = [position * tensor_bytes, (position + 1) * tensor_bytes]
+        entries[name] = {"dtype": "BF16", "shape": SHAPE, "data_offsets": offsets}
+    header = json.dumps(entries, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    with path.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(file.tell() + len(names) * tensor_bytes)
+
+
+def read_floor(shards: list[Path]) -> None:
+    for path in shards:
+        descriptor = os.open(path, os.O_RDONLY)
+        length = int.from_bytes(os.pread(descriptor, 8, 0), "little")
+        json.loads(os.pread(descriptor, length, 8))
+        os.close(descriptor)
+
+
+def read_inventory_of(root: Path) -> Measurement:
+    from roost.probes.inventory import read_inventory
+    from roost.profiles.classes import load_class_facts
+    from roost.profiles.models import recognise
+
+    class_facts = load_class_facts()
+    return lambda: read_inventory(root, variant=None, dtype=None, class_facts=class_facts, recognise=recognise)
+
+
+def open_all(shards: list[Path]) -> None:
+    from safetensors import safe_open
+
+    for path in shards:
+        with safe_open(path, framework="numpy") as file:
+            list(file.keys())
+
+
+def median_s(measure: Measurement, rounds: int) -> list[float]:
+    """Seconds of each round, after one that warms up."""
+    measure()
+    samples = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        measure()
+        samples.append(time.perf_counter() - start)
+    return samples
+
+
+def run_roost(*arguments: str) -> Measurement:
+    command = [sys.executable, "-m", "roost", *arguments]
+    return lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def measure_all(root: Path) -> dict[str, list[float]]:
+    shards = write_model(root)
+    in_process: dict[str, Measurement] = {
+        "floor": lambda: read_floor(shards),
+        "read_inventory": read_inventory_of(root),
+        "safe_open": lambda: open_all(shards),
+    }
+    processes = {
+        "roost --help": run_roost("--help"),
+        "roost inspect": run_roost("inspect", str(root)),
+        "roost inspect --json": run_roost("inspect", str(root), "--json"),
+    }
+    samples = {name: median_s(measure, ROUNDS) for name, measure in in_process.items()}
+    return samples | {name: median_s(measure, PROCESS_ROUNDS) for name, measure in processes.items()}
+
+
+def judge(median: dict[str, float]) -> dict[str, dict[str, object]]:
+    """Each claim with its figure and whether it holds."""
+    floor_ratio = median["read_inventory"] / median["floor"]
+    slowest_inspect_s = max(median["roost inspect"], median["roost inspect --json"])
+    return {
+        "inventory_over_floor": {
+            "value": floor_ratio,
+            "limit": MAX_FLOOR_RATIO,
+            "holds": floor_ratio <= MAX_FLOOR_RATIO,
+        },
+        "inventory_over_safe_open": {
+            "value": median["read_inventory"] / median["safe_open"],
+            "limit": 1.0,
+            "holds": median["read_inventory"] < median["safe_open"],
+        },
+        "help_s": {"value": median["roost --help"], "limit": MAX_HELP_S, "holds": median["roost --help"] <= MAX_HELP_S},
+        "inspect_s": {"value": slowest_inspect_s, "limit": MAX_INSPECT_S, "holds": slowest_inspect_s <= MAX_INSPECT_S},
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    default = Path(__file__).parent / "results" / "inspect.json"
+    parser.add_argument("-o", "--output", type=Path, default=default, help="result file (default: %(default)s)")
+    output = parser.parse_args().output
+    with tempfile.TemporaryDirectory() as folder:
+        samples = measure_all(Path(folder) / "model")
+    median = {name: statistics.median(each) for name, each in samples.items()}
+    claims = judge(median)
+    result = {
+        "shards": SHARDS,
+        "tensors": SHARDS * TENSORS_PER_SHARD,
+        "cpu_cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "safetensors": metadata.version("safetensors"),
+        "median_s": median,
+        "claims": claims,
+        "samples_s": samples,
+    }
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(result, indent=2) + "\n")
+    for name, seconds in median.items():
+        print(f"{name:22} {seconds * 1000:8.1f} ms")
+    for name, claim in claims.items():
+        print(f"{name:26} {claim['value']:6.2f}  limit {claim['limit']}  {'holds' if claim['holds'] else 'FAILS'}")
+    return 0 if all(claim["holds"] for claim in claims.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,30 @@
+"""Roost runs diffusion models on GPUs smaller than the model, from a placement plan you can read and trust.
+
+Public API: ``inspect_model``, ``make_plan``, ``load_plan``, ``load_pipeline``. Nothing is imported before it is used:
+``import roost`` stays as light as the command line.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from roost.api.inspection import inspect_model
+    from roost.api.planning import load_plan, make_plan
+    from roost.api.running import load_pipeline
+
+_HOMES = {
+    "inspect_model": "roost.api.inspection",
+    "make_plan": "roost.api.planning",
+    "load_plan": "roost.api.planning",
+    "load_pipeline": "roost.api.running",
+}
+
+__all__ = ["inspect_model", "load_pipeline", "load_plan", "make_plan"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'roost' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

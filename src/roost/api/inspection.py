@@ -1,0 +1,80 @@
+"""Inspecting: a model directory's inventory, and the JSON object that ``roost inspect --json`` prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from roost.facts import Component, Inventory, ModelProfile
+from roost.planner.kinds import base_name, group_of, kind_of, suffix
+from roost.planner.load_order import load_order
+from roost.probes.hub import resolve_model
+from roost.probes.inventory import read_inventory
+from roost.profiles.classes import load_class_facts
+from roost.profiles.models import fallback_profile, load_model_profiles, recognise
+
+
+def inspect_model(model: str | Path, *, variant: str | None = None, dtype: str | None = None) -> Inventory:
+    """What the model directory (or the hub id in the local cache) holds, from headers and configs alone.
+
+    Raises InvalidFile or UsageError for a directory or variant that can't be used. Imports neither torch nor diffusers.
+    """
+    return read_inventory(
+        resolve_model(str(model)),
+        variant=variant,
+        dtype=dtype,
+        class_facts=load_class_facts(),
+        recognise=recognise,
+    )
+
+
+def profile_of(inventory: Inventory) -> ModelProfile:
+    """The recognised family's profile, else the general one for images or videos."""
+    if inventory.family is not None:
+        return load_model_profiles()[inventory.family]
+    return fallback_profile(inventory.pipeline, {each.name: each.class_name for each in inventory.components})
+
+
+def inspection_document(inventory: Inventory) -> dict[str, object]:
+    """The inventory as one JSON object, schema 1."""
+    return {
+        "schema": 1,
+        "path": inventory.path,
+        "layout": inventory.layout,
+        "pipeline": inventory.pipeline,
+        "family": inventory.family,
+        "fingerprint": inventory.fingerprint,
+        "total_bytes": sum(each.bytes for each in inventory.components),
+        "total_load_bytes": inventory.load_bytes,
+        "load_order": list(load_order(inventory.components)),
+        "weightless": list(inventory.weightless),
+        "absent": list(inventory.absent),
+        "custom": list(inventory.custom),
+        "warnings": list(inventory.warnings),
+        "components": [_component_document(each) for each in inventory.components],
+    }
+
+
+def _component_document(component: Component) -> dict[str, object]:
+    return {
+        "name": component.name,
+        "library": component.library,
+        "class": component.class_name,
+        "kind": kind_of(component),
+        "group": group_of(component),
+        "base_name": base_name(component.name),
+        "suffix": suffix(component.name),
+        "bytes": component.bytes,
+        "bytes_by_dtype": dict(sorted(component.bytes_by_dtype.items())),
+        "load_bytes": component.load_bytes,
+        "load_dtype": component.load_dtype,
+        "tensors": component.tensors,
+        "files": list(component.files),
+        "variant": component.variant,
+        "quantization": component.quantization,
+        "blocks": [
+            {"stack": each.name, "count": each.count, "bytes": each.bytes, "block_bytes": list(each.block_bytes)}
+            for each in component.stacks
+        ],
+        "trunk_bytes": component.trunk_bytes,
+        "notes": list(component.notes),
+    }

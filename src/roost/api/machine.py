@@ -1,0 +1,115 @@
+"""The machine a plan is for: a GPU that is here, one by name, or the emulated one; and the host's memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from roost.errors import UsageError
+from roost.facts import GpuFacts, GpuProfile, HostFacts, Machine
+from roost.probes.gpu import GpuSurvey, read_gpus, select_gpu
+from roost.probes.host import read_host
+from roost.profiles.gpus import find_gpu_profile, load_gpu_profiles, match_gpu_profile
+from roost.units import GiB, parse_bytes
+
+DEFAULT_HEADROOM_BYTES = GiB
+# What a named card's own system takes before anyone else: its free memory is total less this.
+_SYSTEM_BYTES = GiB // 2
+
+
+def find_machine(
+    gpu: str | None = None,
+    vram: str | None = None,
+    ram: str | None = None,
+    headroom: str | None = None,
+    pinned_max: str | None = None,
+) -> Machine:
+    """The machine as the options describe it; sizes are texts like ``24GiB``.
+
+    ``gpu`` is None or ``auto`` for the GPU of this machine, ``emulated``, or a card's name. Raises UsageError when
+    there is no GPU here and none was named.
+    """
+    vram_bytes = _bytes(vram, "--vram")
+    if vram_bytes == 0:
+        raise UsageError("--vram 0 leaves nothing to plan with; give the free memory, like 12GiB.")
+    headroom_bytes = _bytes(headroom, "--headroom")
+    return Machine(
+        gpu=_with_vram(_find_gpu(gpu, vram_bytes), vram_bytes),
+        host=read_host(_bytes(ram, "--ram"), _bytes(pinned_max, "--pinned-max")),
+        headroom_bytes=DEFAULT_HEADROOM_BYTES if headroom_bytes is None else headroom_bytes,
+    )
+
+
+def _bytes(text: str | None, option: str) -> int | None:
+    return None if text is None else parse_bytes(text, option)
+
+
+def _find_gpu(gpu: str | None, vram_bytes: int | None) -> GpuFacts:
+    name = (gpu or "auto").strip().lower()
+    if name == "auto":
+        return present_gpu()
+    if name == "emulated":
+        return emulated_gpu(vram_bytes)
+    return gpu_of_profile(find_gpu_profile(gpu or ""))
+
+
+def present_gpu() -> GpuFacts:
+    """The GPU that CUDA would use first, with the profile of its product when there is one."""
+    gpu = select_gpu(read_gpus()).facts
+    profile = match_gpu_profile(gpu.name, gpu.total_bytes)
+    return replace(gpu, profile=profile.key if profile else None)
+
+
+def emulated_gpu(vram_bytes: int | None) -> GpuFacts:
+    """The CPU device of the runtime, with a memory budget of ``vram_bytes``."""
+    if vram_bytes is None:
+        raise UsageError("--gpu emulated needs its memory too; add --vram SIZE, like --vram 12GiB.")
+    return GpuFacts(
+        device_kind="emulated",
+        platform="cuda",  # the rules treat it like the CUDA card that it stands for
+        name="emulated",
+        total_bytes=vram_bytes,
+        free_bytes=vram_bytes,
+        source="emulated",
+    )
+
+
+def gpu_of_profile(profile: GpuProfile) -> GpuFacts:
+    """A card that isn't here, as its profile describes it."""
+    total = int(profile.total_bytes.value)
+    generation, lanes = profile.pcie_generation, profile.pcie_lanes
+    return GpuFacts(
+        device_kind="cuda",
+        platform=profile.platform,
+        name=profile.name,
+        total_bytes=total,
+        free_bytes=total - _SYSTEM_BYTES,
+        source=f"profile:{profile.key}",
+        profile=profile.key,
+        compute_capability=profile.compute_capability,
+        pcie_generation=int(generation.value) if generation else None,
+        pcie_width=int(lanes.value) if lanes else None,
+    )
+
+
+def _with_vram(gpu: GpuFacts, vram_bytes: int | None) -> GpuFacts:
+    """``--vram`` sets the free memory; a total below it grows with it."""
+    if vram_bytes is None or gpu.device_kind == "emulated":
+        return gpu
+    return replace(
+        gpu, free_bytes=vram_bytes, total_bytes=max(gpu.total_bytes, vram_bytes), source=f"{gpu.source}+--vram"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineSurvey:
+    """Everything ``roost gpus`` shows: the GPUs here, the host, and the cards known by name."""
+
+    gpus: GpuSurvey
+    host: HostFacts
+    profiles: Mapping[str, GpuProfile]
+
+
+def survey_machine() -> MachineSurvey:
+    """What is here now; never raises for a missing GPU or driver."""
+    return MachineSurvey(gpus=read_gpus(), host=read_host(), profiles=load_gpu_profiles())

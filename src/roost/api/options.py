@@ -1,0 +1,130 @@
+"""What a caller may ask of a plan, as typed, and its translation into facts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from roost.errors import UsageError
+from roost.facts import GROUPS, Choices, Mode, ModelProfile, Platform, Workload
+from roost.planner.selectors import parse_selectors, parse_set
+from roost.units import parse_size
+
+MODES = ("auto", "memory", "speed", "manual")
+PLATFORMS = ("cuda", "rocm", "cpu")
+DTYPES = ("bfloat16", "float16", "float32")
+_DTYPE_ALIASES = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32", "float": "float32"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanOptions:
+    """Options of a plan, named as on the command line. None means not typed, and rules decide.
+
+    ``set`` holds SELECTOR=STRATEGY[,key=value…] texts; memory sizes are texts like ``24GiB``; ``size`` is ``1280x720``.
+    """
+
+    mode: str = "auto"
+    policy: str = "rules"
+    set: Sequence[str] = ()
+    layerwise_offload_components: str | None = None
+    dit_layerwise_offload: bool | None = None
+    dit_cpu_offload: bool | None = None
+    text_encoder_cpu_offload: bool | None = None
+    image_encoder_cpu_offload: bool | None = None
+    vae_cpu_offload: bool | None = None
+    dit_offload_prefetch_size: float | None = None
+    fsdp: bool | None = None
+    num_gpus: int = 1
+    cache_dit: bool = False
+    dmd_steps: int | None = None
+    platform: str | None = None
+    size: str | None = None
+    frames: int | None = None
+    steps: int | None = None
+    batch: int = 1
+    guidance: float | None = None
+    dtype: str | None = None
+    gpu: str | None = None
+    vram: str | None = None
+    ram: str | None = None
+    headroom: str | None = None
+    pinned_max: str | None = None
+    role: str = "monolithic"
+    variant: str | None = None
+
+
+def choices_of(options: PlanOptions) -> Choices:
+    """The placement choices; raises UsageError for a value that no option takes."""
+    if options.policy != "rules":
+        raise UsageError(f"--policy {options.policy!r} is not a policy; the only one yet is rules.")
+    selection = options.layerwise_offload_components
+    offloads = {group: getattr(options, f"{group}_cpu_offload") for group in GROUPS}
+    return Choices(
+        mode=cast(Mode, _one_of(options.mode, MODES, "--mode")),
+        sets=tuple(parse_set(text) for text in options.set),
+        layerwise_components=(
+            None if selection is None else parse_selectors(selection, "--layerwise-offload-components")
+        ),
+        dit_layerwise_offload=options.dit_layerwise_offload,
+        cpu_offload={group: value for group, value in offloads.items() if value is not None},
+        prefetch=_prefetch(options.dit_offload_prefetch_size),
+        fsdp=options.fsdp,
+        num_gpus=_at_least(1, options.num_gpus, "--num-gpus"),
+        cache_dit=options.cache_dit,
+        dmd_steps=None if options.dmd_steps is None else _at_least(1, options.dmd_steps, "--dmd-steps"),
+        platform=None
+        if options.platform is None
+        else cast(Platform, _one_of(options.platform, PLATFORMS, "--platform")),
+    )
+
+
+def workload_of(options: PlanOptions, profile: ModelProfile) -> Workload:
+    """The family's default workload with what was typed in its place."""
+    default = profile.workload
+    width, height = parse_size(options.size) if options.size else (default.width, default.height)
+    if options.frames is not None and profile.task == "image":
+        raise UsageError(f"--frames {options.frames}: this is an image model; leave --frames out.")
+    guidance = default.guidance if options.guidance is None else options.guidance
+    if guidance is not None and not math.isfinite(guidance):
+        raise UsageError(f"--guidance {guidance} is not a number; give one like 4.0.")
+    return Workload(
+        width=width,
+        height=height,
+        frames=default.frames if options.frames is None else _at_least(1, options.frames, "--frames"),
+        steps=default.steps if options.steps is None else _at_least(1, options.steps, "--steps"),
+        batch=_at_least(1, options.batch, "--batch"),
+        guidance=guidance,
+    )
+
+
+def dtype_of(options: PlanOptions) -> str | None:
+    """The typed load dtype under its torch name."""
+    if options.dtype is None:
+        return None
+    name = options.dtype.strip().lower()
+    return _one_of(_DTYPE_ALIASES.get(name, name), DTYPES, "--dtype")
+
+
+def _prefetch(size: float | None) -> float | None:
+    if size is None:
+        return None
+    if not math.isfinite(size) or size < 0 or (size > 1 and size != int(size)) or size >= 2**31:
+        raise UsageError(
+            f"--dit-offload-prefetch-size {size:g}: give a whole number of blocks from 1, or a fraction below 1."
+        )
+    return size
+
+
+def _at_least(minimum: int, value: int, option: str) -> int:
+    if not minimum <= value < 2**31:
+        raise UsageError(f"{option} {value} is out of range; give a whole number from {minimum}.")
+    return value
+
+
+def _one_of(value: str, allowed: Sequence[str], option: str) -> str:
+    name = value.strip().lower()
+    if name not in allowed:
+        raise UsageError(f"{option} {value!r} is not known; choose one of {', '.join(allowed)}.")
+    return name

@@ -1,0 +1,96 @@
+"""What must hold before a plan runs: its workload, its model, its GPU and enough host memory."""
+
+from __future__ import annotations
+
+from roost.errors import NothingFits, PlanMismatch
+from roost.facts import GpuFacts, HostFacts, Inventory, Workload
+from roost.plan.schema import PlanDocument
+from roost.units import format_bytes
+
+_TOTAL_TOLERANCE = 0.02
+_SHOWN_DIFFERENCES = 3
+
+
+def check_workload(plan: PlanDocument, wanted: Workload) -> None:
+    """Raises PlanMismatch when ``wanted`` is larger than the plan's workload in any way."""
+    planned = plan.workload
+    larger = [
+        name
+        for name, asked, limit in (
+            ("--size", wanted.width * wanted.height, planned.width * planned.height),
+            ("--frames", wanted.frames or 1, planned.frames or 1),
+            ("--steps", wanted.steps, planned.steps),
+            ("--batch", wanted.batch, planned.batch),
+        )
+        if asked > limit
+    ]
+    if larger:
+        frames = f" --frames {wanted.frames}" if wanted.frames else ""
+        raise PlanMismatch(
+            f"{', '.join(larger)}: more than this plan is for; plan it with: roost plan {plan.model.path or 'MODEL'}"
+            f" --size {wanted.width}x{wanted.height}{frames} --steps {wanted.steps} --batch {wanted.batch}"
+        )
+
+
+def model_differences(plan: PlanDocument, inventory: Inventory) -> list[str]:
+    """How the model directory differs from the one planned, a phrase a file; empty when it is the same.
+
+    Covers file sizes, headers and configs, not the content of weights.
+    """
+    planned, found = plan.model.files, inventory.files
+    differences = [f"{name} is gone" for name in planned if name not in found]
+    differences += [f"{name} is new" for name in found if name not in planned]
+    for name in planned.keys() & found.keys():
+        if planned[name].bytes != found[name].bytes:
+            sizes = f"{format_bytes(planned[name].bytes)} → {format_bytes(found[name].bytes)}"
+            differences.append(f"{name} changed size ({sizes})")
+        elif planned[name].sha256 != found[name].sha256:
+            differences.append(f"{name} changed its {'header' if name.endswith('.safetensors') else 'content'}")
+    if not differences and plan.model.fingerprint != inventory.fingerprint:
+        differences.append("its fingerprint differs")
+    return sorted(differences)
+
+
+def gpu_differences(plan: PlanDocument, gpu: GpuFacts) -> list[str]:
+    """How the GPU that is here differs from the one planned for: product name, or total memory by over 2 %."""
+    planned = plan.machine.gpu
+    differences = []
+    if planned.name != gpu.name:
+        differences.append(f"the plan is for {planned.name}, here is {gpu.name}")
+    hardware_total = planned.total_bytes
+    if planned.source.endswith("+--vram"):  # the total may have grown with --vram
+        hardware_total = min(hardware_total, gpu.total_bytes)
+    if abs(gpu.total_bytes - hardware_total) > _TOTAL_TOLERANCE * hardware_total:
+        differences.append(
+            f"the plan's card has {format_bytes(planned.total_bytes)}, this one {format_bytes(gpu.total_bytes)}"
+        )
+    return differences
+
+
+def refuse(plan: PlanDocument, differences: list[str], *, what: str, force: bool) -> list[str]:
+    """The differences as changes to record when forced; raises PlanMismatch with the first few otherwise."""
+    if not differences or force:
+        return [f"forced: {each}" for each in differences]
+    shown = "; ".join(differences[:_SHOWN_DIFFERENCES])
+    more = len(differences) - _SHOWN_DIFFERENCES
+    raise PlanMismatch(
+        f"this plan was made for another {what}: {shown}{f'; and {more} more' if more > 0 else ''}."
+        f" Plan again with: roost plan {plan.model.path or 'MODEL'}, or run with --force."
+    )
+
+
+def check_fits(plan: PlanDocument, host: HostFacts) -> None:
+    """Raises NothingFits for a plan whose weights exceed its budget, or whose host copies exceed host memory."""
+    if not plan.fits:
+        raise NothingFits(
+            f"this plan {plan.budget.verdict} Plan with less resident, with a larger --vram, or run with --force."
+        )
+    # While it loads, the largest resident component passes through host memory beside the masters.
+    passing = max((each.load_bytes for each in plan.components.values() if each.strategy == "resident"), default=0)
+    needed = plan.budget.host_bytes + passing
+    if needed > host.available_bytes:
+        raise NothingFits(
+            f"loading needs {format_bytes(needed)} of host memory and {format_bytes(host.available_bytes)} is available"
+            f" ({host.source}), {format_bytes(needed - host.available_bytes)} short; free host memory, or run with"
+            " --force."
+        )

@@ -1,0 +1,12 @@
+"""The command line: commands translate arguments and show results; everything else is behind ``roost.api``."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Runs the command line and exits with its documented code."""
+    from roost.cli.app import run  # imported here: shell completion and errors need a started interpreter only
+
+    sys.exit(run(sys.argv[1:]))

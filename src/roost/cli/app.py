@@ -1,0 +1,70 @@
+"""The Typer application: one file a command; errors are caught here, once."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from roost.cli import gpus, inspect, plan, rules
+from roost.cli import run as run_command
+from roost.cli.screen import show_error
+from roost.errors import RoostError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="roost",
+    help="Run diffusion models on GPUs smaller than the model, from a placement plan you can read and trust.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("inspect")(inspect.inspect)
+app.command("plan")(plan.plan)
+app.command("run")(run_command.run)
+app.command("gpus")(gpus.gpus)
+app.command("rules")(rules.rules)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"roost {importlib.metadata.version('roost')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command line and returns its exit code; an error is one line on stderr, never a traceback."""
+    try:
+        return int(app(list(arguments), prog_name="roost", standalone_mode=False) or 0)
+    except RoostError as error:
+        show_error(str(error))
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        show_error("interrupted.")
+        return INTERRUPTED
+    except BrokenPipeError:
+        return 1
+    except Exception as error:
+        # Typer's usage errors share no public base class over its versions, but all can format themselves.
+        usage = getattr(error, "format_message", None)
+        if usage is None:
+            show_error(f"unexpected {type(error).__name__}: {error}. Please report it with the command that led here.")
+            return 1
+        text = usage()
+        if type(error).__name__ == "NoArgsIsHelpError":
+            typer.echo(text)
+        else:
+            show_error(text)
+        return 2

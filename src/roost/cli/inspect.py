@@ -1,0 +1,64 @@
+"""``roost inspect``: what a model directory holds."""
+
+from __future__ import annotations
+
+from roost.cli.options import Dtype, Json, ModelArgument, Variant
+from roost.cli.screen import show_json, show_table, show_text
+from roost.facts import Component, Inventory
+from roost.units import format_bytes
+
+
+def inspect(model: ModelArgument, variant: Variant = None, dtype: Dtype = None, as_json: Json = False) -> None:
+    """Show the components, files, sizes and block stacks of a model, from file headers alone."""
+    from roost.api.inspection import inspect_model, inspection_document
+    from roost.api.options import PlanOptions, dtype_of
+
+    inventory = inspect_model(model, variant=variant, dtype=dtype_of(PlanOptions(dtype=dtype)))
+    if as_json:
+        show_json(inspection_document(inventory))
+    else:
+        _show(inventory)
+
+
+def _show(inventory: Inventory) -> None:
+    from roost.planner.kinds import kind_of
+    from roost.planner.load_order import load_order
+
+    show_text(
+        f"{inventory.pipeline or 'no pipeline'} · {inventory.family or 'unknown family'}"
+        f" · {len(inventory.components)} components"
+        f" · {format_bytes(sum(each.bytes for each in inventory.components))} stored,"
+        f" {format_bytes(inventory.load_bytes)} loaded"
+    )
+    order = load_order(inventory.components)
+    components = [inventory.component(name) for name in order]
+    show_table(
+        ("Component", "Kind", "Class", "Stored", "Loaded", "Blocks"),
+        [
+            (
+                each.name,
+                kind_of(each),
+                each.class_name,
+                f"{format_bytes(each.bytes)} {'+'.join(sorted(each.bytes_by_dtype))}",
+                f"{format_bytes(each.load_bytes)} {each.load_dtype or ''}",
+                _blocks(each),
+            )
+            for each in components
+        ],
+        numbers=(3, 4),
+    )
+    show_text(f"load order: {', '.join(order)}")
+    for each in components:
+        for note in each.notes:
+            show_text(f"note: {each.name}: {note}")
+    for name in inventory.custom:
+        show_text(f"note: {name} is custom code; it is never run.")
+    for warning in inventory.warnings:
+        show_text(f"warning: {warning}")
+
+
+def _blocks(component: Component) -> str:
+    if not component.stacks:
+        return "none"
+    stacks = " + ".join(str(stack.count) for stack in component.stacks)
+    return f"{stacks}, trunk {format_bytes(component.trunk_bytes)}"

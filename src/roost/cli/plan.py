@@ -1,0 +1,86 @@
+"""``roost plan``: where every weight of a model lives, and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from roost.cli import options as opt
+from roost.cli.screen import show_json, show_note
+
+if TYPE_CHECKING:
+    from roost.api.options import PlanOptions
+
+PlanOutput = Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write the plan as YAML.")]
+
+
+def plan(
+    context: typer.Context,
+    model: opt.ModelArgument,
+    output: PlanOutput = None,
+    as_json: opt.Json = False,
+    gpu: opt.Gpu = None,
+    vram: opt.Vram = None,
+    ram: opt.Ram = None,
+    headroom: opt.Headroom = None,
+    pinned_max: opt.PinnedMax = None,
+    num_gpus: opt.NumGpus = 1,
+    platform: opt.Platform = None,
+    size: opt.Size = None,
+    frames: opt.Frames = None,
+    steps: opt.Steps = None,
+    batch: opt.Batch = 1,
+    guidance: opt.Guidance = None,
+    mode: opt.Mode = "auto",
+    policy: opt.Policy = "rules",
+    set: opt.Set = None,
+    layerwise_offload_components: opt.LayerwiseComponents = None,
+    dit_layerwise_offload: opt.DitLayerwise = None,
+    dit_cpu_offload: opt.DitCpuOffload = None,
+    text_encoder_cpu_offload: opt.TextEncoderCpuOffload = None,
+    image_encoder_cpu_offload: opt.ImageEncoderCpuOffload = None,
+    vae_cpu_offload: opt.VaeCpuOffload = None,
+    dit_offload_prefetch_size: opt.Prefetch = None,
+    fsdp: opt.Fsdp = None,
+    cache_dit: opt.CacheDit = False,
+    dmd_steps: opt.DmdSteps = None,
+    role: opt.Role = "monolithic",
+    variant: opt.Variant = None,
+    dtype: opt.Dtype = None,
+) -> None:
+    """Plan a model's placement on a GPU that is here or one by name; exit code 3 when it doesn't fit.
+
+    roost plan ./Wan2.2-T2V-A14B-Diffusers --gpu rtx-4090 --ram 96GiB -o wan.yaml
+    """
+    from roost.api.planning import plan_model
+    from roost.cli.plan_view import show_plan
+    from roost.errors import NothingFits
+    from roost.plan import plan_to_yaml, write_text_atomically
+
+    document = plan_model(model, typed_plan_options(context))
+    if output is not None:
+        write_text_atomically(output, plan_to_yaml(document))
+    if as_json:
+        show_json(document.model_dump(mode="json", by_alias=True))
+    else:
+        show_plan(document)
+    if output is not None:
+        show_note(f'saved {output}. Next: roost run {output} --prompt "…" -o OUT')
+    if not document.fits:
+        raise typer.Exit(NothingFits.exit_code)
+
+
+def typed_plan_options(context: typer.Context) -> PlanOptions:
+    """The options that were typed, by the framework's word for it, never by comparing values with defaults."""
+    from roost.api.options import PlanOptions
+
+    names = PlanOptions.__dataclass_fields__
+    typed = {name: value for name, value in context.params.items() if name in names and _was_typed(context, name)}
+    return PlanOptions(**typed)
+
+
+def _was_typed(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"

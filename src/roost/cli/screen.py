@@ -1,0 +1,66 @@
+"""What every command prints with: safe text, one-line errors, and tables that are plain text in a pipe."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+
+def clean(text: object) -> str:
+    """``text`` on one line with everything unprintable escaped: names from a model may hold terminal codes."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text))
+
+
+def show_error(message: str) -> None:
+    _write(sys.stderr.fileno(), f"error: {clean(' '.join(message.split()))}\n")
+
+
+def show_note(message: str) -> None:
+    """A line for the person, beside the result: on stderr."""
+    _write(sys.stderr.fileno(), f"{clean(message)}\n")
+
+
+def show_text(text: str = "") -> None:
+    print(clean(text))  # noqa: T201
+
+
+def show_json(document: object) -> None:
+    print(json.dumps(document, ensure_ascii=True, allow_nan=False))  # noqa: T201
+
+
+def show_table(headings: Sequence[str], rows: Sequence[Sequence[object]], numbers: Sequence[int] = ()) -> None:
+    """A table; columns listed in ``numbers`` are aligned to the right."""
+    cells = [[clean(cell) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        _show_rich_table(headings, cells, numbers)
+        return
+    widths = [max(len(line[column]) for line in [list(headings), *cells]) for column in range(len(headings))]
+    for line in [list(headings), *cells]:
+        padded = [
+            cell.rjust(width) if column in numbers else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        print("  ".join(padded).rstrip())  # noqa: T201
+
+
+def _show_rich_table(headings: Sequence[str], cells: Sequence[Sequence[str]], numbers: Sequence[int]) -> None:
+    from rich import box  # imported here: only a terminal needs it
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    style = box.ASCII if os.environ.get("TERM") == "dumb" else box.ROUNDED
+    table = Table(box=style, header_style="bold")
+    for column, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if column in numbers else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*(Text(cell) for cell in row))
+    Console().print(table)
+
+
+def _write(descriptor: int, text: str) -> None:
+    with contextlib.suppress(OSError):
+        os.write(descriptor, text.encode("utf-8", "backslashreplace"))

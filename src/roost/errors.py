@@ -1,0 +1,39 @@
+"""One error tree. A message is one line: what is wrong, where, and the remedy; the class carries the exit code."""
+
+from __future__ import annotations
+
+
+class RoostError(Exception):
+    """Anything Roost reports to its user. Subclasses set ``exit_code``."""
+
+    exit_code = 1
+
+
+class UsageError(RoostError):
+    """An option or argument that can't be used, alone or beside another."""
+
+    exit_code = 2
+
+
+class InvalidFile(RoostError):
+    """A file or directory that isn't what it must be: a malformed header, config, index or plan."""
+
+    exit_code = 2
+
+
+class NothingFits(RoostError):
+    """No placement, or not the asked one, fits the memory at hand."""
+
+    exit_code = 3
+
+
+class PlanMismatch(RoostError):
+    """A plan meets a model, a GPU or a workload that it was not made for."""
+
+    exit_code = 4
+
+
+class OutOfMemory(RoostError):
+    """Memory ran out during a run and nothing was left to give up."""
+
+    exit_code = 5

@@ -1,0 +1,245 @@
+"""Frozen facts that pass between the rooms. Each says where it comes from; unknown is None."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Kind = Literal["dit", "text_encoder", "image_encoder", "vae", "other"]
+Group = Literal["dit", "text_encoder", "image_encoder", "vae"]
+Strategy = Literal["resident", "component-offload", "snapshot-offload", "layerwise-offload", "fsdp"]
+Mode = Literal["auto", "memory", "speed", "manual"]
+Platform = Literal["cuda", "rocm", "cpu"]
+Task = Literal["image", "video"]
+DeviceKind = Literal["cuda", "emulated"]
+
+GROUPS: tuple[Group, ...] = ("dit", "text_encoder", "image_encoder", "vae")
+STRATEGIES: tuple[Strategy, ...] = (
+    "resident",
+    "component-offload",
+    "snapshot-offload",
+    "layerwise-offload",
+    "fsdp",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """A repeated list of blocks, by its canonical module name, with the bytes of each block at the load dtype."""
+
+    name: str
+    block_bytes: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        return len(self.block_bytes)
+
+    @property
+    def bytes(self) -> int:
+        return sum(self.block_bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Component:
+    """One entry of ``model_index.json`` with weights. Source: file headers and configs, never tensor data.
+
+    ``bytes`` are stored payload bytes of the files its library would load; everything named ``load`` and all stacks
+    are at ``load_dtype``. ``stacks`` are the outermost repeated lists; ``units`` are what streams, the same with
+    oversized blocks split (``blocks.split_stacks``).
+    """
+
+    name: str
+    library: str | None
+    class_name: str
+    position: int  # in model_index.json
+    files: tuple[str, ...]  # relative to the model directory, with forward slashes
+    variant: str | None
+    bytes: int
+    bytes_by_dtype: Mapping[str, int]
+    tensors: int | None  # None for pickled files, which are sized but never opened
+    load_dtype: str | None  # a torch dtype's name, like bfloat16
+    load_bytes: int
+    stacks: tuple[Stack, ...]
+    units: tuple[Stack, ...]
+    quantization: str | None  # the method that config.json names
+    notes: tuple[str, ...] = ()  # tied or unused weights, uncertain facts, unsupported formats
+
+    @property
+    def trunk_bytes(self) -> int:
+        """Load-dtype bytes outside every stack."""
+        return self.load_bytes - sum(stack.bytes for stack in self.stacks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredFile:
+    """What the fingerprint covers of one file: its size, and the hash of its header or, for a config, of all of it."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """What a model directory holds. Source: ``probes.directory``."""
+
+    path: str
+    layout: Literal["diffusers", "modular", "component", "single-file"]
+    pipeline: str | None  # class name
+    family: str | None  # key of the model profile that recognised it
+    scalars: Mapping[str, object]  # plain config entries of model_index.json, such as boundary_ratio
+    components: tuple[Component, ...]
+    weightless: tuple[str, ...]  # scheduler, tokenizers, processors
+    absent: tuple[str, ...]  # entries that are null
+    custom: tuple[str, ...]  # entries that name code inside the directory; reported, never run
+    files: Mapping[str, StoredFile]
+    fingerprint: str
+    warnings: tuple[str, ...] = ()
+
+    def component(self, name: str) -> Component:
+        return next(each for each in self.components if each.name == name)
+
+    @property
+    def load_bytes(self) -> int:
+        return sum(each.load_bytes for each in self.components)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuFacts:
+    """One GPU, present (NVML), named (profile) or emulated, at one moment."""
+
+    device_kind: DeviceKind
+    platform: Platform
+    name: str
+    total_bytes: int
+    free_bytes: int
+    source: str  # "nvml", "profile:rtx-4090", "emulated"; "+--vram" when the user set the free memory
+    profile: str | None = None  # key under profiles/gpus
+    uuid: str | None = None
+    driver: str | None = None
+    compute_capability: str | None = None
+    pcie_generation: int | None = None
+    pcie_width: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFacts:
+    """Host memory that a run may take. Source: cgroups and MemAvailable, or ``--ram``."""
+
+    available_bytes: int
+    pinnable_bytes: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    gpu: GpuFacts
+    host: HostFacts
+    headroom_bytes: int
+
+    @property
+    def budget_bytes(self) -> int:
+        """VRAM that a plan may use."""
+        return max(0, self.gpu.free_bytes - self.headroom_bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """What one generation asks for. Frames is None for images."""
+
+    width: int
+    height: int
+    frames: int | None
+    steps: int
+    batch: int
+    guidance: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Number:
+    """A figure and where it comes from: a data sheet's address, ``measured`` or ``fitted``."""
+
+    value: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuProfile:
+    """A card's published figures. Rates are dense, per second. Source: profiles/gpus/KEY.yaml."""
+
+    key: str
+    name: str  # as NVML reports the product
+    aliases: tuple[str, ...]
+    platform: Platform
+    compute_capability: str | None
+    total_bytes: Number
+    memory_bytes_per_s: Number
+    bf16_flop_per_s: Number | None
+    fp16_flop_per_s: Number | None
+    fp8_flop_per_s: Number | None
+    pcie_generation: Number | None
+    pcie_lanes: Number | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelProfile:
+    """A family's facts: how it is recognised, its default workload and what the rules read.
+
+    Source: profiles/models/KEY.yaml. ``match`` maps paths such as ``index._class_name`` or ``transformer.dim`` to
+    conditions; the profile matches when all hold, and the one with the most conditions wins.
+    """
+
+    key: str
+    title: str
+    task: Task
+    match: Mapping[str, object]
+    workload: Workload
+    keep_resident_free_gib: float
+    keep_resident_groups: tuple[Group, ...]
+    dit_layerwise_prefetch: Mapping[Mode, int]  # mode in which the DiT streams by default -> blocks ahead
+    fsdp: bool
+    load_dtypes: Mapping[str, str]  # component base name -> dtype that replaces the default one
+    chunked_vae: bool  # its VAE runs many passes per decode, so blocks are held rather than streamed
+    guidance_argument: str  # the pipeline call's parameter that --guidance sets
+    role_extras: Mapping[str, tuple[str, ...]]  # role -> modules it needs beyond its own
+    plan_only: bool  # no pipeline class in diffusers: inspect and plan, not run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassFacts:
+    """What a library's model class does when it loads. Source: generated from the installed libraries.
+
+    ``renames`` are (pattern, replacement) regular expressions from a file's tensor names to module names.
+    """
+
+    keep_in_float32: tuple[str, ...] = ()  # module names kept whenever a half precision is asked
+    keep_in_float32_for_float16: tuple[str, ...] = ()  # only when float16 is asked
+    ignored: tuple[str, ...] = ()  # patterns of stored tensors that the class drops
+    renames: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetChoice:
+    """One ``--set SELECTOR=STRATEGY[,key=value…]``, as typed."""
+
+    option: str
+    selector: str
+    strategy: Strategy
+    parameters: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choices:
+    """What the user typed. None means not typed, which is never the same as typing the default."""
+
+    mode: Mode = "auto"
+    sets: tuple[SetChoice, ...] = ()
+    layerwise_components: tuple[str, ...] | None = None  # normalised selectors; () for an explicit `none`
+    dit_layerwise_offload: bool | None = None
+    cpu_offload: Mapping[Group, bool] = field(default_factory=dict)
+    prefetch: float | None = None
+    fsdp: bool | None = None
+    num_gpus: int = 1
+    cache_dit: bool = False
+    dmd_steps: int | None = None
+    platform: Platform | None = None

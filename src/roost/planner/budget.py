@@ -1,0 +1,109 @@
+"""What is on the device in each stage, by weights alone, and whether it fits the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from roost.facts import Machine
+from roost.planner.kinds import base_name, kind_of
+from roost.planner.placements import Placement
+from roost.units import format_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A maximal run of uses of the same components, with every component's weights on the device meanwhile."""
+
+    name: str
+    weights: dict[str, int]
+
+    @property
+    def weights_bytes(self) -> int:
+        return sum(self.weights.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The budget arithmetic. ``host_deficit_bytes`` is what masters need beyond the available host memory."""
+
+    stages: tuple[Stage, ...]
+    fits: bool
+    peak: Stage | None
+    deficit_bytes: int
+    host_bytes: int
+    host_deficit_bytes: int
+    text: str
+
+
+def stages(placements: Iterable[Placement]) -> tuple[Stage, ...]:
+    """The pipeline's stages in the order of use, generic over families.
+
+    Encoders and VAEs are used one after another; DiTs that share a base name are experts used one after another, others
+    are used together; components of no group (a ControlNet) are used beside the DiTs.
+    """
+    placements = tuple(placements)
+    by_kind = {kind: [each for each in placements if kind_of(each.component) == kind] for kind in _STAGE_KINDS}
+    found: list[Stage] = []
+    for kind, label in _STAGE_KINDS.items():
+        if kind == "dit":
+            beside = [each for each in placements if kind_of(each.component) == "other"]
+            found.extend(_denoise_stages(by_kind["dit"], beside, placements))
+        else:
+            found.extend(_stage(label, [each], placements) for each in by_kind[kind])
+    return tuple(found)
+
+
+_STAGE_KINDS = {
+    "text_encoder": "text encode",
+    "image_encoder": "image encode",
+    "dit": "denoise",
+    "vae": "decode",
+}
+
+
+def _denoise_stages(dits: list[Placement], beside: list[Placement], placements: tuple[Placement, ...]) -> list[Stage]:
+    if len(dits) > 1 and len({base_name(each.component.name) for each in dits}) == 1:
+        return [_stage("denoise", [each, *beside], placements) for each in dits]
+    return [_stage("denoise", [*dits, *beside], placements)] if dits or beside else []
+
+
+def _stage(label: str, used: list[Placement], placements: tuple[Placement, ...]) -> Stage:
+    weights = {each.component.name: each.stage_bytes for each in used}
+    for each in placements:
+        if each.component.name not in weights and each.idle_bytes:
+            weights[each.component.name] = each.idle_bytes
+    names = ", ".join(each.component.name for each in used)
+    return Stage(name=f"{label} ({names})", weights=weights)
+
+
+def judge(placements: Iterable[Placement], machine: Machine) -> Verdict:
+    """Whether the weights of every stage fit the VRAM budget, with the sentence that says so."""
+    placements = tuple(placements)
+    listed = stages(placements)
+    peak = max(listed, key=lambda stage: stage.weights_bytes, default=None)
+    peak_bytes = peak.weights_bytes if peak else 0
+    deficit = max(0, peak_bytes - machine.budget_bytes)
+    host_bytes = sum(each.host_bytes for each in placements)
+    return Verdict(
+        stages=listed,
+        fits=deficit == 0,
+        peak=peak,
+        deficit_bytes=deficit,
+        host_bytes=host_bytes,
+        host_deficit_bytes=max(0, host_bytes - machine.host.available_bytes),
+        text=_sentence(peak, machine.budget_bytes),
+    )
+
+
+def _sentence(peak: Stage | None, budget_bytes: int) -> str:
+    if peak is None:
+        return "nothing to place."
+    weights = f"weights peak at {format_bytes(peak.weights_bytes)} in {peak.name}"
+    spare = budget_bytes - peak.weights_bytes
+    if spare < 0:
+        return f"does not fit: {weights}, {format_bytes(-spare)} over the budget of {format_bytes(budget_bytes)}."
+    return (
+        f"fits by weights alone: {weights} of a budget of {format_bytes(budget_bytes)};"
+        f" {format_bytes(spare)} is left for activations."
+    )

@@ -1,0 +1,71 @@
+"""Which kind of component a name and class stand for. Source: placement rules, names and kinds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from roost.facts import GROUPS, Component, Group, Kind
+
+_BASE_NAMES: dict[Kind, str] = {
+    "dit": (
+        "transformer video_dit audio_dit delight_transformer hy3dshape_model paint_transformer"
+        " unconditional_transformer unet prior"
+    ),
+    "text_encoder": "vision_language_encoder",
+    "image_encoder": "image_encoder hy3dshape_conditioner",
+    "vae": (
+        "vae video_vae audio_vae vocoder spatial_upsampler latent_upscaler condition_image_encoder delight_vae"
+        " diffusion_decoder hy3dshape_vae paint_vae sound_tokenizer movq vqvae"
+    ),
+}
+_KIND_BY_BASE_NAME = {name: kind for kind, names in _BASE_NAMES.items() for name in names.split()}
+
+_KIND_BY_CLASS: tuple[tuple[str | None, re.Pattern[str], Kind], ...] = (
+    ("transformers", re.compile(r"CLIPVision|Siglip|Dinov2"), "image_encoder"),
+    (
+        "transformers",
+        re.compile(r"T5|UMT5|MT5|ByT5|CLIPText|Qwen|Llama|Llava|Gemma|Mistral|Ministral|ChatGLM|Glm|Bert|Phi|SmolLM"),
+        "text_encoder",
+    ),
+    ("transformers", re.compile(r""), "other"),
+    (None, re.compile(r"ChatGLM"), "text_encoder"),
+    (None, re.compile(r"(Asymmetric)?Autoencoder|VQModel"), "vae"),
+    (None, re.compile(r".*Transformer.*Model$|UNet|.*Prior"), "dit"),
+)
+
+
+def base_name(name: str) -> str:
+    """The name without one trailing ``_<digits>``."""
+    return re.sub(r"_\d+$", "", name.lower(), flags=re.ASCII)
+
+
+def suffix(name: str) -> int | None:
+    """The trailing number that ``base_name`` strips."""
+    match = re.search(r"_(\d+)$", name, flags=re.ASCII)
+    return int(match[1]) if match else None
+
+
+def kind_of(component: Component) -> Kind:
+    """By base name first, then by class name."""
+    base = base_name(component.name)
+    if base in _KIND_BY_BASE_NAME:
+        return _KIND_BY_BASE_NAME[base]
+    if base.startswith("text_encoder") or base.endswith("text_encoder"):
+        return "text_encoder"
+    for library, pattern, kind in _KIND_BY_CLASS:
+        if library in (None, component.library) and pattern.match(component.class_name):
+            return kind
+    return "other"
+
+
+def group_of(component: Component) -> Group | None:
+    """The group that selects the component: its kind, or None for ``other``."""
+    kind = kind_of(component)
+    return None if kind == "other" else kind
+
+
+def members(components: Iterable[Component]) -> dict[Group, tuple[Component, ...]]:
+    """Every group's components, in ``model_index.json`` order; a group without members is there too."""
+    listed = sorted(components, key=lambda each: each.position)
+    return {group: tuple(each for each in listed if kind_of(each) == group) for group in GROUPS}

@@ -1,0 +1,154 @@
+"""From decisions to placements: prefetch, slots, residents and master tiers of every component."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import cast
+
+from roost.blocks import ResidentPolicy
+from roost.errors import UsageError
+from roost.facts import Component, HostFacts, Strategy
+from roost.planner.case import Case, Decision
+from roost.planner.kinds import kind_of
+
+_HOST_ORDER = ("dit", "other", "text_encoder", "image_encoder", "vae")  # most-stepped first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Streaming:
+    """The parameters that only ``layerwise-offload`` has; tiers count blocks."""
+
+    resident_blocks: int
+    resident_policy: ResidentPolicy
+    prefetch: int
+    slots: int
+    hold: bool
+    pinned: int = 0
+    pageable: int = 0
+    mapped: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Where one component's weights live, and the decision behind it."""
+
+    component: Component
+    strategy: Strategy
+    linger: bool
+    streaming: Streaming | None
+    decision: Decision
+    fsdp_shards: int = 1
+
+    @property
+    def block_bytes(self) -> tuple[int, ...]:
+        return tuple(size for stack in self.component.units for size in stack.block_bytes)
+
+    @property
+    def trunk_bytes(self) -> int:
+        """What no unit holds."""
+        return self.component.load_bytes - sum(self.block_bytes)
+
+    @property
+    def stage_bytes(self) -> int:
+        """Weights on the device while the component is in use."""
+        if self.strategy == "fsdp":
+            return math.ceil(self.component.load_bytes / self.fsdp_shards)
+        if self.streaming is None or self.streaming.hold:
+            return self.component.load_bytes
+        # Any blocks may be resident, so the bound takes the largest for both residents and slots.
+        largest = sorted(self.block_bytes, reverse=True)
+        return self.trunk_bytes + sum(largest[: self.streaming.resident_blocks + self.streaming.slots])
+
+    @property
+    def idle_bytes(self) -> int:
+        """Weights on the device while other components are in use."""
+        return self.stage_bytes if self.strategy in ("resident", "fsdp") else 0
+
+    @property
+    def host_bytes(self) -> int:
+        """Host memory its masters take, mapped blocks apart."""
+        if self.strategy in ("resident", "fsdp"):
+            return 0
+        return self.component.load_bytes
+
+
+def place(case: Case, decisions: Mapping[str, Decision]) -> tuple[Placement, ...]:
+    """Every component's placement, master tiers within the host's memory and pinned budget.
+
+    Raises UsageError for a typed parameter that doesn't suit the component.
+    """
+    placements = [_placement(case, each, decisions[each.name]) for each in case.components]
+    return _with_tiers(placements, case.machine.host)
+
+
+def _placement(case: Case, component: Component, decision: Decision) -> Placement:
+    layerwise = decision.strategy == "layerwise-offload"
+    return Placement(
+        component=component,
+        strategy=decision.strategy,
+        linger=bool(decision.parameters.get("linger", False)),
+        streaming=_streaming(case, component, decision) if layerwise else None,
+        decision=decision,
+        fsdp_shards=case.choices.num_gpus,
+    )
+
+
+def _streaming(case: Case, component: Component, decision: Decision) -> Streaming:
+    blocks = sum(stack.count for stack in component.units)
+    resident = cast(int, decision.parameters.get("resident_blocks", 0))
+    if resident > blocks:
+        raise UsageError(
+            f"{decision.decided_by.removeprefix('flag:')}: resident_blocks {resident} is more than the {blocks} blocks"
+            f" of component {component.name!r}; give at most {blocks}."
+        )
+    prefetch = _prefetch(case, component, decision, blocks)
+    hold = case.profile.chunked_vae and kind_of(component) == "vae"
+    return Streaming(
+        resident_blocks=resident,
+        resident_policy=cast(ResidentPolicy, decision.parameters.get("resident_policy", "strided")),
+        prefetch=prefetch,
+        slots=min(prefetch + 1, blocks - resident),
+        hold=cast(bool, decision.parameters.get("hold", hold)),
+    )
+
+
+def _prefetch(case: Case, component: Component, decision: Decision, blocks: int) -> int:
+    """Blocks ahead: a ``--set`` parameter, else the typed DiT prefetch, else the rule's, else 1."""
+    typed_in_set = decision.decided_by.startswith("flag:") and "prefetch" in decision.parameters
+    typed = case.choices.prefetch
+    if typed is not None and kind_of(component) == "dit" and not typed_in_set:
+        ahead = int(typed) if typed >= 1 else 1 + math.floor(typed * (blocks - 1) + 0.5)
+    else:
+        ahead = cast(int, decision.parameters.get("prefetch", 1))
+    return max(1, min(ahead, blocks))
+
+
+def _with_tiers(placements: list[Placement], host: HostFacts) -> tuple[Placement, ...]:
+    """Gives out host memory: first what can't be mapped, then blocks, the most-stepped components' first."""
+    streamed = [each for each in placements if each.streaming]
+    fixed = sum(each.host_bytes for each in placements) - sum(sum(each.block_bytes) for each in streamed)
+    room = max(0, host.available_bytes - fixed)
+    pinnable = host.pinnable_bytes
+    tiers: dict[str, Streaming] = {}
+    for placement in sorted(streamed, key=_host_priority):
+        streaming = cast(Streaming, placement.streaming)
+        sizes = placement.block_bytes
+        pinned = _fitting(sizes, min(pinnable, room))
+        pageable = _fitting(sizes[pinned:], room - sum(sizes[:pinned]))
+        mapped = len(sizes) - pinned - pageable
+        pinnable -= sum(sizes[:pinned])
+        room -= sum(sizes[: pinned + pageable])
+        tiers[placement.component.name] = replace(streaming, pinned=pinned, pageable=pageable, mapped=mapped)
+    return tuple(replace(each, streaming=tiers.get(each.component.name)) for each in placements)
+
+
+def _fitting(sizes: tuple[int, ...], room_bytes: int) -> int:
+    """How many of the first blocks fit together."""
+    return sum(total <= room_bytes for total in accumulate(sizes))
+
+
+def _host_priority(placement: Placement) -> tuple[int, int]:
+    return _HOST_ORDER.index(kind_of(placement.component)), placement.component.position

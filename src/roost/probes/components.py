@@ -1,0 +1,116 @@
+"""A pipeline's components with weights: their files found, checked to be complete, and their headers read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from roost.errors import InvalidFile, UsageError
+from roost.probes.directory import ModelDirectory
+from roost.probes.layout import Declared, Layout, declared_class
+from roost.probes.quoting import listed, quoted, shown
+from roost.probes.resolve import describe_folder, find_variants, find_weights, within
+from roost.probes.stored import Found, StoredComponent, read_stored
+
+# Classes that load no weights, by how the libraries name them.
+_WEIGHTLESS = re.compile(
+    r"(Scheduler|Tokenizer(Fast)?|Processor(Fast)?|FeatureExtractor|Guidance|Guider|MistralCommonBackend)$"
+)
+_WEIGHTS_LIKE = (".safetensors", ".bin", ".index.json", ".pt", ".pth", ".onnx", ".msgpack", ".flashpack", ".gguf")
+
+
+def read_components(
+    directory: ModelDirectory, layout: Layout, variant: str | None
+) -> tuple[list[StoredComponent], list[str]]:
+    """The components with weights, and the names of those without; what a loader would miss is InvalidFile."""
+    found: list[Found] = []
+    weightless: list[str] = []
+    lacking: list[str] = []
+    for declared in layout.components:
+        each = _find(directory, declared, variant)
+        if each is not None:
+            found.append(each)
+        elif _is_weightless(directory, declared):
+            weightless.append(declared.name)
+            _record_scheduler(directory, declared)
+        else:
+            lacking.append(_describe_lacking(directory, declared))
+    _refuse_incomplete(found, lacking)
+    if variant is not None:
+        _check_variant(directory, layout, found, variant)
+    for each in found:
+        _report(layout, each)
+    return [read_stored(directory, each) for each in found], weightless
+
+
+def _find(directory: ModelDirectory, declared: Declared, variant: str | None) -> Found | None:
+    """The component's weights. At the root only if the config there says that they are this component's."""
+    if _WEIGHTLESS.search(declared.class_name):
+        return None
+    config_name = within(declared.folder, "config.json")
+    config: Mapping[str, Any] | None = directory.read_object(config_name) if directory.has(config_name) else None
+    if not declared.folder and declared_class(config or {})[1] != declared.class_name:
+        return None
+    explicit = (config or {}).get("transformers_weights")
+    weights = find_weights(directory, declared.folder, declared.library, variant=variant, explicit=explicit)
+    return None if weights is None else Found(declared=declared, weights=weights, config=config)
+
+
+def _is_weightless(directory: ModelDirectory, declared: Declared) -> bool:
+    if _WEIGHTLESS.search(declared.class_name):
+        return True
+    names = directory.names(declared.folder)
+    return bool(declared.folder) and "config.json" not in names and not any(map(_looks_like_weights, names))
+
+
+def _looks_like_weights(name: str) -> bool:
+    return name.endswith(_WEIGHTS_LIKE)
+
+
+def _record_scheduler(directory: ModelDirectory, declared: Declared) -> None:
+    """A scheduler's settings decide which expert runs when, so a plan stands on them too."""
+    name = within(declared.folder, "scheduler_config.json")
+    if directory.has(name):
+        directory.read_object(name)
+
+
+def _describe_lacking(directory: ModelDirectory, declared: Declared) -> str:
+    if not declared.folder:
+        return f"{declared.name}/ is missing"
+    return f"{declared.name}/ has no weights to load ({describe_folder(directory, declared.folder)})"
+
+
+def _refuse_incomplete(found: list[Found], lacking: list[str]) -> None:
+    missing = [name for each in found for name in each.weights.missing]
+    if missing:
+        lacking = [f"missing: {listed(missing)}", *lacking]
+    if lacking:
+        raise InvalidFile(
+            f"The model directory is incomplete: {'; '.join(lacking)} (interrupted download?). "
+            "Fetch what is missing, in safetensors."
+        )
+
+
+def _check_variant(directory: ModelDirectory, layout: Layout, found: list[Found], variant: str) -> None:
+    plain = [each.declared.name for each in found if each.weights.variant is None]
+    if len(plain) == len(found):
+        known = set().union(*(find_variants(directory.names(each.declared.folder)) for each in found))
+        there_are = f"there are: {listed(sorted(known))}" if known else "there are none; leave --variant out"
+        raise UsageError(f"--variant {quoted(variant)}: no component has such files; {there_are}.")
+    if plain:
+        layout.warnings.append(f"no {shown(variant)} files for {', '.join(plain)}: the plain ones are loaded")
+
+
+def _report(layout: Layout, found: Found) -> None:
+    """Warn of what loads, but not as someone might expect."""
+    name, weights = found.declared.name, found.weights
+    if weights.legacy_index:
+        layout.warnings.append(
+            f"{name}: its index has the old spelling of a variant, which diffusers doesn't find below a path with a dot"
+        )
+    if weights.pickled:
+        layout.warnings.append(f"{name} has pickled weights only, which are sized and never opened")
+    if (found.config or {}).get("auto_map") and name not in layout.custom:
+        layout.custom.append(name)
+        layout.warnings.append(f"{name}'s config names code of its own (auto_map), which is never run")

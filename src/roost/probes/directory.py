@@ -1,0 +1,116 @@
+"""One model directory: which names it holds, where links lead, and a record of every file that was relied on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from roost.errors import InvalidFile
+from roost.facts import StoredFile
+from roost.probes.headers import Header, read_header
+from roost.probes.hub import blobs_folders, hub_cache
+from roost.probes.quoting import quoted, shown
+from roost.probes.regular_files import open_regular
+from roost.probes.strict_json import read_strict_object
+
+_CACHED_BLOB = re.compile(r"models--[^/\\]+[/\\]blobs[/\\][^/\\]+")
+_EMPTY_SHA256 = hashlib.sha256().hexdigest()
+
+
+class ModelDirectory:
+    """Reads files below one directory by relative name (``transformer/config.json``), and remembers which.
+
+    Links may lead to files inside the directory or in the Hugging Face cache, nowhere else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_dir():
+            what = "is a file" if path.exists() else "doesn't exist"
+            raise InvalidFile(f"{quoted(path)} {what}. Give the path of a model directory.")
+        self.path = path
+        self.files: dict[str, StoredFile] = {}
+        self._root = os.path.realpath(path)
+        self._blobs = blobs_folders(self._root)
+        self._names: dict[str, Mapping[str, bool]] = {}
+
+    def names(self, folder: str = "") -> Mapping[str, bool]:
+        """Names in a folder ("" is the root) -> whether each is a link. Dangling links are absent."""
+        if folder not in self._names:
+            self._names[folder] = self._list(folder)
+        return self._names[folder]
+
+    def has_folder(self, folder: str) -> bool:
+        return folder in self.names() and os.path.isdir(os.path.join(self._root, folder))
+
+    def has(self, name: str) -> bool:
+        """Whether the file is there; a dangling link isn't."""
+        folder, _, base = name.rpartition("/")
+        return base in self.names(folder)
+
+    def read_object(self, name: str) -> dict[str, Any]:
+        """The JSON object in a file, recorded with the hash of its whole content."""
+        with open_regular(self._locate(name), name) as file:
+            parsed, raw = read_strict_object(file)
+        self.files[name] = StoredFile(bytes=len(raw), sha256=hashlib.sha256(raw).hexdigest())
+        return parsed
+
+    def read_header(self, name: str) -> Header:
+        """A safetensors file's header, recorded with its size and the header's hash."""
+        header = read_header(self._locate(name), name)
+        self.files[name] = StoredFile(bytes=header.file_bytes, sha256=header.sha256)
+        return header
+
+    def measure(self, name: str) -> int:
+        """Size in bytes of a regular file that isn't read, recorded without a hash of its content."""
+        with open_regular(self._locate(name), name) as file:
+            self.files[name] = StoredFile(bytes=file.bytes, sha256=_EMPTY_SHA256)
+            return file.bytes
+
+    def fingerprint(self) -> str:
+        """Hash over name, size and hash of everything that was read."""
+        digest = hashlib.sha256()
+        for name, file in sorted(self.files.items()):
+            digest.update(f"{name}\0{file.bytes}\0{file.sha256}\n".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+
+    def _list(self, folder: str) -> dict[str, bool]:
+        if folder:
+            if folder not in self.names() or not self.has_folder(folder):
+                return {}
+            if self.names()[folder]:
+                self._refuse_outside(folder)
+        found: dict[str, bool] = {}
+        try:
+            with os.scandir(os.path.join(self._root, folder)) as entries:
+                for entry in entries:
+                    is_link = entry.is_symlink()
+                    if not is_link or os.path.exists(entry.path):
+                        found[entry.name] = is_link
+        except OSError as error:
+            raise InvalidFile(
+                f"{shown(folder or str(self.path))} can't be listed: {error.strerror}. Check its permissions."
+            ) from error
+        return found
+
+    def _locate(self, name: str) -> str:
+        folder, _, base = name.rpartition("/")
+        if self.names(folder).get(base):
+            self._refuse_outside(name)
+        return os.path.join(self._root, name)
+
+    def _refuse_outside(self, name: str) -> None:
+        target = os.path.realpath(os.path.join(self._root, name))
+        for allowed in (self._root, *self._blobs):
+            if target.startswith(allowed.rstrip(os.sep) + os.sep):
+                return
+        cache = os.path.realpath(hub_cache()) + os.sep
+        if target.startswith(cache) and _CACHED_BLOB.fullmatch(target[len(cache) :]):
+            return
+        raise InvalidFile(
+            f"{shown(name)} is a link that leads outside the model directory, to {quoted(target)}. "
+            "Copy the file into the directory."
+        )

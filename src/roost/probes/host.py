@@ -1,0 +1,51 @@
+"""Host memory that a run may take, and room on a disk."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+from roost.facts import HostFacts
+from roost.probes.cgroup import MemoryBound, list_memory_bounds
+
+_PINNABLE_SHARE = 0.8  # pinned pages can't be swapped or moved; the rest stays for everything else
+
+
+def read_host(
+    ram_bytes: int | None = None,
+    pinned_max_bytes: int | None = None,
+    *,
+    proc: Path = Path("/proc"),
+    root: Path = Path("/"),
+) -> HostFacts:
+    """Memory available now: the least that the system and every control group above this process leave.
+
+    ``ram_bytes`` replaces what is found, ``pinned_max_bytes`` the share of it that may be pinned; ``proc`` and
+    ``root`` stand for ``/proc`` and ``/``.
+    """
+    if ram_bytes is None:
+        tightest = min((_read_system_bound(), *list_memory_bounds(proc, root)), key=lambda bound: bound.available_bytes)
+        available, source = tightest.available_bytes, tightest.source
+    else:
+        available, source = ram_bytes, "--ram"
+    if pinned_max_bytes is None:
+        pinnable = int(available * _PINNABLE_SHARE)
+    else:
+        pinnable, source = min(pinned_max_bytes, available), f"{source}, --pinned-max"
+    return HostFacts(available_bytes=available, pinnable_bytes=pinnable, source=source)
+
+
+def free_disk_bytes(path: Path) -> int:
+    """Room for files at ``path``, which need not exist yet: then its nearest existing parent counts."""
+    place = path.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    return shutil.disk_usage(place).free
+
+
+def _read_system_bound() -> MemoryBound:
+    import psutil  # 40 ms that `roost --help` can do without
+
+    source = "MemAvailable" if sys.platform == "linux" else "the operating system"
+    return MemoryBound(available_bytes=psutil.virtual_memory().available, source=source)

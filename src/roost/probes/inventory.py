@@ -1,0 +1,113 @@
+"""The inventory of a model directory, from file headers and configs alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from roost.blocks import stacks_and_units
+from roost.errors import InvalidFile, UsageError
+from roost.facts import ClassFacts, Component, Inventory, ModelProfile
+from roost.probes.components import read_components
+from roost.probes.directory import ModelDirectory
+from roost.probes.layout import Layout, read_layout
+from roost.probes.load_sizes import check_load_dtype, default_load_dtype, size_as_loaded
+from roost.probes.quoting import quoted
+from roost.probes.single_file import read_checkpoint_files
+from roost.probes.stored import StoredComponent
+
+Recognise = Callable[[Mapping[str, object], Mapping[str, Mapping[str, object]]], ModelProfile | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sizing:
+    """What decides a component's load dtype and bytes."""
+
+    dtype: str | None
+    profile: ModelProfile | None
+    class_facts: Mapping[str, ClassFacts]
+
+
+def read_inventory(
+    path: Path,
+    *,
+    variant: str | None,
+    dtype: str | None,
+    class_facts: Mapping[str, ClassFacts],
+    recognise: Recognise,
+) -> Inventory:
+    """What the model directory at ``path`` holds and what it will occupy when loaded.
+
+    ``dtype`` is asked for all components; None takes the profile's and else the stored one. InvalidFile or UsageError
+    for a directory, variant or dtype that can't be used.
+    """
+    check_load_dtype(dtype)
+    directory = ModelDirectory(path)
+    layout = read_layout(directory)
+    weightless: list[str] = []
+    if layout.kind == "single-file":
+        stored = _read_single_files(directory, layout, variant)
+    else:
+        stored, weightless = read_components(directory, layout, variant)
+    if not stored:
+        raise InvalidFile(f"{quoted(path)} declares no component with weights. Give a whole pipeline's directory.")
+    profile = recognise(layout.index, {each.name: each.config for each in stored})
+    sizing = _Sizing(dtype=dtype, profile=profile, class_facts=class_facts)
+    return Inventory(
+        path=str(path.absolute()),
+        layout=layout.kind,
+        pipeline=layout.pipeline,
+        family=profile.key if profile else None,
+        scalars=layout.scalars,
+        components=tuple(_size_component(each, sizing) for each in stored),
+        weightless=tuple(weightless),
+        absent=tuple(layout.absent),
+        custom=tuple(layout.custom),
+        files=dict(sorted(directory.files.items())),
+        fingerprint=directory.fingerprint(),
+        warnings=tuple(layout.warnings),
+    )
+
+
+def _read_single_files(directory: ModelDirectory, layout: Layout, variant: str | None) -> list[StoredComponent]:
+    if variant is not None:
+        raise UsageError(f"--variant {quoted(variant)}: single-file checkpoints have no variants. Leave it out.")
+    stored, warnings = read_checkpoint_files(directory)
+    layout.warnings += warnings
+    return stored
+
+
+def _size_component(stored: StoredComponent, sizing: _Sizing) -> Component:
+    profile_dtypes = sizing.profile.load_dtypes if sizing.profile else {}
+    asked = sizing.dtype or profile_dtypes.get(stored.base_name)
+    facts = sizing.class_facts.get(stored.class_name)
+    notes = [*stored.notes]
+    by_name: Mapping[str, int] = {}
+    bytes_by_dtype: dict[str, int] = {}
+    if stored.sizes is not None:
+        bytes_by_dtype = {dtype: sum(sizes.values()) for dtype, sizes in stored.sizes.items()}
+        asked = asked or default_load_dtype(bytes_by_dtype)
+        loaded = size_as_loaded(stored.sizes, asked, facts or ClassFacts(), quantized=stored.quantization is not None)
+        by_name = loaded.by_name
+        notes += loaded.notes
+        if facts is None and stored.library is not None:
+            notes.append(f"load bytes are uncertain: {quoted(stored.class_name)} is not in the class data")
+    stacks, units = stacks_and_units(by_name)
+    return Component(
+        name=stored.name,
+        library=stored.library,
+        class_name=stored.class_name,
+        position=stored.position,
+        files=stored.files,
+        variant=stored.variant,
+        bytes=stored.pickled_bytes + sum(bytes_by_dtype.values()),
+        bytes_by_dtype=bytes_by_dtype,
+        tensors=None if stored.sizes is None else sum(map(len, stored.sizes.values())),
+        load_dtype=asked,
+        load_bytes=stored.pickled_bytes + sum(by_name.values()),
+        stacks=stacks,
+        units=units,
+        quantization=stored.quantization,
+        notes=tuple(notes),
+    )

@@ -1,0 +1,79 @@
+"""The index of a sharded checkpoint: which file holds which tensor, checked against the files themselves."""
+
+from __future__ import annotations
+
+import ntpath
+import posixpath
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from roost.errors import InvalidFile
+from roost.probes.headers import Header
+from roost.probes.quoting import quoted, shown
+
+_ONE_REVISION = "Fetch the index and its shards again, from one revision."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardIndex:
+    """An index's file name, its map from tensor names to shards, and the shards in order."""
+
+    name: str
+    weight_map: Mapping[str, str]
+    shards: tuple[str, ...]
+
+
+def read_index(name: str, content: Mapping[str, Any], extension: str) -> ShardIndex:
+    """The index in ``content``. Shards are plain names with ``extension``; anything else is InvalidFile."""
+    where = shown(name)
+    weight_map = content.get("weight_map")
+    if type(weight_map) is not dict or not weight_map:
+        raise InvalidFile(f"{where} has no weight_map, an object from tensor names to file names. {_ONE_REVISION}")
+    if type(content.get("metadata")) is not dict:
+        raise InvalidFile(f"{where} has no metadata, which the libraries need to load it. {_ONE_REVISION}")
+    if not all(type(shard) is str for shard in weight_map.values()):
+        raise InvalidFile(f"{where} maps a tensor to something that isn't a file name. {_ONE_REVISION}")
+    shards = tuple(sorted(set(weight_map.values())))
+    for shard in shards:
+        if not _is_plain(shard):
+            raise InvalidFile(
+                f"{where} names {quoted(shard)}, which isn't a plain file name in its own folder. "
+                "Don't load this model: such an index reads files from elsewhere."
+            )
+        if not shard.endswith(extension):
+            raise InvalidFile(f"{where} names {quoted(shard)}, which isn't a {extension} file. {_ONE_REVISION}")
+    return ShardIndex(name=name, weight_map=weight_map, shards=shards)
+
+
+def _is_plain(shard: str) -> bool:
+    if not shard or shard in (".", "..") or "\0" in shard:
+        return False
+    return ntpath.basename(shard) == shard == posixpath.basename(shard)
+
+
+def check_against_headers(index: ShardIndex, headers: Mapping[str, Header]) -> None:
+    """InvalidFile unless the shards (by file name) hold just the tensors that the index says, each once."""
+    owners: dict[str, str] = {}
+    tensors = 0
+    for shard, header in headers.items():
+        for sizes in header.sizes.values():
+            owners.update(dict.fromkeys(sizes, shard))
+            tensors += len(sizes)
+    if tensors == len(owners) and owners == index.weight_map:
+        return
+    if tensors > len(owners):
+        raise InvalidFile(f"{shown(index.name)} lists shards that hold the same tensor twice. {_ONE_REVISION}")
+    for name, shard in index.weight_map.items():
+        if owners.get(name) != shard:
+            raise InvalidFile(
+                f"{shown(index.name)} says that {shown(shard)} holds {quoted(name)}, which it doesn't. {_ONE_REVISION}"
+            )
+    extra = _first(name for name in owners if name not in index.weight_map)
+    raise InvalidFile(
+        f"{shown(owners[extra])} holds {quoted(extra)}, which {shown(index.name)} doesn't list. {_ONE_REVISION}"
+    )
+
+
+def _first(names: Iterable[str]) -> str:
+    return next(iter(names))

@@ -1,0 +1,145 @@
+"""JSON as the format defines it, and bounded: what Python's parser lets through beyond that is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from roost.errors import InvalidFile
+from roost.probes.quoting import quoted, shown
+from roost.probes.regular_files import RegularFile
+from roost.probes.signatures import recognise_content
+
+MAX_CONFIG_BYTES = 32 * 1024**2
+
+# Counts of what costs memory when parsed. A header of the longest allowed list of tensors stays below each.
+_BOUNDED_FROM_BYTES = 2 * 1024**2
+_MOST = {b'"': 4_000_000, b"[": 1_000_000, b"{": 1_000_000, b",": 4_000_000}
+
+_Reject = Callable[[str], NoReturn]
+
+
+class _Refused(ValueError):
+    """A value that is JSON for Python and not for the format."""
+
+
+def read_strict_object(file: RegularFile) -> tuple[dict[str, Any], bytes]:
+    """The JSON object in a config or index of at most 32 MiB, and the bytes it came from."""
+    if file.bytes > MAX_CONFIG_BYTES:
+        raise InvalidFile(f"{shown(file.where)} is larger than 32 MiB, too large for a config. Fetch it again.")
+    raw = file.read_at(0, file.bytes)
+    known = recognise_content(raw[:64])
+    if known is not None:
+        raise InvalidFile(f"{shown(file.where)} {known[0]}. {known[1]}")
+
+    def reject(reason: str) -> NoReturn:
+        raise InvalidFile(f"{shown(file.where)} isn't valid JSON: {reason}. Fetch that file again.")
+
+    if not raw:
+        reject("it is empty")
+    parsed = parse_strict(decode_strict(raw, reject), reject)
+    if not isinstance(parsed, dict):
+        reject("it must be an object ({...})")
+    return parsed, raw
+
+
+def decode_strict(raw: bytes, reject: _Reject) -> str:
+    """Bounded UTF-8 text."""
+    if len(raw) > _BOUNDED_FROM_BYTES:
+        for mark, most in _MOST.items():
+            if raw.count(mark) > most:
+                reject(f"it holds more than {most} {mark.decode()} characters")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        reject(f"byte {error.start} is not UTF-8")
+
+
+def parse_strict(text: str, reject: _Reject, *, integers_only: bool = False) -> Any:
+    """The value in ``text``; every departure from JSON goes to ``reject`` with its reason.
+
+    ``integers_only`` refuses all numbers but unsigned integers, as safetensors headers demand.
+    """
+    decoder = _HEADER_DECODER if integers_only else _CONFIG_DECODER
+    try:
+        value = decoder.decode(text)
+        if "\\" in text:
+            # Only an escape can smuggle half a surrogate pair in; nothing can encode one.
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except RecursionError:
+        reject("it is nested too deeply")
+    except UnicodeEncodeError:
+        reject("a string holds half of a surrogate pair")
+    except json.JSONDecodeError as error:
+        reject(f"{_lower_first(error.msg)} at character {error.pos}")
+    except _Refused as error:
+        reject(str(error))
+    except ValueError:
+        reject("a number has too many digits")
+    return value
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise _Refused(f"duplicate key {quoted(key)}")
+            seen.add(key)
+    return found
+
+
+def _refuse_number(text: str) -> NoReturn:
+    raise _Refused(f"{quoted(text)} where only unsigned integers may stand")
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise _Refused(f"{text} is not JSON")
+
+
+def _unsigned(text: str) -> int:
+    if text.startswith("-"):
+        _refuse_number(text)
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise _Refused(f"the number {quoted(text)} is too large")
+    return value
+
+
+_CONFIG_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
+_HEADER_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique,
+    parse_constant=_refuse_constant,
+    parse_float=_refuse_number,
+    parse_int=_unsigned,
+)
+_PLAIN_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_refuse_number)
+# A minus where a value may begin. Inside a string it only costs the exact parse.
+_NEGATIVE = re.compile(r"[\[,:\s]-")
+
+
+def parse_plain(text: str) -> Any:
+    """The value in ``text`` by the fastest parse, or None when ``parse_strict`` has to look at it.
+
+    Sound for headers under one condition that the caller checks: the value holds as many strings as ``text`` does
+    pairs of quotes. Then, without escapes, no key was given twice; and without ``-``, fractions and ``true``, each
+    number is an unsigned integer.
+    """
+    if "\\" in text or "true" in text or "false" in text or ("-" in text and _NEGATIVE.search(text)):
+        return None
+    try:
+        return _PLAIN_DECODER.decode(text)
+    except (ValueError, RecursionError):
+        return None

@@ -1,0 +1,151 @@
+"""Everything that is put onto a user's modules and pipeline, each with what takes it off again."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from accelerate.hooks import ModelHook
+
+from roost.errors import RoostError
+from roost.pipelines.entries import wrap_entries
+from roost.residency.component import HeldComponent
+from roost.residency.runtime import Runtime
+from roost.residency.units import TRUNK, home_unit
+
+# Each of these would move weights behind the plan's back; some are accepted silently and then give wrong pictures.
+_FORBIDDEN = (
+    "to",
+    "enable_model_cpu_offload",
+    "enable_sequential_cpu_offload",
+    "enable_group_offload",
+    "remove_all_hooks",
+    "reset_device_map",
+)
+
+
+class _ExecutionDevice(ModelHook):  # type: ignore[misc]  # accelerate has no types
+    """Only says where a component runs: pipelines send their inputs there, wherever the weights are parked."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.execution_device = device
+
+
+def hook_component(component: HeldComponent, runtime: Runtime, device: torch.device, undo: ExitStack) -> None:
+    """Puts the plan in force for one component; ``undo`` takes it off."""
+    module = component.module
+    _set_attribute(module, "_hf_hook", _ExecutionDevice(device), undo)
+    _intercept_conversion(component, undo)
+    if component.plan.tiling:
+        _enable_tiling(module, undo)
+    undo.callback(wrap_entries(module, functools.partial(runtime.call, component)))
+    if not component.resident:
+        _hook_blocks(component, runtime, undo)
+        _hook_weight_owners(component, runtime, undo)
+
+
+def hook_pipeline(pipeline: Any, runtime: Runtime, undo: ExitStack) -> None:
+    """Learns when a call ends, and refuses what would move weights past the plan."""
+    free_hooks = getattr(pipeline, "maybe_free_model_hooks", None)
+    if callable(free_hooks):
+
+        def at_end_of_call() -> None:
+            free_hooks()
+            runtime.end_call()
+
+        _set_attribute(pipeline, "maybe_free_model_hooks", at_end_of_call, undo)
+    for method in _FORBIDDEN:
+        if hasattr(pipeline, method):
+            _set_attribute(pipeline, method, functools.partial(_refuse, method), undo)
+
+
+def _refuse(method: str, *_: object, **__: object) -> None:
+    raise RoostError(f"pipeline.{method}() can't be used while a Roost plan holds the pipeline; detach the plan first.")
+
+
+def _uncompiled(hook: Callable[..., None]) -> Callable[..., None]:
+    """Kept out of compiled code, which would trace the movement and bake one block's addresses in."""
+    disabled: Callable[..., None] = torch.compiler.disable(hook)  # type: ignore[no-untyped-call]
+    return disabled
+
+
+def _hook_blocks(component: HeldComponent, runtime: Runtime, undo: ExitStack) -> None:
+    for name in component.block_names:
+        block = component.module.get_submodule(name)
+
+        def before(_module: object, _args: object, name: str = name) -> None:
+            runtime.block_in(component, name)
+
+        def after(_module: object, _args: object, _output: object, name: str = name) -> None:
+            component.block_out(name)
+
+        undo.callback(block.register_forward_pre_hook(_uncompiled(before), prepend=True).remove)
+        undo.callback(block.register_forward_hook(_uncompiled(after), always_call=True).remove)
+
+
+def _hook_weight_owners(component: HeldComponent, runtime: Runtime, undo: ExitStack) -> None:
+    blocks = frozenset(component.block_names)
+    for name, module in component.module.named_modules():
+        unit = home_unit(name, blocks)
+        if name == unit != TRUNK or not _owns_tensors(module):
+            continue
+
+        def touch(_module: object, _args: object, unit: str = unit) -> None:
+            runtime.touch(component, unit)
+
+        undo.callback(module.register_forward_pre_hook(_uncompiled(touch), prepend=True).remove)
+
+
+def _owns_tensors(module: torch.nn.Module) -> bool:
+    return any(True for _ in module.parameters(recurse=False)) or any(True for _ in module.buffers(recurse=False))
+
+
+def _intercept_conversion(component: HeldComponent, undo: ExitStack) -> None:
+    """Does a change of dtype (SDXL's VAE, twice a call) on host weights; a move to a device is the plan's business."""
+    module = component.module
+    to: Callable[..., object] = module.to
+    apply: Callable[..., object] = module._apply
+
+    def convert(change: Callable[..., object], recurse: bool = True) -> torch.nn.Module:
+        component.convert(lambda: apply(change, recurse))
+        return module
+
+    def to_dtype(*args: Any, **kwargs: Any) -> torch.nn.Module:
+        kept = [each.dtype if isinstance(each, torch.Tensor) else each for each in args]
+        kept = [each for each in kept if isinstance(each, torch.dtype)]
+        for name in ("device", "non_blocking", "copy"):
+            kwargs.pop(name, None)
+        wanted = [*kept, *(value for value in kwargs.values() if value is not None)]
+        if any(value != each.dtype for value in wanted for each in module.parameters() if each.is_floating_point()):
+            to(*kept, **kwargs)
+        return module
+
+    _set_attribute(module, "_apply", convert, undo)
+    _set_attribute(module, "to", to_dtype, undo)
+
+
+def _enable_tiling(module: torch.nn.Module, undo: ExitStack) -> None:
+    tiled: Any = module
+    if not hasattr(tiled, "enable_tiling"):
+        raise RoostError(f"{type(module).__name__} can't tile, as the plan asks; plan again without tiling.")
+    if not getattr(tiled, "use_tiling", False):
+        tiled.enable_tiling()
+        undo.callback(tiled.disable_tiling)
+
+
+def _set_attribute(owner: Any, name: str, value: object, undo: ExitStack) -> None:
+    """Sets an instance attribute past the owner's own __setattr__, remembering what the instance had."""
+    attributes = vars(owner)
+    own = attributes.get(name)
+
+    def restore() -> None:
+        if own is None:
+            attributes.pop(name, None)
+        else:
+            attributes[name] = own
+
+    attributes[name] = value
+    undo.callback(restore)

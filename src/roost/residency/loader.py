@@ -1,0 +1,136 @@
+"""A pipeline from its directory, component by component in the plan's order, each placed right after its load."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from roost.errors import InvalidFile, PlanMismatch
+from roost.pipelines.classes import component_class, pipeline_class, weighted_class
+from roost.plan import ComponentPlan, PlanDocument
+from roost.residency.accelerator import Accelerator
+from roost.residency.attach import Held
+from roost.residency.component import HeldComponent
+from roost.residency.matching import check_component, check_strategies
+from roost.residency.memory_errors import out_of_memory_in
+from roost.residency.quiet import quiet_libraries
+from roost.residency.stages import OnEvent
+
+OnComponent = Callable[[str], None]
+
+# Safetensors only, nothing from the network, no code of the directory.
+_SAFELY = {"use_safetensors": True, "local_files_only": True}
+
+
+def load_pipeline(
+    plan: PlanDocument,
+    model_dir: Path,
+    accelerator: Accelerator,
+    on_component: OnComponent | None = None,
+    on_event: OnEvent | None = None,
+) -> Held:
+    """The plan's pipeline, loaded from ``model_dir`` and held; ``on_component`` hears of each one as its load begins.
+
+    Host memory peaks at the weights that stay there and one component. Raises InvalidFile for a directory that can't be
+    loaded, PlanMismatch for one that the plan isn't for, OutOfMemory when the resident weights exceed the budget.
+    """
+    check_strategies(plan)
+    _check_index(plan, model_dir)
+    found = pipeline_class(plan.model.pipeline)
+    components: dict[str, HeldComponent] = {}
+    with quiet_libraries(), ExitStack() as undo:
+        for name in plan.load_order:
+            if on_component is not None:
+                on_component(name)
+            module = _load_component(name, plan.components[name], plan.model.variant, model_dir)
+            components[name] = HeldComponent(name, module, plan.components[name], accelerator)
+            undo.callback(components[name].restore)
+            with out_of_memory_in(f"placing {name}", accelerator):
+                components[name].place()
+        modules = {name: component.module for name, component in components.items()}
+        pipeline = _assemble(found, model_dir, modules)
+        held = Held(pipeline, plan, components, accelerator, on_event)
+        undo.pop_all()
+    return held
+
+
+def _load_component(name: str, plan: ComponentPlan, variant: str | None, model_dir: Path) -> torch.nn.Module:
+    found: Any = component_class(plan.library, plan.class_name)
+    folder = model_dir / name
+    subfolder = {"subfolder": name} if folder.is_dir() else {}  # a component without a folder lies at the root
+    options = {**_SAFELY, **subfolder}
+    if variant is not None and _has_variant(folder if subfolder else model_dir, variant):
+        options["variant"] = variant
+    if plan.load_dtype is not None:
+        options["dtype"] = getattr(torch, plan.load_dtype)
+    try:
+        module, loaded = found.from_pretrained(str(model_dir), output_loading_info=True, **options)
+    except Exception as error:  # the libraries raise every kind for a broken file
+        raise _unloadable(name, error) from error
+    missing = sorted(loaded["missing_keys"])
+    if missing:
+        raise InvalidFile(
+            f"component {name!r}: its files lack {len(missing)} weights that {plan.class_name!r} needs, such as "
+            f"{missing[0]!r}; fetch the component's files again."
+        )
+    module.eval().requires_grad_(False)
+    check_component(name, module, plan)
+    return module  # type: ignore[no-any-return]
+
+
+def _assemble(found: Any, model_dir: Path, modules: dict[str, torch.nn.Module]) -> Any:
+    try:
+        # The class's own loader: DiffusionPipeline's would load components that are passed as None.
+        return found.from_pretrained(str(model_dir), trust_remote_code=False, **_SAFELY, **modules)
+    except Exception as error:  # the libraries raise every kind for a broken file
+        raise _unloadable("pipeline", error) from error
+
+
+def _check_index(plan: PlanDocument, model_dir: Path) -> None:
+    """Refuses an index that names other code, and one whose weights the plan doesn't place."""
+    index = _read_index(model_dir / "model_index.json")
+    if index.get("_class_name") != plan.model.pipeline:
+        raise PlanMismatch(
+            f"model_index.json says {index.get('_class_name')!r} and the plan is for {plan.model.pipeline!r}; "
+            "make a plan for this model."
+        )
+    for name, entry in index.items():
+        if not isinstance(entry, list) or name.startswith("_") or entry[:1] == [None]:
+            continue
+        if len(entry) != 2 or not all(isinstance(part, str) for part in entry):
+            raise InvalidFile(f"model_index.json: entry {name!r} is {entry!r}, not [library, class]; mend the index.")
+        found = component_class(entry[0], entry[1])
+        if weighted_class(found) and name not in plan.components:
+            raise PlanMismatch(f"component {name!r} is in the model but not in the plan; make a plan for this model.")
+
+
+def _read_index(path: Path) -> dict[str, object]:
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InvalidFile(f"{str(path)!r} can't be read: {_first_line(error)}; check the model directory.") from None
+    if not isinstance(index, dict):
+        raise InvalidFile(f"{str(path)!r} is not a model index; check the model directory.")
+    return index
+
+
+def _has_variant(folder: Path, variant: str) -> bool:
+    return any(f".{variant}." in path.name or f".{variant}-" in path.name for path in folder.iterdir())
+
+
+def _unloadable(name: str, error: Exception) -> InvalidFile:
+    what = name if name == "pipeline" else f"component {name!r}"
+    return InvalidFile(
+        f"{what} can't be loaded: {type(error).__name__}: {_first_line(error)}; "
+        "check the directory with: roost inspect MODEL"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    line = " ".join(str(error).split())[:300]
+    return line.encode("unicode_escape").decode("ascii")

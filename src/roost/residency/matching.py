@@ -1,0 +1,91 @@
+"""Whether live modules, and the memory that is free now, are what a plan was made for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from roost.blocks import streamed_stacks
+from roost.errors import PlanMismatch, UsageError
+from roost.pipelines.classes import component_class
+from roost.plan import ComponentPlan, PlanDocument
+from roost.units import format_bytes
+
+
+def held_modules(pipeline: object) -> dict[str, torch.nn.Module]:
+    """The pipeline's components that have weights."""
+    components: Mapping[str, object] = pipeline.components  # type: ignore[attr-defined]
+    return {name: each for name, each in components.items() if isinstance(each, torch.nn.Module) and _has_weights(each)}
+
+
+def _has_weights(module: torch.nn.Module) -> bool:
+    return any(True for _ in module.parameters()) or any(True for _ in module.buffers())
+
+
+def check_strategies(plan: PlanDocument) -> None:
+    """UsageError for a plan that this runtime can't execute."""
+    sharded = [name for name, each in plan.components.items() if each.strategy == "fsdp"]
+    if sharded:
+        raise UsageError(
+            f"the plan shards {', '.join(sharded)} by FSDP, which runs under torchrun on several GPUs and is not "
+            "available here; plan again with --no-fsdp."
+        )
+
+
+def check_free(pipeline: object, modules: Mapping[str, torch.nn.Module]) -> None:
+    """UsageError when something else already moves the pipeline's weights."""
+    moved = [name for name, each in modules.items() if any(hasattr(part, "_hf_hook") for part in each.modules())]
+    if moved or getattr(pipeline, "hf_device_map", None):
+        raise UsageError(
+            f"the weights of {', '.join(moved) or 'this pipeline'} are already placed by an offload, a device map or "
+            "another plan; undo that first (pipeline.remove_all_hooks(), reset_device_map(), or close the plan)."
+        )
+
+
+def check_components(plan: PlanDocument, modules: Mapping[str, torch.nn.Module]) -> None:
+    """PlanMismatch, naming the first difference, unless ``modules`` are the components that the plan places."""
+    for name in sorted(set(plan.components) ^ set(modules)):
+        where = "the plan but not in the pipeline" if name in plan.components else "the pipeline but not in the plan"
+        raise PlanMismatch(f"component {name!r} is in {where}; make a plan for this model.")
+    for name, module in modules.items():
+        check_component(name, module, plan.components[name])
+    _check_separate(modules)
+
+
+def check_component(name: str, module: torch.nn.Module, plan: ComponentPlan) -> None:
+    """PlanMismatch unless the module has the class and the blocks that the plan records."""
+    _check_class(name, module, plan)
+    sizes = {key: tensor.nbytes for key, tensor in module.state_dict().items() if isinstance(tensor, torch.Tensor)}
+    live = {stack.name: (stack.count, stack.bytes) for stack in streamed_stacks(sizes)}
+    planned = {stack.name: (stack.count, stack.bytes) for stack in plan.stacks}
+    for stack in sorted(set(live) | set(planned)):
+        if live.get(stack) != planned.get(stack):
+            raise PlanMismatch(
+                f"{name}: the stack {stack!r} is {_described(live.get(stack))} in the model and "
+                f"{_described(planned.get(stack))} in the plan; make a plan for this model."
+            )
+
+
+def _check_class(name: str, module: torch.nn.Module, plan: ComponentPlan) -> None:
+    found = type(module).__name__
+    if found != plan.class_name and not isinstance(module, component_class(plan.library, plan.class_name)):
+        raise PlanMismatch(
+            f"component {name!r} is a {found}, and the plan is for a {plan.class_name!r}; make a plan for this model."
+        )
+
+
+def _described(stack: tuple[int, int] | None) -> str:
+    return "absent" if stack is None else f"{stack[0]} blocks of {format_bytes(stack[1])} ({stack[1]} bytes)"
+
+
+def _check_separate(modules: Mapping[str, torch.nn.Module]) -> None:
+    owners: dict[int, str] = {}
+    for name, module in modules.items():
+        for tensor in (*module.parameters(), *module.buffers()):
+            owner = owners.setdefault(id(tensor), name)
+            if owner != name:
+                raise UsageError(
+                    f"components {owner!r} and {name!r} share weights, which one plan can't place twice; "
+                    "give each its own copy."
+                )

@@ -1,0 +1,30 @@
+"""The libraries' own progress bars and warnings, off while Roost reports instead."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import diffusers.utils.logging
+import transformers.utils.logging
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Only errors of diffusers and transformers are printed; both are as before afterwards."""
+    loggings = (diffusers.utils.logging, transformers.utils.logging)
+    levels = [logging.get_verbosity() for logging in loggings]
+    bars = [logging.is_progress_bar_enabled() for logging in loggings]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            for logging in loggings:
+                logging.set_verbosity_error()
+                logging.disable_progress_bar()
+            yield
+        finally:
+            for logging, level, bar in zip(loggings, levels, bars, strict=True):
+                logging.set_verbosity(level)
+                if bar:
+                    logging.enable_progress_bar()

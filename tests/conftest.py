@@ -1,0 +1,49 @@
+"""The world every test runs in: offline, away from the user's files, few threads; slow and gpu tests by choice."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["real_models"]
+
+# All of this is set while pytest starts, before a test module imports a library that reads it once; child processes
+# and xdist's workers inherit it, and each worker then takes a home of its own.
+_HOME = Path(tempfile.mkdtemp(prefix="roost-tests-"))
+for _variable in ("XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "HF_HOME"):
+    os.environ[_variable] = str(_HOME / _variable.lower())
+for _variable in ("HF_HUB_CACHE", "HF_TOKEN"):
+    os.environ.pop(_variable, None)
+os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+os.environ.setdefault("OMP_NUM_THREADS", "2")  # torch takes its number of threads from here
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(_HOME, ignore_errors=True)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--runslow", action="store_true", help="also run the tests marked slow")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--runslow"):
+        _skip(items, "slow", "slow: runs with --runslow")
+    if any(item.get_closest_marker("gpu") for item in items) and not _has_cuda():
+        _skip(items, "gpu", "gpu: torch finds no CUDA device")
+
+
+def _skip(items: list[pytest.Item], marker: str, reason: str) -> None:
+    for item in items:
+        if item.get_closest_marker(marker):
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _has_cuda() -> bool:
+    import torch  # only when a gpu test was collected: most runs of single files need no torch
+
+    return torch.cuda.is_available()

@@ -1,0 +1,162 @@
+"""Plans for live pipelines: what the planner would record of them, under the strategies that a test asks for."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from roost.blocks import streamed_stacks
+from roost.facts import Kind, Stack
+from roost.plan import ComponentPlan, PlanDocument
+from roost.plan.schema import (
+    Budget,
+    GpuRecord,
+    HostRecord,
+    MachineRecord,
+    Masters,
+    ModelRecord,
+    Policy,
+    RolePlan,
+    StackRecord,
+    StageWeights,
+    WorkloadRecord,
+)
+
+GIB = 1024**3
+LAYERWISE = {"strategy": "layerwise-offload"}
+
+_KINDS: dict[str, Kind] = {
+    "transformer": "dit",
+    "unet": "dit",
+    "text_encoder": "text_encoder",
+    "image_encoder": "image_encoder",
+    "vae": "vae",
+}
+
+
+def plan_for(
+    pipeline: Any,
+    strategy: str | Mapping[str, Any] = "resident",
+    *,
+    components: Mapping[str, Mapping[str, Any]] | None = None,
+    stages: list[StageWeights] | None = None,
+    budget_bytes: int = GIB,
+    free_bytes: int | None = None,
+) -> PlanDocument:
+    """A plan for ``pipeline``: ``strategy`` everywhere, with its parameters; ``components`` override single ones.
+
+    ``resident_blocks`` may be a share below 1 of all blocks.
+    """
+    everywhere = {"strategy": strategy} if isinstance(strategy, str) else dict(strategy)
+    modules = {name: each for name, each in pipeline.components.items() if isinstance(each, torch.nn.Module)}
+    placed = {
+        name: component_plan(name, module, **{**everywhere, **(components or {}).get(name, {})})
+        for name, module in modules.items()
+    }
+    free = budget_bytes if free_bytes is None else free_bytes
+    return PlanDocument(
+        schema_version=1,
+        versions={"roost": "0"},
+        model=_model(type(pipeline).__name__),
+        workload=WorkloadRecord(width=64, height=64, frames=None, steps=2, batch=1, guidance=None),
+        machine=_machine(free),
+        budget=_budget(stages or [], free, budget_bytes),
+        fits=True,
+        load_order=list(placed),
+        policy=Policy(name="rules", mode="auto", num_gpus=1, choices=[], layerwise_groups=[], fired=[], blocked=[]),
+        role=RolePlan(name="monolithic", stages=[], loads=list(placed), keeps=[], skips=[], load_bytes=0, warnings=[]),
+        components=placed,
+        predicted=None,
+        measured=None,
+        warnings=[],
+    )
+
+
+def component_plan(name: str, module: torch.nn.Module, **parameters: Any) -> ComponentPlan:
+    """What a plan records of one live component."""
+    sizes = {key: tensor.nbytes for key, tensor in module.state_dict().items()}
+    stacks = streamed_stacks(sizes)
+    blocks = sum(stack.count for stack in stacks)
+    floating = [each for each in module.parameters() if each.is_floating_point()]
+    return ComponentPlan(
+        kind=_KINDS.get(name.removesuffix("_2").removesuffix("_3"), "other"),
+        library=type(module).__module__.split(".")[0],
+        class_name=type(module).__name__,
+        load_dtype=str(floating[0].dtype).removeprefix("torch."),
+        load_bytes=sum(sizes.values()),
+        trunk_bytes=sum(sizes.values()) - sum(stack.bytes for stack in stacks),
+        stacks=[_stack_record(stack) for stack in stacks],
+        tiling=False,
+        decided_by="default",
+        why="a test asked for it",
+        **_strategy(blocks, **parameters),
+    )
+
+
+def _stack_record(stack: Stack) -> StackRecord:
+    return StackRecord(name=stack.name, count=stack.count, bytes=stack.bytes)
+
+
+def _strategy(blocks: int, strategy: str, *, linger: bool = False, **layerwise: Any) -> dict[str, Any]:
+    if strategy != "layerwise-offload":
+        names = ("resident_blocks", "resident_policy", "prefetch", "slots", "hold", "master")
+        return {"strategy": strategy, "linger": linger, **dict.fromkeys(names)}
+    share = layerwise.get("resident_blocks", 0)
+    resident = int(share * blocks) if isinstance(share, float) else share
+    return {
+        "strategy": strategy,
+        "linger": linger,
+        "resident_blocks": resident,
+        "resident_policy": layerwise.get("resident_policy", "strided"),
+        "prefetch": 1,
+        "slots": min(2, blocks - resident),
+        "hold": layerwise.get("hold", False),
+        "master": Masters(pinned=0, pageable=blocks - resident, mapped=0),
+    }
+
+
+def _model(pipeline: str) -> ModelRecord:
+    return ModelRecord(
+        path=None,
+        fingerprint="0" * 64,
+        pipeline=pipeline,
+        family=None,
+        task="image",
+        variant=None,
+        files={},
+    )
+
+
+def _machine(free_bytes: int) -> MachineRecord:
+    return MachineRecord(
+        gpu=GpuRecord(
+            device_kind="emulated",
+            platform="cuda",
+            name="emulated",
+            total_bytes=free_bytes,
+            free_bytes=free_bytes,
+            source="emulated",
+            profile=None,
+            uuid=None,
+            driver=None,
+            compute_capability=None,
+            pcie_generation=None,
+            pcie_width=None,
+        ),
+        host=HostRecord(available_bytes=GIB, pinnable_bytes=0, source="test"),
+    )
+
+
+def _budget(stages: list[StageWeights], free_bytes: int, budget_bytes: int) -> Budget:
+    return Budget(
+        total_bytes=free_bytes,
+        free_bytes=free_bytes,
+        headroom_bytes=free_bytes - budget_bytes,
+        budget_bytes=budget_bytes,
+        stages=stages,
+        peak_weights_bytes=max((stage.weights_bytes for stage in stages), default=0),
+        deficit_bytes=0,
+        host_bytes=0,
+        host_deficit_bytes=0,
+        verdict="fits",
+    )

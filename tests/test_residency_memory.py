@@ -1,0 +1,161 @@
+"""Each strategy holds and copies the bytes that it should, within its budget."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from live_pipelines import (
+    SIX_FAMILIES,
+    held_by,
+    live_pipeline,
+    bare_digest,
+    weights_bytes,
+    state_of,
+    STRATEGIES,
+    own_pipeline,
+    request_for,
+)
+from plans import LAYERWISE, plan_for
+
+from roost.errors import OutOfMemory, PlanMismatch, RoostError, UsageError
+from roost.residency.accelerator import EmulatedAccelerator, aligned_bytes
+from roost.residency.attach import hold
+from roost.residency.digests import tensor_digest
+from roost.residency.generate import generate
+from roost.residency.stages import StageEvent
+
+
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_a_streamed_stage_peaks_at_what_stays_and_the_largest_block(share: float) -> None:
+    pipeline = live_pipeline("flux")
+    transformer = pipeline.transformer
+    plan = plan_for(pipeline, {**LAYERWISE, "resident_blocks": share})
+    blocks = [f"single_transformer_blocks.{i}." for i in range(4)] + [f"transformer_blocks.{i}." for i in range(3)]
+    sizes = [weights_bytes(transformer, block) for block in blocks]
+    staying = [sizes[index] for index in ((2, 4, 6) if share else ())]  # 3 of 7, as evenly spread as they go
+    streamed = [size for index, size in enumerate(sizes) if not share or index not in (2, 4, 6)]
+    with held_by(pipeline, plan) as held:
+        stages = {stage.component: stage for stage in generate(held, request_for("flux")).stages}
+    trunk = weights_bytes(transformer) - sum(sizes)
+    assert stages["transformer"].peak_bytes == trunk + sum(staying) + max(streamed)
+
+
+def test_a_budget_of_exactly_the_peak_is_enough() -> None:
+    pipeline = live_pipeline("ltx")
+    with held_by(pipeline, plan_for(pipeline, LAYERWISE)) as held:
+        peak = generate(held, request_for("ltx")).peak_bytes
+    with held_by(pipeline, plan_for(pipeline, LAYERWISE, budget_bytes=peak)) as held:
+        assert generate(held, request_for("ltx")).digest == bare_digest("ltx")
+
+
+def test_tied_weights_are_uploaded_once() -> None:
+    pipeline = live_pipeline("wan2.2")
+    encoder = pipeline.text_encoder
+    assert encoder.shared.weight is encoder.encoder.embed_tokens.weight
+    with held_by(pipeline, plan_for(pipeline, "snapshot-offload")) as held:
+        peaks = {stage.component: stage.peak_bytes for stage in generate(held, request_for("wan2.2")).stages}
+    assert peaks["text_encoder"] == weights_bytes(encoder)
+
+
+class CountingAccelerator(EmulatedAccelerator):
+    """Counts bytes copied each way."""
+
+    def __init__(self) -> None:
+        super().__init__(1024**3)
+        self.uploaded_bytes = self.downloaded_bytes = 0
+
+    def upload(self, tensor: torch.Tensor) -> torch.Tensor:
+        self.uploaded_bytes += tensor.nbytes
+        return super().upload(tensor)
+
+    def download(self, tensor: torch.Tensor) -> torch.Tensor:
+        self.downloaded_bytes += tensor.nbytes
+        return super().download(tensor)
+
+
+def copied_bytes(strategy: Any) -> tuple[int, int]:
+    """Bytes up and down during one generation of LTX, after the first."""
+    pipeline = live_pipeline("ltx")
+    accelerator = CountingAccelerator()
+    with hold(pipeline, plan_for(pipeline, strategy), accelerator) as held:
+        generate(held, request_for("ltx"))
+        up, down = accelerator.uploaded_bytes, accelerator.downloaded_bytes
+        generate(held, request_for("ltx"))
+        return accelerator.uploaded_bytes - up, accelerator.downloaded_bytes - down
+
+
+def test_component_offload_copies_back_what_it_copied_in_and_snapshot_offload_copies_nothing_back() -> None:
+    component, snapshot = copied_bytes("component-offload"), copied_bytes("snapshot-offload")
+    assert component[0] == component[1] == snapshot[0] > 0
+    assert snapshot[1] == 0
+
+
+def test_resident_weights_are_not_copied_again_and_layerwise_ones_every_pass() -> None:
+    assert copied_bytes("resident") == (0, 0)
+    passes, held = copied_bytes(LAYERWISE), copied_bytes({**LAYERWISE, "hold": True})
+    assert passes[0] > held[0] > 0
+    assert passes[1] == held[1] == 0
+
+
+def test_a_resident_component_drops_its_host_copy_and_gets_it_back() -> None:
+    pipeline = live_pipeline("ltx")
+    weight = pipeline.transformer.proj_in.weight
+    host = weight.data_ptr()
+    with held_by(pipeline, plan_for(pipeline)):
+        assert weight.data_ptr() != host
+        assert not pipeline.transformer.proj_in._forward_pre_hooks
+    assert weight.device.type == "cpu"
+
+
+def test_a_budget_overrun_names_stage_component_and_budget_and_the_device_is_empty_after_it() -> None:
+    pipeline = live_pipeline("flux")
+    budget = weights_bytes(pipeline.transformer) - 1
+    with held_by(pipeline, plan_for(pipeline, "component-offload", budget_bytes=budget)) as held:
+        for _ in range(2):
+            with pytest.raises(OutOfMemory, match=r"^denoise \(transformer\): .*emulated.*budget") as caught:
+                generate(held, request_for("flux"))
+            assert "\n" not in str(caught.value)
+        assert held.accelerator.used_bytes == 0
+
+
+def test_resident_weights_over_the_budget_are_refused_and_the_pipeline_is_as_before() -> None:
+    pipeline = live_pipeline("flux")
+    before = state_of(pipeline)
+    accelerator = EmulatedAccelerator(weights_bytes(pipeline.transformer))
+    with pytest.raises(OutOfMemory, match="placing"):
+        hold(pipeline, plan_for(pipeline), accelerator)
+    assert state_of(pipeline) == before
+    assert accelerator.used_bytes == 0
+
+
+def used_after_denoise(budget_bytes: int) -> tuple[bool, str]:
+    """Whether a lingering transformer is still on the device when the VAE has decoded, and the picture's digest."""
+    pipeline = live_pipeline("ltx")
+    plan = plan_for(
+        pipeline, "snapshot-offload", components={"transformer": {"linger": True}}, budget_bytes=budget_bytes
+    )
+    with held_by(pipeline, plan) as held:
+        digest = generate(held, request_for("ltx")).digest
+        return held.accelerator.used_bytes > weights_bytes(pipeline.vae), digest
+
+
+def test_a_lingering_component_stays_while_the_budget_allows_and_goes_when_not() -> None:
+    pipeline = live_pipeline("ltx")
+    both = weights_bytes(pipeline.transformer) + weights_bytes(pipeline.vae)
+    assert used_after_denoise(both) == (True, bare_digest("ltx"))
+    assert used_after_denoise(both - 1) == (False, bare_digest("ltx"))
+
+
+@pytest.mark.parametrize("hold_blocks", [False, True])
+def test_weights_used_outside_their_block_are_loaded_and_kept_until_release(hold_blocks: bool) -> None:
+    pipeline = live_pipeline("flux")
+    block = pipeline.transformer.transformer_blocks[1]
+    wanted = block.ff.net[2](torch.ones(1, block.ff.net[2].in_features))
+    with held_by(pipeline, plan_for(pipeline, {**LAYERWISE, "hold": hold_blocks})) as held:
+        assert held.accelerator.used_bytes == 0
+        assert torch.equal(block.ff.net[2](torch.ones(1, block.ff.net[2].in_features)), wanted)
+        kept = held.accelerator.used_bytes
+        assert kept >= weights_bytes(pipeline.transformer, "transformer_blocks.1.")
+        assert generate(held, request_for("flux")).digest == bare_digest("flux")
