@@ -11,20 +11,20 @@ from pathlib import Path
 # This script's name shadows the standard library's inspect module for everything that is imported below.
 sys.path = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
 
-import argparse
-import json
-import os
-import platform
-import statistics
-import subprocess
-import tempfile
-import time
-from collections.abc import Callable
-from importlib import metadata
+import argparse  # noqa: E402 - after the line above
+import json  # noqa: E402
+import os  # noqa: E402
+import platform  # noqa: E402
+import statistics  # noqa: E402
+import subprocess  # noqa: E402
+import tempfile  # noqa: E402
+import time  # noqa: E402
+from collections.abc import Callable  # noqa: E402
+from importlib import metadata  # noqa: E402
 
 SHARDS, TENSORS_PER_SHARD = 100, 200
 ROUNDS, PROCESS_ROUNDS = 15, 7
-SHAPE = (3072, 3072)
+SHAPE = (1024, 1024)
 MAX_FLOOR_RATIO, MAX_HELP_S, MAX_INSPECT_S = 3.0, 0.35, 0.8
 
 Measurement = Callable[[], object]
@@ -79,14 +79,24 @@ def read_inventory_of(root: Path) -> Measurement:
 
 
 def open_all(shards: list[Path]) -> None:
+    """Name, dtype and shape of every tensor, as `read_header` gives them."""
     from safetensors import safe_open
 
     for path in shards:
-        with safe_open(path, framework="numpy") as file:
-            list(file.keys())
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 - it has no __iter__
+                tensor = file.get_slice(name)
+                tensor.get_dtype(), tensor.get_shape()
 
 
-def median_s(measure: Measurement, rounds: int) -> list[float]:
+def read_headers(shards: list[Path]) -> None:
+    from roost.probes.headers import read_header
+
+    for path in shards:
+        read_header(str(path))
+
+
+def sample_s(measure: Measurement, rounds: int) -> list[float]:
     """Seconds of each round, after one that warms up."""
     measure()
     samples = []
@@ -106,36 +116,29 @@ def measure_all(root: Path) -> dict[str, list[float]]:
     shards = write_model(root)
     in_process: dict[str, Measurement] = {
         "floor": lambda: read_floor(shards),
-        "read_inventory": read_inventory_of(root),
         "safe_open": lambda: open_all(shards),
+        "read_header": lambda: read_headers(shards),
+        "read_inventory": read_inventory_of(root),
     }
     processes = {
         "roost --help": run_roost("--help"),
         "roost inspect": run_roost("inspect", str(root)),
         "roost inspect --json": run_roost("inspect", str(root), "--json"),
     }
-    samples = {name: median_s(measure, ROUNDS) for name, measure in in_process.items()}
-    return samples | {name: median_s(measure, PROCESS_ROUNDS) for name, measure in processes.items()}
+    samples = {name: sample_s(measure, ROUNDS) for name, measure in in_process.items()}
+    return samples | {name: sample_s(measure, PROCESS_ROUNDS) for name, measure in processes.items()}
 
 
 def judge(median: dict[str, float]) -> dict[str, dict[str, object]]:
     """Each claim with its figure and whether it holds."""
-    floor_ratio = median["read_inventory"] / median["floor"]
-    slowest_inspect_s = max(median["roost inspect"], median["roost inspect --json"])
-    return {
-        "inventory_over_floor": {
-            "value": floor_ratio,
-            "limit": MAX_FLOOR_RATIO,
-            "holds": floor_ratio <= MAX_FLOOR_RATIO,
-        },
-        "inventory_over_safe_open": {
-            "value": median["read_inventory"] / median["safe_open"],
-            "limit": 1.0,
-            "holds": median["read_inventory"] < median["safe_open"],
-        },
-        "help_s": {"value": median["roost --help"], "limit": MAX_HELP_S, "holds": median["roost --help"] <= MAX_HELP_S},
-        "inspect_s": {"value": slowest_inspect_s, "limit": MAX_INSPECT_S, "holds": slowest_inspect_s <= MAX_INSPECT_S},
+    claims = {
+        "inventory / floor": (median["read_inventory"] / median["floor"], MAX_FLOOR_RATIO),
+        "headers / safe_open": (median["read_header"] / median["safe_open"], 1.0),
+        "roost --help, s": (median["roost --help"], MAX_HELP_S),
+        "roost inspect, s": (median["roost inspect"], MAX_INSPECT_S),
+        "roost inspect --json, s": (median["roost inspect --json"], MAX_INSPECT_S),
     }
+    return {name: {"value": value, "limit": limit, "holds": value <= limit} for name, (value, limit) in claims.items()}
 
 
 def main() -> int:

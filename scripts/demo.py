@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "demo"
 # About half of the weights' size: too small to hold the model, large enough for its largest stage.
-VRAM = "24MiB"
+VRAM = "14MiB"
 
 
 def say(text: str) -> None:
@@ -34,7 +34,7 @@ def main() -> None:
     say("2. What is in it? Read from file headers; no weight is touched and torch is not imported.")
     run("roost", "inspect", "demo/model")
     say(f"3. Where should each weight live on a GPU with {VRAM}, about half of what the model needs?")
-    print("#    The rules stream the experts' blocks through the GPU, two blocks ahead, and hold the rest back.")
+    print("#    The rules keep weights in host memory and bring each expert's blocks in one after another.")
     workload = ("--size", "96x64", "--frames", "9", "--steps", "6")
     gpu = ("--gpu", "emulated", "--vram", VRAM, "--headroom", "0")
     run("roost", "plan", "demo/model", *gpu, *workload, "-o", "demo/plan.yaml")

@@ -77,12 +77,12 @@ def component_plan(name: str, module: torch.nn.Module, **parameters: Any) -> Com
     sizes = {key: tensor.nbytes for key, tensor in module.state_dict().items()}
     stacks = streamed_stacks(sizes)
     blocks = sum(stack.count for stack in stacks)
-    floating = [each for each in module.parameters() if each.is_floating_point()]
+    dtypes = [each.dtype for each in module.parameters() if each.is_floating_point()]
     return ComponentPlan(
         kind=_KINDS.get(name.removesuffix("_2").removesuffix("_3"), "other"),
         library=type(module).__module__.split(".")[0],
         class_name=type(module).__name__,
-        load_dtype=str(floating[0].dtype).removeprefix("torch."),
+        load_dtype=str(min(dtypes, key=lambda dtype: dtype.itemsize)).removeprefix("torch."),
         load_bytes=sum(sizes.values()),
         trunk_bytes=sum(sizes.values()) - sum(stack.bytes for stack in stacks),
         stacks=[_stack_record(stack) for stack in stacks],

@@ -13,12 +13,12 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from worlds import component, inventory, machine, question
 
 from roost.errors import InvalidFile, RoostError
 from roost.plan import PlanDocument, plan_to_yaml, read_plan, write_text_atomically
 from roost.planner.policy import plan_by_rules
 from roost.units import GiB
+from worlds import component, inventory, machine, question
 
 
 @pytest.fixture

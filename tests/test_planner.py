@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from worlds import component, inventory, machine, profile, question
 
 from roost.errors import UsageError
 from roost.facts import Choices
@@ -12,6 +11,7 @@ from roost.planner.load_order import load_order
 from roost.planner.policy import plan_by_rules
 from roost.planner.selectors import parse_selectors, parse_set
 from roost.units import GiB, MiB
+from worlds import component, inventory, machine, profile, question
 
 WAN = (
     component("transformer", 28 * GiB, blocks=40),
@@ -216,7 +216,7 @@ def test_unknown_selector_is_refused_with_a_near_name() -> None:
     ],
 )
 def test_malformed_set_is_refused_naming_the_option(text: str) -> None:
-    with pytest.raises(UsageError, match="^--set"):
+    with pytest.raises(UsageError, match=r"^--set"):
         parse_set(text)
 
 

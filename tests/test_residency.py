@@ -1,28 +1,21 @@
 """A held pipeline gives the same bits under every strategy, also after errors, and comes off clean."""
 
-import threading
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+
 from live_pipelines import (
     SIX_FAMILIES,
+    STRATEGIES,
+    bare_digest,
     held_by,
     live_pipeline,
-    bare_digest,
-    weights_bytes,
-    state_of,
-    STRATEGIES,
     own_pipeline,
     request_for,
+    state_of,
 )
 from plans import LAYERWISE, plan_for
-
-from roost.errors import OutOfMemory, PlanMismatch, RoostError, UsageError
-from roost.residency.accelerator import EmulatedAccelerator, aligned_bytes
-from roost.residency.attach import hold
-from roost.residency.digests import tensor_digest
 from roost.residency.generate import generate
 from roost.residency.stages import StageEvent
 

@@ -1,30 +1,23 @@
 """Each strategy holds and copies the bytes that it should, within its budget."""
 
-import threading
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+
 from live_pipelines import (
-    SIX_FAMILIES,
+    bare_digest,
     held_by,
     live_pipeline,
-    bare_digest,
-    weights_bytes,
-    state_of,
-    STRATEGIES,
-    own_pipeline,
     request_for,
+    state_of,
+    weights_bytes,
 )
 from plans import LAYERWISE, plan_for
-
-from roost.errors import OutOfMemory, PlanMismatch, RoostError, UsageError
-from roost.residency.accelerator import EmulatedAccelerator, aligned_bytes
+from roost.errors import OutOfMemory
+from roost.residency.accelerator import EmulatedAccelerator
 from roost.residency.attach import hold
-from roost.residency.digests import tensor_digest
 from roost.residency.generate import generate
-from roost.residency.stages import StageEvent
 
 
 @pytest.mark.parametrize("share", [0, 0.5])

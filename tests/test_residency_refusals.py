@@ -6,25 +6,17 @@ from typing import Any
 
 import pytest
 import torch
+
 from live_pipelines import (
-    SIX_FAMILIES,
+    bare_digest,
     held_by,
     live_pipeline,
-    bare_digest,
-    weights_bytes,
-    state_of,
-    STRATEGIES,
     own_pipeline,
     request_for,
 )
 from plans import LAYERWISE, plan_for
-
-from roost.errors import OutOfMemory, PlanMismatch, RoostError, UsageError
-from roost.residency.accelerator import EmulatedAccelerator, aligned_bytes
-from roost.residency.attach import hold
-from roost.residency.digests import tensor_digest
+from roost.errors import PlanMismatch, RoostError, UsageError
 from roost.residency.generate import generate
-from roost.residency.stages import StageEvent
 
 
 @pytest.mark.parametrize(

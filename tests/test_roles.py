@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from worlds import component, inventory, machine, profile, question
 
 from roost.errors import UsageError
 from roost.planner.policy import plan_by_rules
 from roost.planner.roles import parse_role, role_of, view
+from worlds import component, inventory, machine, profile, question
 
 MODEL = inventory(
     component("transformer", 100, blocks=2),

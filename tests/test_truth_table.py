@@ -6,13 +6,13 @@ import json
 import shlex
 
 import pytest
-from real_models import RealModel
-from truth_table import CASES, A14B, Row
 
+from real_models import RealModel
 from roost import make_plan
 from roost.cli.app import run
 from roost.errors import UsageError
 from roost.plan import PlanDocument
+from truth_table import A14B, CASES, Row
 
 IDS = [f"{row.id}-{model}" for row, model in CASES]
 

@@ -1,4 +1,4 @@
-"""``python benchmarks/real_size NAME DIR`` (a folder of its own: beside inspect.py, `import inspect` would go astray)."""
+"""``python benchmarks/real_size NAME DIR`` (its own folder: beside inspect.py, `import inspect` goes astray)."""
 
 from real_size import main
 

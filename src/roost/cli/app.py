@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
+import sys
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -47,7 +49,9 @@ def _root(
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line and returns its exit code; an error is one line on stderr, never a traceback."""
     try:
-        return int(app(list(arguments), prog_name="roost", standalone_mode=False) or 0)
+        code = int(app(list(arguments), prog_name="roost", standalone_mode=False) or 0)
+        sys.stdout.flush()
+        return code
     except RoostError as error:
         show_error(str(error))
         return error.exit_code
@@ -55,6 +59,8 @@ def run(arguments: Sequence[str]) -> int:
         show_error("interrupted.")
         return INTERRUPTED
     except BrokenPipeError:
+        # The reader has left (`roost gpus | head`); what is still buffered must not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
         # Typer's usage errors share no public base class over its versions, but all can format themselves.

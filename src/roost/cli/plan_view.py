@@ -25,20 +25,27 @@ def show_plan(plan: PlanDocument) -> None:
         f" · host {format_bytes(plan.machine.host.available_bytes)} ({plan.machine.host.source})"
     )
     show_table(
-        ("Component", "Strategy", "Blocks", "Loaded", "Masters", "Decided by"),
-        [
-            (name, _strategy(component), _blocks(component), format_bytes(component.load_bytes),
-             _masters(component), component.decided_by)
-            for name, component in ((name, plan.components[name]) for name in plan.load_order)
-        ],
+        ("Component", "Strategy", "Blocks", "Loaded", "Decided by"),
+        [_row(name, plan.components[name]) for name in plan.load_order],
         numbers=(3,),
-    )  # fmt: skip
+    )
     _show_reasons(plan)
 
 
+def _row(name: str, component: ComponentPlan) -> tuple[str, ...]:
+    decided_by = component.decided_by.removeprefix("rule:").removeprefix("flag:")
+    return name, component.strategy, _blocks(component), format_bytes(component.load_bytes), decided_by
+
+
 def _show_reasons(plan: PlanDocument) -> None:
+    reasons: dict[str, list[str]] = {}
     for name in plan.load_order:
-        show_text(f"why  {name}: {plan.components[name].why}")
+        reasons.setdefault(plan.components[name].why, []).append(name)
+    for why, names in reasons.items():
+        show_text(f"why  {', '.join(names)}: {why}")
+    for name in plan.load_order:
+        if plan.components[name].strategy == "layerwise-offload":
+            show_text(f"stream  {name}: {_streaming(plan.components[name])}")
     for blocked in plan.policy.blocked:
         show_text(f"blocked  {blocked.id} by {blocked.by}")
     for stage in plan.budget.stages:
@@ -49,23 +56,14 @@ def _show_reasons(plan: PlanDocument) -> None:
     show_text(f"verdict: {plan.budget.verdict}")
 
 
-def _strategy(component: ComponentPlan) -> str:
-    if component.linger:
-        return f"{component.strategy} + linger"
-    return component.strategy
-
-
 def _blocks(component: ComponentPlan) -> str:
     count = sum(stack.count for stack in component.stacks)
     if component.resident_blocks is None:
-        return str(count)
-    if component.hold:
-        return f"{count} held"
-    return f"{component.resident_blocks}/{count} stay, prefetch {component.prefetch}"
+        return f"{count}, lingers" if component.linger else str(count)
+    return f"{count} held" if component.hold else f"{component.resident_blocks} of {count} stay"
 
 
-def _masters(component: ComponentPlan) -> str:
-    if component.master is None:
-        return "none" if component.strategy in ("resident", "fsdp") else "pageable"
-    tiers = component.master.model_dump()
-    return ", ".join(f"{count} {tier}" for tier, count in tiers.items() if count) or "none"
+def _streaming(component: ComponentPlan) -> str:
+    tiers = component.master.model_dump() if component.master else {}
+    masters = ", ".join(f"{count} {tier}" for tier, count in tiers.items() if count) or "no"
+    return f"prefetch {component.prefetch}, {component.slots} slots, {masters} masters"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import sys
 from collections.abc import Sequence
 
@@ -15,12 +13,12 @@ def clean(text: object) -> str:
 
 
 def show_error(message: str) -> None:
-    _write(sys.stderr.fileno(), f"error: {clean(' '.join(message.split()))}\n")
+    print(f"error: {clean(' '.join(message.split()))}", file=sys.stderr)  # noqa: T201
 
 
 def show_note(message: str) -> None:
     """A line for the person, beside the result: on stderr."""
-    _write(sys.stderr.fileno(), f"{clean(message)}\n")
+    print(clean(message), file=sys.stderr)  # noqa: T201
 
 
 def show_text(text: str = "") -> None:
@@ -47,20 +45,13 @@ def show_table(headings: Sequence[str], rows: Sequence[Sequence[object]], number
 
 
 def _show_rich_table(headings: Sequence[str], cells: Sequence[Sequence[str]], numbers: Sequence[int]) -> None:
-    from rich import box  # imported here: only a terminal needs it
-    from rich.console import Console
+    from rich.console import Console  # imported here: only a terminal needs it
     from rich.table import Table
     from rich.text import Text
 
-    style = box.ASCII if os.environ.get("TERM") == "dumb" else box.ROUNDED
-    table = Table(box=style, header_style="bold")
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for column, heading in enumerate(headings):
         table.add_column(heading, justify="right" if column in numbers else "left", overflow="fold")
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))
     Console().print(table)
-
-
-def _write(descriptor: int, text: str) -> None:
-    with contextlib.suppress(OSError):
-        os.write(descriptor, text.encode("utf-8", "backslashreplace"))

@@ -116,6 +116,9 @@ def write_text_atomically(path: Path, text: str) -> None:
 
     Raises RoostError when the directory can't be written; the old file is then intact.
     """
+    path = Path(os.path.realpath(path))  # a link stays a link
+    if path.exists() and not path.is_file():
+        raise RoostError(f"can't write {str(path)!r}: it is not a regular file; choose another place with -o.")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}{_LEFTOVER}")
     try:
         _sweep(path)

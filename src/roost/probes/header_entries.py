@@ -1,14 +1,12 @@
-"""The entries of a safetensors header: a fast check that can only say yes, and an exact one that says what is wrong."""
+"""The entries of a parsed safetensors header, checked exactly; what is wrong is named."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from typing import Any, NoReturn, Protocol
 
 from roost.probes.quoting import quoted
-from roost.probes.strict_json import parse_plain
 
 # Bits of one element, for every dtype of safetensors 0.8.
 DTYPE_BITS: Mapping[str, int] = {
@@ -37,9 +35,9 @@ DTYPE_BITS: Mapping[str, int] = {
 }
 MAX_NAME_CHARACTERS = 500
 _FIELDS = ("dtype", "shape", "data_offsets")
-_METADATA = "__metadata__"
+METADATA_KEY = "__metadata__"
 _UNSIGNED_LIMIT = 2**64
-_MAX_PAYLOAD_BYTES = 2**60  # the library counts bits in 64
+MAX_PAYLOAD_BYTES = 2**60  # the library counts bits in 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,73 +53,11 @@ class Reject(Protocol):
     def __call__(self, reason: str) -> NoReturn: ...
 
 
-def quick_entries(text: str) -> Entries | None:
-    """The entries of a header that is plainly right, or None when ``check_entries`` has to decide."""
-    header = parse_plain(text)
-    if type(header) is not dict:
-        return None
-    metadata = header.pop(_METADATA, None)
-    if metadata is not None and not (type(metadata) is dict and all(type(each) is str for each in metadata.values())):
-        return None
-    if not _marks_are_those_of(text, len(header), metadata):
-        return None
-    try:
-        sizes, payload_bytes = _quick_sizes(header)
-    except (KeyError, TypeError, ValueError):
-        return None
-    return Entries(sizes, metadata or {}, payload_bytes)
-
-
-def _marks_are_those_of(text: str, tensors: int, metadata: Mapping[str, str] | None) -> bool:
-    """Whether ``text`` has just the strings, lists and objects that so many right entries have.
-
-    A key given twice, a nested list or a string among numbers each adds one; nothing takes one away.
-    """
-    strings = 5 * tensors + (0 if metadata is None else 1 + 2 * len(metadata))
-    return (
-        text.count('"') == 2 * strings
-        and text.count("[") == 2 * tensors
-        and text.count("{") == tensors + (1 if metadata is None else 2)
-    )
-
-
-def _quick_sizes(header: Mapping[str, Any]) -> tuple[dict[str, dict[str, int]], int]:
-    """Sizes and payload of a right header; ValueError, KeyError or TypeError for any other."""
-    sizes: dict[str, dict[str, int]] = {}
-    position, in_order = 0, True
-    for name, entry in header.items():
-        dtype = entry["dtype"]
-        start, end = entry["data_offsets"]
-        stored = end - start
-        if not stored or prod(entry["shape"]) * DTYPE_BITS[dtype] != 8 * stored:
-            raise ValueError
-        if start != position:
-            in_order = False
-        position = end
-        if dtype not in sizes:
-            sizes[dtype] = {}
-        sizes[dtype][name] = stored
-    if not in_order:
-        position = _end_of_spans(sorted(entry["data_offsets"] for entry in header.values()))
-    if position >= _MAX_PAYLOAD_BYTES or max(map(len, header), default=0) > MAX_NAME_CHARACTERS:
-        raise ValueError
-    return sizes, position
-
-
-def _end_of_spans(spans: list[list[int]]) -> int:
-    position = 0
-    for start, end in spans:
-        if start != position:
-            raise ValueError
-        position = end
-    return position
-
-
 def check_entries(header: Any, reject: Reject) -> Entries:
     """The entries of a parsed header; the first one that is wrong goes to ``reject`` with its reason."""
     if type(header) is not dict:
         reject("its header must be an object ({...})")
-    metadata = _check_metadata(header.pop(_METADATA, {}), reject)
+    metadata = _check_metadata(header.pop(METADATA_KEY, {}), reject)
     spans: list[tuple[int, int, str]] = []
     sizes: dict[str, dict[str, int]] = {}
     for name, entry in header.items():
@@ -136,7 +72,7 @@ def check_entries(header: Any, reject: Reject) -> Entries:
 
 def _check_metadata(metadata: Any, reject: Reject) -> dict[str, str]:
     if type(metadata) is not dict or not all(type(value) is str for value in metadata.values()):
-        reject(f"{_METADATA} must be an object of strings")
+        reject(f"{METADATA_KEY} must be an object of strings")
     return metadata
 
 
@@ -192,6 +128,6 @@ def _check_coverage(spans: list[tuple[int, int, str]], reject: Reject) -> int:
             fault = "leaves a hole before" if start > position else "overlaps the data before"
             reject(f"tensor {quoted(name)} {fault} byte {max(start, position)}")
         position = end
-    if position >= _MAX_PAYLOAD_BYTES:
+    if position >= MAX_PAYLOAD_BYTES:
         reject("its data would be larger than any file")
     return position

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from roost.errors import InvalidFile
-from roost.probes.header_entries import check_entries, quick_entries
+from roost.probes.canonical_header import read_canonical
+from roost.probes.header_entries import check_entries
 from roost.probes.quoting import shown
 from roost.probes.regular_files import RegularFile, open_regular
 from roost.probes.signatures import recognise_content
@@ -54,7 +55,7 @@ def read_header(path: str, where: str | None = None) -> Header:
     if len(raw) > _COUNTED_FROM_BYTES and raw.count(b'"data_offsets"') > MAX_TENSORS:
         reject(f"it lists more than {MAX_TENSORS} tensors")
     text = decode_strict(raw, reject)
-    entries = quick_entries(text) or check_entries(parse_strict(text, reject, integers_only=True), reject)
+    entries = read_canonical(text) or check_entries(parse_strict(text, reject, integers_only=True), reject)
     _check_size(file, len(raw), entries.payload_bytes)
     return Header(
         sizes=entries.sizes,

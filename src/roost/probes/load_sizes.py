@@ -87,6 +87,8 @@ def _renamed(sizes: Mapping[str, int], renames: tuple[tuple[str, str], ...]) -> 
 
 
 def _cast(sizes: Mapping[str, int], stored_bits: int, load_bits: int, keep: frozenset[str]) -> Mapping[str, int]:
+    all_names = "\n".join(sizes)
+    keep = frozenset(module for module in keep if module in all_names)  # mostly few or none: spares the slow branch
     if not keep:
         if stored_bits == load_bits:
             return sizes

@@ -32,7 +32,7 @@ def read_index(name: str, content: Mapping[str, Any], extension: str) -> ShardIn
         raise InvalidFile(f"{where} has no weight_map, an object from tensor names to file names. {_ONE_REVISION}")
     if type(content.get("metadata")) is not dict:
         raise InvalidFile(f"{where} has no metadata, which the libraries need to load it. {_ONE_REVISION}")
-    if not all(type(shard) is str for shard in weight_map.values()):
+    if set(map(type, weight_map.values())) != {str}:
         raise InvalidFile(f"{where} maps a tensor to something that isn't a file name. {_ONE_REVISION}")
     shards = tuple(sorted(set(weight_map.values())))
     for shard in shards:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -63,7 +62,7 @@ def parse_strict(text: str, reject: _Reject, *, integers_only: bool = False) -> 
 
     ``integers_only`` refuses all numbers but unsigned integers, as safetensors headers demand.
     """
-    decoder = _HEADER_DECODER if integers_only else _CONFIG_DECODER
+    decoder = HEADER_DECODER if integers_only else _CONFIG_DECODER
     try:
         value = decoder.decode(text)
         if "\\" in text:
@@ -119,27 +118,9 @@ def _finite(text: str) -> float:
 
 
 _CONFIG_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
-_HEADER_DECODER = json.JSONDecoder(
+HEADER_DECODER = json.JSONDecoder(
     object_pairs_hook=_unique,
     parse_constant=_refuse_constant,
     parse_float=_refuse_number,
     parse_int=_unsigned,
 )
-_PLAIN_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_refuse_number)
-# A minus where a value may begin. Inside a string it only costs the exact parse.
-_NEGATIVE = re.compile(r"[\[,:\s]-")
-
-
-def parse_plain(text: str) -> Any:
-    """The value in ``text`` by the fastest parse, or None when ``parse_strict`` has to look at it.
-
-    Sound for headers under one condition that the caller checks: the value holds as many strings as ``text`` does
-    pairs of quotes. Then, without escapes, no key was given twice; and without ``-``, fractions and ``true``, each
-    number is an unsigned integer.
-    """
-    if "\\" in text or "true" in text or "false" in text or ("-" in text and _NEGATIVE.search(text)):
-        return None
-    try:
-        return _PLAIN_DECODER.decode(text)
-    except (ValueError, RecursionError):
-        return None

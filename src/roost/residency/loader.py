@@ -78,7 +78,7 @@ def _load_component(name: str, plan: ComponentPlan, variant: str | None, model_d
             f"component {name!r}: its files lack {len(missing)} weights that {plan.class_name!r} needs, such as "
             f"{missing[0]!r}; fetch the component's files again."
         )
-    module.eval().requires_grad_(False)
+    module.eval()  # and requires_grad as the library leaves it: it changes how PyTorch folds, and so rounds, a matmul
     check_component(name, module, plan)
     return module  # type: ignore[no-any-return]
 

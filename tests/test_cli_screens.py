@@ -1,0 +1,143 @@
+"""What the commands print: for a person, in a pipe, as JSON, for names that try to be terminal codes."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from model_mova import write_mova_directory
+from roost.cli.app import run
+from roost.cli.screen import clean
+from roost.planner.rules import RULES
+
+
+def test_inspect_shows_a_row_per_component_in_load_order(real_model, capsys) -> None:
+    assert run(["inspect", str(real_model("flux.1-dev"))]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "FluxPipeline · flux.1-dev · 4 components · 31.4 GiB stored, 31.4 GiB loaded"
+    assert [line.split()[0] for line in lines[2:6]] == ["transformer", "text_encoder_2", "text_encoder", "vae"]
+    assert lines[6] == "load order: transformer, text_encoder_2, text_encoder, vae"
+
+
+def test_inspect_json_of_a_published_model(real_model, capsys) -> None:
+    assert run(["inspect", str(real_model("wan2.2-t2v-a14b")), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["load_order"] == ["transformer_2", "transformer", "text_encoder", "vae"]
+    parts = {each["name"]: each for each in document["components"]}
+    (stack,) = parts["transformer"]["blocks"]
+    assert (stack["stack"], stack["count"], sum(stack["block_bytes"])) == ("blocks", 40, stack["bytes"])
+    assert parts["transformer"]["bytes_by_dtype"] == {"F32": parts["transformer"]["bytes"]}
+    assert parts["transformer"]["load_bytes"] == stack["bytes"] + parts["transformer"]["trunk_bytes"]
+    # 28.58 GB in bf16 alone: norms, time embedder and scale_shift_table stay float32.
+    assert round(parts["transformer"]["load_bytes"] / 1e9, 2) == 28.64
+    assert parts["vae"]["load_dtype"] == "float32"
+    assert document["total_bytes"] == sum(each["bytes"] for each in document["components"])
+
+
+def test_plan_screen_names_decision_reason_block_stage_and_verdict(real_model, capsys) -> None:
+    options = ("--gpu", "a100-80gb", "--vram", "60GiB", "--ram", "128GiB", "--dit-cpu-offload")
+    assert run(["plan", str(real_model("wan2.2-t2v-a14b")), *options]) == 0
+    shown = capsys.readouterr().out
+    assert "60.0 GiB free of 80.0 GiB (profile:a100-80gb+--vram), headroom 1.00 GiB, budget 59.0 GiB" in shown
+    assert "transformer_2, transformer: --dit-cpu-offload" in shown
+    assert "blocked  WAN-DIT-LAYERWISE by --dit-cpu-offload" in shown
+    assert "stage  denoise (transformer): 26.7 GiB of weights on the GPU" in shown
+    assert "verdict: fits by weights alone" in shown
+
+
+def test_rules_lists_every_row(capsys) -> None:
+    assert run(["rules"]) == 0
+    shown = capsys.readouterr().out
+    assert [line for line in shown.splitlines() if not line.startswith(" ")] == [rule.id for rule in RULES]
+    assert run(["rules", "--json"]) == 0
+    assert [each["id"] for each in json.loads(capsys.readouterr().out)["rules"]] == [rule.id for rule in RULES]
+
+
+def test_gpus_lists_cards_and_says_why_none_is_here(capsys) -> None:
+    assert run(["gpus", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert {"rtx-4090", "a100-80gb", "h100-sxm", "h200"} <= set(document["profiles"])
+    assert len(document["profiles"]) >= 30
+    assert document["gpus"] or document["problem"]
+
+
+def test_names_from_a_model_never_reach_the_terminal_raw(tmp_path: Path, capfd) -> None:
+    write_mova_directory(tmp_path / "model")
+    index = tmp_path / "model" / "model_index.json"
+    evil = "Pipe\x1b[31m\u202eline\nverdict: fits"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "_class_name": evil}))
+    run(["inspect", str(tmp_path / "model")])
+    run(["plan", str(tmp_path / "model"), "--gpu", "h200"])
+    captured = capfd.readouterr()
+    assert "\x1b" not in captured.out + captured.err
+    assert "\u202e" not in captured.out + captured.err
+    assert not any(line.startswith("verdict: fits\\n") for line in captured.out.splitlines())
+
+
+def test_clean_escapes_what_cannot_be_printed() -> None:
+    assert clean("a\tb\x1b[0m\u202e é 中") == "a\\tb\\x1b[0m\\u202e é 中"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "named"),
+    [
+        (["plna"], 2, "Did you mean"),
+        (["plan"], 2, "MODEL"),
+        (["plan", "/nowhere", "--gpu", "h200"], 2, "/nowhere"),
+        (["run", "/nowhere.yaml", "--prompt", "x"], 2, "/nowhere.yaml"),
+        (["inspect", "--colour"], 2, "--colour"),
+        (["plan", ".", "--frames", "many"], 2, "--frames"),
+    ],
+)
+def test_usage_errors_are_one_line_with_exit_code_2(words, code, named, capfd) -> None:
+    assert run(words) == code
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    assert line.startswith("error: ")
+    assert named in line
+
+
+def test_bare_command_shows_help() -> None:
+    done = subprocess.run([sys.executable, "-m", "roost"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "inspect" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_a_closed_pipe_is_no_traceback() -> None:
+    program = f"{sys.executable} -m roost gpus | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert "Error" not in done.stderr
+
+
+def test_a_terminal_gets_a_table_that_fits_80_columns(real_model) -> None:
+    words = ["plan", str(real_model("flux.1-dev")), "--gpu", "rtx-4090", "--ram", "64G"]
+    program = (
+        "import os, pty, sys; from roost.cli.app import run\n"
+        "pid, fd = pty.fork()\n"
+        f"if pid == 0: sys.exit(run({words!r}))\n"
+        "while True:\n"
+        "    try: text = os.read(fd, 65536)\n"
+        "    except OSError: break\n"
+        "    if not text: break\n"
+        "    sys.stdout.buffer.write(text)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": "/usr/bin", "TERM": "xterm", "COLUMNS": "80", "HOME": "/nonexistent", "PYTHONUTF8": "1"},
+    )
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout).splitlines()
+    start = next(index for index, line in enumerate(shown) if line.startswith("Component"))
+    assert max(len(line) for line in shown[start : start + 5]) <= 80
+    rows = [line.split()[0] for line in shown[start + 1 : start + 5]]
+    assert rows == ["transformer", "text_encoder_2", "text_encoder", "vae"]

@@ -1,0 +1,51 @@
+"""On a CUDA device: every strategy gives the bits of `resident`, within its budget."""
+
+import pytest
+import torch
+
+from live_pipelines import STRATEGIES, own_pipeline, request_for, state_of
+from plans import plan_for
+from roost.errors import OutOfMemory
+from roost.residency.accelerator import CudaAccelerator
+from roost.residency.attach import hold
+from roost.residency.generate import generate
+
+pytestmark = pytest.mark.gpu
+GIB = 1024**3
+
+
+@pytest.mark.parametrize("name", ["wan2.2", "flux"])
+def test_every_strategy_gives_the_bits_of_resident_twice(name: str) -> None:
+    pipeline = own_pipeline(name)
+    before = state_of(pipeline)
+    digests = set()
+    for strategy in STRATEGIES.values():
+        plan = plan_for(pipeline, strategy)
+        with CudaAccelerator(GIB) as accelerator, hold(pipeline, plan, accelerator) as held:
+            for _ in range(2):
+                made = generate(held, request_for(name))
+                digests.add(made.digest)
+                assert 0 < made.peak_bytes <= GIB
+    assert len(digests) == 1
+    assert state_of(pipeline) == before
+
+
+def test_closing_gives_back_every_byte() -> None:
+    pipeline = own_pipeline("flux")
+    with CudaAccelerator(GIB) as accelerator:
+        before = accelerator.used_bytes
+        with hold(pipeline, plan_for(pipeline), accelerator):
+            assert accelerator.used_bytes > before
+        assert accelerator.used_bytes == before
+
+
+def test_a_budget_binds_the_allocator_until_it_is_closed() -> None:
+    pipeline = own_pipeline("flux")
+    big = torch.zeros(40 * 1024**2, dtype=torch.uint8)
+    with CudaAccelerator(32 * 1024**2) as accelerator:
+        with pytest.raises(torch.OutOfMemoryError):
+            accelerator.upload(big)
+        pipeline.transformer.register_buffer("big", big)
+        with pytest.raises(OutOfMemory, match="placing transformer"):
+            hold(pipeline, plan_for(pipeline), accelerator)
+    assert torch.zeros(40 * 1024**2, dtype=torch.uint8, device="cuda").numel() == big.numel()

@@ -1,0 +1,181 @@
+"""``roost run`` from the command line: the record, the refusals with their exit codes, and what is left on disk."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+import roost
+from roost.cli.app import run
+from roost.errors import PlanMismatch
+from tiny_models import build, default_call
+
+CALL = default_call("wan2.2")
+WORKLOAD = (
+    "--size", f"{CALL['width']}x{CALL['height']}", "--frames", str(CALL["num_frames"]),
+    "--steps", str(CALL["num_inference_steps"]),
+)  # fmt: skip
+EMULATED = ("--gpu", "emulated", "--vram", "64MiB", "--headroom", "0")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build("wan2.2", tmp_path_factory.mktemp("run") / "model")
+
+
+@pytest.fixture(scope="module")
+def plan(model: Path) -> Path:
+    path = model.parent / "plan.yaml"
+    assert run(["plan", str(model), *EMULATED, *WORKLOAD, "-o", str(path)]) == 0
+    return path
+
+
+def _edit(plan: Path, target: Path, change) -> Path:
+    document = yaml.safe_load(plan.read_text())
+    change(document)
+    target.write_text(yaml.safe_dump(document, sort_keys=False))
+    return target
+
+
+def test_json_record_has_every_documented_key_and_the_output_exists(plan, tmp_path, capsys) -> None:
+    output = tmp_path / "fox.mp4"
+    assert run(["run", str(plan), "--prompt", "a fox", "-o", str(output), "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert set(record) == {
+        "schema", "output", "digest", "latent_digest", "device_kind", "load_s", "seconds", "stages", "peak_bytes",
+        "changes",
+    }  # fmt: skip
+    assert (record["schema"], record["device_kind"], record["changes"]) == (1, "emulated", [])
+    assert record["output"] == [str(output)]
+    assert output.stat().st_size > 0
+    assert [each["name"] for each in record["stages"]] == [
+        "text encode",
+        "denoise (high noise)",
+        "denoise (low noise)",
+        "decode",
+    ]
+    assert set(record["stages"][0]) == {"name", "component", "seconds", "peak_bytes"}
+    assert record["peak_bytes"] == max(each["peak_bytes"] for each in record["stages"]) > 0
+
+
+def test_same_seed_same_digest_and_another_seed_another(plan, tmp_path, capsys) -> None:
+    digests = []
+    for seed in ("0", "0", "1"):
+        assert run(["run", str(plan), "--prompt", "a fox", "--seed", seed, "--json"]) == 0
+        digests.append(json.loads(capsys.readouterr().out)["digest"])
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_smaller_workloads_run_under_the_plan(plan, capsys) -> None:
+    assert run(["run", str(plan), "--prompt", "a fox", "--steps", "1", "--json"]) == 0
+
+
+@pytest.mark.parametrize("larger", [("--steps", "99"), ("--frames", "81"), ("--size", "999x999"), ("--batch", "2")])
+def test_larger_workloads_are_refused_with_the_command_that_plans_them(plan, capsys, larger) -> None:
+    assert run(["run", str(plan), "--prompt", "a fox", *larger]) == 4
+    line = capsys.readouterr().err
+    assert line.startswith(f"error: {larger[0]}")
+    assert f"{larger[0]} {larger[1]}" in line
+    assert "roost plan" in line
+
+
+def test_changed_weights_header_is_refused_with_the_difference_unless_forced(plan, model, tmp_path, capsys) -> None:
+    copy = shutil.copytree(model, tmp_path / "model")
+    config = copy / "transformer" / "config.json"
+    config.write_text(config.read_text() + "\n")
+    assert run(["run", str(plan), "--prompt", "a fox", "--model", str(copy)]) == 4
+    assert "transformer/config.json changed" in capsys.readouterr().err
+    assert run(["run", str(plan), "--prompt", "a fox", "--model", str(copy), "--force", "--json"]) == 0
+    assert "transformer/config.json changed" in json.loads(capsys.readouterr().out)["changes"][0]
+
+
+def test_a_moved_model_runs_with_model_option(plan, model, tmp_path, capsys) -> None:
+    copy = shutil.copytree(model, tmp_path / "elsewhere")
+    assert run(["run", str(plan), "--prompt", "a fox", "--model", str(copy), "--json"]) == 0
+
+
+def test_a_cuda_plan_without_cuda_is_refused_naming_the_way_to_try_it(model, tmp_path, capsys) -> None:
+    path = tmp_path / "cuda.yaml"
+    assert run(["plan", str(model), "--gpu", "rtx-4090", "--ram", "64GiB", *WORKLOAD, "-o", str(path)]) == 0
+    capsys.readouterr()
+    assert run(["run", str(path), "--prompt", "a fox"]) == 4
+    assert "--device emulated" in capsys.readouterr().err
+    assert run(["run", str(path), "--prompt", "a fox", "--device", "emulated", "--json"]) == 0
+    assert "emulated" in json.loads(capsys.readouterr().out)["changes"][0]
+
+
+def test_an_emulated_plan_is_refused_on_cuda(plan, capsys) -> None:
+    assert run(["run", str(plan), "--prompt", "a fox", "--device", "cuda"]) == 4
+
+
+def test_a_budget_below_the_weights_is_exit_3_at_plan_and_at_run_and_5_when_forced(model, tmp_path, capsys) -> None:
+    path = tmp_path / "small.yaml"
+    options = ("--gpu", "emulated", "--vram", "256KiB", "--headroom", "0", "--mode", "speed", *WORKLOAD)
+    assert run(["plan", str(model), *options, "-o", str(path)]) == 3
+    assert path.exists()
+    capsys.readouterr()
+    assert run(["run", str(path), "--prompt", "a fox"]) == 3
+    assert "over the budget" in capsys.readouterr().err
+    assert run(["run", str(path), "--prompt", "a fox", "--force"]) == 5
+    assert "emulated" in capsys.readouterr().err
+
+
+def test_an_fsdp_plan_asks_for_torchrun(model, tmp_path, capsys) -> None:
+    path = tmp_path / "fsdp.yaml"
+    assert run(["plan", str(model), *EMULATED, *WORKLOAD, "--fsdp", "--num-gpus", "2", "-o", str(path)]) == 0
+    capsys.readouterr()
+    assert run(["run", str(path), "--prompt", "a fox"]) == 2
+    assert "torchrun" in capsys.readouterr().err
+
+
+def test_wrong_suffix_is_refused_before_anything_loads(plan, tmp_path, capsys) -> None:
+    assert run(["run", str(plan), "--prompt", "a fox", "-o", str(tmp_path / "fox.png")]) == 2
+    assert ".mp4" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_run_says_what_would_happen_and_loads_nothing(plan, capsys) -> None:
+    assert run(["run", str(plan), "--prompt", "a fox", "--dry-run", "--steps", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "would run" in shown
+    assert ", 1 steps, seed 0, on emulated" in shown
+
+
+def test_running_a_model_plans_it_first_and_says_where_the_plan_is_kept(model, capsys) -> None:
+    assert run(["run", str(model), *EMULATED, *WORKLOAD, "--prompt", "a fox", "--json"]) == 0
+    captured = capsys.readouterr()
+    kept = Path(captured.err.split("kept at ")[1].splitlines()[0])
+    assert roost.load_plan(kept).model.path == str(model)
+
+
+def test_a_plan_that_misses_a_stack_is_refused(plan, tmp_path, capsys) -> None:
+    def shrink(document) -> None:
+        document["components"]["transformer"]["stacks"][0]["count"] = 1
+
+    path = _edit(plan, tmp_path / "edited.yaml", shrink)
+    assert run(["run", str(path), "--prompt", "a fox"]) == 4
+    assert "transformer" in capsys.readouterr().err
+
+
+def test_public_api_gives_a_pipeline_ready_to_call(model, plan) -> None:
+    document = roost.load_plan(plan)
+    made = roost.make_plan(
+        model,
+        gpu="emulated",
+        vram="64MiB",
+        headroom="0",
+        size=f"{CALL['width']}x{CALL['height']}",
+        frames=CALL["num_frames"],
+        steps=CALL["num_inference_steps"],
+    )
+    assert (made.model, made.components) == (document.model, document.components)
+    pipeline = roost.load_pipeline(document)
+    video = pipeline(**CALL, output_type="pt").frames
+    assert video.shape[1] == CALL["num_frames"]
+    pipeline.roost.close()
+    with pytest.raises(PlanMismatch):
+        roost.load_pipeline(document.model_copy(update={"model": document.model.model_copy(update={"files": {}})}))
