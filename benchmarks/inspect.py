@@ -96,14 +96,16 @@ def read_headers(shards: list[Path]) -> None:
         read_header(str(path))
 
 
-def sample_s(measure: Measurement, rounds: int) -> list[float]:
-    """Seconds of each round, after one that warms up."""
-    measure()
-    samples = []
-    for _ in range(rounds):
-        start = time.perf_counter()
+def sample_s(measurements: dict[str, Measurement], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each measurement in each round, after one to warm up; taken in turn, so that all meet the same noise."""
+    samples: dict[str, list[float]] = {name: [] for name in measurements}
+    for measure in measurements.values():
         measure()
-        samples.append(time.perf_counter() - start)
+    for _ in range(rounds):
+        for name, measure in measurements.items():
+            start = time.perf_counter()
+            measure()
+            samples[name].append(time.perf_counter() - start)
     return samples
 
 
@@ -125,8 +127,7 @@ def measure_all(root: Path) -> dict[str, list[float]]:
         "roost inspect": run_roost("inspect", str(root)),
         "roost inspect --json": run_roost("inspect", str(root), "--json"),
     }
-    samples = {name: sample_s(measure, ROUNDS) for name, measure in in_process.items()}
-    return samples | {name: sample_s(measure, PROCESS_ROUNDS) for name, measure in processes.items()}
+    return sample_s(in_process, ROUNDS) | sample_s(processes, PROCESS_ROUNDS)
 
 
 def judge(median: dict[str, float]) -> dict[str, dict[str, object]]:

@@ -6,9 +6,10 @@ Any other gets None here: ``header_entries`` then parses it exactly and says wha
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from math import prod
 from typing import NamedTuple
 
@@ -42,7 +43,7 @@ def _style(colon: str, comma: str) -> _Style:
     offsets_key = f']{comma}"data_offsets"{colon}['
     end = f"]}}{comma}"
     kind = f"[A-Z0-9_]+{re.escape(shape_key)}[0-9, ]*"
-    entry = f'"([^"]*){re.escape(dtype_key)}({kind}){re.escape(offsets_key)}([0-9, ]+){re.escape(end)}'
+    entry = f'"([^"]*){re.escape(dtype_key)}({kind}){re.escape(offsets_key)}([0-9]+{comma}[0-9]+){re.escape(end)}'
     fixed_characters = len('"' + dtype_key + offsets_key + end)
     return _Style(colon, comma, shape_key, re.compile(entry), fixed_characters)
 
@@ -84,20 +85,19 @@ def _split_metadata(text: str, style: _Style) -> tuple[dict[str, str], str]:
 
 def _read_tensors(metadata: dict[str, str], text: str, style: _Style) -> Entries:
     found = style.entry.findall(text)
-    names, kinds, offsets = zip(*found, strict=True) if found else ((), (), ())
-    varying_characters = sum(sum(map(len, each)) for each in (names, kinds, offsets))
+    names, kinds, spans = zip(*found, strict=True) if found else ((), (), ())
+    all_spans = ",".join(spans)
+    varying_characters = len("".join(names)) + len("".join(kinds)) + len(all_spans) - max(len(spans) - 1, 0)
     if varying_characters + len(names) * style.fixed_characters != len(text):
         raise ValueError
     bytes_of = {kind: _stored_bytes(kind, style) for kind in set(kinds)}
     stored = [bytes_of[kind] for kind in kinds]
-    ends = list(accumulate(stored))
-    written = ["0", *map(str, ends)]
-    if tuple(map(style.comma.join, pairwise(written))) != offsets:
+    offsets = json.loads(f"[{all_spans}]")
+    ends = offsets[1::2]
+    if offsets[::2] != [0, *ends[:-1]] or list(accumulate(stored)) != ends or ends[-1] >= MAX_PAYLOAD_BYTES:
         raise ValueError
     sizes = dict(zip(names, stored, strict=True))
     if len(sizes) < len(names) or METADATA_KEY in sizes or max(map(len, sizes)) > MAX_NAME_CHARACTERS:
-        raise ValueError
-    if ends[-1] >= MAX_PAYLOAD_BYTES:
         raise ValueError
     return Entries(_by_dtype(sizes, kinds, bytes_of), metadata, ends[-1])
 
