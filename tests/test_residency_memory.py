@@ -5,14 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from live_pipelines import (
-    bare_digest,
-    held_by,
-    live_pipeline,
-    request_for,
-    state_of,
-    weights_bytes,
-)
+from live_pipelines import bare_digest, held_by, live_pipeline, own_pipeline, request_for, state_of, weights_bytes
 from plans import LAYERWISE, plan_for
 from roost.errors import OutOfMemory
 from roost.residency.accelerator import EmulatedAccelerator
@@ -152,3 +145,42 @@ def test_weights_used_outside_their_block_are_loaded_and_kept_until_release(hold
         kept = held.accelerator.used_bytes
         assert kept >= weights_bytes(pipeline.transformer, "transformer_blocks.1.")
         assert generate(held, request_for("flux")).digest == bare_digest("flux")
+
+
+class Interrupted(BaseException):
+    """Like Ctrl-C: PyTorch then calls no forward hook."""
+
+
+def test_a_block_that_an_interrupted_call_left_is_off_the_device() -> None:
+    pipeline = live_pipeline("ltx")
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    handle = pipeline.transformer.transformer_blocks[1].attn1.to_q.register_forward_pre_hook(interrupt)
+    with held_by(pipeline, plan_for(pipeline, LAYERWISE)) as held:
+        with pytest.raises(Interrupted):
+            generate(held, request_for("ltx"))
+        blocks = weights_bytes(pipeline.transformer, "transformer_blocks.")
+        assert held.accelerator.used_bytes == weights_bytes(pipeline.transformer) - blocks
+    handle.remove()
+
+
+@pytest.mark.parametrize("strategy", ["snapshot-offload", LAYERWISE], ids=["snapshot", "layerwise"])
+def test_weights_that_are_added_while_parked_are_moved_too(strategy: Any) -> None:
+    pipeline = own_pipeline("ltx")
+    with held_by(pipeline, plan_for(pipeline, strategy)) as held:
+        before = {stage.component: stage.peak_bytes for stage in generate(held, request_for("ltx")).stages}
+        pipeline.transformer.register_buffer("added", torch.zeros(1000))
+        after = {stage.component: stage.peak_bytes for stage in generate(held, request_for("ltx")).stages}
+        assert after == {**before, "transformer": before["transformer"] + 4096}
+
+
+def test_an_abandoned_pipeline_loses_its_hooks_and_nothing_is_copied_back() -> None:
+    pipeline = own_pipeline("ltx")
+    hooks_before = [entry for entry in state_of(pipeline) if len(entry) == 2]
+    accelerator = CountingAccelerator()
+    held = hold(pipeline, plan_for(pipeline), accelerator)
+    held.abandon()
+    assert accelerator.downloaded_bytes == 0
+    assert [entry for entry in state_of(pipeline) if len(entry) == 2] == hooks_before

@@ -6,10 +6,9 @@ Any other gets None here: ``header_entries`` then parses it exactly and says wha
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
-from itertools import accumulate
+from itertools import accumulate, chain, pairwise
 from math import prod
 from typing import NamedTuple
 
@@ -86,15 +85,15 @@ def _split_metadata(text: str, style: _Style) -> tuple[dict[str, str], str]:
 def _read_tensors(metadata: dict[str, str], text: str, style: _Style) -> Entries:
     found = style.entry.findall(text)
     names, kinds, spans = zip(*found, strict=True) if found else ((), (), ())
-    all_spans = ",".join(spans)
-    varying_characters = len("".join(names)) + len("".join(kinds)) + len(all_spans) - max(len(spans) - 1, 0)
+    varying_characters = sum(map(len, ("".join(names), "".join(kinds), "".join(spans))))
     if varying_characters + len(names) * style.fixed_characters != len(text):
         raise ValueError
     bytes_of = {kind: _stored_bytes(kind, style) for kind in set(kinds)}
     stored = [bytes_of[kind] for kind in kinds]
-    offsets = json.loads(f"[{all_spans}]")
-    ends = offsets[1::2]
-    if offsets[::2] != [0, *ends[:-1]] or list(accumulate(stored)) != ends or ends[-1] >= MAX_PAYLOAD_BYTES:
+    ends = list(accumulate(stored))
+    offsets = map(str, [0, *ends])
+    expected = style.comma.join(chain.from_iterable(pairwise(offsets)))
+    if style.comma.join(spans) != expected or ends[-1] >= MAX_PAYLOAD_BYTES:
         raise ValueError
     sizes = dict(zip(names, stored, strict=True))
     if len(sizes) < len(names) or METADATA_KEY in sizes or max(map(len, sizes)) > MAX_NAME_CHARACTERS:

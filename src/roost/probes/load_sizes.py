@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from roost.errors import UsageError
@@ -47,26 +47,29 @@ def size_as_loaded(stored: Sizes, load_dtype: str, facts: ClassFacts, *, quantiz
     """Bytes of each tensor that the class loads, under its module's name."""
     loaded = LoadedSizes()
     keep = _kept_modules(facts, load_dtype)
-    unused: dict[str, int] = {}
-    ignored = re.compile("|".join(f"(?:{each})" for each in facts.ignored)) if facts.ignored else None
+    unused: list[int] = []
     for dtype, stored_sizes in stored.items():
         sizes = _renamed(stored_sizes, facts.renames)
-        if ignored is not None:
-            dropped = {name: size for name, size in sizes.items() if ignored.search(name)}
-            if dropped:
-                unused.update(dropped)
-                sizes = {name: size for name, size in sizes.items() if name not in dropped}
+        unused += [sizes.pop(name) for name in _ignored(sizes, facts.ignored)]
         _drop_second_copy(sizes, loaded)
         if quantized or dtype not in _CAST:
             loaded.by_name.update(sizes)
         else:
             loaded.by_name.update(_cast(sizes, DTYPE_BITS[dtype], LOAD_DTYPE_BITS[load_dtype], keep))
     if unused:
-        loaded.notes.append(f"unused: {len(unused)} stored tensors ({format_bytes(sum(unused.values()))}), not loaded")
+        loaded.notes.append(f"unused: {len(unused)} stored tensors ({format_bytes(sum(unused))}) that its class drops")
     small = sum(sum(stored[dtype].values()) for dtype in stored if dtype in _SMALL_FLOATS)
     if small and not quantized:
         loaded.notes.append(f"{format_bytes(small)} of weights in 8 bits or fewer are counted as stored")
     return loaded
+
+
+def _ignored(names: Iterable[str], patterns: tuple[str, ...]) -> list[str]:
+    all_names = "\n".join(names)
+    # A pattern that is a plain word is first looked for in all names at once: mostly there is none.
+    likely = [f"(?:{each})" for each in patterns if not each.isidentifier() or each in all_names]
+    search = re.compile("|".join(likely)).search
+    return [name for name in names if search(name)] if likely else []
 
 
 def _kept_modules(facts: ClassFacts, load_dtype: str) -> frozenset[str]:

@@ -6,7 +6,7 @@ import ntpath
 import posixpath
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from roost.errors import InvalidFile
 from roost.probes.headers import Header
@@ -54,26 +54,27 @@ def _is_plain(shard: str) -> bool:
 
 def check_against_headers(index: ShardIndex, headers: Mapping[str, Header]) -> None:
     """InvalidFile unless the shards (by file name) hold just the tensors that the index says, each once."""
-    owners: dict[str, str] = {}
     tensors = 0
     for shard, header in headers.items():
         for sizes in header.sizes.values():
-            owners.update(dict.fromkeys(sizes, shard))
             tensors += len(sizes)
-    if tensors == len(owners) and owners == index.weight_map:
-        return
-    if tensors > len(owners):
-        raise InvalidFile(f"{shown(index.name)} lists shards that hold the same tensor twice. {_ONE_REVISION}")
+            if set(map(index.weight_map.get, sizes)) != {shard}:
+                _raise_unlisted(index, shard, sizes)
+    if tensors < len(index.weight_map):
+        _raise_absent(index, headers)
+
+
+def _raise_unlisted(index: ShardIndex, shard: str, names: Iterable[str]) -> NoReturn:
+    name = next(each for each in names if index.weight_map.get(each) != shard)
+    listed = index.weight_map.get(name)
+    what = f"places in {shown(listed)}" if listed else "doesn't list"
+    raise InvalidFile(f"{shown(shard)} holds {quoted(name)}, which {shown(index.name)} {what}. {_ONE_REVISION}")
+
+
+def _raise_absent(index: ShardIndex, headers: Mapping[str, Header]) -> NoReturn:
     for name, shard in index.weight_map.items():
-        if owners.get(name) != shard:
+        if not any(name in sizes for sizes in headers[shard].sizes.values()):
             raise InvalidFile(
                 f"{shown(index.name)} says that {shown(shard)} holds {quoted(name)}, which it doesn't. {_ONE_REVISION}"
             )
-    extra = _first(name for name in owners if name not in index.weight_map)
-    raise InvalidFile(
-        f"{shown(owners[extra])} holds {quoted(extra)}, which {shown(index.name)} doesn't list. {_ONE_REVISION}"
-    )
-
-
-def _first(names: Iterable[str]) -> str:
-    return next(iter(names))
+    raise AssertionError("fewer tensors than listed, and none of the listed ones absent")

@@ -36,8 +36,6 @@ class Held:
         self.runtime = Runtime(components, plan.components, accelerator, self.recorder)
         with ExitStack() as undo:
             for component in components.values():
-                undo.callback(component.restore)
-            for component in components.values():
                 hook_component(component, self.runtime, accelerator.device, undo)
             hook_pipeline(pipeline, self.runtime, undo)
             self._undo = undo.pop_all()
@@ -49,6 +47,17 @@ class Held:
 
     def close(self) -> None:
         """Takes everything off: no hook, wrapper or device copy remains, and the weights are in host memory."""
+        try:
+            self._undo.close()
+        finally:
+            for component in self.runtime.components.values():
+                component.restore()
+
+    def abandon(self) -> None:
+        """Takes hooks and wrappers off a pipeline that is used no more: its weights stay where they are.
+
+        ``close`` would copy resident weights back, for which the host may lack the memory.
+        """
         self._undo.close()
 
     def __enter__(self) -> Held:

@@ -1,0 +1,79 @@
+"""What the README tells a newcomer to type works, on the demo's model in place of the real ones."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import roost
+from build_demo_model import build_demo_model
+from roost.cli.app import run
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [line.split("  #")[0].strip() for line in re.findall(r"^    (roost .*)$", README, flags=re.MULTILINE)]
+SMALL = "--size 64x64 --frames 5 --steps 2"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("readme")
+    build_demo_model(directory / "model")
+    assert run(["plan", f"{directory}/model", *shlex.split(f"--gpu emulated --vram 1GiB {SMALL}"), "-o",
+                f"{directory}/wan.yaml"]) == 3  # fmt: skip  # the default headroom is the whole gibibyte
+    emulated = shlex.split(f"--gpu emulated --vram 2GiB {SMALL}")
+    assert run(["plan", f"{directory}/model", *emulated, "-o", f"{directory}/wan.yaml"]) == 0
+    return directory
+
+
+def test_the_readme_has_commands_to_try() -> None:
+    assert len(COMMANDS) >= 7
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_of_the_readme_runs(command: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    words = shlex.split(command)[1:]
+    here = {"./Wan2.2-T2V-A14B-Diffusers": "model", "MODEL": "model"}
+    words = [here.get(word, word) for word in words]
+    if words[0] == "plan" and "--gpu" not in words:
+        words += ["--gpu", "rtx-4090"]
+    if words[0] == "plan" and "-o" in words:
+        words[words.index("-o") + 1] = "planned.yaml"  # the emulated plan stays for `run`
+    if "resident_blocks=10" in command:
+        words = [word.replace("resident_blocks=10", "resident_blocks=4") for word in words]  # of the demo's 8
+    assert run(words) == 0
+
+
+def test_python_of_the_readme_runs(folder: Path) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    example = example.replace("./FLUX.1-dev", str(folder / "model")).replace(
+        'gpu="rtx-4090", ram="64GiB"', 'gpu="emulated", vram="2GiB", size="64x64", frames=5, steps=2'
+    )
+    example = example.replace("num_inference_steps=28).images[0]", "num_inference_steps=2, height=64, width=64, "
+                              "num_frames=5).frames[0]")  # fmt: skip
+    names: dict[str, object] = {}
+    exec(example, names)
+    names["pipeline"].roost.close()  # type: ignore[attr-defined]
+    assert isinstance(names["plan"], type(roost.load_plan(folder / "wan.yaml")))
+
+
+def test_the_demo_runs_and_leaves_a_video_and_a_plan(tmp_path: Path) -> None:
+    copy = tmp_path / "clone"
+    (copy / "scripts").mkdir(parents=True)
+    for script in (ROOT / "scripts").glob("*.py"):
+        (copy / "scripts" / script.name).write_bytes(script.read_bytes())
+    demo = subprocess.run(
+        [sys.executable, "scripts/demo.py"], cwd=copy, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert demo.returncode == 0, demo.stderr[-2000:]
+    digests = re.findall(r"^digest (\w+)$", demo.stdout, flags=re.MULTILINE)
+    assert len(digests) == 2
+    assert digests[0] == digests[1]
+    assert (copy / "demo" / "fox.mp4").stat().st_size > 0
+    assert roost.load_plan(copy / "demo" / "plan.yaml").fits
