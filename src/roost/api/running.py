@@ -192,7 +192,8 @@ def run_plan(
     if request.output is not None:
         check_output_path(request.output, video=profile.task == "video")
     began_s = time.perf_counter()
-    with open_pipeline(ready, on_component, on_event) as held:
+    held = open_pipeline(ready, on_component, on_event)
+    try:
         load_s = time.perf_counter() - began_s
         generation = generate(
             held,
@@ -204,15 +205,18 @@ def run_plan(
                 **asdict(wanted),
             ),
         )
-        saved = [] if request.output is None else save_outputs(generation.output, request.output)
-        return RunRecord(
-            output=[str(path) for path in saved],
-            digest=generation.digest,
-            latent_digest=generation.latent_digest,
-            device_kind=ready.device_kind,
-            load_s=load_s,
-            seconds=generation.seconds,
-            stages=generation.stages,
-            peak_bytes=generation.peak_bytes,
-            changes=[*ready.changes, *held.changes],
-        )
+    finally:
+        held.abandon()  # one generation: nothing comes back to host memory, which may be smaller than the device's
+        held.accelerator.close()
+    saved = [] if request.output is None else save_outputs(generation.output, request.output)
+    return RunRecord(
+        output=[str(path) for path in saved],
+        digest=generation.digest,
+        latent_digest=generation.latent_digest,
+        device_kind=ready.device_kind,
+        load_s=load_s,
+        seconds=generation.seconds,
+        stages=generation.stages,
+        peak_bytes=generation.peak_bytes,
+        changes=[*ready.changes, *held.changes],
+    )
