@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from small_model import INDEX, SHARD_INDEX, SHARDS, edit_json, write_json
+from small_model import INDEX, SHARD_INDEX, SHARDS, VAE_WEIGHTS, edit_json
 
 Damage = Callable[[Path], object]
 Cases = dict[str, tuple[Damage, str]]
@@ -35,29 +35,27 @@ def _index_bytes(raw: bytes) -> Damage:
     return content(_INDEX_FILE, raw)
 
 
-def _replace_by_folder(name: str) -> Damage:
-    def damage(model: Path) -> None:
-        (model / name).unlink()
-        (model / name).mkdir()
+def _instead(name: str, make: Callable[[Path], object]) -> Damage:
+    """Makes something else of a file or folder."""
 
-    return damage
-
-
-def _replace_by_fifo(name: str) -> Damage:
-    def damage(model: Path) -> None:
-        (model / name).unlink()
-        os.mkfifo(model / name)
-
-    return damage
-
-
-def _replace_by_link(name: str, target: str) -> Damage:
     def damage(model: Path) -> None:
         path = model / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-        path.symlink_to(target)
+        make(path)
 
     return damage
+
+
+def folder(name: str) -> Damage:
+    return _instead(name, Path.mkdir)
+
+
+def fifo(name: str) -> Damage:
+    return _instead(name, os.mkfifo)
+
+
+def link(name: str, target: str) -> Damage:
+    return _instead(name, lambda path: path.symlink_to(target))
 
 
 def _move_outside(name: str) -> Damage:
@@ -99,20 +97,22 @@ DIRECTORIES: Cases = {
     "no index": (_unlink(_INDEX_FILE), "has no model_index.json"),
     "only a readme": (lambda model: (_clear(model), (model / "README.md").write_text("# Wan")), "README.md"),
     "only a pickle": (lambda model: (_clear(model), (model / "model.ckpt").write_bytes(b"\x80\x02")), "model.ckpt"),
-    "index is a folder": (_replace_by_folder(_INDEX_FILE), "is a directory"),
-    "index is a FIFO": (_replace_by_fifo(_INDEX_FILE), "is a FIFO"),
-    "index is a device": (_replace_by_link(_INDEX_FILE, "/dev/zero"), "link that leads outside"),
+    "index is a folder": (folder(_INDEX_FILE), "is a directory"),
+    "index is a FIFO": (fifo(_INDEX_FILE), "is a FIFO"),
+    "index is a device": (link(_INDEX_FILE, "/dev/zero"), "link that leads outside"),
     "index links outside": (_move_outside(_INDEX_FILE), "link that leads outside"),
     "folder links outside": (_move_outside("vae"), "link that leads outside"),
-    "folder links to the root": (_replace_by_link("vae", "/"), "link that leads outside"),
-    "folder links to its parent": (_replace_by_link("vae", ".."), "link that leads outside"),
+    "folder links to the root": (link("vae", "/"), "link that leads outside"),
+    "folder links to its parent": (link("vae", ".."), "link that leads outside"),
     "a component is missing": (lambda model: shutil.rmtree(model / "vae"), "vae/ is missing"),
     "a component is empty": (lambda model: _clear(model / "vae"), "vae"),
     "a component is a file": (lambda model: (shutil.rmtree(model / "vae"), (model / "vae").touch()), "vae"),
-    "a config but no weights": (_unlink("vae/diffusion_pytorch_model.safetensors"), "vae/ has no weights"),
+    "a config but no weights": (_unlink(VAE_WEIGHTS), "vae/ has no weights"),
     "two shards are missing": (_unlink(*(f"transformer/{each}" for each in SHARDS)), SHARDS[0]),
     "the other shard is missing": (_unlink(f"transformer/{SHARDS[1]}"), SHARDS[1]),
     "shards without an index": (_unlink(SHARD_INDEX), "transformer/ has no weights"),
+    "no component": (content(_INDEX_FILE, b'{"_class_name": "WanPipeline"}'), "no component with weights"),
+    "only null components": (content(_INDEX_FILE, b'{"_class_name": "P", "vae": [null, null]}'), "no component with"),
 }
 
 INDEXES: Cases = {
@@ -141,7 +141,7 @@ INDEXES: Cases = {
     "half a surrogate pair": (_index_bytes(_text(lambda text: text[:-1] + ',"a":"\\ud800"}')), "surrogate pair"),
     "a raw control character": (_index_bytes(_text(lambda text: text[:-1] + ',"a":"\x01"}')), "control character"),
     "UTF-16": (_index_bytes(json.dumps(INDEX).encode("utf-16")), "is not UTF-8"),
-    "a byte order mark": (_index_bytes(b"\xef\xbb\xbf" + json.dumps(INDEX).encode()), "BOM"),
+    "a byte order mark": (_index_bytes(b"\xef\xbb\xbf" + json.dumps(INDEX).encode()), "byte order mark"),
     "Latin-1": (_index_bytes(_text(lambda text: text)[:-1] + b',"a":"\xe9"}'), "is not UTF-8"),
     "zeros": (_index_bytes(bytes(300)), "character 0"),
     "40 MB": (_sparse(_INDEX_FILE, 40_000_000), "larger than 32 MiB"),
@@ -153,6 +153,7 @@ INDEXES: Cases = {
     "class is a number": (_entry(5, "_class_name"), "_class_name"),
     "class is empty": (_entry("", "_class_name"), "_class_name"),
     "class is an object": (_entry({"a": "b"}, "_class_name"), "_class_name"),
+    "class is a terminal code": (_entry("\x1b]0;x\x07", "_class_name"), "\\x1b]0;x\\x07"),
     "class is three names": (_entry(["a", "b", "c"], "_class_name"), "_class_name"),
 }
 
@@ -178,14 +179,14 @@ ENTRIES: Cases = {
     "a name with a newline": (_entry(["diffusers", _DIT], "dit\nerror: x"), "dit\\nerror: x"),
     "an empty name": (_entry(["diffusers", _DIT], ""), "named plainly"),
     "a name of 5000 letters": (_entry(["diffusers", _DIT], "t" * 5000), "named plainly"),
-    "a name in Cyrillic": (_entry(["diffusers", _DIT], "vаe"), "named plainly"),
+    "a name in Cyrillic": (_entry(["diffusers", _DIT], "v\u0430e"), "named plainly"),
     "class with a slash": (_entry(["diffusers", "../" + _DIT]), "../WanTransformer3DModel"),
     "class with a control character": (_entry(["diffusers", "Wan\x1b[31m"]), "\\x1b[31m"),
-    "class with a newline": (_entry(["diffusers", "Wan\nerror: x"]), "Wan\\nerror: x"),
+    "class with a newline": (_entry(["diffusers", "Wan\nerror: x"]), "error: x"),
     "class of 5000 letters": (_entry(["diffusers", "W" * 5000]), "WWWW"),
     "class with a dot": (_entry(["diffusers", "models.Wan"]), "models.Wan"),
     "library with a slash": (_entry(["../os", _DIT]), "../os"),
-    "library with a newline": (_entry(["diff\nusers", _DIT]), "diff\\nusers"),
+    "library with a newline": (_entry(["diff\nusers", _DIT]), "[library, class]"),
 }
 
 MODULAR: Cases = {
@@ -212,21 +213,21 @@ CONFIGS: Cases = {
     "NaN": (content(_CONFIG, b'{"a":NaN}'), "NaN"),
     "UTF-16": (content(_CONFIG, '{"a":1}'.encode("utf-16-le")), "vae/config.json"),
     "40 MB": (_sparse(_CONFIG, 40_000_000), "larger than 32 MiB"),
-    "a folder": (_replace_by_folder(_CONFIG), "is a directory"),
-    "a FIFO": (_replace_by_fifo(_CONFIG), "is a FIFO"),
-    "a link to a secret": (_replace_by_link(_CONFIG, "/etc/passwd"), "link that leads outside"),
+    "a folder": (folder(_CONFIG), "is a directory"),
+    "a FIFO": (fifo(_CONFIG), "is a FIFO"),
+    "a link to a secret": (link(_CONFIG, "/etc/passwd"), "link that leads outside"),
     "a pointer": (content(_CONFIG, b"version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
     "encoder's config": (content("text_encoder/config.json", b"{"), "text_encoder/config.json"),
     "DiT's config": (content("transformer/config.json", b"[]"), "transformer/config.json"),
     "scheduler's config": (content("scheduler/scheduler_config.json", b"5"), "scheduler/scheduler_config.json"),
-    "scheduler's config is a folder": (_replace_by_folder("scheduler/scheduler_config.json"), "is a directory"),
+    "scheduler's config is a folder": (folder("scheduler/scheduler_config.json"), "is a directory"),
     "quantization is a number": (keys(_CONFIG, quantization_config=5), "quantization_config must be an object"),
     "quantization is a list": (keys(_CONFIG, quantization_config=[1]), "quantization_config must be an object"),
     "quantization is a word": (keys(_CONFIG, quantization_config="fp8"), "quantization_config must be an object"),
     "weights named by a number": (keys("text_encoder/config.json", transformers_weights=5), "transformers_weights"),
     "weights named elsewhere": (
         keys("text_encoder/config.json", transformers_weights="../vae/diffusion_pytorch_model.safetensors"),
-        "isn't in that folder",
+        "as transformers_weights",
     ),
     "weights named as a pickle": (keys("text_encoder/config.json", transformers_weights="a.bin"), "no safetensors"),
 }
@@ -249,12 +250,10 @@ HARMLESS: dict[str, Damage] = {
     "library builtins": _entry(["builtins", "eval"]),
     "library of its own": _entry(["pipeline_evil", "EvilModel"]),
     "pipeline of its own": _entry(["pipeline_evil", "EvilPipeline"], "_class_name"),
-    "a pipeline named like a terminal code": _entry("\x1b]0;x\x07", "_class_name"),
     "an unreadable tokenizer": content("tokenizer/tokenizer_config.json", b"{"),
 }
 
 
 def as_modular(model: Path) -> None:
     """The same directory, described by a modular index."""
-    write_json(model / "modular_model_index.json", INDEX)
-    (model / _INDEX_FILE).unlink()
+    (model / _INDEX_FILE).rename(model / "modular_model_index.json")

@@ -45,7 +45,7 @@ def _bytes(text: str | None, option: str) -> int | None:
 
 
 def _find_gpu(gpu: str | None, vram_bytes: int | None) -> GpuFacts:
-    name = (gpu or "auto").strip().lower()
+    name = "auto" if gpu is None else gpu.strip().lower()
     if name == "auto":
         return present_gpu()
     if name == "emulated":

@@ -83,7 +83,7 @@ def choices_of(options: PlanOptions) -> Choices:
 def workload_of(options: PlanOptions, profile: ModelProfile) -> Workload:
     """The family's default workload with what was typed in its place."""
     default = profile.workload
-    width, height = parse_size(options.size) if options.size else (default.width, default.height)
+    width, height = (default.width, default.height) if options.size is None else parse_size(options.size)
     if options.frames is not None and profile.task == "image":
         raise UsageError(f"--frames {options.frames}: this is an image model; leave --frames out.")
     guidance = default.guidance if options.guidance is None else options.guidance

@@ -11,7 +11,7 @@ from platformdirs import user_cache_path
 from roost.api.inspection import inspect_model, profile_of
 from roost.api.machine import find_machine
 from roost.api.options import PlanOptions, choices_of, dtype_of, workload_of
-from roost.errors import InvalidFile
+from roost.errors import InvalidFile, UsageError
 from roost.plan import PlanDocument, plan_to_yaml, read_plan, write_text_atomically
 from roost.planner.policy import Question, plan_by_rules
 from roost.planner.roles import parse_role
@@ -36,6 +36,8 @@ def plan_model(model: str | Path, options: PlanOptions) -> PlanDocument:
             f"model {inventory.path!r} is a single-file checkpoint, which has no components to place;"
             " convert it to a diffusers directory first."
         )
+    if not _is_text(inventory.path):
+        raise UsageError(f"model {inventory.path!r} has a path that a plan can't hold; rename it to UTF-8 text.")
     profile = profile_of(inventory)
     question = Question(
         inventory=inventory,
@@ -49,6 +51,11 @@ def plan_model(model: str | Path, options: PlanOptions) -> PlanDocument:
     return plan_by_rules(question)
 
 
+def _is_text(path: str) -> bool:
+    """Whether no byte of the path stayed undecoded."""
+    return not any("\ud800" <= character <= "\udfff" for character in path)
+
+
 def load_plan(path: str | Path) -> PlanDocument:
     """The validated plan in a YAML file; raises InvalidFile in one line for anything else."""
     return read_plan(Path(path))
@@ -58,7 +65,13 @@ def keep_plan(plan: PlanDocument) -> Path:
     """Writes the plan into the user's cache directory, named after its content, and returns its path."""
     text = plan_to_yaml(plan)
     folder = user_cache_path("roost") / "plans"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"the plan can't be kept in {str(folder)!r}: {error.strerror}; set XDG_CACHE_HOME to another place, or plan"
+            " with: roost plan MODEL -o plan.yaml"
+        ) from None
     path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.yaml"
     write_text_atomically(path, text)
     return path

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from roost.api.inspection import inspect_model, profile_of
 from roost.api.machine import present_gpu
 from roost.api.preflight import check_fits, check_workload, gpu_differences, model_differences, refuse
+from roost.api.requests import RunRequest
 from roost.errors import PlanMismatch, UsageError
 from roost.facts import DeviceKind, Inventory, Workload
 from roost.plan import PlanDocument, read_plan
@@ -21,21 +22,6 @@ if TYPE_CHECKING:
     from roost.residency.stages import OnEvent, StageRecord
 
 OnComponent = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRequest:
-    """What to run. None keeps the plan's value; ``output`` None writes nothing."""
-
-    prompt: str
-    negative_prompt: str | None = None
-    output: Path | None = None
-    seed: int = 0
-    size: tuple[int, int] | None = None
-    frames: int | None = None
-    steps: int | None = None
-    batch: int | None = None
-    guidance: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +63,9 @@ def workload_of_run(plan: PlanDocument, request: RunRequest) -> Workload:
         planned, width=width, height=height, **{name: value for name, value in asked.items() if value is not None}
     )
     for name in ("frames", "steps", "batch"):
-        if (getattr(wanted, name) or 1) < 1:
-            raise UsageError(f"--{name} {getattr(wanted, name)} is out of range; give a whole number from 1.")
+        value = getattr(wanted, name)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name} {value} is out of range; give a whole number from 1.")
     check_workload(plan, wanted)
     return wanted
 
@@ -93,7 +80,7 @@ def check_plan(
     """
     if any(component.strategy == "fsdp" for component in plan.components.values()):
         raise UsageError("this plan shards components with FSDP, which needs torchrun; plan again without --fsdp.")
-    path = model or plan.model.path
+    path = plan.model.path if model is None else model
     if path is None:
         raise UsageError("this plan names no model directory; give one with --model DIR.")
     inventory = inspect_model(path, variant=plan.model.variant)

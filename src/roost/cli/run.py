@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +16,8 @@ from roost.errors import UsageError
 from roost.units import format_bytes, format_seconds, parse_size
 
 if TYPE_CHECKING:
-    from roost.api.running import ReadyPlan, RunRequest
+    from roost.api.requests import RunRequest
+    from roost.api.running import ReadyPlan
     from roost.plan import PlanDocument
 
 Target = Annotated[str, typer.Argument(metavar="PLAN|MODEL", help="A plan's YAML file, or a model to plan first.")]
@@ -61,7 +63,8 @@ def run(
 
     roost run wan.yaml --prompt "a red fox" -o fox.mp4
     """
-    from roost.api.running import RunRequest, check_plan, workload_of_run
+    from roost.api.requests import RunRequest
+    from roost.api.running import check_plan, workload_of_run
 
     if device not in (None, "cuda", "emulated"):
         raise UsageError(f"--device {device!r} is not known; choose cuda or emulated.")
@@ -71,7 +74,7 @@ def run(
         negative_prompt=negative_prompt,
         output=output,
         seed=seed,
-        size=parse_size(typed.size) if typed.size else None,
+        size=None if typed.size is None else parse_size(typed.size),
         frames=typed.frames,
         steps=typed.steps,
         batch=batch,
@@ -91,7 +94,7 @@ def _plan_of(target: str, context: typer.Context) -> PlanDocument:
     from roost.api.planning import keep_plan, load_plan, plan_model
 
     path = Path(target)
-    if path.suffix.lower() in (".yaml", ".yml") or path.is_file():
+    if path.suffix.lower() in (".yaml", ".yml") or os.path.isfile(path):
         return load_plan(path)
     plan = plan_model(target, typed_plan_options(context))
     show_note(f"planned {target}; the plan is kept at {keep_plan(plan)}")

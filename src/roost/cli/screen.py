@@ -6,6 +6,9 @@ import json
 import sys
 from collections.abc import Sequence
 
+# Characters; what a person typed or a model holds may have any length.
+_LONGEST_WORD, _LONGEST_ERROR = 300, 2000
+
 
 def clean(text: object) -> str:
     """``text`` on one line with everything unprintable escaped: names from a model may hold terminal codes."""
@@ -13,7 +16,13 @@ def clean(text: object) -> str:
 
 
 def show_error(message: str) -> None:
-    print(f"error: {clean(' '.join(message.split()))}", file=sys.stderr)  # noqa: T201
+    words = (_shortened(clean(word), _LONGEST_WORD) for word in message.split())
+    print(f"error: {_shortened(' '.join(words), _LONGEST_ERROR)}", file=sys.stderr)  # noqa: T201
+
+
+def _shortened(text: str, most: int) -> str:
+    """``text`` with its middle left out when it is too long: what it is about stands first, the remedy last."""
+    return text if len(text) <= most else f"{text[: most * 3 // 4]}…{text[-(most // 4) :]}"
 
 
 def show_note(message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -12,11 +13,12 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from roost.errors import InvalidFile, RoostError
+from roost.errors import InvalidFile, RoostError, UsageError
 from roost.plan.schema import PlanDocument
 
 MAX_PLAN_BYTES = 1024 * 1024
 _LEFTOVER = ".roost-tmp"
+_DISK_FAILS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 class _PlanLoader(yaml.SafeLoader):
@@ -66,7 +68,7 @@ def read_plan(path: Path) -> PlanDocument:
     except RecursionError:
         raise _invalid(path, "it nests too deeply") from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:
-        raise _invalid(path, f"it is not a plan's YAML ({_one_line(error)})") from None
+        raise _invalid(path, f"it is not a plan's YAML ({_yaml_problem(error)})") from None
     if not isinstance(document, dict):
         raise _invalid(path, "it is not a mapping")
     try:
@@ -99,8 +101,15 @@ def _invalid(path: Path, problem: str) -> InvalidFile:
     return InvalidFile(f"plan {str(path)!r} is not valid: {problem}; plan again with: roost plan MODEL -o {path}")
 
 
-def _one_line(error: Exception) -> str:
-    return re.sub(r"\s+", " ", str(error))[:300]
+def _yaml_problem(error: Exception) -> str:
+    """Line and problem, without the text around it, which may be anything."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return _one_line(f"line {error.problem_mark.line + 1}: {error.problem}")
+    return _one_line(str(error).split(";")[0])
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"\s+", " ", text)[:300]
 
 
 def _first_problems(error: ValidationError) -> str:
@@ -108,17 +117,17 @@ def _first_problems(error: ValidationError) -> str:
         f"{'.'.join(str(part) for part in each['loc']) or 'plan'}: {each['msg']}" for each in error.errors()[:3]
     ]
     more = error.error_count() - len(problems)
-    return _one_line(Exception("; ".join(problems) + (f"; and {more} more" if more else "")))
+    return _one_line("; ".join(problems)) + (f"; and {more} more" if more else "")
 
 
 def write_text_atomically(path: Path, text: str) -> None:
     """Replaces ``path`` by a file with ``text``: old or new content after a crash, never a mixture.
 
-    Raises RoostError when the directory can't be written; the old file is then intact.
+    Raises UsageError for a place that can't hold a file, RoostError for a disk that fails; an old file is then intact.
     """
     path = Path(os.path.realpath(path))  # a link stays a link
-    if path.exists() and not path.is_file():
-        raise RoostError(f"can't write {str(path)!r}: it is not a regular file; choose another place with -o.")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UsageError(f"can't write {str(path)!r}: it is not a regular file; choose another place with -o.")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}{_LEFTOVER}")
     try:
         _sweep(path)
@@ -132,7 +141,8 @@ def write_text_atomically(path: Path, text: str) -> None:
         with contextlib.suppress(OSError, ValueError):
             temporary.unlink(missing_ok=True)
         reason = getattr(error, "strerror", None) or str(error)
-        raise RoostError(f"can't write {str(path)!r}: {reason}; choose another place with -o.") from None
+        kind = RoostError if getattr(error, "errno", None) in _DISK_FAILS else UsageError
+        raise kind(f"can't write {str(path)!r}: {reason}; choose another place with -o.") from None
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

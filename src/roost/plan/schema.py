@@ -8,12 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from roost.facts import DeviceKind, Kind, Mode, Platform, Strategy, Task
 
-Bytes = Annotated[int, Field(ge=0)]
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
+Bytes = Annotated[int, Field(ge=0, lt=2**63)]
+Count = Annotated[int, Field(ge=0, lt=2**31)]
+Positive = Annotated[int, Field(ge=1, lt=2**31)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 RelativePath = Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f][^\\\x00-\x1f]*$", max_length=1024)]
 Name = Annotated[str, Field(min_length=1, max_length=256)]
+Label = Annotated[str, Field(min_length=1)]  # made of names, as many as a model or a command line has
 
 
 class _Strict(BaseModel):
@@ -45,7 +46,7 @@ class WorkloadRecord(_Strict):
     frames: Positive | None
     steps: Positive
     batch: Positive
-    guidance: float | None
+    guidance: Annotated[float, Field(allow_inf_nan=False)] | None
 
 
 class GpuRecord(_Strict):
@@ -77,7 +78,7 @@ class MachineRecord(_Strict):
 class StageWeights(_Strict):
     """Weights on the device during one stage: by component, and their sum."""
 
-    name: Name
+    name: Label
     components: dict[Name, Bytes]
     weights_bytes: Bytes
 
@@ -104,7 +105,7 @@ class Fired(_Strict):
 
 class Blocked(_Strict):
     id: Name
-    by: str
+    by: Label
 
 
 class Policy(_Strict):
@@ -150,7 +151,7 @@ class ComponentPlan(_Strict):
     linger: bool
     master: Masters | None
     tiling: bool
-    decided_by: Name
+    decided_by: Label
     why: str
 
     @model_validator(mode="after")
@@ -207,4 +208,12 @@ class PlanDocument(_Strict):
         unknown = set(self.load_order) ^ set(self.components)
         if unknown:
             raise ValueError(f"load_order and components differ in {', '.join(sorted(unknown))}")
+        if len(self.load_order) > len(self.components):
+            raise ValueError("load_order names a component twice")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_agrees_with_budget(self) -> PlanDocument:
+        if self.fits is (self.budget.deficit_bytes > 0):
+            raise ValueError(f"fits is {self.fits}, but the budget's deficit is {self.budget.deficit_bytes} bytes")
         return self

@@ -69,17 +69,18 @@ def read_canonical(text: str) -> Entries | None:
 def _split_metadata(text: str, style: _Style) -> tuple[dict[str, str], str]:
     """The metadata, and what follows it: each tensor with a comma after it."""
     start = f'{{"{METADATA_KEY}"{style.colon}'
-    if not text.startswith("{") or not text.endswith("}") or "\\" in text:
+    if not text.startswith("{") or "\\" in text:
         raise ValueError
     metadata, end = HEADER_DECODER.raw_decode(text, len(start)) if text.startswith(start) else ({}, 1)
     if type(metadata) is not dict or not all(type(value) is str for value in metadata.values()):
         raise ValueError
-    tensors = text[end:-1]
-    if end > 1 and tensors:
-        if not tensors.startswith(style.comma):
-            raise ValueError
-        tensors = tensors[len(style.comma) :]
-    return metadata, tensors and tensors + style.comma
+    rest = text[end:]
+    if rest == "}":
+        return metadata, ""
+    after_metadata = style.comma if end > 1 else ""
+    if not rest.startswith(after_metadata) or not rest.endswith("}"):
+        raise ValueError
+    return metadata, rest[len(after_metadata) : -1] + style.comma
 
 
 def _read_tensors(metadata: dict[str, str], text: str, style: _Style) -> Entries:

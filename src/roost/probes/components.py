@@ -61,7 +61,9 @@ def _is_weightless(directory: ModelDirectory, declared: Declared) -> bool:
     if _WEIGHTLESS.search(declared.class_name):
         return True
     names = directory.names(declared.folder)
-    return bool(declared.folder) and "config.json" not in names and not any(map(_looks_like_weights, names))
+    if not declared.folder or not names:
+        return False
+    return "config.json" not in names and not any(map(_looks_like_weights, names))
 
 
 def _looks_like_weights(name: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, TypeGuard
 
 from roost.errors import InvalidFile
 from roost.probes.directory import ModelDirectory
@@ -15,6 +15,7 @@ from roost.probes.resolve import find_weights
 LayoutKind = Literal["diffusers", "modular", "component", "single-file"]
 _INDEX, _MODULAR_INDEX, _CONFIG = "model_index.json", "modular_model_index.json", "config.json"
 _NAME = re.compile(r"[A-Za-z_]\w{0,127}", re.ASCII)
+_MODULE = re.compile(r"[A-Za-z_][\w.-]{0,127}", re.ASCII)
 _FOLDER_NAME = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 _FLASHPACK = "FlashPack"
 
@@ -81,11 +82,20 @@ def _root_component(directory: ModelDirectory) -> Declared | None:
 def declared_class(config: Mapping[str, Any]) -> tuple[str | None, str | None]:
     """Library and class that a component's ``config.json`` gives; None where it gives none."""
     class_name, architectures = config.get("_class_name"), config.get("architectures")
-    if type(class_name) is str:
-        return "diffusers", class_name.removeprefix(_FLASHPACK)
-    if type(architectures) is list and architectures and type(architectures[0]) is str:
+    if _is_name(class_name):
+        return "diffusers", _library_name(class_name)
+    if type(architectures) is list and architectures and _is_name(architectures[0]):
         return "transformers", architectures[0]
     return None, None
+
+
+def _library_name(class_name: str) -> str:
+    """The libraries' name of a class that a packing tool has prefixed."""
+    return class_name.removeprefix(_FLASHPACK) or class_name
+
+
+def _is_name(value: object) -> TypeGuard[str]:
+    return type(value) is str and _NAME.fullmatch(value) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +133,9 @@ def _pipeline_class(entry: _Entry, layout: Layout) -> str:
         layout.warnings.append(
             f"the pipeline {quoted(class_name)} is code inside the directory ({quoted(module)}), which is never run"
         )
-    if type(class_name) is not str or not class_name:
+    if not _is_name(class_name):
         entry.refuse("a pipeline's class name")
-    return class_name.removeprefix(_FLASHPACK)
+    return _library_name(class_name)
 
 
 def _read_entry(directory: ModelDirectory, layout: Layout, entry: _Entry) -> None:
@@ -143,7 +153,9 @@ def _read_entry(directory: ModelDirectory, layout: Layout, entry: _Entry) -> Non
 
 
 def _is_library_and_class(value: object) -> bool:
-    return type(value) is list and len(value) == 2 and all(type(each) is str and each for each in value)
+    if type(value) is not list or len(value) != 2 or type(value[0]) is not str:
+        return False
+    return _MODULE.fullmatch(value[0]) is not None and _is_name(value[1])
 
 
 def _is_configuration(value: object) -> bool:
@@ -185,7 +197,7 @@ def _declare(directory: ModelDirectory, layout: Layout, entry: _Entry, found: tu
         Declared(
             name=entry.name,
             library=library,
-            class_name=class_name.removeprefix(_FLASHPACK),
+            class_name=_library_name(class_name),
             position=entry.position,
             folder=folder,
         )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from roost.errors import InvalidFile
 from roost.probes.directory import ModelDirectory
 from roost.probes.quoting import listed, quoted, shown
-from roost.probes.shard_index import ShardIndex, read_index
+from roost.probes.shard_index import ShardIndex, is_plain, read_index
 
 _Role = Literal["single", "index"]
 _SAFETENSORS, _PICKLED = ".safetensors", ".bin"
@@ -108,9 +108,10 @@ def _weights(
     )
 
 
-def _explicit_weights(directory: ModelDirectory, folder: str, explicit: object) -> Weights:
+def _explicit_weights(directory: ModelDirectory, folder: str, explicit: Any) -> Weights:
     where = shown(within(folder, "config.json"))
-    if type(explicit) is not str or not explicit.endswith((_SAFETENSORS, ".safetensors.index.json")):
+    is_name = type(explicit) is str and is_plain(explicit)
+    if not is_name or not explicit.endswith((_SAFETENSORS, ".safetensors.index.json")):
         raise InvalidFile(
             f"{where} gives {quoted(explicit)} as transformers_weights, which is no safetensors file. Mend it."
         )

@@ -36,7 +36,7 @@ def read_index(name: str, content: Mapping[str, Any], extension: str) -> ShardIn
         raise InvalidFile(f"{where} maps a tensor to something that isn't a file name. {_ONE_REVISION}")
     shards = tuple(sorted(set(weight_map.values())))
     for shard in shards:
-        if not _is_plain(shard):
+        if not is_plain(shard):
             raise InvalidFile(
                 f"{where} names {quoted(shard)}, which isn't a plain file name in its own folder. "
                 "Don't load this model: such an index reads files from elsewhere."
@@ -46,8 +46,9 @@ def read_index(name: str, content: Mapping[str, Any], extension: str) -> ShardIn
     return ShardIndex(name=name, weight_map=weight_map, shards=shards)
 
 
-def _is_plain(shard: str) -> bool:
-    if not shard or shard in (".", "..") or "\0" in shard:
+def is_plain(shard: str) -> bool:
+    """Whether it names a file in the folder that it is looked up in, on every system."""
+    if not shard.isprintable() or shard in ("", ".", ".."):
         return False
     return ntpath.basename(shard) == shard == posixpath.basename(shard)
 
@@ -68,7 +69,8 @@ def _raise_unlisted(index: ShardIndex, shard: str, names: Iterable[str]) -> NoRe
     name = next(each for each in names if index.weight_map.get(each) != shard)
     listed = index.weight_map.get(name)
     what = f"places in {shown(listed)}" if listed else "doesn't list"
-    raise InvalidFile(f"{shown(shard)} holds {quoted(name)}, which {shown(index.name)} {what}. {_ONE_REVISION}")
+    where = shown(index.name[: index.name.rfind("/") + 1] + shard)
+    raise InvalidFile(f"{where} holds {quoted(name)}, which {shown(index.name)} {what}. {_ONE_REVISION}")
 
 
 def _raise_absent(index: ShardIndex, headers: Mapping[str, Header]) -> NoReturn:

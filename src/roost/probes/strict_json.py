@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 from collections.abc import Callable
@@ -51,6 +52,8 @@ def decode_strict(raw: bytes, reject: _Reject) -> str:
         for mark, most in _MOST.items():
             if raw.count(mark) > most:
                 reject(f"it holds more than {most} {mark.decode()} characters")
+    if raw.startswith(codecs.BOM_UTF8):
+        reject("it begins with a byte order mark")
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -73,7 +76,7 @@ def parse_strict(text: str, reject: _Reject, *, integers_only: bool = False) -> 
     except UnicodeEncodeError:
         reject("a string holds half of a surrogate pair")
     except json.JSONDecodeError as error:
-        reject(f"{_lower_first(error.msg)} at character {error.pos}")
+        reject(f"{_lower_first(error.msg).removesuffix(' at')} at character {error.pos}")
     except _Refused as error:
         reject(str(error))
     except ValueError:

@@ -58,7 +58,8 @@ class Generation:
 def generate(held: Held, request: GenerationRequest) -> Generation:
     """Calls the held pipeline once.
 
-    Raises UsageError for a value that the pipeline has no parameter for, OutOfMemory when the device's budget ends.
+    Raises UsageError for a value that the pipeline has no parameter for or refuses, OutOfMemory when the device's
+    budget ends.
     """
     arguments = _call_arguments(held.pipeline, request)
     began_s = time.perf_counter()
@@ -67,6 +68,11 @@ def generate(held: Held, request: GenerationRequest) -> Generation:
             held.recorder.finish()
             with out_of_memory_in("the pipeline's call", held.accelerator):
                 output = _output_tensor(held.pipeline(**arguments))
+        except ValueError as error:  # pipelines check their arguments first
+            reason = " ".join(str(error).split())[:300].rstrip(".")
+            raise UsageError(
+                f"{type(held.pipeline).__name__} refuses the call: {reason}; change that option."
+            ) from error
         finally:
             held.recorder.finish()
     seconds = time.perf_counter() - began_s

@@ -1,0 +1,63 @@
+"""What a run is asked for, refused at once where it could only fail later."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from roost.errors import UsageError
+
+# What a temporary name beside the output adds to its own, with room to spare.
+_LONGEST_NAME = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """What to run. None keeps the plan's value; ``output`` None writes nothing.
+
+    Raises UsageError for a value that no run takes and for an output that can't be written.
+    """
+
+    prompt: str
+    negative_prompt: str | None = None
+    output: Path | None = None
+    seed: int = 0
+    size: tuple[int, int] | None = None
+    frames: int | None = None
+    steps: int | None = None
+    batch: int | None = None
+    guidance: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"--seed {self.seed} is out of range; give a whole number from 0, below 2^63.")
+        if self.guidance is not None and not math.isfinite(self.guidance):
+            raise UsageError(f"--guidance {self.guidance} is not a number; give one like 4.0.")
+        _check_text(self.prompt, "--prompt")
+        _check_text(self.negative_prompt or "", "--negative-prompt")
+        if self.output is not None:
+            _check_output(self.output)
+
+
+def _check_text(text: str, option: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # bytes of the command line that aren't UTF-8
+        raise UsageError(f"{option} {text!r} is not UTF-8 text; check the terminal's encoding.") from None
+
+
+def _check_output(path: Path) -> None:
+    folder = path.absolute().parent
+    if len(os.fsencode(path.name)) > _LONGEST_NAME or "\0" in str(path):
+        problem = "its name is no file name"
+    elif not os.path.isdir(folder):
+        problem = f"there is no folder {str(folder)!r}"
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        problem = f"the folder {str(folder)!r} can't be written"
+    elif os.path.exists(path) and not os.path.isfile(path):
+        problem = "it is not a regular file"
+    else:
+        return
+    raise UsageError(f"can't write {str(path)!r}: {problem}; choose another place with -o.")

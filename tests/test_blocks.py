@@ -1,0 +1,121 @@
+"""Stacks, what streams of them, and which blocks stay: found from tensor names and sizes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from itertools import pairwise
+
+import pytest
+
+from roost.blocks import block_names, outermost_stacks, resident_indices, stacks_and_units, streamed_stacks
+from roost.facts import Stack
+
+
+def _blocks(prefix: str, count: int, size: int, parts: Iterable[str] = ("attn.weight", "ff.weight")) -> dict[str, int]:
+    return {f"{prefix}.{index}.{part}": size for index in range(count) for part in parts}
+
+
+def test_flux_has_two_stacks_and_its_trunk_is_in_neither() -> None:
+    sizes = (
+        _blocks("transformer_blocks", 19, 30) | _blocks("single_transformer_blocks", 38, 10) | {"x_embedder.weight": 7}
+    )
+    assert [(stack.name, stack.count, stack.bytes) for stack in outermost_stacks(sizes)] == [
+        ("single_transformer_blocks", 38, 760),
+        ("transformer_blocks", 19, 1140),
+    ]
+
+
+def test_unequal_blocks_keep_their_own_sizes_in_order() -> None:
+    sizes = _blocks("blocks", 12, 5) | {"blocks.0.attn.bias": 3, "blocks.11.ff.weight": 1}
+    (stack,) = outermost_stacks(sizes)
+    assert stack.block_bytes == (13, *[10] * 10, 6)
+
+
+def test_umt5_blocks_lie_below_the_encoder_and_their_layers_are_no_stack_of_their_own() -> None:
+    parts = ("layer.0.SelfAttention.q.weight", "layer.1.DenseReluDense.wo.weight")
+    sizes = _blocks("encoder.block", 24, 4, parts) | {"shared.weight": 100, "encoder.final_layer_norm.weight": 1}
+    assert outermost_stacks(sizes) == (Stack(name="encoder.block", block_bytes=(8,) * 24),)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(["proj.0.weight", "proj.1.weight"], id="plain layers"),
+        pytest.param(["blocks.0.a.w", "blocks.2.a.w"], id="a gap"),
+        pytest.param(["blocks.1.a.w", "blocks.2.a.w"], id="not from zero"),
+        pytest.param(["0.a.w", "1.a.w"], id="no name"),
+        pytest.param(["blocks.0", "blocks.1"], id="parameters"),
+    ],
+)
+def test_what_is_no_list_of_blocks_is_no_stack(names: list[str]) -> None:
+    assert outermost_stacks(dict.fromkeys(names, 1)) == ()
+
+
+def test_a_list_of_lists_is_entered() -> None:
+    sizes = _blocks("stages.0", 3, 1) | _blocks("stages.1", 2, 1)
+    assert [(stack.name, stack.count) for stack in outermost_stacks(sizes)] == [("stages.0", 3), ("stages.1", 2)]
+
+
+SDXL_DOWN = _blocks("down_blocks.1.attentions.0.transformer_blocks", 2, 10) | _blocks("down_blocks.0.resnets", 2, 10)
+SDXL_DOWN |= _blocks("down_blocks.1.attentions.1.transformer_blocks", 2, 10)
+
+
+def test_an_oversized_block_splits_its_stack_into_inner_stacks() -> None:
+    stacks, units = stacks_and_units(SDXL_DOWN, limit_bytes=50)
+    assert [(stack.name, stack.block_bytes) for stack in stacks] == [("down_blocks", (40, 80))]
+    assert [(unit.name, unit.count) for unit in units] == [
+        ("down_blocks.0.resnets", 2),
+        ("down_blocks.1.attentions", 2),
+    ]
+
+
+def test_splitting_goes_on_until_blocks_are_small_enough() -> None:
+    assert [unit.name for unit in streamed_stacks(SDXL_DOWN, limit_bytes=30)] == [
+        "down_blocks.0.resnets",
+        "down_blocks.1.attentions.0.transformer_blocks",
+        "down_blocks.1.attentions.1.transformer_blocks",
+    ]
+
+
+def test_blocks_below_the_limit_stay_whole() -> None:
+    assert streamed_stacks(SDXL_DOWN, limit_bytes=80) == outermost_stacks(SDXL_DOWN)
+
+
+def test_a_block_that_is_mostly_outside_inner_stacks_stays_whole() -> None:
+    sizes = _blocks("blocks", 2, 100) | _blocks("blocks.0.experts", 2, 10)
+    assert [unit.name for unit in streamed_stacks(sizes, limit_bytes=50)] == ["blocks"]
+
+
+def test_stacks_are_sorted_and_independent_of_the_order_of_names() -> None:
+    sizes = _blocks("b", 3, 1) | _blocks("a", 2, 1)
+    assert outermost_stacks(dict(reversed(sizes.items()))) == outermost_stacks(sizes)
+    assert [stack.name for stack in outermost_stacks(sizes)] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "name", ["a" + ".0" * 100_000 + ".w.w", "a." + "9" * 10_000 + ".w.w", "a.\u0663.w.w", ".0.", ""]
+)
+def test_hostile_names_cost_neither_time_nor_a_crash(name: str) -> None:
+    start = time.monotonic()
+    outermost_stacks({name: 1})
+    assert time.monotonic() - start < 2
+
+
+def test_block_names_count_stack_after_stack() -> None:
+    stacks = (Stack(name="x", block_bytes=(1, 1)), Stack(name="y.z", block_bytes=(1,)))
+    assert block_names(stacks) == ("x.0", "x.1", "y.z.0")
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 40, 57])
+def test_resident_blocks_are_spread_evenly(count: int) -> None:
+    for kept in range(count + 1):
+        chosen = sorted(resident_indices(count, kept, "strided"))
+        assert len(chosen) == kept
+        gaps = [after - before for before, after in pairwise(chosen)]
+        assert not gaps or max(gaps) - min(gaps) <= 1
+
+
+def test_leading_residents_come_first_and_more_than_all_is_all() -> None:
+    assert resident_indices(5, 2, "leading") == {0, 1}
+    assert resident_indices(3, 9, "strided") == {0, 1, 2}
