@@ -184,6 +184,7 @@ RUNS: dict[str, tuple[tuple[str, ...], int, str]] = {
     "guidance nan": (("--prompt", "x", "--guidance", "nan"), 2, "--guidance nan"),
     "a size beyond the plan": (("--prompt", "x", "--size", "9999x9999"), 4, "--size"),
     "frames beyond the plan": (("--prompt", "x", "--frames", str(10**30)), 4, "--frames"),
+    "a planning option": (("--prompt", "x", "--vram", "9GiB"), 2, "--vram: the plan has decided that"),
     "a model that is gone": (("--prompt", "x", "--model", "/nowhere"), 2, "'/nowhere'"),
     "a model without name": (("--prompt", "x", "--model", ""), 2, "''"),
     "output in no folder": (("--prompt", "x", "-o", "/nowhere/x.mp4"), 2, "there is no folder '/nowhere'"),
@@ -196,7 +197,7 @@ RUNS: dict[str, tuple[tuple[str, ...], int, str]] = {
 TARGETS: dict[str, tuple[str, str]] = {
     "empty": ("", "''"),
     "a plan that is gone": ("/nowhere/wan.yaml", "is not a file; make one with: roost plan"),
-    "a plan that is a folder": ("/tmp/..yaml", "'/tmp/..yaml'"),
+    "a plan in no folder": ("nowhere/wan.YML", "is not a file"),
     "neither plan nor model": ("wan", "'wan' doesn't exist"),
     "a model id that isn't here": ("Wan-AI/Wan2.2-T2V-A14B-Diffusers", "hf download Wan-AI/Wan2.2-T2V-A14B-Diffusers"),
     "a model id above": ("../..", "model_index.json"),

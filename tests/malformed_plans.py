@@ -153,6 +153,7 @@ EDITS: dict[str, tuple[Edit, str]] = {
     "a stack of no blocks": (put(0, *_DIT, "stacks", 0, "count"), "components.transformer.stacks.0.count"),
     "library is a number": (put(5, *_DIT, "library"), "components.transformer.library"),
     "class is empty": (put("", *_DIT, "class_name"), "components.transformer.class_name"),
+    "dtype isn't one": (put("system", *_VAE, "load_dtype"), "components.vae.load_dtype"),
     "why is missing": (drop(*_VAE, "why"), "components.vae.why"),
     "a prediction": (put({"seconds": 1.0}, "predicted"), "predicted"),
     "warnings is a word": (put("none", "warnings"), "warnings"),

@@ -82,6 +82,7 @@ def component_plan(name: str, module: torch.nn.Module, **parameters: Any) -> Com
         kind=_KINDS.get(name.removesuffix("_2").removesuffix("_3"), "other"),
         library=type(module).__module__.split(".")[0],
         class_name=type(module).__name__,
+        variant=None,
         load_dtype=str(min(dtypes, key=lambda dtype: dtype.itemsize)).removeprefix("torch."),
         load_bytes=sum(sizes.values()),
         trunk_bytes=sum(sizes.values()) - sum(stack.bytes for stack in stacks),

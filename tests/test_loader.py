@@ -103,7 +103,8 @@ def test_a_variant_is_taken_where_a_component_has_it(ltx: Path) -> None:
     weights.rename(weights.with_name("diffusion_pytorch_model.fp16.safetensors"))
     pipeline = read_pipeline(ltx, variant="fp16")
     plan = plan_for(pipeline)
-    plan = plan.model_copy(update={"model": plan.model.model_copy(update={"variant": "fp16"})})
+    varied = plan.components["vae"].model_copy(update={"variant": "fp16"})
+    plan = plan.model_copy(update={"components": {**plan.components, "vae": varied}})
     with load(plan, ltx) as held:
         for name, weight in held.pipeline.vae.named_parameters():
             assert torch.equal(weight, pipeline.vae.get_parameter(name))

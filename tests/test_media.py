@@ -38,7 +38,7 @@ def test_several_pictures_are_numbered(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(64, 48), (63, 49)])
 def test_a_video_plays_with_every_frame_also_at_odd_sizes(height: int, width: int, tmp_path: Path) -> None:
-    (path,) = save_outputs(torch.rand(1, 5, 3, height, width), tmp_path / "fox.mp4", fps=10)
+    (path,) = save_outputs(torch.rand(1, 5, 3, height, width), tmp_path / "fox.mp4", frames_per_s=10)
     reader = imageio_ffmpeg.read_frames(str(path))
     facts = next(reader)
     assert facts["fps"] == 10

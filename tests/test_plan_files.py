@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roost.errors import InvalidFile, RoostError
@@ -35,6 +35,7 @@ def test_a_plan_reads_back_as_it_was_written(plan: PlanDocument, tmp_path: Path)
     assert list(tmp_path.iterdir()) == [path]
 
 
+@settings(deadline=None)  # the first example pays for imports
 @given(st.text(min_size=1, max_size=40))
 def test_names_of_any_characters_survive_the_file(name: str) -> None:
     parts = (component("transformer", 28 * GiB, blocks=40),)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -84,18 +85,18 @@ def test_larger_workloads_are_refused_with_the_command_that_plans_them(plan, cap
 
 
 def test_changed_weights_header_is_refused_with_the_difference_unless_forced(plan, model, tmp_path, capsys) -> None:
-    copy = shutil.copytree(model, tmp_path / "model")
-    config = copy / "transformer" / "config.json"
+    moved = shutil.copytree(model, tmp_path / "model")
+    config = moved / "transformer" / "config.json"
     config.write_text(config.read_text() + "\n")
-    assert run(["run", str(plan), "--prompt", "a fox", "--model", str(copy)]) == 4
+    assert run(["run", str(plan), "--prompt", "a fox", "--model", str(moved)]) == 4
     assert "transformer/config.json changed" in capsys.readouterr().err
-    assert run(["run", str(plan), "--prompt", "a fox", "--model", str(copy), "--force", "--json"]) == 0
+    assert run(["run", str(plan), "--prompt", "a fox", "--model", str(moved), "--force", "--json"]) == 0
     assert "transformer/config.json changed" in json.loads(capsys.readouterr().out)["changes"][0]
 
 
 def test_a_moved_model_runs_with_model_option(plan, model, tmp_path, capsys) -> None:
-    copy = shutil.copytree(model, tmp_path / "elsewhere")
-    assert run(["run", str(plan), "--prompt", "a fox", "--model", str(copy), "--json"]) == 0
+    moved = shutil.copytree(model, tmp_path / "elsewhere")
+    assert run(["run", str(plan), "--prompt", "a fox", "--model", str(moved), "--json"]) == 0
 
 
 def test_a_cuda_plan_without_cuda_is_refused_naming_the_way_to_try_it(model, tmp_path, capsys) -> None:
@@ -136,6 +137,22 @@ def test_wrong_suffix_is_refused_before_anything_loads(plan, tmp_path, capsys) -
     assert run(["run", str(plan), "--prompt", "a fox", "-o", str(tmp_path / "fox.png")]) == 2
     assert ".mp4" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_size_that_the_pipeline_refuses_is_the_users_to_mend(plan, capsys) -> None:
+    assert run(["run", str(plan), "--prompt", "a fox", "--size", "50x50"]) == 2
+    error = capsys.readouterr().err
+    assert "divisible by 16" in error
+    assert "unexpected" not in error
+
+
+def test_a_plan_that_tiles_what_cannot_tile_is_refused(plan, tmp_path, capsys) -> None:
+    def tile(document) -> None:
+        document["components"]["text_encoder"]["tiling"] = True
+
+    path = _edit(plan, tmp_path / "edited.yaml", tile)
+    assert run(["run", str(path), "--prompt", "a fox"]) == 4
+    assert "can't tile" in capsys.readouterr().err
 
 
 def test_dry_run_says_what_would_happen_and_loads_nothing(plan, capsys) -> None:
@@ -179,3 +196,71 @@ def test_public_api_gives_a_pipeline_ready_to_call(model, plan) -> None:
     pipeline.roost.close()
     with pytest.raises(PlanMismatch):
         roost.load_pipeline(document.model_copy(update={"model": document.model.model_copy(update={"files": {}})}))
+
+
+def test_a_stray_weight_file_at_the_root_is_not_loaded_in_place_of_a_component(plan, model, tmp_path, capsys) -> None:
+    moved = shutil.copytree(model, tmp_path / "model")
+    stray = next((moved / "vae").glob("*.safetensors"))
+    from safetensors.torch import load_file, save_file
+
+    save_file({name: weight + 1 for name, weight in load_file(stray).items()}, moved / stray.name)
+    digests = []
+    for directory in (model, moved):
+        assert run(["run", str(plan), "--prompt", "a fox", "--model", str(directory), "--json"]) == 0
+        digests.append(json.loads(capsys.readouterr().out)["digest"])
+    assert digests[0] == digests[1]
+
+
+def test_a_plan_that_places_what_the_model_lacks_is_refused(plan, tmp_path, capsys) -> None:
+    def escape(document) -> None:
+        document["components"]["vae_2"] = copy.deepcopy(document["components"]["vae"])
+        document["load_order"].append("vae_2")
+
+    assert run(["run", str(_edit(plan, tmp_path / "more.yaml", escape)), "--prompt", "a fox"]) == 4
+    assert "'vae_2'" in capsys.readouterr().err
+
+
+def test_component_names_that_are_paths_are_no_plan(plan, tmp_path, capsys) -> None:
+    def escape(document) -> None:
+        document["components"]["../vae"] = document["components"].pop("vae")
+        document["load_order"] = ["../vae" if name == "vae" else name for name in document["load_order"]]
+
+    assert run(["run", str(_edit(plan, tmp_path / "path.yaml", escape)), "--prompt", "a fox"]) == 2
+
+
+def test_a_role_plan_says_that_roles_are_not_run(model, tmp_path, capsys) -> None:
+    path = tmp_path / "role.yaml"
+    assert run(["plan", str(model), *EMULATED, *WORKLOAD, "--role", "encoder", "-o", str(path)]) == 0
+    capsys.readouterr()
+    assert run(["run", str(path), "--prompt", "a fox", "--dry-run"]) == 2
+    assert "role encoder" in capsys.readouterr().err
+
+
+def test_planning_options_beside_a_plan_are_refused(plan, capsys) -> None:
+    assert run(["run", str(plan), "--prompt", "a fox", "--vram", "1GiB"]) == 2
+    assert "--vram: the plan has decided that" in capsys.readouterr().err
+
+
+def test_dry_run_as_json_is_one_object(plan, capsys) -> None:
+    assert run(["run", str(plan), "--prompt", "a fox", "--dry-run", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["schema"], document["device_kind"], document["output"]) == (1, "emulated", None)
+    assert document["workload"]["steps"] == CALL["num_inference_steps"]
+
+
+def test_the_plan_s_batch_is_the_run_s_default(model, tmp_path, capsys) -> None:
+    path, output = tmp_path / "two.yaml", tmp_path / "fox.mp4"
+    assert run(["plan", str(model), *EMULATED, *WORKLOAD, "--batch", "2", "-o", str(path)]) == 0
+    capsys.readouterr()
+    assert run(["run", str(path), "--prompt", "a fox", "-o", str(output), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["output"] == [str(tmp_path / f"fox-{index}.mp4") for index in (0, 1)]
+
+
+def test_a_pipeline_that_needs_more_than_a_prompt_is_refused_before_loading(model, tmp_path, capsys) -> None:
+    moved = shutil.copytree(model, tmp_path / "model")
+    index = moved / "model_index.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "_class_name": "WanImageToVideoPipeline"}))
+    assert run(["plan", str(moved), *EMULATED, *WORKLOAD, "-o", str(tmp_path / "i2v.yaml")]) == 0
+    capsys.readouterr()
+    assert run(["run", str(tmp_path / "i2v.yaml"), "--prompt", "a fox"]) == 2
+    assert "needs 'image'" in capsys.readouterr().err

@@ -81,7 +81,7 @@ class StoredFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """What a model directory holds. Source: ``probes.directory``."""
+    """What a model directory holds. Source: ``probes.inventory``."""
 
     path: str
     layout: Literal["diffusers", "modular", "component", "single-file"]
@@ -202,6 +202,7 @@ class ModelProfile:
     chunked_vae: bool  # its VAE runs many passes per decode, so blocks are held rather than streamed
     guidance_argument: str  # the pipeline call's parameter that --guidance sets
     role_extras: Mapping[str, tuple[str, ...]]  # role -> modules it needs beyond its own
+    frames_per_s: int  # at which its publisher plays its videos
     plan_only: bool  # no pipeline class in diffusers: inspect and plan, not run
 
 
@@ -235,6 +236,7 @@ class Choices:
     mode: Mode = "auto"
     sets: tuple[SetChoice, ...] = ()
     layerwise_components: tuple[str, ...] | None = None  # normalised selectors; () for an explicit `none`
+    layerwise_text: str = ""  # the same as typed
     dit_layerwise_offload: bool | None = None
     cpu_offload: Mapping[Group, bool] = field(default_factory=dict)
     prefetch: float | None = None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from roost.errors import UsageError
 from roost.facts import GpuFacts, GpuProfile, HostFacts, Machine
 from roost.probes.gpu import GpuSurvey, read_gpus, select_gpu
-from roost.probes.host import read_host
+from roost.probes.host import free_disk_bytes, read_host
 from roost.profiles.gpus import find_gpu_profile, load_gpu_profiles, match_gpu_profile
 from roost.units import GiB, parse_bytes
 
@@ -19,12 +20,12 @@ _SYSTEM_BYTES = GiB // 2
 
 def find_machine(
     gpu: str | None = None,
-    vram: str | None = None,
-    ram: str | None = None,
-    headroom: str | None = None,
-    pinned_max: str | None = None,
+    vram: str | int | None = None,
+    ram: str | int | None = None,
+    headroom: str | int | None = None,
+    pinned_max: str | int | None = None,
 ) -> Machine:
-    """The machine as the options describe it; sizes are texts like ``24GiB``.
+    """The machine as the options describe it; sizes are bytes or texts like ``24GiB``.
 
     ``gpu`` is None or ``auto`` for the GPU of this machine, ``emulated``, or a card's name. Raises UsageError when
     there is no GPU here and none was named.
@@ -40,8 +41,8 @@ def find_machine(
     )
 
 
-def _bytes(text: str | None, option: str) -> int | None:
-    return None if text is None else parse_bytes(text, option)
+def _bytes(size: str | int | None, option: str) -> int | None:
+    return None if size is None else parse_bytes(str(size), option)
 
 
 def _find_gpu(gpu: str | None, vram_bytes: int | None) -> GpuFacts:
@@ -107,9 +108,12 @@ class MachineSurvey:
 
     gpus: GpuSurvey
     host: HostFacts
+    disk_bytes: int  # free where the caller stands
     profiles: Mapping[str, GpuProfile]
 
 
 def survey_machine() -> MachineSurvey:
     """What is here now; never raises for a missing GPU or driver."""
-    return MachineSurvey(gpus=read_gpus(), host=read_host(), profiles=load_gpu_profiles())
+    return MachineSurvey(
+        gpus=read_gpus(), host=read_host(), disk_bytes=free_disk_bytes(Path.cwd()), profiles=load_gpu_profiles()
+    )

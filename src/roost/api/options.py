@@ -22,12 +22,13 @@ _DTYPE_ALIASES = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp3
 class PlanOptions:
     """Options of a plan, named as on the command line. None means not typed, and rules decide.
 
-    ``set`` holds SELECTOR=STRATEGY[,key=value…] texts; memory sizes are texts like ``24GiB``; ``size`` is ``1280x720``.
+    ``set`` holds SELECTOR=STRATEGY[,key=value…] texts; memory sizes are bytes or texts like ``24GiB``; ``size`` is
+    ``1280x720`` or a pair.
     """
 
     mode: str = "auto"
     policy: str = "rules"
-    set: Sequence[str] = ()
+    set: str | Sequence[str] = ()
     layerwise_offload_components: str | None = None
     dit_layerwise_offload: bool | None = None
     dit_cpu_offload: bool | None = None
@@ -40,17 +41,17 @@ class PlanOptions:
     cache_dit: bool = False
     dmd_steps: int | None = None
     platform: str | None = None
-    size: str | None = None
+    size: str | tuple[int, int] | None = None
     frames: int | None = None
     steps: int | None = None
     batch: int = 1
     guidance: float | None = None
     dtype: str | None = None
     gpu: str | None = None
-    vram: str | None = None
-    ram: str | None = None
-    headroom: str | None = None
-    pinned_max: str | None = None
+    vram: str | int | None = None
+    ram: str | int | None = None
+    headroom: str | int | None = None
+    pinned_max: str | int | None = None
     role: str = "monolithic"
     variant: str | None = None
 
@@ -63,10 +64,11 @@ def choices_of(options: PlanOptions) -> Choices:
     offloads = {group: getattr(options, f"{group}_cpu_offload") for group in GROUPS}
     return Choices(
         mode=cast(Mode, _one_of(options.mode, MODES, "--mode")),
-        sets=tuple(parse_set(text) for text in options.set),
+        sets=tuple(parse_set(text) for text in ([options.set] if isinstance(options.set, str) else options.set)),
         layerwise_components=(
             None if selection is None else parse_selectors(selection, "--layerwise-offload-components")
         ),
+        layerwise_text=(selection or "").strip(),
         dit_layerwise_offload=options.dit_layerwise_offload,
         cpu_offload={group: value for group, value in offloads.items() if value is not None},
         prefetch=_prefetch(options.dit_offload_prefetch_size),
@@ -83,7 +85,9 @@ def choices_of(options: PlanOptions) -> Choices:
 def workload_of(options: PlanOptions, profile: ModelProfile) -> Workload:
     """The family's default workload with what was typed in its place."""
     default = profile.workload
-    width, height = (default.width, default.height) if options.size is None else parse_size(options.size)
+    width, height = default.width, default.height
+    if options.size is not None:
+        width, height = parse_size(options.size if isinstance(options.size, str) else "{}x{}".format(*options.size))
     if options.frames is not None and profile.task == "image":
         raise UsageError(f"--frames {options.frames}: this is an image model; leave --frames out.")
     guidance = default.guidance if options.guidance is None else options.guidance

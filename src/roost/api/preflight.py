@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from roost.errors import NothingFits, PlanMismatch
-from roost.facts import GpuFacts, HostFacts, Inventory, Workload
+from roost.errors import NothingFits, PlanMismatch, UsageError
+from roost.facts import GpuFacts, HostFacts, Inventory, ModelProfile, Workload
 from roost.plan.schema import PlanDocument
 from roost.units import format_bytes
 
@@ -32,6 +32,39 @@ def check_workload(plan: PlanDocument, wanted: Workload) -> None:
         )
 
 
+def check_executable(plan: PlanDocument) -> None:
+    """Raises UsageError for a plan that no machine here can run: of one role, or sharded."""
+    if plan.role.name != "monolithic":
+        raise UsageError(
+            f"this plan is for the role {plan.role.name}, and roles are planned, not run; plan again without --role."
+        )
+    sharded = [name for name, component in plan.components.items() if component.strategy == "fsdp"]
+    if sharded:
+        raise UsageError(
+            f"this plan shards {', '.join(map(repr, sharded))} with FSDP, which needs torchrun;"
+            " plan again with --no-fsdp."
+        )
+
+
+def check_runnable(inventory: Inventory, profile: ModelProfile) -> None:
+    """Raises UsageError for a model that Roost plans but can't load: without a pipeline, pickled or quantised."""
+    if profile.plan_only:
+        raise UsageError(f"{inventory.pipeline} has no pipeline in diffusers; Roost inspects and plans it, no more.")
+    if inventory.layout != "diffusers":
+        raise UsageError(f"model {inventory.path!r} has no model_index.json, so there is no pipeline to run.")
+    for component in inventory.components:
+        if component.tensors is None:
+            raise UsageError(
+                f"component {component.name!r} has only pickled weights, which Roost never opens;"
+                " convert it to safetensors."
+            )
+        if component.quantization is not None:
+            raise UsageError(
+                f"component {component.name!r} is quantised ({component.quantization!r}), which Roost plans but can't"
+                " run; use plain weights."
+            )
+
+
 def model_differences(plan: PlanDocument, inventory: Inventory) -> list[str]:
     """How the model directory differs from the one planned, a phrase a file; empty when it is the same.
 
@@ -51,16 +84,24 @@ def model_differences(plan: PlanDocument, inventory: Inventory) -> list[str]:
     return sorted(differences)
 
 
+def check_components(plan: PlanDocument, inventory: Inventory) -> None:
+    """Raises PlanMismatch when the plan places other components than the model has."""
+    found = {each.name for each in inventory.components}
+    for name in plan.components.keys() - found:
+        raise PlanMismatch(f"the plan places component {name!r}, which the model doesn't have; plan this model again.")
+    for name in found - plan.components.keys():
+        raise PlanMismatch(f"component {name!r} of the model is not in the plan; plan this model again.")
+
+
 def gpu_differences(plan: PlanDocument, gpu: GpuFacts) -> list[str]:
     """How the GPU that is here differs from the one planned for: product name, or total memory by over 2 %."""
     planned = plan.machine.gpu
     differences = []
     if planned.name != gpu.name:
         differences.append(f"the plan is for {planned.name}, here is {gpu.name}")
-    hardware_total = planned.total_bytes
-    if planned.source.endswith("+--vram"):  # the total may have grown with --vram
-        hardware_total = min(hardware_total, gpu.total_bytes)
-    if abs(gpu.total_bytes - hardware_total) > _TOTAL_TOLERANCE * hardware_total:
+    grown = planned.source.endswith("+--vram") and planned.total_bytes == planned.free_bytes
+    # A total that grew with --vram says nothing about the card.
+    if not grown and abs(gpu.total_bytes - planned.total_bytes) > _TOTAL_TOLERANCE * planned.total_bytes:
         differences.append(
             f"the plan's card has {format_bytes(planned.total_bytes)}, this one {format_bytes(gpu.total_bytes)}"
         )

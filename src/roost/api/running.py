@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -10,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from roost.api.inspection import inspect_model, profile_of
 from roost.api.machine import present_gpu
-from roost.api.preflight import check_fits, check_workload, gpu_differences, model_differences, refuse
+from roost.api.preflight import (
+    check_components,
+    check_executable,
+    check_fits,
+    check_runnable,
+    check_workload,
+    gpu_differences,
+    model_differences,
+    refuse,
+)
 from roost.api.requests import RunRequest
 from roost.errors import PlanMismatch, UsageError
 from roost.facts import DeviceKind, Inventory, Workload
@@ -19,6 +29,7 @@ from roost.probes.host import read_host
 
 if TYPE_CHECKING:
     from roost.residency.attach import Held
+    from roost.residency.generate import GenerationRequest
     from roost.residency.stages import OnEvent, StageRecord
 
 OnComponent = Callable[[str], None]
@@ -78,14 +89,14 @@ def check_plan(
     Raises PlanMismatch for another model or GPU (unless forced), NothingFits when memory is short, UsageError for a
     plan that this machine can't run. With less free VRAM than planned, fewer blocks stay resident.
     """
-    if any(component.strategy == "fsdp" for component in plan.components.values()):
-        raise UsageError("this plan shards components with FSDP, which needs torchrun; plan again without --fsdp.")
+    check_executable(plan)
     path = plan.model.path if model is None else model
     if path is None:
         raise UsageError("this plan names no model directory; give one with --model DIR.")
     inventory = inspect_model(path, variant=plan.model.variant)
     changes = refuse(plan, model_differences(plan, inventory), what="model", force=force)
-    _check_runnable(inventory)
+    check_components(plan, inventory)
+    check_runnable(inventory, profile_of(inventory))
     kind = _device_kind(plan, device)
     running, budget_bytes = plan, plan.budget.budget_bytes
     if kind == "cuda":
@@ -105,13 +116,6 @@ def check_plan(
     )
 
 
-def _check_runnable(inventory: Inventory) -> None:
-    if profile_of(inventory).plan_only:
-        raise UsageError(f"{inventory.pipeline} has no pipeline in diffusers; Roost inspects and plans it, no more.")
-    if inventory.layout != "diffusers":
-        raise UsageError(f"model {inventory.path!r} has no model_index.json, so there is no pipeline to run.")
-
-
 def _device_kind(plan: PlanDocument, device: str | None) -> DeviceKind:
     planned = plan.machine.gpu.device_kind
     if device == "emulated":
@@ -124,6 +128,9 @@ def _device_kind(plan: PlanDocument, device: str | None) -> DeviceKind:
 def _meet_gpu(plan: PlanDocument, force: bool) -> tuple[PlanDocument, int, list[str]]:
     """The plan and budget for the GPU that is here, with what changed."""
     from roost.residency.free_memory import fewer_resident_blocks  # imported here: it brings torch
+
+    # CUDA puts the fastest card first, NVML goes by PCI address: both must mean the same card by "first".
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
 
     try:
         gpu = present_gpu()
@@ -165,6 +172,32 @@ def load_pipeline(
     return held.pipeline
 
 
+def check_call(ready: ReadyPlan, request: RunRequest) -> GenerationRequest:
+    """The pipeline's call, found out before anything loads.
+
+    Raises PlanMismatch for a larger workload than planned, UsageError for what the pipeline doesn't take or lacks.
+    """
+    from roost.pipelines.classes import pipeline_class  # imported here: these bring torch
+    from roost.residency.generate import GenerationRequest, accepts, call_arguments
+    from roost.residency.media import check_output_path
+
+    profile, wanted = profile_of(ready.inventory), workload_of_run(ready.plan, request)
+    if request.output is not None:
+        check_output_path(request.output, video=profile.task == "video")
+    pipeline = pipeline_class(ready.plan.model.pipeline)
+    if request.guidance is None and not accepts(pipeline, profile.guidance_argument):
+        wanted = replace(wanted, guidance=None)  # the family's default says nothing to this pipeline
+    call = GenerationRequest(
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        seed=request.seed,
+        guidance_argument=profile.guidance_argument,
+        **asdict(wanted),
+    )
+    call_arguments(pipeline, call)
+    return call
+
+
 def run_plan(
     ready: ReadyPlan,
     request: RunRequest,
@@ -172,30 +205,23 @@ def run_plan(
     on_event: OnEvent | None = None,
 ) -> RunRecord:
     """Loads, generates and saves; raises OutOfMemory, and UsageError for an option that the pipeline can't take."""
-    from roost.residency.generate import GenerationRequest, generate  # imported here: these bring torch
-    from roost.residency.media import check_output_path, save_outputs
+    from roost.residency.generate import generate  # imported here: these bring torch
+    from roost.residency.media import save_outputs
 
-    profile, wanted = profile_of(ready.inventory), workload_of_run(ready.plan, request)
-    if request.output is not None:
-        check_output_path(request.output, video=profile.task == "video")
+    call = check_call(ready, request)
     began_s = time.perf_counter()
     held = open_pipeline(ready, on_component, on_event)
     try:
         load_s = time.perf_counter() - began_s
-        generation = generate(
-            held,
-            GenerationRequest(
-                prompt=request.prompt,
-                negative_prompt=request.negative_prompt,
-                seed=request.seed,
-                guidance_argument=profile.guidance_argument,
-                **asdict(wanted),
-            ),
-        )
+        generation = generate(held, call)
     finally:
         held.abandon()  # one generation: nothing comes back to host memory, which may be smaller than the device's
         held.accelerator.close()
-    saved = [] if request.output is None else save_outputs(generation.output, request.output)
+    saved = (
+        []
+        if request.output is None
+        else save_outputs(generation.output, request.output, profile_of(ready.inventory).frames_per_s)
+    )
     return RunRecord(
         output=[str(path) for path in saved],
         digest=generation.digest,

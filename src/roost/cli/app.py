@@ -22,6 +22,7 @@ app = typer.Typer(
     help="Run diffusion models on GPUs smaller than the model, from a placement plan you can read and trust.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # panels cut long option names at 80 columns
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("inspect")(inspect.inspect)
@@ -51,6 +52,8 @@ def run(arguments: Sequence[str]) -> int:
     try:
         code = int(app(list(arguments), prog_name="roost", standalone_mode=False) or 0)
         sys.stdout.flush()
+        if code == INTERRUPTED:  # Typer has turned the interrupt into its code
+            show_error("interrupted.")
         return code
     except RoostError as error:
         show_error(str(error))

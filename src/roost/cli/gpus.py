@@ -30,6 +30,7 @@ def gpus(as_json: Json = False) -> None:
     show_text(
         f"host memory: {format_bytes(survey.host.available_bytes)} available ({survey.host.source}),"
         f" {format_bytes(survey.host.pinnable_bytes)} of it pinnable"
+        f" · disk: {format_bytes(survey.disk_bytes)} free here"
     )
     show_table(
         ("--gpu", "Product", "Memory", "GB/s", "bf16 TFLOP/s", "PCIe"),
@@ -57,6 +58,7 @@ def _document(survey: MachineSurvey) -> dict[str, object]:
         ],
         "problem": survey.gpus.problem,
         "host": asdict(survey.host),
+        "disk_bytes": survey.disk_bytes,
         "profiles": {key: asdict(profile) for key, profile in survey.profiles.items()},
     }
 

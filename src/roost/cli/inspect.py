@@ -33,21 +33,23 @@ def _show(inventory: Inventory) -> None:
     order = load_order(inventory.components)
     components = [inventory.component(name) for name in order]
     show_table(
-        ("Component", "Kind", "Class", "Stored", "Loaded", "Blocks"),
+        ("Component", "Kind", "Stored", "Loaded", "Blocks"),
         [
             (
                 each.name,
                 kind_of(each),
-                each.class_name,
                 f"{format_bytes(each.bytes)} {'+'.join(sorted(each.bytes_by_dtype))}",
                 f"{format_bytes(each.load_bytes)} {each.load_dtype or ''}",
                 _blocks(each),
             )
             for each in components
         ],
-        numbers=(3, 4),
+        numbers=(2, 3),
     )
     show_text(f"load order: {', '.join(order)}")
+    for each in components:
+        where = f"{each.library}.{each.class_name}" if each.library else each.class_name
+        show_text(f"class  {each.name}: {where}, {len(each.files)} files, trunk {format_bytes(each.trunk_bytes)}")
     for each in components:
         for note in each.notes:
             show_text(f"note: {each.name}: {note}")
@@ -58,7 +60,4 @@ def _show(inventory: Inventory) -> None:
 
 
 def _blocks(component: Component) -> str:
-    if not component.stacks:
-        return "none"
-    stacks = " + ".join(str(stack.count) for stack in component.stacks)
-    return f"{stacks}, trunk {format_bytes(component.trunk_bytes)}"
+    return " + ".join(str(stack.count) for stack in component.stacks) or "none"

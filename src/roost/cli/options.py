@@ -6,10 +6,6 @@ from typing import Annotated
 
 import typer
 
-_WORKLOAD = "Workload"
-_HARDWARE = "Hardware"
-_PLACEMENT = "Placement"
-
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="A model directory, or a hub id that is in the local cache.")
 ]
@@ -17,52 +13,50 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Variant = Annotated[str | None, typer.Option("--variant", metavar="V", help="Weight variant, like fp16.")]
 Dtype = Annotated[str | None, typer.Option("--dtype", metavar="T", help="Load dtype: bfloat16, float16 or float32.")]
 
-Size = Annotated[str | None, typer.Option("--size", metavar="WxH", help="Picture size.", rich_help_panel=_WORKLOAD)]
-Frames = Annotated[int | None, typer.Option("--frames", help="Frames of a video.", rich_help_panel=_WORKLOAD)]
-Steps = Annotated[int | None, typer.Option("--steps", help="Denoising steps.", rich_help_panel=_WORKLOAD)]
-Batch = Annotated[int, typer.Option("--batch", help="Outputs per prompt.", rich_help_panel=_WORKLOAD)]
-Guidance = Annotated[float | None, typer.Option("--guidance", help="Guidance scale.", rich_help_panel=_WORKLOAD)]
+Size = Annotated[str | None, typer.Option("--size", metavar="WxH", help="Picture size.")]
+Frames = Annotated[int | None, typer.Option("--frames", help="Frames of a video.")]
+Steps = Annotated[int | None, typer.Option("--steps", help="Denoising steps.")]
+Batch = Annotated[int, typer.Option("--batch", help="Outputs per prompt.")]
+Guidance = Annotated[float | None, typer.Option("--guidance", help="Guidance scale.")]
 
 Gpu = Annotated[
     str | None,
     typer.Option(
-        "--gpu", metavar="NAME", help="A card by name (roost gpus lists them), auto, or emulated.",
-        rich_help_panel=_HARDWARE,
+        "--gpu",
+        metavar="NAME",
+        help="A card by name (roost gpus lists them), auto, or emulated.",
     ),
-]  # fmt: skip
+]
 Vram = Annotated[
     str | None,
-    typer.Option("--vram", metavar="SIZE", help="Free GPU memory, like 24GiB.", rich_help_panel=_HARDWARE),
+    typer.Option("--vram", metavar="SIZE", help="Free GPU memory, like 24GiB."),
 ]
 Ram = Annotated[
     str | None,
-    typer.Option("--ram", metavar="SIZE", help="Available host memory.", rich_help_panel=_HARDWARE),
+    typer.Option("--ram", metavar="SIZE", help="Available host memory."),
 ]
 Headroom = Annotated[
     str | None,
-    typer.Option("--headroom", metavar="SIZE", help="GPU memory left free; 1GiB.", rich_help_panel=_HARDWARE),
+    typer.Option("--headroom", metavar="SIZE", help="GPU memory left free; 1GiB."),
 ]
 PinnedMax = Annotated[
     str | None,
-    typer.Option("--pinned-max", metavar="SIZE", help="Most host memory to pin.", rich_help_panel=_HARDWARE),
+    typer.Option("--pinned-max", metavar="SIZE", help="Most host memory to pin."),
 ]
-NumGpus = Annotated[int, typer.Option("--num-gpus", help="GPUs to shard over.", rich_help_panel=_HARDWARE)]
+NumGpus = Annotated[int, typer.Option("--num-gpus", help="GPUs to shard over.")]
 Platform = Annotated[
     str | None,
-    typer.Option(
-        "--platform", metavar="P", help="cuda, rocm or cpu, whatever the card says.", rich_help_panel=_HARDWARE
-    ),
+    typer.Option("--platform", metavar="P", help="cuda, rocm or cpu, whatever the card says."),
 ]
 
-Mode = Annotated[str, typer.Option("--mode", help="auto, memory, speed or manual.", rich_help_panel=_PLACEMENT)]
-Policy = Annotated[str, typer.Option("--policy", help="rules.", rich_help_panel=_PLACEMENT)]
+Mode = Annotated[str, typer.Option("--mode", help="auto, memory, speed or manual.")]
+Policy = Annotated[str, typer.Option("--policy", help="rules.")]
 Set = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="SELECTOR=STRATEGY[,key=value…]",
         help="Place a component or group; repeatable.",
-        rich_help_panel=_PLACEMENT,
     ),
 ]
 LayerwiseComponents = Annotated[
@@ -71,14 +65,11 @@ LayerwiseComponents = Annotated[
         "--layerwise-offload-components",
         metavar="LIST",
         help="Stream exactly these: components, groups, default, all or none.",
-        rich_help_panel=_PLACEMENT,
     ),
 ]
 DitLayerwise = Annotated[
     bool | None,
-    typer.Option(
-        "--dit-layerwise-offload/--no-dit-layerwise-offload", help="Stream the DiTs.", rich_help_panel=_PLACEMENT
-    ),
+    typer.Option("--dit-layerwise-offload/--no-dit-layerwise-offload", help="Stream the DiTs."),
 ]
 
 
@@ -86,7 +77,6 @@ def _cpu_offload(group: str) -> object:
     return typer.Option(
         f"--{group}-cpu-offload/--no-{group}-cpu-offload",
         help=f"Keep the {group.replace('-', ' ')} group on the host between its stages.",
-        rich_help_panel=_PLACEMENT,
     )
 
 
@@ -100,22 +90,15 @@ Prefetch = Annotated[
         "--dit-offload-prefetch-size",
         metavar="N",
         help="DiT blocks ahead; below 1, that fraction of them.",
-        rich_help_panel=_PLACEMENT,
     ),
 ]
-Fsdp = Annotated[
-    bool | None, typer.Option("--fsdp/--no-fsdp", help="Shard the DiTs with FSDP.", rich_help_panel=_PLACEMENT)
-]
-CacheDit = Annotated[
-    bool, typer.Option("--cache-dit", help="The run will cache DiT blocks.", rich_help_panel=_PLACEMENT)
-]
-DmdSteps = Annotated[
-    int | None, typer.Option("--dmd-steps", help="The run is distilled to these steps.", rich_help_panel=_PLACEMENT)
-]
+Fsdp = Annotated[bool | None, typer.Option("--fsdp/--no-fsdp", help="Shard the DiTs with FSDP.")]
+CacheDit = Annotated[bool, typer.Option("--cache-dit", help="The run will cache DiT blocks.")]
+DmdSteps = Annotated[int | None, typer.Option("--dmd-steps", help="The run is distilled to these steps.")]
 Role = Annotated[
     str,
     typer.Option(
-        "--role", help="monolithic, encoder, denoiser or decoder: plan what that role loads.",
-        rich_help_panel=_PLACEMENT,
+        "--role",
+        help="monolithic, encoder, denoiser or decoder: plan what that role loads.",
     ),
-]  # fmt: skip
+]

@@ -66,7 +66,7 @@ def plan(
         show_json(document.model_dump(mode="json", by_alias=True))
     else:
         show_plan(document)
-    if output is not None:
+    if output is not None and document.fits:
         show_note(f'saved {output}. Next: roost run {output} --prompt "…" -o OUT')
     if not document.fits:
         raise typer.Exit(NothingFits.exit_code)
@@ -77,10 +77,11 @@ def typed_plan_options(context: typer.Context) -> PlanOptions:
     from roost.api.options import PlanOptions
 
     names = PlanOptions.__dataclass_fields__
-    typed = {name: value for name, value in context.params.items() if name in names and _was_typed(context, name)}
+    typed = {name: value for name, value in context.params.items() if name in names and was_typed(context, name)}
     return PlanOptions(**typed)
 
 
-def _was_typed(context: typer.Context, name: str) -> bool:
+def was_typed(context: typer.Context, name: str) -> bool:
+    """Whether the option stood on the command line."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"

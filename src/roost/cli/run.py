@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from roost.cli import options as opt
-from roost.cli.plan import typed_plan_options
+from roost.cli.plan import typed_plan_options, was_typed
 from roost.cli.screen import show_json, show_note, show_table, show_text
 from roost.errors import UsageError
 from roost.units import format_bytes, format_seconds, parse_size
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from roost.api.requests import RunRequest
     from roost.api.running import ReadyPlan
     from roost.plan import PlanDocument
+
+_PLANNING = ("gpu", "vram", "ram", "headroom", "mode", "set", "variant", "dtype")
 
 Target = Annotated[str, typer.Argument(metavar="PLAN|MODEL", help="A plan's YAML file, or a model to plan first.")]
 Prompt = Annotated[str, typer.Option("--prompt", help="What to paint.")]
@@ -59,7 +61,7 @@ def run(
     variant: opt.Variant = None,
     dtype: opt.Dtype = None,
 ) -> None:
-    """Generate with a plan; with a model, plan it first with the same options as roost plan.
+    """Generate with a plan; a model is planned first, by the planning options given here.
 
     roost run wan.yaml --prompt "a red fox" -o fox.mp4
     """
@@ -74,19 +76,19 @@ def run(
         negative_prompt=negative_prompt,
         output=output,
         seed=seed,
-        size=None if typed.size is None else parse_size(typed.size),
+        size=None if size is None else parse_size(size),
         frames=typed.frames,
         steps=typed.steps,
-        batch=batch,
+        batch=typed.batch if was_typed(context, "batch") else None,
         guidance=typed.guidance,
     )
     plan = _plan_of(target, context)
     workload_of_run(plan, request)
     ready = check_plan(plan, model=model, device=device, force=force)
     if dry_run:
-        _show_dry_run(ready, request)
-        return
-    _run(ready, request, as_json)
+        _show_dry_run(ready, request, as_json)
+    else:
+        _run(ready, request, as_json)
 
 
 def _plan_of(target: str, context: typer.Context) -> PlanDocument:
@@ -95,10 +97,18 @@ def _plan_of(target: str, context: typer.Context) -> PlanDocument:
 
     path = Path(target)
     if path.suffix.lower() in (".yaml", ".yml") or os.path.isfile(path):
+        _refuse_planning_options(context)
         return load_plan(path)
     plan = plan_model(target, typed_plan_options(context))
     show_note(f"planned {target}; the plan is kept at {keep_plan(plan)}")
     return plan
+
+
+def _refuse_planning_options(context: typer.Context) -> None:
+    """A plan file has decided what these options decide."""
+    typed = [f"--{name}" for name in _PLANNING if was_typed(context, name)]
+    if typed:
+        raise UsageError(f"{', '.join(typed)}: the plan has decided that; plan again with: roost plan MODEL -o PLAN")
 
 
 def _run(ready: ReadyPlan, request: RunRequest, as_json: bool) -> None:
@@ -128,12 +138,26 @@ def _run(ready: ReadyPlan, request: RunRequest, as_json: bool) -> None:
         show_text(f"saved {path}")
 
 
-def _show_dry_run(ready: ReadyPlan, request: RunRequest) -> None:
-    from roost.api.running import workload_of_run
+def _show_dry_run(ready: ReadyPlan, request: RunRequest, as_json: bool) -> None:
+    from roost.api.running import check_call, workload_of_run
     from roost.cli.plan_view import show_plan
 
-    show_plan(ready.plan)
+    check_call(ready, request)
     wanted = workload_of_run(ready.plan, request)
+    if as_json:
+        show_json(
+            {
+                "schema": 1,
+                "device_kind": ready.device_kind,
+                "budget_bytes": ready.budget_bytes,
+                "workload": asdict(wanted),
+                "seed": request.seed,
+                "output": None if request.output is None else str(request.output),
+                "changes": list(ready.changes),
+            }
+        )
+        return
+    show_plan(ready.plan)
     frames = f" × {wanted.frames} frames" if wanted.frames else ""
     show_text(
         f"would run {wanted.width}×{wanted.height}{frames}, {wanted.steps} steps, seed {request.seed}, on"

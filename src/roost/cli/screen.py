@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from typing import Literal
 
 # Characters; what a person typed or a model holds may have any length.
 _LONGEST_WORD, _LONGEST_ERROR = 300, 2000
@@ -60,7 +61,8 @@ def _show_rich_table(headings: Sequence[str], cells: Sequence[Sequence[str]], nu
 
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for column, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if column in numbers else "left", overflow="fold")
+        justify: Literal["left", "right"] = "right" if column in numbers else "left"
+        table.add_column(heading, justify=justify, overflow="fold", no_wrap=column == 0)
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))
     Console().print(table)

@@ -13,7 +13,9 @@ Count = Annotated[int, Field(ge=0, lt=2**31)]
 Positive = Annotated[int, Field(ge=1, lt=2**31)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 RelativePath = Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f][^\\\x00-\x1f]*$", max_length=1024)]
+LoadDtype = Annotated[str, Field(pattern="^(bfloat16|float16|float32)$")]
 Name = Annotated[str, Field(min_length=1, max_length=256)]
+ComponentName = Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f.][^/\\\x00-\x1f]*$", max_length=256)]
 Label = Annotated[str, Field(min_length=1)]  # made of names, as many as a model or a command line has
 
 
@@ -27,7 +29,7 @@ class FileRecord(_Strict):
 
 
 class ModelRecord(_Strict):
-    """Which model the plan is for. ``path`` is null in a plan made from a family's name alone."""
+    """Which model the plan is for."""
 
     path: str | None
     fingerprint: Sha256
@@ -138,7 +140,8 @@ class ComponentPlan(_Strict):
     kind: Kind
     library: Name | None
     class_name: Name
-    load_dtype: Name | None
+    variant: Name | None
+    load_dtype: LoadDtype | None
     load_bytes: Bytes
     trunk_bytes: Bytes
     stacks: list[StackRecord]
@@ -198,7 +201,7 @@ class PlanDocument(_Strict):
     load_order: list[Name]
     policy: Policy
     role: RolePlan
-    components: dict[Name, ComponentPlan]
+    components: dict[ComponentName, ComponentPlan]
     predicted: None
     measured: None
     warnings: list[str]

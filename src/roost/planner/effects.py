@@ -34,7 +34,7 @@ def decide_explicit(board: Board, rule: Rule) -> bool:
     for group, members in board.case.members.items():
         if members and all(each.name in board.components for each in members):
             board.groups.setdefault(group, board.components[members[0].name])
-    return True
+    return bool(board.components or board.groups)
 
 
 def decide_all(board: Board, rule: Rule) -> bool:
@@ -58,9 +58,13 @@ def stream_helpers(board: Board, rule: Rule) -> bool:
 
 
 def decide_rest(board: Board, rule: Rule) -> bool:
-    decision = rule.decision("resident")
-    if board.case.choices.mode == "manual":
-        decision = replace(decision, decided_by="default")
+    decision, mode = rule.decision("resident"), board.case.choices.mode
+    if mode == "manual":
+        decision = replace(decision, decided_by="default", why="mode manual moves only what is typed.")
+    elif mode == "speed":
+        decision = replace(decision, why="mode speed keeps everything resident that isn't typed.")
+    elif not board.case.on_cuda:
+        decision = replace(decision, why="rules move weights on CUDA only.")
     changed = [board.decide(each, decision) for each in board.open_components()]
     return any(changed)
 

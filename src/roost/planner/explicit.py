@@ -10,6 +10,7 @@ from roost.facts import GROUPS, Choices, Component, Group, Strategy
 from roost.planner.kinds import group_of
 from roost.planner.selectors import rank
 
+_CPU_OFFLOAD_LEVEL = 4
 _MOVED_LOCALLY: tuple[Strategy, ...] = ("component-offload", "snapshot-offload", "layerwise-offload")
 
 
@@ -41,7 +42,8 @@ def layerwise_option(choices: Choices) -> str | None:
     """The explicit layerwise selection as typed, or None."""
     if choices.layerwise_components is None:
         return None
-    return f"--layerwise-offload-components {','.join(choices.layerwise_components) or 'none'}"
+    typed = choices.layerwise_text or ",".join(choices.layerwise_components) or "none"
+    return f"--layerwise-offload-components {typed}"
 
 
 def dit_layerwise_option(choices: Choices) -> str | None:
@@ -72,8 +74,11 @@ def resolve(choices: Choices, components: tuple[Component, ...]) -> Explicit:
         wishes = _wishes(choices, component.name, group_of(component))
         if wishes:
             winners[component.name] = _winner(wishes, f"component {component.name!r}", beaten)
+        sharding = [wish.option for wish in wishes if wish.strategy == "fsdp"]
         if choices.fsdp and group_of(component) == "dit":
-            _refuse_movement_beside_fsdp(winners.get(component.name), component.name)
+            sharding.append("--fsdp")
+            _note_beaten_by_fsdp(wishes, beaten)
+        _refuse_movement_beside_fsdp(sharding, wishes, component.name)
     groups: dict[Group, Wish] = {}
     for group in GROUPS:
         wishes = _wishes(choices, None, group)
@@ -109,7 +114,7 @@ def _wishes(choices: Choices, name: str | None, group: Group | None) -> list[Wis
     if group is not None and group in choices.cpu_offload:
         value = choices.cpu_offload[group]
         strategy: Strategy = "component-offload" if value else "resident"
-        wishes.append(Wish(option=option_text(group, value), level=4, rank=0, strategy=strategy))
+        wishes.append(Wish(option=option_text(group, value), level=_CPU_OFFLOAD_LEVEL, rank=0, strategy=strategy))
     return wishes
 
 
@@ -125,9 +130,17 @@ def _winner(wishes: list[Wish], target: str, beaten: dict[tuple[str, str], None]
     return best
 
 
-def _refuse_movement_beside_fsdp(wish: Wish | None, name: str) -> None:
-    if wish and wish.strategy in _MOVED_LOCALLY:
+def _note_beaten_by_fsdp(wishes: list[Wish], beaten: dict[tuple[str, str], None]) -> None:
+    """``--no-dit-cpu-offload`` keeps FSDP from nothing: sharded weights are never sent to the host either."""
+    for wish in wishes:
+        if wish.level == _CPU_OFFLOAD_LEVEL and wish.strategy == "resident":
+            beaten[wish.option, "--fsdp"] = None
+
+
+def _refuse_movement_beside_fsdp(sharding: list[str], wishes: list[Wish], name: str) -> None:
+    moving = [wish.option for wish in wishes if wish.strategy in _MOVED_LOCALLY]
+    if sharding and moving:
         raise UsageError(
-            f"--fsdp and {wish.option} both manage component {name!r}, and two managers of one tensor corrupt it;"
+            f"{sharding[0]} and {moving[0]} both manage component {name!r}, and two managers of one tensor corrupt it;"
             " keep one of them."
         )

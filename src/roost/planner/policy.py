@@ -174,6 +174,7 @@ def _component(placement: Placement) -> ComponentPlan:
         kind=kind_of(component),
         library=component.library,
         class_name=component.class_name,
+        variant=component.variant,
         load_dtype=component.load_dtype,
         load_bytes=component.load_bytes,
         trunk_bytes=placement.trunk_bytes,

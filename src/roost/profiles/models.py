@@ -16,6 +16,7 @@ from roost.facts import ModelProfile, Workload
 # The files are our own, so libyaml's faster loader is safe here; plans from others never meet it.
 _YamlLoader: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _FOLDER = Path(__file__).with_name("models")
+_FRAMES_PER_S = 16
 _PIPELINE = "index._class_name"
 
 _VIDEO_PIPELINE = re.compile(r"Video|[TIV]2V|VACE|Animat|World|LTX|CogVideo|Mochi|Allegro|SkyReels|Latte")
@@ -61,6 +62,7 @@ def _read_profile(path: Path) -> ModelProfile:
     with path.open(encoding="utf-8") as file:
         entries: dict[str, Any] = yaml.load(file, Loader=_YamlLoader)
     del entries["source"]  # for the reader of the file
+    entries.setdefault("frames_per_s", _FRAMES_PER_S)
     entries["workload"] = Workload(**entries["workload"])
     return ModelProfile(key=path.stem, **{name: _freeze(value) for name, value in entries.items()})
 

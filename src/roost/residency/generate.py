@@ -61,7 +61,7 @@ def generate(held: Held, request: GenerationRequest) -> Generation:
     Raises UsageError for a value that the pipeline has no parameter for or refuses, OutOfMemory when the device's
     budget ends.
     """
-    arguments = _call_arguments(held.pipeline, request)
+    arguments = call_arguments(type(held.pipeline), request)
     began_s = time.perf_counter()
     with _latent_digests(held) as latents, report_steps(held.pipeline, held.recorder), quiet_libraries():
         try:
@@ -86,8 +86,17 @@ def generate(held: Held, request: GenerationRequest) -> Generation:
     )
 
 
-def _call_arguments(pipeline: Any, request: GenerationRequest) -> dict[str, Any]:
-    parameters = inspect.signature(type(pipeline).__call__).parameters
+def accepts(pipeline: type, argument: str) -> bool:
+    """Whether the pipeline class's call has such a parameter."""
+    return argument in inspect.signature(pipeline.__call__).parameters
+
+
+def call_arguments(pipeline: type, request: GenerationRequest) -> dict[str, Any]:
+    """The arguments of the pipeline class's call.
+
+    Raises UsageError for a value that it has no parameter for, and for a parameter that it needs and nobody gives.
+    """
+    parameters = inspect.signature(pipeline.__call__).parameters
     wanted = {
         "prompt": request.prompt,
         "negative_prompt": request.negative_prompt,
@@ -106,9 +115,20 @@ def _call_arguments(pipeline: Any, request: GenerationRequest) -> dict[str, Any]
     unknown = [name for name in arguments if name not in parameters]
     if unknown:
         raise UsageError(
-            f"{type(pipeline).__name__} has no parameter {', '.join(map(repr, unknown))}; leave that option out."
+            f"{pipeline.__name__} has no parameter {', '.join(map(repr, unknown))}; leave that option out."
+        )
+    needed = [name for name, each in parameters.items() if each.default is each.empty and _by_name(each)]
+    missing = [name for name in needed if name not in ("self", *arguments)]
+    if missing:
+        raise UsageError(
+            f"{pipeline.__name__} needs {', '.join(map(repr, missing))}, which no option gives; call the pipeline of"
+            " roost.load_pipeline(plan) from Python."
         )
     return arguments
+
+
+def _by_name(parameter: inspect.Parameter) -> bool:
+    return parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
 
 
 def _output_tensor(result: Any) -> torch.Tensor:

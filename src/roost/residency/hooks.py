@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from accelerate.hooks import ModelHook
 
-from roost.errors import RoostError
+from roost.errors import PlanMismatch, RoostError
 from roost.pipelines.entries import wrap_entries
 from roost.residency.component import HeldComponent
 from roost.residency.runtime import Runtime
@@ -130,7 +130,7 @@ def _intercept_conversion(component: HeldComponent, undo: ExitStack) -> None:
 def _enable_tiling(module: torch.nn.Module, undo: ExitStack) -> None:
     tiled: Any = module
     if not hasattr(tiled, "enable_tiling"):
-        raise RoostError(f"{type(module).__name__} can't tile, as the plan asks; plan again without tiling.")
+        raise PlanMismatch(f"{type(module).__name__} can't tile, as the plan asks; plan again without tiling.")
     if not getattr(tiled, "use_tiling", False):
         tiled.enable_tiling()
         undo.callback(tiled.disable_tiling)

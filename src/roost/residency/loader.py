@@ -40,14 +40,14 @@ def load_pipeline(
     loaded, PlanMismatch for one that the plan isn't for, OutOfMemory when the resident weights exceed the budget.
     """
     check_strategies(plan)
-    _check_index(plan, model_dir)
-    found = pipeline_class(plan.model.pipeline)
     components: dict[str, HeldComponent] = {}
     with quiet_libraries(), ExitStack() as undo:
+        _check_index(plan, model_dir)
+        found = pipeline_class(plan.model.pipeline)
         for name in plan.load_order:
             if on_component is not None:
                 on_component(name)
-            module = _load_component(name, plan.components[name], plan.model.variant, model_dir)
+            module = _load_component(name, plan.components[name], model_dir)
             components[name] = HeldComponent(name, module, plan.components[name], accelerator)
             undo.callback(components[name].restore)
             with out_of_memory_in(f"placing {name}", accelerator):
@@ -59,17 +59,18 @@ def load_pipeline(
     return held
 
 
-def _load_component(name: str, plan: ComponentPlan, variant: str | None, model_dir: Path) -> torch.nn.Module:
+def _load_component(name: str, plan: ComponentPlan, model_dir: Path) -> torch.nn.Module:
     found: Any = component_class(plan.library, plan.class_name)
     folder = model_dir / name
-    subfolder = {"subfolder": name} if folder.is_dir() else {}  # a component without a folder lies at the root
-    options = {**_SAFELY, **subfolder}
-    if variant is not None and _has_variant(folder if subfolder else model_dir, variant):
-        options["variant"] = variant
+    # The folder itself, not ``subfolder``: given that, diffusers prefers a file of the same name at the model's root.
+    source = folder if folder.is_dir() else model_dir  # a component without a folder lies at the root
+    options: dict[str, Any] = {**_SAFELY}
+    if plan.variant is not None:
+        options["variant"] = plan.variant
     if plan.load_dtype is not None:
         options["dtype"] = getattr(torch, plan.load_dtype)
     try:
-        module, loaded = found.from_pretrained(str(model_dir), output_loading_info=True, **options)
+        module, loaded = found.from_pretrained(str(source), output_loading_info=True, **options)
     except Exception as error:  # the libraries raise every kind for a broken file
         raise _unloadable(name, error) from error
     missing = sorted(loaded["missing_keys"])
@@ -117,10 +118,6 @@ def _read_index(path: Path) -> dict[str, object]:
     if not isinstance(index, dict):
         raise InvalidFile(f"{str(path)!r} is not a model index; check the model directory.")
     return index
-
-
-def _has_variant(folder: Path, variant: str) -> bool:
-    return any(f".{variant}." in path.name or f".{variant}-" in path.name for path in folder.iterdir())
 
 
 def _unloadable(name: str, error: Exception) -> InvalidFile:

@@ -21,7 +21,7 @@ def check_output_path(path: Path, *, video: bool) -> None:
     _check_suffix(path, 5 if video else 4)
 
 
-def save_outputs(tensor: torch.Tensor, path: Path, fps: int = 16) -> list[Path]:
+def save_outputs(tensor: torch.Tensor, path: Path, frames_per_s: int = 16) -> list[Path]:
     """Writes (batch, channel, height, width) as PNG or (batch, frame, channel, height, width) as MP4, values 0 to 1.
 
     One output goes to ``path``; several to ``stem-0``, ``stem-1`` … beside it. Raises UsageError when the suffix
@@ -37,7 +37,7 @@ def save_outputs(tensor: torch.Tensor, path: Path, fps: int = 16) -> list[Path]:
             if tensor.ndim == 4:
                 Image.fromarray(_pixels(output)).save(temporary, format="PNG")
             else:
-                _write_video(output, temporary, fps)
+                _write_video(output, temporary, frames_per_s)
         for temporary, each in zip(temporaries, paths, strict=True):
             os.replace(temporary, each)
     except OSError as error:
@@ -66,13 +66,19 @@ def _pixels(picture: torch.Tensor) -> numpy.ndarray:
     return numpy.ascontiguousarray(levels.to(torch.uint8).permute(1, 2, 0).numpy())
 
 
-def _write_video(frames: torch.Tensor, path: Path, fps: int) -> None:
+def _write_video(frames: torch.Tensor, path: Path, frames_per_s: int) -> None:
     from imageio_ffmpeg import write_frames  # type: ignore[import-untyped]  # imported here: pictures don't need it
 
     pictures = [_evened(_pixels(frame)) for frame in frames]
     height, width = pictures[0].shape[:2]
     writer = write_frames(
-        str(path), (width, height), fps=fps, codec="libx264", quality=8, macro_block_size=1, ffmpeg_log_level="error"
+        str(path),
+        (width, height),
+        fps=frames_per_s,
+        codec="libx264",
+        quality=8,
+        macro_block_size=1,
+        ffmpeg_log_level="error",
     )
     try:
         writer.send(None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from logging import CRITICAL
 
 import diffusers.utils.logging
 import transformers.utils.logging
@@ -12,7 +13,7 @@ import transformers.utils.logging
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Only errors of diffusers and transformers are printed; both are as before afterwards."""
+    """Nothing of diffusers and transformers is printed: what fails raises. Both are as before afterwards."""
     loggings = (diffusers.utils.logging, transformers.utils.logging)
     levels = [logging.get_verbosity() for logging in loggings]
     bars = [logging.is_progress_bar_enabled() for logging in loggings]
@@ -20,7 +21,7 @@ def quiet_libraries() -> Iterator[None]:
         warnings.simplefilter("ignore")
         try:
             for logging in loggings:
-                logging.set_verbosity_error()
+                logging.set_verbosity(CRITICAL)
                 logging.disable_progress_bar()
             yield
         finally:
