@@ -44,6 +44,13 @@ class _PlanDumper(yaml.SafeDumper):
     def ignore_aliases(self, data: object) -> bool:
         return True
 
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        # Other styles lose what YAML takes for a line break, such as U+0085.
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=None if data.isprintable() else '"')
+
+
+_PlanDumper.add_representer(str, _PlanDumper.represent_str)
+
 
 def plan_to_yaml(plan: PlanDocument) -> str:
     """The plan's canonical text: schema order, block style, one line a value where it fits."""
