@@ -1,0 +1,13 @@
+"""Which device a plan runs on."""
+
+from __future__ import annotations
+
+from roost.facts import DeviceKind
+from roost.residency.cuda import CudaDevice
+from roost.residency.emulated import EmulatedDevice
+from roost.residency.lanes import Device
+
+
+def open_device(device_kind: DeviceKind, budget_bytes: int) -> Device:
+    """The device of that kind, holding at most ``budget_bytes``. UsageError for CUDA on a machine without it."""
+    return CudaDevice(budget_bytes) if device_kind == "cuda" else EmulatedDevice(budget_bytes)
