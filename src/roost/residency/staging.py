@@ -52,7 +52,7 @@ class Stager(Device):
         self._buffers = buffers
         self._buffer_bytes = buffer_bytes
         self._ring: list[_StagingBuffer] = []
-        self._next = 0
+        self._latest = -1  # in the ring
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._idle = threading.Condition()
         self._pending = 0
@@ -68,7 +68,7 @@ class Stager(Device):
         self._defer(lambda: self._stage(target, source))
 
     def record(self, lane: Lane) -> Any:
-        if lane == "compute" or not self._pending:
+        if lane == "compute" or not (self._pending or self._failure):
             return self._device.record(lane)
         late = LateEvent()
         self._defer(lambda: self._record(late))
@@ -84,8 +84,12 @@ class Stager(Device):
         self._device.wait_host(event.wait() if isinstance(event, LateEvent) else event)
 
     def synchronize(self) -> None:
-        self._drain()
+        with self._idle:
+            self._idle.wait_for(lambda: not self._pending)
         self._device.synchronize()
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
 
     def close(self) -> None:
         if self._thread is None:
@@ -156,10 +160,6 @@ class Stager(Device):
             self._pending += 1
         self._jobs.put(job)
 
-    def _drain(self) -> None:
-        with self._idle:
-            self._idle.wait_for(lambda: not self._pending)
-
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
             try:
@@ -192,11 +192,11 @@ class Stager(Device):
 
     def _free_buffer(self) -> _StagingBuffer:
         """The buffer used longest ago, once its copy is done."""
+        self._latest = (self._latest + 1) % self._buffers
         if len(self._ring) < self._buffers:
             self._ring.append(_StagingBuffer(self._device, self._buffer_bytes))
             return self._ring[-1]
-        self._next = (self._next + 1) % self._buffers
-        buffer = self._ring[self._next]
+        buffer = self._ring[self._latest]
         if buffer.copied is not None:
             self._device.wait_host(buffer.copied)
         return buffer
