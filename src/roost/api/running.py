@@ -153,15 +153,17 @@ def _meet_gpu(plan: PlanDocument, force: bool) -> tuple[PlanDocument, int, list[
 
 def open_pipeline(ready: ReadyPlan, on_component: OnComponent | None = None, on_event: OnEvent | None = None) -> Held:
     """The pipeline of a checked plan, loaded and held; close it, or use it in a ``with``."""
-    from roost.residency.accelerator import open_accelerator  # imported here: these bring torch
+    from roost.residency.devices import open_device  # imported here: these bring torch
     from roost.residency.loader import load_pipeline as load
 
-    accelerator = open_accelerator(ready.device_kind, ready.budget_bytes)
+    device = open_device(ready.device_kind, ready.budget_bytes)
     try:
-        return load(ready.plan, ready.model_dir, accelerator, on_component, on_event)
+        held = load(ready.plan, ready.model_dir, device, on_component, on_event)
     except BaseException:
-        accelerator.close()
+        device.close()
         raise
+    held.then(device.close)
+    return held
 
 
 def load_pipeline(

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
 from roost.plan import PlanDocument
-from roost.residency.accelerator import Accelerator
 from roost.residency.component import HeldComponent
 from roost.residency.hooks import hook_component, hook_pipeline
+from roost.residency.lanes import Device
 from roost.residency.matching import check_components, check_free, check_strategies, held_modules
 from roost.residency.memory_errors import out_of_memory_in
 from roost.residency.runtime import Runtime
 from roost.residency.stages import OnEvent, StageRecord, StageRecorder
+from roost.residency.transfers import Transfers
 
 
 class Held:
@@ -27,18 +28,20 @@ class Held:
         pipeline: Any,
         plan: PlanDocument,
         components: Mapping[str, HeldComponent],
-        accelerator: Accelerator,
+        transfers: Transfers,
         on_event: OnEvent | None = None,
     ) -> None:
-        self.pipeline, self.plan, self.accelerator = pipeline, plan, accelerator
-        self.changes: list[str] = []  # where the run deviates from the plan, in words
-        self.recorder = StageRecorder(accelerator, on_event)
-        self.runtime = Runtime(components, plan.components, accelerator, self.recorder)
+        self.pipeline, self.plan, self.device = pipeline, plan, transfers.device
+        self.transfers = transfers
+        self.recorder = StageRecorder(transfers.device, on_event)
+        self.runtime = Runtime(components, plan.components, transfers, self.recorder)
+        self._afterwards = ExitStack()
         with ExitStack() as undo:
+            undo.callback(transfers.close)
             for component in components.values():
                 undo.callback(component.restore)
             for component in components.values():
-                hook_component(component, self.runtime, accelerator.device, undo)
+                hook_component(component, self.runtime, transfers.device.device, undo)
             hook_pipeline(pipeline, self.runtime, undo)
             self._undo = undo.pop_all()
 
@@ -47,9 +50,19 @@ class Held:
         """The stages of the latest call, as far as they have ended."""
         return tuple(self.recorder.records)
 
+    @property
+    def changes(self) -> list[str]:
+        """Where the run deviates from the plan, in words."""
+        return self.transfers.changes
+
+    def then(self, afterwards: Callable[[], None]) -> None:
+        """Has ``close`` call ``afterwards`` when everything is off."""
+        self._afterwards.callback(afterwards)
+
     def close(self) -> None:
-        """Takes everything off: no hook, wrapper or device copy remains, and the weights are in host memory."""
-        self._undo.close()
+        """Takes everything off: no hook, wrapper, thread or device copy remains; the weights are in host memory."""
+        with self._afterwards:
+            self._undo.close()
 
     def __enter__(self) -> Held:
         return self
@@ -58,24 +71,27 @@ class Held:
         self.close()
 
 
-def hold(pipeline: Any, plan: PlanDocument, accelerator: Accelerator, on_event: OnEvent | None = None) -> Held:
+def hold(pipeline: Any, plan: PlanDocument, device: Device, on_event: OnEvent | None = None) -> Held:
     """Attaches ``plan`` to a live diffusers pipeline; close what it returns, or use it in a ``with``.
 
     Raises PlanMismatch when the pipeline isn't the one that the plan describes, and OutOfMemory when its resident
     weights exceed the budget; the pipeline is then as it was.
     """
-    check_strategies(plan)
     modules = held_modules(pipeline)
+    check_strategies(plan, modules)
     check_free(pipeline, modules)
     check_components(plan, modules)
-    components = {
-        name: HeldComponent(name, modules[name], plan.components[name], accelerator) for name in plan.load_order
-    }
+    transfers = Transfers(device, plan.machine.host.pinnable_bytes)
+    components: dict[str, HeldComponent] = {}
     with ExitStack() as undo:
-        for component in components.values():
-            undo.callback(component.restore)
-            with out_of_memory_in(f"placing {component.name}", accelerator):
-                component.place()
-        held = Held(pipeline, plan, components, accelerator, on_event)
+        undo.callback(transfers.close)
+        for name in plan.load_order:
+            if plan.components[name].strategy == "fsdp":
+                continue
+            components[name] = HeldComponent(name, modules[name], plan.components[name], transfers)
+            undo.callback(components[name].restore)
+            with out_of_memory_in(f"placing {name}", device):
+                components[name].place()
+        held = Held(pipeline, plan, components, transfers, on_event)
         undo.pop_all()
     return held

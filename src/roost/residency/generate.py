@@ -65,7 +65,7 @@ def generate(held: Held, request: GenerationRequest) -> Generation:
     with _latent_digests(held) as latents, report_steps(held.pipeline, held.recorder), quiet_libraries():
         try:
             held.recorder.finish()
-            with out_of_memory_in("the pipeline's call", held.accelerator):
+            with out_of_memory_in("the pipeline's call", held.device):
                 output = _output_tensor(held.pipeline(**arguments))
         finally:
             held.recorder.finish()

@@ -9,14 +9,14 @@ from contextlib import contextmanager
 import torch
 
 from roost.errors import OutOfMemory
-from roost.residency.accelerator import Accelerator
+from roost.residency.lanes import Device
 from roost.units import format_bytes
 
 _NEEDED = re.compile(r"Tried to allocate ([\d.]+ ?\w+)")
 
 
 @contextmanager
-def out_of_memory_in(where: str, accelerator: Accelerator) -> Iterator[None]:
+def out_of_memory_in(where: str, device: Device) -> Iterator[None]:
     """Raises OutOfMemory that names ``where`` instead of torch.OutOfMemoryError."""
     failure: str | None = None
     try:
@@ -25,14 +25,14 @@ def out_of_memory_in(where: str, accelerator: Accelerator) -> Iterator[None]:
         failure = str(error)
     # Raised outside the except block: an error in flight keeps the failed call's tensors alive.
     if failure is not None:
-        raise OutOfMemory(_message(where, failure, accelerator))
+        raise OutOfMemory(_message(where, failure, device))
 
 
-def _message(where: str, failure: str, accelerator: Accelerator) -> str:
+def _message(where: str, failure: str, device: Device) -> str:
     needed = _NEEDED.search(failure)
     more = f"{needed[1]} more than" if needed else "more than"
-    in_use = format_bytes(accelerator.used_bytes)
+    in_use = format_bytes(device.used_bytes)
     return (
-        f"{where}: out of memory on the {accelerator.kind} device: it needs {more} the {in_use} in use now, within a "
-        f"budget of {format_bytes(accelerator.budget_bytes)}; plan again with a smaller --vram, size or batch."
+        f"{where}: out of memory on the {device.kind} device: it needs {more} the {in_use} in use now, within a "
+        f"budget of {format_bytes(device.budget_bytes)}; plan again with a smaller --vram, size or batch."
     )

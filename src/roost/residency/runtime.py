@@ -6,12 +6,16 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
+
 from roost.errors import RoostError
 from roost.plan import ComponentPlan
-from roost.residency.accelerator import Accelerator
 from roost.residency.component import HeldComponent
 from roost.residency.memory_errors import out_of_memory_in
+from roost.residency.release import Activations, UseSequence
 from roost.residency.stages import StageRecorder, stage_name
+from roost.residency.transfers import Transfers
+from roost.units import format_bytes
 
 # (component, method, args, kwargs) of a call that a pipeline makes, before it runs
 Observer = Callable[[str, str, tuple[Any, ...], dict[str, Any]], None]
@@ -24,40 +28,46 @@ class Runtime:
         self,
         components: Mapping[str, HeldComponent],
         plans: Mapping[str, ComponentPlan],
-        accelerator: Accelerator,
+        transfers: Transfers,
         stages: StageRecorder,
     ) -> None:
         self.components, self.stages = components, stages
         self.observer: Observer | None = None
-        self._plans, self._accelerator = plans, accelerator
+        self._plans, self._transfers, self._device = plans, transfers, transfers.device
+        self._sequence, self._activations = UseSequence(components), Activations()
+        self._current: HeldComponent | None = None
+        self._stage_bytes: int | None = None  # of weights, when the stage began
+        self._running = 0  # outermost calls that run; two when one component calls another
         self._thread: int | None = None
+        self._entering = threading.Lock()
 
     def call(
         self, component: HeldComponent, method: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: Any
     ) -> Any:
         """Runs one call into ``component`` with its weights where they must be."""
-        if component.depth:  # a component calling itself, such as forward from generate
-            return self._inner(component, call, args, kwargs)
-        where = f"{stage_name(component.name, method, self._plans)} ({component.name})"
-        with out_of_memory_in(where, self._accelerator):
-            self._refuse_second_thread()
-            self.switch_to(component, method)
-            if self.observer is not None:
-                self.observer(component.name, method, args, kwargs)
-            try:
-                return self._inner(component, call, args, kwargs)
-            finally:
-                component.heal()
+        self._enter()
+        try:
+            if component.depth:  # a component calling itself, such as forward from generate
+                return call(*args, **kwargs)
+            where = f"{stage_name(component.name, method, self._plans)} ({component.name})"
+            with out_of_memory_in(where, self._device):
+                return self._outermost(component, method, call, args, kwargs)
+        finally:
+            self._leave()
 
     def switch_to(self, component: HeldComponent, method: str) -> None:
-        """Makes ``component`` ready, after releasing others by their policy."""
+        """Makes ``component`` ready, after releasing others as far as memory asks for it."""
         stage = stage_name(component.name, method, self._plans)
         if component.active and self.stages.is_open(stage, component.name):
             return
+        self._note_activations()
         self.stages.begin(stage, component.name)
+        self._sequence.use(component)
+        self._current = component
         self._make_room(component)
-        self._accelerator.reset_peak()
-        component.acquire()
+        self._device.reset_peak()
+        self._acquire(component)
+        self._stage_bytes = self._weights_bytes()
 
     def touch(self, component: HeldComponent, unit: str) -> None:
         """Before a module outside any block, or outside its block's forward, uses its weights."""
@@ -71,32 +81,121 @@ class Runtime:
             self.switch_to(component, "forward")
         component.block_in(block)
 
+    def block_out(self, component: HeldComponent, block: str) -> None:
+        """After a block's forward; while the copy lane is idle, a unit of the next component comes ahead."""
+        component.block_out(block)
+        if component is self._current and component.quiet:
+            self._drip(component)
+
     def end_call(self) -> None:
         """At the end of a pipeline's call."""
+        self._note_activations()
+        self._sequence.end()
         self.stages.finish()
 
-    def _inner(
-        self, component: HeldComponent, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    def step_down(self) -> str | None:
+        """Gives up device memory, the cheapest first; says what, None when nothing is left to give up.
+
+        First an idle component, then resident blocks and slots of the one in use.
+        """
+        idle = self._sequence.furthest(each for each in self._idle(self._current) if each.present)
+        if idle is not None:
+            idle.release()
+            return f"{idle.name}: no longer kept on the device between its stages"
+        return None if self._current is None else self._current.step_down()
+
+    def _outermost(
+        self, component: HeldComponent, method: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: Any
     ) -> Any:
+        """One attempt at an outermost call."""
+        if component.module.training and torch.is_grad_enabled():
+            raise RoostError(f"{component.name} is in training mode; call eval() on it, Roost only runs inference.")
+        whole = False
+        self.switch_to(component, method)
+        if self.observer is not None:
+            self.observer(component.name, method, args, kwargs)
+        component.begin(method)
         component.depth += 1
         try:
-            return call(*args, **kwargs)
+            result = call(*args, **kwargs)
+            whole = True
+            return result
         finally:
             component.depth -= 1
+            component.end(whole=whole)
+
+    def _enter(self) -> None:
+        with self._entering:
+            if self._running and self._thread != threading.get_ident():
+                raise RoostError("another thread is running this pipeline; call it from one thread at a time.")
+            self._thread = threading.get_ident()
+            self._running += 1
+
+    def _leave(self) -> None:
+        with self._entering:
+            self._running -= 1
+
+    def _idle(self, component: HeldComponent | None) -> list[HeldComponent]:
+        others = [each for each in self.components.values() if each is not component]
+        return [each for each in others if each.present and not each.depth and not each.resident]
 
     def _make_room(self, component: HeldComponent) -> None:
-        idle = [each for each in self.components.values() if each is not component and each.active]
-        idle = [each for each in idle if not each.depth and not each.resident]
-        for each in idle:
-            if not each.plan.linger:
+        """Releases what the plan's baseline must not keep, and then what doesn't fit, furthest next use first."""
+        activations = self._activations.of(component)
+        for each in self._idle(component):
+            # Before a component's first stage is over nobody knows what its activations need.
+            unknown = activations is None and not each.plan.linger
+            if unknown or each.plan.strategy == "component-offload":
                 each.release()
-        needed = component.missing_bytes()
-        for each in idle:
-            if each.plan.linger and needed > self._accelerator.budget_bytes - self._accelerator.used_bytes:
-                each.release()
+        if component.active:
+            return
+        reserve = activations or 0
+        while component.stage_bytes + reserve > self._free_bytes(component):
+            idle = self._sequence.furthest(self._idle(component))
+            if idle is None:
+                break
+            idle.release()
+        self._fit(component, self._free_bytes(component) - reserve)
 
-    def _refuse_second_thread(self) -> None:
-        if not any(each.depth for each in self.components.values()):
-            self._thread = threading.get_ident()
-        elif self._thread != threading.get_ident():
-            raise RoostError("another thread is running this pipeline; call it from one thread at a time.")
+    def _fit(self, component: HeldComponent, free_bytes: int) -> None:
+        before = component.rungs.resident_blocks
+        now = component.fit(free_bytes)
+        if now != before:
+            self._transfers.changes.append(
+                f"{component.name}: {now} resident blocks instead of {before}, because "
+                f"{format_bytes(max(0, free_bytes))} of VRAM is free for it now"
+            )
+
+    def _acquire(self, component: HeldComponent) -> None:
+        """Acquires, with less where the device turns out to have less than it said."""
+        while True:
+            try:
+                component.acquire()
+                return
+            except torch.OutOfMemoryError as error:
+                failure = error.with_traceback(None)
+            said = self.step_down()
+            if said is None:
+                raise failure
+            self._transfers.changes.append(said)
+            self._device.trim()
+
+    def _drip(self, component: HeldComponent) -> None:
+        activations = self._activations.of(component)
+        following = self._sequence.next_after(component, self.components)
+        if activations is None or following is None or following.active or following.depth or following.resident:
+            return
+        reserve = self._weights_bytes() + activations + following.largest_bytes
+        if reserve <= self._device.budget_bytes and following.largest_bytes <= self._device.free_bytes:
+            following.acquire_ahead()
+
+    def _note_activations(self) -> None:
+        if self._current is not None and self._stage_bytes is not None:
+            self._activations.note(self._current, max(0, self._device.peak_bytes - self._stage_bytes))
+        self._current = self._stage_bytes = None
+
+    def _weights_bytes(self) -> int:
+        return sum(each.device_bytes for each in self.components.values())
+
+    def _free_bytes(self, component: HeldComponent) -> int:
+        return self._device.free_bytes + component.device_bytes
