@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from engine_toys import World, play
+from engine_toys import play
 from roost.residency import component as components
 from roost.residency.emulated import EmulatedDevice, HappensBeforeError
 from roost.residency.slots import Slot, SlotRing
 from roost.residency.transfers import Transfers
 from roost.residency.units import Unit
+from toy_worlds import World
 
 Patch = pytest.MonkeyPatch
 
@@ -96,7 +97,7 @@ def verdicts(**device: Any) -> Counter[str]:
         expected = world.expected()
         with EmulatedDevice(2**30, delays=seed, **device) as emulated:
             try:
-                same = torch.equal(play(world, emulated).state, expected)
+                same = torch.equal(play(world, emulated), expected)
                 found["right" if same else "wrong"] += 1
             except HappensBeforeError:
                 found["race"] += 1

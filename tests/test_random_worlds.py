@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from engine_toys import World, batches, play
+from engine_toys import call, play, streaming
 from roost.residency.emulated import EmulatedDevice
+from toy_worlds import World, batches
 
 NORMAL, MORE = 320, 3000
 
@@ -13,11 +14,11 @@ def check(seed: int) -> None:
     world = World(seed)
     expected, budget_bytes = world.expected(), world.expected_peak_bytes()
     with EmulatedDevice(budget_bytes, delays=seed, asynchronous_compute=True) as device:
-        outcome = play(world, device)
-    assert torch.equal(outcome.state, expected), seed
-    assert outcome.peak_bytes == budget_bytes, seed
+        assert torch.equal(play(world, device), expected), seed
+        assert device.used_bytes == device.pinned_bytes == 0, seed
+    assert device.peak_bytes == budget_bytes, seed
     if world.regular:
-        assert outcome.copied_bytes == world.expected_copied_bytes(), seed
+        assert device.activity.copied_bytes("h2d") == world.expected_copied_bytes(), seed
 
 
 @pytest.mark.parametrize("seeds", batches(NORMAL, 20), ids=str)
@@ -31,3 +32,21 @@ def test_worlds_are_exact_in_bits_bytes_and_copies(seeds: range) -> None:
 def test_more_worlds_are_exact_in_bits_bytes_and_copies(seeds: range) -> None:
     for seed in seeds:
         check(NORMAL + seed)
+
+
+def test_in_steady_state_there_is_no_allocation_host_wait_download_or_unpinned_copy() -> None:
+    with EmulatedDevice(2**30, asynchronous_compute=True) as device:
+        component, use = streaming(device)
+        state = torch.zeros(4, dtype=torch.int64)
+        component.acquire()
+        call(component, use, state, device)
+        activity = device.activity
+        before = (activity.allocations, activity.host_waits, activity.copied_bytes("d2h"), activity.unpinned_copies)
+        for _ in range(3):
+            call(component, use, state, device)
+        after = (activity.allocations, activity.host_waits, activity.copied_bytes("d2h"), activity.unpinned_copies)
+        assert before == after
+        streamed_bytes = sum(component.units[name].bytes for name in use.order)
+        assert activity.copied_bytes("h2d") >= 4 * streamed_bytes
+        device.synchronize()
+        component.restore()
