@@ -64,9 +64,9 @@ def held_by(pipeline: Any, plan: Any, **options: Any) -> Held:
     return held
 
 
-def digest_without_plan(pipeline: Any, name: str) -> str:
+def digest_without_plan(pipeline: Any, name: str, **changed: Any) -> str:
     """The digest of what ``pipeline`` generates when nothing holds it."""
-    request = request_for(name)
+    request = request_for(name, **changed)
     generator = torch.Generator("cpu").manual_seed(0)
     call = {"generator": generator, "output_type": "pt", "return_dict": False, **request.more}
     result = pipeline(prompt=request.prompt, **call)[0]

@@ -8,8 +8,10 @@ from typing import TypeVar
 import torch
 
 from roost.plan import ComponentPlan
+from roost.residency.acquisition import acquiring, registered_order, set_kinds
 from roost.residency.census import TRUNK
 from roost.residency.checkpoint import Checkpoint
+from roost.residency.first_uses import FirstUses
 from roost.residency.loading import copy_back, drop, load, settle
 from roost.residency.packing import Packer
 from roost.residency.predictor import Predictor
@@ -40,7 +42,7 @@ class HeldComponent:
         self.depth = 0  # running calls into the component, nested ones included
         self.active = False
         self.rungs = Rungs(plan)
-        self.predictor = Predictor(_registered_order(module, self.rungs.names))
+        self.predictor = Predictor(registered_order(module, self.rungs.names))
         self._transfers, self._device = transfers, transfers.device
         self._packer = Packer(name, module, plan, transfers, checkpoint)
         self.units = self._packer.units
@@ -48,9 +50,8 @@ class HeldComponent:
         self._acquiring: Iterator[None] | None = None
         self._in_use: set[Unit] = set()
         self._outside: set[str] = set()  # blocks whose weights are used outside their forward
-        self._watched: dict[str, Callable[[], None]] = {}
-        self._ran: set[str] = set()
-        self._converting = False
+        self.first_uses = FirstUses()
+        self._converting = self._resting = False
         self.quiet = False  # in use, and the copy lane has nothing to do for it any more
 
     @property
@@ -136,7 +137,8 @@ class HeldComponent:
 
     def drop(self) -> None:
         """Leaves nothing on the device; what has no master is copied back first."""
-        self.active, self._acquiring, self.quiet = False, None, False
+        self.active = self.quiet = self._resting = False
+        self._acquiring = None
         self.heal()
         for unit in self.units.values():
             if unit.master is None:
@@ -160,8 +162,7 @@ class HeldComponent:
         if unit.in_use > 1:
             return
         self._in_use.add(unit)
-        if self._watched:
-            self._ran.add(name)
+        self.first_uses.ran(name)
         if unit.kind == "streamed":
             self.predictor.advance(name)
             if unit.slot is not None or self._ring.fetch(unit):
@@ -183,15 +184,17 @@ class HeldComponent:
                 self._ring.issue_ahead()
 
     def begin(self, entry: str) -> None:
-        """An outermost call starts."""
+        """An outermost call starts, with the component acquired."""
         self.predictor.begin(entry)
 
     def end(self, *, whole: bool) -> None:
         """An outermost call is over; it ran ``whole`` unless it raised."""
         self.heal()
         self.predictor.end(whole=whole)
-        if whole:
-            self._learn()
+        self.first_uses.end(whole=whole)
+        if whole and not self.quiet:
+            waiting = any(unit.loaded and not unit.settled for unit in self.units.values())
+            self.quiet = len(self._streamed()) <= len(self._ring.slots) and not waiting
 
     def heal(self) -> None:
         """Between calls no block is in use; an interrupted call may have left some."""
@@ -201,9 +204,23 @@ class HeldComponent:
                 self._ring.leave(unit)
         self._in_use.clear()
 
-    def watch(self, name: str, stop: Callable[[], None]) -> None:
-        """Calls ``stop`` after the first whole call in which the block ran: it is known by then how it is used."""
-        self._watched[name] = stop
+    def rest(self) -> None:
+        """Between generations people look at weights and change them: what streams reads its master meanwhile."""
+        if self.active and not self.resident:
+            self._resting = True
+            for unit in self._streamed():
+                unit.bind_home()
+
+    def wake(self) -> None:
+        """Ends ``rest``; leaves the device when weights were changed meanwhile, so that they come in anew."""
+        if not self._resting:
+            return
+        self._resting = False
+        if not self._packer.is_fresh():
+            self.release()
+            return
+        for unit in self._streamed():
+            unit.unbind(self._device.device)
 
     def step_down(self) -> str | None:
         """Gives up resident blocks, then slots, one rung at a time; says what, None when nothing is left.
@@ -229,25 +246,10 @@ class HeldComponent:
             self.place()
 
     def _acquisition(self) -> Iterator[None]:
-        """Allocates and copies unit by unit, in the order of use."""
         self._packer.renew()
-        kinds = self.rungs.kinds()
-        for name in self.rungs.names:
-            unit = self.units[name]
-            unit.kind = "held" if name in self._outside else kinds[name]
-            if not unit.bytes:  # all of its weights are shared, so in the trunk
-                unit.kind = "resident"
-        load(self.units[TRUNK], self._transfers)
-        yield
-        slot_bytes = max((unit.bytes for unit in self.units.values() if unit.kind == "streamed"), default=0)
-        for name in dict.fromkeys((*self.predictor.upcoming(), *self.rungs.names)):
-            unit = self.units[name]
-            if unit.kind == "resident":
-                load(unit, self._transfers)
-                yield
-            elif unit.kind == "streamed" and len(self._ring.slots) < self.rungs.slots:
-                self._ring.issue(unit, self._ring.new_slot(slot_bytes))
-                yield
+        set_kinds(self.units, self.rungs, self._outside)
+        order = list(dict.fromkeys((*self.predictor.upcoming(), *self.rungs.names)))
+        return acquiring(self.units, order, self.rungs.slots, self._ring, self._transfers)
 
     def _activate(self) -> None:
         self._acquiring, self.active = None, True
@@ -261,16 +263,8 @@ class HeldComponent:
             self._device.wait_host(self._device.record("copy"))
             self._packer.forget()
 
-    def _learn(self) -> None:
-        for name in self._ran:
-            stop = self._watched.pop(name, None)
-            if stop is not None:
-                stop()
-        self._ran.clear()
-        if not self.quiet:
-            streamed = sum(unit.kind == "streamed" for unit in self.units.values())
-            waiting = any(unit.loaded and not unit.settled for unit in self.units.values())
-            self.quiet = streamed <= len(self._ring.slots) and not waiting
+    def _streamed(self) -> list[Unit]:
+        return [unit for unit in self.units.values() if unit.kind == "streamed"]
 
     def _load_own(self, unit: Unit) -> None:
         """Brings a unit in, for use now and until the release; it needs no slot any more."""
@@ -280,10 +274,3 @@ class HeldComponent:
         if not unit.loaded:
             load(unit, self._transfers)
         settle(unit, self._transfers)
-
-
-def _registered_order(module: torch.nn.Module, names: tuple[str, ...]) -> list[str]:
-    """The blocks in the order of the module's lists, mostly the order in which they run."""
-    wanted = set(names)
-    order = [name for name, _ in module.named_modules() if name in wanted]
-    return [*order, *(name for name in names if name not in order)]

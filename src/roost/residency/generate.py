@@ -64,11 +64,11 @@ def generate(held: Held, request: GenerationRequest) -> Generation:
     began_s = time.perf_counter()
     with _latent_digests(held) as latents, report_steps(held.pipeline, held.recorder), quiet_libraries():
         try:
-            held.recorder.finish()
+            held.runtime.end_call()
             with out_of_memory_in("the pipeline's call", held.device):
                 output = _output_tensor(held.pipeline(**arguments))
         finally:
-            held.recorder.finish()
+            held.runtime.end_call()
     seconds = time.perf_counter() - began_s
     return Generation(
         output=output,

@@ -108,7 +108,7 @@ def _hook_weight_owners(component: HeldComponent, runtime: Runtime, undo: ExitSt
         if unit != TRUNK:
             inner.setdefault(unit, ExitStack()).callback(remove)
     for unit, removers in inner.items():
-        component.watch(unit, removers.close)
+        component.first_uses.watch(unit, removers.close)
 
 
 def _owns_tensors(module: torch.nn.Module) -> bool:

@@ -38,8 +38,9 @@ def load_pipeline(
 ) -> Held:
     """The plan's pipeline, loaded from ``model_dir`` and held; ``on_component`` hears of each one as its load begins.
 
-    Host memory peaks at the weights that stay there, and one component that doesn't or one file. Raises InvalidFile for a directory that can't be
-    loaded, PlanMismatch for one that the plan isn't for, OutOfMemory when the resident weights exceed the budget.
+    Host memory peaks at the weights that stay there, and one resident component or one file. Raises InvalidFile for a
+    directory that can't be loaded, PlanMismatch for one that the plan isn't for, OutOfMemory when the resident weights
+    exceed the budget.
     """
     check_strategies(plan, {})
     _check_index(plan, model_dir)

@@ -32,9 +32,15 @@ class Packer:
         self._names = Rungs(plan).names
         self.renew()
 
+    def is_fresh(self) -> bool:
+        """Whether the module still has just the tensors that the units know, reading what they were bound to."""
+        live = {id(tensor) for _, tensor in named_tensors(self._module)}
+        known = {each for unit in self.units.values() for each in _objects(unit.entries)}
+        return bool(self.units) and live == known and all(unit.is_intact() for unit in self.units.values())
+
     def renew(self) -> None:
         """Takes in what changed since the last time: converted, fused or added weights. Everything is on the host."""
-        if _is_fresh(self._module, self.units):
+        if self.is_fresh():
             return
         renewed = _new_units(self._module, self._names, self.units)
         for name, unit in self.units.items():
@@ -96,13 +102,6 @@ def _new_units(module: torch.nn.Module, blocks: tuple[str, ...], old: dict[str, 
         else:
             units[name] = Unit(name, entries)
     return units
-
-
-def _is_fresh(module: torch.nn.Module, units: dict[str, Unit]) -> bool:
-    """Whether the module still has just the tensors that ``units`` know, reading what they were bound to."""
-    live = {id(tensor) for _, tensor in named_tensors(module)}
-    known = {each for unit in units.values() for each in _objects(unit.entries)}
-    return bool(units) and live == known and all(unit.is_intact() for unit in units.values())
 
 
 def _pack(units: Iterable[Unit]) -> None:

@@ -28,10 +28,8 @@ class Predictor:
     def begin(self, entry: str) -> None:
         """A pass starts: picks what followed the pass before, else what this entry did last."""
         follower = self._followers.get(self._previous) if self._previous is not None else None
-        if follower is not None and follower[0] == entry:
-            order = follower[1]
-        else:
-            order = self._latest.get(entry, self._initial)
+        same = follower is not None and follower[0] == entry
+        order = follower[1] if follower is not None and same else self._latest.get(entry, self._initial)
         after = self._followers.get((entry, order))
         self._entry, self._seen = entry, []
         self._expect(order, after[1] if after is not None else order)

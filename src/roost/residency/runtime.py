@@ -60,6 +60,7 @@ class Runtime:
         stage = stage_name(component.name, method, self._plans)
         if component.active and self.stages.is_open(stage, component.name):
             return
+        component.wake()
         self._note_activations()
         self.stages.begin(stage, component.name)
         self._sequence.use(component)
@@ -92,6 +93,8 @@ class Runtime:
         self._note_activations()
         self._sequence.end()
         self.stages.finish()
+        for component in self.components.values():
+            component.rest()
 
     def step_down(self) -> str | None:
         """Gives up device memory, the cheapest first; says what, None when nothing is left to give up.
@@ -183,7 +186,9 @@ class Runtime:
     def _drip(self, component: HeldComponent) -> None:
         activations = self._activations.of(component)
         following = self._sequence.next_after(component, self.components)
-        if activations is None or following is None or following.active or following.depth or following.resident:
+        if activations is None or following is None or following.active or following.resident:
+            return
+        if following.depth or following.plan.strategy == "component-offload":  # the baseline does nothing ahead
             return
         reserve = self._weights_bytes() + activations + following.largest_bytes
         if reserve <= self._device.budget_bytes and following.largest_bytes <= self._device.free_bytes:
@@ -191,7 +196,9 @@ class Runtime:
 
     def _note_activations(self) -> None:
         if self._current is not None and self._stage_bytes is not None:
-            self._activations.note(self._current, max(0, self._device.peak_bytes - self._stage_bytes))
+            # Held blocks and the next component's first ones may have come during the stage.
+            weights_bytes = max(self._stage_bytes, self._weights_bytes())
+            self._activations.note(self._current, max(0, self._device.peak_bytes - weights_bytes))
         self._current = self._stage_bytes = None
 
     def _weights_bytes(self) -> int:
