@@ -6,6 +6,8 @@ import time
 import pytest
 import torch
 
+from roost.errors import UsageError
+from roost.residency.devices import open_device
 from roost.residency.emulated import EmulatedDevice
 from roost.residency.lanes import Device
 from roost.residency.masters import host_memory
@@ -210,7 +212,7 @@ def test_overlap_and_stalls_are_what_the_lanes_did() -> None:
 
 
 def test_activations_count_while_something_holds_them() -> None:
-    with EmulatedDevice(64 * 1024) as device, device.counting_activations():
+    with EmulatedDevice(64 * 1024, count_activations=True) as device, device.counting_activations():
         given = torch.ones(1000)
         assert device.used_bytes == 4096
         view = given.view(10, 100)
@@ -225,8 +227,14 @@ def test_activations_count_while_something_holds_them() -> None:
     assert (device.used_bytes, device.peak_bytes) == (0, 4096 + 512)
 
 
+def test_activations_count_only_where_it_was_asked_for() -> None:
+    with EmulatedDevice(0) as device, device.counting_activations():
+        assert torch.ones(3).sum() == 3
+        assert device.peak_bytes == 0
+
+
 def test_activations_beyond_the_budget_run_out_of_memory_and_leave_nothing() -> None:
-    with EmulatedDevice(8192) as device:
+    with EmulatedDevice(8192, count_activations=True) as device:
         weight = upload(device, torch.zeros(4096, dtype=torch.uint8)).view(torch.float32)
         with device.counting_activations():
             assert weight.sum() == 0
@@ -253,3 +261,16 @@ def test_a_buffer_made_in_inference_mode_can_be_filled_outside() -> None:
         device.copy(buffer, host(512, 1))
         device.synchronize()
         assert torch.equal(buffer, host(512, 1))
+
+
+def test_open_device_gives_the_kind_asked_for() -> None:
+    with open_device("emulated", 1024) as device:
+        assert (device.kind, device.device.type, device.budget_bytes) == ("emulated", "cpu", 1024)
+        with device.counting_activations(), pytest.raises(torch.OutOfMemoryError):
+            torch.ones(1000)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="only without CUDA")
+def test_cuda_without_a_gpu_names_the_way_on() -> None:
+    with pytest.raises(UsageError, match="--device emulated"):
+        open_device("cuda", 1024)

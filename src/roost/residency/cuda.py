@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from roost.errors import UsageError
@@ -21,7 +23,7 @@ class CudaDevice(Device):
             )
         self.device = torch.device("cuda", torch.cuda.current_device())
         self.budget_bytes = budget_bytes
-        self._copy_stream = torch.cuda.Stream(self.device)
+        self._copy_stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         self._owners: dict[int, torch.cuda.Stream] = {}  # address -> the stream the allocator orders its reuse by
         self._pinned: dict[int, torch.Tensor] = {}
         self._fraction = torch.cuda.get_per_process_memory_fraction(self.device)
@@ -45,7 +47,7 @@ class CudaDevice(Device):
             target.copy_(source, non_blocking=True)
 
     def record(self, lane: Lane) -> torch.cuda.Event:
-        event = torch.cuda.Event()
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record(self._stream(lane))
         return event
 
@@ -59,7 +61,7 @@ class CudaDevice(Device):
         torch.cuda.synchronize(self.device)
 
     def register(self, buffer: torch.Tensor) -> bool:
-        if int(torch.cuda.cudart().cudaHostRegister(buffer.data_ptr(), buffer.nbytes, 0)) != 0:
+        if int(_cudart().cudaHostRegister(buffer.data_ptr(), buffer.nbytes, 0)) != 0:
             self._clear_error()
             return False
         self._pinned[buffer.data_ptr()] = buffer
@@ -67,7 +69,7 @@ class CudaDevice(Device):
 
     def unregister(self, buffer: torch.Tensor) -> None:
         del self._pinned[buffer.data_ptr()]
-        if int(torch.cuda.cudart().cudaHostUnregister(buffer.data_ptr())) != 0:
+        if int(_cudart().cudaHostUnregister(buffer.data_ptr())) != 0:
             self._clear_error()
 
     def trim(self) -> None:
@@ -117,3 +119,7 @@ class CudaDevice(Device):
             torch.ones(1, device=self.device)
         except RuntimeError:
             return
+
+
+def _cudart() -> Any:
+    return torch.cuda.cudart()  # type: ignore[no-untyped-call]

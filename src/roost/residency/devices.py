@@ -10,4 +10,6 @@ from roost.residency.lanes import Device
 
 def open_device(device_kind: DeviceKind, budget_bytes: int) -> Device:
     """The device of that kind, holding at most ``budget_bytes``. UsageError for CUDA on a machine without it."""
-    return CudaDevice(budget_bytes) if device_kind == "cuda" else EmulatedDevice(budget_bytes)
+    if device_kind == "cuda":
+        return CudaDevice(budget_bytes)
+    return EmulatedDevice(budget_bytes, count_activations=True)

@@ -74,7 +74,7 @@ class FileBlock:
                 yield piece.path, piece.file_offset + first - piece.offset, first, last
 
     def _read(self, path: Path, file_offset: int, target: torch.Tensor) -> None:
-        view = memoryview(target.numpy())
+        view = target.numpy().data
         try:
             # Opened for each read: nothing stays open, and a file replaced behind our back is noticed.
             descriptor = os.open(path, os.O_RDONLY)

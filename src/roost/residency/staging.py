@@ -61,7 +61,10 @@ class Stager(Device):
 
     def copy(self, target: torch.Tensor, source: torch.Tensor | HostBlock, lane: Lane = "copy") -> None:
         if isinstance(source, torch.Tensor):
-            self._in_order(lane, lambda: self._device.copy(target, source, lane))
+            if lane == "copy" and self._pending:
+                self._defer(lambda: self._device.copy(target, source, lane))
+            else:
+                self._device.copy(target, source, lane)
             return
         if lane != "copy" or target.nbytes != source.size:
             raise ValueError(f"a staged copy of {source.size} bytes to {target.nbytes} on the {lane} lane")
@@ -75,10 +78,14 @@ class Stager(Device):
         return late
 
     def wait(self, lane: Lane, event: Any) -> None:
-        if not isinstance(event, LateEvent):
-            self._in_order(lane, lambda: self._device.wait(lane, event))
-        elif lane == "compute":
-            self._device.wait(lane, event.wait())
+        if isinstance(event, LateEvent):
+            # The copy lane has what it recorded itself behind it anyway.
+            if lane == "compute":
+                self._device.wait(lane, event.wait())
+        elif lane == "copy" and self._pending:
+            self._defer(lambda: self._device.wait(lane, event))
+        else:
+            self._device.wait(lane, event)
 
     def wait_host(self, event: Any) -> None:
         self._device.wait_host(event.wait() if isinstance(event, LateEvent) else event)
@@ -145,12 +152,6 @@ class Stager(Device):
     @property
     def free_bytes(self) -> int:
         return self._device.free_bytes
-
-    def _in_order(self, lane: Lane, call: Callable[[], None]) -> None:
-        if lane == "copy" and self._pending:
-            self._defer(call)
-        else:
-            call()
 
     def _defer(self, job: Callable[[], None]) -> None:
         if self._thread is None:
