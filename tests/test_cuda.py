@@ -8,7 +8,6 @@ from plans import plan_for
 from roost.errors import OutOfMemory
 from roost.residency.attach import hold
 from roost.residency.cuda import CudaDevice
-from roost.residency.cuda import CudaDevice
 from roost.residency.generate import generate
 
 pytestmark = pytest.mark.gpu
@@ -40,10 +39,13 @@ def test_closing_gives_back_every_byte() -> None:
         assert device.used_bytes == before
 
 
-def test_weights_beyond_the_budget_are_refused_and_the_pipeline_is_as_before() -> None:
+def test_a_budget_binds_the_allocator_until_it_is_closed() -> None:
     pipeline = own_pipeline("flux")
-    pipeline.transformer.register_buffer("big", torch.zeros(40 * 1024**2, dtype=torch.uint8))
-    before = state_of(pipeline)
-    with CudaDevice(32 * 1024**2) as device, pytest.raises(OutOfMemory, match="placing transformer"):
-        hold(pipeline, plan_for(pipeline), device)
-    assert state_of(pipeline) == before
+    big = torch.zeros(40 * 1024**2, dtype=torch.uint8)
+    with CudaDevice(32 * 1024**2) as device:
+        with pytest.raises(torch.OutOfMemoryError):
+            device.allocate(big.nbytes)
+        pipeline.transformer.register_buffer("big", big)
+        with pytest.raises(OutOfMemory, match="placing transformer"):
+            hold(pipeline, plan_for(pipeline), device)
+    assert torch.zeros(40 * 1024**2, dtype=torch.uint8, device="cuda").numel() == big.numel()
