@@ -94,9 +94,11 @@ def _hook_weight_owners(component: HeldComponent, runtime: Runtime, undo: ExitSt
     """
     inner: dict[str, ExitStack] = {}
     blocks = frozenset(component.rungs.names)
+    # Hooks inside a compiled block would break its graph; such a block is only called as a whole.
+    compiled = {name for name in blocks if component.module.get_submodule(name)._compiled_call_impl is not None}
     for name, module in component.module.named_modules():
         unit = home_unit(name, blocks)
-        if name == unit != TRUNK or not _owns_tensors(module):
+        if name == unit != TRUNK or unit in compiled or not _owns_tensors(module):
             continue
 
         def touch(_module: object, _args: object, unit: str = unit) -> None:
@@ -104,7 +106,6 @@ def _hook_weight_owners(component: HeldComponent, runtime: Runtime, undo: ExitSt
 
         remove = module.register_forward_pre_hook(_uncompiled(touch), prepend=True).remove
         undo.callback(remove)
-        # Hooks inside a compiled block would break its graph; such a block is only called as a whole.
         if unit != TRUNK:
             inner.setdefault(unit, ExitStack()).callback(remove)
     for unit, removers in inner.items():
