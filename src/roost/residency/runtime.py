@@ -36,7 +36,7 @@ class Runtime:
         self._plans, self._transfers, self._device = plans, transfers, transfers.device
         self._sequence, self._activations = UseSequence(components), Activations()
         self._current: HeldComponent | None = None
-        self._stage_bytes: int | None = None  # of weights, when the stage began
+        self._began_with: tuple[int, int] | None = None  # bytes in use and bytes of weights, when the stage began
         self._running = 0  # outermost calls that run; two when one component calls another
         self._thread: int | None = None
         self._entering = threading.Lock()
@@ -68,7 +68,7 @@ class Runtime:
         self._make_room(component)
         self._device.reset_peak()
         self._acquire(component)
-        self._stage_bytes = self._weights_bytes()
+        self._began_with = (self._device.used_bytes, self._weights_bytes())
 
     def touch(self, component: HeldComponent, unit: str) -> None:
         """Before a module outside any block, or outside its block's forward, uses its weights."""
@@ -190,16 +190,16 @@ class Runtime:
             return
         if following.depth or following.plan.strategy == "component-offload":  # the baseline does nothing ahead
             return
-        reserve = self._weights_bytes() + activations + following.largest_bytes
-        if reserve <= self._device.budget_bytes and following.largest_bytes <= self._device.free_bytes:
+        if following.largest_bytes + activations <= self._device.free_bytes:
             following.acquire_ahead()
 
     def _note_activations(self) -> None:
-        if self._current is not None and self._stage_bytes is not None:
+        if self._current is not None and self._began_with is not None:
+            used_bytes, weights_bytes = self._began_with
             # Held blocks and the next component's first ones may have come during the stage.
-            weights_bytes = max(self._stage_bytes, self._weights_bytes())
-            self._activations.note(self._current, max(0, self._device.peak_bytes - weights_bytes))
-        self._current = self._stage_bytes = None
+            came_bytes = max(0, self._weights_bytes() - weights_bytes)
+            self._activations.note(self._current, max(0, self._device.peak_bytes - used_bytes - came_bytes))
+        self._current = self._began_with = None
 
     def _weights_bytes(self) -> int:
         return sum(each.device_bytes for each in self.components.values())
