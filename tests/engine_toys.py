@@ -50,8 +50,7 @@ def _play(world: World, device: EmulatedDevice | CudaDevice) -> torch.Tensor:
             held[index].release()
         held[use.component].acquire()
         call(held[use.component], use, state, device)
-    transfers.device.synchronize()
-    for component in held:
+    for component in held:  # while both lanes still run
         component.restore()
     transfers.close()
     device.synchronize()

@@ -188,6 +188,17 @@ def test_pinning_needs_whole_pages_and_stops_at_its_budget() -> None:
     assert device.pinned_bytes == 0
 
 
+def test_unpinning_waits_for_the_copies_that_read_the_memory() -> None:
+    with EmulatedDevice(MIB, h2d_bytes_per_s=MIB) as device:
+        pages = host_memory(MIB // 4)
+        device.register(pages)
+        buffer = device.allocate(pages.nbytes)
+        device.wait("copy", device.record("compute"))
+        device.copy(buffer, pages)
+        device.unregister(pages)
+        assert len(device.activity.copies) == 1
+
+
 def test_copies_from_ordinary_memory_are_counted() -> None:
     with EmulatedDevice(MIB) as device:
         pages = host_memory(4096)

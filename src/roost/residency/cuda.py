@@ -68,6 +68,7 @@ class CudaDevice(Device):
         return True
 
     def unregister(self, buffer: torch.Tensor) -> None:
+        self.synchronize()  # a copy that still runs would go on reading memory that may become anything
         del self._pinned[buffer.data_ptr()]
         if int(_cudart().cudaHostUnregister(buffer.data_ptr())) != 0:
             self._clear_error()
@@ -103,7 +104,6 @@ class CudaDevice(Device):
         return max(0, min(free + cached, self.budget_bytes - self.used_bytes))
 
     def close(self) -> None:
-        self.synchronize()  # no copy may still read what is unregistered
         for buffer in list(self._pinned.values()):
             self.unregister(buffer)
         torch.cuda.set_per_process_memory_fraction(self._fraction, self.device)

@@ -62,7 +62,7 @@ class Device(ABC):
 
     @abstractmethod
     def unregister(self, buffer: torch.Tensor) -> None:
-        """Undoes ``register``."""
+        """Undoes ``register``, once every copy is done: the caller may free the memory."""
 
     @abstractmethod
     def trim(self) -> None:

@@ -91,8 +91,7 @@ class Stager(Device):
         self._device.wait_host(event.wait() if isinstance(event, LateEvent) else event)
 
     def synchronize(self) -> None:
-        with self._idle:
-            self._idle.wait_for(lambda: not self._pending)
+        self._drain()
         self._device.synchronize()
         if self._failure is not None:
             failure, self._failure = self._failure, None
@@ -121,6 +120,7 @@ class Stager(Device):
         return self._device.register(buffer)
 
     def unregister(self, buffer: torch.Tensor) -> None:
+        self._drain()
         self._device.unregister(buffer)
 
     def trim(self) -> None:
@@ -160,6 +160,10 @@ class Stager(Device):
         with self._idle:
             self._pending += 1
         self._jobs.put(job)
+
+    def _drain(self) -> None:
+        with self._idle:
+            self._idle.wait_for(lambda: not self._pending)
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:

@@ -149,11 +149,12 @@ class EmulatedDevice(Device):
             return True
 
     def unregister(self, buffer: torch.Tensor) -> None:
+        self.synchronize()
         with self._host:
-            del self._pinned[buffer.untyped_storage().data_ptr()]
-            self.pinned_bytes -= buffer.nbytes
             if self._order:
                 self._order.forget(buffer)
+            del self._pinned[buffer.untyped_storage().data_ptr()]
+            self.pinned_bytes -= buffer.nbytes
 
     def trim(self) -> None:
         with self._host:
