@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 
 import torch
@@ -18,13 +19,16 @@ from toy_worlds import Block, Use, World, block_order
 TIMEOUT_S = 60
 
 
-def play(world: World, device: EmulatedDevice | CudaDevice) -> torch.Tensor:
-    """The world through the engine, in a thread that must be through in time: a deadlock is an error, not a hang."""
+def play(world: World, device: EmulatedDevice | CudaDevice, unrest: random.Random | None = None) -> torch.Tensor:
+    """The world through the engine, in a thread that must be through in time: a deadlock is an error, not a hang.
+
+    ``unrest`` has components come ahead of their time, step down and keep blocks between the uses.
+    """
     outcome: list[torch.Tensor | BaseException] = []
 
     def run() -> None:
         try:
-            outcome.append(_play(world, device))
+            outcome.append(_play(world, device, unrest))
         except BaseException as error:
             outcome.append(error)
 
@@ -37,7 +41,7 @@ def play(world: World, device: EmulatedDevice | CudaDevice) -> torch.Tensor:
     return outcome[0]
 
 
-def _play(world: World, device: EmulatedDevice | CudaDevice) -> torch.Tensor:
+def _play(world: World, device: EmulatedDevice | CudaDevice, unrest: random.Random | None) -> torch.Tensor:
     transfers = Transfers(device, pinnable_bytes=2**30)
     transfers.device = Stager(device, world.staging_buffers, buffer_bytes=4096)  # small, so that blocks come in pieces
     pairs = zip(world.modules, world.plans, strict=True)
@@ -48,13 +52,25 @@ def _play(world: World, device: EmulatedDevice | CudaDevice) -> torch.Tensor:
     for use in world.uses:
         for index in use.leaving:
             held[index].release()
+        if unrest is not None:
+            _disturb(unrest.choice(held), unrest)
         held[use.component].acquire()
+        if unrest is not None and unrest.random() < 0.2:
+            held[use.component].keep(unrest.choice(use.order))
         call(held[use.component], use, state, device)
     for component in held:  # while both lanes still run
         component.restore()
     transfers.close()
     device.synchronize()
     return state.cpu()
+
+
+def _disturb(component: HeldComponent, chance: random.Random) -> None:
+    if chance.random() < 0.5:
+        for _ in range(chance.randint(1, 6)):
+            component.acquire_ahead()
+    elif not component.resident:
+        component.step_down()
 
 
 def streaming(device: EmulatedDevice | CudaDevice) -> tuple[HeldComponent, Use]:

@@ -96,7 +96,7 @@ class World:
     def expected_peak_bytes(self) -> int:
         """Most device bytes of all components present at once; what leaves does so before the next one comes."""
         present = {index: set() for index, plan in enumerate(self.plans) if plan.strategy == "resident"}
-        peak = sum(self._stage_bytes(index, set()) for index in present)
+        peak = sum(self.stage_bytes(index, set()) for index in present)
         for use in self.uses:
             for index in use.leaving:
                 if self.plans[index].strategy != "resident":
@@ -104,12 +104,12 @@ class World:
             touched = present.setdefault(use.component, set())
             # Held blocks come in with their forward: the one that the use fails at was not entered.
             touched |= set(use.order[: use.fails_at])
-            peak = max(peak, sum(self._stage_bytes(index, names) for index, names in present.items()))
+            peak = max(peak, sum(self.stage_bytes(index, names) for index, names in present.items()))
         return peak
 
     def expected_copied_bytes(self) -> int:
         """Host to device bytes of a regular world."""
-        total = sum(self._stage_bytes(i, set()) for i, plan in enumerate(self.plans) if plan.strategy == "resident")
+        total = sum(self.stage_bytes(i, set()) for i, plan in enumerate(self.plans) if plan.strategy == "resident")
         present: set[int] = set()
         for use in self.uses:
             plan, sizes = self.plans[use.component], self.block_bytes(use.component)
@@ -145,7 +145,8 @@ class World:
         staying = resident_indices(len(names), plan.resident_blocks, plan.resident_policy)
         return [name for position, name in enumerate(names) if position not in staying]
 
-    def _stage_bytes(self, index: int, touched: set[str]) -> int:
+    def stage_bytes(self, index: int, touched: set[str]) -> int:
+        """Device bytes of a component while it is there, of its held blocks those in ``touched``."""
         plan, sizes, streamed = self.plans[index], self.block_bytes(index), self._streamed(index)
         staying = sum(size for name, size in sizes.items() if name not in streamed) + self._trunk_bytes(index)
         if plan.hold:
