@@ -38,8 +38,8 @@ class CudaDevice(Device):
 
     def free(self, buffer: torch.Tensor) -> None:
         """Forgets the buffer; the allocator has it again when the caller drops the last reference."""
-        owner, current = self._owners.pop(buffer.data_ptr()), self._stream("compute")
-        if owner != current:
+        owner, current = self._owners.pop(buffer.data_ptr(), None), self._stream("compute")
+        if owner is not None and owner != current:
             owner.wait_stream(current)  # what the current stream still reads is over before the owner reuses it
 
     def copy(self, target: torch.Tensor, source: torch.Tensor, lane: Lane = "copy") -> None:
