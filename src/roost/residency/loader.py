@@ -52,7 +52,7 @@ def load_pipeline(
         for name in plan.load_order:
             if on_component is not None:
                 on_component(name)
-            module = _load_component(name, plan.components[name], plan.model.variant, model_dir)
+            module = load_component(name, plan.components[name], plan.model.variant, model_dir)
             checkpoint = _checkpoint(name, plan, model_dir)
             components[name] = HeldComponent(name, module, plan.components[name], transfers, checkpoint)
             undo.callback(components[name].restore)
@@ -65,7 +65,8 @@ def load_pipeline(
     return held
 
 
-def _load_component(name: str, plan: ComponentPlan, variant: str | None, model_dir: Path) -> torch.nn.Module:
+def load_component(name: str, plan: ComponentPlan, variant: str | None, model_dir: Path) -> torch.nn.Module:
+    """One component in host memory, at the plan's dtype. Raises InvalidFile or PlanMismatch."""
     found: Any = component_class(plan.library, plan.class_name)
     folder = model_dir / name
     subfolder = {"subfolder": name} if folder.is_dir() else {}  # a component without a folder lies at the root

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Iterable
 
 import torch
@@ -13,6 +15,8 @@ from roost.residency.masters import Master, Tier
 from roost.residency.rungs import Rungs
 from roost.residency.transfers import Transfers
 from roost.residency.units import Unit
+
+_TRIM_BYTES = 64 * 1024**2
 
 
 class Packer:
@@ -112,13 +116,25 @@ def _pack(units: Iterable[Unit]) -> None:
     """
     masters = {unit: Master(unit.layout) for unit in units}
     work = [(entry, unit, index) for unit in masters for index, entry in enumerate(unit.entries)]
+    taken_bytes = 0
     for entry, unit, index in sorted(work, key=lambda item: item[0].address):
         master = masters[unit]
         master.fill(index, entry.tensor)
         for each in entry.objects:
             each.data = master.views[index]
+        taken_bytes += entry.tensor.nbytes
+        if taken_bytes >= _TRIM_BYTES:
+            _return_freed_memory()
+            taken_bytes = 0
     for unit, master in masters.items():
         unit.adopt(master)
+
+
+def _return_freed_memory() -> None:
+    """Weights that a library converted lie in the C heap, and glibc keeps what is freed in its middle."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def _objects(entries: Iterable[Entry]) -> frozenset[int]:
