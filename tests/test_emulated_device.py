@@ -106,7 +106,7 @@ def test_copies_run_in_order_and_behind_the_host() -> None:
         began = time.perf_counter()
         for source in sources:
             device.copy(buffer, source)
-        assert time.perf_counter() - began < 0.1
+        assert time.perf_counter() - began < 0.3
         device.wait_host(device.record("copy"))
         assert time.perf_counter() - began >= 0.37
         assert torch.equal(buffer, sources[-1])
@@ -120,7 +120,7 @@ def test_a_wait_binds_to_what_was_enqueued_before_the_record() -> None:
         device.copy(second, host(MIB // 2))
         began = time.perf_counter()
         device.wait("compute", event)
-        assert time.perf_counter() - began < 0.3
+        assert time.perf_counter() - began < 0.4
         assert torch.equal(first, host(1024))
 
 
@@ -217,9 +217,10 @@ def test_overlap_and_stalls_are_what_the_lanes_did() -> None:
         time.sleep(0.1)
         device.wait("compute", device.record("copy"))
         activity = device.activity
-        assert 0.24 < activity.copy_s < 0.5
-        assert activity.stall_s == pytest.approx(activity.copy_s - 0.1, abs=0.05)
-        assert activity.overlap_s == pytest.approx(0.1, abs=0.05)
+        assert activity.copy_s >= 0.25
+        assert 0.09 < activity.overlap_s < activity.copy_s
+        # The stall lasts from its wait to the copy's end, and until the host has woken up.
+        assert activity.stall_s >= activity.copy_s - activity.overlap_s > 0
 
 
 def test_activations_count_while_something_holds_them() -> None:
