@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import random
 import threading
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
+from safetensors.torch import save_file
 
 from plans import component_plan
+from roost.plan import ComponentPlan
 from roost.plan.schema import Masters
+from roost.residency.checkpoint import Checkpoint
 from roost.residency.component import HeldComponent
 from roost.residency.cuda import CudaDevice
 from roost.residency.emulated import EmulatedDevice
@@ -45,7 +50,29 @@ def _play(world: World, device: EmulatedDevice | CudaDevice, unrest: random.Rand
     transfers = Transfers(device, pinnable_bytes=2**30)
     transfers.device = Stager(device, world.staging_buffers, buffer_bytes=4096)  # small, so that blocks come in pieces
     pairs = zip(world.modules, world.plans, strict=True)
-    held = [HeldComponent(f"component{index}", *pair, transfers) for index, pair in enumerate(pairs)]
+    with TemporaryDirectory() as folder:
+        held = [
+            HeldComponent(f"component{index}", *pair, transfers, _saved(*pair, Path(folder, f"{index}.safetensors")))
+            for index, pair in enumerate(pairs)
+        ]
+        assert not transfers.changes
+        return _run(world, device, held, transfers, unrest)
+
+
+def _saved(module: torch.nn.Module, plan: ComponentPlan, path: Path) -> Checkpoint | None:
+    if plan.master is None or not plan.master.mapped:
+        return None
+    save_file(module.state_dict(), path)
+    return Checkpoint([path])
+
+
+def _run(
+    world: World,
+    device: EmulatedDevice | CudaDevice,
+    held: list[HeldComponent],
+    transfers: Transfers,
+    unrest: random.Random | None,
+) -> torch.Tensor:
     state = torch.zeros(4, dtype=torch.int64, device=device.device)
     for component in held:
         component.place()

@@ -186,8 +186,9 @@ def _plan(module: Component, chance: random.Random) -> ComponentPlan:
         hold=chance.random() < 0.15,
     )
     prefetch = chance.randint(1, 3)
-    pinned = chance.choice((0, blocks))
-    masters = Masters(pinned=pinned, pageable=blocks - pinned, mapped=0)
+    pinned = chance.choice((0, blocks // 2, blocks))
+    mapped = chance.randint(0, blocks - pinned) if chance.random() < 0.4 else 0
+    masters = Masters(pinned=pinned, pageable=blocks - pinned - mapped, mapped=mapped)
     slots = min(prefetch + 1, blocks - resident)
     return plan.model_copy(update={"prefetch": prefetch, "slots": slots, "master": masters})
 
