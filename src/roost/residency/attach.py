@@ -8,7 +8,7 @@ from typing import Any
 
 from roost.plan import PlanDocument
 from roost.residency.component import HeldComponent
-from roost.residency.hooks import hook_component, hook_pipeline
+from roost.residency.hooks import hook_component, hook_movement, hook_pipeline
 from roost.residency.lanes import Device
 from roost.residency.matching import check_components, check_free, check_strategies, held_modules
 from roost.residency.memory_errors import out_of_memory_in
@@ -43,6 +43,7 @@ class Held:
             for component in components.values():
                 hook_component(component, self.runtime, transfers.device.device, undo)
             hook_pipeline(pipeline, self.runtime, undo)
+            self.runtime.on_eviction = lambda component: hook_movement(component, self.runtime, self._undo)
             self._undo = undo.pop_all()
 
     @property

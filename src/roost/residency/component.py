@@ -41,6 +41,7 @@ class HeldComponent:
         self.name, self.module, self.plan = name, module, plan
         self.depth = 0  # running calls into the component, nested ones included
         self.active = False
+        self.parts = tuple(module.modules())
         self.rungs = Rungs(plan)
         self.predictor = Predictor(registered_order(module, self.rungs.names))
         self._transfers, self._device = transfers, transfers.device
@@ -129,6 +130,11 @@ class HeldComponent:
                 for unit in self.units.values():
                     copy_back(unit, self._transfers)
             self.drop()
+
+    def evict(self) -> None:
+        """Makes a resident component leave the device, and come in for its stages from now on."""
+        self.plan = self.plan.model_copy(update={"strategy": "snapshot-offload"})
+        self.drop()
 
     def restore(self) -> None:
         """Binds every weight to plain host memory, whatever the strategy."""
@@ -247,6 +253,7 @@ class HeldComponent:
 
     def _acquisition(self) -> Iterator[None]:
         self._packer.renew()
+        self.parts = tuple(self.module.modules())
         set_kinds(self.units, self.rungs, self._outside)
         order = list(dict.fromkeys((*self.predictor.upcoming(), *self.rungs.names)))
         return acquiring(self.units, order, self.rungs.slots, self._ring, self._transfers)

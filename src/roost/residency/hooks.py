@@ -44,8 +44,13 @@ def hook_component(component: HeldComponent, runtime: Runtime, device: torch.dev
         _enable_tiling(module, undo)
     undo.callback(wrap_entries(module, functools.partial(runtime.call, component)))
     if not component.resident:
-        _hook_blocks(component, runtime, undo)
-        _hook_weight_owners(component, runtime, undo)
+        hook_movement(component, runtime, undo)
+
+
+def hook_movement(component: HeldComponent, runtime: Runtime, undo: ExitStack) -> None:
+    """Brings the weights of a component that is not always there in where they are used."""
+    _hook_blocks(component, runtime, undo)
+    _hook_weight_owners(component, runtime, undo)
 
 
 def hook_pipeline(pipeline: Any, runtime: Runtime, undo: ExitStack) -> None:

@@ -11,8 +11,11 @@ import torch
 from roost.errors import RoostError
 from roost.plan import ComponentPlan
 from roost.residency.component import HeldComponent
-from roost.residency.memory_errors import out_of_memory_in
+from roost.residency.elastic import run_elastically
+from roost.residency.memory_errors import Shortage
 from roost.residency.release import Activations, UseSequence
+from roost.residency.remedies import remedy_for
+from roost.residency.rerun_state import RerunState
 from roost.residency.stages import StageRecorder, stage_name
 from roost.residency.transfers import Transfers
 from roost.units import format_bytes
@@ -33,10 +36,12 @@ class Runtime:
     ) -> None:
         self.components, self.stages = components, stages
         self.observer: Observer | None = None
+        self.on_eviction: Callable[[HeldComponent], None] = lambda component: None
         self._plans, self._transfers, self._device = plans, transfers, transfers.device
         self._sequence, self._activations = UseSequence(components), Activations()
         self._current: HeldComponent | None = None
         self._began_with: tuple[int, int] | None = None  # bytes in use and bytes of weights, when the stage began
+        self._short: set[str] = set()  # components in whose calls memory ran out: nothing comes ahead in those
         self._running = 0  # outermost calls that run; two when one component calls another
         self._thread: int | None = None
         self._entering = threading.Lock()
@@ -50,8 +55,14 @@ class Runtime:
             if component.depth:  # a component calling itself, such as forward from generate
                 return call(*args, **kwargs)
             where = f"{stage_name(component.name, method, self._plans)} ({component.name})"
-            with out_of_memory_in(where, self._device):
-                return self._outermost(component, method, call, args, kwargs)
+            released: set[str] = set()
+            return run_elastically(
+                lambda: self._outermost(component, method, call, args, kwargs),
+                RerunState(component.parts, self._device.device, args, kwargs),
+                lambda: self.step_down(component, released),
+                self._transfers,
+                Shortage(where, self._device, remedy_for(component)),
+            )
         finally:
             self._leave()
 
@@ -96,16 +107,35 @@ class Runtime:
         for component in self.components.values():
             component.rest()
 
-    def step_down(self) -> str | None:
-        """Gives up device memory, the cheapest first; says what, None when nothing is left to give up.
+    def step_down(self, component: HeldComponent | None = None, released: set[str] | None = None) -> str | None:
+        """Gives up device memory for ``component`` (the current one), the cheapest first; says what, None at the end.
 
-        First an idle component, then resident blocks and slots of the one in use.
+        First idle components, each at most once where ``released`` remembers them, then the component's own resident
+        blocks and slots, then components that were to stay.
         """
-        idle = self._sequence.furthest(each for each in self._idle(self._current) if each.present)
+        component = component or self._current
+        released = set() if released is None else released
+        idle = self._sequence.furthest(
+            each for each in self._idle(component) if each.name not in released and each is not component
+        )
         if idle is not None:
+            released.add(idle.name)
             idle.release()
             return f"{idle.name}: no longer kept on the device between its stages"
-        return None if self._current is None else self._current.step_down()
+        if component is None:
+            return None
+        self._short.add(component.name)
+        return component.step_down() or self._evict(component)
+
+    def _evict(self, component: HeldComponent) -> str | None:
+        """Makes another component leave that was to stay; from now on it is there for its stages only."""
+        staying = [each for each in self.components.values() if each.resident and each.present and not each.depth]
+        leaving = self._sequence.furthest(each for each in staying if each is not component)
+        if leaving is None:
+            return None
+        leaving.evict()
+        self.on_eviction(leaving)
+        return f"{leaving.name}: on the device during its stages only, instead of resident"
 
     def _outermost(
         self, component: HeldComponent, method: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: Any
@@ -187,6 +217,8 @@ class Runtime:
         activations = self._activations.of(component)
         following = self._sequence.next_after(component, self.components)
         if activations is None or following is None or following.active or following.resident:
+            return
+        if component.name in self._short:
             return
         if following.depth or following.plan.strategy == "component-offload":  # the baseline does nothing ahead
             return
