@@ -18,6 +18,8 @@ _UNCHANGING = (
     *(torch.dtype, torch.device, torch.layout, torch.memory_format, GenerationConfig),
 )
 _OPAQUE = (torch.nn.Module, HookFunctionReference, type)
+# Hooks count in small tensors, which they change in place.
+_COPIED_BYTES = 1024
 _PLAIN_TENSORS = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
 
 
@@ -84,7 +86,10 @@ class RerunState:
         if isinstance(value, (*_UNCHANGING, *_OPAQUE)) or self._is_seen(value):
             return
         if isinstance(value, torch.Tensor):
-            self._note_tensor(where, value)
+            if value.device.type == "cpu" and value.nbytes <= _COPIED_BYTES:
+                self._copy(value)
+            else:
+                self._note_tensor(where, value)
             return
         if isinstance(value, (list, dict, tuple, set, deque)):
             children = self._note_container(value)
@@ -105,6 +110,10 @@ class RerunState:
         if not isinstance(value, tuple):
             self._restorers.append(lambda: (value.clear(), _refill(value, items)))
         return list(enumerate(items))
+
+    def _copy(self, tensor: torch.Tensor) -> None:
+        kept = tensor.clone()
+        self._restorers.append(lambda: tensor.copy_(kept))
 
     def _note_tensor(self, where: str, tensor: torch.Tensor) -> None:
         self._tensors.append((where, tensor, None if tensor.is_inference() else tensor._version))
