@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -50,7 +51,7 @@ def _play(world: World, device: EmulatedDevice | CudaDevice, unrest: random.Rand
     transfers = Transfers(device, pinnable_bytes=2**30)
     transfers.device = Stager(device, world.staging_buffers, buffer_bytes=4096)  # small, so that blocks come in pieces
     pairs = zip(world.modules, world.plans, strict=True)
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, closing(transfers):
         held = [
             HeldComponent(f"component{index}", *pair, transfers, _saved(*pair, Path(folder, f"{index}.safetensors")))
             for index, pair in enumerate(pairs)

@@ -132,11 +132,6 @@ def test_late_lanes_and_poison_show_a_race_in_the_result(fault: Callable[[Patch]
     assert verdicts(asynchronous_compute=True, check=False)["wrong"] > 0
 
 
-def test_every_world_needs_the_acquire_fence(monkeypatch: Patch) -> None:
-    missing_acquire_fence(monkeypatch)
-    assert verdicts() == {"race": len(WORLDS)}
-
-
 def test_without_the_checker_a_missing_release_wait_goes_unnoticed(monkeypatch: Patch) -> None:
     missing_release_wait(monkeypatch)
     assert verdicts(asynchronous_compute=True, check=False) == {"right": len(WORLDS)}

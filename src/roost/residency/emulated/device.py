@@ -209,10 +209,10 @@ class EmulatedDevice(Device):
         return self.budget_bytes - self._arena.used_bytes
 
     def close(self) -> None:
-        for lane in self._lanes.values():
-            lane.close()
         for buffer in list(self._pinned.values()):
             self.unregister(buffer)
+        for lane in self._lanes.values():
+            lane.close()
         self.trim()
 
     def _direction(self, target: torch.Tensor, source: torch.Tensor) -> Direction:
