@@ -17,7 +17,7 @@ _PLAN_AGAIN = "plan again with a smaller --vram, size or batch"
 
 
 class Shortage:
-    """Memory that ran out: in which stage, what was asked for and what was in use then. ``remedy`` is a whole clause."""
+    """Memory that ran out: in which stage, what was asked for and what was in use. ``remedy`` is a clause."""
 
     def __init__(self, where: str, device: Device, remedy: str = _PLAN_AGAIN) -> None:
         self.where, self._device, self._remedy = where, device, remedy

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
+import functools
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy
@@ -102,13 +103,14 @@ class RerunState:
 
     def _note_container(self, value: Any) -> list[tuple[object, object]]:
         """Keeps what a container holds, and returns it; the same container gets it back."""
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             kept = dict(value)
-            self._restorers.append(lambda: (value.clear(), value.update(kept)))  # type: ignore[attr-defined]
+            self._restorers.append(functools.partial(_refill, value, value.update, kept))
             return list(kept.items())
         items = list(value)
         if not isinstance(value, tuple):
-            self._restorers.append(lambda: (value.clear(), _refill(value, items)))
+            add = value.update if isinstance(value, set) else value.extend
+            self._restorers.append(functools.partial(_refill, value, add, items))
         return list(enumerate(items))
 
     def _copy(self, tensor: torch.Tensor) -> None:
@@ -125,5 +127,6 @@ class RerunState:
         return False
 
 
-def _refill(container: Any, items: list[object]) -> None:
-    container.update(items) if isinstance(container, set) else container.extend(items)
+def _refill(container: Any, add: Callable[[Any], object], items: object) -> None:
+    container.clear()
+    add(items)
