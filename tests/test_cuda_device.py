@@ -143,3 +143,4 @@ def test_steady_state_neither_synchronises_nor_allocates(device: CudaDevice, mon
     assert not allocations
     device.synchronize()
     component.restore()
+    component._transfers.close()

@@ -74,3 +74,4 @@ def test_in_steady_state_there_is_no_allocation_host_wait_download_or_unpinned_c
         assert activity.copied_bytes("h2d") >= 4 * streamed_bytes
         device.synchronize()
         component.restore()
+        component._transfers.close()
