@@ -102,7 +102,7 @@ def check_plan(
     kind = _device_kind(plan, device)
     running, budget_bytes = plan, plan.budget.budget_bytes
     if kind == "cuda":
-        running, budget_bytes, found = _meet_gpu(plan, force)
+        running, budget_bytes, found = meet_gpu(plan, force)
         changes += found
     elif plan.machine.gpu.device_kind != "emulated":
         changes.append(f"device: emulated on the CPU instead of {plan.machine.gpu.name}")
@@ -134,7 +134,7 @@ def _device_kind(plan: PlanDocument, device: str | None) -> DeviceKind:
     return planned
 
 
-def _meet_gpu(plan: PlanDocument, force: bool) -> tuple[PlanDocument, int, list[str]]:
+def meet_gpu(plan: PlanDocument, force: bool) -> tuple[PlanDocument, int, list[str]]:
     """The plan and budget for the GPU that is here, with what changed."""
     from roost.residency.free_memory import fewer_resident_blocks  # imported here: it brings torch
 

@@ -12,6 +12,7 @@ from roost.residency.hooks import hook_component, hook_movement, hook_pipeline
 from roost.residency.lanes import Device
 from roost.residency.matching import check_components, check_free, check_strategies, held_modules
 from roost.residency.memory_errors import out_of_memory_in
+from roost.residency.obstacles import check_obstacles, foreign_weight
 from roost.residency.runtime import Runtime
 from roost.residency.stages import OnEvent, StageRecord, StageRecorder
 from roost.residency.transfers import Transfers
@@ -82,17 +83,24 @@ def hold(pipeline: Any, plan: PlanDocument, device: Device, on_event: OnEvent | 
     check_strategies(plan, modules)
     check_free(pipeline, modules)
     check_components(plan, modules)
+    check_obstacles(plan, modules)
     transfers = Transfers(device, plan.machine.host.pinnable_bytes)
     components: dict[str, HeldComponent] = {}
     with ExitStack() as undo:
+        moved_whole = undo.enter_context(ExitStack())
         undo.callback(transfers.close)
         for name in plan.load_order:
             if plan.components[name].strategy == "fsdp":
+                continue
+            if foreign_weight(modules[name]) is not None:  # resident, and only its own class can move it
+                moved_whole.callback(modules[name].to, "cpu")
+                modules[name].to(device.device)
                 continue
             components[name] = HeldComponent(name, modules[name], plan.components[name], transfers)
             undo.callback(components[name].restore)
             with out_of_memory_in(f"placing {name}", device):
                 components[name].place()
         held = Held(pipeline, plan, components, transfers, on_event)
+        held.then(moved_whole.pop_all().close)
         undo.pop_all()
     return held

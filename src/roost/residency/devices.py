@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import torch
+
 from roost.facts import DeviceKind
 from roost.residency.cuda import CudaDevice
 from roost.residency.emulated import EmulatedDevice
 from roost.residency.lanes import Device
+
+
+def has_cuda() -> bool:
+    """Whether PyTorch finds a CUDA device."""
+    return torch.cuda.is_available()
 
 
 def open_device(device_kind: DeviceKind, budget_bytes: int) -> Device:
