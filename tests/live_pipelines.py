@@ -8,10 +8,11 @@ import torch
 
 from plans import LAYERWISE
 from random_weights import fill_with_random_weights
-from roost.residency.accelerator import EmulatedAccelerator, aligned_bytes
 from roost.residency.attach import Held, hold
 from roost.residency.digests import tensor_digest
+from roost.residency.emulated import EmulatedDevice
 from roost.residency.generate import GenerationRequest
+from roost.residency.masters import aligned_bytes
 from tiny_models import FAMILIES, default_call
 
 SIX_FAMILIES = ("wan2.2", "flux", "sdxl", "sd3", "qwen-image", "ltx")
@@ -53,12 +54,19 @@ def request_for(name: str, **changed: Any) -> GenerationRequest:
 
 def held_by(pipeline: Any, plan: Any, **options: Any) -> Held:
     """``pipeline`` under ``plan`` on an emulated device with the plan's budget."""
-    return hold(pipeline, plan, EmulatedAccelerator(plan.budget.budget_bytes), **options)
+    device = EmulatedDevice(plan.budget.budget_bytes)
+    try:
+        held = hold(pipeline, plan, device, **options)
+    except BaseException:
+        device.close()
+        raise
+    held.then(device.close)
+    return held
 
 
-def digest_without_plan(pipeline: Any, name: str) -> str:
+def digest_without_plan(pipeline: Any, name: str, **changed: Any) -> str:
     """The digest of what ``pipeline`` generates when nothing holds it."""
-    request = request_for(name)
+    request = request_for(name, **changed)
     generator = torch.Generator("cpu").manual_seed(0)
     call = {"generator": generator, "output_type": "pt", "return_dict": False, **request.more}
     result = pipeline(prompt=request.prompt, **call)[0]

@@ -103,14 +103,15 @@ def _strategy(blocks: int, strategy: str, *, linger: bool = False, **layerwise: 
         names = ("resident_blocks", "resident_policy", "prefetch", "slots", "hold", "master")
         return {"strategy": strategy, "linger": linger, **dict.fromkeys(names)}
     share = layerwise.get("resident_blocks", 0)
-    resident = int(share * blocks) if isinstance(share, float) else share
+    resident = int(share * blocks) if isinstance(share, float) else min(share, blocks)
+    prefetch = min(layerwise.get("prefetch", 1), max(1, blocks))
     return {
         "strategy": strategy,
         "linger": linger,
         "resident_blocks": resident,
         "resident_policy": layerwise.get("resident_policy", "strided"),
-        "prefetch": 1,
-        "slots": min(2, blocks - resident),
+        "prefetch": prefetch,
+        "slots": min(prefetch + 1, blocks - resident),
         "hold": layerwise.get("hold", False),
         "master": Masters(pinned=0, pageable=blocks - resident, mapped=0),
     }

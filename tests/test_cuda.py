@@ -6,8 +6,8 @@ import torch
 from live_pipelines import STRATEGIES, own_pipeline, request_for, state_of
 from plans import plan_for
 from roost.errors import OutOfMemory
-from roost.residency.accelerator import CudaAccelerator
 from roost.residency.attach import hold
+from roost.residency.cuda import CudaDevice
 from roost.residency.generate import generate
 
 pytestmark = pytest.mark.gpu
@@ -21,7 +21,7 @@ def test_every_strategy_gives_the_bits_of_resident_twice(name: str) -> None:
     digests = set()
     for strategy in STRATEGIES.values():
         plan = plan_for(pipeline, strategy)
-        with CudaAccelerator(GIB) as accelerator, hold(pipeline, plan, accelerator) as held:
+        with CudaDevice(GIB) as device, hold(pipeline, plan, device) as held:
             for _ in range(2):
                 made = generate(held, request_for(name))
                 digests.add(made.digest)
@@ -32,20 +32,20 @@ def test_every_strategy_gives_the_bits_of_resident_twice(name: str) -> None:
 
 def test_closing_gives_back_every_byte() -> None:
     pipeline = own_pipeline("flux")
-    with CudaAccelerator(GIB) as accelerator:
-        before = accelerator.used_bytes
-        with hold(pipeline, plan_for(pipeline), accelerator):
-            assert accelerator.used_bytes > before
-        assert accelerator.used_bytes == before
+    with CudaDevice(GIB) as device:
+        before = device.used_bytes
+        with hold(pipeline, plan_for(pipeline), device):
+            assert device.used_bytes > before
+        assert device.used_bytes == before
 
 
 def test_a_budget_binds_the_allocator_until_it_is_closed() -> None:
     pipeline = own_pipeline("flux")
     big = torch.zeros(40 * 1024**2, dtype=torch.uint8)
-    with CudaAccelerator(32 * 1024**2) as accelerator:
+    with CudaDevice(32 * 1024**2) as device:
         with pytest.raises(torch.OutOfMemoryError):
-            accelerator.upload(big)
+            device.allocate(big.nbytes)
         pipeline.transformer.register_buffer("big", big)
         with pytest.raises(OutOfMemory, match="placing transformer"):
-            hold(pipeline, plan_for(pipeline), accelerator)
+            hold(pipeline, plan_for(pipeline), device)
     assert torch.zeros(40 * 1024**2, dtype=torch.uint8, device="cuda").numel() == big.numel()

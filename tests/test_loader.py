@@ -15,8 +15,8 @@ from live_pipelines import SIX_FAMILIES, held_by, request_for, weights_bytes
 from plans import LAYERWISE, plan_for
 from roost.errors import InvalidFile, OutOfMemory, PlanMismatch, RoostError, UsageError
 from roost.plan import PlanDocument
-from roost.residency.accelerator import EmulatedAccelerator
 from roost.residency.attach import Held
+from roost.residency.emulated import EmulatedDevice
 from roost.residency.generate import generate
 from roost.residency.loader import load_pipeline
 from roost.residency.quiet import quiet_libraries
@@ -46,7 +46,7 @@ def read_pipeline(directory: Path, **options: Any) -> Any:
 
 
 def load(plan: PlanDocument, directory: Path, budget_bytes: int = GIB, **options: Any) -> Held:
-    return load_pipeline(plan, directory, EmulatedAccelerator(budget_bytes), **options)
+    return load_pipeline(plan, directory, EmulatedDevice(budget_bytes), **options)
 
 
 @pytest.mark.parametrize("strategy", ["resident", LAYERWISE], ids=["resident", "layerwise"])
@@ -64,15 +64,13 @@ def test_components_load_in_the_plan_s_order_and_each_is_placed_before_the_next(
     pipeline = read_pipeline(saved("flux"))
     plan = plan_for(pipeline)
     plan = plan.model_copy(update={"load_order": ["transformer", "text_encoder_2", "vae", "text_encoder"]})
-    accelerator = EmulatedAccelerator(GIB)
+    device = EmulatedDevice(GIB)
     begun: list[tuple[str, int]] = []
-    with load_pipeline(
-        plan, saved("flux"), accelerator, on_component=lambda name: begun.append((name, accelerator.used_bytes))
-    ):
+    with load_pipeline(plan, saved("flux"), device, on_component=lambda name: begun.append((name, device.used_bytes))):
         assert [name for name, _ in begun] == plan.load_order
         sizes = [weights_bytes(pipeline.components[name]) for name in plan.load_order]
         assert [used for _, used in begun] == [sum(sizes[:index]) for index in range(4)]
-    assert accelerator.used_bytes == 0
+    assert device.used_bytes == 0
 
 
 def test_weights_are_in_the_planned_dtype_and_what_a_class_keeps_in_float32_stays(saved: Saved) -> None:

@@ -1,6 +1,7 @@
 """Stages are maximal runs of the same use; encoders that take turns within one are one record each."""
 
 from roost.residency.accelerator import EmulatedAccelerator
+
 from roost.residency.stages import StageRecorder
 
 

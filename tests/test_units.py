@@ -1,8 +1,8 @@
 """Tensors are grouped by what must move together, and their objects survive the moves."""
 
 import torch
-
 from roost.residency.accelerator import EmulatedAccelerator
+
 from roost.residency.units import TRUNK, Unit, split_units
 
 

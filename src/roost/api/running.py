@@ -100,7 +100,7 @@ def check_plan(
     kind = _device_kind(plan, device)
     running, budget_bytes = plan, plan.budget.budget_bytes
     if kind == "cuda":
-        running, budget_bytes, found = _meet_gpu(plan, force)
+        running, budget_bytes, found = meet_gpu(plan, force)
         changes += found
     elif plan.machine.gpu.device_kind != "emulated":
         changes.append(f"device: emulated on the CPU instead of {plan.machine.gpu.name}")
@@ -125,7 +125,7 @@ def _device_kind(plan: PlanDocument, device: str | None) -> DeviceKind:
     return planned
 
 
-def _meet_gpu(plan: PlanDocument, force: bool) -> tuple[PlanDocument, int, list[str]]:
+def meet_gpu(plan: PlanDocument, force: bool) -> tuple[PlanDocument, int, list[str]]:
     """The plan and budget for the GPU that is here, with what changed."""
     from roost.residency.free_memory import fewer_resident_blocks  # imported here: it brings torch
 
@@ -147,15 +147,17 @@ def _meet_gpu(plan: PlanDocument, force: bool) -> tuple[PlanDocument, int, list[
 
 def open_pipeline(ready: ReadyPlan, on_component: OnComponent | None = None, on_event: OnEvent | None = None) -> Held:
     """The pipeline of a checked plan, loaded and held; close it, or use it in a ``with``."""
-    from roost.residency.accelerator import open_accelerator  # imported here: these bring torch
+    from roost.residency.devices import open_device  # imported here: these bring torch
     from roost.residency.loader import load_pipeline as load
 
-    accelerator = open_accelerator(ready.device_kind, ready.budget_bytes)
+    device = open_device(ready.device_kind, ready.budget_bytes)
     try:
-        return load(ready.plan, ready.model_dir, accelerator, on_component, on_event)
+        held = load(ready.plan, ready.model_dir, device, on_component, on_event)
     except BaseException:
-        accelerator.close()
+        device.close()
         raise
+    held.then(device.close)
+    return held
 
 
 def load_pipeline(
@@ -216,7 +218,7 @@ def run_plan(
         generation = generate(held, call)
     finally:
         held.abandon()  # one generation: nothing comes back to host memory, which may be smaller than the device's
-        held.accelerator.close()
+        held.device.close()
     saved = (
         []
         if request.output is None

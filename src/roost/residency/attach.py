@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
 from roost.plan import PlanDocument
-from roost.residency.accelerator import Accelerator
 from roost.residency.component import HeldComponent
-from roost.residency.hooks import hook_component, hook_pipeline
+from roost.residency.hooks import hook_component, hook_movement, hook_pipeline
+from roost.residency.lanes import Device
 from roost.residency.matching import check_components, check_free, check_strategies, held_modules
 from roost.residency.memory_errors import out_of_memory_in
+from roost.residency.obstacles import check_obstacles, foreign_weight
 from roost.residency.runtime import Runtime
 from roost.residency.stages import OnEvent, StageRecord, StageRecorder
+from roost.residency.transfers import Transfers
 
 
 class Held:
@@ -27,17 +29,23 @@ class Held:
         pipeline: Any,
         plan: PlanDocument,
         components: Mapping[str, HeldComponent],
-        accelerator: Accelerator,
+        transfers: Transfers,
         on_event: OnEvent | None = None,
     ) -> None:
-        self.pipeline, self.plan, self.accelerator = pipeline, plan, accelerator
-        self.changes: list[str] = []  # where the run deviates from the plan, in words
-        self.recorder = StageRecorder(accelerator, on_event)
-        self.runtime = Runtime(components, plan.components, accelerator, self.recorder)
+        self.pipeline, self.plan, self.device = pipeline, plan, transfers.device
+        self.transfers = transfers
+        self.recorder = StageRecorder(transfers.device, on_event)
+        self.runtime = Runtime(components, plan.components, transfers, self.recorder)
+        self._afterwards = ExitStack()
+        self._weights = ExitStack()
+        self._weights.callback(transfers.close)
+        for component in components.values():
+            self._weights.callback(component.restore)
         with ExitStack() as undo:
             for component in components.values():
-                hook_component(component, self.runtime, accelerator.device, undo)
+                hook_component(component, self.runtime, transfers.device.device, undo)
             hook_pipeline(pipeline, self.runtime, undo)
+            self.runtime.on_eviction = lambda component: hook_movement(component, self.runtime, self._undo)
             self._undo = undo.pop_all()
 
     @property
@@ -45,20 +53,28 @@ class Held:
         """The stages of the latest call, as far as they have ended."""
         return tuple(self.recorder.records)
 
+    @property
+    def changes(self) -> list[str]:
+        """Where the run deviates from the plan, in words."""
+        return self.transfers.changes
+
+    def then(self, afterwards: Callable[[], None]) -> None:
+        """Has ``close`` call ``afterwards`` when everything is off."""
+        self._afterwards.callback(afterwards)
+
     def close(self) -> None:
-        """Takes everything off: no hook, wrapper or device copy remains, and the weights are in host memory."""
-        try:
+        """Takes everything off: no hook, wrapper, thread or device copy remains; the weights are in host memory."""
+        with self._afterwards, self._weights:
             self._undo.close()
-        finally:
-            for component in self.runtime.components.values():
-                component.restore()
 
     def abandon(self) -> None:
         """Takes hooks and wrappers off a pipeline that is used no more: its weights stay where they are.
 
         ``close`` would copy resident weights back, for which the host may lack the memory.
         """
-        self._undo.close()
+        with self._afterwards:
+            self._undo.close()
+            self.transfers.close()
 
     def __enter__(self) -> Held:
         return self
@@ -67,24 +83,34 @@ class Held:
         self.close()
 
 
-def hold(pipeline: Any, plan: PlanDocument, accelerator: Accelerator, on_event: OnEvent | None = None) -> Held:
+def hold(pipeline: Any, plan: PlanDocument, device: Device, on_event: OnEvent | None = None) -> Held:
     """Attaches ``plan`` to a live diffusers pipeline; close what it returns, or use it in a ``with``.
 
     Raises PlanMismatch when the pipeline isn't the one that the plan describes, and OutOfMemory when its resident
     weights exceed the budget; the pipeline is then as it was.
     """
-    check_strategies(plan)
     modules = held_modules(pipeline)
+    check_strategies(plan, modules)
     check_free(pipeline, modules)
     check_components(plan, modules)
-    components = {
-        name: HeldComponent(name, modules[name], plan.components[name], accelerator) for name in plan.load_order
-    }
+    check_obstacles(plan, modules)
+    transfers = Transfers(device, plan.machine.host.pinnable_bytes)
+    components: dict[str, HeldComponent] = {}
     with ExitStack() as undo:
-        for component in components.values():
-            undo.callback(component.restore)
-            with out_of_memory_in(f"placing {component.name}", accelerator):
-                component.place()
-        held = Held(pipeline, plan, components, accelerator, on_event)
+        moved_whole = undo.enter_context(ExitStack())
+        undo.callback(transfers.close)
+        for name in plan.load_order:
+            if plan.components[name].strategy == "fsdp":
+                continue
+            if foreign_weight(modules[name]) is not None:  # resident, and only its own class can move it
+                moved_whole.callback(modules[name].to, "cpu")
+                modules[name].to(device.device)
+                continue
+            components[name] = HeldComponent(name, modules[name], plan.components[name], transfers)
+            undo.callback(components[name].restore)
+            with out_of_memory_in(f"placing {name}", device):
+                components[name].place()
+        held = Held(pipeline, plan, components, transfers, on_event)
+        held.then(moved_whole.pop_all().close)
         undo.pop_all()
     return held

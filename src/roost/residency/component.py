@@ -2,142 +2,282 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import torch
 
-from roost.blocks import block_names, resident_indices
-from roost.facts import Stack
 from roost.plan import ComponentPlan
-from roost.residency.accelerator import Accelerator
-from roost.residency.units import TRUNK, split_units
+from roost.residency.acquisition import acquiring, registered_order, set_kinds
+from roost.residency.census import TRUNK
+from roost.residency.checkpoint import Checkpoint
+from roost.residency.first_uses import FirstUses
+from roost.residency.loading import copy_back, drop, load, settle
+from roost.residency.packing import Packer
+from roost.residency.predictor import Predictor
+from roost.residency.rungs import Rungs
+from roost.residency.slots import SlotRing
+from roost.residency.transfers import Transfers
+from roost.residency.units import Unit
 
 T = TypeVar("T")
 
 
 class HeldComponent:
-    """A component's weights, moved between host and device as its plan says.
+    """A component's weights between host masters and the device, as its plan says.
 
-    ``acquire`` makes it ready for use, ``release`` empties the device of it; in between, streamed blocks come and go
-    with their forward. Resident components are ready from ``place`` to ``restore``.
+    ``acquire`` makes it ready for use, ``release`` empties the device of it. In between, streamed blocks pass through
+    slots with their forward. A resident component is ready from ``place`` to ``restore``.
     """
 
-    def __init__(self, name: str, module: torch.nn.Module, plan: ComponentPlan, accelerator: Accelerator) -> None:
+    def __init__(
+        self,
+        name: str,
+        module: torch.nn.Module,
+        plan: ComponentPlan,
+        transfers: Transfers,
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
         self.name, self.module, self.plan = name, module, plan
-        self.active = False
         self.depth = 0  # running calls into the component, nested ones included
-        self._accelerator = accelerator
-        self._keep_master = plan.strategy in ("snapshot-offload", "layerwise-offload")
-        layerwise = plan.strategy == "layerwise-offload"
-        self.block_names = _plan_blocks(plan) if layerwise else ()
-        self._eager = frozenset({TRUNK, *_resident_names(plan, self.block_names)})
-        self._in_use: set[str] = set()  # streamed blocks whose forward runs
-        self._units = split_units(module, self.block_names)
+        self.active = False
+        self.parts = tuple(module.modules())
+        self.rungs = Rungs(plan)
+        self.predictor = Predictor(registered_order(module, self.rungs.names))
+        self._transfers, self._device = transfers, transfers.device
+        self._packer = Packer(name, module, plan, transfers, checkpoint)
+        self.units = self._packer.units
+        self._ring = SlotRing(transfers, self.predictor, self.units)
+        self._acquiring: Iterator[None] | None = None
+        self._in_use: set[Unit] = set()
+        self._outside: set[str] = set()  # blocks whose weights are used outside their forward
+        self.first_uses = FirstUses()
+        self._converting = self._resting = False
+        self.quiet = False  # in use, and the copy lane has nothing to do for it any more
 
     @property
     def resident(self) -> bool:
         return self.plan.strategy == "resident"
+
+    @property
+    def present(self) -> bool:
+        """Whether any of it is on the device."""
+        return self.active or self._acquiring is not None
+
+    @property
+    def device_bytes(self) -> int:
+        """What it holds on the device now."""
+        own = sum(unit.bytes for unit in self.units.values() if unit.loaded)
+        return own + sum(slot.buffer.nbytes for slot in self._ring.slots)
+
+    @property
+    def block_bytes(self) -> list[int]:
+        return [self.units[name].bytes for name in self.rungs.names]
+
+    @property
+    def stage_bytes(self) -> int:
+        """What it would hold during its stage, trunk, resident blocks and slots, if nothing were short."""
+        return self.units[TRUNK].bytes + self.rungs.most_bytes(self.block_bytes)
+
+    @property
+    def misses(self) -> int:
+        """Streamed blocks that nobody foresaw, since the start."""
+        return self._ring.misses
+
+    @property
+    def largest_bytes(self) -> int:
+        """The most that one step of ``acquire`` may take."""
+        return max(unit.bytes for unit in self.units.values())
 
     def place(self) -> None:
         """Puts a resident component onto the device for good; the others wait for their first use."""
         if self.resident:
             self.acquire()
 
-    def missing_bytes(self) -> int:
-        """Device bytes that a use still needs: what stays during it, and the largest block that streams."""
-        streamed = [unit.missing_bytes for name, unit in self._units.items() if name not in self._eager]
-        eager = sum(self._units[name].missing_bytes for name in self._eager)
-        return eager + (sum(streamed) if self.plan.hold else max(streamed, default=0))
+    def fit(self, free_bytes: int) -> int:
+        """Keeps as many blocks resident as planned and as fit into ``free_bytes``; says how many."""
+        if not self.present:
+            self.rungs.fit(self.block_bytes, free_bytes - self.units[TRUNK].bytes)
+        return self.rungs.resident_blocks
 
     def acquire(self) -> None:
-        """Loads the trunk and the resident blocks; nothing is left on the device when that fails."""
+        """Starts the copies of trunk, resident and first streamed blocks; nothing is left of them if that fails."""
         if self.active:
             return
-        # Taken anew: a .to() or fused projections since the last release made other tensors.
-        self._units = split_units(self.module, self.block_names)
         try:
-            for name in self._units:
-                if name in self._eager:
-                    self._load(name)
+            for _ in self._acquiring or self._acquisition():
+                pass
+            self._activate()
         except BaseException:
-            self._park_all()
+            self.drop()
             raise
-        self.active = True
+
+    def acquire_ahead(self) -> bool:
+        """Does one unit of ``acquire`` before its time; False when all are there or memory is short."""
+        if self.active:
+            return False
+        self._acquiring = self._acquiring or self._acquisition()
+        try:
+            return next(self._acquiring, "done") is None
+        except torch.OutOfMemoryError:
+            self.drop()
+            return False
 
     def release(self) -> None:
-        """Drops everything from the device, unless the component is resident."""
-        if self.active and not self.resident:
-            self._park_all()
+        """Empties the device of the component, unless it is resident."""
+        if self.present and not self.resident:
+            if self.active and self.plan.strategy == "component-offload":
+                for unit in self.units.values():
+                    copy_back(unit, self._transfers)
+            self.drop()
+
+    def evict(self) -> None:
+        """Makes a resident component leave the device, and come in for its stages from now on."""
+        self.plan = self.plan.model_copy(update={"strategy": "snapshot-offload"})
+        self.drop()
 
     def restore(self) -> None:
-        """Binds every weight to host memory, whatever the strategy."""
-        self._park_all()
+        """Binds every weight to plain host memory, whatever the strategy."""
+        self.drop()
+        self._packer.unpin()
+
+    def drop(self) -> None:
+        """Leaves nothing on the device; what has no master is copied back first."""
+        self.active = self.quiet = self._resting = False
+        self._acquiring = None
+        self.heal()
+        for unit in self.units.values():
+            if unit.master is None:
+                copy_back(unit, self._transfers)
+        self._ring.drop()
+        for unit in self.units.values():
+            drop(unit, self._transfers)
 
     def keep(self, name: str) -> None:
-        """Loads a unit that is used outside its block's forward, until the component's release."""
-        unit = self._units[name]
-        if not unit.loaded:
-            self._load(name)
-            unit.kept = True
+        """Loads a block that is used outside its forward, until the component's release."""
+        unit = self.units[name]
+        if unit.in_use or unit.settled:
+            return
+        self._outside.add(name)
+        self._load_own(unit)
 
     def block_in(self, name: str) -> None:
         """Before a block's forward."""
-        unit = self._units[name]
-        if not unit.loaded:
-            self._load(name)
-        if name not in self._eager:
-            unit.kept = unit.kept or bool(self.plan.hold)
-            unit.in_use += 1
-            self._in_use.add(name)
+        unit = self.units[name]
+        unit.in_use += 1
+        if unit.in_use > 1:
+            return
+        self._in_use.add(unit)
+        self.first_uses.ran(name)
+        if unit.kind == "streamed":
+            self.predictor.advance(name)
+            if unit.slot is not None or self._ring.fetch(unit):
+                self._ring.enter(unit)
+                return
+        if not unit.settled:
+            self._load_own(unit)
 
     def block_out(self, name: str) -> None:
         """After a block's forward, also one that raised."""
-        unit = self._units[name]
-        unit.in_use = max(0, unit.in_use - 1)
-        if unit.in_use == 0 and name in self._in_use:
-            self._in_use.discard(name)
-            if not unit.kept:
-                unit.park(self._accelerator)
+        unit = self.units[name]
+        if not unit.in_use:
+            return
+        unit.in_use -= 1
+        if not unit.in_use:
+            self._in_use.discard(unit)
+            if unit.slot is not None:
+                self._ring.leave(unit)
+                self._ring.issue_ahead()
+
+    def begin(self, entry: str) -> None:
+        """An outermost call starts, with the component acquired."""
+        self.predictor.begin(entry)
+
+    def end(self, *, whole: bool) -> None:
+        """An outermost call is over; it ran ``whole`` unless it raised."""
+        self.heal()
+        self.predictor.end(whole=whole)
+        self.first_uses.end(whole=whole)
+        if whole and not self.quiet:
+            waiting = any(unit.loaded and not unit.settled for unit in self.units.values())
+            self.quiet = len(self._streamed()) <= len(self._ring.slots) and not waiting
 
     def heal(self) -> None:
-        """Between calls no block is in use; parks what an interrupted call left."""
-        for name in tuple(self._in_use):
-            self._units[name].in_use = 0
-            self.block_out(name)
+        """Between calls no block is in use; an interrupted call may have left some."""
+        for unit in self._in_use:
+            unit.in_use = 0
+            if unit.slot is not None:
+                self._ring.leave(unit)
+        self._in_use.clear()
+
+    def rest(self) -> None:
+        """Between generations people look at weights and change them: what streams reads its master meanwhile."""
+        if self.active and not self.resident:
+            self._resting = True
+            for unit in self._streamed():
+                unit.bind_home()
+
+    def wake(self) -> None:
+        """Ends ``rest``; leaves the device when weights were changed meanwhile, so that they come in anew."""
+        if not self._resting:
+            return
+        self._resting = False
+        if not self._packer.is_fresh():
+            self.release()
+            return
+        for unit in self._streamed():
+            unit.unbind(self._device.device)
+
+    def step_down(self) -> str | None:
+        """Gives up resident blocks, then slots, one rung at a time; says what, None when nothing is left.
+
+        Empties the device of the component, so that its next use comes with less.
+        """
+        said = self.rungs.step_down(self.block_bytes)
+        if said is None:
+            return None
+        self.release()
+        return f"{self.name}: {said}"
 
     def convert(self, change: Callable[[], T]) -> T:
         """Runs a change of dtype on host weights; a resident component is uploaded again after it."""
-        if self.depth:
+        if self.depth or self._converting:
             return change()
-        self._park_all()
+        self.drop()
+        self._converting = True
         try:
             return change()
         finally:
+            self._converting = False
             self.place()
 
-    def _load(self, name: str) -> None:
-        unit = self._units[name]
-        try:
-            unit.load(self._accelerator, self._keep_master)
-        except BaseException:
-            unit.park(self._accelerator)
-            raise
+    def _acquisition(self) -> Iterator[None]:
+        self._packer.renew()
+        self.parts = tuple(self.module.modules())
+        set_kinds(self.units, self.rungs, self._outside)
+        order = list(dict.fromkeys((*self.predictor.upcoming(), *self.rungs.names)))
+        return acquiring(self.units, order, self.rungs.slots, self._ring, self._transfers)
 
-    def _park_all(self) -> None:
-        self.active = False
-        self._in_use.clear()
-        for unit in self._units.values():
-            unit.park(self._accelerator)
-        self._units = split_units(self.module, self.block_names)
+    def _activate(self) -> None:
+        self._acquiring, self.active = None, True
+        settle(self.units[TRUNK], self._transfers)
+        for name in self.rungs.names:
+            self.units[name].unbind(self._device.device)
+        if self.resident:
+            for name in self.rungs.names:
+                settle(self.units[name], self._transfers)
+            # The masters are the copies' sources until those are done.
+            self._device.wait_host(self._device.record("copy"))
+            self._packer.forget()
 
+    def _streamed(self) -> list[Unit]:
+        return [unit for unit in self.units.values() if unit.kind == "streamed"]
 
-def _plan_blocks(plan: ComponentPlan) -> tuple[str, ...]:
-    # Only names and counts matter here; the plan keeps a stack's bytes as one sum.
-    return block_names(tuple(Stack(name=stack.name, block_bytes=(0,) * stack.count) for stack in plan.stacks))
-
-
-def _resident_names(plan: ComponentPlan, names: tuple[str, ...]) -> list[str]:
-    if plan.resident_blocks is None or plan.resident_policy is None:
-        return []
-    return [names[index] for index in resident_indices(len(names), plan.resident_blocks, plan.resident_policy)]
+    def _load_own(self, unit: Unit) -> None:
+        """Brings a unit in, for use now and until the release; it needs no slot any more."""
+        self._ring.forget(unit)
+        if unit.kind == "streamed":
+            unit.kind = "held"
+        if not unit.loaded:
+            load(unit, self._transfers)
+        settle(unit, self._transfers)

@@ -65,8 +65,8 @@ def generate(held: Held, request: GenerationRequest) -> Generation:
     began_s = time.perf_counter()
     with _latent_digests(held) as latents, report_steps(held.pipeline, held.recorder), quiet_libraries():
         try:
-            held.recorder.finish()
-            with out_of_memory_in("the pipeline's call", held.accelerator):
+            held.runtime.end_call()
+            with out_of_memory_in("the pipeline's call", held.device):
                 output = _output_tensor(held.pipeline(**arguments))
         except ValueError as error:  # pipelines check their arguments first
             reason = " ".join(str(error).split())[:300].rstrip(".")
@@ -74,7 +74,7 @@ def generate(held: Held, request: GenerationRequest) -> Generation:
                 f"{type(held.pipeline).__name__} refuses the call: {reason}; change that option."
             ) from error
         finally:
-            held.recorder.finish()
+            held.runtime.end_call()
     seconds = time.perf_counter() - began_s
     return Generation(
         output=output,

@@ -12,9 +12,9 @@ from accelerate.hooks import ModelHook
 
 from roost.errors import PlanMismatch, RoostError
 from roost.pipelines.entries import wrap_entries
+from roost.residency.census import TRUNK, home_unit
 from roost.residency.component import HeldComponent
 from roost.residency.runtime import Runtime
-from roost.residency.units import TRUNK, home_unit
 
 # Each of these would move weights behind the plan's back; some are accepted silently and then give wrong pictures.
 _FORBIDDEN = (
@@ -39,12 +39,18 @@ def hook_component(component: HeldComponent, runtime: Runtime, device: torch.dev
     module = component.module
     _set_attribute(module, "_hf_hook", _ExecutionDevice(device), undo)
     _intercept_conversion(component, undo)
+    _intercept_saving(component, undo)
     if component.plan.tiling:
         _enable_tiling(module, undo)
     undo.callback(wrap_entries(module, functools.partial(runtime.call, component)))
     if not component.resident:
-        _hook_blocks(component, runtime, undo)
-        _hook_weight_owners(component, runtime, undo)
+        hook_movement(component, runtime, undo)
+
+
+def hook_movement(component: HeldComponent, runtime: Runtime, undo: ExitStack) -> None:
+    """Brings the weights of a component that is not always there in where they are used."""
+    _hook_blocks(component, runtime, undo)
+    _hook_weight_owners(component, runtime, undo)
 
 
 def hook_pipeline(pipeline: Any, runtime: Runtime, undo: ExitStack) -> None:
@@ -73,30 +79,42 @@ def _uncompiled(hook: Callable[..., None]) -> Callable[..., None]:
 
 
 def _hook_blocks(component: HeldComponent, runtime: Runtime, undo: ExitStack) -> None:
-    for name in component.block_names:
+    for name in component.rungs.names:
         block = component.module.get_submodule(name)
 
         def before(_module: object, _args: object, name: str = name) -> None:
             runtime.block_in(component, name)
 
         def after(_module: object, _args: object, _output: object, name: str = name) -> None:
-            component.block_out(name)
+            runtime.block_out(component, name)
 
         undo.callback(block.register_forward_pre_hook(_uncompiled(before), prepend=True).remove)
         undo.callback(block.register_forward_hook(_uncompiled(after), always_call=True).remove)
 
 
 def _hook_weight_owners(component: HeldComponent, runtime: Runtime, undo: ExitStack) -> None:
-    blocks = frozenset(component.block_names)
+    """Brings in what is used past its component's forward, and finds blocks that are used past their own.
+
+    The trunk's hooks stay. A block's inner ones go after the first call in which the block ran as a whole.
+    """
+    inner: dict[str, ExitStack] = {}
+    blocks = frozenset(component.rungs.names)
+    # Hooks inside a compiled block would break its graph; such a block is only called as a whole.
+    compiled = {name for name in blocks if component.module.get_submodule(name)._compiled_call_impl is not None}
     for name, module in component.module.named_modules():
         unit = home_unit(name, blocks)
-        if name == unit != TRUNK or not _owns_tensors(module):
+        if name == unit != TRUNK or unit in compiled or not _owns_tensors(module):
             continue
 
         def touch(_module: object, _args: object, unit: str = unit) -> None:
             runtime.touch(component, unit)
 
-        undo.callback(module.register_forward_pre_hook(_uncompiled(touch), prepend=True).remove)
+        remove = module.register_forward_pre_hook(_uncompiled(touch), prepend=True).remove
+        undo.callback(remove)
+        if unit != TRUNK:
+            inner.setdefault(unit, ExitStack()).callback(remove)
+    for unit, removers in inner.items():
+        component.first_uses.watch(unit, removers.close)
 
 
 def _owns_tensors(module: torch.nn.Module) -> bool:
@@ -107,11 +125,6 @@ def _intercept_conversion(component: HeldComponent, undo: ExitStack) -> None:
     """Does a change of dtype (SDXL's VAE, twice a call) on host weights; a move to a device is the plan's business."""
     module = component.module
     to: Callable[..., object] = module.to
-    apply: Callable[..., object] = module._apply
-
-    def convert(change: Callable[..., object], recurse: bool = True) -> torch.nn.Module:
-        component.convert(lambda: apply(change, recurse))
-        return module
 
     def to_dtype(*args: Any, **kwargs: Any) -> torch.nn.Module:
         kept = [each.dtype if isinstance(each, torch.Tensor) else each for each in args]
@@ -123,8 +136,32 @@ def _intercept_conversion(component: HeldComponent, undo: ExitStack) -> None:
             to(*kept, **kwargs)
         return module
 
-    _set_attribute(module, "_apply", convert, undo)
+    for part in module.modules():
+        _set_attribute(part, "_apply", _converting(component, part), undo)
     _set_attribute(module, "to", to_dtype, undo)
+
+
+def _converting(component: HeldComponent, part: torch.nn.Module) -> Callable[..., torch.nn.Module]:
+    apply: Callable[..., object] = part._apply
+
+    def convert(change: Callable[..., object], recurse: bool = True) -> torch.nn.Module:
+        component.convert(lambda: apply(change, recurse))
+        return part
+
+    return convert
+
+
+def _intercept_saving(component: HeldComponent, undo: ExitStack) -> None:
+    """Reads a component's state from its masters: what is bound while it is in use is not all there."""
+    read: Callable[..., Any] = component.module.state_dict
+
+    def state_dict(*args: Any, **kwargs: Any) -> Any:
+        if component.depth:
+            raise RoostError(f"{component.name}.state_dict() can't be read while it runs; save it after the call.")
+        component.release()
+        return read(*args, **kwargs)
+
+    _set_attribute(component.module, "state_dict", state_dict, undo)
 
 
 def _enable_tiling(module: torch.nn.Module, undo: ExitStack) -> None:

@@ -13,13 +13,15 @@ import torch
 from roost.errors import InvalidFile, PlanMismatch
 from roost.pipelines.classes import component_class, pipeline_class, weighted_class
 from roost.plan import ComponentPlan, PlanDocument
-from roost.residency.accelerator import Accelerator
 from roost.residency.attach import Held
+from roost.residency.checkpoint import Checkpoint
 from roost.residency.component import HeldComponent
+from roost.residency.lanes import Device
 from roost.residency.matching import check_component, check_strategies
 from roost.residency.memory_errors import out_of_memory_in
 from roost.residency.quiet import quiet_libraries
 from roost.residency.stages import OnEvent
+from roost.residency.transfers import Transfers
 
 OnComponent = Callable[[str], None]
 
@@ -30,36 +32,41 @@ _SAFELY = {"use_safetensors": True, "local_files_only": True}
 def load_pipeline(
     plan: PlanDocument,
     model_dir: Path,
-    accelerator: Accelerator,
+    device: Device,
     on_component: OnComponent | None = None,
     on_event: OnEvent | None = None,
 ) -> Held:
     """The plan's pipeline, loaded from ``model_dir`` and held; ``on_component`` hears of each one as its load begins.
 
-    Host memory peaks at the weights that stay there and one component. Raises InvalidFile for a directory that can't be
-    loaded, PlanMismatch for one that the plan isn't for, OutOfMemory when the resident weights exceed the budget.
+    Host memory peaks at the weights that stay there, and one resident component or one file. Raises InvalidFile for a
+    directory that can't be loaded, PlanMismatch for one that the plan isn't for, OutOfMemory when the resident weights
+    exceed the budget.
     """
-    check_strategies(plan)
+    check_strategies(plan, {})
+    transfers = Transfers(device, plan.machine.host.pinnable_bytes)
     components: dict[str, HeldComponent] = {}
     with quiet_libraries(), ExitStack() as undo:
+        undo.callback(transfers.close)
         _check_index(plan, model_dir)
         found = pipeline_class(plan.model.pipeline)
         for name in plan.load_order:
             if on_component is not None:
                 on_component(name)
-            module = _load_component(name, plan.components[name], model_dir)
-            components[name] = HeldComponent(name, module, plan.components[name], accelerator)
+            module = load_component(name, plan.components[name], model_dir)
+            checkpoint = _checkpoint(name, plan, model_dir)
+            components[name] = HeldComponent(name, module, plan.components[name], transfers, checkpoint)
             undo.callback(components[name].restore)
-            with out_of_memory_in(f"placing {name}", accelerator):
+            with out_of_memory_in(f"placing {name}", device):
                 components[name].place()
         modules = {name: component.module for name, component in components.items()}
         pipeline = _assemble(found, model_dir, modules)
-        held = Held(pipeline, plan, components, accelerator, on_event)
+        held = Held(pipeline, plan, components, transfers, on_event)
         undo.pop_all()
     return held
 
 
-def _load_component(name: str, plan: ComponentPlan, model_dir: Path) -> torch.nn.Module:
+def load_component(name: str, plan: ComponentPlan, model_dir: Path) -> torch.nn.Module:
+    """One component in host memory, at the plan's dtype. Raises InvalidFile or PlanMismatch."""
     found: Any = component_class(plan.library, plan.class_name)
     folder = model_dir / name
     # The folder itself, not ``subfolder``: given that, diffusers prefers a file of the same name at the model's root.
@@ -82,6 +89,15 @@ def _load_component(name: str, plan: ComponentPlan, model_dir: Path) -> torch.nn
     module.eval()  # and requires_grad as the library leaves it: it changes how PyTorch folds, and so rounds, a matmul
     check_component(name, module, plan)
     return module  # type: ignore[no-any-return]
+
+
+def _checkpoint(name: str, plan: PlanDocument, model_dir: Path) -> Checkpoint | None:
+    """The files of a component some of whose masters stay in them."""
+    master = plan.components[name].master
+    if master is None or not master.mapped:
+        return None
+    files = [each for each in plan.model.files if each.startswith(f"{name}/") and each.endswith(".safetensors")]
+    return Checkpoint([model_dir / each for each in files])
 
 
 def _assemble(found: Any, model_dir: Path, modules: dict[str, torch.nn.Module]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from torch.distributed.fsdp import FSDPModule
 
 from roost.blocks import streamed_stacks
 from roost.errors import PlanMismatch, UsageError
@@ -23,12 +24,20 @@ def _has_weights(module: torch.nn.Module) -> bool:
     return any(True for _ in module.parameters()) or any(True for _ in module.buffers())
 
 
-def check_strategies(plan: PlanDocument) -> None:
-    """UsageError for a plan that this runtime can't execute."""
-    sharded = [name for name, each in plan.components.items() if each.strategy == "fsdp"]
-    if sharded:
+def check_strategies(plan: PlanDocument, modules: Mapping[str, torch.nn.Module]) -> None:
+    """UsageError for a plan that this runtime can't execute on ``modules``, which may not be loaded yet."""
+    sharded = [name for name, each in modules.items() if any(isinstance(part, FSDPModule) for part in each.modules())]
+    for name in sharded:
+        strategy = plan.components[name].strategy if name in plan.components else "fsdp"
+        if strategy != "fsdp":
+            raise UsageError(
+                f"component {name!r} is managed by FSDP, which can't be combined with {strategy}: FSDP moves its own "
+                f"shards; plan it with --set {name}=fsdp, or leave fully_shard out."
+            )
+    unsharded = [name for name, each in plan.components.items() if each.strategy == "fsdp" and name not in sharded]
+    if unsharded:
         raise UsageError(
-            f"the plan shards {', '.join(sharded)} by FSDP, which runs under torchrun on several GPUs and is not "
+            f"the plan shards {', '.join(unsharded)} by FSDP, which runs under torchrun on several GPUs and is not "
             "available here; plan again with --no-fsdp."
         )
 

@@ -9,30 +9,45 @@ from contextlib import contextmanager
 import torch
 
 from roost.errors import OutOfMemory
-from roost.residency.accelerator import Accelerator
+from roost.residency.lanes import Device
 from roost.units import format_bytes
 
 _NEEDED = re.compile(r"Tried to allocate ([\d.]+ ?\w+)")
+_PLAN_AGAIN = "plan again with a smaller --vram, size or batch"
+
+
+class Shortage:
+    """Memory that ran out: in which stage, what was asked for and what was in use. ``remedy`` is a clause."""
+
+    def __init__(self, where: str, device: Device, remedy: str = _PLAN_AGAIN) -> None:
+        self.where, self._device, self._remedy = where, device, remedy
+        self._needed: str | None = None
+        self._used_bytes = 0
+
+    def note(self, error: torch.OutOfMemoryError) -> None:
+        """Remembers the figures of ``error``, and not the error, which holds the failed call's tensors."""
+        needed = _NEEDED.search(str(error))
+        self._needed, self._used_bytes = needed[1] if needed else None, self._device.used_bytes
+
+    def error(self, reason: str | None = None) -> OutOfMemory:
+        """The error that ends the run."""
+        more = f"{self._needed} more than" if self._needed else "more than"
+        return OutOfMemory(
+            f"{self.where}: out of memory on the {self._device.kind} device: it needs {more} the "
+            f"{format_bytes(self._used_bytes)} in use now, within a budget of {format_bytes(self._device.budget_bytes)}"
+            f"{f', and {reason}' if reason else ''}; {self._remedy}."
+        )
 
 
 @contextmanager
-def out_of_memory_in(where: str, accelerator: Accelerator) -> Iterator[None]:
+def out_of_memory_in(where: str, device: Device) -> Iterator[None]:
     """Raises OutOfMemory that names ``where`` instead of torch.OutOfMemoryError."""
-    failure: str | None = None
+    shortage, short = Shortage(where, device), False
     try:
         yield
     except torch.OutOfMemoryError as error:
-        failure = str(error)
+        shortage.note(error)
+        short = True
     # Raised outside the except block: an error in flight keeps the failed call's tensors alive.
-    if failure is not None:
-        raise OutOfMemory(_message(where, failure, accelerator))
-
-
-def _message(where: str, failure: str, accelerator: Accelerator) -> str:
-    needed = _NEEDED.search(failure)
-    more = f"{needed[1]} more than" if needed else "more than"
-    in_use = format_bytes(accelerator.used_bytes)
-    return (
-        f"{where}: out of memory on the {accelerator.kind} device: it needs {more} the {in_use} in use now, within a "
-        f"budget of {format_bytes(accelerator.budget_bytes)}; plan again with a smaller --vram, size or batch."
-    )
+    if short:
+        raise shortage.error()

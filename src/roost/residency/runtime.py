@@ -6,12 +6,19 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
+
 from roost.errors import RoostError
 from roost.plan import ComponentPlan
-from roost.residency.accelerator import Accelerator
 from roost.residency.component import HeldComponent
-from roost.residency.memory_errors import out_of_memory_in
+from roost.residency.elastic import run_elastically
+from roost.residency.memory_errors import Shortage
+from roost.residency.release import Activations, UseSequence
+from roost.residency.remedies import remedy_for
+from roost.residency.rerun_state import RerunState
 from roost.residency.stages import StageRecorder, stage_name
+from roost.residency.transfers import Transfers
+from roost.units import format_bytes
 
 # (component, method, args, kwargs) of a call that a pipeline makes, before it runs
 Observer = Callable[[str, str, tuple[Any, ...], dict[str, Any]], None]
@@ -24,40 +31,55 @@ class Runtime:
         self,
         components: Mapping[str, HeldComponent],
         plans: Mapping[str, ComponentPlan],
-        accelerator: Accelerator,
+        transfers: Transfers,
         stages: StageRecorder,
     ) -> None:
         self.components, self.stages = components, stages
         self.observer: Observer | None = None
-        self._plans, self._accelerator = plans, accelerator
+        self.on_eviction: Callable[[HeldComponent], None] = lambda component: None
+        self._plans, self._transfers, self._device = plans, transfers, transfers.device
+        self._sequence, self._activations = UseSequence(components), Activations()
+        self._current: HeldComponent | None = None
+        self._began_with: tuple[int, int] | None = None  # bytes in use and bytes of weights, when the stage began
+        self._short: set[str] = set()  # components in whose calls memory ran out: nothing comes ahead in those
+        self._running = 0  # outermost calls that run; two when one component calls another
         self._thread: int | None = None
+        self._entering = threading.Lock()
 
     def call(
         self, component: HeldComponent, method: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: Any
     ) -> Any:
         """Runs one call into ``component`` with its weights where they must be."""
-        if component.depth:  # a component calling itself, such as forward from generate
-            return self._inner(component, call, args, kwargs)
-        where = f"{stage_name(component.name, method, self._plans)} ({component.name})"
-        with out_of_memory_in(where, self._accelerator):
-            self._refuse_second_thread()
-            self.switch_to(component, method)
-            if self.observer is not None:
-                self.observer(component.name, method, args, kwargs)
-            try:
-                return self._inner(component, call, args, kwargs)
-            finally:
-                component.heal()
+        self._enter()
+        try:
+            if component.depth:  # a component calling itself, such as forward from generate
+                return call(*args, **kwargs)
+            where = f"{stage_name(component.name, method, self._plans)} ({component.name})"
+            released: set[str] = set()
+            return run_elastically(
+                lambda: self._outermost(component, method, call, args, kwargs),
+                RerunState(component.parts, self._device.device, args, kwargs),
+                lambda: self.step_down(component, released),
+                self._transfers,
+                Shortage(where, self._device, remedy_for(component)),
+            )
+        finally:
+            self._leave()
 
     def switch_to(self, component: HeldComponent, method: str) -> None:
-        """Makes ``component`` ready, after releasing others by their policy."""
+        """Makes ``component`` ready, after releasing others as far as memory asks for it."""
         stage = stage_name(component.name, method, self._plans)
         if component.active and self.stages.is_open(stage, component.name):
             return
+        component.wake()
+        self._note_activations()
         self.stages.begin(stage, component.name)
+        self._sequence.use(component)
+        self._current = component
         self._make_room(component)
-        self._accelerator.reset_peak()
-        component.acquire()
+        self._device.reset_peak()
+        self._acquire(component)
+        self._began_with = (self._device.used_bytes, self._weights_bytes())
 
     def touch(self, component: HeldComponent, unit: str) -> None:
         """Before a module outside any block, or outside its block's forward, uses its weights."""
@@ -71,32 +93,148 @@ class Runtime:
             self.switch_to(component, "forward")
         component.block_in(block)
 
+    def block_out(self, component: HeldComponent, block: str) -> None:
+        """After a block's forward; while the copy lane is idle, a unit of the next component comes ahead."""
+        component.block_out(block)
+        if component is self._current and component.quiet:
+            self._drip(component)
+
     def end_call(self) -> None:
         """At the end of a pipeline's call."""
+        self._note_activations()
+        self._sequence.end()
         self.stages.finish()
+        for component in self.components.values():
+            component.rest()
 
-    def _inner(
-        self, component: HeldComponent, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    def step_down(self, component: HeldComponent | None = None, released: set[str] | None = None) -> str | None:
+        """Gives up device memory for ``component`` (the current one), the cheapest first; says what, None at the end.
+
+        First idle components, each at most once where ``released`` remembers them, then the component's own resident
+        blocks and slots, then components that were to stay.
+        """
+        component = component or self._current
+        released = set() if released is None else released
+        idle = self._sequence.furthest(
+            each for each in self._idle(component) if each.name not in released and each is not component
+        )
+        if idle is not None:
+            released.add(idle.name)
+            idle.release()
+            return f"{idle.name}: no longer kept on the device between its stages"
+        if component is None:
+            return None
+        self._short.add(component.name)
+        return component.step_down() or self._evict(component)
+
+    def _evict(self, component: HeldComponent) -> str | None:
+        """Makes another component leave that was to stay; from now on it is there for its stages only."""
+        staying = [each for each in self.components.values() if each.resident and each.present and not each.depth]
+        leaving = self._sequence.furthest(each for each in staying if each is not component)
+        if leaving is None:
+            return None
+        leaving.evict()
+        self.on_eviction(leaving)
+        return f"{leaving.name}: on the device during its stages only, instead of resident"
+
+    def _outermost(
+        self, component: HeldComponent, method: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: Any
     ) -> Any:
+        """One attempt at an outermost call."""
+        if component.module.training and torch.is_grad_enabled():
+            raise RoostError(f"{component.name} is in training mode; call eval() on it, Roost only runs inference.")
+        whole = False
+        self.switch_to(component, method)
+        if self.observer is not None:
+            self.observer(component.name, method, args, kwargs)
+        component.begin(method)
         component.depth += 1
         try:
-            return call(*args, **kwargs)
+            result = call(*args, **kwargs)
+            whole = True
+            return result
         finally:
             component.depth -= 1
+            component.end(whole=whole)
+
+    def _enter(self) -> None:
+        with self._entering:
+            if self._running and self._thread != threading.get_ident():
+                raise RoostError("another thread is running this pipeline; call it from one thread at a time.")
+            self._thread = threading.get_ident()
+            self._running += 1
+
+    def _leave(self) -> None:
+        with self._entering:
+            self._running -= 1
+
+    def _idle(self, component: HeldComponent | None) -> list[HeldComponent]:
+        others = [each for each in self.components.values() if each is not component]
+        return [each for each in others if each.present and not each.depth and not each.resident]
 
     def _make_room(self, component: HeldComponent) -> None:
-        idle = [each for each in self.components.values() if each is not component and each.active]
-        idle = [each for each in idle if not each.depth and not each.resident]
-        for each in idle:
-            if not each.plan.linger:
+        """Releases what the plan's baseline must not keep, and then what doesn't fit, furthest next use first."""
+        activations = self._activations.of(component)
+        for each in self._idle(component):
+            # Before a component's first stage is over nobody knows what its activations need.
+            unknown = activations is None and not each.plan.linger
+            if unknown or each.plan.strategy == "component-offload":
                 each.release()
-        needed = component.missing_bytes()
-        for each in idle:
-            if each.plan.linger and needed > self._accelerator.budget_bytes - self._accelerator.used_bytes:
-                each.release()
+        if component.active:
+            return
+        reserve = activations or 0
+        while component.stage_bytes + reserve > self._free_bytes(component):
+            idle = self._sequence.furthest(self._idle(component))
+            if idle is None:
+                break
+            idle.release()
+        self._fit(component, self._free_bytes(component) - reserve)
 
-    def _refuse_second_thread(self) -> None:
-        if not any(each.depth for each in self.components.values()):
-            self._thread = threading.get_ident()
-        elif self._thread != threading.get_ident():
-            raise RoostError("another thread is running this pipeline; call it from one thread at a time.")
+    def _fit(self, component: HeldComponent, free_bytes: int) -> None:
+        before = component.rungs.resident_blocks
+        now = component.fit(free_bytes)
+        if now != before:
+            self._transfers.changes.append(
+                f"{component.name}: {now} resident blocks instead of {before}, because "
+                f"{format_bytes(max(0, free_bytes))} of VRAM is free for it now"
+            )
+
+    def _acquire(self, component: HeldComponent) -> None:
+        """Acquires, with less where the device turns out to have less than it said."""
+        while True:
+            try:
+                component.acquire()
+                return
+            except torch.OutOfMemoryError as error:
+                failure = error.with_traceback(None)
+            said = self.step_down()
+            if said is None:
+                raise failure
+            self._transfers.changes.append(said)
+            self._device.trim()
+
+    def _drip(self, component: HeldComponent) -> None:
+        activations = self._activations.of(component)
+        following = self._sequence.next_after(component, self.components)
+        if activations is None or following is None or following.active or following.resident:
+            return
+        if component.name in self._short:
+            return
+        if following.depth or following.plan.strategy == "component-offload":  # the baseline does nothing ahead
+            return
+        if following.largest_bytes + activations <= self._device.free_bytes:
+            following.acquire_ahead()
+
+    def _note_activations(self) -> None:
+        if self._current is not None and self._began_with is not None:
+            used_bytes, weights_bytes = self._began_with
+            # Held blocks and the next component's first ones may have come during the stage.
+            came_bytes = max(0, self._weights_bytes() - weights_bytes)
+            self._activations.note(self._current, max(0, self._device.peak_bytes - used_bytes - came_bytes))
+        self._current = self._began_with = None
+
+    def _weights_bytes(self) -> int:
+        return sum(each.device_bytes for each in self.components.values())
+
+    def _free_bytes(self, component: HeldComponent) -> int:
+        return self._device.free_bytes + component.device_bytes

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from roost.plan import ComponentPlan
-from roost.residency.accelerator import Accelerator
+from roost.residency.lanes import Device
 
 _STAGE_OF_KIND = {"text_encoder": "text encode", "image_encoder": "image encode", "dit": "denoise", "vae": "decode"}
 _EXPERTS = {"transformer": "denoise (high noise)", "transformer_2": "denoise (low noise)"}
@@ -54,10 +54,10 @@ def stage_name(component: str, method: str, plans: Mapping[str, ComponentPlan]) 
 class StageRecorder:
     """Times the stages of one generation after another; ``records`` are those of the latest."""
 
-    def __init__(self, accelerator: Accelerator, on_event: OnEvent | None) -> None:
+    def __init__(self, device: Device, on_event: OnEvent | None) -> None:
         self.records: list[StageRecord] = []
         self.on_event = on_event
-        self._accelerator = accelerator
+        self._device = device
         self._open: StageEvent | None = None
         self._began_s = 0.0
         self._fresh = True  # the next stage is the first of a generation
@@ -87,8 +87,8 @@ class StageRecorder:
     def _close(self) -> None:
         if self._open is None:
             return
-        self._accelerator.synchronize()
-        seconds, peak = time.perf_counter() - self._began_s, self._accelerator.peak_bytes
+        self._device.synchronize()
+        seconds, peak = time.perf_counter() - self._began_s, self._device.peak_bytes
         ended, self._open = self._open, None
         self._record(StageRecord(name=ended.stage, component=ended.component, seconds=seconds, peak_bytes=peak))
         self._send(replace(ended, what="end", seconds=seconds, peak_bytes=peak))

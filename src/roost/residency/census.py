@@ -1,0 +1,107 @@
+"""A component's tensors as they are: every one once, in the block or trunk that moves it."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from roost.errors import UsageError
+
+TRUNK = ""  # the trunk's name among units; blocks are named by their module
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One piece of memory with every parameter or buffer object that stands for it, and all their dotted names.
+
+    The objects themselves stay for good: only their ``data`` is bound to other memory.
+    """
+
+    objects: list[torch.Tensor]
+    names: list[str] = field(default_factory=list)
+
+    @property
+    def tensor(self) -> torch.Tensor:
+        return self.objects[0]
+
+    @property
+    def extent(self) -> int:
+        """Elements from the first to the last one in memory; gaps of a strided tensor included."""
+        tensor = self.tensor
+        if tensor.numel() == 0:
+            return 0
+        return 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+
+    @property
+    def address(self) -> int:
+        return self.tensor.data_ptr()
+
+
+def take_census(module: torch.nn.Module, blocks: Iterable[str]) -> dict[str, list[Entry]]:
+    """Every tensor of ``module`` by the unit it moves with: the trunk first, then the blocks.
+
+    A tensor that several blocks share, or a block and the rest, or whose memory overlaps that of another unit, belongs
+    to the trunk: it must outlive each of them. Raises UsageError for one that can't be moved.
+    """
+    units: dict[str, list[Entry]] = {name: [] for name in (TRUNK, *blocks)}
+    entries: dict[object, Entry] = {}
+    homes: dict[object, str] = {}
+    for name, tensor in named_tensors(module):
+        _check_movable(module, name, tensor)
+        key, home = _memory(tensor), home_unit(name, units)
+        entry = entries.setdefault(key, Entry([]))
+        entry.names.append(name)
+        if all(each is not tensor for each in entry.objects):
+            entry.objects.append(tensor)
+        homes[key] = home if homes.get(key, home) == home else TRUNK
+    _join_overlapping(entries, homes)
+    for key, entry in entries.items():
+        units[homes[key]].append(entry)
+    return units
+
+
+def named_tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Parameters and buffers with their dotted names; shared ones once for each name."""
+    yield from module.named_parameters(remove_duplicate=False)
+    yield from module.named_buffers(remove_duplicate=False)
+
+
+def home_unit(name: str, units: Container[str]) -> str:
+    """The block whose module contains ``name`` (a tensor's or module's dotted name), or the trunk."""
+    parts = name.split(".")
+    prefixes = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
+    return next((prefix for prefix in prefixes if prefix in units), TRUNK)
+
+
+def _join_overlapping(entries: Mapping[object, Entry], homes: dict[object, str]) -> None:
+    """Sends overlapping pieces of memory to the trunk when they are seen by different units."""
+    last: object = None
+    end = 0
+    for key, entry in sorted(entries.items(), key=lambda item: item[1].address):
+        if entry.extent == 0:
+            continue
+        if last is not None and entry.address < end and homes[key] != homes[last]:
+            homes[key] = homes[last] = TRUNK
+        reach = entry.address + entry.extent * entry.tensor.element_size()
+        if reach > end:
+            last, end = key, reach
+
+
+def _check_movable(module: torch.nn.Module, name: str, tensor: torch.Tensor) -> None:
+    plain = type(tensor) in (torch.Tensor, torch.nn.Parameter)
+    if plain and not tensor.is_meta and tensor.layout == torch.strided:
+        return
+    problem = "was never loaded" if tensor.is_meta else f"is a {type(tensor).__name__}"
+    raise UsageError(
+        f"{type(module).__name__}: weight {name!r} {problem}, which can't be moved between host and device; "
+        "load the component's plain, unquantised weights."
+    )
+
+
+def _memory(tensor: torch.Tensor) -> object:
+    """Equal for tensors that are the same bytes seen the same way."""
+    if tensor.numel() == 0:
+        return id(tensor)
+    return (tensor.data_ptr(), tensor.device, tensor.dtype, tuple(tensor.shape), tensor.stride())

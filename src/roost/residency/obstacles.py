@@ -1,0 +1,79 @@
+"""What a live module is that keeps a strategy from being exact, and the next best strategy for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch.distributed.fsdp import FSDPModule
+
+from roost.errors import UsageError
+from roost.facts import Strategy
+from roost.plan import PlanDocument
+
+_PLAIN = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Obstacle:
+    """The only strategy that suits a module, and why. Source: a look at the live module."""
+
+    strategy: Strategy
+    why: str
+
+
+def find_obstacle(module: torch.nn.Module) -> Obstacle | None:
+    """None for a module that every strategy can move."""
+    if any(isinstance(part, FSDPModule) for part in module.modules()):
+        return Obstacle(strategy="fsdp", why="It is managed by FSDP, which moves its own shards.")
+    foreign = foreign_weight(module)
+    if foreign is not None:
+        return Obstacle(
+            strategy="resident", why=f"Its weights are moved by their own class only: {foreign}, so they stay whole."
+        )
+    borrowed = next(_borrowed_weights(module), None)
+    if borrowed is not None:
+        return Obstacle(
+            strategy="resident", why=f"{borrowed}, so nobody can tell when that weight is needed, and all stay."
+        )
+    return None
+
+
+def find_obstacles(modules: Mapping[str, torch.nn.Module]) -> dict[str, Obstacle]:
+    """The obstacles of those components that have one."""
+    found = {name: find_obstacle(module) for name, module in modules.items()}
+    return {name: obstacle for name, obstacle in found.items() if obstacle is not None}
+
+
+def foreign_weight(module: torch.nn.Module) -> str | None:
+    """The first weight that is a tensor of a quantiser's or other library's class, in words."""
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        # PyTorch's own lazy and uninitialised classes are refused with a better reason when weights are taken in.
+        if type(tensor) not in _PLAIN and not tensor.is_meta:
+            return f"{name!r} is a {type(tensor).__name__}"
+        if type(tensor.data) is not torch.Tensor:
+            return f"{name!r} holds a {type(tensor.data).__name__}"
+    return None
+
+
+def check_obstacles(plan: PlanDocument, modules: Mapping[str, torch.nn.Module]) -> None:
+    """UsageError for a strategy that would not be exact on the live module, with the ``--set`` that mends it."""
+    for name, obstacle in find_obstacles(modules).items():
+        strategy = plan.components[name].strategy
+        if strategy != obstacle.strategy:
+            why = obstacle.why[0].lower() + obstacle.why[1:].rstrip(".")
+            raise UsageError(
+                f"component {name!r} can't be {strategy}: {why}; plan it with --set {name}={obstacle.strategy}"
+            )
+
+
+def _borrowed_weights(module: torch.nn.Module) -> Iterator[str]:
+    """Parts that keep another part's weight in a plain attribute, which no hook sees them read."""
+    owned = {id(tensor) for tensor in (*module.parameters(), *module.buffers())}
+    for name, part in module.named_modules():
+        own = {id(tensor) for tensor in (*part.parameters(), *part.buffers())}
+        for attribute, value in vars(part).items():
+            values = value if isinstance(value, list | tuple) else (value,)
+            if any(isinstance(each, torch.Tensor) and id(each) in owned - own for each in values):
+                yield f"{name or type(module).__name__}.{attribute} is a weight of another module"

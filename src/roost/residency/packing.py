@@ -1,0 +1,141 @@
+"""From loaded tensors to masters: each source is let go the moment its bytes are taken."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Iterable
+
+import torch
+
+from roost.plan import ComponentPlan
+from roost.residency.census import Entry, named_tensors, take_census
+from roost.residency.checkpoint import Checkpoint
+from roost.residency.masters import Master, Tier
+from roost.residency.rungs import Rungs
+from roost.residency.transfers import Transfers
+from roost.residency.units import Unit
+
+_TRIM_BYTES = 64 * 1024**2
+
+
+class Packer:
+    """Keeps a component's units, and a master for each, true to what its module is."""
+
+    def __init__(
+        self,
+        name: str,
+        module: torch.nn.Module,
+        plan: ComponentPlan,
+        transfers: Transfers,
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
+        self.units: dict[str, Unit] = {}
+        self._name, self._module, self._transfers, self._checkpoint = name, module, transfers, checkpoint
+        self._tiers = _tiers(plan)
+        self._names = Rungs(plan).names
+        self.renew()
+
+    def is_fresh(self) -> bool:
+        """Whether the module still has just the tensors that the units know, reading what they were bound to."""
+        live = {id(tensor) for _, tensor in named_tensors(self._module)}
+        known = {each for unit in self.units.values() for each in _objects(unit.entries)}
+        return bool(self.units) and live == known and all(unit.is_intact() for unit in self.units.values())
+
+    def renew(self) -> None:
+        """Takes in what changed since the last time: converted, fused or added weights. Everything is on the host."""
+        if self.is_fresh():
+            return
+        renewed = _new_units(self._module, self._names, self.units)
+        for name, unit in self.units.items():
+            if renewed[name] is not unit:
+                self._unpin(unit)
+        self.units.update(renewed)
+        fresh = [unit for unit in renewed.values() if unit.master is None]
+        for unit in fresh:
+            if self._tiers.get(unit.name) == "mapped":
+                self._map(unit)
+        _pack([unit for unit in fresh if unit.master is None])
+        for unit in fresh:
+            if self._tiers.get(unit.name) == "pinned" and isinstance(unit.master, Master) and unit.bytes:
+                self._transfers.pin(unit.master, f"{self._name}.{unit.name}")
+
+    def unpin(self) -> None:
+        for unit in self.units.values():
+            self._unpin(unit)
+
+    def forget(self) -> None:
+        """Gives up the masters; the device has the only copies now."""
+        for unit in self.units.values():
+            unit.master = None
+
+    def _unpin(self, unit: Unit) -> None:
+        if isinstance(unit.master, Master):
+            self._transfers.unpin(unit.master)
+
+    def _map(self, unit: Unit) -> None:
+        master = None if self._checkpoint is None else self._checkpoint.master(unit.entries, unit.layout)
+        if master is not None:
+            unit.move_to(master)
+            return
+        why = "no checkpoint is known" if self._checkpoint is None else "the checkpoint stores other bytes"
+        self._transfers.changes.append(
+            f"{self._name}.{unit.name}: its host copy is pageable instead of mapped, because {why}"
+        )
+
+
+def _tiers(plan: ComponentPlan) -> dict[str, Tier]:
+    """The tier of every block's master; streamed blocks take the fastest."""
+    if plan.master is None:
+        return {}
+    kinds = Rungs(plan).kinds()
+    names = sorted(kinds, key=lambda name: kinds[name] == "resident")  # stable: each kind in its order
+    tiers: list[Tier] = ["pinned"] * plan.master.pinned
+    tiers += ["pageable"] * plan.master.pageable
+    tiers += ["mapped"] * plan.master.mapped
+    return dict(zip(names, tiers, strict=False))
+
+
+def _new_units(module: torch.nn.Module, blocks: tuple[str, ...], old: dict[str, Unit]) -> dict[str, Unit]:
+    """The module's units as they are now, trunk first; those of ``old`` that nothing changed are kept with masters."""
+    units = {}
+    for name, entries in take_census(module, blocks).items():
+        before = old.get(name)
+        if before is not None and before.is_intact() and _objects(before.entries) == _objects(entries):
+            units[name] = before
+        else:
+            units[name] = Unit(name, entries)
+    return units
+
+
+def _pack(units: Iterable[Unit]) -> None:
+    """Builds the masters of ``units`` and binds them.
+
+    Host memory grows by one source at a time: entries are taken in the order of their addresses, so that a checkpoint
+    file's mapping goes as soon as all that it holds was taken.
+    """
+    masters = {unit: Master(unit.layout) for unit in units}
+    work = [(entry, unit, index) for unit in masters for index, entry in enumerate(unit.entries)]
+    taken_bytes = 0
+    for entry, unit, index in sorted(work, key=lambda item: item[0].address):
+        master = masters[unit]
+        master.fill(index, entry.tensor)
+        for each in entry.objects:
+            each.data = master.views[index]
+        taken_bytes += entry.tensor.nbytes
+        if taken_bytes >= _TRIM_BYTES:
+            _return_freed_memory()
+            taken_bytes = 0
+    for unit, master in masters.items():
+        unit.adopt(master)
+
+
+def _return_freed_memory() -> None:
+    """Weights that a library converted lie in the C heap, and glibc keeps what is freed in its middle."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
+
+
+def _objects(entries: Iterable[Entry]) -> frozenset[int]:
+    return frozenset(id(each) for entry in entries for each in entry.objects)

@@ -1,0 +1,132 @@
+"""What a call may change before it fails, kept so that the same call can run again and give the same bits."""
+
+from __future__ import annotations
+
+import enum
+import functools
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy
+import torch
+from diffusers.hooks.hooks import HookFunctionReference
+from transformers import GenerationConfig
+
+# Nothing in these changes during a call; ``generate`` works on a copy of its configuration.
+_UNCHANGING = (
+    *(bool, int, float, complex, str, bytes, range, slice, enum.Enum, numpy.generic, type(None), type(...)),
+    *(torch.dtype, torch.device, torch.layout, torch.memory_format, GenerationConfig),
+)
+_OPAQUE = (torch.nn.Module, HookFunctionReference, type)
+# Hooks count in small tensors, which they change in place.
+_COPIED_BYTES = 1024
+_PLAIN_TENSORS = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
+
+
+class RerunState:
+    """Random state, arguments and cache hooks of one call into a component, as they were before it.
+
+    ``refusal`` says why a second run could differ from the first; ``restore`` may run when it says nothing.
+    """
+
+    def __init__(self, parts: Iterable[torch.nn.Module], device: torch.device, args: Any, kwargs: Any) -> None:
+        self._restorers: list[Callable[[], object]] = []
+        self._tensors: list[tuple[str, torch.Tensor, int | None]] = []
+        self._unknown: str | None = None
+        self._seen: dict[int, object] = {}  # keeps what it saw, so that no address is used twice
+        self._note_random(device)
+        for index, each in enumerate(args):
+            self._note_argument(f"argument {index}", each)
+        for name, each in kwargs.items():
+            self._note_argument(f"argument {name!r}", each)
+        for part in parts:
+            registry = vars(part).get("_diffusers_hook")
+            for name, hook in registry.hooks.items() if registry is not None else ():
+                self._note_held(f"the state of cache hook {name!r}", hook)
+
+    def refusal(self) -> str | None:
+        """Why the call can't run again exactly, in words."""
+        if self._unknown is not None:
+            return self._unknown
+        for where, tensor, version in self._tensors:
+            if version is None:
+                return f"{where} was made in inference mode, which hides whether the call edited it"
+            if tensor._version != version:
+                return f"{where} was edited in place by the call"
+        return None
+
+    def restore(self) -> None:
+        """Puts back everything that the failed call changed."""
+        for restore in self._restorers:
+            restore()
+
+    def _note_random(self, device: torch.device) -> None:
+        state = torch.get_rng_state()
+        self._restorers.append(lambda: torch.set_rng_state(state))
+        if device.type == "cuda":
+            on_device = torch.cuda.get_rng_state(device)
+            self._restorers.append(lambda: torch.cuda.set_rng_state(on_device, device))
+
+    def _note_argument(self, where: str, value: object) -> None:
+        if isinstance(value, _UNCHANGING) or self._is_seen(value):
+            return
+        if type(value) in _PLAIN_TENSORS:
+            self._note_tensor(where, value)  # type: ignore[arg-type]  # the line above says so
+        elif isinstance(value, torch.Generator):
+            state = value.get_state()
+            self._restorers.append(lambda: value.set_state(state))
+        elif type(value) in (list, dict) or isinstance(value, tuple):
+            for name, each in self._note_container(value):
+                self._note_argument(f"{where}[{name!r}]", each)
+        elif self._unknown is None:
+            self._unknown = f"{where} is a {type(value).__name__}, which the call may change and Roost can't put back"
+
+    def _note_held(self, where: str, value: object) -> None:
+        """A hook, or what hangs on it: states of any class, containers and tensors."""
+        if isinstance(value, (*_UNCHANGING, *_OPAQUE)) or self._is_seen(value):
+            return
+        if isinstance(value, torch.Tensor):
+            if value.device.type == "cpu" and value.nbytes <= _COPIED_BYTES:
+                self._copy(value)
+            else:
+                self._note_tensor(where, value)
+            return
+        if isinstance(value, (list, dict, tuple, set, deque)):
+            children = self._note_container(value)
+        elif hasattr(value, "__dict__") and not callable(value):
+            children = self._note_container(vars(value))
+        else:
+            children = []
+        for _, each in children:
+            self._note_held(where, each)
+
+    def _note_container(self, value: Any) -> list[tuple[object, object]]:
+        """Keeps what a container holds, and returns it; the same container gets it back."""
+        if isinstance(value, dict):
+            kept = dict(value)
+            self._restorers.append(functools.partial(_refill, value, value.update, kept))
+            return list(kept.items())
+        items = list(value)
+        if not isinstance(value, tuple):
+            add = value.update if isinstance(value, set) else value.extend
+            self._restorers.append(functools.partial(_refill, value, add, items))
+        return list(enumerate(items))
+
+    def _copy(self, tensor: torch.Tensor) -> None:
+        kept = tensor.clone()
+        self._restorers.append(lambda: tensor.copy_(kept))
+
+    def _note_tensor(self, where: str, tensor: torch.Tensor) -> None:
+        self._tensors.append((where, tensor, None if tensor.is_inference() else tensor._version))
+
+    def _is_seen(self, value: object) -> bool:
+        if id(value) in self._seen:
+            return True
+        self._seen[id(value)] = value
+        return False
+
+
+def _refill(container: Any, add: Callable[[Any], object], items: object) -> None:
+    container.clear()
+    add(items)

@@ -1,0 +1,134 @@
+"""The ring of slots: which streamed block each holds, and the events that order its copies and its uses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from roost.errors import RoostError
+from roost.residency.predictor import Predictor
+from roost.residency.transfers import Transfers
+from roost.residency.units import Unit
+
+
+class Slot:
+    """One device buffer. ``ready``: its latest copy is done; ``free``: no kernel reads what it held before."""
+
+    __slots__ = ("_targets", "_views", "buffer", "free", "ready", "unit")
+
+    def __init__(self, buffer: torch.Tensor, free: Any) -> None:
+        self.buffer, self.free = buffer, free
+        self.ready: Any = None
+        self.unit: Unit | None = None
+        self._views: dict[str, list[torch.Tensor]] = {}
+        self._targets: dict[str, torch.Tensor] = {}
+
+    def views(self, unit: Unit) -> list[torch.Tensor]:
+        """The unit's tensors in this slot; made once, since making them takes longer than binding them."""
+        found = self._views.get(unit.name)
+        if found is None:
+            found = self._views[unit.name] = unit.views_of(self.buffer)
+        return found
+
+    def target(self, unit: Unit) -> torch.Tensor:
+        found = self._targets.get(unit.name)
+        if found is None:
+            found = self._targets[unit.name] = self.buffer[: unit.bytes]
+        return found
+
+
+class SlotRing:
+    """Slots of one component while it is on the device."""
+
+    def __init__(self, transfers: Transfers, predictor: Predictor, units: dict[str, Unit]) -> None:
+        self.slots: list[Slot] = []
+        self.misses = 0
+        self._transfers, self._device = transfers, transfers.device
+        self._predictor, self._units = predictor, units
+
+    def new_slot(self, count: int) -> Slot:
+        """Allocates a slot of ``count`` bytes."""
+        buffer = self._device.allocate(count)
+        # Kernels enqueued earlier may still read what this memory was before.
+        slot = Slot(buffer, self._device.record("compute"))
+        self.slots.append(slot)
+        return slot
+
+    def enter(self, unit: Unit) -> None:
+        """Before a forward: the unit reads its slot, once the copy into it is done."""
+        slot = unit.slot
+        try:
+            self._transfers.wait(slot.ready)
+        except RoostError:  # its file can't be read: the slot holds nothing
+            self.forget(unit)
+            raise
+        unit.bind(slot.views(unit))
+        self._device.begin_use(slot.buffer)
+
+    def leave(self, unit: Unit) -> None:
+        """After a forward: the slot is free when the kernels enqueued so far are done."""
+        slot = unit.slot
+        unit.unbind(self._device.device)
+        self._device.end_use(slot.buffer)
+        slot.free = self._device.record("compute")
+
+    def forget(self, unit: Unit) -> None:
+        """The unit goes elsewhere; its slot holds nothing of use."""
+        if unit.slot is not None:
+            unit.slot.unit = unit.slot = None
+
+    def issue(self, unit: Unit, slot: Slot) -> None:
+        """Enqueues the unit's copy into a slot that no running block reads."""
+        if slot.unit is not None:
+            assert slot.unit.in_use == 0, f"slot of {slot.unit.name} is in use"
+            slot.unit.slot = None
+        slot.unit = None
+        self._device.wait("copy", slot.free)
+        assert unit.master is not None, "streamed units have masters"
+        slot.ready = self._transfers.upload(slot.target(unit), unit.master)
+        slot.unit, unit.slot = unit, slot
+
+    def issue_ahead(self) -> None:
+        """Copies the next block that is in no slot, if some slot's block is needed later than that one."""
+        upcoming = self._next_absent()
+        if upcoming is None:
+            return
+        ahead, unit = upcoming
+        slot = self._victim()
+        if slot is not None and self._distance(slot) > ahead:
+            self.issue(unit, slot)
+
+    def fetch(self, unit: Unit) -> bool:
+        """Copies a block that nobody foresaw into the slot that is needed last; False when every slot is in use."""
+        self.misses += 1
+        slot = self._victim()
+        if slot is not None:
+            self.issue(unit, slot)
+        return slot is not None
+
+    def drop(self) -> None:
+        """Gives the slots back once their last copies are through."""
+        for slot in self.slots:
+            if slot.ready is not None:
+                # A late copy must not land in memory that the compute lane has given away.
+                self._transfers.outlast(slot.ready)
+            if slot.unit is not None:
+                slot.unit.slot = None
+        for slot in self.slots:
+            self._device.free(slot.buffer)
+        self.slots = []
+
+    def _next_absent(self) -> tuple[int, Unit] | None:
+        for ahead, name in enumerate(self._predictor.upcoming(), start=1):
+            unit = self._units[name]
+            if unit.kind == "streamed" and unit.slot is None and not unit.loaded:
+                return ahead, unit
+        return None
+
+    def _victim(self) -> Slot | None:
+        idle = [slot for slot in self.slots if slot.unit is None or slot.unit.in_use == 0]
+        return max(idle, key=self._distance, default=None)
+
+    def _distance(self, slot: Slot) -> float:
+        return float("inf") if slot.unit is None else self._predictor.distance(slot.unit.name)

@@ -1,0 +1,70 @@
+"""Every copy between host and device that the engine makes: by which road, after what, and how many bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from roost.errors import RoostError
+from roost.residency.lanes import Device
+from roost.residency.masters import HostCopy, Master
+from roost.residency.staging import Stager
+from roost.units import format_bytes
+
+
+class Transfers:
+    """The copy lane of one device, with the pinned budget and the record of what deviated from the plan."""
+
+    def __init__(self, device: Device, pinnable_bytes: int = 0) -> None:
+        self.device = Stager(device)
+        self.changes: list[str] = []  # where the run deviates from the plan, in words
+        self.uploaded_bytes = self.downloaded_bytes = self.pinned_bytes = 0
+        self._pinnable_bytes = pinnable_bytes
+
+    def upload(self, target: torch.Tensor, master: HostCopy) -> Any:
+        """Enqueues the copy of ``master`` to ``target``; returns what ``wait`` takes."""
+        self.uploaded_bytes += master.bytes
+        self.device.copy(target, master.source)
+        return self.device.record("copy")
+
+    def wait(self, ready: Any) -> None:
+        """Makes the compute lane wait for an upload."""
+        self.device.wait("compute", ready)
+
+    def outlast(self, ready: Any) -> None:
+        """Makes the compute lane wait for an upload whose bytes nobody wants any more; it may have failed."""
+        try:
+            self.device.wait("compute", ready)
+        except RoostError:
+            self.device.synchronize()
+
+    def download(self, source: torch.Tensor, master: Master) -> None:
+        """Fills ``master`` from the device, after all that is enqueued; blocks the host until it is there."""
+        self.device.wait("copy", self.device.record("compute"))
+        self.device.copy(master.buffer, source)
+        self.device.wait_host(self.device.record("copy"))
+        self.downloaded_bytes += master.bytes
+
+    def pin(self, master: Master, name: str) -> None:
+        """Registers a filled master with the device; it stays pageable when the budget or the system refuses."""
+        pages = master.pages
+        if self.pinned_bytes + pages.nbytes > self._pinnable_bytes:
+            reason = f"the plan's pinned budget of {format_bytes(self._pinnable_bytes)} is spent"
+        elif not self.device.register(pages):
+            reason = "the system refused to pin it"
+        else:
+            self.pinned_bytes += pages.nbytes
+            master.tier = "pinned"
+            return
+        self.changes.append(f"{name}: its host copy is pageable instead of pinned, because {reason}")
+
+    def unpin(self, master: Master) -> None:
+        if master.tier == "pinned":
+            self.device.unregister(master.pages)
+            self.pinned_bytes -= master.pages.nbytes
+            master.tier = "pageable"
+
+    def close(self) -> None:
+        """Ends the staging thread; the device stays open."""
+        self.device.close()

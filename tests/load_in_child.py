@@ -1,0 +1,37 @@
+"""Run in a process of its own: loads a transformer into masters and prints how far host memory grew, in bytes."""
+
+import re
+import sys
+from pathlib import Path
+
+import torch
+
+from plans import component_plan
+from roost.pipelines.classes import component_class
+from roost.residency.component import HeldComponent
+from roost.residency.emulated import EmulatedDevice
+from roost.residency.loader import load_component
+from roost.residency.quiet import quiet_libraries
+from roost.residency.transfers import Transfers
+
+
+def host_bytes(key: str) -> int:
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return 1024 * int(re.search(rf"^{key}:\s+(\d+)", status, re.MULTILINE)[1])
+
+
+def main(model_dir: Path, dtype: str) -> None:
+    found = component_class("diffusers", "FluxTransformer2DModel")
+    with torch.device("meta"):
+        blueprint = found.from_config(found.load_config(model_dir / "transformer")).to(getattr(torch, dtype))
+    plan = component_plan("transformer", blueprint, strategy="layerwise-offload")
+    torch.nn.Linear(8, 8)(torch.zeros(1, 8))  # the first operation starts threads and libraries
+    before = host_bytes("VmHWM")
+    with quiet_libraries(), EmulatedDevice(2**30) as device:
+        module = load_component("transformer", plan, model_dir)
+        component = HeldComponent("transformer", module, plan, Transfers(device))
+        sys.stdout.write(f"{host_bytes('VmHWM') - before} {sum(unit.bytes for unit in component.units.values())}\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,50 @@
+"""Planted out-of-memory: in the n-th allocation of a device, or in the n-th forward of some modules."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+
+import torch
+
+from roost.residency.emulated import EmulatedDevice
+from roost.residency.emulated.arena import Arena
+
+
+class FailingArena(Arena):
+    """Counts charges from the moment it is armed; those whose number is in ``failing`` are refused."""
+
+    failing: frozenset[int] = frozenset()
+    charges = 0
+
+    def charge(self, size: int) -> None:
+        self.charges += 1
+        if self.charges in self.failing:
+            raise torch.OutOfMemoryError(f"planted at {self.charges}. Tried to allocate {size} bytes")
+        super().charge(size)
+
+
+def failing_device(budget_bytes: int, *failing: int) -> EmulatedDevice:
+    """An emulated device whose allocations of these numbers, counted from 1, are refused."""
+    device = EmulatedDevice(budget_bytes)
+    device._arena = FailingArena(budget_bytes)
+    device._arena.failing = frozenset(failing)
+    return device
+
+
+@contextlib.contextmanager
+def failing_forwards(modules: Iterable[torch.nn.Module], *failing: int) -> Iterator[list[int]]:
+    """Lets these of the modules' forwards, counted from 1, run out of memory before they begin."""
+    count = [0]
+
+    def before(*_: object) -> None:
+        count[0] += 1
+        if count[0] in failing:
+            raise torch.OutOfMemoryError(f"planted at {count[0]}. Tried to allocate 20.00 MiB.")
+
+    handles = [module.register_forward_pre_hook(before) for module in modules]
+    try:
+        yield count
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,188 @@
+"""``roost.attach`` on pipelines that a user built: planned as they are, held, and let go as they were."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+
+import roost
+from live_pipelines import bare_digest, held_by, live_pipeline, own_pipeline, request_for, state_of
+from plans import LAYERWISE, plan_for
+from roost.api.attaching import plan_pipeline
+from roost.errors import InvalidFile, NothingFits, RoostError, UsageError
+from roost.plan import plan_to_yaml
+from roost.residency.generate import generate
+from toy_pipelines import ToyModel, state, toy_pipeline
+
+ROOMY = "2GiB"  # 1 GiB of it is headroom
+
+
+@pytest.fixture(autouse=True)
+def _inference() -> Any:
+    with torch.no_grad():
+        yield
+
+
+@pytest.mark.parametrize("name", ["flux", "wan2.2", "sdxl"])
+def test_auto_plans_the_live_pipeline_and_detach_leaves_the_baseline(name: str) -> None:
+    pipeline = live_pipeline(name)
+    assert bare_digest(name)
+    before = state_of(pipeline)
+    held = roost.attach(pipeline, vram=ROOMY, ram="8GiB")
+    assert held.plan.fits
+    assert set(held.plan.components) == {
+        key for key, each in pipeline.components.items() if hasattr(each, "parameters")
+    }
+    assert generate(held, request_for(name)).digest == bare_digest(name)
+    roost.detach(pipeline)
+    assert state_of(pipeline) == before
+    assert not hasattr(pipeline, "roost")
+
+
+def test_auto_plans_as_the_rules_do_from_files(tmp_path: Path) -> None:
+    pipeline = own_pipeline("flux")
+    pipeline.save_pretrained(tmp_path)
+    from_files = roost.make_plan(tmp_path, gpu="emulated", vram=ROOMY, ram="8GiB")
+    live = plan_pipeline(pipeline, ROOMY, "8GiB")
+    for name, planned in from_files.components.items():
+        found = live.components[name]
+        assert (found.strategy, found.decided_by, found.kind) == (planned.strategy, planned.decided_by, planned.kind)
+        assert [each.name for each in found.stacks] == [each.name for each in planned.stacks]
+    assert live.model.family == from_files.model.family
+
+
+class OwnPipeline(DiffusionPipeline):
+    """A user's pipeline, with a component that no library knows."""
+
+    def __init__(self, transformer: torch.nn.Module, painter: torch.nn.Module) -> None:
+        super().__init__()
+        self.register_modules(transformer=transformer, painter=painter)
+
+    def __call__(self, seen: list[float]) -> torch.Tensor:
+        latents = state()
+        for _ in range(2):
+            latents = self.transformer(latents)
+            seen.append(float(latents.sum()))
+        result = self.painter(latents)
+        self.maybe_free_model_hooks()
+        return result
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_pipeline_with_a_component_of_the_users_own_class(saved: bool, tmp_path: Path) -> None:
+    toys = toy_pipeline()
+    pipeline = OwnPipeline(toys.transformer, toys.vae)
+    seen: list[float] = []
+    right = pipeline(seen)
+    before = state_of(pipeline)
+    plan: Any = "auto"
+    if saved:
+        plan = tmp_path / "plan.yaml"
+        plan.write_text(plan_to_yaml(plan_for(pipeline, {**LAYERWISE, "resident_blocks": 2})))
+    with roost.attach(pipeline, plan, vram=ROOMY) as held:
+        assert held.plan.components["painter"].class_name == "ToyModel"
+        assert torch.equal(pipeline(seen), right)
+        assert torch.equal(pipeline(seen), right)
+    assert seen == seen[:2] * 3
+    assert state_of(pipeline) == before
+
+
+def test_what_does_not_fit_is_refused_with_the_verdict() -> None:
+    with pytest.raises(NothingFits, match="FluxPipeline does not fit: "):
+        roost.attach(live_pipeline("flux"), vram="1GiB")
+
+
+def test_without_cuda_and_memory_the_remedy_is_named() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(UsageError, match=r"CUDA|GPU|NVIDIA"):
+        roost.attach(live_pipeline("flux"))
+
+
+def test_nothing_to_attach_or_detach_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="a int has no components"):
+        roost.attach(3, vram=ROOMY)
+    with pytest.raises(UsageError, match="no plan holds this"):
+        roost.detach(toy_pipeline())
+    with pytest.raises(InvalidFile, match="is not a file"):
+        roost.attach(toy_pipeline(), tmp_path / "none.yaml", vram=ROOMY)
+
+
+def borrowing() -> Any:
+    """Toys whose second block keeps the first one's weight in a list and reads it there."""
+    pipeline = toy_pipeline()
+
+    class Borrower(ToyModel):
+        def forward(self, state: torch.Tensor, *_: Any) -> torch.Tensor:
+            return torch.tanh(super().forward(state) @ self.blocks[1].borrowed[0])
+
+    transformer = Borrower(6).eval().requires_grad_(False)
+    transformer.blocks[1].borrowed = [transformer.blocks[0].linear.weight]
+    pipeline.components["transformer"] = pipeline.transformer = transformer
+    return pipeline
+
+
+def test_a_module_that_reads_anothers_weights_stays_resident_and_says_why() -> None:
+    pipeline = borrowing()
+    right = pipeline.transformer(state())
+    with roost.attach(pipeline, vram=ROOMY) as held:
+        planned = held.plan.components["transformer"]
+        assert planned.strategy == "resident"
+        assert "blocks.1.borrowed is a weight of another module" in planned.why
+        assert torch.equal(pipeline.transformer(state()), right)
+
+
+def test_a_saved_plan_that_can_not_be_honoured_names_the_set_that_mends_it() -> None:
+    pipeline = borrowing()
+    with pytest.raises(UsageError, match=r"can't be layerwise-offload: .*; plan it with --set transformer=resident$"):
+        held_by(pipeline, plan_for(pipeline, LAYERWISE))
+
+
+class Quantised(torch.Tensor):
+    """Stands for a quantiser's class of tensors."""
+
+
+def test_weights_of_a_quantiser_stay_whole_and_untouched() -> None:
+    pipeline = toy_pipeline()
+    linear = pipeline.transformer.blocks[0].linear
+    quantised = torch.nn.Parameter(linear.weight.data.as_subclass(Quantised), requires_grad=False)
+    linear.weight = quantised
+    right = pipeline.vae(pipeline.transformer(state()))
+    with roost.attach(pipeline, vram=ROOMY) as held:
+        planned = held.plan.components["transformer"]
+        assert planned.strategy == "resident"
+        assert "Quantised" in planned.why
+        assert torch.equal(pipeline.vae(pipeline.transformer(state())), right)
+    assert linear.weight is quantised
+    with pytest.raises(UsageError, match="--set transformer=resident"):
+        held_by(pipeline, plan_for(pipeline, "snapshot-offload"))
+
+
+def test_tiling_of_the_plan_is_on_while_it_holds_and_off_after() -> None:
+    pipeline = own_pipeline("flux")
+    plan = plan_for(pipeline, components={"vae": {}})
+    tiled = plan.components["vae"].model_copy(update={"tiling": True})
+    plan = plan.model_copy(update={"components": {**plan.components, "vae": tiled}})
+    before = state_of(pipeline)
+    with held_by(pipeline, plan):
+        assert pipeline.vae.use_tiling
+    assert not pipeline.vae.use_tiling
+    assert state_of(pipeline) == before
+
+
+def test_a_document_is_held_as_it_is() -> None:
+    pipeline = toy_pipeline()
+    plan = plan_pipeline(pipeline, ROOMY)
+    with roost.attach(pipeline, plan, vram=ROOMY) as held:
+        assert held.plan == plan
+
+
+def test_attaching_twice_is_refused_and_the_first_stays() -> None:
+    pipeline = toy_pipeline()
+    right = pipeline.transformer(state())
+    with roost.attach(pipeline, vram=ROOMY):
+        with pytest.raises(RoostError, match="another plan"):
+            roost.attach(pipeline, vram=ROOMY)
+        assert torch.equal(pipeline.transformer(state()), right)

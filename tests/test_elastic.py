@@ -1,0 +1,220 @@
+"""Out of memory in a call: the run ends with the same bits on less memory, or cleanly with the reason."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from live_pipelines import STRATEGIES, bare_digest, held_by, live_pipeline, request_for, state_of
+from out_of_memory import failing_device, failing_forwards
+from plans import LAYERWISE, plan_for
+from roost.errors import OutOfMemory
+from roost.residency.attach import hold
+from roost.residency.generate import generate
+from toy_pipelines import state, toy_pipeline
+
+HALF = {**LAYERWISE, "resident_blocks": 3}
+
+
+@pytest.fixture(autouse=True)
+def _inference() -> Any:
+    with torch.no_grad():
+        yield
+
+
+def outcome(name: str, strategy: Any, failing: int) -> tuple[str, int]:
+    """How a generation ends whose allocation ``failing`` is refused, and how many allocations there were."""
+    pipeline = live_pipeline(name)
+    plan = plan_for(pipeline, strategy)
+    device = failing_device(plan.budget.budget_bytes, failing)
+    with device:
+        try:
+            with hold(pipeline, plan, device) as held:
+                digest = generate(held, request_for(name)).digest
+                ended = "exact" if digest == bare_digest(name) else "WRONG"
+                assert held.changes or device._arena.charges < failing
+        except OutOfMemory as error:
+            ended = "out of memory" if "\n" not in str(error) else "several lines"
+        assert device.used_bytes == 0
+    return ended, device._arena.charges
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(("name", "stride"), [("flux", 4), ("wan2.2", 7)])
+def test_an_allocation_that_fails_leaves_the_bits_or_the_baseline(
+    name: str, stride: int, strategy: str, request: pytest.FixtureRequest
+) -> None:
+    assert bare_digest(name)
+    before = state_of(live_pipeline(name))
+    failing, charges, ends = 1, 1, []
+    while failing <= charges:
+        ended, charges = outcome(name, STRATEGIES[strategy], failing)
+        ends.append(ended)
+        failing += 1 if request.config.getoption("--runslow") else stride
+        assert state_of(live_pipeline(name)) == before
+    assert set(ends) <= {"exact", "out of memory"}
+    if "half resident" in strategy:
+        assert ends.count("exact") > len(ends) / 2
+
+
+@pytest.mark.parametrize("failing", [(3,), (1, 9), (5, 6, 7)])
+@pytest.mark.parametrize("name", ["flux", "wan2.2"])
+def test_activations_that_do_not_fit_cost_resident_blocks_and_no_bits(name: str, failing: tuple[int, ...]) -> None:
+    pipeline = live_pipeline(name)
+    plan = plan_for(pipeline, STRATEGIES["layerwise-offload, half resident"])
+    attentions = [part for key, part in pipeline.transformer.named_modules() if key.endswith("to_k")]
+    with held_by(pipeline, plan) as held:
+        with failing_forwards(attentions, *failing):
+            assert generate(held, request_for(name)).digest == bare_digest(name)
+        assert len(held.changes) == len(failing)
+        assert all("because memory ran out in denoise" in each for each in held.changes)
+        assert any(each.startswith("transformer: ") for each in held.changes) or len(failing) == 1
+
+
+class Dropping(torch.nn.Module):
+    """Drops at random by the default generator and by one that it is given, and notes its calls in a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = torch.nn.ModuleList(torch.nn.Sequential(torch.nn.Linear(8, 8)) for _ in range(4))
+        for block in self.blocks:
+            block.register_module("inner", torch.nn.Sequential(torch.nn.Linear(8, 8)))
+
+    def forward(self, states: Any, generator: Any = None, notes: Any = None, edit: bool = False) -> torch.Tensor:
+        states = states["state"] if isinstance(states, dict) else states
+        if edit:
+            states.add_(1)
+        for block in self.blocks:
+            states = torch.nn.functional.dropout(block(states), 0.3, training=True)
+            if generator is not None:
+                states = states + torch.rand(8, generator=generator)
+            if notes is not None:
+                notes.append(float(states.sum()))
+        return states
+
+
+def dropping() -> Any:
+    torch.manual_seed(0)
+    transformer = Dropping().eval().requires_grad_(False)
+    return SimpleNamespace(components={"transformer": transformer}, transformer=transformer)
+
+
+def test_random_state_generators_and_lists_are_as_before_when_the_call_runs_again() -> None:
+    pipeline, ends = dropping(), []
+    for failing in ([], [1], [3], [2, 5]):
+        torch.manual_seed(5)
+        generator, notes = torch.Generator().manual_seed(1), [0.0]
+        plan = plan_for(pipeline, {**LAYERWISE, "resident_blocks": 3})
+        with held_by(pipeline, plan) as held, failing_forwards(pipeline.transformer.blocks, *failing):
+            result = pipeline.transformer({"state": state()}, generator, notes)
+            assert len(held.changes) == len(failing)
+        ends.append((result.tolist(), notes, torch.rand(1).item(), torch.rand(1, generator=generator).item()))
+    assert len(ends[0][1]) == 5
+    assert ends[1:] == ends[:1] * 3
+
+
+def test_an_input_edited_in_place_is_refused() -> None:
+    pipeline = dropping()
+    with (
+        held_by(pipeline, plan_for(pipeline, HALF)),
+        failing_forwards(pipeline.transformer.blocks, 2),
+        pytest.raises(OutOfMemory, match=r"^denoise.*argument 0\['state'\] was edited in place"),
+    ):
+        pipeline.transformer({"state": state()}, edit=True)
+
+
+def test_an_input_of_inference_mode_is_refused() -> None:
+    pipeline = dropping()
+    with (
+        torch.inference_mode(),
+        held_by(pipeline, plan_for(pipeline, HALF)),
+        failing_forwards(pipeline.transformer.blocks, 2),
+        pytest.raises(OutOfMemory, match="inference mode"),
+    ):
+        pipeline.transformer(state() + 0)
+
+
+def test_a_cache_of_the_caller_is_refused() -> None:
+    from transformers import DynamicCache
+
+    pipeline = dropping()
+    with (
+        held_by(pipeline, plan_for(pipeline, HALF)),
+        failing_forwards(pipeline.transformer.blocks, 1),
+        pytest.raises(OutOfMemory, match="argument 'generator' is a DynamicCache, which the call may change"),
+    ):
+        pipeline.transformer(state(), generator=DynamicCache())
+
+
+def cached(kind: str) -> Any:
+    from diffusers import hooks
+
+    return {
+        "first block": lambda: hooks.FirstBlockCacheConfig(threshold=0.2),
+        "pyramid": lambda: hooks.PyramidAttentionBroadcastConfig(
+            spatial_attention_block_skip_range=2,
+            spatial_attention_timestep_skip_range=(-1, 1001),
+            spatial_attention_block_identifiers=("transformer_blocks",),
+            current_timestep_callback=lambda: 500,
+        ),
+        "taylor": lambda: hooks.TaylorSeerCacheConfig(cache_interval=2, disable_cache_before_step=1),
+        "mag": lambda: hooks.MagCacheConfig(mag_ratios=torch.ones(6), num_inference_steps=6, threshold=0.2),
+    }[kind]()
+
+
+@pytest.mark.parametrize("kind", ["first block", "pyramid", "taylor", "mag"])
+def test_cache_hooks_begin_the_second_run_with_the_state_of_the_first(kind: str) -> None:
+    pipeline = live_pipeline("flux")
+    plan = plan_for(pipeline, STRATEGIES["layerwise-offload, half resident"])
+    parts = [pipeline.transformer.proj_out, *pipeline.transformer.single_transformer_blocks]
+    request = request_for("flux", num_inference_steps=6)
+    digests = []
+    for failing in ([], [1], [3, 4], [12], [20, 21]):
+        pipeline.transformer.enable_cache(cached(kind))
+        try:
+            with held_by(pipeline, plan) as held, failing_forwards(parts, *failing) as count:
+                digests.append(generate(held, request).digest)
+                assert len(held.changes) == sum(each <= count[0] for each in failing)
+        finally:
+            pipeline.transformer.disable_cache()
+    assert len(set(digests)) == 1
+
+
+def test_another_component_that_was_to_stay_leaves_last() -> None:
+    pipeline = toy_pipeline()
+    right = pipeline.vae(pipeline.transformer(state()))
+    plan = plan_for(pipeline, LAYERWISE, components={"vae": {"strategy": "resident"}})
+    before = state_of(pipeline)
+    with held_by(pipeline, plan) as held:
+        with failing_forwards(pipeline.transformer.blocks, 2, 4):
+            latents = pipeline.transformer(state())
+        assert [each.partition(", ")[0] for each in held.changes] == [
+            "transformer: 1 slots instead of 2",
+            "vae: on the device during its stages only",
+        ]
+        for _ in range(2):
+            assert torch.equal(pipeline.vae(latents), right)
+        assert held.runtime.components["vae"].plan.strategy == "snapshot-offload"
+    assert held.device.used_bytes == 0
+    assert state_of(pipeline) == before
+
+
+@pytest.mark.parametrize(
+    ("strategy", "remedy"),
+    [
+        ("snapshot-offload", r"plan again with --set transformer=layerwise-offload\.$"),
+        ({**LAYERWISE, "hold": True}, r"plan again with --set transformer=layerwise-offload,hold=false\.$"),
+        (LAYERWISE, r"ask for a smaller size, fewer frames or a smaller batch, or give more with --vram\.$"),
+    ],
+)
+def test_with_nothing_left_the_error_names_stage_need_budget_and_remedy(strategy: Any, remedy: str) -> None:
+    pipeline = toy_pipeline()
+    with held_by(pipeline, plan_for(pipeline, strategy)) as held:
+        with (
+            failing_forwards(pipeline.transformer.blocks, *range(1, 99)),
+            pytest.raises(OutOfMemory, match=rf"^denoise \(transformer\): .*needs 20.00 MiB .*budget.*{remedy}"),
+        ):
+            pipeline.transformer(state())
+        assert torch.equal(pipeline.transformer(state()), pipeline.transformer(state()))
+    assert held.device.used_bytes == 0

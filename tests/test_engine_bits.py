@@ -1,0 +1,38 @@
+"""Whatever streams, stays or changes between generations: the bits are those of the bare pipeline."""
+
+import functools
+
+import pytest
+
+from engine_cases import Case, digest_of, every_case, held_on, pairwise_cases, plan_of
+from live_pipelines import bare_digest, digest_without_plan, live_pipeline
+from tiny_models import FAMILIES
+
+WHOLE_PRODUCT = ("wan2.2", "flux")
+LARGER = {"width": 96}
+
+
+@functools.cache
+def bare_larger_digest(name: str) -> str:
+    return digest_without_plan(live_pipeline(name), name, **LARGER)
+
+
+@pytest.mark.parametrize("case", every_case(), ids=str)
+@pytest.mark.parametrize("name", WHOLE_PRODUCT)
+def test_the_whole_product_is_exact(name: str, case: Case) -> None:
+    check(name, case)
+
+
+@pytest.mark.parametrize("case", pairwise_cases(), ids=str)
+@pytest.mark.parametrize("name", sorted(set(FAMILIES) - set(WHOLE_PRODUCT) - {"wan2.1"}))
+def test_a_pairwise_cover_is_exact(name: str, case: Case) -> None:
+    check(name, case)
+
+
+def check(name: str, case: Case) -> None:
+    """Two generations, and one of another shape between them."""
+    with held_on(name, plan_of(live_pipeline(name), case)) as (held, device):
+        assert digest_of(held, name) == bare_digest(name)
+        assert digest_of(held, name, **LARGER) == bare_larger_digest(name)
+        assert digest_of(held, name) == bare_digest(name)
+    assert (device.used_bytes, device.pinned_bytes) == (0, 0)

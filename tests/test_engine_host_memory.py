@@ -1,0 +1,44 @@
+"""Host memory while a component loads: its masters and one file, never a second copy."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import FluxTransformer2DModel
+
+MIB = 1024**2
+
+
+def saved_transformer(directory: Path, blocks: int, shard_bytes: int) -> Path:
+    """A FLUX transformer with 31 MiB a block in bfloat16, in several files."""
+    with torch.device("meta"):
+        model = FluxTransformer2DModel(
+            num_layers=1, num_single_layers=blocks, num_attention_heads=8, attention_head_dim=128,
+            joint_attention_dim=64, pooled_projection_dim=64,
+        )  # fmt: skip
+    model = model.to(torch.bfloat16).to_empty(device="cpu")
+    for weight in model.parameters():
+        weight.data.fill_(0.01)
+    model.save_pretrained(directory / "transformer", max_shard_size=shard_bytes)
+    return directory
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize(
+    ("blocks", "shard_mib"), [(5, 64), pytest.param(40, 300, marks=pytest.mark.slow)], ids=["small", "over 1 GB"]
+)
+def test_loading_grows_by_the_masters_and_one_file(blocks: int, shard_mib: int, dtype: str, tmp_path: Path) -> None:
+    model_dir = saved_transformer(tmp_path, blocks, shard_mib * MIB)
+    here = Path(__file__).parent
+    paths = [str(here), str(here.parent / "scripts"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    printed = subprocess.run(
+        [sys.executable, str(here / "load_in_child.py"), str(model_dir), dtype],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    grown, masters = map(int, printed.stdout.split())
+    assert masters > blocks * 30 * MIB
+    assert grown <= 1.1 * masters + shard_mib * MIB

@@ -1,0 +1,77 @@
+"""Random worlds through the engine on a device that computes and copies late: right to the bit, and no byte more."""
+
+import random
+
+import pytest
+import torch
+
+from engine_toys import call, play, streaming
+from roost.residency.component import HeldComponent
+from roost.residency.emulated import EmulatedDevice
+from roost.residency.transfers import Transfers
+from toy_worlds import World, batches
+
+NORMAL, MORE = 320, 3000
+
+
+def check(seed: int) -> None:
+    world = World(seed)
+    expected, budget_bytes = world.expected(), world.expected_peak_bytes()
+    with EmulatedDevice(budget_bytes, delays=seed, asynchronous_compute=True) as device:
+        assert torch.equal(play(world, device), expected), seed
+        assert device.used_bytes == device.pinned_bytes == 0, seed
+    assert device.peak_bytes == budget_bytes, seed
+    if world.regular:
+        assert device.activity.copied_bytes("h2d") == world.expected_copied_bytes(), seed
+
+
+@pytest.mark.parametrize("seeds", batches(NORMAL, 20), ids=str)
+def test_worlds_are_exact_in_bits_bytes_and_copies(seeds: range) -> None:
+    for seed in seeds:
+        check(seed)
+
+
+@pytest.mark.parametrize("seeds", batches(80, 20), ids=str)
+def test_what_comes_early_steps_down_or_stays_changes_no_bit(seeds: range) -> None:
+    for seed in seeds:
+        world = World(seed)
+        with EmulatedDevice(2**30, delays=seed, asynchronous_compute=True) as device:
+            assert torch.equal(play(world, device, random.Random(seed)), world.expected()), seed
+            assert device.used_bytes == device.pinned_bytes == 0, seed
+
+
+def test_the_engine_knows_its_size_before_it_is_on_the_device() -> None:
+    for seed in range(60):
+        world = World(seed)
+        for index, (module, plan) in enumerate(zip(world.modules, world.plans, strict=True)):
+            blocks = set(world.block_bytes(index))
+            expected = world.stage_bytes(index, blocks)
+            with EmulatedDevice(2**30) as device:
+                component = HeldComponent("component", module, plan, Transfers(device))
+                assert component.stage_bytes == expected, seed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", batches(MORE, 100), ids=str)
+def test_more_worlds_are_exact_in_bits_bytes_and_copies(seeds: range) -> None:
+    for seed in seeds:
+        check(NORMAL + seed)
+
+
+def test_in_steady_state_there_is_no_allocation_host_wait_download_or_unpinned_copy() -> None:
+    with EmulatedDevice(2**30, asynchronous_compute=True) as device:
+        component, use = streaming(device)
+        state = torch.zeros(4, dtype=torch.int64)
+        component.acquire()
+        call(component, use, state, device)
+        activity = device.activity
+        before = (activity.allocations, activity.host_waits, activity.copied_bytes("d2h"), activity.unpinned_copies)
+        for _ in range(3):
+            call(component, use, state, device)
+        after = (activity.allocations, activity.host_waits, activity.copied_bytes("d2h"), activity.unpinned_copies)
+        assert before == after
+        streamed_bytes = sum(component.units[name].bytes for name in use.order)
+        assert activity.copied_bytes("h2d") >= 4 * streamed_bytes
+        device.synchronize()
+        component.restore()
+        component._transfers.close()
