@@ -246,4 +246,4 @@ def test_a_folder_that_may_not_be_written_is_named(disk: Path, model: Path, refu
 def test_the_corpus_is_large_enough() -> None:
     tables = (DIRECTORIES, INDEXES, ENTRIES, MODULAR, CONFIGS, SHARD_INDEXES, HEADERS, TEXTS, EDITS, LAYERWISE_EDITS)
     counts = [len(table) for table in (*tables, STALE, OPTIONS, SETS, RUNS, TARGETS)]
-    assert sum(counts) >= 400
+    assert sum(counts) >= 500

@@ -52,12 +52,12 @@ def _check_output(path: Path) -> None:
     folder = path.absolute().parent
     if len(os.fsencode(path.name)) > _LONGEST_NAME or "\0" in str(path):
         problem = "its name is no file name"
+    elif os.path.exists(path) and not os.path.isfile(path):
+        problem = "it is not a regular file"
     elif not os.path.isdir(folder):
         problem = f"there is no folder {str(folder)!r}"
     elif not os.access(folder, os.W_OK | os.X_OK):
         problem = f"the folder {str(folder)!r} can't be written"
-    elif os.path.exists(path) and not os.path.isfile(path):
-        problem = "it is not a regular file"
     else:
         return
     raise UsageError(f"can't write {str(path)!r}: {problem}; choose another place with -o.")
