@@ -17,7 +17,7 @@ from live_pipelines import bare_digest, held_by, live_pipeline, request_for
 from plans import LAYERWISE, plan_for
 from roost.errors import RoostError, UsageError
 from roost.plan import PlanDocument
-from roost.plan.schema import Masters
+from roost.plan.schema import FileRecord, Masters
 from roost.residency.attach import hold
 from roost.residency.emulated import EmulatedDevice
 from roost.residency.generate import generate
@@ -46,7 +46,12 @@ def mapped_plan(directory: Path) -> PlanDocument:
     transformer = plan.components["transformer"]
     masters = Masters(pinned=0, pageable=1, mapped=3)
     changed = transformer.model_copy(update={"master": masters})
-    return plan.model_copy(update={"components": {**plan.components, "transformer": changed}})
+    files = {
+        path.relative_to(directory).as_posix(): FileRecord(bytes=path.stat().st_size, sha256="0" * 64)
+        for path in directory.rglob("*.safetensors")
+    }
+    model = plan.model.model_copy(update={"files": files})
+    return plan.model_copy(update={"components": {**plan.components, "transformer": changed}, "model": model})
 
 
 def tiers(held: Any, component: str) -> list[str]:
