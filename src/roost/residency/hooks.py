@@ -14,17 +14,9 @@ from roost.errors import PlanMismatch, RoostError
 from roost.pipelines.entries import wrap_entries
 from roost.residency.census import TRUNK, home_unit
 from roost.residency.component import HeldComponent
+from roost.residency.guards import forbid_moves, guard_component
+from roost.residency.instance_attributes import set_attribute
 from roost.residency.runtime import Runtime
-
-# Each of these would move weights behind the plan's back; some are accepted silently and then give wrong pictures.
-_FORBIDDEN = (
-    "to",
-    "enable_model_cpu_offload",
-    "enable_sequential_cpu_offload",
-    "enable_group_offload",
-    "remove_all_hooks",
-    "reset_device_map",
-)
 
 
 class _ExecutionDevice(ModelHook):  # type: ignore[misc]  # accelerate has no types
@@ -37,9 +29,9 @@ class _ExecutionDevice(ModelHook):  # type: ignore[misc]  # accelerate has no ty
 def hook_component(component: HeldComponent, runtime: Runtime, device: torch.device, undo: ExitStack) -> None:
     """Puts the plan in force for one component; ``undo`` takes it off."""
     module = component.module
-    _set_attribute(module, "_hf_hook", _ExecutionDevice(device), undo)
+    set_attribute(module, "_hf_hook", _ExecutionDevice(device), undo)
     _intercept_conversion(component, undo)
-    _intercept_saving(component, undo)
+    guard_component(component, undo)
     if component.plan.tiling:
         _enable_tiling(module, undo)
     undo.callback(wrap_entries(module, functools.partial(runtime.call, component)))
@@ -62,14 +54,8 @@ def hook_pipeline(pipeline: Any, runtime: Runtime, undo: ExitStack) -> None:
             free_hooks()
             runtime.end_call()
 
-        _set_attribute(pipeline, "maybe_free_model_hooks", at_end_of_call, undo)
-    for method in _FORBIDDEN:
-        if hasattr(pipeline, method):
-            _set_attribute(pipeline, method, functools.partial(_refuse, method), undo)
-
-
-def _refuse(method: str, *_: object, **__: object) -> None:
-    raise RoostError(f"pipeline.{method}() can't be used while a Roost plan holds the pipeline; detach the plan first.")
+        set_attribute(pipeline, "maybe_free_model_hooks", at_end_of_call, undo)
+    forbid_moves(pipeline, undo)
 
 
 def _uncompiled(hook: Callable[..., None]) -> Callable[..., None]:
@@ -137,8 +123,8 @@ def _intercept_conversion(component: HeldComponent, undo: ExitStack) -> None:
         return module
 
     for part in module.modules():
-        _set_attribute(part, "_apply", _converting(component, part), undo)
-    _set_attribute(module, "to", to_dtype, undo)
+        set_attribute(part, "_apply", _converting(component, part), undo)
+    set_attribute(module, "to", to_dtype, undo)
 
 
 def _converting(component: HeldComponent, part: torch.nn.Module) -> Callable[..., torch.nn.Module]:
@@ -151,19 +137,6 @@ def _converting(component: HeldComponent, part: torch.nn.Module) -> Callable[...
     return convert
 
 
-def _intercept_saving(component: HeldComponent, undo: ExitStack) -> None:
-    """Reads a component's state from its masters: what is bound while it is in use is not all there."""
-    read: Callable[..., Any] = component.module.state_dict
-
-    def state_dict(*args: Any, **kwargs: Any) -> Any:
-        if component.depth:
-            raise RoostError(f"{component.name}.state_dict() can't be read while it runs; save it after the call.")
-        component.release()
-        return read(*args, **kwargs)
-
-    _set_attribute(component.module, "state_dict", state_dict, undo)
-
-
 def _enable_tiling(module: torch.nn.Module, undo: ExitStack) -> None:
     tiled: Any = module
     if not hasattr(tiled, "enable_tiling"):
@@ -171,18 +144,3 @@ def _enable_tiling(module: torch.nn.Module, undo: ExitStack) -> None:
     if not getattr(tiled, "use_tiling", False):
         tiled.enable_tiling()
         undo.callback(tiled.disable_tiling)
-
-
-def _set_attribute(owner: Any, name: str, value: object, undo: ExitStack) -> None:
-    """Sets an instance attribute past the owner's own __setattr__, remembering what the instance had."""
-    attributes = vars(owner)
-    own = attributes.get(name)
-
-    def restore() -> None:
-        if own is None:
-            attributes.pop(name, None)
-        else:
-            attributes[name] = own
-
-    attributes[name] = value
-    undo.callback(restore)

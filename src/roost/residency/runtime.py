@@ -12,6 +12,7 @@ from roost.errors import RoostError
 from roost.plan import ComponentPlan
 from roost.residency.component import HeldComponent
 from roost.residency.elastic import run_elastically
+from roost.residency.guards import check_inference
 from roost.residency.memory_errors import Shortage
 from roost.residency.release import Activations, UseSequence
 from roost.residency.remedies import remedy_for
@@ -101,11 +102,15 @@ class Runtime:
 
     def end_call(self) -> None:
         """At the end of a pipeline's call."""
-        self._note_activations()
-        self._sequence.end()
-        self.stages.finish()
-        for component in self.components.values():
-            component.rest()
+        self._enter()  # resting takes weights away, also those that another thread would be using
+        try:
+            self._note_activations()
+            self._sequence.end()
+            self.stages.finish()
+            for component in self.components.values():
+                component.rest()
+        finally:
+            self._leave()
 
     def step_down(self, component: HeldComponent | None = None, released: set[str] | None = None) -> str | None:
         """Gives up device memory for ``component`` (the current one), the cheapest first; says what, None at the end.
@@ -141,8 +146,7 @@ class Runtime:
         self, component: HeldComponent, method: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: Any
     ) -> Any:
         """One attempt at an outermost call."""
-        if component.module.training and torch.is_grad_enabled():
-            raise RoostError(f"{component.name} is in training mode; call eval() on it, Roost only runs inference.")
+        check_inference(component)
         whole = False
         self.switch_to(component, method)
         if self.observer is not None:
