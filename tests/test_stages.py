@@ -1,15 +1,15 @@
 """Stages are maximal runs of the same use; encoders that take turns within one are one record each."""
 
-from roost.residency.accelerator import EmulatedAccelerator
-
+from roost.residency.emulated import EmulatedDevice
 from roost.residency.stages import StageRecorder
 
 
 def recorded(*uses: tuple[str, str]) -> list[tuple[str, str]]:
-    recorder = StageRecorder(EmulatedAccelerator(1), None)
-    for stage, component in uses:
-        recorder.begin(stage, component)
-    recorder.finish()
+    with EmulatedDevice(1) as device:
+        recorder = StageRecorder(device, None)
+        for stage, component in uses:
+            recorder.begin(stage, component)
+        recorder.finish()
     return [(each.name, each.component) for each in recorder.records]
 
 
@@ -24,8 +24,9 @@ def test_the_same_stage_after_another_is_a_record_of_its_own() -> None:
 
 
 def test_the_next_call_starts_over() -> None:
-    recorder = StageRecorder(EmulatedAccelerator(1), None)
-    for stage in ("denoise", "decode"):
-        recorder.begin(stage, "vae")
-        recorder.finish()
+    with EmulatedDevice(1) as device:
+        recorder = StageRecorder(device, None)
+        for stage in ("denoise", "decode"):
+            recorder.begin(stage, "vae")
+            recorder.finish()
     assert [each.name for each in recorder.records] == ["decode"]

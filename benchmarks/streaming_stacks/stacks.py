@@ -88,6 +88,7 @@ def plan_of(module: Stack, resident_blocks: int | None, policy: str = "strided")
         kind="dit",
         library=None,
         class_name=type(module).__name__,
+        variant=None,
         load_dtype=None,
         load_bytes=size,
         trunk_bytes=0,

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from accelerate.hooks import ModelHook
 
-from roost.errors import PlanMismatch, RoostError
+from roost.errors import PlanMismatch
 from roost.pipelines.entries import wrap_entries
 from roost.residency.census import TRUNK, home_unit
 from roost.residency.component import HeldComponent
