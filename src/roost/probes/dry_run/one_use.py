@@ -1,0 +1,101 @@
+"""Traces one use of a component."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from roost.probes.dry_run.entry_calls import EntryCall, TracedComponent, tensors_within
+from roost.probes.dry_run.recorder import Recorder
+from roost.probes.dry_run.replay import Replays
+from roost.probes.dry_run.structure import structure_of
+from roost.probes.dry_run.world import FakeWorld
+from roost.trace import UseTrace
+
+
+@dataclass(frozen=True, slots=True)
+class TracedUse:
+    """A use, what it returned, and whether the values of its inputs decided anything."""
+
+    use: UseTrace
+    result: Any
+    reads_values: bool
+
+
+def trace_use(call: EntryCall, world: FakeWorld, *, replaying: bool = True) -> TracedUse:
+    """Runs ``call`` in ``world`` and records it; with ``replaying``, equal submodule calls run once."""
+    module, inputs = call.component.module, call.inputs()
+    recorder = Recorder([*module.parameters(), *module.buffers()], inputs)
+    reads, world.observer = world.value_reads, recorder
+    try:
+        with ExitStack() as undo:
+            watch_blocks(call.component, recorder, undo, Replays(world, recorder) if replaying else None)
+            result = call.run()
+    finally:
+        world.observer = None
+        recorder.liveness.forget()
+    return TracedUse(use_trace(call, recorder, inputs, result), result, world.value_reads > reads)
+
+
+def use_trace(call: EntryCall, recorder: Recorder, inputs: Iterable[torch.Tensor], result: Any) -> UseTrace:
+    """What ``recorder`` holds of a finished call."""
+    work = recorder.frames[0].work
+    return UseTrace(
+        component=call.component.name,
+        method=call.method,
+        signature=call.signature(),
+        totals=work.totals(),
+        activation_bytes=recorder.activation_bytes(),
+        input_bytes=_storage_bytes(inputs),
+        output_bytes=_storage_bytes(tensors_within(result)),
+        compute_dtype=work.main_dtype,
+        blocks=recorder.block_traces(),
+    )
+
+
+def watch_blocks(
+    component: TracedComponent, recorder: Recorder, undo: ExitStack, replays: Replays | None = None
+) -> None:
+    """Reports every block's call to ``recorder``; blocks, and the halves of a VAE, are replayed when they repeat."""
+    structures = {name: structure_of(component.module.get_submodule(name)) for name in component.blocks}
+    halves = component.module.named_children() if hasattr(component.module, "decode") else ()
+    for name, half in halves:
+        if replays is not None and name not in structures:
+            _wrap_forward(half, functools.partial(_replayed, replays, structure_of(half)), undo)
+    for name, structure in structures.items():
+        around = functools.partial(_block, recorder, name, replays, structure)
+        _wrap_forward(component.module.get_submodule(name), around, undo)
+
+
+def _replayed(replays: Replays, structure: object, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    return replays.call(structure, call, args, kwargs)
+
+
+def _block(
+    recorder: Recorder, name: str, replays: Replays | None, structure: object, call: Callable[..., Any],
+    args: Any, kwargs: Any,
+) -> Any:  # fmt: skip
+    with recorder.block(name):
+        return call(*args, **kwargs) if replays is None else replays.call(structure, call, args, kwargs)
+
+
+def _wrap_forward(module: torch.nn.Module, around: Callable[..., Any], undo: ExitStack) -> None:
+    original, attributes = module.forward, vars(module)
+
+    @functools.wraps(original)
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        return around(original, args, kwargs)
+
+    own = attributes.get("forward")
+    attributes["forward"] = forward
+    undo.callback(lambda: attributes.pop("forward") if own is None else attributes.update(forward=own))
+
+
+def _storage_bytes(tensors: Iterable[torch.Tensor]) -> int:
+    storages = (tensor.untyped_storage() for tensor in tensors)
+    return sum({storage._cdata: storage.nbytes() for storage in storages}.values())

@@ -1,0 +1,245 @@
+"""Runs a submodule's call once and replays it wherever an equal one comes: same structure, same inputs, same result.
+
+A video VAE decodes chunk after chunk and tile after tile, and a transformer's blocks are twins. A replay adds the recorded
+work and peaks and makes the outputs anew, also those left in lists that were handed in (a causal VAE's caches). A call
+that can't be described completely simply runs again.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor
+
+from roost.probes.dry_run.recorder import Frame, Recorder
+from roost.probes.dry_run.world import FakeWorld
+
+_PLAIN = (type(None), bool, int, float, str, torch.dtype, torch.device)
+
+
+class _Indescribable(Exception):
+    """Something in a call's arguments or results that a replay can't make again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """A tensor in a result: a view of the ``source``-th new storage, or of the ``source``-th tensor handed in."""
+
+    new: bool
+    source: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    offset: int
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class _Same:
+    """The ``source``-th tensor handed in, itself."""
+
+    source: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Recording:
+    frame: Frame
+    result: Any  # with _View and _Same in the place of tensors
+    contents: tuple[tuple[int, Any], ...]  # mutated containers by position, and what they hold afterwards
+    storages: tuple[tuple[int, torch.dtype], ...]  # elements and dtype of the new storages
+    sources: frozenset[int]  # tensors handed in that live on in the results
+
+
+class Replays:
+    """The recordings of one use. Calls are equal when their ``structure`` and the description of their inputs are."""
+
+    def __init__(self, world: FakeWorld, recorder: Recorder) -> None:
+        self._world = world
+        self._recorder = recorder
+        self._recordings: dict[Any, _Recording | None] = {}  # None: runs anew each time
+
+    def call(self, structure: object, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What ``call(*args, **kwargs)`` returns, run or replayed."""
+        handed = _Handed()
+        try:
+            key = (structure, handed.describe((args, kwargs)))
+        except _Indescribable:
+            return call(*args, **kwargs)
+        recording = self._recordings.get(key)
+        if recording is not None:
+            return self._replay(recording, handed)
+        if key in self._recordings:
+            return call(*args, **kwargs)
+        return self._record(key, handed, lambda: call(*args, **kwargs))
+
+    def _record(self, key: object, handed: _Handed, call: Callable[[], Any]) -> Any:
+        reads = self._world.value_reads
+        with self._recorder.frame(handed.alive()) as frame:
+            out = call()
+            self._recordings[key] = None
+            if not frame.read_foreign and self._world.value_reads == reads:
+                try:
+                    self._recordings[key] = _Results(self._recorder, frame, handed).recording(out)
+                except _Indescribable:
+                    pass
+        return out
+
+    def _replay(self, recording: _Recording, handed: _Handed) -> Any:
+        recorder, observer = self._recorder, self._world.observer
+        recorder.include(recording.frame, recorder.liveness.live_bytes)
+        sources = handed.held(recording.sources)
+        for position, _ in recording.contents:
+            _fill(handed.containers[position], [])  # what the caches held dies before what they get is born
+        self._world.observer = None
+        try:
+            storages = []
+            for elements, dtype in recording.storages:
+                storages.append(self._world.empty((elements,), (1,), dtype))
+                recorder.liveness.note(storages[-1])
+            build = _Builder(sources, storages)
+            for position, content in recording.contents:
+                _fill(handed.containers[position], build(content))
+            return build(recording.result)
+        finally:
+            self._world.observer = observer
+
+
+class _Handed:
+    """The tensors and containers handed to a call. Tensors are held weakly: a call may free what it replaces."""
+
+    def __init__(self) -> None:
+        self.tensors: list[weakref.ref[torch.Tensor]] = []
+        self.containers: list[Any] = []
+        self._storages: dict[int, int] = {}
+
+    def describe(self, value: Any) -> Any:
+        """A hashable description; equal for arguments that a call can't tell apart."""
+        if isinstance(value, torch.Tensor):
+            return self._describe_tensor(value)
+        if isinstance(value, _PLAIN):
+            return (type(value), value)
+        if type(value) in (list, dict):
+            self.containers.append(value)
+        if type(value) in (list, tuple):
+            return (type(value), *(self.describe(each) for each in value))
+        if type(value) is dict:
+            return (dict, *((name, self.describe(each)) for name, each in value.items()))
+        raise _Indescribable
+
+    def _describe_tensor(self, tensor: torch.Tensor) -> tuple[Any, ...]:
+        self.tensors.append(weakref.ref(tensor))
+        storage = tensor.untyped_storage()
+        index = self._storages.setdefault(storage._cdata, len(self._storages))
+        layout = (tuple(tensor.shape), tensor.stride(), tensor.storage_offset(), tensor.dtype)
+        return (*layout, index, storage.nbytes(), isinstance(tensor, FakeTensor))
+
+    def alive(self) -> Iterator[torch.Tensor]:
+        return (tensor for ref in self.tensors if (tensor := ref()) is not None)
+
+    def held(self, indices: Iterable[int]) -> dict[int, torch.Tensor]:
+        """Strong references to some of the tensors."""
+        return {index: tensor for index in indices if (tensor := self.tensors[index]()) is not None}
+
+
+class _Results:
+    """Describes what a finished call left: its output and the containers that it changed."""
+
+    def __init__(self, recorder: Recorder, frame: Frame, handed: _Handed) -> None:
+        self._liveness = recorder.liveness
+        self._frame = frame
+        self._handed = handed
+        self._sources = {id(tensor): index for index, ref in enumerate(handed.tensors) if (tensor := ref()) is not None}
+        self._by_storage = {
+            tensor.untyped_storage()._cdata: index
+            for index, ref in enumerate(handed.tensors)
+            if (tensor := ref()) is not None
+        }
+        self._kept: set[int] = set()
+        self._new: dict[int, int] = {}
+        self._storages: list[tuple[int, torch.dtype]] = []
+
+    def recording(self, out: Any) -> _Recording:
+        contents = tuple(
+            (position, self._describe(_content(container)))
+            for position, container in enumerate(self._handed.containers)
+        )
+        result = self._describe(out)
+        if any(key not in self._new for key in self._liveness.born_since(self._frame.births)):
+            raise _Indescribable  # something that isn't in the results stays alive: a module keeps state
+        return _Recording(self._frame, result, contents, tuple(self._storages), frozenset(self._kept))
+
+    def _describe(self, value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return self._describe_tensor(value)
+        if isinstance(value, _PLAIN):
+            return value
+        if type(value) in (list, tuple):
+            return type(value)(self._describe(each) for each in value)
+        if isinstance(value, dict):  # the libraries' output classes are dicts too
+            return _Dict(type(value), {name: self._describe(each) for name, each in value.items()})
+        raise _Indescribable
+
+    def _describe_tensor(self, tensor: torch.Tensor) -> _View | _Same:
+        if id(tensor) in self._sources:
+            self._kept.add(self._sources[id(tensor)])
+            return _Same(self._sources[id(tensor)])
+        if not isinstance(tensor, FakeTensor):
+            raise _Indescribable
+        layout = (tuple(tensor.shape), tensor.stride(), tensor.storage_offset(), tensor.dtype)
+        storage = tensor.untyped_storage()
+        if self._liveness.birth(tensor) > self._frame.births:
+            source = self._new.setdefault(storage._cdata, len(self._storages))
+            if source == len(self._storages):
+                self._storages.append((storage.nbytes() // tensor.element_size(), tensor.dtype))
+            expected = self._storages[source][1]
+        else:
+            found = self._by_storage.get(storage._cdata)
+            handed = None if found is None else self._handed.tensors[found]()
+            if found is None or handed is None:
+                raise _Indescribable
+            self._kept.add(found)
+            source, expected = found, handed.dtype
+        if expected != tensor.dtype:
+            raise _Indescribable
+        return _View(self._liveness.birth(tensor) > self._frame.births, source, *layout)
+
+
+@dataclass(frozen=True, slots=True)
+class _Dict:
+    kind: type
+    items: Mapping[str, Any]
+
+
+class _Builder:
+    """Makes what a description describes."""
+
+    def __init__(self, sources: Mapping[int, torch.Tensor], storages: list[torch.Tensor]) -> None:
+        self._sources = sources
+        self._storages = storages
+
+    def __call__(self, value: Any) -> Any:
+        if isinstance(value, _Same):
+            return self._sources[value.source]
+        if isinstance(value, _View):
+            base = self._storages[value.source] if value.new else self._sources[value.source]
+            return torch.as_strided(base, value.size, value.stride, value.offset)
+        if isinstance(value, _Dict):
+            return value.kind(**{name: self(each) for name, each in value.items.items()})
+        if type(value) in (list, tuple):
+            return type(value)(self(each) for each in value)
+        return value
+
+
+def _content(container: Any) -> Any:
+    return list(container) if isinstance(container, list) else dict(container)
+
+
+def _fill(container: Any, content: Any) -> None:
+    if isinstance(container, list):
+        container[:] = content
+    else:
+        container.clear()
+        container.update(content)

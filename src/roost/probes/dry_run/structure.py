@@ -1,0 +1,50 @@
+"""When two modules are twins: same classes, same plain attributes, same shapes and dtypes, all the way down."""
+
+from __future__ import annotations
+
+import types
+from typing import Any
+
+import torch
+
+# Where a layer stands in its stack; read only to find its own part of a key-value cache, which a replay never sees.
+_POSITIONS = ("layer_idx",)
+_PLAIN = (type(None), bool, int, float, str, torch.dtype, torch.device)
+_OWN = ("_parameters", "_buffers", "_modules", "forward", "_hf_hook", "training")
+
+
+def structure_of(module: torch.nn.Module) -> tuple[Any, ...]:
+    """A hashable description, equal for modules whose forward does the same operations on equal inputs."""
+    tensors = [*module._parameters.items(), *module._buffers.items()]
+    return (
+        type(module),
+        tuple((name, *_layout(each)) for name, each in tensors),
+        tuple((name, _attribute(value)) for name, value in sorted(vars(module).items()) if _matters(name)),
+        tuple((name, structure_of(each)) for name, each in module._modules.items() if each is not None),
+    )
+
+
+def _matters(name: str) -> bool:
+    return name not in _OWN and name not in _POSITIONS and not name.endswith("_hooks")
+
+
+def _layout(tensor: torch.Tensor | None) -> tuple[Any, ...]:
+    return () if tensor is None else (tuple(tensor.shape), tensor.stride(), tensor.dtype)
+
+
+def _attribute(value: Any, depth: int = 0) -> Any:
+    if isinstance(value, _PLAIN):
+        return (type(value), value)
+    if isinstance(value, torch.Tensor):
+        return _layout(value)
+    if isinstance(value, list | tuple):
+        return tuple(_attribute(each, depth) for each in value)
+    if isinstance(value, dict):
+        return tuple((str(name), _attribute(each, depth)) for name, each in value.items())
+    if isinstance(value, types.FunctionType | types.BuiltinFunctionType | type):
+        return value
+    if isinstance(value, types.MethodType):
+        return value.__func__
+    if depth == 0 and hasattr(value, "__dict__"):  # attention processors and the like
+        return (type(value), tuple((name, _attribute(each, 1)) for name, each in sorted(vars(value).items())))
+    return id(value)

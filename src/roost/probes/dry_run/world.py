@@ -1,0 +1,192 @@
+"""A world in which big tensors have no data: what a pipeline computes with is fake, what it decides by is real.
+
+Small tensors made of plain numbers (timesteps, sigmas, token ids, masks) are computed for real, so that control flow is
+the real one; whatever is large or depends on weights is a FakeTensor on the CPU and costs neither memory nor arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from typing import Any, Protocol, cast
+
+import torch
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+    FakeTensorMode,
+)
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+
+# Real tensors stay real up to this many elements: far more than any schedule or prompt, far less than any latents.
+REAL_ELEMENTS = 1 << 16
+
+_ATEN = torch.ops.aten
+_DEVICE = torch.ops.prim.device.default
+_EMPTY = _ATEN.empty_strided.default
+_CPU = torch.device("cpu")
+_SCALAR_READ = _ATEN._local_scalar_dense.default
+# What fills a tensor in place leaves a fake one as it is.
+_FILLS = frozenset(
+    (_ATEN.uniform_.default, _ATEN.normal_.default, _ATEN.fill_.Scalar, _ATEN.zero_.default, _ATEN.bernoulli_.float)
+)
+_UNKNOWN_SHAPES = (DataDependentOutputException, DynamicOutputShapeException)
+_DATA_READS = frozenset((torch.Tensor.numpy, torch.Tensor.tolist, torch.Tensor.__array__))
+_VALUE_READS = frozenset(
+    (
+        _SCALAR_READ,
+        _ATEN.nonzero.default,
+        _ATEN.masked_select.default,
+        _ATEN.equal.default,
+        _ATEN.unique_dim.default,
+        _ATEN._unique2.default,
+        _ATEN.unique_consecutive.default,
+        _ATEN.repeat_interleave.Tensor,
+    )
+)
+
+
+class OpObserver(Protocol):
+    """Hears of every operation after it ran."""
+
+    def record(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> None: ...
+
+
+class FakeWorld(TorchDispatchMode):
+    """While entered, tensors are fake as the module says. ``observer`` hears of every operation when it is set.
+
+    ``value_reads`` counts the times that values of tensors, real or not, decided something.
+    """
+
+    def __init__(self, real_elements: int = REAL_ELEMENTS) -> None:
+        super().__init__()
+        self.real_elements = real_elements
+        self.observer: OpObserver | None = None
+        self.value_reads = 0
+        self._fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
+        self._function_mode = _DataReads(self)
+        self._entered = ExitStack()
+
+    def __enter__(self) -> FakeWorld:
+        self._entered.enter_context(self._function_mode)
+        super().__enter__()
+        return self
+
+    def __exit__(self, *exc_info: Any) -> None:
+        super().__exit__(*exc_info)
+        self._entered.close()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func is _DEVICE:  # more than half of all calls
+            return _CPU
+        kwargs = kwargs or {}
+        if func in _VALUE_READS:
+            self.value_reads += 1
+        out = self._run(func, types, args, kwargs)
+        if self.observer is not None:
+            self.observer.record(func, args, kwargs, out)
+        return out
+
+    def empty(self, size: Iterable[int], stride: Iterable[int], dtype: torch.dtype) -> torch.Tensor:
+        """A fake tensor of its own storage."""
+        options = {"dtype": dtype, "device": _CPU}
+        made = self._fake_mode.__torch_dispatch__(_EMPTY, (), (list(size), list(stride)), options)
+        return cast(torch.Tensor, made)
+
+    def adopt(self, module: torch.nn.Module) -> None:
+        """Makes every weight of ``module`` fake, small ones too: what depends on weights is unknown."""
+        for owner in module.modules():
+            for tensors in (owner._parameters, owner._buffers):
+                for name, tensor in tensors.items():
+                    if tensor is not None and not isinstance(tensor, FakeTensor) and name not in _computed(owner):
+                        fake = self.empty(tensor.shape, tensor.stride(), tensor.dtype)
+                        is_weight = isinstance(tensor, torch.nn.Parameter)
+                        tensors[name] = torch.nn.Parameter(fake, requires_grad=False) if is_weight else fake
+
+    def _run(self, func: Any, types: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        tensors = [*tensors_in(args), *tensors_in(kwargs.values())]
+        if any(isinstance(each, FakeTensor) for each in tensors):
+            return self._run_fake(func, types, args, kwargs)
+        if not tensors:
+            return self._make(func, types, args, kwargs)
+        out = func(*args, **kwargs)
+        if isinstance(out, torch.Tensor) and out.numel() > self.real_elements and _makes_new_storage(func):
+            return self.empty(out.shape, out.stride(), out.dtype)
+        return out
+
+    def _run_fake(self, func: Any, types: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        if func is _SCALAR_READ:
+            return torch.zeros((), dtype=args[0].dtype).item()
+        if func in _FILLS:
+            return args[0]
+        if isinstance(kwargs.get("generator"), torch.Generator):
+            kwargs = {**kwargs, "generator": None}  # a generator of the CPU can't fill what has no data
+        try:
+            return self._fake_mode.__torch_dispatch__(func, types, args, kwargs)
+        except _UNKNOWN_SHAPES:  # zeros stand for what is fake; a real mask keeps its values, and so the true shape
+            self.value_reads += 1
+            out = func(*_with_data(args), **dict(zip(kwargs, _with_data(kwargs.values()), strict=True)))
+            return self.empty(out.shape, out.stride(), out.dtype) if isinstance(out, torch.Tensor) else out
+
+    def _make(self, func: Any, types: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """A new tensor of plain numbers: real when it is small."""
+        without = {**kwargs, "generator": None} if "generator" in kwargs else kwargs
+        made = self._fake_mode.__torch_dispatch__(func, types, args, without)
+        if isinstance(made, torch.Tensor) and made.numel() > self.real_elements:
+            return made
+        return func(*args, **kwargs)
+
+
+class _DataReads(TorchFunctionMode):
+    """Lets numpy and lists be made of fake tensors, and counts such reads of any tensor."""
+
+    def __init__(self, world: FakeWorld) -> None:
+        super().__init__()
+        self._world = world
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func in _DATA_READS:
+            self._world.value_reads += 1
+            if isinstance(args[0], FakeTensor):
+                args = (data_of(args[0]), *args[1:])
+        return func(*args, **(kwargs or {}))
+
+
+def tensors_in(values: Iterable[Any]) -> Iterator[torch.Tensor]:
+    """The tensors among an operation's arguments or results, those in lists included."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from tensors_in(value)
+
+
+def data_of(tensor: torch.Tensor) -> torch.Tensor:
+    """Plausible data for a fake tensor: zeros, and true for masks."""
+    fill = torch.ones if tensor.dtype == torch.bool else torch.zeros
+    with _disable_current_modes():
+        return fill(tuple(tensor.shape), dtype=tensor.dtype)
+
+
+def _with_data(values: Iterable[Any]) -> list[Any]:
+    def real(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return type(value)(real(each) for each in value)
+        return data_of(value) if isinstance(value, FakeTensor) else value
+
+    return [real(value) for value in values]
+
+
+def _computed(owner: torch.nn.Module) -> set[str]:
+    """Buffers that are not stored: made of plain numbers, like positions."""
+    return owner._non_persistent_buffers_set
+
+
+def _makes_new_storage(func: Any) -> bool:
+    return not func.is_view and not func._schema.is_mutable
