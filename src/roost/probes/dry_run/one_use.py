@@ -17,6 +17,9 @@ from roost.probes.dry_run.structure import structure_of
 from roost.probes.dry_run.world import FakeWorld
 from roost.trace import UseTrace
 
+# Methods by which tiled VAEs mix a tile's edge into the next one's, a line at a time.
+_BLENDS = ("blend_t", "blend_v", "blend_h")
+
 
 @dataclass(frozen=True, slots=True)
 class TracedUse:
@@ -61,15 +64,18 @@ def use_trace(call: EntryCall, recorder: Recorder, inputs: Iterable[torch.Tensor
 def watch_blocks(
     component: TracedComponent, recorder: Recorder, undo: ExitStack, replays: Replays | None = None
 ) -> None:
-    """Reports every block's call to ``recorder``; blocks, and the halves of a VAE, are replayed when they repeat."""
+    """Reports every block's call to ``recorder``; with ``replays``, blocks and a VAE's repeated parts run once."""
     structures = {name: structure_of(component.module.get_submodule(name)) for name in component.blocks}
-    halves = component.module.named_children() if hasattr(component.module, "decode") else ()
-    for name, half in halves:
-        if replays is not None and name not in structures:
-            _wrap_forward(half, functools.partial(_replayed, replays, structure_of(half)), undo)
+    if replays is not None and hasattr(component.module, "decode"):
+        for name, half in component.module.named_children():
+            if name not in structures:
+                _wrap(half, "forward", functools.partial(_replayed, replays, structure_of(half)), undo)
+        for name in _BLENDS:
+            if hasattr(component.module, name):
+                _wrap(component.module, name, functools.partial(_replayed, replays, name), undo)
     for name, structure in structures.items():
         around = functools.partial(_block, recorder, name, replays, structure)
-        _wrap_forward(component.module.get_submodule(name), around, undo)
+        _wrap(component.module.get_submodule(name), "forward", around, undo)
 
 
 def _replayed(replays: Replays, structure: object, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -84,16 +90,16 @@ def _block(
         return call(*args, **kwargs) if replays is None else replays.call(structure, call, args, kwargs)
 
 
-def _wrap_forward(module: torch.nn.Module, around: Callable[..., Any], undo: ExitStack) -> None:
-    original, attributes = module.forward, vars(module)
+def _wrap(module: torch.nn.Module, method: str, around: Callable[..., Any], undo: ExitStack) -> None:
+    original, attributes = getattr(module, method), vars(module)
 
     @functools.wraps(original)
-    def forward(*args: Any, **kwargs: Any) -> Any:
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
         return around(original, args, kwargs)
 
-    own = attributes.get("forward")
-    attributes["forward"] = forward
-    undo.callback(lambda: attributes.pop("forward") if own is None else attributes.update(forward=own))
+    own = attributes.get(method)
+    attributes[method] = wrapped
+    undo.callback(lambda: attributes.pop(method) if own is None else attributes.update({method: own}))
 
 
 def _storage_bytes(tensors: Iterable[torch.Tensor]) -> int:

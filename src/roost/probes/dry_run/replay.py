@@ -14,7 +14,9 @@ from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._python_dispatch import _disable_current_modes
 
+from roost.probes.dry_run.fake_ops import FakeOps, span_of
 from roost.probes.dry_run.recorder import Frame, Recorder
 from roost.probes.dry_run.world import FakeWorld
 
@@ -33,8 +35,7 @@ class _View:
     source: int
     size: tuple[int, ...]
     stride: tuple[int, ...]
-    offset: int
-    dtype: torch.dtype
+    offset: int  # from the storage's start, or from the handed tensor's own offset
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,23 +89,16 @@ class Replays:
         return out
 
     def _replay(self, recording: _Recording, handed: _Handed) -> Any:
-        recorder, observer = self._recorder, self._world.observer
+        recorder = self._recorder
         recorder.include(recording.frame, recorder.liveness.live_bytes)
         sources = handed.held(recording.sources)
         for position, _ in recording.contents:
             _fill(handed.containers[position], [])  # what the caches held dies before what they get is born
-        self._world.observer = None
-        try:
-            storages = []
-            for elements, dtype in recording.storages:
-                storages.append(self._world.empty((elements,), (1,), dtype))
-                recorder.liveness.note(storages[-1])
-            build = _Builder(sources, storages)
+        with _disable_current_modes():
+            build = _Builder(self._world.fake_ops, recording.storages, sources, recorder.liveness.note)
             for position, content in recording.contents:
                 _fill(handed.containers[position], build(content))
             return build(recording.result)
-        finally:
-            self._world.observer = observer
 
 
 class _Handed:
@@ -133,7 +127,7 @@ class _Handed:
         self.tensors.append(weakref.ref(tensor))
         storage = tensor.untyped_storage()
         index = self._storages.setdefault(storage._cdata, len(self._storages))
-        layout = (tuple(tensor.shape), tensor.stride(), tensor.storage_offset(), tensor.dtype)
+        layout = (tuple(tensor.shape), tensor.stride(), tensor.dtype)  # where a tile lies in its storage is all one
         return (*layout, index, storage.nbytes(), isinstance(tensor, FakeTensor))
 
     def alive(self) -> Iterator[torch.Tensor]:
@@ -188,9 +182,9 @@ class _Results:
             return _Same(self._sources[id(tensor)])
         if not isinstance(tensor, FakeTensor):
             raise _Indescribable
-        layout = (tuple(tensor.shape), tensor.stride(), tensor.storage_offset(), tensor.dtype)
+        offset, new = tensor.storage_offset(), self._liveness.birth(tensor) > self._frame.births
         storage = tensor.untyped_storage()
-        if self._liveness.birth(tensor) > self._frame.births:
+        if new:
             source = self._new.setdefault(storage._cdata, len(self._storages))
             if source == len(self._storages):
                 self._storages.append((storage.nbytes() // tensor.element_size(), tensor.dtype))
@@ -202,9 +196,10 @@ class _Results:
                 raise _Indescribable
             self._kept.add(found)
             source, expected = found, handed.dtype
+            offset -= handed.storage_offset()
         if expected != tensor.dtype:
             raise _Indescribable
-        return _View(self._liveness.birth(tensor) > self._frame.births, source, *layout)
+        return _View(new, source, tuple(tensor.shape), tensor.stride(), int(offset))
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,23 +209,46 @@ class _Dict:
 
 
 class _Builder:
-    """Makes what a description describes."""
+    """Makes what a description describes; a new storage is made with the first of its tensors."""
 
-    def __init__(self, sources: Mapping[int, torch.Tensor], storages: list[torch.Tensor]) -> None:
-        self._sources = sources
+    def __init__(
+        self,
+        fake_ops: FakeOps,
+        storages: tuple[tuple[int, torch.dtype], ...],
+        sources: Mapping[int, torch.Tensor],
+        note: Callable[[torch.Tensor], None],
+    ) -> None:
+        self._fake_ops = fake_ops
         self._storages = storages
+        self._sources = sources
+        self._note = note
+        self._bases: dict[int, torch.Tensor] = {}
 
     def __call__(self, value: Any) -> Any:
         if isinstance(value, _Same):
             return self._sources[value.source]
         if isinstance(value, _View):
-            base = self._storages[value.source] if value.new else self._sources[value.source]
-            return torch.as_strided(base, value.size, value.stride, value.offset)
+            return self._view(value)
         if isinstance(value, _Dict):
             return value.kind(**{name: self(each) for name, each in value.items.items()})
         if type(value) in (list, tuple):
             return type(value)(self(each) for each in value)
         return value
+
+    def _view(self, view: _View) -> torch.Tensor:
+        if not view.new:
+            source = self._sources[view.source]
+            return torch.as_strided(source, view.size, view.stride, view.offset + source.storage_offset())
+        base = self._bases.get(view.source)
+        if base is None:
+            elements, dtype = self._storages[view.source]
+            whole = view.offset == 0 and span_of(view.size, view.stride) == elements
+            size, stride = (view.size, view.stride) if whole else ((elements,), (1,))
+            base = self._bases[view.source] = self._fake_ops.empty(size, stride, dtype)
+            self._note(base)
+            if whole:
+                return base
+        return torch.as_strided(base, view.size, view.stride, view.offset)
 
 
 def _content(container: Any) -> Any:

@@ -10,7 +10,7 @@ import torch
 # Where a layer stands in its stack; read only to find its own part of a key-value cache, which a replay never sees.
 _POSITIONS = ("layer_idx",)
 _PLAIN = (type(None), bool, int, float, str, torch.dtype, torch.device)
-_OWN = ("_parameters", "_buffers", "_modules", "forward", "_hf_hook", "training")
+_BOOKKEEPING = frozenset((*vars(torch.nn.Module()), "forward", "_hf_hook"))
 
 
 def structure_of(module: torch.nn.Module) -> tuple[Any, ...]:
@@ -25,7 +25,7 @@ def structure_of(module: torch.nn.Module) -> tuple[Any, ...]:
 
 
 def _matters(name: str) -> bool:
-    return name not in _OWN and name not in _POSITIONS and not name.endswith("_hooks")
+    return name not in _BOOKKEEPING and name not in _POSITIONS
 
 
 def _layout(tensor: torch.Tensor | None) -> tuple[Any, ...]:
@@ -37,6 +37,8 @@ def _attribute(value: Any, depth: int = 0) -> Any:
         return (type(value), value)
     if isinstance(value, torch.Tensor):
         return _layout(value)
+    if isinstance(value, set | frozenset):
+        return frozenset(_attribute(each, depth) for each in value)
     if isinstance(value, list | tuple):
         return tuple(_attribute(each, depth) for each in value)
     if isinstance(value, dict):

@@ -29,7 +29,6 @@ class UseLog:
         self._world = world
         self._replaying = replaying
         self._running = False
-        self._indices: dict[tuple[str, int], int] = {}
         self._traced: dict[tuple[Any, ...], dict[str, TracedUse]] = {}  # by signature, then by values if they matter
 
     @contextmanager
@@ -65,11 +64,10 @@ class UseLog:
         return known[values]
 
     def _log(self, call: EntryCall, traced: TracedUse) -> None:
-        key = (call.component.name, id(traced))
-        index = self._indices.get(key)
-        if index is None:
-            index = self._indices[key] = len(self.uses)
-            self.uses.append(replace(traced.use, component=call.component.name))
+        use = replace(traced.use, component=call.component.name)
+        index = next((index for index, known in enumerate(self.uses) if known == use), len(self.uses))
+        if index == len(self.uses):
+            self.uses.append(use)
             self.variants += self._trace_variants(index, call)
         if self.sequence and self.sequence[-1][0] == index:
             self.sequence[-1] = (index, self.sequence[-1][1] + 1)
@@ -81,6 +79,9 @@ class UseLog:
         module: Any = call.component.module
         for setting, switch in _SWITCHES.items():
             if getattr(module, f"use_{switch}", True):
+                continue
+            if setting == "sliced" and all(each.shape[:1] == (1,) for each in call.inputs()):
+                yield VaeVariant(use=index, setting=setting, trace=self.uses[index])  # slices are single samples
                 continue
             getattr(module, f"enable_{switch}")()
             try:

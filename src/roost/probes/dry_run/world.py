@@ -1,37 +1,28 @@
 """A world in which big tensors have no data: what a pipeline computes with is fake, what it decides by is real.
 
-Small tensors made of plain numbers (timesteps, sigmas, token ids, masks) are computed for real, so that control flow is
-the real one; whatever is large or depends on weights is a FakeTensor on the CPU and costs neither memory nor arithmetic.
+Small tensors made of plain numbers (timesteps, sigmas, token ids, masks) are computed for real, so that control flow
+is the real one; whatever is large or depends on weights is a FakeTensor on the CPU: no memory, no arithmetic.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import torch
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeTensor,
-    FakeTensorMode,
-)
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+
+from roost.probes.dry_run.fake_ops import CPU, FakeOps, data_of, tensors_in
 
 # Real tensors stay real up to this many elements: far more than any schedule or prompt, far less than any latents.
 REAL_ELEMENTS = 1 << 16
 
 _ATEN = torch.ops.aten
 _DEVICE = torch.ops.prim.device.default
-_EMPTY = _ATEN.empty_strided.default
-_CPU = torch.device("cpu")
 _SCALAR_READ = _ATEN._local_scalar_dense.default
-# What fills a tensor in place leaves a fake one as it is.
-_FILLS = frozenset(
-    (_ATEN.uniform_.default, _ATEN.normal_.default, _ATEN.fill_.Scalar, _ATEN.zero_.default, _ATEN.bernoulli_.float)
-)
 _UNKNOWN_SHAPES = (DataDependentOutputException, DynamicOutputShapeException)
 _DATA_READS = frozenset((torch.Tensor.numpy, torch.Tensor.tolist, torch.Tensor.__array__))
 _VALUE_READS = frozenset(
@@ -65,7 +56,7 @@ class FakeWorld(TorchDispatchMode):
         self.real_elements = real_elements
         self.observer: OpObserver | None = None
         self.value_reads = 0
-        self._fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
+        self.fake_ops = FakeOps()
         self._function_mode = _DataReads(self)
         self._entered = ExitStack()
 
@@ -82,20 +73,19 @@ class FakeWorld(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         if func is _DEVICE:  # more than half of all calls
-            return _CPU
+            return CPU
         kwargs = kwargs or {}
         if func in _VALUE_READS:
             self.value_reads += 1
-        out = self._run(func, types, args, kwargs)
+        out = self._run(func, args, kwargs)
         if self.observer is not None:
             self.observer.record(func, args, kwargs, out)
         return out
 
     def empty(self, size: Iterable[int], stride: Iterable[int], dtype: torch.dtype) -> torch.Tensor:
         """A fake tensor of its own storage."""
-        options = {"dtype": dtype, "device": _CPU}
-        made = self._fake_mode.__torch_dispatch__(_EMPTY, (), (list(size), list(stride)), options)
-        return cast(torch.Tensor, made)
+        with _disable_current_modes():
+            return self.fake_ops.empty(size, stride, dtype)
 
     def adopt(self, module: torch.nn.Module) -> None:
         """Makes every weight of ``module`` fake, small ones too: what depends on weights is unknown."""
@@ -107,35 +97,33 @@ class FakeWorld(TorchDispatchMode):
                         is_weight = isinstance(tensor, torch.nn.Parameter)
                         tensors[name] = torch.nn.Parameter(fake, requires_grad=False) if is_weight else fake
 
-    def _run(self, func: Any, types: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        tensors = [*tensors_in(args), *tensors_in(kwargs.values())]
-        if any(isinstance(each, FakeTensor) for each in tensors):
-            return self._run_fake(func, types, args, kwargs)
-        if not tensors:
-            return self._make(func, types, args, kwargs)
+    def _run(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        fake = [isinstance(each, FakeTensor) for each in tensors_in((*args, *kwargs.values()))]
+        if any(fake):
+            return self._run_fake(func, args, kwargs, all_fake=all(fake))
+        if not fake:
+            return self._make(func, args, kwargs)
         out = func(*args, **kwargs)
         if isinstance(out, torch.Tensor) and out.numel() > self.real_elements and _makes_new_storage(func):
             return self.empty(out.shape, out.stride(), out.dtype)
         return out
 
-    def _run_fake(self, func: Any, types: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def _run_fake(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, all_fake: bool) -> Any:
         if func is _SCALAR_READ:
             return torch.zeros((), dtype=args[0].dtype).item()
-        if func in _FILLS:
-            return args[0]
         if isinstance(kwargs.get("generator"), torch.Generator):
             kwargs = {**kwargs, "generator": None}  # a generator of the CPU can't fill what has no data
         try:
-            return self._fake_mode.__torch_dispatch__(func, types, args, kwargs)
+            return self.fake_ops.run(func, args, kwargs, all_fake=all_fake)
         except _UNKNOWN_SHAPES:  # zeros stand for what is fake; a real mask keeps its values, and so the true shape
             self.value_reads += 1
             out = func(*_with_data(args), **dict(zip(kwargs, _with_data(kwargs.values()), strict=True)))
             return self.empty(out.shape, out.stride(), out.dtype) if isinstance(out, torch.Tensor) else out
 
-    def _make(self, func: Any, types: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def _make(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """A new tensor of plain numbers: real when it is small."""
         without = {**kwargs, "generator": None} if "generator" in kwargs else kwargs
-        made = self._fake_mode.__torch_dispatch__(func, types, args, without)
+        made = self.fake_ops.run(func, args, without, all_fake=True)
         if isinstance(made, torch.Tensor) and made.numel() > self.real_elements:
             return made
         return func(*args, **kwargs)
@@ -156,22 +144,6 @@ class _DataReads(TorchFunctionMode):
             if isinstance(args[0], FakeTensor):
                 args = (data_of(args[0]), *args[1:])
         return func(*args, **(kwargs or {}))
-
-
-def tensors_in(values: Iterable[Any]) -> Iterator[torch.Tensor]:
-    """The tensors among an operation's arguments or results, those in lists included."""
-    for value in values:
-        if isinstance(value, torch.Tensor):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from tensors_in(value)
-
-
-def data_of(tensor: torch.Tensor) -> torch.Tensor:
-    """Plausible data for a fake tensor: zeros, and true for masks."""
-    fill = torch.ones if tensor.dtype == torch.bool else torch.zeros
-    with _disable_current_modes():
-        return fill(tuple(tensor.shape), dtype=tensor.dtype)
 
 
 def _with_data(values: Iterable[Any]) -> list[Any]:
