@@ -112,20 +112,21 @@ def _sibling(module: torch.nn.Module) -> torch.nn.Module:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
+    """The libraries say nothing but errors; afterwards they are as before."""
     import diffusers.utils.logging
     import transformers.utils.logging
 
     loggings: tuple[Any, ...] = (diffusers.utils.logging, transformers.utils.logging)
-    levels = [each.get_verbosity() for each in loggings]
+    before = [(each, each.get_verbosity(), each.is_progress_bar_enabled()) for each in loggings]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             for each in loggings:
-                each.set_verbosity(logging_level_error)
+                each.set_verbosity_error()
+                each.disable_progress_bar()
             yield
         finally:
-            for each, level in zip(loggings, levels, strict=True):
+            for each, level, bar in before:
                 each.set_verbosity(level)
-
-
-logging_level_error = 40
+                if bar:
+                    each.enable_progress_bar()
