@@ -78,11 +78,16 @@ class ActiveComponent:
         """Everything that decides what comes next, relative to the queues, for comparing two passes."""
         compute_s, copy_s = self.lanes.compute_s, self.lanes.copy_s
         own = [max(0.0, ready_s - compute_s) for ready_s in (self.trunk_ready_s, *self.ready_s.values())]
-        slots: list[float] = []
-        for slot in self.slots:
-            block = -1 if slot.block is None else slot.block
-            slots += [block, max(0.0, slot.ready_s - compute_s), max(0.0, slot.free_s - copy_s)]
-        return [len(own), *own, *slots]
+        # Which of the slots holds a block changes from pass to pass and changes nothing.
+        slots = sorted(
+            (
+                -1 if slot.block is None else slot.block,
+                max(0.0, slot.ready_s - compute_s),
+                max(0.0, slot.free_s - copy_s),
+            )
+            for slot in self.slots
+        )
+        return [len(own), *own, *(value for slot in slots for value in slot)]
 
     def shift(self, seconds: float) -> None:
         """Moves every time in it forward: so many equal passes went by."""
