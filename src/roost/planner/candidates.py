@@ -27,6 +27,7 @@ _SCARCE: tuple[tuple[Tier, Tier], ...] = (
     ("pageable", "mapped"),
     ("mapped", "mapped"),
 )
+_SCARCE_STEPS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +112,11 @@ def _streamings(case: Case, ruled: Placement, scope: Scope, fixed: dict[str, obj
 def _resident_counts(count: int, scope: Scope, fixed: dict[str, object], hold: bool) -> tuple[int, ...]:
     if "resident_blocks" in fixed:
         return (cast(int, fixed["resident_blocks"]),)
-    return (0,) if hold or scope.passes < 3 else tuple(range(count))
+    if hold or scope.passes < 3:
+        return (0,)
+    # Scarce host memory multiplies the candidates by its tiers, so the number of residents is taken in larger steps.
+    step = 1 if scope.host_is_ample else max(1, count // _SCARCE_STEPS)
+    return tuple(range(0, count, step))
 
 
 def _policies(resident: int, fixed: dict[str, object]) -> tuple[ResidentPolicy, ...]:

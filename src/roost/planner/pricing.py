@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -11,7 +11,7 @@ from roost.planner.estimate import Forecast
 from roost.planner.loading import load_s
 from roost.planner.movement import tier_bytes, weights_of
 from roost.planner.placements import Placement
-from roost.planner.timeline import Schedule, Timeline, UseCost, Weights, simulate
+from roost.planner.timeline import Schedule, StageTimes, UseCost, Weights, simulate
 
 _OTHERS = "(others)"
 _UNLIMITED = 1 << 60
@@ -45,6 +45,7 @@ class Pricer:
         self.forecast = forecast
         self.speeds = forecast.model.rates.at("mid")
         self._costs: dict[frozenset[str], tuple[UseCost, ...]] = {}
+        self._twins: dict[tuple[Weights, UseCost], tuple[int, float, float | None]] = {}
 
     def costs(self, tiled: frozenset[str]) -> tuple[UseCost, ...]:
         if tiled not in self._costs:
@@ -107,9 +108,25 @@ class Pricer:
             compute_s = sum(uses[i].compute_s * n for i, n in sequence if uses[i].component == weights.component)
             return compute_s, compute_s, True
         generations = 2 if weights.linger and self.forecast.generations > 1 else 1
-        timeline = simulate(self._alone(weights, uses), generations=generations)
-        seconds = [_without_gaps(timeline, generation) for generation in range(generations)]
+        seconds = self._simulated_s(self._alone(weights, uses), generations)
         return seconds[0], seconds[-1], self._at_bound(weights, uses, seconds[0])
+
+    def _simulated_s(self, schedule: Schedule, generations: int) -> list[float]:
+        """Seconds of each generation. A twin with the same weights and one use, like an expert, is taken from memory."""
+        own = [index for index, _ in schedule.sequence]
+        if len(own) > 1 or generations > 1 or not own:
+            return [_without_gaps(each) for each in simulate(schedule, generations=generations).stages]
+        (index, calls), (weights, _) = schedule.sequence[0], schedule.weights.values()
+        twin = replace(weights, component=""), replace(schedule.uses[index], component="", stage="")
+        if twin not in self._twins or self._twins[twin][0] > calls:
+            timeline = simulate(schedule)
+            steady_s = timeline.stages[0][schedule.uses[index].stage].steady_use_s
+            # Without a skipped pass the last one need not be steady.
+            self._twins[twin] = calls, timeline.seconds, steady_s if timeline.simulated_uses < calls else None
+        known, seconds, steady = self._twins[twin]
+        if known != calls and steady is None:
+            return [simulate(schedule).seconds]
+        return [seconds + (calls - known) * (steady or 0.0)]
 
     def _alone(self, weights: Weights, uses: tuple[UseCost, ...]) -> Schedule:
         copies_s = weights.trunk_s + sum(weights.block_s) + weights.back_s
@@ -164,5 +181,5 @@ def _own_calls(
             waiting = True
 
 
-def _without_gaps(timeline: Timeline, generation: int) -> float:
-    return sum(stage.seconds for name, stage in timeline.stages[generation].items() if name != _OTHERS)
+def _without_gaps(stages: Mapping[str, StageTimes]) -> float:
+    return sum(stage.seconds for name, stage in stages.items() if name != _OTHERS)
