@@ -68,12 +68,18 @@ def tiny_options(name: str) -> DryRunOptions:
 
 @functools.cache
 def tiny_trace(name: str) -> Trace:
-    return dry_run(tiny_directory(name), tiny_inventory(name), tiny_workload(name), load_class_facts(), tiny_options(name))
+    return trace_tiny(name, tiny_workload(name))
 
 
-@functools.cache
+def trace_tiny(name: str, workload: Workload) -> Trace:
+    return dry_run(tiny_directory(name), tiny_inventory(name), workload, load_class_facts(), tiny_options(name))
+
+
 def real_pipeline(name: str) -> Any:
-    """The family's pipeline with its real weights, every component loaded as the runtime loads it."""
+    """The family's pipeline with its real weights, every component loaded as the runtime loads it.
+
+    A new one each time: some models keep positions from one call to the next.
+    """
     modules = {}
     for component in tiny_inventory(name).components:
         found: Any = component_class(component.library, component.class_name)

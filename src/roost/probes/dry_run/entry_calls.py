@@ -42,7 +42,7 @@ class EntryCall:
 
     def signature(self) -> str:
         """Names, dtypes and shapes of what is given; numbers with a fraction (noise levels) only by their type."""
-        names = _parameter_names(type(self.component.module), self.method)
+        names = _parameter_names(getattr(type(self.component.module), self.method))
         named = dict(zip((*names, *map(str, range(len(names), len(self.args)))), self.args, strict=False))
         return " ".join(f"{name}={_in_words(value)}" for name, value in sorted({**named, **self.kwargs}.items()))
 
@@ -53,8 +53,8 @@ class EntryCall:
 
 
 @functools.cache
-def _parameter_names(owner: type, method: str) -> tuple[str, ...]:
-    parameters = inspect.signature(getattr(owner, method)).parameters.values()
+def _parameter_names(function: Callable[..., Any]) -> tuple[str, ...]:
+    parameters = inspect.signature(function).parameters.values()
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return tuple(each.name for each in parameters if each.kind in positional)[1:]  # without self
 

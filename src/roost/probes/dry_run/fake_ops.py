@@ -81,8 +81,8 @@ def _way(func: Any) -> _Way:
         return "view"
     if not schema.is_mutable:
         return "new"
-    first = schema.arguments[0].alias_info
-    writes_only_first = first is not None and first.is_write and sum(_is_written(each) for each in schema.arguments) == 1
+    written = [_is_written(each) for each in schema.arguments]
+    writes_only_first = written[0] and sum(written) == 1
     name = func.overloadpacket.__name__
     changes_layout = torch.Tag.inplace_view in func.tags or name.startswith(("resize", "set_"))
     if writes_only_first and name.endswith("_") and not changes_layout:
@@ -91,7 +91,7 @@ def _way(func: Any) -> _Way:
 
 
 def _is_written(argument: Any) -> bool:
-    return argument.alias_info is not None and argument.alias_info.is_write
+    return argument.alias_info is not None and bool(argument.alias_info.is_write)
 
 
 def _described(values: Iterable[Any]) -> tuple[Any, ...]:

@@ -17,6 +17,8 @@ from roost.probes.dry_run.structure import structure_of
 from roost.probes.dry_run.world import FakeWorld
 from roost.trace import UseTrace
 
+Around = Callable[[Callable[..., Any], Any, Any], Any]  # (call, args, kwargs)
+
 # Methods by which tiled VAEs mix a tile's edge into the next one's, a line at a time.
 _BLENDS = ("blend_t", "blend_v", "blend_h")
 
@@ -74,7 +76,8 @@ def watch_blocks(
             if hasattr(component.module, name):
                 _wrap(component.module, name, functools.partial(_replayed, replays, name), undo)
     for name, structure in structures.items():
-        around = functools.partial(_block, recorder, name, replays, structure)
+        inner: Around = _plainly if replays is None else functools.partial(_replayed, replays, structure)
+        around = functools.partial(_in_block, recorder, name, inner)
         _wrap(component.module.get_submodule(name), "forward", around, undo)
 
 
@@ -82,15 +85,16 @@ def _replayed(replays: Replays, structure: object, call: Callable[..., Any], arg
     return replays.call(structure, call, args, kwargs)
 
 
-def _block(
-    recorder: Recorder, name: str, replays: Replays | None, structure: object, call: Callable[..., Any],
-    args: Any, kwargs: Any,
-) -> Any:  # fmt: skip
+def _in_block(recorder: Recorder, name: str, inner: Around, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     with recorder.block(name):
-        return call(*args, **kwargs) if replays is None else replays.call(structure, call, args, kwargs)
+        return inner(call, args, kwargs)
 
 
-def _wrap(module: torch.nn.Module, method: str, around: Callable[..., Any], undo: ExitStack) -> None:
+def _plainly(call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    return call(*args, **kwargs)
+
+
+def _wrap(module: torch.nn.Module, method: str, around: Around, undo: ExitStack) -> None:
     original, attributes = getattr(module, method), vars(module)
 
     @functools.wraps(original)

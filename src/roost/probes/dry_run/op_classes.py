@@ -17,17 +17,10 @@ _MATMULS = frozenset(("mm", "addmm", "bmm", "baddbmm", "_scaled_mm", "_int_mm", 
 _CONVS = frozenset(("convolution", "_convolution", "cudnn_convolution", "_slow_conv2d_forward", "mkldnn_convolution"))
 # Allocations, and results that share their argument's storage without being declared as views.
 _NO_KERNEL = frozenset(
-    ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_unsafe_view", "_reshape_alias")
-    + (
-        "lift_fresh",
-        "lift",
-        "detach",
-        "resize_",
-        "set_",
-        "sym_size",
-        "sym_stride",
-        "is_same_size",
-        "_local_scalar_dense",
+    (
+        *("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "resize_", "set_"),
+        *("_unsafe_view", "_reshape_alias", "lift", "lift_fresh", "detach"),
+        *("sym_size", "sym_stride", "is_same_size", "_local_scalar_dense"),
     )
 )
 
@@ -59,7 +52,7 @@ def op_kind(func: Any) -> OpKind | None:
 def _attention_flops(args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> int:
     """By hand, because torch's counter takes the CPU's flash attention for free."""
     query, key, value = args[:3]
-    return int(sdpa_flop_count(query.shape, key.shape, value.shape))
+    return int(sdpa_flop_count(query.shape, key.shape, value.shape))  # type: ignore[no-untyped-call]
 
 
 def moved_bytes(tensor: torch.Tensor) -> int:

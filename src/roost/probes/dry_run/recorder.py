@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
+from roost.probes.dry_run.fake_ops import tensors_in
 from roost.probes.dry_run.liveness import Liveness, storage_keys
 from roost.probes.dry_run.op_classes import moved_bytes, op_kind
-from roost.probes.dry_run.fake_ops import tensors_in
 from roost.trace import OP_CLASSES, ActivationBytes, BlockTrace, OpClass, OpClassTotals, Totals
 
 _NOTHING = -(1 << 62)  # the peak of a part that was not there

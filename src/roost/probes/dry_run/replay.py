@@ -1,12 +1,13 @@
 """Runs a submodule's call once and replays it wherever an equal one comes: same structure, same inputs, same result.
 
-A video VAE decodes chunk after chunk and tile after tile, and a transformer's blocks are twins. A replay adds the recorded
-work and peaks and makes the outputs anew, also those left in lists that were handed in (a causal VAE's caches). A call
-that can't be described completely simply runs again.
+A video VAE decodes chunk after chunk and tile after tile, and a transformer's blocks are twins. A replay adds the
+recorded work and peaks and makes the outputs anew, also those left in lists that were handed in (a causal VAE's
+caches). A call that can't be described completely simply runs again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -82,10 +83,8 @@ class Replays:
             out = call()
             self._recordings[key] = None
             if not frame.read_foreign and self._world.value_reads == reads:
-                try:
+                with contextlib.suppress(_Indescribable):
                     self._recordings[key] = _Results(self._recorder, frame, handed).recording(out)
-                except _Indescribable:
-                    pass
         return out
 
     def _replay(self, recording: _Recording, handed: _Handed) -> Any:

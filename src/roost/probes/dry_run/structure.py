@@ -10,6 +10,8 @@ import torch
 # Where a layer stands in its stack; read only to find its own part of a key-value cache, which a replay never sees.
 _POSITIONS = ("layer_idx",)
 _PLAIN = (type(None), bool, int, float, str, torch.dtype, torch.device)
+_COLLECTIONS = (list, tuple, dict, set, frozenset)
+_CODE = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, type)
 _BOOKKEEPING = frozenset((*vars(torch.nn.Module()), "forward", "_hf_hook"))
 
 
@@ -37,16 +39,11 @@ def _attribute(value: Any, depth: int = 0) -> Any:
         return (type(value), value)
     if isinstance(value, torch.Tensor):
         return _layout(value)
-    if isinstance(value, set | frozenset):
-        return frozenset(_attribute(each, depth) for each in value)
-    if isinstance(value, list | tuple):
-        return tuple(_attribute(each, depth) for each in value)
-    if isinstance(value, dict):
-        return tuple((str(name), _attribute(each, depth)) for name, each in value.items())
-    if isinstance(value, types.FunctionType | types.BuiltinFunctionType | type):
-        return value
-    if isinstance(value, types.MethodType):
-        return value.__func__
-    if depth == 0 and hasattr(value, "__dict__"):  # attention processors and the like
-        return (type(value), tuple((name, _attribute(each, 1)) for name, each in sorted(vars(value).items())))
-    return id(value)
+    if isinstance(value, _COLLECTIONS):
+        parts = value.items() if isinstance(value, dict) else value
+        if isinstance(value, set | frozenset):
+            parts = sorted(value, key=repr)
+        return (type(value), *(_attribute(each, depth) for each in parts))
+    if depth == 0 and hasattr(value, "__dict__") and not isinstance(value, _CODE):  # attention processors and the like
+        return (type(value), *((name, _attribute(each, 1)) for name, each in sorted(vars(value).items())))
+    return getattr(value, "__func__", value) if isinstance(value, _CODE) else id(value)

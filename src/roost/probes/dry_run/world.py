@@ -45,14 +45,14 @@ class OpObserver(Protocol):
     def record(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> None: ...
 
 
-class FakeWorld(TorchDispatchMode):
+class FakeWorld(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's modes have no types
     """While entered, tensors are fake as the module says. ``observer`` hears of every operation when it is set.
 
     ``value_reads`` counts the times that values of tensors, real or not, decided something.
     """
 
     def __init__(self, real_elements: int = REAL_ELEMENTS) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.real_elements = real_elements
         self.observer: OpObserver | None = None
         self.value_reads = 0
@@ -62,11 +62,11 @@ class FakeWorld(TorchDispatchMode):
 
     def __enter__(self) -> FakeWorld:
         self._entered.enter_context(self._function_mode)
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *exc_info: Any) -> None:
-        super().__exit__(*exc_info)
+        super().__exit__(*exc_info)  # type: ignore[no-untyped-call]
         self._entered.close()
 
     def __torch_dispatch__(
@@ -88,14 +88,22 @@ class FakeWorld(TorchDispatchMode):
             return self.fake_ops.empty(size, stride, dtype)
 
     def adopt(self, module: torch.nn.Module) -> None:
-        """Makes every weight of ``module`` fake, small ones too: what depends on weights is unknown."""
+        """Makes every weight of ``module`` fake, small ones too: what depends on weights is unknown.
+
+        Buffers that no file holds are made of plain numbers, like positions, and stay.
+        """
         for owner in module.modules():
-            for tensors in (owner._parameters, owner._buffers):
-                for name, tensor in tensors.items():
-                    if tensor is not None and not isinstance(tensor, FakeTensor) and name not in _computed(owner):
-                        fake = self.empty(tensor.shape, tensor.stride(), tensor.dtype)
-                        is_weight = isinstance(tensor, torch.nn.Parameter)
-                        tensors[name] = torch.nn.Parameter(fake, requires_grad=False) if is_weight else fake
+            for name, weight in owner._parameters.items():
+                if weight is not None:
+                    owner._parameters[name] = torch.nn.Parameter(self._fake_like(weight), requires_grad=False)
+            for name, buffer in owner._buffers.items():
+                if buffer is not None and name not in owner._non_persistent_buffers_set:
+                    owner._buffers[name] = self._fake_like(buffer)
+
+    def _fake_like(self, tensor: torch.Tensor) -> torch.Tensor:
+        if isinstance(tensor, FakeTensor):
+            return tensor
+        return self.empty(tensor.shape, tensor.stride(), tensor.dtype)
 
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         fake = [isinstance(each, FakeTensor) for each in tensors_in((*args, *kwargs.values()))]
@@ -153,11 +161,6 @@ def _with_data(values: Iterable[Any]) -> list[Any]:
         return data_of(value) if isinstance(value, FakeTensor) else value
 
     return [real(value) for value in values]
-
-
-def _computed(owner: torch.nn.Module) -> set[str]:
-    """Buffers that are not stored: made of plain numbers, like positions."""
-    return owner._non_persistent_buffers_set
 
 
 def _makes_new_storage(func: Any) -> bool:
