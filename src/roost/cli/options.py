@@ -55,7 +55,21 @@ Platform = Annotated[
 ]
 
 Mode = Annotated[str, typer.Option("--mode", help="auto, memory, speed or manual.", rich_help_panel=_PLACEMENT)]
-Policy = Annotated[str, typer.Option("--policy", help="rules.", rich_help_panel=_PLACEMENT)]
+Policy = Annotated[str, typer.Option("--policy", help="search or rules.", rich_help_panel=_PLACEMENT)]
+Generations = Annotated[
+    int, typer.Option("--generations", metavar="N", help="Prompts to count seconds for.", rich_help_panel=_PLACEMENT)
+]
+Objective = Annotated[
+    str, typer.Option("--objective", metavar="O", help="seconds or memory.", rich_help_panel=_PLACEMENT)
+]
+MaxSlowdown = Annotated[
+    float,
+    typer.Option("--max-slowdown", metavar="X", help="What --objective memory may cost.", rich_help_panel=_PLACEMENT),
+]
+Allow = Annotated[
+    str | None,
+    typer.Option("--allow", metavar="LIST", help="Choices that change bits: tiling, fp8.", rich_help_panel=_PLACEMENT),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option(

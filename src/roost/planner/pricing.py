@@ -112,7 +112,7 @@ class Pricer:
         return seconds[0], seconds[-1], self._at_bound(weights, uses, seconds[0])
 
     def _simulated_s(self, schedule: Schedule, generations: int) -> list[float]:
-        """Seconds of each generation. A twin with the same weights and one use, like an expert, is taken from memory."""
+        """Seconds of each generation; a twin with the same weights and one use, like an expert, is remembered."""
         own = [index for index, _ in schedule.sequence]
         if len(own) > 1 or generations > 1 or not own:
             return [_without_gaps(each) for each in simulate(schedule, generations=generations).stages]
