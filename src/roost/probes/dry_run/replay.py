@@ -47,6 +47,13 @@ class _Same:
 
 
 @dataclass(frozen=True, slots=True)
+class _Container:
+    """The list or dict handed in at ``position``, itself."""
+
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Recording:
     frame: Frame
     result: Any  # with _View and _Same in the place of tensors
@@ -67,7 +74,8 @@ class Replays:
         """What ``call(*args, **kwargs)`` returns, run or replayed."""
         handed = _Handed()
         try:
-            key = (structure, handed.describe((args, kwargs)))
+            with torch._C.DisableTorchFunction():
+                key = (structure, handed.describe((args, tuple(kwargs.items()))))
         except _Indescribable:
             return call(*args, **kwargs)
         recording = self._recordings.get(key)
@@ -93,8 +101,8 @@ class Replays:
         sources = handed.held(recording.sources)
         for position, _ in recording.contents:
             _fill(handed.containers[position], [])  # what the caches held dies before what they get is born
-        with _disable_current_modes():
-            build = _Builder(self._world.fake_ops, recording.storages, sources, recorder.liveness.note)
+        with _disable_current_modes(), torch._C.DisableTorchFunction():
+            build = _Builder(self._world.fake_ops, recorder, recording, handed, sources)
             for position, content in recording.contents:
                 _fill(handed.containers[position], build(content))
             return build(recording.result)
@@ -156,8 +164,7 @@ class _Results:
 
     def recording(self, out: Any) -> _Recording:
         contents = tuple(
-            (position, self._describe(_content(container)))
-            for position, container in enumerate(self._handed.containers)
+            (position, self._describe_parts(container)) for position, container in enumerate(self._handed.containers)
         )
         result = self._describe(out)
         if any(key not in self._new for key in self._liveness.born_since(self._frame.births)):
@@ -169,6 +176,10 @@ class _Results:
             return self._describe_tensor(value)
         if isinstance(value, _PLAIN):
             return value
+        position = next((index for index, each in enumerate(self._handed.containers) if each is value), None)
+        return self._describe_parts(value) if position is None else _Container(position)
+
+    def _describe_parts(self, value: Any) -> Any:
         if type(value) in (list, tuple):
             return type(value)(self._describe(each) for each in value)
         if isinstance(value, dict):  # the libraries' output classes are dicts too
@@ -213,14 +224,16 @@ class _Builder:
     def __init__(
         self,
         fake_ops: FakeOps,
-        storages: tuple[tuple[int, torch.dtype], ...],
+        recorder: Recorder,
+        recording: _Recording,
+        handed: _Handed,
         sources: Mapping[int, torch.Tensor],
-        note: Callable[[torch.Tensor], None],
     ) -> None:
         self._fake_ops = fake_ops
-        self._storages = storages
+        self._storages = recording.storages
+        self._containers = handed.containers
         self._sources = sources
-        self._note = note
+        self._note = recorder.liveness.note
         self._bases: dict[int, torch.Tensor] = {}
 
     def __call__(self, value: Any) -> Any:
@@ -228,6 +241,8 @@ class _Builder:
             return self._sources[value.source]
         if isinstance(value, _View):
             return self._view(value)
+        if isinstance(value, _Container):
+            return self._containers[value.position]
         if isinstance(value, _Dict):
             return value.kind(**{name: self(each) for name, each in value.items.items()})
         if type(value) in (list, tuple):
@@ -237,7 +252,7 @@ class _Builder:
     def _view(self, view: _View) -> torch.Tensor:
         if not view.new:
             source = self._sources[view.source]
-            return torch.as_strided(source, view.size, view.stride, view.offset + source.storage_offset())
+            return self._fake_ops.view_of(source, view.size, view.stride, view.offset + source.storage_offset())
         base = self._bases.get(view.source)
         if base is None:
             elements, dtype = self._storages[view.source]
@@ -247,11 +262,7 @@ class _Builder:
             self._note(base)
             if whole:
                 return base
-        return torch.as_strided(base, view.size, view.stride, view.offset)
-
-
-def _content(container: Any) -> Any:
-    return list(container) if isinstance(container, list) else dict(container)
+        return self._fake_ops.view_of(base, view.size, view.stride, view.offset)
 
 
 def _fill(container: Any, content: Any) -> None:

@@ -77,9 +77,10 @@ class FakeWorld(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         kwargs = kwargs or {}
         if func in _VALUE_READS:
             self.value_reads += 1
-        out = self._run(func, args, kwargs)
-        if self.observer is not None:
-            self.observer.record(func, args, kwargs, out)
+        with torch._C.DisableTorchFunction():  # looking at shapes and storages must not come by _DataReads
+            out = self._run(func, args, kwargs)
+            if self.observer is not None:
+                self.observer.record(func, args, kwargs, out)
         return out
 
     def empty(self, size: Iterable[int], stride: Iterable[int], dtype: torch.dtype) -> torch.Tensor:
