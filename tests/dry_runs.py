@@ -24,6 +24,8 @@ from roost.profiles.classes import load_class_facts
 from roost.trace import Trace
 from tiny_models import FAMILIES, build
 
+_FOLDER = tempfile.TemporaryDirectory(prefix="roost-dry-run-")  # removed when the process ends
+
 SIX_FAMILIES = ("wan2.2", "flux", "sdxl", "sd3", "qwen-image", "ltx")
 
 
@@ -45,7 +47,7 @@ class RealWorld(TorchDispatchMode):
 @functools.cache
 def tiny_directory(name: str) -> Path:
     """Family ``name`` saved to disk; one for all tests of a process."""
-    return build(name, Path(tempfile.mkdtemp(prefix=f"roost-dry-run-{name}-")))
+    return build(name, Path(_FOLDER.name) / name)
 
 
 @functools.cache

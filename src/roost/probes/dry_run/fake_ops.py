@@ -52,9 +52,7 @@ class FakeOps:
         shape = torch.empty_strided(tuple(size), tuple(stride), dtype=dtype, device="meta")
         return FakeTensor(self._mode, shape, CPU)
 
-    def view_of(
-        self, base: torch.Tensor, size: tuple[int, ...], stride: tuple[int, ...], offset: int
-    ) -> torch.Tensor:
+    def view_of(self, base: torch.Tensor, size: tuple[int, ...], stride: tuple[int, ...], offset: int) -> torch.Tensor:
         """A view of a fake tensor's storage; call it where no mode is active."""
         view: torch.Tensor = self._view(torch.ops.aten.as_strided.default, (base, size, stride, offset), {})
         return view
