@@ -9,7 +9,7 @@ from typing import Literal
 from roost.facts import Component, Machine
 from roost.planner.costs import CostModel, launch_bound, use_costs
 from roost.planner.loading import load_s
-from roost.planner.movement import tier_bytes, weights_of
+from roost.planner.movement import block_tiers, residents_of, tier_bytes, weights_of
 from roost.planner.placements import Placement
 from roost.planner.rates import LEVELS, Level
 from roost.planner.timeline import Schedule, Timeline, UseCost, simulate
@@ -160,12 +160,19 @@ def _stages(forecast: Forecast, placements: tuple[Placement, ...], timeline: Tim
                 stall_s=stage.stall_s,
                 binding=_binding(
                     stage.seconds > _COMPUTE_BOUND * stage.compute_s,
-                    tier_bytes(by_name[stage.component])["mapped"] > 0,
+                    _reads_disk(by_name[stage.component]),
                     launch_bound(forecast.trace, stage.component, speeds),
                 ),
             )
         )
     return tuple(found)
+
+
+def _reads_disk(placement: Placement) -> bool:
+    """Whether blocks come from the checkpoint in every pass, or the whole component does."""
+    kept = residents_of(placement) if placement.streaming else frozenset()
+    tiers = enumerate(block_tiers(placement))
+    return any(tier == "mapped" for block, tier in tiers if block not in kept)
 
 
 def _binding(waits: bool, mapped: bool, launches: bool) -> Limiter:

@@ -61,12 +61,17 @@ def plan_by_search(asked: SearchQuestion) -> PlanDocument:
             "fits": True,
             "policy": _policy(document, asked),
             "budget": document.budget.model_copy(
-                update={"verdict": _fitting(forecast, prediction), "deficit_bytes": 0}
+                update={
+                    "verdict": _fitting(forecast, prediction),
+                    "deficit_bytes": 0,
+                    "host_bytes": prediction.host_bytes,
+                    "host_deficit_bytes": 0,
+                }
             ),
             "trace": trace_record(asked.trace),
             "predicted": predicted_record(prediction, notes),
             "alternatives": _alternatives(forecast, found, found.chosen),
-            "warnings": [*document.warnings, *_warnings(forecast, prediction)],
+            "warnings": [*asked.question.inventory.warnings, *role.warnings, *_warnings(forecast, prediction)],
         }
     )
 
@@ -133,8 +138,9 @@ def _warnings(forecast: Forecast, prediction: Prediction) -> list[str]:
     over = round(prediction.peak_bytes.high) - forecast.machine.gpu.free_bytes
     if over <= 0:
         return []
+    tiling = " or --allow tiling" if any(each.setting == "tiled" for each in forecast.trace.variants) else ""
     return [
-        f"the upper end of the predicted peak is {format_bytes(over)} over free memory; more --headroom makes sure."
+        f"the predicted peak may be up to {format_bytes(over)} over free memory; more --headroom{tiling} makes sure."
     ]
 
 
