@@ -1,4 +1,4 @@
-"""How long a dry run takes and how much memory: Wan2.2-A14B 1280x720x81 and FLUX.1-dev 1024x1024 at their default steps.
+"""How long a dry run takes, and its memory: Wan2.2-A14B 1280x720x81 and FLUX.1-dev 1024x1024 at their default steps.
 
     python benchmarks/dry_run.py [-o benchmarks/results/dry_run.json]
 
@@ -62,7 +62,8 @@ def trace_cached(directory: str) -> dict[str, float]:
 
 def run_child(what: str, directory: Path, cache: Path) -> tuple[dict[str, float], float]:
     """The child's figures and the seconds of its whole process."""
-    command = [sys.executable, __file__, "--child", what, str(directory)]
+    # -P, because a neighbour of this script is called like the standard library's inspect.
+    command = [sys.executable, "-P", __file__, "--child", what, str(directory)]
     environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
     began_s = time.perf_counter()
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment, text=True)
