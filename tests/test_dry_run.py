@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from diffusers import ControlNetModel, StableDiffusionXLControlNetPipeline
 
 from dry_runs import (
     SIX_FAMILIES,
@@ -22,9 +23,11 @@ from dry_runs import (
 )
 from roost.api.inspection import inspect_model
 from roost.errors import DryRunError
+from roost.facts import Workload
 from roost.probes.dry_run import DryRunOptions, dry_run
 from roost.profiles.classes import load_class_facts
 from roost.trace import Totals, Trace, UseTrace
+from tiny_models import FAMILIES
 
 
 def exact_part(use: UseTrace) -> UseTrace:
@@ -129,10 +132,22 @@ def test_image_to_video_encodes_a_made_up_picture(tmp_path: Path) -> None:
     assert [use.method for use in trace.uses if use.component == "vae"] == ["encode", "decode"]
 
 
+def test_a_controlnet_runs_before_the_unet_in_every_step(tmp_path: Path) -> None:
+    plain = FAMILIES["sdxl"].make()
+    controlnet = ControlNetModel.from_unet(plain.unet)
+    StableDiffusionXLControlNetPipeline(**plain.components, controlnet=controlnet).save_pretrained(tmp_path)
+    trace = _trace_of(tmp_path, tiny_workload("sdxl"))
+    steps = [use.component for use in trace.ordered_uses() if use.component in ("controlnet", "unet")]
+    assert steps == ["controlnet", "unet"] * 4
+
+
 def _trace_of_edited(name: str, folder: Path, **entries: str) -> Trace:
     """The trace of the family's directory with other entries in its model index."""
     shutil.copytree(tiny_directory(name), folder, dirs_exist_ok=True)
     index = json.loads((folder / "model_index.json").read_text())
     (folder / "model_index.json").write_text(json.dumps(index | entries))
-    inventory = inspect_model(folder, dtype="bfloat16")
-    return dry_run(folder, inventory, tiny_workload(name), load_class_facts(), DryRunOptions())
+    return _trace_of(folder, tiny_workload(name))
+
+
+def _trace_of(folder: Path, workload: Workload) -> Trace:
+    return dry_run(folder, inspect_model(folder, dtype="bfloat16"), workload, load_class_facts(), DryRunOptions())
