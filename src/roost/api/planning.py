@@ -60,7 +60,8 @@ def plan_model(model: str | Path, options: PlanOptions) -> PlanDocument:
         role=role,
         versions=library_versions(),
     )
-    return _searched(question, options) if searches(options) else plan_by_rules(question)
+    by_rules = plan_by_rules(question)  # also for the search: it refuses wrong options before the slow dry run
+    return _searched(question, options) if searches(options) else by_rules
 
 
 def _searched(question: Question, options: PlanOptions) -> PlanDocument:

@@ -170,7 +170,8 @@ def _stages(forecast: Forecast, placements: tuple[Placement, ...], timeline: Tim
 
 def _reads_disk(placement: Placement) -> bool:
     """Whether blocks come from the checkpoint in every pass, or the whole component does."""
-    kept = residents_of(placement) if placement.streaming else frozenset()
+    streams = placement.streaming is not None and not placement.streaming.hold
+    kept = residents_of(placement) if streams else frozenset()
     tiers = enumerate(block_tiers(placement))
     return any(tier == "mapped" for block, tier in tiers if block not in kept)
 

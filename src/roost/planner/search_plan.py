@@ -21,6 +21,7 @@ from roost.planner.roles import RoleView
 from roost.planner.rules import Outcome, apply_rules
 from roost.planner.search import Aim, Found, limits_of, search
 from roost.planner.solver import Combination
+from roost.planner.untraced import WEIGHTS_ONLY
 from roost.trace import Trace
 from roost.units import format_bytes
 
@@ -135,6 +136,17 @@ def _fitting(forecast: Forecast, prediction: Prediction) -> str:
 
 
 def _warnings(forecast: Forecast, prediction: Prediction) -> list[str]:
+    return [*_peak_warnings(forecast, prediction), *_trace_warnings(forecast)]
+
+
+def _trace_warnings(forecast: Forecast) -> list[str]:
+    source = forecast.trace.source
+    if not source.startswith(WEIGHTS_ONLY):
+        return []
+    return [f"no dry run ({source}): seconds count copies and the reading of weights, and activations are guessed."]
+
+
+def _peak_warnings(forecast: Forecast, prediction: Prediction) -> list[str]:
     over = round(prediction.peak_bytes.high) - forecast.machine.gpu.free_bytes
     if over <= 0:
         return []

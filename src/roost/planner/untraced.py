@@ -12,6 +12,8 @@ from roost.planner.costs import CostModel, Kappa
 from roost.planner.kinds import base_name, kind_of
 from roost.trace import OP_CLASSES, ActivationBytes, BlockTrace, OpClassTotals, Totals, Trace, UseTrace
 
+WEIGHTS_ONLY = "weights only"  # what the source of such a trace begins with
+
 # Guesses from Wan and FLUX: a token of 16 × 16 pixels (and four frames), and a pixel of a decoded picture or chunk.
 _DIT_BYTES_PER_TOKEN = 120_000
 _VAE_BYTES_PER_PIXEL = 3_000
@@ -38,7 +40,7 @@ def untraced(components: Sequence[Component], workload: Workload, reason: str) -
         ),
         variants=(),
         workload=workload,
-        source=f"weights only: {reason}",
+        source=f"{WEIGHTS_ONLY}: {reason}",
         seconds=0.0,
         versions={},
     )
