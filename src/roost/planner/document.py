@@ -61,14 +61,16 @@ def document_of(
 
 def _model(question: Question) -> ModelRecord:
     inventory = question.inventory
+    named_only = inventory.path is None  # no files yet: the plan binds to any that have the same structure
+    files = {} if named_only else inventory.files
     return ModelRecord(
         path=inventory.path,
-        fingerprint=inventory.fingerprint,
+        fingerprint=inventory.structure if named_only else inventory.fingerprint,
         pipeline=inventory.pipeline or inventory.components[0].class_name,
         family=inventory.family,
         task=question.profile.task,
         variant=next((each.variant for each in inventory.components if each.variant), None),
-        files={name: FileRecord(bytes=each.bytes, sha256=each.sha256) for name, each in inventory.files.items()},
+        files={name: FileRecord(bytes=each.bytes, sha256=each.sha256) for name, each in files.items()},
     )
 
 

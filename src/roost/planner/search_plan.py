@@ -143,7 +143,7 @@ def _trace_warnings(forecast: Forecast) -> list[str]:
     source = forecast.trace.source
     if not source.startswith(WEIGHTS_ONLY):
         return []
-    return [f"no dry run ({source}): seconds count copies and the reading of weights, and activations are guessed."]
+    return [f"no dry run ({source}): work and activations are guessed from sizes."]
 
 
 def _peak_warnings(forecast: Forecast, prediction: Prediction) -> list[str]:

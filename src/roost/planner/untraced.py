@@ -1,4 +1,4 @@
-"""What stands in for a trace when a model has no dry run: the usual stages, weights read once a pass, guessed bytes."""
+"""What stands in for a trace when a model has no dry run: the usual stages, with work and bytes guessed from sizes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from roost.blocks import block_names
 from roost.facts import Component, Workload
 from roost.planner.costs import CostModel, Kappa
 from roost.planner.kinds import base_name, kind_of
-from roost.trace import OP_CLASSES, ActivationBytes, BlockTrace, OpClassTotals, Totals, Trace, UseTrace
+from roost.trace import OP_CLASSES, ActivationBytes, BlockTrace, OpClass, OpClassTotals, Totals, Trace, UseTrace
 
 WEIGHTS_ONLY = "weights only"  # what the source of such a trace begins with
+_MAX_SOURCE = 200  # characters that a plan keeps of it
 
 # Guesses from Wan and FLUX: a token of 16 × 16 pixels (and four frames), and a pixel of a decoded picture or chunk.
 _DIT_BYTES_PER_TOKEN = 120_000
 _VAE_BYTES_PER_PIXEL = 3_000
+_VAE_FLOPS_PER_PIXEL = 5_000_000
 _ENCODER_BYTES = 256 * 1024**2
+_ENCODER_TOKENS = 512
 _FRAMES_PER_LATENT = 4
 _GUESS = Kappa(low=0.5, mid=1.25, high=2.5, source="no trace: guessed from the workload")
 _GUESS_SPREAD = 4.0
@@ -40,7 +43,7 @@ def untraced(components: Sequence[Component], workload: Workload, reason: str) -
         ),
         variants=(),
         workload=workload,
-        source=f"{WEIGHTS_ONLY}: {reason}",
+        source=f"{WEIGHTS_ONLY}: {reason}"[:_MAX_SOURCE],
         seconds=0.0,
         versions={},
     )
@@ -64,13 +67,13 @@ def _use(component: Component, workload: Workload) -> UseTrace:
         component=component.name,
         method="decode" if kind == "vae" else "forward",
         signature="unknown",
-        totals=_reading(component.load_bytes),
+        totals=_work(component, workload, component.load_bytes),
         activation_bytes=ActivationBytes(before_blocks=0, in_blocks=_activations(component, workload), after_blocks=0),
         input_bytes=0,
         output_bytes=0,
         compute_dtype=component.load_dtype,
         blocks=tuple(
-            BlockTrace(name=name, calls=1, totals=_reading(size), activation_bytes=0)
+            BlockTrace(name=name, calls=1, totals=_work(component, workload, size), activation_bytes=0)
             for name, size in zip(names, sizes, strict=True)
         ),
     )
@@ -83,19 +86,39 @@ def _activations(component: Component, workload: Workload) -> int:
         return pixels * _VAE_BYTES_PER_PIXEL * width * (_FRAMES_PER_LATENT if workload.frames else 1)
     if kind_of(component) in ("text_encoder", "image_encoder"):
         return _ENCODER_BYTES
+    return _tokens(component, workload) * _DIT_BYTES_PER_TOKEN
+
+
+def _tokens(component: Component, workload: Workload) -> int:
+    if kind_of(component) in ("text_encoder", "image_encoder"):
+        return _ENCODER_TOKENS
     latents = math.ceil((workload.frames or 1) / _FRAMES_PER_LATENT)
-    return pixels // 256 * latents * _DIT_BYTES_PER_TOKEN
+    return workload.width * workload.height * workload.batch // 256 * latents
 
 
-def _reading(size: int) -> Totals:
-    return {name: OpClassTotals(bytes=size if name == "matmul" else 0) for name in OP_CLASSES}
+def _work(component: Component, workload: Workload, size: int) -> Totals:
+    """Work of the part of a component that holds ``size`` bytes: each weight once a token; a VAE by its pixels."""
+    if kind_of(component) == "vae":
+        pixels = workload.width * workload.height * workload.batch * (workload.frames or 1)
+        flops = pixels * _VAE_FLOPS_PER_PIXEL * size // max(1, component.load_bytes)
+        return _totals("conv", flops, size)
+    bytes_per_weight = 4 if component.load_dtype == "float32" else 2
+    return _totals("matmul", 2 * size // bytes_per_weight * _tokens(component, workload), size)
+
+
+def _totals(op_class: OpClass, flops: int, size: int) -> Totals:
+    return {**dict.fromkeys(OP_CLASSES, OpClassTotals()), op_class: OpClassTotals(flops=flops, bytes=size)}
 
 
 def guessing(model: CostModel, components: Iterable[Component]) -> CostModel:
     """The cost model with intervals as wide as a guess needs."""
-    memory = replace(model.rates.memory_bytes_per_s, spread=_GUESS_SPREAD)
+    names = ("matmul", "conv", "single_matmul", "single_conv")
+    wide = {
+        f"{name}_flop_per_s": replace(getattr(model.rates, f"{name}_flop_per_s"), spread=_GUESS_SPREAD)
+        for name in names
+    }
     return replace(
         model,
-        rates=replace(model.rates, memory_bytes_per_s=memory),
+        rates=replace(model.rates, **wide),
         kappas={each.class_name: _GUESS for each in components},
     )
