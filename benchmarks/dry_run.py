@@ -71,9 +71,10 @@ def run_child(what: str, directory: Path, cache: Path) -> tuple[dict[str, float]
 
 
 def measure(name: str, folder: Path) -> dict[str, object]:
+    from roost.api.models import write_model_directory
+
     directory, cache = folder / name, folder / "cache"
-    writer = Path(__file__).parent / "real_size"
-    subprocess.run([sys.executable, str(writer), name, str(directory)], check=True, stdout=subprocess.DEVNULL)
+    write_model_directory(name, directory, sparse=True)
     cold = [run_child("cold", directory, cache)[0] for _ in range(ROUNDS)]
     run_child("cached", directory, cache)  # fills the cache
     cached = [run_child("cached", directory, cache) for _ in range(CACHED_ROUNDS)]

@@ -80,10 +80,37 @@ class StoredFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Inventory:
-    """What a model directory holds. Source: ``probes.directory``."""
+class WeightsFile:
+    """A safetensors file without its data: the header's JSON text, and how many bytes of data follow it."""
 
-    path: str
+    header: bytes
+    payload_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedModel:
+    """A published model directory by its name, all but the weights' values. Source: profiles/families/NAME.json.
+
+    File names are relative, with forward slashes. ``documents`` are what decides an inventory, configs and indexes;
+    ``tokenizers`` are small stand-ins.
+    """
+
+    name: str
+    source: str  # hub id
+    documents: Mapping[str, bytes]
+    tokenizers: Mapping[str, bytes]
+    weights: Mapping[str, WeightsFile]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """What a model directory holds. Source: ``probes.directory``.
+
+    ``fingerprint`` covers the files as they are; ``structure`` only what any copy of the same model shares: the
+    components' classes and the names and element counts of their tensors.
+    """
+
+    path: str | None  # None for a model known by its name alone
     layout: Literal["diffusers", "modular", "component", "single-file"]
     pipeline: str | None  # class name
     family: str | None  # key of the model profile that recognised it
@@ -94,6 +121,7 @@ class Inventory:
     custom: tuple[str, ...]  # entries that name code inside the directory; reported, never run
     files: Mapping[str, StoredFile]
     fingerprint: str
+    structure: str
     warnings: tuple[str, ...] = ()
 
     def component(self, name: str) -> Component:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from roost.errors import NothingFits, PlanMismatch
-from roost.facts import GpuFacts, HostFacts, Inventory, Workload
-from roost.plan.schema import PlanDocument
+from roost.facts import Component, GpuFacts, HostFacts, Inventory, Workload
+from roost.plan.schema import ComponentPlan, PlanDocument
 from roost.units import format_bytes
 
 _TOTAL_TOLERANCE = 0.02
@@ -27,16 +27,24 @@ def check_workload(plan: PlanDocument, wanted: Workload) -> None:
     if larger:
         frames = f" --frames {wanted.frames}" if wanted.frames else ""
         raise PlanMismatch(
-            f"{', '.join(larger)}: more than this plan is for; plan it with: roost plan {plan.model.path or 'MODEL'}"
+            f"{', '.join(larger)}: more than this plan is for; plan it with: roost plan {_model_of(plan)}"
             f" --size {wanted.width}x{wanted.height}{frames} --steps {wanted.steps} --batch {wanted.batch}"
         )
+
+
+def _model_of(plan: PlanDocument) -> str:
+    """What to type for the plan's model."""
+    return plan.model.path or plan.model.family or "MODEL"
 
 
 def model_differences(plan: PlanDocument, inventory: Inventory) -> list[str]:
     """How the model directory differs from the one planned, a phrase a file; empty when it is the same.
 
-    Covers file sizes, headers and configs, not the content of weights.
+    Covers file sizes, headers and configs, not the content of weights. A plan made from a name knows no files: there
+    it is classes, stacks, sizes and every tensor's name and number of elements.
     """
+    if plan.model.path is None:
+        return _structure_differences(plan, inventory)
     planned, found = plan.model.files, inventory.files
     differences = [f"{name} is gone" for name in planned if name not in found]
     differences += [f"{name} is new" for name in found if name not in planned]
@@ -49,6 +57,38 @@ def model_differences(plan: PlanDocument, inventory: Inventory) -> list[str]:
     if not differences and plan.model.fingerprint != inventory.fingerprint:
         differences.append("its fingerprint differs")
     return sorted(differences)
+
+
+def _structure_differences(plan: PlanDocument, inventory: Inventory) -> list[str]:
+    found = {each.name: each for each in inventory.components}
+    differences = []
+    if plan.model.pipeline != inventory.pipeline:
+        differences.append(f"the plan is for a {plan.model.pipeline}, here is {inventory.pipeline!r}")
+    for name, planned in plan.components.items():
+        component = found.get(name)
+        if component is None:
+            differences.append(f"{name} is not in the directory")
+        else:
+            differences += [f"{name}: {each}" for each in _component_differences(planned, component)]
+    if not differences and plan.model.fingerprint != inventory.structure:
+        differences.append(f"its tensors differ from {plan.model.family}'s in names or sizes")
+    return differences
+
+
+def _component_differences(planned: ComponentPlan, found: Component) -> list[str]:
+    if planned.class_name != found.class_name:
+        return [f"{planned.class_name} planned, {found.class_name!r} found"]
+    blocks = [(stack.name, stack.count) for stack in planned.stacks], [(each.name, each.count) for each in found.units]
+    if blocks[0] != blocks[1]:
+        return [f"blocks {_shown_blocks(blocks[0])} planned, {_shown_blocks(blocks[1])} found"]
+    # Bytes at another load dtype say nothing; elements are compared by the fingerprint.
+    if planned.load_dtype == found.load_dtype and planned.load_bytes != found.load_bytes:
+        return [f"{format_bytes(planned.load_bytes)} planned, {format_bytes(found.load_bytes)} found"]
+    return []
+
+
+def _shown_blocks(stacks: list[tuple[str, int]]) -> str:
+    return " + ".join(f"{count} {name!r}" for name, count in stacks) or "none"
 
 
 def gpu_differences(plan: PlanDocument, gpu: GpuFacts) -> list[str]:
@@ -75,7 +115,7 @@ def refuse(plan: PlanDocument, differences: list[str], *, what: str, force: bool
     more = len(differences) - _SHOWN_DIFFERENCES
     raise PlanMismatch(
         f"this plan was made for another {what}: {shown}{f'; and {more} more' if more > 0 else ''}."
-        f" Plan again with: roost plan {plan.model.path or 'MODEL'}, or run with --force."
+        f" Plan again with: roost plan {_model_of(plan)}, or run with --force."
     )
 
 

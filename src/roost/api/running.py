@@ -95,8 +95,10 @@ def check_plan(
         raise UsageError("this plan shards components with FSDP, which needs torchrun; plan again without --fsdp.")
     path = model or plan.model.path
     if path is None:
-        raise UsageError("this plan names no model directory; give one with --model DIR.")
+        raise UsageError(f"this plan is for {plan.model.family} by name; say where the model is with --model DIR.")
     inventory = inspect_model(path, variant=plan.model.variant)
+    if inventory.path is None:
+        raise UsageError(f"--model {path!r} is only a name, and a run needs the files; give their directory.")
     changes = refuse(plan, model_differences(plan, inventory), what="model", force=force)
     _check_runnable(inventory)
     kind = _device_kind(plan, device)

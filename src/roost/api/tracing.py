@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from platformdirs import user_cache_path
 
+from roost.api.models import materialise_configs
 from roost.facts import Inventory, ModelProfile, Workload
 from roost.probes.dry_run import DryRunOptions, dry_run
 from roost.probes.dry_run.cache import read_trace, trace_key, write_trace
@@ -27,9 +31,21 @@ def trace_model(inventory: Inventory, profile: ModelProfile, workload: Workload)
     key = trace_key(inventory, workload, options, _versions())
     trace = read_trace(folder, key)
     if trace is None:
-        trace = dry_run(Path(inventory.path), inventory, workload, load_class_facts(), options)
+        with _configs_of(inventory) as model_dir:
+            trace = dry_run(model_dir, inventory, workload, load_class_facts(), options)
         write_trace(folder, key, trace)
     return trace
+
+
+@contextmanager
+def _configs_of(inventory: Inventory) -> Iterator[Path]:
+    """The model's directory, or a temporary one with the configs of a model known by its name."""
+    if inventory.path is not None:
+        yield Path(inventory.path)
+        return
+    with TemporaryDirectory(prefix="roost-") as folder:
+        materialise_configs(inventory.family or "", Path(folder))
+        yield Path(folder)
 
 
 def _versions() -> dict[str, str]:

@@ -11,7 +11,8 @@ _HARDWARE = "Hardware"
 _PLACEMENT = "Placement"
 
 ModelArgument = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A model directory, or a hub id that is in the local cache.")
+    str,
+    typer.Argument(metavar="MODEL", help="A model directory, a hub id in the local cache, or a name (roost models)."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Variant = Annotated[str | None, typer.Option("--variant", metavar="V", help="Weight variant, like fp16.")]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from roost.blocks import stacks_and_units
 from roost.errors import InvalidFile, UsageError
-from roost.facts import ClassFacts, Component, Inventory, ModelProfile
+from roost.facts import ClassFacts, Component, Inventory, ModelProfile, PublishedModel
 from roost.probes.components import read_components
 from roost.probes.directory import ModelDirectory
 from roost.probes.layout import Layout, read_layout
 from roost.probes.load_sizes import check_load_dtype, default_load_dtype, size_as_loaded
+from roost.probes.published_directory import PublishedDirectory
 from roost.probes.quoting import quoted
 from roost.probes.single_file import read_checkpoint_files
 from roost.probes.stored import StoredComponent
@@ -30,20 +32,20 @@ class _Sizing:
 
 
 def read_inventory(
-    path: Path,
+    source: Path | PublishedModel,
     *,
     variant: str | None,
     dtype: str | None,
     class_facts: Mapping[str, ClassFacts],
     recognise: Recognise,
 ) -> Inventory:
-    """What the model directory at ``path`` holds and what it will occupy when loaded.
+    """What the model directory at a path, or the one of a published model, holds and what it will occupy when loaded.
 
     ``dtype`` is asked for all components; None takes the profile's and else the stored one. InvalidFile or UsageError
     for a directory, variant or dtype that can't be used.
     """
     check_load_dtype(dtype)
-    directory = ModelDirectory(path)
+    directory = PublishedDirectory(source) if isinstance(source, PublishedModel) else ModelDirectory(source)
     layout = read_layout(directory)
     weightless: list[str] = []
     if layout.kind == "single-file":
@@ -51,21 +53,25 @@ def read_inventory(
     else:
         stored, weightless = read_components(directory, layout, variant)
     if not stored:
-        raise InvalidFile(f"{quoted(path)} declares no component with weights. Give a whole pipeline's directory.")
+        raise InvalidFile(
+            f"{quoted(directory.path)} declares no component with weights. Give a whole pipeline's directory."
+        )
     profile = recognise(layout.index, {each.name: each.config for each in stored})
     sizing = _Sizing(dtype=dtype, profile=profile, class_facts=class_facts)
+    sized = [_size_component(each, sizing) for each in stored]
     return Inventory(
-        path=str(path.absolute()),
+        path=None if isinstance(source, PublishedModel) else str(source.absolute()),
         layout=layout.kind,
         pipeline=layout.pipeline,
         family=profile.key if profile else None,
         scalars=layout.scalars,
-        components=tuple(_size_component(each, sizing) for each in stored),
+        components=tuple(component for component, _ in sized),
         weightless=tuple(weightless),
         absent=tuple(layout.absent),
         custom=tuple(layout.custom),
         files=dict(sorted(directory.files.items())),
         fingerprint=directory.fingerprint(),
+        structure=_structure(layout.pipeline, sized),
         warnings=tuple(layout.warnings),
     )
 
@@ -78,23 +84,35 @@ def _read_single_files(directory: ModelDirectory, layout: Layout, variant: str |
     return stored
 
 
-def _size_component(stored: StoredComponent, sizing: _Sizing) -> Component:
+def _structure(pipeline: str | None, sized: Iterable[tuple[Component, Mapping[str, int]]]) -> str:
+    """Hash over the classes, and over the module names and element counts of their tensors."""
+    digest = hashlib.sha256(repr(pipeline).encode())
+    for component, elements in sorted(sized, key=lambda each: each[0].name):
+        digest.update(f"\n{component.name}\0{component.class_name}\n".encode())
+        lines = [f"{name}\0{elements[name]}" for name in sorted(elements)]
+        digest.update("\n".join(lines).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def _size_component(stored: StoredComponent, sizing: _Sizing) -> tuple[Component, Mapping[str, int]]:
+    """The component, and how many elements each of its tensors has."""
     profile_dtypes = sizing.profile.load_dtypes if sizing.profile else {}
     asked = sizing.dtype or profile_dtypes.get(stored.base_name)
     facts = sizing.class_facts.get(stored.class_name)
     notes = [*stored.notes]
     by_name: Mapping[str, int] = {}
+    elements: Mapping[str, int] = {}
     bytes_by_dtype: dict[str, int] = {}
     if stored.sizes is not None:
         bytes_by_dtype = {dtype: sum(sizes.values()) for dtype, sizes in stored.sizes.items()}
         asked = asked or default_load_dtype(bytes_by_dtype)
         loaded = size_as_loaded(stored.sizes, asked, facts or ClassFacts(), quantized=stored.quantization is not None)
-        by_name = loaded.by_name
+        by_name, elements = loaded.by_name, loaded.elements
         notes += loaded.notes
         if facts is None and stored.library is not None:
             notes.append(f"load bytes are uncertain: {quoted(stored.class_name)} is not in the class data")
     stacks, units = stacks_and_units(by_name)
-    return Component(
+    component = Component(
         name=stored.name,
         library=stored.library,
         class_name=stored.class_name,
@@ -111,3 +129,4 @@ def _size_component(stored: StoredComponent, sizing: _Sizing) -> Component:
         quantization=stored.quantization,
         notes=tuple(notes),
     )
+    return component, elements

@@ -28,6 +28,7 @@ class LoadedSizes:
     """Bytes by canonical module name, and what was noticed on the way."""
 
     by_name: dict[str, int] = field(default_factory=dict)
+    elements: dict[str, int] = field(default_factory=dict)  # of the same tensors, whatever their dtype
     notes: list[str] = field(default_factory=list)
 
 
@@ -57,6 +58,7 @@ def size_as_loaded(stored: Sizes, load_dtype: str, facts: ClassFacts, *, quantiz
                 unused.update(dropped)
                 sizes = {name: size for name, size in sizes.items() if name not in dropped}
         _drop_second_copy(sizes, loaded)
+        loaded.elements.update({name: 8 * size // DTYPE_BITS[dtype] for name, size in sizes.items()})
         if quantized or dtype not in _CAST:
             loaded.by_name.update(sizes)
         else:
