@@ -42,6 +42,8 @@ def build_component(component: Component, model_dir: Path, facts: ClassFacts) ->
             "check its config.json, or install a version of the library that reads it."
         ) from error
     _cast(module, dtype, facts)
+    if hasattr(module, "tie_weights"):
+        module.tie_weights()
     module.eval().requires_grad_(False)
     return module  # type: ignore[no-any-return]
 

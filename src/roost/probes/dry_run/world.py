@@ -93,10 +93,14 @@ class FakeWorld(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
 
         Buffers that no file holds are made of plain numbers, like positions, and stay.
         """
+        fakes: dict[int, torch.nn.Parameter] = {}  # tied weights stay one
+        weights = list(module.parameters())
+        for weight in weights:
+            fakes[id(weight)] = torch.nn.Parameter(self._fake_like(weight), requires_grad=False)
         for owner in module.modules():
-            for name, weight in owner._parameters.items():
-                if weight is not None:
-                    owner._parameters[name] = torch.nn.Parameter(self._fake_like(weight), requires_grad=False)
+            for name, own in owner._parameters.items():
+                if own is not None:
+                    owner._parameters[name] = fakes[id(own)]
             for name, buffer in owner._buffers.items():
                 if buffer is not None and name not in owner._non_persistent_buffers_set:
                     owner._buffers[name] = self._fake_like(buffer)
