@@ -88,12 +88,15 @@ class Forecast:
         """Two generations, so that the second shows what stays."""
         return simulate(self.schedule(placements, level), generations=2, record=record)
 
-    def schedule(self, placements: tuple[Placement, ...], level: Level = "mid") -> Schedule:
+    def schedule(
+        self, placements: tuple[Placement, ...], level: Level = "mid", costs: tuple[UseCost, ...] | None = None
+    ) -> Schedule:
+        """The simulation's input; ``costs`` saves working them out again."""
         speeds = self.model.rates.at(level)
         tiled = frozenset(each.component.name for each in placements if each.tiling)
         return Schedule(
             weights={each.component.name: weights_of(each, speeds) for each in placements},
-            uses=self.costs(level, tiled),
+            uses=self.costs(level, tiled) if costs is None else costs,
             sequence=self.trace.sequence,
             budget_bytes=self.machine.budget_bytes,
             context_bytes=self.context_bytes(level),

@@ -19,12 +19,13 @@ _UNLIMITED = 1 << 60
 _AT_BOUND = 1.0005
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Option:
-    """One placement with its price. ``seconds`` are loading and its own uses in all generations, alone on the device.
+    """One placement with its price; equal only to itself.
 
-    ``idle_bytes`` are on the device always; ``own_bytes`` are what its use needs beyond them, activations included;
-    ``acquire_s`` is what it costs to release it and bring it in once more.
+    ``seconds`` are loading and its own uses in all generations, alone on the device. ``idle_bytes`` are on the device
+    always; ``own_bytes`` are what its use needs beyond them, activations included; ``acquire_s`` is what it costs to
+    release it and bring it in once more.
     """
 
     placement: Placement
@@ -45,6 +46,7 @@ class Pricer:
         self.forecast = forecast
         self.speeds = forecast.model.rates.at("mid")
         self._costs: dict[frozenset[str], tuple[UseCost, ...]] = {}
+        self._totals: dict[tuple[Option, ...], float] = {}
         self._twins: dict[tuple[Weights, UseCost], tuple[int, float, float | None]] = {}
 
     def costs(self, tiled: frozenset[str]) -> tuple[UseCost, ...]:
@@ -159,11 +161,17 @@ class Pricer:
         options = tuple(options)
         if self.separable:
             return sum(each.seconds for each in options)
-        placements = tuple(each.placement for each in options)
+        # The same combination comes up under many budgets.
+        if options not in self._totals:
+            self._totals[options] = self._together_s(tuple(each.placement for each in options))
+        return self._totals[options]
+
+    def _together_s(self, placements: tuple[Placement, ...]) -> float:
         tiled = frozenset(each.component.name for each in placements if each.tiling)
-        schedule = replace(self.forecast.schedule(placements), uses=self.costs(tiled))
-        timeline = simulate(schedule, generations=2)
-        return self.forecast.total_s(self.forecast.load_s(placements), timeline)
+        schedule = self.forecast.schedule(placements, costs=self.costs(tiled))
+        timeline = simulate(schedule, generations=min(2, self.forecast.generations))
+        first_s, next_s = timeline.generation_s[0], timeline.generation_s[-1]
+        return self.forecast.load_s(placements) + first_s + (self.forecast.generations - 1) * next_s
 
 
 def _own_calls(

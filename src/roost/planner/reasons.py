@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from roost.planner.estimate import Prediction, StagePrediction
 from roost.planner.placements import Placement
-from roost.planner.solver import NOISE, Combination
+from roost.planner.solver import NOISE, Combination, Limits
 from roost.units import format_bytes, format_seconds
 
 
@@ -50,14 +50,19 @@ def why_not(other: Combination, chosen: Combination, budget_bytes: int) -> str:
     return f"{smaller}{format_seconds(difference_s)} slower ({share:.1%})."
 
 
-def notes_of(chosen: Combination, more_vram_saves_s: float | None, offload_s: float) -> list[str]:
+def notes_of(chosen: Combination, more_vram_saves_s: float | None, offload: Combination, limits: Limits) -> list[str]:
     """What more memory would buy, and what the plan gains over moving whole components."""
-    gain = 1 - chosen.seconds / offload_s if offload_s else 0.0
-    notes = [
-        f"{gain:.0%} faster than moving whole components (model offload)."
-        if gain >= NOISE - 1
-        else "under 2 % faster than moving whole components (model offload): don't bother."
-    ]
+    notes = [_against(chosen, offload, limits)]
     if more_vram_saves_s is not None:
         notes.append(f"2 GiB more VRAM would save {format_seconds(more_vram_saves_s)}.")
     return notes
+
+
+def _against(chosen: Combination, offload: Combination, limits: Limits) -> str:
+    if offload.vram_bytes > limits.vram_bytes:
+        missing = format_bytes(offload.vram_bytes - limits.vram_bytes)
+        return f"moving whole components (model offload) would not fit: it needs {missing} more VRAM."
+    gain = 1 - chosen.seconds / offload.seconds if offload.seconds else 0.0
+    if gain < NOISE - 1:
+        return "under 2 % faster than moving whole components (model offload): don't bother."
+    return f"{gain:.0%} faster than moving whole components (model offload)."

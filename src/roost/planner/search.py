@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -156,12 +157,13 @@ def _runner_up(
     pricer: Pricer, options: Mapping[str, list[Option]], limits: Limits, chosen: Combination
 ) -> Combination | None:
     """The fastest plan that uses another strategy for at least one component."""
-    found: list[Combination] = []
+    found: Combination | None = None
     for name, taken in zip(options, chosen.options, strict=True):
         others = [each for each in options[name] if each.placement.strategy != taken.placement.strategy]
-        other = fastest(pricer, {**options, name: others}, limits) if others else None
-        found += [other] if other else []
-    return min(found, key=lambda each: each.seconds, default=None)
+        if others:
+            below_s = found.seconds if found else math.inf
+            found = fastest(pricer, {**options, name: others}, limits, below_s) or found
+    return found
 
 
 def _all_resident(pricer: Pricer, options: Mapping[str, list[Option]]) -> Combination | None:

@@ -13,7 +13,7 @@ from roost.planner.document import document_of
 from roost.planner.estimate import Forecast, Prediction, predict
 from roost.planner.placements import Placement, place
 from roost.planner.policy import Question, case_of
-from roost.planner.pricing import Option, Pricer
+from roost.planner.pricing import Pricer
 from roost.planner.reasons import notes_of, why_not, why_of
 from roost.planner.records import alternative_record, predicted_record, trace_record
 from roost.planner.remedies import remedies
@@ -56,7 +56,7 @@ def plan_by_search(asked: SearchQuestion) -> PlanDocument:
     prediction = predict(forecast, placements)
     placements = tuple(_explained(each, prediction) for each in placements)
     document = document_of(asked.question, role, outcome, placements)
-    notes = notes_of(found.chosen, found.more_vram_saves_s, _model_offload_s(ruled, forecast))
+    notes = notes_of(found.chosen, found.more_vram_saves_s, _model_offload(ruled, forecast), limits_of(forecast))
     return document.model_copy(
         update={
             "fits": True,
@@ -183,14 +183,15 @@ def _key(combination: Combination) -> list[object]:
     ]
 
 
-def _model_offload_s(ruled: tuple[Placement, ...], forecast: Forecast) -> float:
-    """Seconds of the plan that moves every component in and back as a whole, from pageable memory."""
+def _model_offload(ruled: tuple[Placement, ...], forecast: Forecast) -> Combination:
+    """The plan that moves every component in and back as a whole, from pageable memory."""
     pricer = Pricer(forecast)
-    options: list[Option] = []
-    for each in ruled:
-        moved = replace(each, strategy="component-offload", streaming=None, linger=False, tier="pageable", tiling=False)
-        options.append(pricer.option(moved))
-    return pricer.total_s(options)
+    moved = (
+        replace(each, strategy="component-offload", streaming=None, linger=False, tier="pageable", tiling=False)
+        for each in ruled
+    )
+    options = tuple(pricer.option(each) for each in moved)
+    return Combination(options=options, seconds=pricer.total_s(options))
 
 
 def _infeasible(

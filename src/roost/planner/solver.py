@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from roost.planner.pricing import Option, Pricer
 
@@ -48,8 +49,8 @@ class _Descent:
     pricer: Pricer
     limits: Limits
     limit_s: float | None
+    ceiling_s: float
     best: Combination | None = None
-    priced: dict[tuple[int, ...], float] = field(default_factory=dict)
 
     def walk(self, columns: Sequence[Sequence[Option]]) -> None:
         least_s = [min(option.seconds for option in column) for column in columns]
@@ -73,7 +74,7 @@ class _Descent:
             self._descend(columns, (*taken, option), rest_s, rest)
 
     def _hopeless(self, seconds: float, points: int) -> bool:
-        if self.limit_s is not None and seconds > self.limit_s:
+        if seconds >= self.ceiling_s or (self.limit_s is not None and seconds > self.limit_s):
             return True
         if self.best is None:
             return False
@@ -88,17 +89,16 @@ class _Descent:
         )
 
     def _offer(self, taken: tuple[Option, ...]) -> None:
-        key = tuple(map(id, taken))
-        if key not in self.priced:
-            self.priced[key] = self.pricer.total_s(taken)
-        offered = Combination(options=taken, seconds=self.priced[key])
+        offered = Combination(options=taken, seconds=self.pricer.total_s(taken))
         if not self._hopeless(offered.seconds, offered.complexity):
             self.best = offered
 
 
-def fastest(pricer: Pricer, options: Mapping[str, Sequence[Option]], limits: Limits) -> Combination | None:
-    """The combination of least seconds within the limits; None when there is none."""
-    return _search(pricer, options, limits, None)
+def fastest(
+    pricer: Pricer, options: Mapping[str, Sequence[Option]], limits: Limits, below_s: float = math.inf
+) -> Combination | None:
+    """The combination of least seconds within the limits, below ``below_s``; None when there is none."""
+    return _search(pricer, options, limits, None, below_s)
 
 
 def simplest(
@@ -109,9 +109,13 @@ def simplest(
 
 
 def _search(
-    pricer: Pricer, options: Mapping[str, Sequence[Option]], limits: Limits, limit_s: float | None
+    pricer: Pricer,
+    options: Mapping[str, Sequence[Option]],
+    limits: Limits,
+    limit_s: float | None,
+    ceiling_s: float = math.inf,
 ) -> Combination | None:
-    walk = _Descent(pricer=pricer, limits=limits, limit_s=limit_s)
+    walk = _Descent(pricer=pricer, limits=limits, limit_s=limit_s, ceiling_s=ceiling_s)
     tables: list[tuple[float, int, list[list[Option]]]] = []
     for idle_bytes, kept in _resident_sets(options, limits.vram_bytes):
         columns = [

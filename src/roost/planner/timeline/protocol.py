@@ -27,6 +27,7 @@ class ActiveComponent:
     ready_s: dict[int, float] = field(default_factory=dict)  # of blocks that have a buffer of their own
     slots: list[Slot] = field(default_factory=list)
     held_bytes: int = 0
+    rings: dict[tuple[int, ...], tuple[list[int], dict[int, int]]] = field(default_factory=dict)
 
     def acquire(self, order: tuple[int, ...]) -> None:
         """Allocates, then copies trunk, residents in predicted order, and the first streamed blocks into slots."""
@@ -48,7 +49,7 @@ class ActiveComponent:
         if weights.strategy == "component-offload":
             lanes.synchronise()
 
-    def run_block(self, block: int, seconds: float, order: tuple[int, ...], position: int) -> None:
+    def run_block(self, block: int, seconds: float, order: tuple[int, ...]) -> None:
         """One block's forward; a streamed one's slot then takes the next block that isn't there, in cyclic order."""
         weights, lanes = self.weights, self.lanes
         if weights.stays:
@@ -56,7 +57,7 @@ class ActiveComponent:
         elif weights.streams and block not in weights.resident:
             slot = self._slot_of(block)
             slot.free_s = lanes.compute(weights.component, block, seconds, slot.ready_s)
-            self._issue_next(slot, order, position)
+            self._issue_next(slot, order, block)
         else:
             lanes.compute(weights.component, block, seconds, self._own_ready_s(block))
 
@@ -121,13 +122,20 @@ class ActiveComponent:
         self._issue(victim, block)
         return victim
 
-    def _issue_next(self, slot: Slot, order: tuple[int, ...], position: int) -> None:
-        loaded = {each.block for each in self.slots}
-        for step in range(1, len(order)):
-            block = order[(position + step) % len(order)]
-            if block not in self.weights.resident and block not in loaded:
-                self._issue(slot, block)
+    def _issue_next(self, slot: Slot, order: tuple[int, ...], block: int) -> None:
+        ring, place_of = self._ring_of(order)
+        for step in range(1, len(ring)):
+            following = ring[(place_of[block] + step) % len(ring)]
+            if all(each.block != following for each in self.slots):
+                self._issue(slot, following)
                 return
+
+    def _ring_of(self, order: tuple[int, ...]) -> tuple[list[int], dict[int, int]]:
+        """The streamed blocks in predicted order, and the place of each."""
+        if order not in self.rings:
+            ring = list(dict.fromkeys(block for block in order if block not in self.weights.resident))
+            self.rings[order] = ring, {block: place for place, block in enumerate(ring)}
+        return self.rings[order]
 
     def _issue(self, slot: Slot, block: int) -> None:
         weights = self.weights

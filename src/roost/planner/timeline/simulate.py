@@ -176,8 +176,8 @@ class _Run:
         component.run_trunk(use.before_s)
         rounds = use.rounds if component.weights.streams else 1
         for _ in range(rounds):
-            for position, (block, seconds) in enumerate(use.blocks):
-                component.run_block(block, seconds / rounds, order, position)
+            for block, seconds in use.blocks:
+                component.run_block(block, seconds / rounds, order)
         component.run_trunk(use.after_s)
         self.lanes.allocate(use.component, "activations", -use.activation_bytes)
 
