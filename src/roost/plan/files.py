@@ -42,6 +42,14 @@ class _PlanDumper(yaml.SafeDumper):
     def ignore_aliases(self, data: object) -> bool:
         return True
 
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        # YAML takes these for line breaks, and only double quotes escape them.
+        style = '"' if re.search("[\x85\u2028\u2029]", text) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_PlanDumper.add_representer(str, _PlanDumper.represent_text)
+
 
 def plan_to_yaml(plan: PlanDocument) -> str:
     """The plan's canonical text: schema order, block style, one line a value where it fits."""
