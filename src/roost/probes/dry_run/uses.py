@@ -14,7 +14,7 @@ from roost.probes.dry_run.one_use import TracedUse, trace_use
 from roost.probes.dry_run.world import FakeWorld
 from roost.trace import UseTrace, VaeSetting, VaeVariant
 
-# A call whose inputs' values matter (masks, token ids) is traced anew for other values, this often.
+# A call whose inputs' values matter (masks, token ids) is traced anew for other values, this often, and then no more.
 _MAX_VALUES = 8
 _SWITCHES: dict[VaeSetting, str] = {"tiled": "tiling", "sliced": "slicing"}
 
@@ -57,7 +57,7 @@ class UseLog:
         known = self._traced.setdefault((call.component.kin, call.method, call.signature()), {})
         by_values = any(each.reads_values for each in known.values())
         if known and (not by_values or len(known) >= _MAX_VALUES):
-            return next(iter(known.values()))
+            return next(reversed(known.values()))
         values = call.values()
         if values not in known:
             known[values] = trace_use(call, self._world, replaying=self._replaying)
