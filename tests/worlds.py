@@ -64,7 +64,6 @@ def inventory(*components: Component, weightless: tuple[str, ...] = ("scheduler"
         custom=(),
         files={each.files[0]: StoredFile(bytes=each.bytes, sha256="0" * 64) for each in components},
         fingerprint="1" * 64,
-        structure="2" * 64,
     )
 
 

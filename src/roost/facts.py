@@ -106,11 +106,10 @@ class PublishedModel:
 class Inventory:
     """What a model directory holds. Source: ``probes.directory``.
 
-    ``fingerprint`` covers the files as they are; ``structure`` only what any copy of the same model shares: the
-    components' classes and the names and element counts of their tensors.
+    ``path`` is None for a model known by its name alone; its ``fingerprint`` is the structure that any copy shares.
     """
 
-    path: str | None  # None for a model known by its name alone
+    path: str | None
     layout: Literal["diffusers", "modular", "component", "single-file"]
     pipeline: str | None  # class name
     family: str | None  # key of the model profile that recognised it
@@ -121,7 +120,6 @@ class Inventory:
     custom: tuple[str, ...]  # entries that name code inside the directory; reported, never run
     files: Mapping[str, StoredFile]
     fingerprint: str
-    structure: str
     warnings: tuple[str, ...] = ()
 
     def component(self, name: str) -> Component:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from roost.api.inspection import structure_of
 from roost.errors import NothingFits, PlanMismatch
 from roost.facts import Component, GpuFacts, HostFacts, Inventory, Workload
 from roost.plan.schema import ComponentPlan, PlanDocument
@@ -41,7 +42,7 @@ def model_differences(plan: PlanDocument, inventory: Inventory) -> list[str]:
     """How the model directory differs from the one planned, a phrase a file; empty when it is the same.
 
     Covers file sizes, headers and configs, not the content of weights. A plan made from a name knows no files: there
-    it is classes, stacks, sizes and every tensor's name and number of elements.
+    it is classes, stacks, sizes, and every tensor's name and shape.
     """
     if plan.model.path is None:
         return _structure_differences(plan, inventory)
@@ -70,8 +71,8 @@ def _structure_differences(plan: PlanDocument, inventory: Inventory) -> list[str
             differences.append(f"{name} is not in the directory")
         else:
             differences += [f"{name}: {each}" for each in _component_differences(planned, component)]
-    if not differences and plan.model.fingerprint != inventory.structure:
-        differences.append(f"its tensors differ from {plan.model.family}'s in names or sizes")
+    if not differences and plan.model.fingerprint != structure_of(inventory):
+        differences.append(f"its tensors differ from {plan.model.family}'s in names or shapes")
     return differences
 
 
@@ -81,7 +82,7 @@ def _component_differences(planned: ComponentPlan, found: Component) -> list[str
     blocks = [(stack.name, stack.count) for stack in planned.stacks], [(each.name, each.count) for each in found.units]
     if blocks[0] != blocks[1]:
         return [f"blocks {_shown_blocks(blocks[0])} planned, {_shown_blocks(blocks[1])} found"]
-    # Bytes at another load dtype say nothing; elements are compared by the fingerprint.
+    # Bytes at another load dtype say nothing; the fingerprint compares shapes.
     if planned.load_dtype == found.load_dtype and planned.load_bytes != found.load_bytes:
         return [f"{format_bytes(planned.load_bytes)} planned, {format_bytes(found.load_bytes)} found"]
     return []

@@ -61,11 +61,10 @@ def document_of(
 
 def _model(question: Question) -> ModelRecord:
     inventory = question.inventory
-    named_only = inventory.path is None  # no files yet: the plan binds to any that have the same structure
-    files = {} if named_only else inventory.files
+    files = {} if inventory.path is None else inventory.files  # a name binds to any files of the same structure
     return ModelRecord(
         path=inventory.path,
-        fingerprint=inventory.structure if named_only else inventory.fingerprint,
+        fingerprint=inventory.fingerprint,
         pipeline=inventory.pipeline or inventory.components[0].class_name,
         family=inventory.family,
         task=question.profile.task,

@@ -51,6 +51,12 @@ def read_header(path: str, where: str | None = None) -> Header:
     return header
 
 
+def read_header_text(path: str, where: str) -> bytes:
+    """A header's JSON text, not checked any further."""
+    with open_regular(path, where) as file:
+        return _read_json(file)
+
+
 def header_of(raw: bytes, where: str) -> Header:
     """What a header's JSON text says; InvalidFile, naming ``where``, for anything else."""
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,20 +57,18 @@ def read_inventory(
         )
     profile = recognise(layout.index, {each.name: each.config for each in stored})
     sizing = _Sizing(dtype=dtype, profile=profile, class_facts=class_facts)
-    sized = [_size_component(each, sizing) for each in stored]
     return Inventory(
         path=None if isinstance(source, PublishedModel) else str(source.absolute()),
         layout=layout.kind,
         pipeline=layout.pipeline,
         family=profile.key if profile else None,
         scalars=layout.scalars,
-        components=tuple(component for component, _ in sized),
+        components=tuple(_size_component(each, sizing) for each in stored),
         weightless=tuple(weightless),
         absent=tuple(layout.absent),
         custom=tuple(layout.custom),
         files=dict(sorted(directory.files.items())),
         fingerprint=directory.fingerprint(),
-        structure=_structure(layout.pipeline, sized),
         warnings=tuple(layout.warnings),
     )
 
@@ -84,35 +81,23 @@ def _read_single_files(directory: ModelDirectory, layout: Layout, variant: str |
     return stored
 
 
-def _structure(pipeline: str | None, sized: Iterable[tuple[Component, Mapping[str, int]]]) -> str:
-    """Hash over the classes, and over the module names and element counts of their tensors."""
-    digest = hashlib.sha256(repr(pipeline).encode())
-    for component, elements in sorted(sized, key=lambda each: each[0].name):
-        digest.update(f"\n{component.name}\0{component.class_name}\n".encode())
-        lines = [f"{name}\0{elements[name]}" for name in sorted(elements)]
-        digest.update("\n".join(lines).encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()
-
-
-def _size_component(stored: StoredComponent, sizing: _Sizing) -> tuple[Component, Mapping[str, int]]:
-    """The component, and how many elements each of its tensors has."""
+def _size_component(stored: StoredComponent, sizing: _Sizing) -> Component:
     profile_dtypes = sizing.profile.load_dtypes if sizing.profile else {}
     asked = sizing.dtype or profile_dtypes.get(stored.base_name)
     facts = sizing.class_facts.get(stored.class_name)
     notes = [*stored.notes]
     by_name: Mapping[str, int] = {}
-    elements: Mapping[str, int] = {}
     bytes_by_dtype: dict[str, int] = {}
     if stored.sizes is not None:
         bytes_by_dtype = {dtype: sum(sizes.values()) for dtype, sizes in stored.sizes.items()}
         asked = asked or default_load_dtype(bytes_by_dtype)
         loaded = size_as_loaded(stored.sizes, asked, facts or ClassFacts(), quantized=stored.quantization is not None)
-        by_name, elements = loaded.by_name, loaded.elements
+        by_name = loaded.by_name
         notes += loaded.notes
         if facts is None and stored.library is not None:
             notes.append(f"load bytes are uncertain: {quoted(stored.class_name)} is not in the class data")
     stacks, units = stacks_and_units(by_name)
-    component = Component(
+    return Component(
         name=stored.name,
         library=stored.library,
         class_name=stored.class_name,
@@ -129,4 +114,3 @@ def _size_component(stored: StoredComponent, sizing: _Sizing) -> tuple[Component
         quantization=stored.quantization,
         notes=tuple(notes),
     )
-    return component, elements

@@ -20,7 +20,7 @@ _CAST = frozenset({"F16", "BF16", "F32", "F64"})
 _SMALL_FLOATS = frozenset(name for name, bits in DTYPE_BITS.items() if name.startswith("F") and bits <= 8)
 
 # The embedding that T5 and its kin share; a file that holds it twice loads it once.
-_SHARED, _SHARED_AGAIN = "shared.weight", "encoder.embed_tokens.weight"
+SHARED, SHARED_AGAIN = "shared.weight", "encoder.embed_tokens.weight"
 
 
 @dataclass(slots=True)
@@ -28,7 +28,6 @@ class LoadedSizes:
     """Bytes by canonical module name, and what was noticed on the way."""
 
     by_name: dict[str, int] = field(default_factory=dict)
-    elements: dict[str, int] = field(default_factory=dict)  # of the same tensors, whatever their dtype
     notes: list[str] = field(default_factory=list)
 
 
@@ -58,7 +57,6 @@ def size_as_loaded(stored: Sizes, load_dtype: str, facts: ClassFacts, *, quantiz
                 unused.update(dropped)
                 sizes = {name: size for name, size in sizes.items() if name not in dropped}
         _drop_second_copy(sizes, loaded)
-        loaded.elements.update({name: 8 * size // DTYPE_BITS[dtype] for name, size in sizes.items()})
         if quantized or dtype not in _CAST:
             loaded.by_name.update(sizes)
         else:
@@ -102,6 +100,6 @@ def _cast(sizes: Mapping[str, int], stored_bits: int, load_bits: int, keep: froz
 
 
 def _drop_second_copy(sizes: dict[str, int], loaded: LoadedSizes) -> None:
-    if _SHARED in sizes and sizes.get(_SHARED_AGAIN) == sizes[_SHARED]:
-        del sizes[_SHARED_AGAIN]
-        loaded.notes.append(f"tied: {_SHARED_AGAIN} is {_SHARED} stored again, loaded once")
+    if SHARED in sizes and sizes.get(SHARED_AGAIN) == sizes[SHARED]:
+        del sizes[SHARED_AGAIN]
+        loaded.notes.append(f"tied: {SHARED_AGAIN} is {SHARED} stored again, loaded once")

@@ -44,6 +44,9 @@ class PublishedDirectory(ModelDirectory):
         self.files[name] = StoredFile(bytes=header.file_bytes, sha256=header.sha256)
         return header
 
+    def read_header_text(self, name: str) -> bytes:
+        return self._model.weights[name].header
+
 
 def _names_by_folder(file_names: list[str]) -> dict[str, Mapping[str, bool]]:
     """Folder ("" is the root) -> its names, none of them a link."""
