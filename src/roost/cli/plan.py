@@ -71,7 +71,8 @@ def plan(
     else:
         show_plan(document)
     if output is not None:
-        show_note(f'saved {output}. Next: roost run {output} --prompt "…" -o OUT')
+        bind = "" if document.model.path else " --model DIR"
+        show_note(f'saved {output}. Next: roost run {output}{bind} --prompt "…" -o OUT')
     if not document.fits:
         raise typer.Exit(NothingFits.exit_code)
 
