@@ -97,7 +97,7 @@ def read_headers(shards: list[Path]) -> None:
 
 
 def sample_s(measurements: dict[str, Measurement], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each measurement in each round, after one to warm up; taken in turn, so that all meet the same noise."""
+    """Seconds of each measurement in each round, after one to warm up; in turn, so that all meet the same noise."""
     samples: dict[str, list[float]] = {name: [] for name in measurements}
     for measure in measurements.values():
         measure()
