@@ -42,6 +42,22 @@ def test_files_have_the_published_sizes(name: str) -> None:
     assert written == pytest.approx(published, rel=0.005)
 
 
+@pytest.mark.parametrize(
+    ("name", "file_name", "published_bytes"),
+    [
+        ("qwen-image", "text_encoder/model-00001-of-00004.safetensors", 4_968_243_304),
+        ("qwen-image", "text_encoder/model-00002-of-00004.safetensors", 4_991_495_816),
+        ("qwen-image", "text_encoder/model-00003-of-00004.safetensors", 4_932_751_040),
+        ("qwen-image", "text_encoder/model-00004-of-00004.safetensors", 1_691_924_384),
+        ("ltx-video", "vae/diffusion_pytorch_model.safetensors", 1_676_798_532),
+    ],
+)
+def test_a_published_file_is_met_to_the_byte(
+    name: str, file_name: str, published_bytes: int, real_model: RealModel
+) -> None:
+    assert (real_model(name) / file_name).stat().st_size == published_bytes
+
+
 def test_both_variants_of_sdxl_lie_side_by_side(real_model: RealModel) -> None:
     names = {path.name for path in (real_model("sdxl") / "unet").glob("*.safetensors")}
     assert names == {"diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors"}

@@ -114,9 +114,11 @@ def refuse(plan: PlanDocument, differences: list[str], *, what: str, force: bool
         return [f"forced: {each}" for each in differences]
     shown = "; ".join(differences[:_SHOWN_DIFFERENCES])
     more = len(differences) - _SHOWN_DIFFERENCES
+    # A name means the published model, so what differs from it is planned from its own directory.
+    again = "DIR" if what == "model" and plan.model.path is None else _model_of(plan)
     raise PlanMismatch(
         f"this plan was made for another {what}: {shown}{f'; and {more} more' if more > 0 else ''}."
-        f" Plan again with: roost plan {_model_of(plan)}, or run with --force."
+        f" Plan again with: roost plan {again}, or run with --force."
     )
 
 
