@@ -34,6 +34,7 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/python scripts/check_house.py
 	$(BIN)/python scripts/generate_class_facts.py --check
+	$(BIN)/python scripts/generate_families.py --check
 	$(BIN)/python scripts/generate_docs.py --check
 
 format: $(STAMP)

@@ -21,6 +21,7 @@ LAYERS = (
     ("probes", "planner", "residency", "profiles"),
     ("pipelines", "blocks"),
     ("plan",),
+    ("trace",),
     ("facts",),
     ("units",),
     ("errors",),

@@ -53,6 +53,7 @@ def llama_tokenizer() -> PreTrainedTokenizerBase:
 
 
 LOCAL_TOKENIZERS: dict[str, Callable[[], PreTrainedTokenizerBase]] = {
+    "T5Tokenizer": t5_tokenizer,
     "T5TokenizerFast": t5_tokenizer,
     "CLIPTokenizer": clip_tokenizer,
     "Qwen2Tokenizer": qwen2_tokenizer,

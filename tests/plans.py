@@ -8,12 +8,12 @@ import torch
 from roost.blocks import streamed_stacks
 from roost.facts import Kind, Stack
 from roost.plan import ComponentPlan, PlanDocument
+from roost.plan.fields import Masters
 from roost.plan.schema import (
     Budget,
     GpuRecord,
     HostRecord,
     MachineRecord,
-    Masters,
     ModelRecord,
     Policy,
     RolePlan,

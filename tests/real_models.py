@@ -23,13 +23,13 @@ def real_model(tmp_path_factory: pytest.TempPathFactory) -> RealModel:
         directory = root / name
         if not directory.exists():
             from model_mova import write_mova_directory
-            from real_size import write_model_directory
+            from roost.api.models import write_model_directory
 
             building = root / f".{name}.{os.getpid()}"
             if name == "mova":
                 write_mova_directory(building)
             else:
-                write_model_directory(name, building)
+                write_model_directory(name, building, sparse=True)
             with contextlib.suppress(OSError):  # another worker was first
                 building.rename(directory)
         return directory

@@ -40,7 +40,7 @@ def test_inspect_json_of_a_published_model(real_model, capsys) -> None:
 
 
 def test_plan_screen_names_decision_reason_block_stage_and_verdict(real_model, capsys) -> None:
-    options = ("--gpu", "a100-80gb", "--vram", "60GiB", "--ram", "128GiB", "--dit-cpu-offload")
+    options = ("--gpu", "a100-80gb", "--vram", "60GiB", "--ram", "128GiB", "--dit-cpu-offload", "--policy", "rules")
     assert run(["plan", str(real_model("wan2.2-t2v-a14b")), *options]) == 0
     shown = capsys.readouterr().out
     assert "60.0 GiB free of 80.0 GiB (profile:a100-80gb+--vram), headroom 1.00 GiB, budget 59.0 GiB" in shown
@@ -118,7 +118,7 @@ def test_a_closed_pipe_is_no_traceback() -> None:
 
 
 def test_a_terminal_gets_a_table_that_fits_80_columns(real_model) -> None:
-    words = ["plan", str(real_model("flux.1-dev")), "--gpu", "rtx-4090", "--ram", "64G"]
+    words = ["plan", str(real_model("flux.1-dev")), "--gpu", "rtx-4090", "--ram", "64G", "--policy", "rules"]
     program = (
         "import os, pty, sys; from roost.cli.app import run\n"
         "pid, fd = pty.fork()\n"

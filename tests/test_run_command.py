@@ -21,6 +21,7 @@ WORKLOAD = (
     "--steps", str(CALL["num_inference_steps"]),
 )  # fmt: skip
 EMULATED = ("--gpu", "emulated", "--vram", "64MiB", "--headroom", "0")
+RULES = ("--policy", "rules")
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def plan(model: Path) -> Path:
     path = model.parent / "plan.yaml"
-    assert run(["plan", str(model), *EMULATED, *WORKLOAD, "-o", str(path)]) == 0
+    assert run(["plan", str(model), *EMULATED, *RULES, *WORKLOAD, "-o", str(path)]) == 0
     return path
 
 
@@ -101,7 +102,12 @@ def test_a_moved_model_runs_with_model_option(plan, model, tmp_path, capsys) -> 
 
 def test_a_cuda_plan_without_cuda_is_refused_naming_the_way_to_try_it(model, tmp_path, capsys) -> None:
     path = tmp_path / "cuda.yaml"
-    assert run(["plan", str(model), "--gpu", "rtx-4090", "--ram", "64GiB", *WORKLOAD, "-o", str(path)]) == 0
+    assert (
+        run(
+            ["plan", str(model), "--gpu", "rtx-4090", "--ram", "64GiB", "--policy", "rules", *WORKLOAD, "-o", str(path)]
+        )
+        == 0
+    )
     capsys.readouterr()
     assert run(["run", str(path), "--prompt", "a fox"]) == 4
     assert "--device emulated" in capsys.readouterr().err
@@ -115,7 +121,19 @@ def test_an_emulated_plan_is_refused_on_cuda(plan, capsys) -> None:
 
 def test_a_budget_below_the_weights_is_exit_3_at_plan_and_at_run_and_5_when_forced(model, tmp_path, capsys) -> None:
     path = tmp_path / "small.yaml"
-    options = ("--gpu", "emulated", "--vram", "256KiB", "--headroom", "0", "--mode", "speed", *WORKLOAD)
+    options = (
+        "--gpu",
+        "emulated",
+        "--vram",
+        "256KiB",
+        "--headroom",
+        "0",
+        "--mode",
+        "speed",
+        "--policy",
+        "rules",
+        *WORKLOAD,
+    )
     assert run(["plan", str(model), *options, "-o", str(path)]) == 3
     assert path.exists()
     capsys.readouterr()
@@ -127,7 +145,7 @@ def test_a_budget_below_the_weights_is_exit_3_at_plan_and_at_run_and_5_when_forc
 
 def test_an_fsdp_plan_asks_for_torchrun(model, tmp_path, capsys) -> None:
     path = tmp_path / "fsdp.yaml"
-    assert run(["plan", str(model), *EMULATED, *WORKLOAD, "--fsdp", "--num-gpus", "2", "-o", str(path)]) == 0
+    assert run(["plan", str(model), *EMULATED, *RULES, *WORKLOAD, "--fsdp", "--num-gpus", "2", "-o", str(path)]) == 0
     capsys.readouterr()
     assert run(["run", str(path), "--prompt", "a fox"]) == 2
     assert "torchrun" in capsys.readouterr().err
@@ -185,6 +203,7 @@ def test_public_api_gives_a_pipeline_ready_to_call(model, plan) -> None:
         gpu="emulated",
         vram="64MiB",
         headroom="0",
+        policy="rules",
         size=f"{CALL['width']}x{CALL['height']}",
         frames=CALL["num_frames"],
         steps=CALL["num_inference_steps"],

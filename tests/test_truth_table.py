@@ -19,7 +19,7 @@ IDS = [f"{row.id}-{model}" for row, model in CASES]
 
 def api_options(text: str) -> dict[str, object]:
     """Command-line options as the API's keywords."""
-    options: dict[str, object] = {}
+    options: dict[str, object] = {"policy": "rules"}
     words = shlex.split(text)
     while words:
         name = words.pop(0).removeprefix("--").replace("-", "_")
@@ -89,6 +89,6 @@ def test_row_17_fsdp_and_layerwise_of_one_component_is_refused_naming_both(
 
 
 def test_explicit_options_stand_even_when_they_equal_the_default(real_model: RealModel) -> None:
-    plan = make_plan(real_model("wan2.1-t2v-14b"), gpu="a100-80gb", vram="80GiB", dit_cpu_offload=False)
+    plan = make_plan(real_model("wan2.1-t2v-14b"), gpu="a100-80gb", vram="80GiB", dit_cpu_offload=False, policy="rules")
     assert plan.components["transformer"].decided_by == "flag:--no-dit-cpu-offload"
     assert "ALL-RESIDENT" not in {each.id for each in plan.policy.fired}

@@ -37,3 +37,7 @@ class OutOfMemory(RoostError):
     """Memory ran out during a run and nothing was left to give up."""
 
     exit_code = 5
+
+
+class DryRunError(RoostError):
+    """A pipeline that can't be dry-run, with the reason; planning can go on with the profile's stages."""

@@ -80,10 +80,36 @@ class StoredFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Inventory:
-    """What a model directory holds. Source: ``probes.inventory``."""
+class WeightsFile:
+    """A safetensors file without its data: the header's JSON text, and how many bytes of data follow it."""
 
-    path: str
+    header: bytes
+    payload_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedModel:
+    """A published model directory by its name, all but the weights' values. Source: profiles/families/NAME.json.
+
+    File names are relative, with forward slashes. ``documents`` are what decides an inventory, configs and indexes;
+    ``tokenizers`` are small stand-ins.
+    """
+
+    name: str
+    source: str  # hub id
+    documents: Mapping[str, bytes]
+    tokenizers: Mapping[str, bytes]
+    weights: Mapping[str, WeightsFile]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """What a model directory holds. Source: ``probes.inventory``.
+
+    ``path`` is None for a model known by its name alone; its ``fingerprint`` is the structure that any copy shares.
+    """
+
+    path: str | None
     layout: Literal["diffusers", "modular", "component", "single-file"]
     pipeline: str | None  # class name
     family: str | None  # key of the model profile that recognised it

@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from roost.facts import Component, Inventory, ModelProfile
+from roost.facts import Component, Inventory, ModelProfile, PublishedModel
 from roost.planner.kinds import base_name, group_of, kind_of, suffix
 from roost.planner.load_order import load_order
-from roost.probes.hub import resolve_model
+from roost.probes.hub import is_path, resolve_model
 from roost.probes.inventory import read_inventory
+from roost.probes.structure import read_structure
 from roost.profiles.classes import load_class_facts
 from roost.profiles.models import fallback_profile, load_model_profiles, recognise
+from roost.profiles.published import load_published_model, model_names
 
 
 def inspect_model(model: str | Path, *, variant: str | None = None, dtype: str | None = None) -> Inventory:
-    """What the model directory (or the hub id in the local cache) holds, from headers and configs alone.
+    """What the model directory, the hub id in the local cache, or the model of that name holds, without its weights.
 
     Raises InvalidFile or UsageError for a directory or variant that can't be used. Imports neither torch nor diffusers.
     """
-    return read_inventory(
-        resolve_model(str(model)),
-        variant=variant,
-        dtype=dtype,
-        class_facts=load_class_facts(),
-        recognise=recognise,
-    )
+    source, class_facts = _source_of(str(model)), load_class_facts()
+    inventory = read_inventory(source, variant=variant, dtype=dtype, class_facts=class_facts, recognise=recognise)
+    if isinstance(source, PublishedModel):
+        return replace(inventory, fingerprint=read_structure(source, inventory, class_facts))
+    return inventory
+
+
+def structure_of(inventory: Inventory) -> str:
+    """The fingerprint that an inventory of the same model by its name has; ``inventory`` is of a directory."""
+    return read_structure(Path(inventory.path or ""), inventory, load_class_facts())
+
+
+def _source_of(model: str) -> Path | PublishedModel:
+    """An existing path goes before a name; a hub id has a slash and no name has."""
+    name = model.strip().lower()
+    if name in model_names() and not is_path(model):
+        return load_published_model(name)
+    return resolve_model(model, model_names())
 
 
 def profile_of(inventory: Inventory) -> ModelProfile:

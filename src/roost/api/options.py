@@ -9,9 +9,13 @@ from typing import cast
 
 from roost.errors import UsageError
 from roost.facts import GROUPS, Choices, Mode, ModelProfile, Platform, Workload
+from roost.planner.search import Aim, Lossy, Objective
 from roost.planner.selectors import parse_selectors, parse_set
 from roost.units import parse_size
 
+POLICIES = ("search", "rules")
+OBJECTIVES = ("seconds", "memory")
+LOSSY = ("tiling", "fp8")
 MODES = ("auto", "memory", "speed", "manual")
 PLATFORMS = ("cuda", "rocm", "cpu")
 DTYPES = ("bfloat16", "float16", "float32")
@@ -27,7 +31,11 @@ class PlanOptions:
     """
 
     mode: str = "auto"
-    policy: str = "rules"
+    policy: str = "search"
+    generations: int = 1
+    objective: str = "seconds"
+    max_slowdown: float = 1.2
+    allow: str | None = None
     set: str | Sequence[str] = ()
     layerwise_offload_components: str | None = None
     dit_layerwise_offload: bool | None = None
@@ -58,8 +66,7 @@ class PlanOptions:
 
 def choices_of(options: PlanOptions) -> Choices:
     """The placement choices; raises UsageError for a value that no option takes."""
-    if options.policy != "rules":
-        raise UsageError(f"--policy {options.policy!r} is not a policy; the only one yet is rules.")
+    _one_of(options.policy, POLICIES, "--policy")
     selection = options.layerwise_offload_components
     offloads = {group: getattr(options, f"{group}_cpu_offload") for group in GROUPS}
     return Choices(
@@ -80,6 +87,32 @@ def choices_of(options: PlanOptions) -> Choices:
         if options.platform is None
         else cast(Platform, _one_of(options.platform, PLATFORMS, "--platform")),
     )
+
+
+def searches(options: PlanOptions) -> bool:
+    """Whether the options ask for the search rather than the rules alone."""
+    return _one_of(options.policy, POLICIES, "--policy") == "search"
+
+
+def aim_of(options: PlanOptions) -> Aim:
+    """What the search minimises and may lose; ``--mode memory`` asks for the least peak too."""
+    objective = _one_of(options.objective, OBJECTIVES, "--objective")
+    if options.mode == "memory":
+        objective = "memory"
+    slowdown = options.max_slowdown
+    if not math.isfinite(slowdown) or slowdown < 1:
+        raise UsageError(f"--max-slowdown {slowdown:g} is out of range; give a factor from 1, like 1.2.")
+    allowed = [_one_of(each, LOSSY, "--allow") for each in (options.allow or "").split(",") if each.strip()]
+    return Aim(
+        objective=cast(Objective, objective),
+        max_slowdown=slowdown,
+        allow=frozenset(cast(Lossy, each) for each in allowed),
+    )
+
+
+def generations_of(options: PlanOptions) -> int:
+    """How many prompts the seconds are counted for."""
+    return _at_least(1, options.generations, "--generations")
 
 
 def workload_of(options: PlanOptions, profile: ModelProfile) -> Workload:

@@ -10,11 +10,25 @@ from platformdirs import user_cache_path
 
 from roost.api.inspection import inspect_model, profile_of
 from roost.api.machine import find_machine
-from roost.api.options import PlanOptions, choices_of, dtype_of, workload_of
-from roost.errors import InvalidFile, UsageError
+from roost.api.options import (
+    PlanOptions,
+    aim_of,
+    choices_of,
+    dtype_of,
+    generations_of,
+    searches,
+    workload_of,
+)
+from roost.api.tracing import trace_model
+from roost.errors import DryRunError, InvalidFile, UsageError
 from roost.plan import PlanDocument, plan_to_yaml, read_plan, write_text_atomically
+from roost.planner.costs import CostModel
 from roost.planner.policy import Question, plan_by_rules
+from roost.planner.rates import rates_of
 from roost.planner.roles import parse_role
+from roost.planner.search_plan import SearchQuestion, plan_by_search
+from roost.planner.untraced import guessing, untraced
+from roost.profiles.gpus import load_gpu_profiles
 
 _LIBRARIES = ("roost", "torch", "diffusers", "transformers", "safetensors")
 
@@ -36,7 +50,7 @@ def plan_model(model: str | Path, options: PlanOptions) -> PlanDocument:
             f"model {inventory.path!r} is a single-file checkpoint, which has no components to place;"
             " convert it to a diffusers directory first."
         )
-    if not _is_text(inventory.path):
+    if inventory.path is not None and not _is_text(inventory.path):
         raise UsageError(f"model {inventory.path!r} has a path that a plan can't hold; rename it to UTF-8 text.")
     profile = profile_of(inventory)
     question = Question(
@@ -48,7 +62,29 @@ def plan_model(model: str | Path, options: PlanOptions) -> PlanDocument:
         role=role,
         versions=library_versions(),
     )
-    return plan_by_rules(question)
+    by_rules = plan_by_rules(question)  # also for the search: it refuses wrong options before the slow dry run
+    return _searched(question, options) if searches(options) else by_rules
+
+
+def _searched(question: Question, options: PlanOptions) -> PlanDocument:
+    """The search's plan; a model that can't be dry-run is planned by its weights, and the plan says so."""
+    gpu = question.machine.gpu
+    backend = "emulated" if gpu.device_kind == "emulated" else gpu.platform
+    model = CostModel(rates=rates_of(gpu, load_gpu_profiles().get(gpu.profile or "")), backend=backend)
+    try:
+        trace = trace_model(question.inventory, question.profile, question.workload)
+    except DryRunError as error:
+        components = question.inventory.components
+        trace, model = untraced(components, question.workload, str(error)), guessing(model, components)
+    return plan_by_search(
+        SearchQuestion(
+            question=question,
+            trace=trace,
+            model=model,
+            aim=aim_of(options),
+            generations=generations_of(options),
+        )
+    )
 
 
 def _is_text(path: str) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from roost.api.inspection import structure_of
 from roost.errors import NothingFits, PlanMismatch, UsageError
-from roost.facts import GpuFacts, HostFacts, Inventory, ModelProfile, Workload
-from roost.plan.schema import PlanDocument
+from roost.facts import Component, GpuFacts, HostFacts, Inventory, ModelProfile, Workload
+from roost.plan.schema import ComponentPlan, FileRecord, PlanDocument
 from roost.units import format_bytes
 
 _TOTAL_TOLERANCE = 0.02
@@ -27,7 +28,7 @@ def check_workload(plan: PlanDocument, wanted: Workload) -> None:
     if larger:
         frames = f" --frames {wanted.frames}" if wanted.frames else ""
         raise PlanMismatch(
-            f"{', '.join(larger)}: more than this plan is for; plan it with: roost plan {plan.model.path or 'MODEL'}"
+            f"{', '.join(larger)}: more than this plan is for; plan it with: roost plan {_model_of(plan)}"
             f" --size {wanted.width}x{wanted.height}{frames} --steps {wanted.steps} --batch {wanted.batch}"
         )
 
@@ -65,11 +66,19 @@ def check_runnable(inventory: Inventory, profile: ModelProfile) -> None:
             )
 
 
+def _model_of(plan: PlanDocument) -> str:
+    """What to type for the plan's model."""
+    return plan.model.path or plan.model.family or "MODEL"
+
+
 def model_differences(plan: PlanDocument, inventory: Inventory) -> list[str]:
     """How the model directory differs from the one planned, a phrase a file; empty when it is the same.
 
-    Covers file sizes, headers and configs, not the content of weights.
+    Covers file sizes, headers and configs, not the content of weights. A plan made from a name knows no files: there
+    it is classes, stacks, sizes, and every tensor's name and shape.
     """
+    if plan.model.path is None:
+        return _structure_differences(plan, inventory)
     planned, found = plan.model.files, inventory.files
     differences = [f"{name} is gone" for name in planned if name not in found]
     differences += [f"{name} is new" for name in found if name not in planned]
@@ -93,6 +102,51 @@ def check_components(plan: PlanDocument, inventory: Inventory) -> None:
         raise PlanMismatch(f"component {name!r} of the model is not in the plan; plan this model again.")
 
 
+def _structure_differences(plan: PlanDocument, inventory: Inventory) -> list[str]:
+    found = {each.name: each for each in inventory.components}
+    differences = []
+    if plan.model.pipeline != inventory.pipeline:
+        differences.append(f"the plan is for a {plan.model.pipeline}, here is {inventory.pipeline!r}")
+    for name, planned in plan.components.items():
+        component = found.get(name)
+        if component is None:
+            differences.append(f"{name} is not in the directory")
+        else:
+            differences += [f"{name}: {each}" for each in _component_differences(planned, component)]
+    if not differences and plan.model.fingerprint != structure_of(inventory):
+        differences.append(f"its tensors differ from {plan.model.family}'s in names or shapes")
+    return differences
+
+
+def _component_differences(planned: ComponentPlan, found: Component) -> list[str]:
+    if planned.class_name != found.class_name:
+        return [f"{planned.class_name} planned, {found.class_name!r} found"]
+    blocks = [(stack.name, stack.count) for stack in planned.stacks], [(each.name, each.count) for each in found.units]
+    if blocks[0] != blocks[1]:
+        return [f"blocks {_shown_blocks(blocks[0])} planned, {_shown_blocks(blocks[1])} found"]
+    # Bytes at another load dtype say nothing; the fingerprint compares shapes.
+    if planned.load_dtype == found.load_dtype and planned.load_bytes != found.load_bytes:
+        return [f"{format_bytes(planned.load_bytes)} planned, {format_bytes(found.load_bytes)} found"]
+    return []
+
+
+def _shown_blocks(stacks: list[tuple[str, int]]) -> str:
+    return " + ".join(f"{count} {name!r}" for name, count in stacks) or "none"
+
+
+def bind_files(plan: PlanDocument, inventory: Inventory) -> PlanDocument:
+    """The plan with the files and variants of the directory that it runs on; a plan by name has none of its own."""
+    if plan.model.files:
+        return plan
+    files = {name: FileRecord(bytes=each.bytes, sha256=each.sha256) for name, each in inventory.files.items()}
+    components = {
+        name: each.model_copy(update={"variant": inventory.component(name).variant})
+        for name, each in plan.components.items()
+    }
+    model = plan.model.model_copy(update={"files": files})
+    return plan.model_copy(update={"model": model, "components": components})
+
+
 def gpu_differences(plan: PlanDocument, gpu: GpuFacts) -> list[str]:
     """How the GPU that is here differs from the one planned for: product name, or total memory by over 2 %."""
     planned = plan.machine.gpu
@@ -114,9 +168,11 @@ def refuse(plan: PlanDocument, differences: list[str], *, what: str, force: bool
         return [f"forced: {each}" for each in differences]
     shown = "; ".join(differences[:_SHOWN_DIFFERENCES])
     more = len(differences) - _SHOWN_DIFFERENCES
+    # A name means the published model, so what differs from it is planned from its own directory.
+    again = "DIR" if what == "model" and plan.model.path is None else _model_of(plan)
     raise PlanMismatch(
         f"this plan was made for another {what}: {shown}{f'; and {more} more' if more > 0 else ''}."
-        f" Plan again with: roost plan {plan.model.path or 'MODEL'}, or run with --force."
+        f" Plan again with: roost plan {again}, or run with --force."
     )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from roost.api.inspection import inspect_model, profile_of
 from roost.api.machine import present_gpu
 from roost.api.preflight import (
+    bind_files,
     check_components,
     check_executable,
     check_fits,
@@ -92,15 +93,17 @@ def check_plan(
     check_executable(plan)
     path = plan.model.path if model is None else model
     if path is None:
-        raise UsageError("this plan names no model directory; give one with --model DIR.")
+        raise UsageError(f"this plan is for {plan.model.family} by name; say where the model is with --model DIR.")
     inventory = inspect_model(path, variant=plan.model.variant)
+    if inventory.path is None:
+        raise UsageError(f"--model {path!r} is only a name, and a run needs the files; give their directory.")
     changes = refuse(plan, model_differences(plan, inventory), what="model", force=force)
     check_components(plan, inventory)
     check_runnable(inventory, profile_of(inventory))
     kind = _device_kind(plan, device)
-    running, budget_bytes = plan, plan.budget.budget_bytes
+    running, budget_bytes = bind_files(plan, inventory), plan.budget.budget_bytes
     if kind == "cuda":
-        running, budget_bytes, found = meet_gpu(plan, force)
+        running, budget_bytes, found = meet_gpu(running, force)
         changes += found
     elif plan.machine.gpu.device_kind != "emulated":
         changes.append(f"device: emulated on the CPU instead of {plan.machine.gpu.name}")

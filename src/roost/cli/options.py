@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 ModelArgument = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A model directory, or a hub id that is in the local cache.")
+    str,
+    typer.Argument(metavar="MODEL", help="A model directory, a hub id in the local cache, or a name (roost models)."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Variant = Annotated[str | None, typer.Option("--variant", metavar="V", help="Weight variant, like fp16.")]
@@ -50,7 +51,17 @@ Platform = Annotated[
 ]
 
 Mode = Annotated[str, typer.Option("--mode", help="auto, memory, speed or manual.")]
-Policy = Annotated[str, typer.Option("--policy", help="rules.")]
+Policy = Annotated[str, typer.Option("--policy", help="search or rules.")]
+Generations = Annotated[int, typer.Option("--generations", metavar="N", help="Prompts to count seconds for.")]
+Objective = Annotated[str, typer.Option("--objective", metavar="O", help="seconds or memory.")]
+MaxSlowdown = Annotated[
+    float,
+    typer.Option("--max-slowdown", metavar="X", help="What --objective memory may cost."),
+]
+Allow = Annotated[
+    str | None,
+    typer.Option("--allow", metavar="LIST", help="Choices that change bits: tiling, fp8."),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option(

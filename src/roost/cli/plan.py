@@ -34,7 +34,11 @@ def plan(
     batch: opt.Batch = 1,
     guidance: opt.Guidance = None,
     mode: opt.Mode = "auto",
-    policy: opt.Policy = "rules",
+    policy: opt.Policy = "search",
+    generations: opt.Generations = 1,
+    objective: opt.Objective = "seconds",
+    max_slowdown: opt.MaxSlowdown = 1.2,
+    allow: opt.Allow = None,
     set: opt.Set = None,
     layerwise_offload_components: opt.LayerwiseComponents = None,
     dit_layerwise_offload: opt.DitLayerwise = None,
@@ -67,7 +71,8 @@ def plan(
     else:
         show_plan(document)
     if output is not None and document.fits:
-        show_note(f'saved {output}. Next: roost run {output} --prompt "…" -o OUT')
+        bind = "" if document.model.path else " --model DIR"
+        show_note(f'saved {output}. Next: roost run {output}{bind} --prompt "…" -o OUT')
     if not document.fits:
         raise typer.Exit(NothingFits.exit_code)
 

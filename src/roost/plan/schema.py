@@ -4,32 +4,32 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from roost.facts import DeviceKind, Kind, Mode, Platform, Strategy, Task
+from roost.plan.fields import (
+    Bytes,
+    ComponentName,
+    Count,
+    Label,
+    LoadDtype,
+    Masters,
+    Name,
+    Positive,
+    RelativePath,
+    Sha256,
+    Strict,
+)
+from roost.plan.prediction import Alternative, Predicted, TraceRecord
 
-Bytes = Annotated[int, Field(ge=0, lt=2**63)]
-Count = Annotated[int, Field(ge=0, lt=2**31)]
-Positive = Annotated[int, Field(ge=1, lt=2**31)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-RelativePath = Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f][^\\\x00-\x1f]*$", max_length=1024)]
-LoadDtype = Annotated[str, Field(pattern="^(bfloat16|float16|float32)$")]
-Name = Annotated[str, Field(min_length=1, max_length=256)]
-ComponentName = Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f.][^/\\\x00-\x1f]*$", max_length=256)]
-Label = Annotated[str, Field(min_length=1)]  # made of names, as many as a model or a command line has
 
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
-
-
-class FileRecord(_Strict):
+class FileRecord(Strict):
     bytes: Bytes
     sha256: Sha256
 
 
-class ModelRecord(_Strict):
-    """Which model the plan is for."""
+class ModelRecord(Strict):
+    """Which model the plan is for. ``path`` is null in a plan made from a family's name alone."""
 
     path: str | None
     fingerprint: Sha256
@@ -40,7 +40,7 @@ class ModelRecord(_Strict):
     files: dict[RelativePath, FileRecord]
 
 
-class WorkloadRecord(_Strict):
+class WorkloadRecord(Strict):
     """The largest generation the plan is for. ``frames`` is null for images."""
 
     width: Positive
@@ -51,7 +51,7 @@ class WorkloadRecord(_Strict):
     guidance: Annotated[float, Field(allow_inf_nan=False)] | None
 
 
-class GpuRecord(_Strict):
+class GpuRecord(Strict):
     device_kind: DeviceKind
     platform: Platform
     name: Name
@@ -66,18 +66,18 @@ class GpuRecord(_Strict):
     pcie_width: Positive | None
 
 
-class HostRecord(_Strict):
+class HostRecord(Strict):
     available_bytes: Bytes
     pinnable_bytes: Bytes
     source: Name
 
 
-class MachineRecord(_Strict):
+class MachineRecord(Strict):
     gpu: GpuRecord
     host: HostRecord
 
 
-class StageWeights(_Strict):
+class StageWeights(Strict):
     """Weights on the device during one stage: by component, and their sum."""
 
     name: Label
@@ -85,7 +85,7 @@ class StageWeights(_Strict):
     weights_bytes: Bytes
 
 
-class Budget(_Strict):
+class Budget(Strict):
     """The arithmetic of the verdict, on weights alone: activations are not in it."""
 
     total_bytes: Bytes
@@ -100,42 +100,43 @@ class Budget(_Strict):
     verdict: str
 
 
-class Fired(_Strict):
+class Fired(Strict):
     id: Name
     why: str
 
 
-class Blocked(_Strict):
+class Blocked(Strict):
     id: Name
     by: Label
 
 
-class Policy(_Strict):
-    name: Literal["rules"]
+class Policy(Strict):
+    """What decided. The last four say what a search minimised, and what it was allowed to lose."""
+
+    name: Literal["rules", "search"]
     mode: Mode
     num_gpus: Positive
     choices: list[str]
     layerwise_groups: list[Name]
     fired: list[Fired]
     blocked: list[Blocked]
+    generations: Positive = 1
+    objective: Literal["seconds", "memory"] = "seconds"
+    max_slowdown: float | None = None
+    allow: list[Literal["tiling", "fp8"]] = Field(default_factory=list)
 
 
-class StackRecord(_Strict):
+class StackRecord(Strict):
     name: Name
     count: Positive
     bytes: Bytes
 
 
-class Masters(_Strict):
-    """How many of the component's blocks keep their host copy in each tier."""
+class ComponentPlan(Strict):
+    """Where one component's weights live. The layerwise parameters are null under every other strategy.
 
-    pinned: Count
-    pageable: Count
-    mapped: Count
-
-
-class ComponentPlan(_Strict):
-    """Where one component's weights live. The layerwise parameters are null under every other strategy."""
+    ``master`` is also set for a component that the search moves as a whole.
+    """
 
     kind: Kind
     library: Name | None
@@ -165,9 +166,10 @@ class ComponentPlan(_Strict):
             self.prefetch,
             self.slots,
             self.hold,
-            self.master,
         )
         layerwise = self.strategy == "layerwise-offload"
+        if (self.master is None and layerwise) or (self.master is not None and self.strategy in ("resident", "fsdp")):
+            raise ValueError(f"master must be {'set' if layerwise else 'null'} for {self.strategy}")
         if any((parameter is not None) != layerwise for parameter in parameters):
             raise ValueError(f"layerwise parameters must be {'set' if layerwise else 'null'} for {self.strategy}")
         blocks = sum(stack.count for stack in self.stacks)
@@ -176,7 +178,7 @@ class ComponentPlan(_Strict):
         return self
 
 
-class RolePlan(_Strict):
+class RolePlan(Strict):
     """What a deployment role would load of the model."""
 
     name: Literal["monolithic", "encoder", "denoiser", "decoder"]
@@ -188,7 +190,7 @@ class RolePlan(_Strict):
     warnings: list[str]
 
 
-class PlanDocument(_Strict):
+class PlanDocument(Strict):
     """One placement plan. ``predicted`` and ``measured`` are null until a cost model or a trial fills them."""
 
     schema_version: int = Field(alias="schema", ge=1, le=1)  # Literal[1] would take true
@@ -202,7 +204,9 @@ class PlanDocument(_Strict):
     policy: Policy
     role: RolePlan
     components: dict[ComponentName, ComponentPlan]
-    predicted: None
+    trace: TraceRecord | None = None
+    predicted: Predicted | None
+    alternatives: list[Alternative] = Field(default_factory=list)
     measured: None
     warnings: list[str]
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import cast
+from typing import Literal, cast
 
 from roost.blocks import ResidentPolicy
 from roost.errors import UsageError
@@ -41,6 +41,8 @@ class Placement:
     streaming: Streaming | None
     decision: Decision
     fsdp_shards: int = 1
+    tier: Literal["pinned", "pageable", "mapped"] = "pageable"  # of a master that moves as a whole
+    tiling: bool = False
 
     @property
     def block_bytes(self) -> tuple[int, ...]:
@@ -104,7 +106,7 @@ def _streaming(case: Case, component: Component, decision: Decision) -> Streamin
             f"{decision.decided_by.removeprefix('flag:')}: resident_blocks {resident} is more than the {blocks} blocks"
             f" of component {component.name!r}; give at most {blocks}."
         )
-    prefetch = _prefetch(case, component, decision, blocks)
+    prefetch = blocks_ahead(case, component, decision)
     hold = case.profile.chunked_vae and kind_of(component) == "vae"
     return Streaming(
         resident_blocks=resident,
@@ -115,8 +117,9 @@ def _streaming(case: Case, component: Component, decision: Decision) -> Streamin
     )
 
 
-def _prefetch(case: Case, component: Component, decision: Decision, blocks: int) -> int:
-    """Blocks ahead: a ``--set`` parameter, else the typed DiT prefetch, else the rule's, else 1."""
+def blocks_ahead(case: Case, component: Component, decision: Decision) -> int:
+    """The prefetch: a ``--set`` parameter, else the typed DiT prefetch, else the rule's, else 1."""
+    blocks = sum(stack.count for stack in component.units)
     typed_in_set = decision.decided_by.startswith("flag:") and "prefetch" in decision.parameters
     typed = case.choices.prefetch
     if typed is not None and kind_of(component) == "dit" and not typed_in_set:

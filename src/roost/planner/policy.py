@@ -2,55 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-
-from roost.facts import Choices, Inventory, Machine, ModelProfile, Workload
-from roost.plan.schema import (
-    Blocked,
-    Budget,
-    ComponentPlan,
-    FileRecord,
-    Fired,
-    GpuRecord,
-    HostRecord,
-    MachineRecord,
-    Masters,
-    ModelRecord,
-    PlanDocument,
-    Policy,
-    RolePlan,
-    StackRecord,
-    StageWeights,
-    WorkloadRecord,
-)
-from roost.planner.budget import Verdict, judge
+from roost.plan.schema import PlanDocument
 from roost.planner.case import Case
-from roost.planner.explicit import resolve, strategy_options
-from roost.planner.kinds import kind_of
-from roost.planner.load_order import load_order
-from roost.planner.placements import Placement, place
-from roost.planner.roles import STAGES, Role, RoleView, view
-from roost.planner.rules import Outcome, apply_rules
+from roost.planner.document import document_of
+from roost.planner.explicit import resolve
+from roost.planner.placements import place
+from roost.planner.question import Question
+from roost.planner.roles import RoleView, view
+from roost.planner.rules import apply_rules
 from roost.planner.selectors import check_selectors
-from roost.units import format_bytes
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """Everything a plan depends on."""
-
-    inventory: Inventory
-    profile: ModelProfile
-    machine: Machine
-    workload: Workload
-    choices: Choices
-    role: Role
-    versions: Mapping[str, str]
+__all__ = ["Question", "case_of", "plan_by_rules"]
 
 
 def plan_by_rules(question: Question) -> PlanDocument:
     """The rule plan, fitting or not: ``fits`` and the budget say by how much.
+
+    Raises UsageError for options that contradict each other or name components that don't exist.
+    """
+    case, role = case_of(question)
+    outcome = apply_rules(case)
+    return document_of(question, role, outcome, place(case, outcome.decisions))
+
+
+def case_of(question: Question) -> tuple[Case, RoleView]:
+    """What the rules and the search look at, and the role's part of the model.
 
     Raises UsageError for options that contradict each other or name components that don't exist.
     """
@@ -65,9 +41,7 @@ def plan_by_rules(question: Question) -> PlanDocument:
         choices=question.choices,
         explicit=resolve(question.choices, components),
     )
-    outcome = apply_rules(case)
-    placements = place(case, outcome.decisions)
-    return _document(question, role, outcome, placements)
+    return case, role
 
 
 def _check_options(question: Question) -> None:
@@ -76,129 +50,3 @@ def _check_options(question: Question) -> None:
         check_selectors([choice.selector], names, choice.option)
     selection = question.choices.layerwise_components or ()
     check_selectors(selection, names, f"--layerwise-offload-components {','.join(selection)}")
-
-
-def _document(question: Question, role: RoleView, outcome: Outcome, placements: tuple[Placement, ...]) -> PlanDocument:
-    verdict = judge(placements, question.machine)
-    return PlanDocument(
-        schema=1,
-        versions=dict(question.versions),
-        model=_model(question),
-        workload=WorkloadRecord(**asdict(question.workload)),
-        machine=MachineRecord(
-            gpu=GpuRecord(**asdict(question.machine.gpu)), host=HostRecord(**asdict(question.machine.host))
-        ),
-        budget=_budget(question.machine, verdict),
-        fits=verdict.fits,
-        load_order=list(load_order(each.component for each in placements)),
-        policy=_policy(question, outcome),
-        role=_role(role),
-        components={each.component.name: _component(each) for each in placements},
-        predicted=None,
-        measured=None,
-        warnings=[*question.inventory.warnings, *role.warnings, *_host_warnings(question.machine, verdict)],
-    )
-
-
-def _model(question: Question) -> ModelRecord:
-    inventory = question.inventory
-    return ModelRecord(
-        path=inventory.path,
-        fingerprint=inventory.fingerprint,
-        pipeline=inventory.pipeline or inventory.components[0].class_name,
-        family=inventory.family,
-        task=question.profile.task,
-        variant=next((each.variant for each in inventory.components if each.variant), None),
-        files={name: FileRecord(bytes=each.bytes, sha256=each.sha256) for name, each in inventory.files.items()},
-    )
-
-
-def _budget(machine: Machine, verdict: Verdict) -> Budget:
-    return Budget(
-        total_bytes=machine.gpu.total_bytes,
-        free_bytes=machine.gpu.free_bytes,
-        headroom_bytes=machine.headroom_bytes,
-        budget_bytes=machine.budget_bytes,
-        stages=[
-            StageWeights(name=stage.name, components=stage.weights, weights_bytes=stage.weights_bytes)
-            for stage in verdict.stages
-        ],
-        peak_weights_bytes=verdict.peak.weights_bytes if verdict.peak else 0,
-        deficit_bytes=verdict.deficit_bytes,
-        host_bytes=verdict.host_bytes,
-        host_deficit_bytes=verdict.host_deficit_bytes,
-        verdict=verdict.text,
-    )
-
-
-def _policy(question: Question, outcome: Outcome) -> Policy:
-    return Policy(
-        name="rules",
-        mode=question.choices.mode,
-        num_gpus=question.choices.num_gpus,
-        choices=list(typed_options(question.choices)),
-        layerwise_groups=list(outcome.layerwise_groups),
-        fired=[Fired(id=rule, why=why) for rule, why in outcome.fired],
-        blocked=[Blocked(id=rule, by=by) for rule, by in outcome.blocked],
-    )
-
-
-def typed_options(choices: Choices) -> tuple[str, ...]:
-    """Every typed option that a rule reads, as typed."""
-    flags = {
-        f"--dit-offload-prefetch-size {choices.prefetch or 0:g}": choices.prefetch is not None,
-        "--fsdp": choices.fsdp is True,
-        "--no-fsdp": choices.fsdp is False,
-        "--cache-dit": choices.cache_dit,
-        f"--dmd-steps {choices.dmd_steps}": choices.dmd_steps is not None,
-        f"--platform {choices.platform}": choices.platform is not None,
-    }
-    return (*strategy_options(choices), *(flag for flag, typed in flags.items() if typed))
-
-
-def _role(role: RoleView) -> RolePlan:
-    return RolePlan(
-        name=role.role,
-        stages=list(STAGES[role.role]),
-        loads=list(role.loads),
-        keeps=list(role.keeps),
-        skips=list(role.skips),
-        load_bytes=role.load_bytes,
-        warnings=list(role.warnings),
-    )
-
-
-def _component(placement: Placement) -> ComponentPlan:
-    component, streaming = placement.component, placement.streaming
-    return ComponentPlan(
-        kind=kind_of(component),
-        library=component.library,
-        class_name=component.class_name,
-        variant=component.variant,
-        load_dtype=component.load_dtype,
-        load_bytes=component.load_bytes,
-        trunk_bytes=placement.trunk_bytes,
-        stacks=[StackRecord(name=unit.name, count=unit.count, bytes=unit.bytes) for unit in component.units],
-        strategy=placement.strategy,
-        resident_blocks=streaming.resident_blocks if streaming else None,
-        resident_policy=streaming.resident_policy if streaming else None,
-        prefetch=streaming.prefetch if streaming else None,
-        slots=streaming.slots if streaming else None,
-        hold=streaming.hold if streaming else None,
-        linger=placement.linger,
-        master=Masters(pinned=streaming.pinned, pageable=streaming.pageable, mapped=streaming.mapped)
-        if streaming
-        else None,
-        tiling=False,
-        decided_by=placement.decision.decided_by,
-        why=placement.decision.why,
-    )
-
-
-def _host_warnings(machine: Machine, verdict: Verdict) -> list[str]:
-    if not verdict.host_deficit_bytes:
-        return []
-    return [
-        f"host memory is {format_bytes(verdict.host_deficit_bytes)} short of the {format_bytes(verdict.host_bytes)}"
-        f" that offloaded weights need ({format_bytes(machine.host.available_bytes)} available)."
-    ]

@@ -11,7 +11,7 @@ from typing import Any
 
 from roost.errors import InvalidFile
 from roost.facts import StoredFile
-from roost.probes.headers import Header, read_header
+from roost.probes.headers import Header, read_header, read_header_text
 from roost.probes.hub import blobs_folders, hub_cache
 from roost.probes.quoting import quoted, shown
 from roost.probes.regular_files import open_regular
@@ -63,6 +63,10 @@ class ModelDirectory:
         header = read_header(self._locate(name), name)
         self.files[name] = StoredFile(bytes=header.file_bytes, sha256=header.sha256)
         return header
+
+    def read_header_text(self, name: str) -> bytes:
+        """The JSON text of a header that ``read_header`` accepted; not recorded."""
+        return read_header_text(self._locate(name), name)
 
     def measure(self, name: str) -> int:
         """Size in bytes of a regular file that isn't read, recorded without a hash of its content."""

@@ -46,9 +46,22 @@ def read_header(path: str, where: str | None = None) -> Header:
     """
     with open_regular(path, where or path) as file:
         raw = _read_json(file)
+        header = header_of(raw, file.where)
+    _check_size(file, len(raw), header.payload_bytes)
+    return header
+
+
+def read_header_text(path: str, where: str) -> bytes:
+    """A header's JSON text, not checked any further."""
+    with open_regular(path, where) as file:
+        return _read_json(file)
+
+
+def header_of(raw: bytes, where: str) -> Header:
+    """What a header's JSON text says; InvalidFile, naming ``where``, for anything else."""
 
     def reject(reason: str) -> NoReturn:
-        raise InvalidFile(f"{shown(file.where)} isn't a valid safetensors file: {reason}. {_AGAIN}")
+        raise InvalidFile(f"{shown(where)} isn't a valid safetensors file: {reason}. {_AGAIN}")
 
     if raw[:1] != b"{":
         reject("its header doesn't begin with {")
@@ -56,12 +69,11 @@ def read_header(path: str, where: str | None = None) -> Header:
         reject(f"it lists more than {MAX_TENSORS} tensors")
     text = decode_strict(raw, reject)
     entries = read_canonical(text) or check_entries(parse_strict(text, reject, integers_only=True), reject)
-    _check_size(file, len(raw), entries.payload_bytes)
     return Header(
         sizes=entries.sizes,
         metadata=entries.metadata,
         payload_bytes=entries.payload_bytes,
-        file_bytes=file.bytes,
+        file_bytes=_LENGTH_BYTES + len(raw) + entries.payload_bytes,
         sha256=hashlib.sha256(raw).hexdigest(),
     )
 

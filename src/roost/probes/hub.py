@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 from roost.errors import InvalidFile
@@ -24,19 +26,32 @@ def hub_cache() -> Path:
     return cache / "huggingface" / "hub"
 
 
-def resolve_model(model: str) -> Path:
-    """The directory that ``model`` means: an existing path as it is, else a model id's snapshot in the cache."""
-    try:
-        if model and os.path.lexists(model):
-            return Path(model)
-    except ValueError:  # a NUL in the text
-        pass
+def resolve_model(model: str, names: Sequence[str] = ()) -> Path:
+    """The directory that ``model`` means: an existing path as it is, else a model id's snapshot in the cache.
+
+    ``names`` are known model names, for the message when ``model`` is nothing of the kind.
+    """
+    if is_path(model):
+        return Path(model)
     if not _MODEL_ID.fullmatch(model):
         raise InvalidFile(
-            f"{quoted(model)} doesn't exist, and it isn't a Hugging Face id like org/name. "
-            "Give a model directory's path."
+            f"{quoted(model)} doesn't exist, and it isn't a Hugging Face id like org/name{_name_like(model, names)} "
+            "Give a model directory's path, or a name that roost models lists."
         )
     return _find_snapshot(model)
+
+
+def is_path(model: str) -> bool:
+    """Whether something lies at that path."""
+    try:
+        return bool(model) and os.path.lexists(model)
+    except ValueError:  # a NUL in the text
+        return False
+
+
+def _name_like(model: str, names: Sequence[str]) -> str:
+    near = get_close_matches(model.lower(), names, n=2)
+    return f"; did you mean {' or '.join(near)}?" if near else "."
 
 
 def _find_snapshot(model_id: str) -> Path:

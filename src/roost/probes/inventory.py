@@ -8,11 +8,12 @@ from pathlib import Path
 
 from roost.blocks import stacks_and_units
 from roost.errors import InvalidFile, UsageError
-from roost.facts import ClassFacts, Component, Inventory, ModelProfile
+from roost.facts import ClassFacts, Component, Inventory, ModelProfile, PublishedModel
 from roost.probes.components import read_components
 from roost.probes.directory import ModelDirectory
 from roost.probes.layout import Layout, read_layout
 from roost.probes.load_sizes import check_load_dtype, default_load_dtype, size_as_loaded
+from roost.probes.published_directory import PublishedDirectory
 from roost.probes.quoting import quoted
 from roost.probes.single_file import read_checkpoint_files
 from roost.probes.stored import StoredComponent
@@ -30,20 +31,20 @@ class _Sizing:
 
 
 def read_inventory(
-    path: Path,
+    source: Path | PublishedModel,
     *,
     variant: str | None,
     dtype: str | None,
     class_facts: Mapping[str, ClassFacts],
     recognise: Recognise,
 ) -> Inventory:
-    """What the model directory at ``path`` holds and what it will occupy when loaded.
+    """What the model directory at a path, or the one of a published model, holds and what it will occupy when loaded.
 
     ``dtype`` is asked for all components; None takes the profile's and else the stored one. InvalidFile or UsageError
     for a directory, variant or dtype that can't be used.
     """
     check_load_dtype(dtype)
-    directory = ModelDirectory(path)
+    directory = PublishedDirectory(source) if isinstance(source, PublishedModel) else ModelDirectory(source)
     layout = read_layout(directory)
     weightless: list[str] = []
     if layout.kind == "single-file":
@@ -51,11 +52,13 @@ def read_inventory(
     else:
         stored, weightless = read_components(directory, layout, variant)
     if not stored:
-        raise InvalidFile(f"{quoted(path)} declares no component with weights. Give a whole pipeline's directory.")
+        raise InvalidFile(
+            f"{quoted(directory.path)} declares no component with weights. Give a whole pipeline's directory."
+        )
     profile = recognise(layout.index, {each.name: each.config for each in stored})
     sizing = _Sizing(dtype=dtype, profile=profile, class_facts=class_facts)
     return Inventory(
-        path=str(path.absolute()),
+        path=None if isinstance(source, PublishedModel) else str(source.absolute()),
         layout=layout.kind,
         pipeline=layout.pipeline,
         family=profile.key if profile else None,

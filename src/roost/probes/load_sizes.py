@@ -20,7 +20,7 @@ _CAST = frozenset({"F16", "BF16", "F32", "F64"})
 _SMALL_FLOATS = frozenset(name for name, bits in DTYPE_BITS.items() if name.startswith("F") and bits <= 8)
 
 # The embedding that T5 and its kin share; a file that holds it twice loads it once.
-_SHARED, _SHARED_AGAIN = "shared.weight", "encoder.embed_tokens.weight"
+SHARED, SHARED_AGAIN = "shared.weight", "encoder.embed_tokens.weight"
 
 
 @dataclass(slots=True)
@@ -103,6 +103,6 @@ def _cast(sizes: Mapping[str, int], stored_bits: int, load_bits: int, keep: froz
 
 
 def _drop_second_copy(sizes: dict[str, int], loaded: LoadedSizes) -> None:
-    if _SHARED in sizes and sizes.get(_SHARED_AGAIN) == sizes[_SHARED]:
-        del sizes[_SHARED_AGAIN]
-        loaded.notes.append(f"tied: {_SHARED_AGAIN} is {_SHARED} stored again, loaded once")
+    if SHARED in sizes and sizes.get(SHARED_AGAIN) == sizes[SHARED]:
+        del sizes[SHARED_AGAIN]
+        loaded.notes.append(f"tied: {SHARED_AGAIN} is {SHARED} stored again, loaded once")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from roost.blocks import resident_indices
 from roost.errors import NothingFits
 from roost.plan import ComponentPlan, PlanDocument
-from roost.plan.schema import Masters, StageWeights
+from roost.plan.fields import Masters
+from roost.plan.schema import StageWeights
 from roost.units import format_bytes
 
 

@@ -1,0 +1,59 @@
+"""Tracing: what one generation of a model does, from the cache or by a dry run in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from platformdirs import user_cache_path
+
+from roost.api.models import materialise_configs
+from roost.facts import Inventory, ModelProfile, Workload
+from roost.probes.dry_run import DryRunOptions, dry_run
+from roost.probes.dry_run.cache import read_trace, trace_key, write_trace
+from roost.profiles.classes import load_class_facts
+from roost.trace import Trace
+
+_LIBRARIES = ("torch", "diffusers", "transformers")
+
+
+def trace_model(inventory: Inventory, profile: ModelProfile, workload: Workload) -> Trace:
+    """The trace of one generation of ``workload``.
+
+    A trace from the cache is read without importing torch; otherwise the model's own code is dry-run, and the trace is
+    kept. Raises DryRunError with the reason when the model can't be dry-run.
+    """
+    options = DryRunOptions(guidance_argument=profile.guidance_argument)
+    folder = user_cache_path("roost") / "traces"
+    key = trace_key(inventory, workload, options, _versions())
+    trace = read_trace(folder, key)
+    if trace is None:
+        with _configs_of(inventory) as model_dir:
+            trace = dry_run(model_dir, inventory, workload, load_class_facts(), options)
+        write_trace(folder, key, trace)
+    return trace
+
+
+@contextmanager
+def _configs_of(inventory: Inventory) -> Iterator[Path]:
+    """The model's directory, or a temporary one with the configs of a model known by its name."""
+    if inventory.path is not None:
+        yield Path(inventory.path)
+        return
+    with TemporaryDirectory(prefix="roost-") as folder:
+        materialise_configs(inventory.family or "", Path(folder))
+        yield Path(folder)
+
+
+def _versions() -> dict[str, str]:
+    """Installed versions of what a dry run runs, without importing it."""
+    found = {}
+    for library in _LIBRARIES:
+        try:
+            found[library] = version(library)
+        except PackageNotFoundError:
+            continue
+    return found

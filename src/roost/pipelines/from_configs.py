@@ -1,0 +1,91 @@
+"""A pipeline object from a model directory's configs: its own scheduler and tokenizers, weights that nobody fills.
+
+Call it inside a mode that makes tensors without data (the dry run's fake world): nothing is read from weight files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from roost.errors import InvalidFile
+from roost.facts import ClassFacts, Component
+from roost.pipelines.classes import component_class, pipeline_class
+
+_SAFELY = {"use_safetensors": True, "local_files_only": True}
+
+
+def build_component(component: Component, model_dir: Path, facts: ClassFacts) -> torch.nn.Module:
+    """The component's module with the shapes and dtypes that its library's loader gives it.
+
+    ``facts`` say which modules stay float32. Raises InvalidFile for a config that the class can't use.
+    """
+    found: Any = component_class(component.library, component.class_name)
+    folder = model_dir / component.name if (model_dir / component.name).is_dir() else model_dir
+    dtype = getattr(torch, component.load_dtype or "float32")
+    try:
+        with _default_dtype(dtype), _no_init():
+            if hasattr(found, "load_config"):
+                module = found.from_config(found.load_config(str(folder), local_files_only=True))
+            else:
+                config = found.config_class.from_pretrained(str(folder), local_files_only=True)
+                module = found._from_config(config, dtype=dtype)
+    except Exception as error:  # the libraries raise every kind for a config they can't use
+        line = " ".join(str(error).split())[:300]
+        raise InvalidFile(
+            f"component {component.name!r} can't be built from its config: {type(error).__name__}: {line!r}; "
+            "check its config.json, or install a version of the library that reads it."
+        ) from error
+    _cast(module, dtype, facts)
+    if hasattr(module, "tie_weights"):
+        module.tie_weights()
+    module.eval().requires_grad_(False)
+    return module  # type: ignore[no-any-return]
+
+
+def build_pipeline(model_dir: Path, modules: Mapping[str, torch.nn.Module]) -> Any:
+    """The directory's pipeline around ``modules``; everything without weights is loaded from the directory."""
+    index = json.loads((model_dir / "model_index.json").read_text(encoding="utf-8"))
+    found: Any = pipeline_class(index["_class_name"])
+    pipeline = found.from_pretrained(str(model_dir), trust_remote_code=False, **_SAFELY, **modules)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def _cast(module: torch.nn.Module, dtype: torch.dtype, facts: ClassFacts) -> None:
+    """Gives every floating tensor of the state the dtype it has after loading: float32 where the class keeps it."""
+    kept = set(facts.keep_in_float32 if dtype in (torch.float16, torch.bfloat16) else ())
+    kept |= set(facts.keep_in_float32_for_float16 if dtype == torch.float16 else ())
+    for path, owner in module.named_modules():
+        for tensors, hidden in ((owner._parameters, ()), (owner._buffers, owner._non_persistent_buffers_set)):
+            for name, tensor in tensors.items():
+                if tensor is None or name in hidden or not tensor.is_floating_point():
+                    continue
+                wanted = torch.float32 if kept & {*path.split("."), name} else dtype
+                if tensor.dtype != wanted:
+                    cast = tensor.detach().to(wanted)
+                    tensors[name] = torch.nn.Parameter(cast, False) if tensors is owner._parameters else cast
+
+
+@contextlib.contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@contextlib.contextmanager
+def _no_init() -> Iterator[None]:
+    from diffusers.models.modeling_utils import no_init_weights
+    from transformers.initialization import no_init_weights as no_init_weights_either
+
+    with no_init_weights(), no_init_weights_either():
+        yield

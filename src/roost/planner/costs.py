@@ -1,0 +1,139 @@
+"""From a trace to the cost of each use: seconds by the card's rates, bytes of activations with their factor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from roost.blocks import block_names
+from roost.facts import Component, Kind
+from roost.planner.kinds import kind_of
+from roost.planner.rates import Level, Rates, Speeds
+from roost.planner.timeline import UseCost
+from roost.trace import OP_CLASSES, OpClassTotals, Totals, Trace, UseTrace
+
+_STAGE_LABELS: Mapping[Kind, str] = {
+    "text_encoder": "text encode",
+    "image_encoder": "image encode",
+    "dit": "denoise",
+    "other": "denoise",
+    "vae": "decode",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kappa:
+    """Measured over traced activation bytes: cuDNN's workspaces and the allocator's rounding are not in a trace."""
+
+    low: float
+    mid: float
+    high: float
+    source: str
+
+    def at(self, level: Level) -> float:
+        """``slow`` is the pessimistic end: the most memory."""
+        return {"slow": self.high, "mid": self.mid, "fast": self.low}[level]
+
+
+# One card's convolutional VAEs, very stable over sizes: 1.22 in decode and 1.40 in encode, allocated. Prior elsewhere.
+_CONV_DECODE = Kappa(low=1.2, mid=1.22, high=1.6, source="prior: convolution workspaces in decode")
+_CONV_ENCODE = Kappa(low=1.2, mid=1.40, high=1.6, source="prior: convolution workspaces in encode")
+_OTHER = Kappa(low=1.0, mid=1.02, high=1.15, source="prior: allocator rounding")
+_EXACT = Kappa(low=1.0, mid=1.0, high=1.0, source="emulated: nothing hides from the trace")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostModel:
+    """Everything that turns a trace into seconds and bytes. ``kappas`` are fitted ones, by component class."""
+
+    rates: Rates
+    backend: str = "cuda"
+    kappas: Mapping[str, Kappa] = field(default_factory=dict)
+
+    def kappa(self, component: Component, use: UseTrace) -> Kappa:
+        """The factor of one use's activations: fitted, else the prior for its kind."""
+        if component.class_name in self.kappas:
+            return self.kappas[component.class_name]
+        if self.backend == "emulated":
+            return _EXACT
+        if kind_of(component) != "vae" or not use.totals["conv"].flops:
+            return _OTHER
+        return _CONV_ENCODE if "encode" in use.method else _CONV_DECODE
+
+
+def stage_name(component: Component, method: str) -> str:
+    """What people call the stage: ``denoise (transformer)``."""
+    label = _STAGE_LABELS[kind_of(component)]
+    if label == "decode" and "encode" in method:
+        label = "image encode"
+    return f"{label} ({component.name})"
+
+
+def work_s(totals: Totals, dtype: str | None, speeds: Speeds) -> tuple[float, float]:
+    """Seconds that the device needs for the work, and seconds that the host needs to launch it."""
+    device_s = 0.0
+    for op_class in OP_CLASSES:
+        work = totals[op_class]
+        rate = speeds.flop_per_s(op_class, dtype)
+        arithmetic_s = work.flops / rate if rate else 0.0
+        device_s += max(arithmetic_s, work.bytes / speeds["memory_bytes_per_s"])
+    kernels = sum(work.kernels for work in totals.values())
+    return device_s, kernels / speeds["kernels_per_s"]
+
+
+def use_costs(
+    trace: Trace,
+    components: Mapping[str, Component],
+    model: CostModel,
+    level: Level,
+    tiled: frozenset[str] = frozenset(),
+) -> tuple[UseCost, ...]:
+    """The cost of every distinct use, in the trace's order; components in ``tiled`` run with tiling on."""
+    speeds = model.rates.at(level)
+    costs = []
+    for index, use in enumerate(trace.uses):
+        variant = trace.variant(index, "tiled") if use.component in tiled else None
+        costs.append(_use_cost(variant or use, components[use.component], model, level, speeds))
+    return tuple(costs)
+
+
+def _use_cost(use: UseTrace, component: Component, model: CostModel, level: Level, speeds: Speeds) -> UseCost:
+    index_of = {name: index for index, name in enumerate(block_names(component.units))}
+    known = [block for block in use.blocks if block.name in index_of]
+    blocks = tuple((index_of[block.name], max(work_s(block.totals, use.compute_dtype, speeds))) for block in known)
+    trunk = _less(use.totals, [block.totals for block in known])
+    trunk_s = max(work_s(trunk, use.compute_dtype, speeds))
+    # Where the trunk's work lies is not traced: embeddings before the blocks, projections after them.
+    before_s = trunk_s / 2 if blocks else trunk_s
+    activations = use.activation_bytes.peak_bytes * model.kappa(component, use).at(level)
+    return UseCost(
+        component=component.name,
+        stage=stage_name(component, use.method),
+        before_s=before_s,
+        blocks=blocks,
+        after_s=trunk_s - before_s,
+        activation_bytes=round(activations) + use.input_bytes,
+        rounds=max((block.calls for block in known), default=1),
+    )
+
+
+def _less(totals: Totals, parts: list[Totals]) -> Totals:
+    return {
+        name: OpClassTotals(
+            flops=totals[name].flops - sum(part[name].flops for part in parts),
+            bytes=totals[name].bytes - sum(part[name].bytes for part in parts),
+            kernels=totals[name].kernels - sum(part[name].kernels for part in parts),
+        )
+        for name in OP_CLASSES
+    }
+
+
+def launch_bound(trace: Trace, component: str, speeds: Speeds) -> bool:
+    """Whether the host's launches, not the device, set the pace of the component's uses."""
+    device_s, launches_s = 0.0, 0.0
+    for index, use in enumerate(trace.uses):
+        if use.component == component:
+            seconds = work_s(use.totals, use.compute_dtype, speeds)
+            device_s += trace.calls(index) * seconds[0]
+            launches_s += trace.calls(index) * seconds[1]
+    return launches_s > device_s

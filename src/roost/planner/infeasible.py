@@ -1,0 +1,57 @@
+"""When nothing fits: which memory is short, in which component's stage, and by how much at the very least."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from roost.planner.pricing import Option
+from roost.planner.solver import Limits
+from roost.units import format_bytes
+
+Memory = Literal["VRAM", "host memory", "pinned memory"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shortfall:
+    """The memory that no candidate plan stays within. ``component`` is whose use binds; None for host memory."""
+
+    memory: Memory
+    component: str | None
+    needed_bytes: int
+    limit_bytes: int
+
+    @property
+    def short_bytes(self) -> int:
+        return self.needed_bytes - self.limit_bytes
+
+    def sentence(self) -> str:
+        """What is short and by how much, as people read it."""
+        where = f" while {self.component} is in use" if self.component else ""
+        return (
+            f"{self.memory} is {format_bytes(self.short_bytes)} short{where}: the least possible is"
+            f" {format_bytes(self.needed_bytes)}, and {format_bytes(max(0, self.limit_bytes))} may be used."
+        )
+
+
+def shortfall(options: Mapping[str, Sequence[Option]], limits: Limits) -> Shortfall:
+    """What binds first: VRAM with everything as small as it goes, else host memory."""
+    component, needed_bytes = least_vram(options)
+    if needed_bytes > limits.vram_bytes:
+        return Shortfall(memory="VRAM", component=component, needed_bytes=needed_bytes, limit_bytes=limits.vram_bytes)
+    fitting = {
+        name: [each for each in column if each.own_bytes <= limits.vram_bytes] for name, column in options.items()
+    }
+    host_bytes = sum(min(each.host_bytes for each in column) for column in fitting.values())
+    return Shortfall(memory="host memory", component=None, needed_bytes=host_bytes, limit_bytes=limits.host_bytes)
+
+
+def least_vram(options: Mapping[str, Sequence[Option]]) -> tuple[str, int]:
+    """The stage that needs the most when every component takes its smallest option, with that need."""
+    smallest = {
+        name: min(column, key=lambda each: (each.idle_bytes, each.own_bytes)) for name, column in options.items()
+    }
+    idle_bytes = sum(each.idle_bytes for each in smallest.values())
+    worst = max(smallest, key=lambda name: smallest[name].own_bytes)
+    return worst, idle_bytes + smallest[worst].own_bytes

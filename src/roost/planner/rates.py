@@ -1,0 +1,170 @@
+"""How fast a card computes and its host link copies: every rate with its source and how far off it may be.
+
+Efficiencies are priors: shares of the data sheet's figure that large kernels usually achieve. They were not measured
+by this project; a measured rate replaces each, and narrows its interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Literal
+
+from roost.facts import GpuFacts, GpuProfile, Number
+from roost.trace import OpClass
+
+Source = Literal["spec", "measured", "fitted"]
+Level = Literal["slow", "mid", "fast"]
+Precision = Literal["half", "fp8", "single"]
+
+LEVELS: tuple[Level, ...] = ("slow", "mid", "fast")
+# Bytes per second and lane after line coding (8b/10b, 128b/130b, FLIT). Source: PCI-SIG base specifications.
+_PCIE_LANE_BYTES_PER_S = {1: 0.25e9, 2: 0.5e9, 3: 0.985e9, 4: 1.969e9, 5: 3.938e9, 6: 7.563e9}
+# Headers of 256-byte packets, flow control and the driver leave about this share. Prior.
+_PCIE_SHARE = 0.80
+# Share of the dense tensor peak, and how far off it may be, by class of operation. Prior.
+_SHARES: Mapping[OpClass, tuple[float, float]] = {"matmul": (0.70, 1.35), "attention": (0.50, 1.5), "conv": (0.40, 1.8)}
+_MEMORY_SHARE, _MEMORY_SPREAD = 0.80, 1.25
+# float32 runs on tensor cores only in convolutions (TF32, half the rate); the rest runs at about an eighth. Prior.
+_SINGLE_SHARES: Mapping[OpClass, float] = {"matmul": 1 / 8, "attention": 1 / 8, "conv": 1 / 2}
+_MEASURED_SPREAD = 1.1
+_UNKNOWN_SPREAD = 4.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """A rate (or, for launches, seconds) with its source; it lies within ``value`` times or divided by ``spread``."""
+
+    value: float
+    spread: float
+    source: Source
+    why: str
+
+    def at(self, level: Level) -> float:
+        """The rate at one end of its interval; ``fast`` is the higher one."""
+        return self.value * {"slow": 1 / self.spread, "mid": 1.0, "fast": self.spread}[level]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """What the cost model divides by. Bytes and FLOP per second; ``kernels_per_s`` is what the host can launch."""
+
+    matmul_flop_per_s: Rate
+    attention_flop_per_s: Rate
+    conv_flop_per_s: Rate
+    single_matmul_flop_per_s: Rate
+    single_attention_flop_per_s: Rate
+    single_conv_flop_per_s: Rate
+    memory_bytes_per_s: Rate
+    kernels_per_s: Rate
+    pinned_h2d_bytes_per_s: Rate
+    pinned_d2h_bytes_per_s: Rate
+    pageable_h2d_bytes_per_s: Rate
+    pageable_d2h_bytes_per_s: Rate
+    disk_bytes_per_s: Rate
+    pin_bytes_per_s: Rate
+    cast_bytes_per_s: Rate
+
+    def at(self, level: Level) -> Speeds:
+        """Plain figures at one end of every interval."""
+        return Speeds(values={each.name: getattr(self, each.name).at(level) for each in fields(self)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speeds:
+    """All rates as plain figures, by their names in ``Rates``."""
+
+    values: Mapping[str, float]
+
+    def __getitem__(self, name: str) -> float:
+        return self.values[name]
+
+    def flop_per_s(self, op_class: OpClass, dtype: str | None) -> float | None:
+        """The rate of one class of operations; None for those that only move memory."""
+        if op_class == "elementwise":
+            return None
+        prefix = "single_" if dtype in ("float32", "float64") else ""
+        return self.values[f"{prefix}{op_class}_flop_per_s"]
+
+
+def rates_of(gpu: GpuFacts, profile: GpuProfile | None, measured: Mapping[str, Number] | None = None) -> Rates:
+    """The card's rates: measured ones by their field names first, then its data sheet's, then a wide guess."""
+    peak, known = _peak_flop_per_s(profile)
+    flops = {f"{name}_flop_per_s": _flop_rate(peak, share, known) for name, share in _SHARES.items()}
+    single = {
+        f"single_{name}_flop_per_s": _flop_rate(peak * _SINGLE_SHARES[name], (share, spread * 1.3), known)
+        for name, (share, spread) in _SHARES.items()
+    }
+    memory = profile.memory_bytes_per_s.value if profile else 4e11
+    rates = Rates(
+        **flops,
+        **single,
+        memory_bytes_per_s=Rate(
+            value=memory * _MEMORY_SHARE,
+            spread=_MEMORY_SPREAD if profile else _UNKNOWN_SPREAD,
+            source="spec",
+            why=f"{_MEMORY_SHARE:.0%} of {memory / 1e9:.0f} GB/s",
+        ),
+        kernels_per_s=_prior(1 / 7e-6, 1.6, "7 µs of host time a kernel launch in eager PyTorch"),
+        disk_bytes_per_s=_prior(2e9, 2.5, "an NVMe disk read through the page cache"),
+        pin_bytes_per_s=_prior(4e9, 2.0, "faulting in and registering host pages"),
+        cast_bytes_per_s=_prior(3e9, 2.0, "casting on the host"),
+        **_link_rates(gpu, profile),
+    )
+    return _with_measured(rates, measured or {})
+
+
+def _peak_flop_per_s(profile: GpuProfile | None) -> tuple[float, bool]:
+    number = (profile.bf16_flop_per_s or profile.fp16_flop_per_s) if profile else None
+    return (number.value, True) if number else (3e13, False)
+
+
+def _flop_rate(peak: float, share: tuple[float, float], known: bool) -> Rate:
+    return Rate(
+        value=peak * share[0],
+        spread=share[1] if known else _UNKNOWN_SPREAD,
+        source="spec",
+        why=f"{share[0]:.0%} of {peak / 1e12:.3g} TFLOP/s" if known else "no data sheet for this card",
+    )
+
+
+def _prior(value: float, spread: float, why: str) -> Rate:
+    return Rate(value=value, spread=spread, source="spec", why=f"prior: {why}")
+
+
+def _link_rates(gpu: GpuFacts, profile: GpuProfile | None) -> dict[str, Rate]:
+    """Host to device and back, by the tier of the host copy. What NVML reports of the slot beats the data sheet."""
+    generation = gpu.pcie_generation or (
+        int(profile.pcie_generation.value) if profile and profile.pcie_generation else 0
+    )
+    lanes = gpu.pcie_width or (int(profile.pcie_lanes.value) if profile and profile.pcie_lanes else 0)
+    known = generation in _PCIE_LANE_BYTES_PER_S and lanes > 0
+    link = _PCIE_LANE_BYTES_PER_S[generation] * lanes if known else _PCIE_LANE_BYTES_PER_S[4] * 16
+    spread = 1.2 if known else 2.5
+    why = f"{_PCIE_SHARE:.0%} of PCIe {generation}.0 x{lanes}" if known else "prior: an unknown link as PCIe 4.0 x16"
+    pinned = Rate(value=link * _PCIE_SHARE, spread=spread, source="spec", why=why)
+    # Pageable copies go through a staging buffer, at the host's memcpy rate at best.
+    pageable_value = min(0.45 * pinned.value, 9e9)
+    pageable = _prior(pageable_value, 1.6 * spread, "a pageable copy staged through pinned memory")
+    return {
+        "pinned_h2d_bytes_per_s": pinned,
+        "pinned_d2h_bytes_per_s": pinned,
+        "pageable_h2d_bytes_per_s": pageable,
+        "pageable_d2h_bytes_per_s": replace(pageable, value=0.7 * pageable_value),
+    }
+
+
+def _with_measured(rates: Rates, measured: Mapping[str, Number]) -> Rates:
+    """Unknown names are left out: they may be from a newer version's store."""
+    known = {each.name for each in fields(Rates)}
+    found = {
+        name: Rate(
+            value=number.value,
+            spread=_MEASURED_SPREAD,
+            source="fitted" if number.source == "fitted" else "measured",
+            why=number.source,
+        )
+        for name, number in measured.items()
+        if name in known
+    }
+    return replace(rates, **found)

@@ -1,0 +1,221 @@
+"""``--policy search``: from facts, a trace and rates to the plan document of the best placement."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from roost.plan.prediction import Alternative
+from roost.plan.schema import PlanDocument
+from roost.planner.case import Case, Decision
+from roost.planner.costs import CostModel
+from roost.planner.document import document_of
+from roost.planner.estimate import Forecast, Prediction, predict
+from roost.planner.placements import Placement, place
+from roost.planner.policy import Question, case_of
+from roost.planner.pricing import Pricer
+from roost.planner.reasons import notes_of, why_not, why_of
+from roost.planner.records import alternative_record, predicted_record, trace_record
+from roost.planner.remedies import remedies
+from roost.planner.roles import RoleView
+from roost.planner.rules import Outcome, apply_rules
+from roost.planner.search import Aim, Found, limits_of, search
+from roost.planner.solver import Combination
+from roost.planner.untraced import WEIGHTS_ONLY
+from roost.trace import Trace
+from roost.units import format_bytes
+
+# More of the front than this says nothing new.
+_SHOWN_FRONT = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchQuestion:
+    """A planning question with what the search needs beside it."""
+
+    question: Question
+    trace: Trace
+    model: CostModel
+    aim: Aim
+    generations: int = 1
+
+
+def plan_by_search(asked: SearchQuestion) -> PlanDocument:
+    """The best plan found; when nothing fits, the rule plan with what is short and what would fit.
+
+    Raises UsageError as ``plan_by_rules`` does.
+    """
+    case, role = case_of(asked.question)
+    outcome = apply_rules(case)
+    ruled = place(case, outcome.decisions)
+    forecast = _forecast(asked, case)
+    found = search(case, ruled, forecast, asked.aim)
+    if found.chosen is None:
+        return _infeasible(asked, role, outcome, ruled, forecast, found)
+    placements = _placements(found.chosen)
+    prediction = predict(forecast, placements)
+    placements = tuple(_explained(each, prediction) for each in placements)
+    document = document_of(asked.question, role, outcome, placements)
+    notes = notes_of(found.chosen, found.more_vram_saves_s, _model_offload(ruled, forecast), limits_of(forecast))
+    return document.model_copy(
+        update={
+            "fits": True,
+            "policy": _policy(document, asked),
+            "budget": document.budget.model_copy(
+                update={
+                    "verdict": _fitting(forecast, prediction),
+                    "deficit_bytes": 0,
+                    "host_bytes": prediction.host_bytes,
+                    "host_deficit_bytes": 0,
+                }
+            ),
+            "trace": trace_record(asked.trace),
+            "predicted": predicted_record(prediction, notes),
+            "alternatives": _alternatives(forecast, found, found.chosen),
+            "warnings": [*asked.question.inventory.warnings, *role.warnings, *_warnings(forecast, prediction)],
+        }
+    )
+
+
+def _forecast(asked: SearchQuestion, case: Case) -> Forecast:
+    return Forecast(
+        components={each.name: each for each in case.components},
+        trace=of_role(asked.trace, {each.name for each in case.components}),
+        model=asked.model,
+        machine=case.machine,
+        generations=asked.generations,
+    )
+
+
+def of_role(trace: Trace, names: Iterable[str]) -> Trace:
+    """The trace without the uses of components that this role doesn't load."""
+    loaded = set(names)
+    kept = [index for index, use in enumerate(trace.uses) if use.component in loaded]
+    place_of = {index: position for position, index in enumerate(kept)}
+    return replace(
+        trace,
+        uses=tuple(trace.uses[index] for index in kept),
+        sequence=tuple((place_of[index], count) for index, count in trace.sequence if index in place_of),
+        variants=tuple(replace(each, use=place_of[each.use]) for each in trace.variants if each.use in place_of),
+    )
+
+
+def _placements(combination: Combination) -> tuple[Placement, ...]:
+    return tuple(each.placement for each in combination.options)
+
+
+def _explained(placement: Placement, prediction: Prediction) -> Placement:
+    """What was typed keeps its reason; everything else was the search's, also where it agrees with a rule."""
+    if placement.decision.decided_by.startswith("flag:") or placement.strategy == "fsdp":
+        return placement
+    decision = Decision(strategy=placement.strategy, decided_by="search", why=why_of(placement, prediction))
+    return replace(placement, decision=decision)
+
+
+def _policy(document: PlanDocument, asked: SearchQuestion) -> object:
+    return document.policy.model_copy(
+        update={
+            "name": "search",
+            "generations": asked.generations,
+            "objective": asked.aim.objective,
+            "max_slowdown": asked.aim.max_slowdown if asked.aim.objective == "memory" else None,
+            "allow": sorted(asked.aim.allow),
+        }
+    )
+
+
+def _fitting(forecast: Forecast, prediction: Prediction) -> str:
+    budget = forecast.machine.budget_bytes
+    worst = max(prediction.stages, key=lambda stage: stage.peak_bytes, default=None)
+    where = f" in {worst.name}" if worst else ""
+    peak = prediction.peak_bytes
+    return (
+        f"fits: peaks at {format_bytes(round(peak.mid))} ({format_bytes(round(peak.low))} to"
+        f" {format_bytes(round(peak.high))}){where} of a budget of {format_bytes(budget)}."
+    )
+
+
+def _warnings(forecast: Forecast, prediction: Prediction) -> list[str]:
+    return [*_peak_warnings(forecast, prediction), *_trace_warnings(forecast)]
+
+
+def _trace_warnings(forecast: Forecast) -> list[str]:
+    source = forecast.trace.source
+    if not source.startswith(WEIGHTS_ONLY):
+        return []
+    return [f"no dry run ({source}): work and activations are guessed from sizes."]
+
+
+def _peak_warnings(forecast: Forecast, prediction: Prediction) -> list[str]:
+    over = round(prediction.peak_bytes.high) - forecast.machine.gpu.free_bytes
+    if over <= 0:
+        return []
+    tiling = " or --allow tiling" if any(each.setting == "tiled" for each in forecast.trace.variants) else ""
+    return [
+        f"the predicted peak may be up to {format_bytes(over)} over free memory; more --headroom{tiling} makes sure."
+    ]
+
+
+def _alternatives(forecast: Forecast, found: Found, chosen: Combination) -> list[Alternative]:
+    """The rule plan, the runner-up, everything resident, and the rest of the front, none twice."""
+    named: list[tuple[str, Combination | None]] = [
+        ("rule plan", found.ruled),
+        ("runner-up", found.runner_up),
+        ("all resident", found.all_resident),
+        *((f"front, {format_bytes(each.vram_bytes)}", each) for each in found.front[:_SHOWN_FRONT]),
+    ]
+    budget_bytes = limits_of(forecast).vram_bytes
+    seen = [_key(chosen)]
+    listed: list[Alternative] = []
+    for name, other in named:
+        if other is not None and _key(other) not in seen:
+            seen.append(_key(other))
+            placements = _placements(other)
+            reason = why_not(other, chosen, budget_bytes)
+            listed.append(alternative_record(name, placements, predict(forecast, placements), reason))
+    return listed
+
+
+def _key(combination: Combination) -> list[object]:
+    return [
+        (each.placement.strategy, each.placement.streaming, each.placement.tier, each.placement.tiling)
+        for each in combination.options
+    ]
+
+
+def _model_offload(ruled: tuple[Placement, ...], forecast: Forecast) -> Combination:
+    """The plan that moves every component in and back as a whole, from pageable memory."""
+    pricer = Pricer(forecast)
+    moved = (
+        replace(each, strategy="component-offload", streaming=None, linger=False, tier="pageable", tiling=False)
+        for each in ruled
+    )
+    options = tuple(pricer.option(each) for each in moved)
+    return Combination(options=options, seconds=pricer.total_s(options))
+
+
+def _infeasible(
+    asked: SearchQuestion,
+    role: RoleView,
+    outcome: Outcome,
+    ruled: tuple[Placement, ...],
+    forecast: Forecast,
+    found: Found,
+) -> PlanDocument:
+    document = document_of(asked.question, role, outcome, ruled)
+    missing = found.shortfall
+    assert missing is not None  # the search sets one of the two
+    case, _ = case_of(asked.question)
+    fitting = remedies(case, forecast, asked.aim, missing)
+    would = f" Would fit: {'; '.join(fitting)}." if fitting else ""
+    update = {"verdict": f"does not fit: {missing.sentence()}{would}"}
+    short = {"deficit_bytes": missing.short_bytes} if missing.memory == "VRAM" else {}
+    return document.model_copy(
+        update={
+            "fits": False,
+            "policy": _policy(document, asked),
+            "budget": document.budget.model_copy(update={**update, **short}),
+            "trace": trace_record(asked.trace),
+            "predicted": predicted_record(predict(forecast, ruled)),
+        }
+    )

@@ -1,0 +1,28 @@
+"""Dry run: what a pipeline would do and need for a workload, from its own code and configs, without weights or a GPU.
+
+Importing this package imports no torch; running does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from roost.facts import ClassFacts, Inventory, Workload
+from roost.probes.dry_run.options import DryRunOptions
+from roost.trace import Trace
+
+__all__ = ["DryRunOptions", "dry_run"]
+
+
+def dry_run(
+    model_dir: Path,
+    inventory: Inventory,
+    workload: Workload,
+    class_facts: Mapping[str, ClassFacts],
+    options: DryRunOptions,
+) -> Trace:
+    """The trace of one generation of ``workload``; raises DryRunError with the reason when there can't be one."""
+    from roost.probes.dry_run.pipeline_call import trace_pipeline_call  # imported here: it brings torch
+
+    return trace_pipeline_call(model_dir, inventory, workload, class_facts, options)

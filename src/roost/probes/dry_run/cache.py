@@ -1,0 +1,61 @@
+"""Traces kept in the user's cache directory, a JSON file each, named after all that decides them. No torch."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from roost.errors import RoostError
+from roost.facts import Component, Inventory, Workload
+from roost.plan import write_text_atomically
+from roost.probes.dry_run.options import DryRunOptions
+from roost.trace import Trace, trace_from_json, trace_to_json
+
+# Raise it when a dry run of the same model would give other figures.
+TRACE_VERSION = 1
+
+
+def trace_key(inventory: Inventory, workload: Workload, options: DryRunOptions, versions: Mapping[str, str]) -> str:
+    """A name for the trace of ``workload``: equal for the same configs, dtypes, arguments and library versions."""
+    configs = {name: file.sha256 for name, file in inventory.files.items() if name.endswith("config.json")}
+    facts = {
+        "trace_version": TRACE_VERSION,
+        "pipeline": inventory.pipeline,
+        "scalars": {name: repr(value) for name, value in inventory.scalars.items()},
+        "configs": configs,
+        "components": {each.name: _component_facts(each) for each in inventory.components},
+        "weightless": list(inventory.weightless),
+        "workload": asdict(workload),
+        "options": repr(options),
+        "versions": dict(versions),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def read_trace(folder: Path, key: str) -> Trace | None:
+    """The trace kept under ``key``; None when there is none, or none that can be read."""
+    try:
+        return trace_from_json(json.loads(_path(folder, key).read_bytes()))
+    except (OSError, ValueError, RecursionError, RoostError):
+        return None
+
+
+def write_trace(folder: Path, key: str, trace: Trace) -> None:
+    """Keeps the trace; a cache that can't be written is done without."""
+    text = json.dumps(trace_to_json(trace), separators=(",", ":"))
+    with contextlib.suppress(OSError, RoostError):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text_atomically(_path(folder, key), text)
+
+
+def _component_facts(component: Component) -> list[object]:
+    units = [[unit.name, unit.count] for unit in component.units]
+    return [component.library, component.class_name, component.load_dtype, component.quantization, units]
+
+
+def _path(folder: Path, key: str) -> Path:
+    return folder / f"{key}.json"

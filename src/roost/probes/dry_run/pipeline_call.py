@@ -1,0 +1,132 @@
+"""The whole of a dry run: the pipeline is built and called in the fake world, and its entries are traced."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from roost.blocks import block_names
+from roost.errors import DryRunError, RoostError
+from roost.facts import ClassFacts, Component, Inventory, Workload
+from roost.pipelines.from_configs import build_component, build_pipeline
+from roost.probes.dry_run.arguments import call_arguments
+from roost.probes.dry_run.entry_calls import TracedComponent
+from roost.probes.dry_run.options import DryRunOptions
+from roost.probes.dry_run.uses import UseLog
+from roost.probes.dry_run.world import FakeWorld
+from roost.trace import Trace
+
+_LIBRARIES = ("torch", "diffusers", "transformers")
+
+
+def trace_pipeline_call(
+    model_dir: Path,
+    inventory: Inventory,
+    workload: Workload,
+    class_facts: Mapping[str, ClassFacts],
+    options: DryRunOptions,
+) -> Trace:
+    """See ``dry_run``."""
+    _check_traceable(inventory)
+    began_s = time.perf_counter()
+    world = FakeWorld()
+    log = UseLog(world)
+    try:
+        with _quiet(), torch.no_grad(), world:
+            components = build_components(model_dir, inventory, class_facts, world)
+            pipeline = build_pipeline(model_dir, {each.name: each.module for each in components})
+            arguments = call_arguments(pipeline, workload, options)
+            with log.watch(components):
+                pipeline(**arguments)
+    except DryRunError:
+        raise
+    except RoostError as error:
+        raise DryRunError(f"{inventory.pipeline!r} can't be dry-run: {error}") from error
+    except Exception as error:  # the models' own code raises every kind
+        line = " ".join(str(error).split())[:300]
+        raise DryRunError(
+            f"{inventory.pipeline!r} can't be dry-run: {type(error).__name__}: {line!r}; plan with --policy rules."
+        ) from error
+    return Trace(
+        uses=tuple(log.uses),
+        sequence=tuple(log.sequence),
+        variants=tuple(log.variants),
+        workload=workload,
+        source="dry-run",
+        seconds=round(time.perf_counter() - began_s, 3),
+        versions={library: version(library) for library in _LIBRARIES},
+    )
+
+
+def _check_traceable(inventory: Inventory) -> None:
+    reason = None
+    quantized = next((each for each in inventory.components if each.quantization), None)
+    if inventory.layout != "diffusers" or inventory.pipeline is None:
+        reason = "it has no model_index.json that names a pipeline"
+    elif inventory.custom:
+        reason = f"its component {inventory.custom[0]!r} is code of the directory, which Roost never runs"
+    elif quantized is not None:
+        reason = f"its component {quantized.name!r} is quantized ({quantized.quantization!r})"
+    if reason is not None:
+        raise DryRunError(f"{inventory.path!r} can't be dry-run: {reason}; plan with --policy rules.")
+
+
+def build_components(
+    model_dir: Path, inventory: Inventory, class_facts: Mapping[str, ClassFacts], world: FakeWorld
+) -> list[TracedComponent]:
+    """Every component with weights, without weights. Experts of one make share them."""
+    built: dict[object, torch.nn.Module] = {}
+    components = []
+    for component in inventory.components:
+        kin = _kin(component, model_dir)
+        if kin in built:
+            module = _sibling(built[kin])
+        else:
+            facts = class_facts.get(component.class_name, ClassFacts())
+            module = built[kin] = build_component(component, model_dir, facts)
+            world.adopt(module)
+        names = block_names(component.units)
+        components.append(TracedComponent(name=component.name, module=module, blocks=names, kin=kin))
+    return components
+
+
+def _kin(component: Component, model_dir: Path) -> object:
+    folder = model_dir / component.name
+    config = (folder if folder.is_dir() else model_dir) / "config.json"
+    return (component.library, component.class_name, component.load_dtype, config.read_text(encoding="utf-8"))
+
+
+def _sibling(module: torch.nn.Module) -> torch.nn.Module:
+    """Another object over the same parts: enough to be told apart, at no cost."""
+    sibling = object.__new__(type(module))
+    sibling.__dict__.update(vars(module))
+    return sibling
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The libraries say nothing but errors; afterwards they are as before."""
+    import diffusers.utils.logging
+    import transformers.utils.logging
+
+    loggings: tuple[Any, ...] = (diffusers.utils.logging, transformers.utils.logging)
+    before = [(each, each.get_verbosity(), each.is_progress_bar_enabled()) for each in loggings]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            for each in loggings:
+                each.set_verbosity_error()
+                each.disable_progress_bar()
+            yield
+        finally:
+            for each, level, bar in before:
+                each.set_verbosity(level)
+                if bar:
+                    each.enable_progress_bar()

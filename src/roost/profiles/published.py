@@ -1,0 +1,81 @@
+"""Published models by name, from data alone: configs under ``families/``, tensors in the generated ``tensors.json``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from roost.facts import PublishedModel, WeightsFile
+from roost.profiles.shards import Stored, write_checkpoint
+from roost.profiles.tensor_tree import Tree, expand
+
+_FOLDER = Path(__file__).parent
+_BASE_NAMES = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
+
+
+@cache
+def model_names() -> tuple[str, ...]:
+    """The names of all published models that Roost knows, which are also the keys of their profiles."""
+    return tuple(sorted(path.stem for path in (_FOLDER / "families").glob("*.json")))
+
+
+@cache
+def load_published_model(name: str) -> PublishedModel:
+    """The published model of one of ``model_names``."""
+    family = _read(f"families/{name}.json")
+    index = family["model_index"]
+    documents = {"model_index.json": index, **family["configs"]}
+    weights: dict[str, WeightsFile] = {}
+    for component, stored_sets in family["weights"].items():
+        for entry in stored_sets:
+            stored = Stored(
+                base_name=_BASE_NAMES[index[component][0]],
+                variant=entry.get("variant"),
+                dtype=entry["dtype"],
+                shard_bytes=entry.get("shard_bytes"),
+            )
+            tensors = {**dict(expand(_tree(name, component))), **dict(expand(entry.get("not_in_class", {})))}
+            files, shard_index = write_checkpoint(tensors, stored)
+            weights |= {f"{component}/{file_name}": file for file_name, file in files.items()}
+            if shard_index is not None:
+                documents[f"{component}/{stored.index_name}"] = shard_index
+    return PublishedModel(
+        name=name,
+        source=family["source"],
+        documents={file_name: _json_text(document) for file_name, document in documents.items()},
+        tokenizers=_tokenizer_files(index),
+        weights=weights,
+    )
+
+
+def _tree(name: str, component: str) -> Tree:
+    """The component's tensors; components that equal another one's are only named after it."""
+    trees: Mapping[str, Any] = _components()
+    tree = trees[f"{name}/{component}"]
+    return trees[tree] if isinstance(tree, str) else tree  # type: ignore[no-any-return]
+
+
+@cache
+def _components() -> Mapping[str, Any]:
+    return _read("tensors.json")["components"]  # type: ignore[no-any-return]
+
+
+def _tokenizer_files(index: Mapping[str, Any]) -> dict[str, bytes]:
+    classes = _read("tokenizers.json")["classes"]
+    entries = {name: entry[1] for name, entry in index.items() if isinstance(entry, list) and entry[1] in classes}
+    return {
+        f"{folder}/{file_name}": text.encode()
+        for folder, class_name in entries.items()
+        for file_name, text in classes[class_name].items()
+    }
+
+
+def _json_text(document: Mapping[str, Any]) -> bytes:
+    return (json.dumps(document, indent=2) + "\n").encode()
+
+
+def _read(file_name: str) -> dict[str, Any]:
+    return json.loads((_FOLDER / file_name).read_text(encoding="utf-8"))  # type: ignore[no-any-return]

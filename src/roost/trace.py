@@ -1,0 +1,156 @@
+"""What a dry run recorded: every use of a component in order, with its work and its memory. Pure; no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, cast
+
+from roost.errors import InvalidFile
+from roost.facts import Workload
+
+OpClass = Literal["matmul", "attention", "conv", "elementwise"]
+VaeSetting = Literal["tiled", "sliced"]
+
+OP_CLASSES: tuple[OpClass, ...] = ("matmul", "attention", "conv", "elementwise")
+VAE_SETTINGS: tuple[VaeSetting, ...] = ("tiled", "sliced")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpClassTotals:
+    """Work of one class of operations. A multiply-add is 2 FLOPs; bytes are what the operations read and write."""
+
+    flops: int = 0
+    bytes: int = 0
+    kernels: int = 0
+
+
+Totals = Mapping[OpClass, OpClassTotals]  # has every class
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActivationBytes:
+    """Peaks of what one use allocates beyond weights and inputs, in its parts; 0 for a part that it lacks."""
+
+    before_blocks: int
+    in_blocks: int
+    after_blocks: int
+
+    @property
+    def peak_bytes(self) -> int:
+        return max(self.before_blocks, self.in_blocks, self.after_blocks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockTrace:
+    """One block in one use: the sum over its ``calls``, and the most bytes live in the whole component meanwhile."""
+
+    name: str  # of a unit that streams, as ``blocks.block_names`` gives it
+    calls: int
+    totals: Totals
+    activation_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UseTrace:
+    """One call of a component's entry with one signature; all figures are per call, blocks' work included.
+
+    ``blocks`` are in the order of their first call. ``compute_dtype`` is the dtype of most of the FLOPs.
+    """
+
+    component: str
+    method: str
+    signature: str  # shapes and dtypes of the inputs, to be read by people and compared for equality
+    totals: Totals
+    activation_bytes: ActivationBytes
+    input_bytes: int
+    output_bytes: int
+    compute_dtype: str | None
+    blocks: tuple[BlockTrace, ...]
+
+    @property
+    def flops(self) -> int:
+        return sum(each.flops for each in self.totals.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VaeVariant:
+    """The same use with tiling or slicing switched on. ``use`` is its index in ``Trace.uses``."""
+
+    use: int
+    setting: VaeSetting
+    trace: UseTrace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """The distinct uses of one generation, and their order as (index into ``uses``, consecutive calls)."""
+
+    uses: tuple[UseTrace, ...]
+    sequence: tuple[tuple[int, int], ...]
+    variants: tuple[VaeVariant, ...]
+    workload: Workload
+    source: str  # "dry-run"
+    seconds: float  # that the dry run took
+    versions: Mapping[str, str]  # of the libraries that ran it
+
+    def calls(self, use: int) -> int:
+        """How often ``uses[use]`` runs in one generation."""
+        return sum(count for index, count in self.sequence if index == use)
+
+    def ordered_uses(self) -> Iterator[UseTrace]:
+        """Every call of the generation in its order."""
+        for index, count in self.sequence:
+            for _ in range(count):
+                yield self.uses[index]
+
+    def variant(self, use: int, setting: VaeSetting) -> UseTrace | None:
+        """``uses[use]`` under a VAE setting; None when the component has no such setting."""
+        return next((each.trace for each in self.variants if (each.use, each.setting) == (use, setting)), None)
+
+
+def trace_to_json(trace: Trace) -> dict[str, Any]:
+    """The trace as plain JSON values; ``trace_from_json`` gives it back, equal."""
+    return asdict(trace)
+
+
+def trace_from_json(document: object) -> Trace:
+    """The trace of a parsed JSON document; raises InvalidFile for anything that ``trace_to_json`` doesn't write."""
+    try:
+        trace = _trace(cast(dict[str, Any], document))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InvalidFile(
+            f"this is not a trace of a dry run ({type(error).__name__}: {error}); trace the model again."
+        ) from None
+    indices = {index for index, _ in trace.sequence} | {each.use for each in trace.variants}
+    if any(not 0 <= index < len(trace.uses) for index in indices):
+        raise InvalidFile("this trace names a use that it doesn't have; trace the model again.")
+    return trace
+
+
+def _trace(document: dict[str, Any]) -> Trace:
+    return Trace(
+        uses=tuple(_use(each) for each in document["uses"]),
+        sequence=tuple((int(index), int(count)) for index, count in document["sequence"]),
+        variants=tuple(
+            VaeVariant(use=each["use"], setting=each["setting"], trace=_use(each["trace"]))
+            for each in document["variants"]
+        ),
+        workload=Workload(**document["workload"]),
+        source=document["source"],
+        seconds=float(document["seconds"]),
+        versions={str(library): str(version) for library, version in document["versions"].items()},
+    )
+
+
+def _use(entry: dict[str, Any]) -> UseTrace:
+    parts = {
+        "totals": _totals(entry["totals"]),
+        "activation_bytes": ActivationBytes(**entry["activation_bytes"]),
+        "blocks": tuple(BlockTrace(**{**each, "totals": _totals(each["totals"])}) for each in entry["blocks"]),
+    }
+    return UseTrace(**{**entry, **parts})
+
+
+def _totals(entry: dict[str, Any]) -> Totals:
+    return {name: OpClassTotals(**entry[name]) for name in OP_CLASSES}

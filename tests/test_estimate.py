@@ -1,0 +1,158 @@
+"""Rates, factors and predictions: sources, intervals, and arithmetic that can be done by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from roost.api.machine import gpu_of_profile
+from roost.facts import Number, Workload
+from roost.planner.costs import CostModel, Kappa, work_s
+from roost.planner.estimate import predict
+from roost.planner.loading import cast_bytes, load_s
+from roost.planner.placements import Placement
+from roost.planner.rates import rates_of
+from roost.planner.untraced import guessing, untraced
+from roost.profiles.gpus import find_gpu_profile
+from roost.trace import OpClassTotals
+from roost.units import GiB
+from traces import case_of, forecast, rates, totals, trace, use
+from worlds import component
+
+TERA = 10**12
+DIT = component("transformer", 20 * GiB, blocks=20)
+VAE = component("vae", GiB, position=1)
+CALLS = trace((use(DIT, 100 * TERA, GiB), 8), (use(VAE, 10 * TERA, 2 * GiB, "decode"), 1), steps=4)
+
+
+def ruled(made) -> tuple[Placement, ...]:
+    return case_of((DIT, VAE), made)[1]
+
+
+def test_a_known_card_has_rates_from_its_data_sheet() -> None:
+    profile = find_gpu_profile("rtx-4090")
+    found = rates_of(gpu_of_profile(profile), profile)
+    assert found.matmul_flop_per_s.value < profile.bf16_flop_per_s.value
+    assert 20e9 < found.pinned_h2d_bytes_per_s.value < 31.5e9  # PCIe 4.0 x16
+    assert found.pageable_h2d_bytes_per_s.value < found.pinned_h2d_bytes_per_s.value
+    assert {found.matmul_flop_per_s.source, found.pinned_h2d_bytes_per_s.source} == {"spec"}
+
+
+def test_a_measured_rate_replaces_the_data_sheet_and_narrows_its_interval() -> None:
+    profile = find_gpu_profile("rtx-4090")
+    gpu = gpu_of_profile(profile)
+    measured = {
+        "pinned_h2d_bytes_per_s": Number(value=26e9, source="measured"),
+        "from_the_future": Number(value=1, source="x"),
+    }
+    before, after = rates_of(gpu, profile), rates_of(gpu, profile, measured)
+    assert (after.pinned_h2d_bytes_per_s.value, after.pinned_h2d_bytes_per_s.source) == (26e9, "measured")
+    assert after.pinned_h2d_bytes_per_s.spread < before.pinned_h2d_bytes_per_s.spread
+    assert after.matmul_flop_per_s == before.matmul_flop_per_s
+
+
+def test_an_unknown_card_has_a_wide_guess() -> None:
+    profile = find_gpu_profile("rtx-4090")
+    gpu = replace(gpu_of_profile(profile), pcie_generation=None, pcie_width=None)
+    guess = rates_of(gpu, None)
+    assert guess.matmul_flop_per_s.spread > 2 * rates_of(gpu, profile).matmul_flop_per_s.spread
+    assert guess.pinned_h2d_bytes_per_s.spread > 2
+
+
+def test_the_slot_that_nvml_reports_beats_the_data_sheet() -> None:
+    profile = find_gpu_profile("rtx-4090")
+    narrow = replace(gpu_of_profile(profile), pcie_width=4)
+    wide = rates_of(gpu_of_profile(profile), profile).pinned_h2d_bytes_per_s.value
+    assert rates_of(narrow, profile).pinned_h2d_bytes_per_s.value == pytest.approx(wide / 4)
+
+
+def test_work_takes_the_slower_of_arithmetic_and_memory_for_each_class_and_adds_them() -> None:
+    speeds = rates(flops=100e12).at("mid")  # memory at 1 TB/s, 100,000 launches a second
+    work = {
+        "matmul": OpClassTotals(flops=200 * TERA, bytes=10**9, kernels=10),  # 2 s of arithmetic
+        "attention": OpClassTotals(flops=TERA, bytes=3 * 10**12),  # 3 s of memory
+        "conv": OpClassTotals(),
+        "elementwise": OpClassTotals(bytes=10**12, kernels=10),  # 1 s of memory
+    }
+    device_s, launches_s = work_s(work, "bfloat16", speeds)
+    assert (device_s, launches_s) == (pytest.approx(6.0), pytest.approx(20 / 1e5))
+    assert work_s(work, "float32", speeds)[0] == pytest.approx(8.0 + 4.0)  # a quarter of the rate: 8 s; memory binds
+
+
+def test_stages_peak_at_their_weights_and_activations() -> None:
+    made = forecast((DIT, VAE), CALLS, free_gib=60)
+    resident = tuple(replace(each, strategy="resident", streaming=None) for each in ruled(made))
+    prediction = predict(made, resident)
+    assert prediction.peak_bytes.mid == pytest.approx(DIT.load_bytes + VAE.load_bytes + 2 * GiB, rel=1e-6)
+    assert prediction.first_s.mid == pytest.approx(8 * 1.0 + 0.1)
+    assert prediction.step_s.mid == pytest.approx(2.0)
+    assert prediction.limiter == "compute"
+
+
+def test_the_interval_holds_the_middle_and_spans_the_rates() -> None:
+    made = forecast((DIT, VAE), CALLS, rates(spread=1.5), free_gib=24)
+    prediction = predict(made, ruled(made))
+    for each in (prediction.total_s, prediction.step_s, prediction.load_s, prediction.peak_bytes):
+        assert each.low <= each.mid <= each.high
+    assert prediction.total_s.high > 1.3 * prediction.total_s.mid
+
+
+def test_a_slow_link_is_named_as_what_limits() -> None:
+    made = forecast((DIT, VAE), CALLS, rates(link=2e9), free_gib=8)
+    streaming = tuple(each for each in ruled(made))
+    case, _ = case_of((DIT, VAE), made)
+    assert case.on_cuda
+    assert predict(made, streaming).limiter == "link"
+
+
+@pytest.mark.parametrize(("method", "factor"), [("decode", 1.22), ("encode", 1.40)])
+def test_convolutional_vaes_on_cuda_take_the_prior_factor(method: str, factor: float) -> None:
+    work = replace(use(VAE, 0, GiB, method), totals={**totals(), "conv": OpClassTotals(flops=TERA)})
+    kappa = CostModel(rates=rates(), backend="cuda").kappa(VAE, work)
+    assert (kappa.low, kappa.mid, kappa.high) == (1.2, factor, 1.6)
+    assert CostModel(rates=rates(), backend="emulated").kappa(VAE, work).high == 1.0
+
+
+def test_a_fitted_factor_replaces_the_prior() -> None:
+    fitted = Kappa(low=1.3, mid=1.31, high=1.32, source="fitted")
+    model = CostModel(rates=rates(), kappas={VAE.class_name: fitted})
+    assert model.kappa(VAE, use(VAE, TERA)) is fitted
+
+
+def test_loading_reads_casts_and_pins() -> None:
+    stored = replace(VAE, bytes=2 * GiB, bytes_by_dtype={"F32": 2 * GiB})
+    assert cast_bytes(stored) == 2 * GiB
+    assert cast_bytes(VAE) == 0
+    made = forecast((DIT, VAE), CALLS)
+    kept = replace(ruled(made)[1], component=stored, strategy="resident", streaming=None)
+    speeds = rates(cast_bytes_per_s=1e9).at("mid")
+    assert load_s(kept, speeds) == pytest.approx(2 * GiB / 2e9 + 2 * GiB / 1e9 + GiB / 10e9)
+
+
+def test_mapped_masters_load_nothing_up_front() -> None:
+    made = forecast((DIT, VAE), CALLS)
+    moved = replace(ruled(made)[0], strategy="snapshot-offload", streaming=None)
+    speeds = rates().at("mid")
+    assert load_s(replace(moved, tier="mapped"), speeds) == 0
+    assert load_s(replace(moved, tier="pageable"), speeds) == pytest.approx(20 * GiB / 2e9)
+
+
+def test_without_a_trace_the_usual_stages_stand_in_and_say_so() -> None:
+    encoder = component("text_encoder", GiB, blocks=4, position=2)
+    workload = Workload(width=1024, height=1024, frames=None, steps=10, batch=1, guidance=5.0)
+    parts = (DIT, VAE, encoder)
+    stand_in = untraced(parts, workload, "no pipeline class")
+    order = [(stand_in.uses[index].component, count) for index, count in stand_in.sequence]
+    assert order == [("text_encoder", 2), ("transformer", 20), ("vae", 1)]
+    assert stand_in.source == "weights only: no pipeline class"
+    made = forecast(parts, stand_in, free_gib=40)
+    made = replace(made, model=guessing(made.model, parts))
+    peak = predict(made, case_of(parts, made)[1]).peak_bytes
+    assert peak.high - peak.low > GiB
+
+
+def test_experts_share_the_steps_when_there_is_no_trace() -> None:
+    parts = (DIT, component("transformer_2", GiB, blocks=4, position=2))
+    workload = Workload(width=64, height=64, frames=5, steps=11, batch=1, guidance=1.0)
+    assert [count for _, count in untraced(parts, workload, "x").sequence] == [5, 6]

@@ -1,0 +1,218 @@
+"""The search: equal to trying everything, bound by what was typed, and honest about what doesn't fit."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from roost.facts import Choices
+from roost.planner.candidates import candidate_placements, complexity
+from roost.planner.estimate import predict
+from roost.planner.movement import tier_bytes
+from roost.planner.pricing import Pricer
+from roost.planner.search import Aim, limits_of, scope_of, search
+from roost.planner.selectors import parse_set
+from roost.planner.solver import NOISE
+from roost.units import GiB
+from traces import case_of, forecast, trace, use
+from worlds import component
+
+TERA = 10**12
+
+
+def wan(free_gib: float = 24, ram_gib: float = 128, generations: int = 1, choices: Choices | None = None, **changes):
+    """Two experts, an encoder and a VAE; compute per pass is about three times the copy of an expert."""
+    parts = (
+        component("transformer", 28 * GiB, blocks=40),
+        component("transformer_2", 28 * GiB, blocks=40, position=1),
+        component("text_encoder", 10 * GiB, blocks=24, position=2),
+        component("vae", GiB // 2, position=3),
+    )
+    high, low, text, vae = (
+        use(parts[0], changes.get("work", 400 * TERA), 4 * GiB),
+        use(parts[1], changes.get("work", 400 * TERA), 4 * GiB),
+        use(parts[2], TERA, GiB // 4),
+        use(parts[3], 60 * TERA, 6 * GiB, "decode"),
+    )
+    calls = trace((text, 2), (high, 26), (low, 54), (vae, 1), steps=40)
+    made = forecast(parts, calls, free_gib=free_gib, ram_gib=ram_gib, generations=generations)
+    return (*case_of(parts, made, choices), made)
+
+
+def chosen(found) -> dict[str, object]:
+    assert found.chosen is not None, found.shortfall
+    return {each.placement.component.name: each.placement for each in found.chosen.options}
+
+
+@st.composite
+def small_worlds(draw: st.DrawFn):
+    """Two or three small components, used in any order, some of them again."""
+    names = ("transformer", "text_encoder", "vae")[: draw(st.integers(2, 3))]
+    most = 3 if len(names) == 2 else 1
+    parts = tuple(
+        component(name, draw(st.integers(1, 12)) * GiB, blocks=draw(st.integers(1, most)), position=position)
+        for position, name in enumerate(names)
+    )
+    uses = [use(each, draw(st.integers(1, 60)) * TERA, draw(st.integers(0, 3)) * GiB) for each in parts]
+    order = draw(st.lists(st.integers(0, len(uses) - 1), min_size=0, max_size=2))
+    calls = [(uses[index], draw(st.integers(1, 5))) for index in (*range(len(uses)), *order)]
+    made = forecast(
+        parts,
+        trace(*calls),
+        free_gib=draw(st.integers(3, 40)),
+        ram_gib=draw(st.sampled_from([8, 64, 64])),
+        generations=draw(st.integers(1, 3)),
+    )
+    return (*case_of(parts, made), made)
+
+
+def brute_force(case, ruled, made) -> tuple[float, int] | None:
+    """Every combination of candidates, each simulated as a whole: the least seconds, and how simple 2 % more gets."""
+    pricer = Pricer(made)
+    columns = [list(candidate_placements(case, each, scope_of(case, each, pricer, Aim()))) for each in ruled]
+    plans = []
+    for placements in product(*columns):
+        tiers = [tier_bytes(each) for each in placements]
+        pinned = sum(each["pinned"] for each in tiers)
+        host = pinned + sum(each["pageable"] for each in tiers)
+        if host > made.machine.host.available_bytes or pinned > made.machine.host.pinnable_bytes:
+            continue
+        timeline = made.timeline(placements)
+        if timeline.peak_bytes <= made.machine.budget_bytes:
+            plans.append((made.total_s(made.load_s(placements), timeline), sum(map(complexity, placements))))
+    if not plans:
+        return None
+    least = min(seconds for seconds, _ in plans)
+    return least, min(points for seconds, points in plans if seconds <= NOISE * least)
+
+
+# No shrinking: one example takes a second.
+@given(small_worlds())
+@settings(max_examples=15, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+def test_search_equals_brute_force(world) -> None:
+    case, ruled, made = world
+    found, expected = search(case, ruled, made, Aim()), brute_force(case, ruled, made)
+    if expected is None:
+        assert found.chosen is None
+        assert found.shortfall is not None
+        return
+    assert found.chosen is not None
+    assert found.chosen.seconds <= NOISE * expected[0] * 1.001
+    assert found.chosen.complexity <= expected[1]
+    assert found.chosen.vram_bytes <= limits_of(made).vram_bytes
+
+
+@given(small_worlds())
+@settings(max_examples=25, deadline=None)
+def test_the_choice_is_never_slower_than_a_rule_plan_that_fits(world) -> None:
+    found = search(*world, Aim())
+    if found.ruled_fits:
+        assert found.chosen is not None
+        assert found.chosen.seconds <= NOISE * found.ruled.seconds
+
+
+@given(small_worlds())
+@settings(max_examples=25, deadline=None)
+def test_the_front_has_no_plan_that_another_beats(world) -> None:
+    found = search(*world, Aim())
+    keys = [(each.vram_bytes, each.seconds, each.host_bytes) for each in found.front]
+    assert keys == sorted(keys, reverse=True, key=lambda key: key[0])
+    for one, other in product(keys, keys):
+        assert one == other or any(a < b for a, b in zip(one, other, strict=True))
+
+
+@given(small_worlds())
+@settings(max_examples=25, deadline=None)
+def test_a_plan_of_the_search_peaks_within_the_budget_when_simulated(world) -> None:
+    found = search(*world, Aim())
+    if found.chosen is not None:
+        placements = tuple(each.placement for each in found.chosen.options)
+        assert predict(world[2], placements).peak_bytes.mid <= world[2].machine.budget_bytes
+
+
+def test_everything_stays_where_it_fits() -> None:
+    placed = chosen(search(*wan(free_gib=139), Aim()))
+    assert {each.strategy for each in placed.values()} == {"resident"}
+
+
+def test_a_dit_larger_than_the_card_streams() -> None:
+    placed = chosen(search(*wan(free_gib=16), Aim()))
+    assert placed["transformer"].strategy == placed["transformer_2"].strategy == "layerwise-offload"
+
+
+def test_vram_goes_to_residents_when_copies_dominate() -> None:
+    tight = chosen(search(*wan(free_gib=16, work=10 * TERA), Aim()))
+    roomy = chosen(search(*wan(free_gib=24, work=10 * TERA), Aim()))
+    kept = [each["transformer"].streaming.resident_blocks for each in (tight, roomy)]
+    assert 0 < kept[0] < kept[1]
+
+
+def test_no_residents_are_bought_when_compute_hides_the_copies() -> None:
+    """Streaming costs nothing here, so a plan with residents would gain under 2 %; the front holds the small one."""
+    found = search(*wan(free_gib=24), Aim(objective="memory"))
+    assert found.chosen is not None
+    assert found.chosen.vram_bytes < 13 * GiB
+    assert found.chosen.seconds <= 1.2 * min(each.seconds for each in found.front)
+
+
+def test_memory_objective_trades_no_more_than_the_slowdown() -> None:
+    fast = search(*wan(free_gib=40, work=20 * TERA), Aim())
+    for slowdown in (1.05, 1.5, 3.0):
+        small = search(*wan(free_gib=40, work=20 * TERA), Aim(objective="memory", max_slowdown=slowdown))
+        assert small.chosen.vram_bytes <= fast.chosen.vram_bytes
+        assert small.chosen.seconds <= slowdown * fast.chosen.seconds
+
+
+@pytest.mark.parametrize(
+    ("typed", "strategy"),
+    [("dit=component-offload", "component-offload"), ("dit=layerwise-offload,prefetch=2", "layerwise-offload")],
+)
+def test_what_was_typed_binds_the_search(typed: str, strategy: str) -> None:
+    found = search(*wan(free_gib=40, choices=Choices(sets=(parse_set(typed),))), Aim())
+    placed = chosen(found)["transformer"]
+    assert placed.strategy == strategy
+    assert placed.decision.decided_by.startswith("flag:")
+    if placed.streaming:
+        assert placed.streaming.prefetch == 2
+
+
+def test_no_layerwise_means_none_in_the_search() -> None:
+    found = search(*wan(free_gib=16, choices=Choices(dit_layerwise_offload=False)), Aim())
+    assert found.chosen is None
+    assert (found.shortfall.memory, found.shortfall.component) == ("VRAM", "transformer")
+
+
+def test_speed_keeps_everything_or_fits_nothing() -> None:
+    assert search(*wan(free_gib=24, choices=Choices(mode="speed")), Aim()).chosen is None
+
+
+def test_shortfall_is_exact() -> None:
+    """With that much more the search succeeds, with a byte less it does not."""
+    missing = search(*wan(free_gib=6), Aim()).shortfall
+    assert missing is not None
+    enough_gib = 6 + missing.short_bytes / GiB
+    assert search(*wan(free_gib=enough_gib + 1e-6), Aim()).chosen is not None
+    assert search(*wan(free_gib=enough_gib - 1e-3), Aim()).chosen is None
+
+
+def test_more_vram_saves_what_the_search_then_finds() -> None:
+    found = search(*wan(free_gib=20, work=10 * TERA), Aim())
+    more = search(*wan(free_gib=22, work=10 * TERA), Aim())
+    assert found.more_vram_saves_s == pytest.approx(found.chosen.seconds - more.chosen.seconds, rel=0.1)
+
+
+def test_scarce_host_memory_is_never_overdrawn() -> None:
+    for ram in (70, 40, 24):
+        found = search(*wan(free_gib=24, ram_gib=ram), Aim())
+        if found.chosen is not None:
+            assert found.chosen.host_bytes <= ram * GiB
+            assert sum(each.pinned_bytes for each in found.chosen.options) <= ram * GiB * 8 // 10
+
+
+def test_many_generations_keep_what_they_use_again() -> None:
+    once = search(*wan(free_gib=40), Aim())
+    often = search(*wan(free_gib=40, generations=50), Aim())
+    assert often.chosen.seconds > 20 * (once.chosen.seconds - 20)

@@ -1,0 +1,159 @@
+"""The document of a searched plan: what it records, that it survives its file, and what it says when nothing fits."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+import yaml
+
+from roost.facts import Choices, Workload
+from roost.plan import PlanDocument, plan_to_yaml
+from roost.planner.costs import CostModel
+from roost.planner.policy import plan_by_rules
+from roost.planner.search import Aim
+from roost.planner.search_plan import SearchQuestion, of_role, plan_by_search
+from roost.planner.selectors import parse_set
+from roost.planner.untraced import guessing, untraced
+from roost.trace import VaeVariant
+from roost.units import GiB
+from traces import rates, trace, use
+from worlds import component, inventory, machine, question
+
+TERA = 10**12
+PARTS = (
+    component("transformer", 28 * GiB, blocks=40),
+    component("text_encoder", 10 * GiB, blocks=24, position=1),
+    component("vae", GiB // 2, position=2),
+)
+DECODE = use(PARTS[2], 60 * TERA, 6 * GiB, "decode")
+CALLS = trace((use(PARTS[1], TERA, GiB // 4), 2), (use(PARTS[0], 50 * TERA, 2 * GiB), 80), (DECODE, 1), steps=40)
+TILED = replace(CALLS, variants=(VaeVariant(use=2, setting="tiled", trace=use(PARTS[2], 90 * TERA, GiB, "decode")),))
+
+
+def asked(free_gib: float, choices: Choices | None = None, ram_gib: float = 128, **changes) -> SearchQuestion:
+    made = SearchQuestion(
+        question=question(inventory(*PARTS), machine(free_gib, ram_gib=ram_gib), choices),
+        trace=CALLS,
+        model=CostModel(rates=rates(), backend="cuda"),
+        aim=Aim(),
+    )
+    return replace(made, **changes)
+
+
+@pytest.fixture(scope="module")
+def plan() -> PlanDocument:
+    return plan_by_search(asked(20))
+
+
+def test_it_says_what_others_read(plan: PlanDocument) -> None:
+    document = plan.model_dump(mode="json", by_alias=True)
+    assert {"source", "seconds", "uses"} == set(document["trace"])
+    assert set(document["trace"]["uses"][0]) == {
+        "component", "method", "calls", "flops", "flops_by_class", "activation_bytes", "output_bytes",
+    }  # fmt: skip
+    predicted = document["predicted"]
+    for name in ("peak_bytes", "step_s", "total_s", "first_total_s"):
+        assert predicted[name]["low"] <= predicted[name]["mid"] <= predicted[name]["high"]
+    assert set(predicted["stages"][0]) == {"name", "component", "seconds", "peak_bytes", "binding"}
+    assert {"components", "predicted", "why_not"} <= set(document["alternatives"][0])
+
+
+def test_it_survives_its_file(plan: PlanDocument) -> None:
+    assert PlanDocument.model_validate(yaml.safe_load(plan_to_yaml(plan))) == plan
+
+
+def test_the_same_question_has_the_same_answer(plan: PlanDocument) -> None:
+    assert plan_by_search(asked(20)) == plan
+
+
+def test_the_search_decides_what_was_not_typed_and_gives_its_reason(plan: PlanDocument) -> None:
+    assert (plan.policy.name, plan.fits) == ("search", True)
+    assert all(each.decided_by == "search" and each.why for each in plan.components.values())
+    typed = plan_by_search(asked(20, Choices(sets=(parse_set("vae=component-offload"),))))
+    assert typed.components["vae"].decided_by == "flag:--set vae=component-offload"
+    assert typed.components["vae"].strategy == "component-offload"
+
+
+def test_predicted_peak_stays_within_the_budget(plan: PlanDocument) -> None:
+    assert plan.predicted is not None
+    assert plan.predicted.peak_bytes.mid <= plan.budget.budget_bytes
+    assert max(stage.peak_bytes for stage in plan.predicted.stages) == plan.predicted.peak_bytes.mid
+
+
+def test_alternatives_name_the_rule_plan_and_everything_resident_with_why_not(plan: PlanDocument) -> None:
+    reasons = {each.name: each.why_not for each in plan.alternatives}
+    assert {"rule plan", "all resident"} <= set(reasons)
+    assert re.fullmatch(r"needs [\d.]+ GiB more VRAM\.", reasons["all resident"])
+    placed = next(each for each in plan.alternatives if each.name == "all resident")
+    assert {each.strategy for each in placed.components.values()} == {"resident"}
+
+
+def test_notes_say_what_more_vram_and_the_search_itself_save(plan: PlanDocument) -> None:
+    assert plan.predicted is not None
+    assert any("model offload" in note for note in plan.predicted.notes)
+    assert any(note.startswith("2 GiB more VRAM would save") for note in plan.predicted.notes)
+
+
+def test_rules_find_the_same_components_with_the_same_bytes(plan: PlanDocument) -> None:
+    ruled = plan_by_rules(asked(20).question)
+    assert ruled.predicted is None
+    assert {name: each.load_bytes for name, each in ruled.components.items()} == {
+        name: each.load_bytes for name, each in plan.components.items()
+    }
+
+
+def test_tiling_is_chosen_only_when_allowed() -> None:
+    assert not plan_by_search(asked(8, trace=TILED)).fits
+    allowed = plan_by_search(asked(8, trace=TILED, aim=Aim(allow=frozenset({"tiling"}))))
+    assert allowed.fits
+    assert allowed.components["vae"].tiling
+    assert "changes bits" in allowed.components["vae"].why
+
+
+def test_what_would_fit_is_named_and_really_fits() -> None:
+    speed = Choices(mode="speed")
+    refused = plan_by_search(asked(24, speed, trace=TILED))
+    assert not refused.fits
+    assert refused.budget.deficit_bytes > 0
+    assert "Would fit: --mode auto; --vram" in refused.budget.verdict
+    enough_gib = float(re.search(r"--vram ([\d.]+)GiB", refused.budget.verdict)[1])
+    assert plan_by_search(asked(enough_gib, speed)).fits
+    assert not plan_by_search(asked(enough_gib - 0.2, speed)).fits
+
+
+def test_a_typed_option_in_the_way_is_named() -> None:
+    refused = plan_by_search(asked(20, Choices(sets=(parse_set("dit=resident"),))))
+    assert "without --set dit=resident" in refused.budget.verdict
+    assert "--allow" not in refused.budget.verdict
+
+
+def test_a_role_is_predicted_for_its_own_uses_only() -> None:
+    encoder = of_role(TILED, ["text_encoder"])
+    assert [each.component for each in encoder.uses] == ["text_encoder"]
+    assert (encoder.sequence, encoder.variants) == (((0, 2),), ())
+    made = asked(20)
+    plan = plan_by_search(replace(made, question=replace(made.question, role="encoder")))
+    assert plan.predicted is not None
+    assert [stage.component for stage in plan.predicted.stages] == ["text_encoder"]
+
+
+def test_generations_are_counted_with_one_load() -> None:
+    once, often = plan_by_search(asked(20)).predicted, plan_by_search(asked(20, generations=10)).predicted
+    assert once is not None
+    assert often is not None
+    expected = often.load_s.mid + often.first_s.mid + 9 * often.next_s.mid
+    assert often.total_s.mid == pytest.approx(expected)
+    assert once.total_s.mid == pytest.approx(once.first_total_s.mid)
+
+
+def test_a_plan_without_a_trace_warns_and_is_less_sure(plan: PlanDocument) -> None:
+    made = asked(30)
+    workload = Workload(width=1024, height=1024, frames=17, steps=4, batch=1, guidance=1.0)
+    guess = untraced(PARTS, workload, "no pipeline class " + "x" * 500)
+    blind = plan_by_search(replace(made, trace=guess, model=guessing(made.model, PARTS)))
+    assert any("no dry run (weights only: no pipeline class" in warning for warning in blind.warnings)
+    assert blind.predicted is not None
+    assert plan.predicted is not None
+    assert blind.predicted.step_s.high / blind.predicted.step_s.low > 2

@@ -1,0 +1,84 @@
+"""Traces are kept, found again equal, and traced anew when a file is broken or the model differs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dry_runs import tiny_directory, tiny_inventory, tiny_trace, tiny_workload
+from roost.api import tracing
+from roost.api.inspection import profile_of
+from roost.errors import InvalidFile
+from roost.probes.dry_run import DryRunOptions
+from roost.probes.dry_run.cache import read_trace, trace_key, write_trace
+from roost.trace import trace_from_json, trace_to_json
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "roost" / "traces"
+
+
+def test_a_kept_trace_comes_back_equal(tmp_path: Path) -> None:
+    write_trace(tmp_path, "key", tiny_trace("wan2.2"))
+    assert read_trace(tmp_path, "key") == tiny_trace("wan2.2")
+
+
+def test_the_second_trace_of_a_model_comes_from_the_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inventory, workload = tiny_inventory("ltx"), tiny_workload("ltx")
+    first = tracing.trace_model(inventory, profile_of(inventory), workload)
+    monkeypatch.setattr(tracing, "dry_run", lambda *_: pytest.fail("dry-run again"))
+    assert tracing.trace_model(inventory, profile_of(inventory), workload) == first
+
+
+@pytest.mark.parametrize("broken", [b"", b"{", b"[]", b'{"uses": []}', b"\xff", b"[" * 100_000])
+def test_a_broken_file_is_traced_anew_and_rewritten(cache: Path, broken: bytes) -> None:
+    inventory, workload = tiny_inventory("ltx"), tiny_workload("ltx")
+    first = tracing.trace_model(inventory, profile_of(inventory), workload)
+    (file,) = cache.iterdir()
+    file.write_bytes(broken)
+    again = tracing.trace_model(inventory, profile_of(inventory), workload)
+    assert again.uses == first.uses
+    assert read_trace(cache, file.stem) == again
+
+
+def test_a_trace_that_names_a_missing_use_is_refused() -> None:
+    document = trace_to_json(replace(tiny_trace("ltx"), sequence=((99, 1),)))
+    with pytest.raises(InvalidFile, match="a use that it doesn't have"):
+        trace_from_json(document)
+
+
+def test_the_key_depends_on_configs_workload_arguments_and_versions() -> None:
+    inventory, workload, options = tiny_inventory("ltx"), tiny_workload("ltx"), DryRunOptions()
+    config = next(name for name in inventory.files if name.endswith("config.json"))
+    edited = replace(inventory, files={**inventory.files, config: replace(inventory.files[config], sha256="0" * 64)})
+    keys = {
+        trace_key(inventory, workload, options, {}),
+        trace_key(edited, workload, options, {}),
+        trace_key(inventory, replace(workload, steps=5), options, {}),
+        trace_key(inventory, workload, DryRunOptions(negative_prompt="fog"), {}),
+        trace_key(inventory, workload, options, {"torch": "0"}),
+    }
+    assert len(keys) == 5
+    elsewhere = replace(inventory, path="/elsewhere", fingerprint="other")
+    assert trace_key(elsewhere, workload, options, {}) in keys
+
+
+def test_a_trace_from_the_cache_needs_no_torch(cache: Path) -> None:
+    directory = tiny_directory("ltx")
+    script = (
+        "import sys; from roost.api.inspection import inspect_model, profile_of; "
+        "from roost.api.tracing import trace_model; from roost.facts import Workload; "
+        f"inventory = inspect_model({str(directory)!r}, dtype='bfloat16'); "
+        f"trace = trace_model(inventory, profile_of(inventory), {tiny_workload('ltx')!r}); "
+        "print(len(trace.uses), 'torch' in sys.modules)"
+    )
+    tracing.trace_model(tiny_inventory("ltx"), profile_of(tiny_inventory("ltx")), tiny_workload("ltx"))
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == [str(len(tiny_trace("ltx").uses)), "False"]
