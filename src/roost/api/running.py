@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from roost.api.inspection import inspect_model, profile_of
 from roost.api.machine import present_gpu
 from roost.api.preflight import check_fits, check_workload, gpu_differences, model_differences, refuse
+from roost.api.updating import update_plan
 from roost.errors import PlanMismatch, UsageError
 from roost.facts import DeviceKind, Inventory, Workload
 from roost.plan import PlanDocument, read_plan
@@ -185,8 +186,12 @@ def run_plan(
     request: RunRequest,
     on_component: OnComponent | None = None,
     on_event: OnEvent | None = None,
+    plan_file: Path | None = None,
 ) -> RunRecord:
-    """Loads, generates and saves; raises OutOfMemory, and UsageError for an option that the pipeline can't take."""
+    """Loads, generates and saves; what memory did not allow is written back into ``plan_file``.
+
+    Raises OutOfMemory, and UsageError for an option that the pipeline can't take.
+    """
     from roost.residency.generate import GenerationRequest, generate  # imported here: these bring torch
     from roost.residency.media import check_output_path, save_outputs
 
@@ -206,6 +211,8 @@ def run_plan(
                 **asdict(wanted),
             ),
         )
+        if plan_file is not None and held.demotions:
+            update_plan(plan_file, held.demotions)
         saved = [] if request.output is None else save_outputs(generation.output, request.output)
         return RunRecord(
             output=[str(path) for path in saved],
