@@ -1,5 +1,6 @@
 """Out of memory in a call: the run ends with the same bits on less memory, or cleanly with the reason."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +10,10 @@ import torch
 from live_pipelines import STRATEGIES, bare_digest, held_by, live_pipeline, request_for, state_of
 from out_of_memory import failing_device, failing_forwards
 from plans import LAYERWISE, plan_for
+from roost.api.updating import update_plan
 from roost.errors import OutOfMemory
+from roost.plan import plan_to_yaml, read_plan
+from roost.plan.schema import Masters
 from roost.residency.attach import hold
 from roost.residency.generate import generate
 from toy_pipelines import state, toy_pipeline
@@ -218,3 +222,28 @@ def test_with_nothing_left_the_error_names_stage_need_budget_and_remedy(strategy
             pipeline.transformer(state())
         assert torch.equal(pipeline.transformer(state()), pipeline.transformer(state()))
     assert held.device.used_bytes == 0
+
+
+def test_what_was_given_up_is_written_back_into_the_plan_which_then_runs_as_it_says(tmp_path: Path) -> None:
+    pipeline, path = toy_pipeline(), tmp_path / "plan.yaml"
+    plan = plan_for(pipeline, HALF, components={"vae": {"strategy": "resident"}})
+    path.write_text(plan_to_yaml(plan))
+    with held_by(pipeline, plan) as held:
+        right = pipeline.vae(pipeline.transformer(state()))
+        assert held.demotions == {}
+        with failing_forwards(pipeline.transformer.blocks, 1, 2, 3, 4):
+            pipeline.transformer(state())
+        assert held.demotions == {
+            "transformer": {"resident_blocks": 0, "slots": 1},
+            "vae": {"strategy": "snapshot-offload"},
+        }
+        update_plan(path, held.demotions)
+    updated = read_plan(path)
+    transformer = updated.components["transformer"]
+    assert (transformer.resident_blocks, transformer.slots) == (0, 1)
+    assert transformer.master == Masters(pinned=0, pageable=6, mapped=0)
+    assert transformer.decided_by == updated.components["vae"].decided_by == "run:out-of-memory"
+    with held_by(pipeline, updated) as held:
+        assert torch.equal(pipeline.vae(pipeline.transformer(state())), right)
+        assert held.changes == []
+        assert held.demotions == {}

@@ -23,6 +23,7 @@ from roost.api.preflight import (
     refuse,
 )
 from roost.api.requests import RunRequest
+from roost.api.updating import update_plan
 from roost.errors import PlanMismatch, UsageError
 from roost.facts import DeviceKind, Inventory, Workload
 from roost.plan import PlanDocument, read_plan
@@ -208,8 +209,12 @@ def run_plan(
     request: RunRequest,
     on_component: OnComponent | None = None,
     on_event: OnEvent | None = None,
+    plan_file: Path | None = None,
 ) -> RunRecord:
-    """Loads, generates and saves; raises OutOfMemory, and UsageError for an option that the pipeline can't take."""
+    """Loads, generates and saves; what memory did not allow is written back into ``plan_file``.
+
+    Raises OutOfMemory, and UsageError for an option that the pipeline can't take.
+    """
     from roost.residency.generate import generate  # imported here: these bring torch
     from roost.residency.media import save_outputs
 
@@ -222,6 +227,8 @@ def run_plan(
     finally:
         held.abandon()  # one generation: nothing comes back to host memory, which may be smaller than the device's
         held.device.close()
+    if plan_file is not None and held.demotions:
+        update_plan(plan_file, held.demotions)
     saved = (
         []
         if request.output is None

@@ -32,6 +32,9 @@ Device = Annotated[
 ]
 Model = Annotated[str | None, typer.Option("--model", metavar="DIR", help="Where the plan's model is now.")]
 Force = Annotated[bool, typer.Option("--force", help="Run on another model or GPU than planned.")]
+UpdatePlan = Annotated[
+    bool, typer.Option("--update-plan", help="Write what memory did not allow back into the plan's file.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and load nothing.")]
 
 
@@ -51,6 +54,7 @@ def run(
     model: Model = None,
     force: Force = False,
     dry_run: DryRun = False,
+    update_plan: UpdatePlan = False,
     as_json: opt.Json = False,
     gpu: opt.Gpu = None,
     vram: opt.Vram = None,
@@ -70,6 +74,8 @@ def run(
 
     if device not in (None, "cuda", "emulated"):
         raise UsageError(f"--device {device!r} is not known; choose cuda or emulated.")
+    if update_plan and not Path(target).is_file():
+        raise UsageError(f"--update-plan: {target!r} is not a plan's file; make one with: roost plan MODEL -o FILE")
     typed = typed_plan_options(context)
     request = RunRequest(
         prompt=prompt,
@@ -86,9 +92,9 @@ def run(
     workload_of_run(plan, request)
     ready = check_plan(plan, model=model, device=device, force=force)
     if dry_run:
-        _show_dry_run(ready, request, as_json)
+        _show_dry_run(ready, request, as_json, Path(target) if update_plan else None)
     else:
-        _run(ready, request, as_json)
+        _run(ready, request, as_json, Path(target) if update_plan else None)
 
 
 def _plan_of(target: str, context: typer.Context) -> PlanDocument:
@@ -111,14 +117,14 @@ def _refuse_planning_options(context: typer.Context) -> None:
         raise UsageError(f"{', '.join(typed)}: the plan has decided that; plan again with: roost plan MODEL -o PLAN")
 
 
-def _run(ready: ReadyPlan, request: RunRequest, as_json: bool) -> None:
+def _run(ready: ReadyPlan, request: RunRequest, as_json: bool, plan_file: Path | None) -> None:
     from roost.api.running import run_plan
     from roost.cli.progress import Progress
 
     for change in ready.changes:
         show_note(f"change: {change}")
     with Progress() as progress:
-        record = run_plan(ready, request, progress.on_component, progress.on_event)
+        record = run_plan(ready, request, progress.on_component, progress.on_event, plan_file)
     if as_json:
         show_json(asdict(record))
         return

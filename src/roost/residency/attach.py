@@ -8,6 +8,7 @@ from typing import Any
 
 from roost.plan import PlanDocument
 from roost.residency.component import HeldComponent
+from roost.residency.demotions import demotions_of
 from roost.residency.hooks import hook_component, hook_movement, hook_pipeline
 from roost.residency.lanes import Device
 from roost.residency.matching import check_components, check_free, check_strategies, held_modules
@@ -57,6 +58,11 @@ class Held:
     def changes(self) -> list[str]:
         """Where the run deviates from the plan, in words."""
         return self.transfers.changes
+
+    @property
+    def demotions(self) -> dict[str, dict[str, object]]:
+        """The plan's fields that had to be lowered because memory ran out, by component."""
+        return demotions_of(self.runtime.components.values())
 
     def then(self, afterwards: Callable[[], None]) -> None:
         """Has ``close`` call ``afterwards`` when everything is off."""

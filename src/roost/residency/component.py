@@ -39,6 +39,7 @@ class HeldComponent:
         checkpoint: Checkpoint | None = None,
     ) -> None:
         self.name, self.module, self.plan = name, module, plan
+        self.planned = plan  # ``plan`` may become less in a run that is short of memory
         self.depth = 0  # running calls into the component, nested ones included
         self.active = False
         self.parts = tuple(module.modules())

@@ -20,7 +20,7 @@ class Rungs:
         self.names = block_names(tuple(Stack(name=each.name, block_bytes=(0,) * each.count) for each in plan.stacks))
         self.resident_blocks = plan.resident_blocks or 0  # now
         self._most_blocks = self.resident_blocks
-        self._most_slots = self._planned_slots()
+        self._most_slots = self._first_slots = self._planned_slots()
         self._step = 1
 
     @property
@@ -65,6 +65,15 @@ class Rungs:
             return None
         self._most_slots = slots - 1
         return f"{slots - 1} slots instead of {slots}"
+
+    def lowered(self) -> tuple[int, int] | None:
+        """Resident blocks and slots after steps down; None when there were none."""
+        if not self.streams:
+            return None
+        fewer_blocks = self._most_blocks < (self._plan.resident_blocks or 0)
+        if not fewer_blocks and self._most_slots == self._first_slots:
+            return None
+        return self._most_blocks, self._slots(self._most_blocks)
 
     def _planned_slots(self) -> int:
         ahead = (self._plan.prefetch or 1) + 1

@@ -125,6 +125,7 @@ class Runtime:
         )
         if idle is not None:
             released.add(idle.name)
+            idle.plan = idle.plan.model_copy(update={"linger": False})
             idle.release()
             return f"{idle.name}: no longer kept on the device between its stages"
         if component is None:
