@@ -92,7 +92,7 @@ def run(
     workload_of_run(plan, request)
     ready = check_plan(plan, model=model, device=device, force=force)
     if dry_run:
-        _show_dry_run(ready, request, as_json, Path(target) if update_plan else None)
+        _show_dry_run(ready, request, as_json)
     else:
         _run(ready, request, as_json, Path(target) if update_plan else None)
 

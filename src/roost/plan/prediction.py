@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from roost.facts import Strategy
-from roost.plan.fields import Bytes, Count, Masters, Name, Positive, Seconds, Strict
+from roost.plan.fields import Bytes, Count, Flops, Masters, Name, Positive, Seconds, Strict
 
 Limiter = Literal["link", "compute", "host", "disk"]
 
@@ -16,8 +16,8 @@ class UseRecord(Strict):
     component: Name
     method: Name
     calls: Count
-    flops: Count
-    flops_by_class: dict[Name, Count]
+    flops: Flops
+    flops_by_class: dict[Name, Flops]
     activation_bytes: Bytes
     output_bytes: Bytes
 
