@@ -1,11 +1,15 @@
 """``roost.attach`` on pipelines that a user built: planned as they are, held, and let go as they were."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers import DiffusionPipeline
+from torch import distributed
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
 import roost
 from live_pipelines import bare_digest, held_by, live_pipeline, own_pipeline, request_for, state_of
@@ -158,6 +162,27 @@ def test_weights_of_a_quantiser_stay_whole_and_untouched() -> None:
     assert linear.weight is quantised
     with pytest.raises(UsageError, match="--set transformer=resident"):
         held_by(pipeline, plan_for(pipeline, "snapshot-offload"))
+
+
+@pytest.fixture
+def one_process() -> Iterator[None]:
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+def test_an_fsdp_module_is_left_alone_and_a_plan_that_would_move_it_is_refused(one_process: None) -> None:
+    pipeline = toy_pipeline()
+    right = pipeline.vae(pipeline.transformer(state()))
+    fully_shard(pipeline.transformer, mesh=init_device_mesh("cpu", (1,)))
+    with roost.attach(pipeline, vram=ROOMY) as held:
+        assert held.plan.components["transformer"].strategy == "fsdp"
+        assert "FSDP" in held.plan.components["transformer"].why
+        assert torch.equal(pipeline.vae(pipeline.transformer(state())), right)
+        assert "transformer" not in held.runtime.components
+        assert "forward" not in vars(pipeline.transformer)
+    with pytest.raises(UsageError, match=r"managed by FSDP, which can't be combined with layerwise-offload"):
+        roost.attach(pipeline, plan_for(toy_pipeline(), LAYERWISE), vram=ROOMY)
 
 
 def test_tiling_of_the_plan_is_on_while_it_holds_and_off_after() -> None:

@@ -10,7 +10,7 @@ from roost.api.inspection import profile_of
 from roost.api.machine import find_machine, present_gpu
 from roost.api.options import PlanOptions, choices_of, workload_of
 from roost.api.planning import library_versions
-from roost.api.running import meet_gpu
+from roost.api.running import meet_gpu, tie
 from roost.errors import NothingFits, UsageError
 from roost.facts import DeviceKind, Inventory, Machine
 from roost.plan import PlanDocument, read_plan
@@ -108,8 +108,7 @@ def _hold(pipeline: Any, plan: PlanDocument, vram: str | None) -> Held:
         raise
     held.changes.extend(changes)
     held.then(device.close)
-    vars(pipeline)["roost"] = held  # keeps the hold alive as long as the pipeline, and is what detach finds
-    held.then(lambda: vars(pipeline).pop("roost", None))
+    tie(held)
     return held
 
 

@@ -164,6 +164,13 @@ def open_pipeline(ready: ReadyPlan, on_component: OnComponent | None = None, on_
     return held
 
 
+def tie(held: Held) -> None:
+    """Keeps the hold alive as long as its pipeline, whose ``roost`` it is until it is closed."""
+    attributes = vars(held.pipeline)
+    attributes["roost"] = held
+    held.then(lambda: attributes.pop("roost", None))
+
+
 def load_pipeline(
     plan: PlanDocument | str | Path, *, model: str | None = None, device: str | None = None, force: bool = False
 ) -> Any:
@@ -174,7 +181,7 @@ def load_pipeline(
     """
     document = plan if isinstance(plan, PlanDocument) else read_plan(Path(plan))
     held = open_pipeline(check_plan(document, model=model, device=device, force=force))
-    held.pipeline.roost = held  # keeps the hold alive as long as the pipeline; pipeline.roost.close() takes it off
+    tie(held)
     return held.pipeline
 
 

@@ -40,9 +40,8 @@ class RerunState:
             self._note_argument(f"argument {index}", each)
         for name, each in kwargs.items():
             self._note_argument(f"argument {name!r}", each)
-        for part in parts:
-            registry = vars(part).get("_diffusers_hook")
-            for name, hook in registry.hooks.items() if registry is not None else ():
+        for registry in [part.__dict__["_diffusers_hook"] for part in parts if "_diffusers_hook" in part.__dict__]:
+            for name, hook in registry.hooks.items():
                 self._note_held(f"the state of cache hook {name!r}", hook)
 
     def refusal(self) -> str | None:
