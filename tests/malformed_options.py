@@ -90,7 +90,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], str]] = {
     "mode fast": (_on_card("--mode", "fast"), "--mode 'fast'"),
     "mode is empty": (_on_card("--mode", ""), "--mode ''"),
     "policy x": (_on_card("--policy", "x"), "--policy 'x'"),
-    "policy search": (_on_card("--policy", "search"), "--policy 'search'"),
+    "policy guess": (_on_card("--policy", "guess"), "--policy 'guess'"),
     "dtype int4": (_on_card("--dtype", "int4"), "--dtype 'int4'"),
     "dtype is empty": (_on_card("--dtype", ""), "--dtype ''"),
     "role cook": (_on_card("--role", "cook"), "--role"),

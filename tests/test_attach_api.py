@@ -48,7 +48,7 @@ def test_auto_plans_the_live_pipeline_and_detach_leaves_the_baseline(name: str) 
 def test_auto_plans_as_the_rules_do_from_files(tmp_path: Path) -> None:
     pipeline = own_pipeline("flux")
     pipeline.save_pretrained(tmp_path)
-    from_files = roost.make_plan(tmp_path, gpu="emulated", vram=ROOMY, ram="8GiB")
+    from_files = roost.make_plan(tmp_path, gpu="emulated", vram=ROOMY, ram="8GiB", policy="rules")
     live = plan_pipeline(pipeline, ROOMY, "8GiB")
     for name, planned in from_files.components.items():
         found = live.components[name]

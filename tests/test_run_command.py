@@ -279,7 +279,8 @@ def test_a_pipeline_that_needs_more_than_a_prompt_is_refused_before_loading(mode
     moved = shutil.copytree(model, tmp_path / "model")
     index = moved / "model_index.json"
     index.write_text(json.dumps({**json.loads(index.read_text()), "_class_name": "WanImageToVideoPipeline"}))
-    assert run(["plan", str(moved), *EMULATED, *WORKLOAD, "-o", str(tmp_path / "i2v.yaml")]) == 0
+    words = ["plan", str(moved), *EMULATED, *WORKLOAD, "--policy", "rules", "-o", str(tmp_path / "i2v.yaml")]
+    assert run(words) == 0
     capsys.readouterr()
     assert run(["run", str(tmp_path / "i2v.yaml"), "--prompt", "a fox"]) == 2
     assert "needs 'image'" in capsys.readouterr().err

@@ -17,6 +17,7 @@ from roost.errors import InvalidFile
 from roost.facts import ClassFacts, Component
 from roost.pipelines.classes import component_class, pipeline_class
 
+_MODULES_AT_LEAST, _MODULES_PER_TENSOR = 10_000, 20
 _SAFELY = {"use_safetensors": True, "local_files_only": True}
 
 
@@ -29,7 +30,7 @@ def build_component(component: Component, model_dir: Path, facts: ClassFacts) ->
     folder = model_dir / component.name if (model_dir / component.name).is_dir() else model_dir
     dtype = getattr(torch, component.load_dtype or "float32")
     try:
-        with _default_dtype(dtype), _no_init():
+        with _default_dtype(dtype), _no_init(), _bounded(component.tensors or 0):
             if hasattr(found, "load_config"):
                 module = found.from_config(found.load_config(str(folder), local_files_only=True))
             else:
@@ -70,6 +71,24 @@ def _cast(module: torch.nn.Module, dtype: torch.dtype, facts: ClassFacts) -> Non
                 if tensor.dtype != wanted:
                     cast = tensor.detach().to(wanted)
                     tensors[name] = torch.nn.Parameter(cast, False) if tensors is owner._parameters else cast
+
+
+@contextlib.contextmanager
+def _bounded(tensors: int) -> Iterator[None]:
+    """Ends a build that a config makes absurdly large: the weight files say about how many modules there can be."""
+    left = _MODULES_AT_LEAST + _MODULES_PER_TENSOR * tensors
+
+    def count(*_: object) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ValueError("its config describes far more modules than its files have weights")
+
+    handle = torch.nn.modules.module.register_module_module_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextlib.contextmanager

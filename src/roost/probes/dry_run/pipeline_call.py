@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -112,20 +113,24 @@ def _sibling(module: torch.nn.Module) -> torch.nn.Module:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The libraries say nothing but errors; afterwards they are as before."""
+    """The libraries say nothing: what fails raises. Afterwards they are as before."""
     import diffusers.utils.logging
     import transformers.utils.logging
 
     loggings: tuple[Any, ...] = (diffusers.utils.logging, transformers.utils.logging)
+    torch_log = logging.getLogger("torch")
+    torch_level = torch_log.level
     before = [(each, each.get_verbosity(), each.is_progress_bar_enabled()) for each in loggings]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             for each in loggings:
-                each.set_verbosity_error()
+                each.set_verbosity(logging.CRITICAL)
                 each.disable_progress_bar()
+            torch_log.setLevel(logging.CRITICAL)
             yield
         finally:
+            torch_log.setLevel(torch_level)
             for each, level, bar in before:
                 each.set_verbosity(level)
                 if bar:
