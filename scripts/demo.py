@@ -9,8 +9,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "demo"
-# About half of the weights' size: too small to hold the model, large enough for its largest stage.
-VRAM = "14MiB"
+# Less than the weights take, and some of it goes to activations.
+VRAM = "22MiB"
 
 
 def say(text: str) -> None:
@@ -33,8 +33,10 @@ def main() -> None:
     run("scripts/build_demo_model.py", "demo/model")
     say("2. What is in it? Read from file headers; no weight is touched and torch is not imported.")
     run("roost", "inspect", "demo/model")
-    say(f"3. Where should each weight live on a GPU with {VRAM}, about half of what the model needs?")
-    print("#    The rules keep weights in host memory and bring each expert's blocks in one after another.")
+    say(f"3. Where should each weight live on a GPU with {VRAM}, when weights and activations need more?")
+    print(
+        "#    A dry run of the pipeline tells what each call costs; the search finds the fastest placement that fits."
+    )
     workload = ("--size", "96x64", "--frames", "9", "--steps", "6")
     gpu = ("--gpu", "emulated", "--vram", VRAM, "--headroom", "0")
     run("roost", "plan", "demo/model", *gpu, *workload, "-o", "demo/plan.yaml")
@@ -44,6 +46,8 @@ def main() -> None:
     large = ("--gpu", "emulated", "--vram", "1GiB", "--headroom", "0", "--mode", "speed")
     run("roost", "plan", "demo/model", *large, *workload, "-o", "demo/resident.yaml")
     run("roost", "run", "demo/resident.yaml", "--prompt", "a red fox in the snow", "-o", "demo/fox-resident.mp4")
+    say("6. What if? A 126 GB model that isn't here, on a card that isn't here either.")
+    run("roost", "plan", "wan2.2-t2v-a14b", "--gpu", "rtx-4090", "--ram", "96GiB")
     say("Left for you: demo/plan.yaml (read it), demo/fox.mp4 (random weights paint noise), demo/model.")
 
 
