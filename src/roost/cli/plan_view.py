@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from roost.cli.screen import show_table, show_text
+from roost.plan.prediction import Predicted, SecondsInterval
 from roost.plan.schema import ComponentPlan, PlanDocument
-from roost.units import format_bytes
+from roost.units import format_bytes, format_seconds
 
 
 def show_plan(plan: PlanDocument) -> None:
@@ -50,6 +51,8 @@ def _show_reasons(plan: PlanDocument) -> None:
         show_text(f"blocked  {blocked.id} by {blocked.by}")
     for stage in plan.budget.stages:
         show_text(f"stage  {stage.name}: {format_bytes(stage.weights_bytes)} of weights on the GPU")
+    if plan.predicted:
+        _show_prediction(plan.predicted)
     for warning in plan.warnings:
         show_text(f"warning: {warning}")
     show_text(f"load order: {', '.join(plan.load_order)}")
@@ -67,3 +70,18 @@ def _streaming(component: ComponentPlan) -> str:
     tiers = component.master.model_dump() if component.master else {}
     masters = ", ".join(f"{count} {tier}" for tier, count in tiers.items() if count) or "no"
     return f"prefetch {component.prefetch}, {component.slots} slots, {masters} masters"
+
+
+def _show_prediction(predicted: Predicted) -> None:
+    load, first, following, step = (
+        _interval(each) for each in (predicted.load_s, predicted.first_s, predicted.next_s, predicted.step_s)
+    )
+    show_text(f"predicted  load {load}, first {first}, next {following}")
+    show_text(f"predicted  a step {step}, limited by {predicted.limiter}; rates: {predicted.source}")
+    show_text(
+        f"predicted  host {format_bytes(predicted.host_bytes)}, {format_bytes(predicted.pinned_bytes)} of it pinned"
+    )
+
+
+def _interval(seconds: SecondsInterval) -> str:
+    return f"{format_seconds(seconds.mid)} ({format_seconds(seconds.low)} to {format_seconds(seconds.high)})"

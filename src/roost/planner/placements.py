@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Literal, cast
 
-from roost.blocks import ResidentPolicy
+from roost.blocks import ResidentPolicy, resident_indices
 from roost.errors import UsageError
 from roost.facts import Component, HostFacts, Strategy
 from roost.planner.case import Case, Decision
@@ -54,15 +54,23 @@ class Placement:
         return self.component.load_bytes - sum(self.block_bytes)
 
     @property
+    def resident_indices(self) -> frozenset[int]:
+        """Which blocks stay, as the runtime selects them."""
+        if self.streaming is None:
+            return frozenset()
+        return resident_indices(len(self.block_bytes), self.streaming.resident_blocks, self.streaming.resident_policy)
+
+    @property
     def stage_bytes(self) -> int:
         """Weights on the device while the component is in use."""
         if self.strategy == "fsdp":
             return math.ceil(self.component.load_bytes / self.fsdp_shards)
         if self.streaming is None or self.streaming.hold:
             return self.component.load_bytes
-        # Any blocks may be resident, so the bound takes the largest for both residents and slots.
-        largest = sorted(self.block_bytes, reverse=True)
-        return self.trunk_bytes + sum(largest[: self.streaming.resident_blocks + self.streaming.slots])
+        sizes, stay = self.block_bytes, self.resident_indices
+        streamed = [size for index, size in enumerate(sizes) if index not in stay]
+        slots = self.streaming.slots * max(streamed, default=0)
+        return self.trunk_bytes + sum(sizes[index] for index in stay) + slots
 
     @property
     def idle_bytes(self) -> int:
