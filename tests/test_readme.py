@@ -50,17 +50,27 @@ def test_command_of_the_readme_runs(command: str, folder: Path, monkeypatch: pyt
     assert run(words) == 0
 
 
-def test_python_of_the_readme_runs(folder: Path) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    example = example.replace("./FLUX.1-dev", str(folder / "model")).replace(
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+CALL = "num_inference_steps=2, height=64, width=64, num_frames=5).frames[0]"
+
+
+def test_a_planned_pipeline_of_the_readme_runs(folder: Path) -> None:
+    example = EXAMPLES[0].replace("./FLUX.1-dev", str(folder / "model"))
+    example = example.replace(
         'gpu="rtx-4090", ram="64GiB"', 'gpu="emulated", vram="2GiB", size="64x64", frames=5, steps=2'
     )
-    example = example.replace("num_inference_steps=28).images[0]", "num_inference_steps=2, height=64, width=64, "
-                              "num_frames=5).frames[0]")  # fmt: skip
     names: dict[str, object] = {}
-    exec(example, names)
+    exec(example.replace("num_inference_steps=28).images[0]", CALL), names)
     names["pipeline"].roost.close()  # type: ignore[attr-defined]
     assert isinstance(names["plan"], type(roost.load_plan(folder / "wan.yaml")))
+
+
+def test_an_attached_pipeline_of_the_readme_runs(folder: Path) -> None:
+    from diffusers import WanPipeline
+
+    names: dict[str, object] = {"roost": roost, "pipeline": WanPipeline.from_pretrained(folder / "model")}
+    exec(EXAMPLES[1].replace('"a red fox").images[0]', f'"a red fox", {CALL}'), names)
+    assert len(names["image"]) == 5  # type: ignore[arg-type]
 
 
 def test_the_demo_runs_and_leaves_a_video_and_a_plan(tmp_path: Path) -> None:
