@@ -6,18 +6,22 @@ Each round is a fresh process on sparse files of the real sizes; its imports are
 find the trace in the cache.
 """
 
-import argparse
-import json
-import os
-import platform
-import resource
-import statistics
-import subprocess
 import sys
-import tempfile
-import time
-from importlib import metadata
 from pathlib import Path
+
+# This folder's inspect.py would shadow the standard library's inspect module for everything imported below.
+sys.path = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
+
+import argparse  # noqa: E402 - after the line above
+import json  # noqa: E402
+import os  # noqa: E402
+import platform  # noqa: E402
+import resource  # noqa: E402
+import statistics  # noqa: E402
+import subprocess  # noqa: E402
+import tempfile  # noqa: E402
+import time  # noqa: E402
+from importlib import metadata  # noqa: E402
 
 ROUNDS, CACHED_ROUNDS = 5, 7
 # repository name -> (claimed seconds of a dry run, of a whole process from the cache)
