@@ -77,7 +77,7 @@ def _show_prediction(predicted: Predicted) -> None:
         _interval(each) for each in (predicted.load_s, predicted.first_s, predicted.next_s, predicted.step_s)
     )
     show_text(f"predicted  load {load}, first {first}, next {following}")
-    show_text(f"predicted  a step {step}, limited by {predicted.limiter}; rates: {predicted.source}")
+    show_text(f"predicted  a step {step}, limited by {predicted.limiter}; calls known from: {predicted.source}")
     show_text(
         f"predicted  host {format_bytes(predicted.host_bytes)}, {format_bytes(predicted.pinned_bytes)} of it pinned"
     )
