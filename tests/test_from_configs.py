@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,3 +54,12 @@ def test_a_class_that_the_library_lacks_is_named() -> None:
     unknown = Component(**{**{name: getattr(component, name) for name in component.__slots__}, "class_name": "NoVae"})
     with pytest.raises(InvalidFile, match="'NoVae' is not a loadable class"):
         build_component(unknown, tiny_directory("wan2.2"), ClassFacts())
+
+
+def test_a_config_of_absurdly_many_layers_ends_instead_of_building_them(tmp_path: Path) -> None:
+    component = inspect_model(tiny_directory("wan2.2")).component("transformer")
+    folder = shutil.copytree(tiny_directory("wan2.2") / "transformer", tmp_path / "transformer")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_layers": 10**9}))
+    with pytest.raises(InvalidFile, match="far more modules than its files have weights"):
+        build_component(component, tmp_path, ClassFacts())

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from roost.api.inspection import profile_of
 from roost.api.machine import find_machine, present_gpu
 from roost.api.options import PlanOptions, choices_of, workload_of
-from roost.api.planning import library_versions
 from roost.api.running import meet_gpu, tie
+from roost.api.versions import RECORDED, installed_versions
 from roost.errors import NothingFits, UsageError
 from roost.facts import DeviceKind, Inventory, Machine
 from roost.plan import PlanDocument, read_plan
@@ -77,7 +77,7 @@ def _plan(inventory: Inventory, machine: Machine, obstacles: dict[str, Obstacle]
         workload=workload_of(options, profile),
         choices=choices_of(options),
         role=parse_role(options.role),
-        versions=library_versions(),
+        versions=installed_versions(RECORDED),
     )
     plan = plan_by_rules(question)
     components = dict(plan.components)

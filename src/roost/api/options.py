@@ -15,7 +15,7 @@ from roost.units import parse_size
 
 POLICIES = ("search", "rules")
 OBJECTIVES = ("seconds", "memory")
-LOSSY = ("tiling", "fp8")
+LOSSY = ("tiling",)
 MODES = ("auto", "memory", "speed", "manual")
 PLATFORMS = ("cuda", "rocm", "cpu")
 DTYPES = ("bfloat16", "float16", "float32")

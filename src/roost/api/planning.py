@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from platformdirs import user_cache_path
@@ -20,6 +19,7 @@ from roost.api.options import (
     workload_of,
 )
 from roost.api.tracing import trace_model
+from roost.api.versions import RECORDED, installed_versions
 from roost.errors import DryRunError, InvalidFile, UsageError
 from roost.plan import PlanDocument, plan_to_yaml, read_plan, write_text_atomically
 from roost.planner.costs import CostModel
@@ -29,8 +29,6 @@ from roost.planner.roles import parse_role
 from roost.planner.search_plan import SearchQuestion, plan_by_search
 from roost.planner.untraced import guessing, untraced
 from roost.profiles.gpus import load_gpu_profiles
-
-_LIBRARIES = ("roost", "torch", "diffusers", "transformers", "safetensors")
 
 
 def make_plan(model: str | Path, **options: object) -> PlanDocument:
@@ -60,7 +58,7 @@ def plan_model(model: str | Path, options: PlanOptions) -> PlanDocument:
         workload=workload_of(options, profile),
         choices=choices,
         role=role,
-        versions=library_versions(),
+        versions=installed_versions(RECORDED),
     )
     by_rules = plan_by_rules(question)  # also for the search: it refuses wrong options before the slow dry run
     return _searched(question, options) if searches(options) else by_rules
@@ -111,14 +109,3 @@ def keep_plan(plan: PlanDocument) -> Path:
     path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.yaml"
     write_text_atomically(path, text)
     return path
-
-
-def library_versions() -> dict[str, str]:
-    """Installed versions of Roost and of the libraries that load and run models, without importing them."""
-    found: dict[str, str] = {}
-    for library in _LIBRARIES:
-        try:
-            found[library] = version(library)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -233,7 +233,6 @@ def run_plan(
         generation = generate(held, call)
     finally:
         held.abandon()  # one generation: nothing comes back to host memory, which may be smaller than the device's
-        held.device.close()
     if plan_file is not None and held.demotions:
         update_plan(plan_file, held.demotions)
     saved = (

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from platformdirs import user_cache_path
 
 from roost.api.models import materialise_configs
+from roost.api.versions import installed_versions
 from roost.facts import Inventory, ModelProfile, Workload
 from roost.probes.dry_run import DryRunOptions, dry_run
 from roost.probes.dry_run.cache import read_trace, trace_key, write_trace
@@ -28,7 +28,7 @@ def trace_model(inventory: Inventory, profile: ModelProfile, workload: Workload)
     """
     options = DryRunOptions(guidance_argument=profile.guidance_argument)
     folder = user_cache_path("roost") / "traces"
-    key = trace_key(inventory, workload, options, _versions())
+    key = trace_key(inventory, workload, options, installed_versions(_LIBRARIES))
     trace = read_trace(folder, key)
     if trace is None:
         with _configs_of(inventory) as model_dir:
@@ -46,14 +46,3 @@ def _configs_of(inventory: Inventory) -> Iterator[Path]:
     with TemporaryDirectory(prefix="roost-") as folder:
         materialise_configs(inventory.family or "", Path(folder))
         yield Path(folder)
-
-
-def _versions() -> dict[str, str]:
-    """Installed versions of what a dry run runs, without importing it."""
-    found = {}
-    for library in _LIBRARIES:
-        try:
-            found[library] = version(library)
-        except PackageNotFoundError:
-            continue
-    return found

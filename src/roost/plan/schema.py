@@ -123,7 +123,7 @@ class Policy(Strict):
     generations: Positive = 1
     objective: Literal["seconds", "memory"] = "seconds"
     max_slowdown: float | None = None
-    allow: list[Literal["tiling", "fp8"]] = Field(default_factory=list)
+    allow: list[Literal["tiling"]] = Field(default_factory=list)
 
 
 class StackRecord(Strict):

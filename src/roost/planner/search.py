@@ -17,7 +17,7 @@ from roost.planner.solver import NOISE, Combination, Limits, fastest, simplest
 from roost.units import GiB
 
 Objective = Literal["seconds", "memory"]
-Lossy = Literal["tiling", "fp8"]
+Lossy = Literal["tiling"]
 
 _FRONT_LEVELS = 8
 _MORE_BYTES = 2 * GiB
