@@ -1,0 +1,1 @@
+"""Timed trials: candidates, one child process for each trial, the race between them, the journal and the results."""
