@@ -20,6 +20,7 @@ LAYERS = (
     ("api", "tune"),
     ("probes", "planner", "residency", "profiles"),
     ("pipelines", "blocks"),
+    ("measured",),
     ("plan",),
     ("trace",),
     ("facts",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import tempfile
@@ -20,6 +21,13 @@ for _variable in ("HF_HUB_CACHE", "HF_TOKEN"):
     os.environ.pop(_variable, None)
 os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 os.environ.setdefault("OMP_NUM_THREADS", "2")  # torch takes its number of threads from here
+_DATA_HOMES = (str(_HOME / f"data-{number}") for number in itertools.count())
+
+
+@pytest.fixture(autouse=True)
+def _own_data_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one test's runs measured must not change another's plans."""
+    monkeypatch.setenv("XDG_DATA_HOME", next(_DATA_HOMES))
 
 
 def pytest_unconfigure() -> None:

@@ -7,61 +7,19 @@ import errno
 import os
 import re
 import secrets
-from collections.abc import Hashable
 from pathlib import Path
-
-import yaml
-from pydantic import ValidationError
 
 from roost.errors import InvalidFile, RoostError, UsageError
 from roost.plan.schema import PlanDocument
+from roost.plan.strict_yaml import MAX_BYTES, NotValid, to_yaml, validated, yaml_mapping
 
-MAX_PLAN_BYTES = 1024 * 1024
 _LEFTOVER = ".roost-tmp"
 _DISK_FAILS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
-class _PlanLoader(yaml.SafeLoader):
-    """The pure-Python safe loader (the C one can be crashed by nesting), without aliases or duplicate keys."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases are not allowed")
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
-                raise yaml.YAMLError(f"line {key.start_mark.line + 1}: keys must be plain names")
-            if key.value in seen:
-                raise yaml.YAMLError(f"line {key.start_mark.line + 1}: duplicate key {key.value!r}")
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-class _PlanDumper(yaml.SafeDumper):
-    def ignore_aliases(self, data: object) -> bool:
-        return True
-
-    def represent_str(self, data: str) -> yaml.ScalarNode:
-        # Other styles lose what YAML takes for a line break, such as U+0085.
-        return self.represent_scalar("tag:yaml.org,2002:str", data, style=None if data.isprintable() else '"')
-
-
-_PlanDumper.add_representer(str, _PlanDumper.represent_str)
-
-
 def plan_to_yaml(plan: PlanDocument) -> str:
     """The plan's canonical text: schema order, block style, one line a value where it fits."""
-    return yaml.dump(
-        plan.model_dump(mode="json", by_alias=True),
-        Dumper=_PlanDumper,
-        sort_keys=False,
-        allow_unicode=True,
-        width=1000,
-        default_flow_style=False,
-    )
+    return to_yaml(plan.model_dump(mode="json", by_alias=True))
 
 
 def read_plan(path: Path) -> PlanDocument:
@@ -69,62 +27,26 @@ def read_plan(path: Path) -> PlanDocument:
 
     Raises InvalidFile, in one line, for anything else: not a regular file, over 1 MiB, not YAML, or not the schema.
     """
-    text = _read_text(path)
     try:
-        document = yaml.load(text, _PlanLoader)  # derived from SafeLoader
-    except RecursionError:
-        raise _invalid(path, "it nests too deeply") from None
-    except (yaml.YAMLError, ValueError, OverflowError) as error:
-        raise _invalid(path, f"it is not a plan's YAML ({_yaml_problem(error)})") from None
-    if not isinstance(document, dict):
-        raise _invalid(path, "it is not a mapping")
-    try:
-        return PlanDocument.model_validate(document)
-    except ValidationError as error:
-        raise _invalid(path, _first_problems(error)) from None
-    except RecursionError:
-        raise _invalid(path, "it nests too deeply") from None
+        return validated(yaml_mapping(_read(path), "plan"), PlanDocument, "plan")
+    except NotValid as error:
+        raise _invalid(path, str(error)) from None
 
 
-def _read_text(path: Path) -> str:
+def _read(path: Path) -> bytes:
     try:
         if not path.is_file():
             raise InvalidFile(f"plan {str(path)!r} is not a file; make one with: roost plan MODEL -o {path}")
         with path.open("rb") as stream:
-            raw = stream.read(MAX_PLAN_BYTES + 1)
+            return stream.read(MAX_BYTES + 1)
     except OSError as error:
         raise InvalidFile(f"plan {str(path)!r} can't be read: {error.strerror}; check its permissions.") from None
     except ValueError:  # a null byte in the path
         raise InvalidFile(f"plan path {str(path)!r} is not a path; check its spelling.") from None
-    if len(raw) > MAX_PLAN_BYTES:
-        raise _invalid(path, "it is larger than 1 MiB")
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        raise _invalid(path, "it is not UTF-8 text") from None
 
 
 def _invalid(path: Path, problem: str) -> InvalidFile:
     return InvalidFile(f"plan {str(path)!r} is not valid: {problem}; plan again with: roost plan MODEL -o {path}")
-
-
-def _yaml_problem(error: Exception) -> str:
-    """Line and problem, without the text around it, which may be anything."""
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        return _one_line(f"line {error.problem_mark.line + 1}: {error.problem}")
-    return _one_line(str(error).split(";")[0])
-
-
-def _one_line(text: str) -> str:
-    return re.sub(r"\s+", " ", text)[:300]
-
-
-def _first_problems(error: ValidationError) -> str:
-    problems = [
-        f"{'.'.join(str(part) for part in each['loc']) or 'plan'}: {each['msg']}" for each in error.errors()[:3]
-    ]
-    more = error.error_count() - len(problems)
-    return _one_line("; ".join(problems)) + (f"; and {more} more" if more else "")
 
 
 def write_text_atomically(path: Path, text: str) -> None:

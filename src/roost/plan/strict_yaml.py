@@ -1,0 +1,108 @@
+"""YAML as Roost keeps it: canonical text out; bounded, alias-free, validated reading in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable
+from typing import TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+MAX_BYTES = 1024 * 1024
+
+Document = TypeVar("Document", bound=BaseModel)
+
+
+class NotValid(ValueError):
+    """Text that isn't the document it should be; its message is the problem alone, on one line."""
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """The pure-Python safe loader (the C one can be crashed by nesting), without aliases or duplicate keys."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not allowed")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                raise yaml.YAMLError(f"line {key.start_mark.line + 1}: keys must be plain names")
+            if key.value in seen:
+                raise yaml.YAMLError(f"line {key.start_mark.line + 1}: duplicate key {key.value!r}")
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        # Other styles lose what YAML takes for a line break, such as U+0085.
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=None if data.isprintable() else '"')
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
+
+
+def to_yaml(document: object) -> str:
+    """Canonical text of plain values: their order, block style, one line a value where it fits."""
+    return yaml.dump(
+        document,
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        width=1000,
+        default_flow_style=False,
+    )
+
+
+def yaml_mapping(raw: bytes, what: str) -> dict[object, object]:
+    """The mapping in a file's bytes, of which the caller read at most one more than ``MAX_BYTES``.
+
+    ``what`` is the document's name in NotValid, which is raised for anything that isn't a plain YAML mapping.
+    """
+    if len(raw) > MAX_BYTES:
+        raise NotValid("it is larger than 1 MiB")
+    try:
+        document = yaml.load(raw.decode("utf-8"), _StrictLoader)  # derived from SafeLoader
+    except UnicodeDecodeError:
+        raise NotValid("it is not UTF-8 text") from None
+    except RecursionError:
+        raise NotValid("it nests too deeply") from None
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        raise NotValid(f"it is not a {what}'s YAML ({_yaml_problem(error)})") from None
+    if not isinstance(document, dict):
+        raise NotValid("it is not a mapping")
+    return document
+
+
+def validated(mapping: dict[object, object], model: type[Document], what: str) -> Document:
+    """The mapping as a document of class ``model``; NotValid names the first fields that are wrong."""
+    try:
+        return model.model_validate(mapping)
+    except ValidationError as error:
+        raise NotValid(_first_problems(error, what)) from None
+    except RecursionError:
+        raise NotValid("it nests too deeply") from None
+
+
+def _yaml_problem(error: Exception) -> str:
+    """Line and problem, without the text around it, which may be anything."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return _one_line(f"line {error.problem_mark.line + 1}: {error.problem}")
+    return _one_line(str(error).split(";")[0])
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"\s+", " ", text)[:300]
+
+
+def _first_problems(error: ValidationError, what: str) -> str:
+    problems = [f"{'.'.join(str(part) for part in each['loc']) or what}: {each['msg']}" for each in error.errors()[:3]]
+    more = error.error_count() - len(problems)
+    return _one_line("; ".join(problems)) + (f"; and {more} more" if more else "")

@@ -1,0 +1,66 @@
+"""Made-up measurements for the tests of the store and of what is learnt from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from roost.measured import (
+    BytesCompared,
+    Compared,
+    DeviceKey,
+    Entry,
+    MeasuredKappa,
+    MeasuredRate,
+    Residual,
+    SecondsCompared,
+    StageCompared,
+)
+from roost.plan.schema import WorkloadRecord
+
+WHEN = "2026-11-21T12:00:00Z"
+RTX = DeviceKey(device_kind="cuda", name="NVIDIA GeForce RTX 4090", driver="570.86")
+EMULATED = DeviceKey(device_kind="emulated", name="emulated", driver=None)
+
+
+def rate(value: float = 25e9, **changed: Any) -> MeasuredRate:
+    return MeasuredRate(**{"value": value, "spread": 1.05, "n": 5, "when": WHEN, "source": "measured", **changed})
+
+
+def entry(device: DeviceKey = RTX, model_class: str | None = None, **changed: Any) -> Entry:
+    """A link's rate and a VAE's factor."""
+    kept = {
+        "rates": {"pinned_h2d_bytes_per_s": rate()},
+        "kappas": {"AutoencoderKL": MeasuredKappa(samples=[1.2, 1.25], when=WHEN)},
+    }
+    return Entry(**{"device": device, "model_class": model_class, **kept, **changed})
+
+
+def residual(
+    step_s: float, predicted_s: float, rates: dict[str, float], limiter: str = "compute", **changed: Any
+) -> Residual:
+    """A run of two steps whose only stage is the denoiser's, 1 GiB of traced activations at factor 1."""
+    gib = 1024**3
+    times = SecondsCompared(low=predicted_s / 2, predicted=predicted_s, high=predicted_s * 2, measured=step_s)
+    stage = StageCompared(
+        name="denoise (transformer)",
+        component="transformer",
+        class_name="FluxTransformer2DModel",
+        predicted_s=2 * predicted_s,
+        measured_s=2 * step_s,
+        predicted_peak_bytes=3 * gib,
+        measured_peak_bytes=3 * gib,
+        activation_bytes=gib,
+        kappa=1.0,
+    )
+    compared = Compared(
+        load_s=None,
+        first_s=None,
+        next_s=None,
+        step_s=times,
+        peak_bytes=BytesCompared(low=3 * gib, predicted=3 * gib, high=3 * gib, measured=3 * gib),
+        stages=[stage.model_copy(update=changed)],
+    )
+    workload = WorkloadRecord(width=64, height=64, frames=None, steps=2, batch=1, guidance=None)
+    return Residual(
+        when=WHEN, workload=workload, strategy="transformer resident", limiter=limiter, rates=rates, compared=compared
+    )
