@@ -9,9 +9,9 @@ import torch
 from plans import LAYERWISE
 from random_weights import fill_with_random_weights
 from roost.residency.attach import Held, hold
+from roost.residency.calls import GenerationRequest
 from roost.residency.digests import tensor_digest
 from roost.residency.emulated import EmulatedDevice
-from roost.residency.generate import GenerationRequest
 from roost.residency.masters import aligned_bytes
 from tiny_models import FAMILIES, default_call
 

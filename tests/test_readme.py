@@ -28,6 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 f"{directory}/wan.yaml"]) == 3  # fmt: skip  # the default headroom is the whole gibibyte
     emulated = shlex.split(f"--gpu emulated --vram 2GiB {SMALL}")
     assert run(["plan", f"{directory}/model", *emulated, "-o", f"{directory}/wan.yaml"]) == 0
+    (directory / "prompts.txt").write_text("a red fox\n# a comment\na grey goose\n", encoding="utf-8")
     return directory
 
 

@@ -117,3 +117,21 @@ def test_a_value_that_the_pipeline_has_no_parameter_for_is_a_usage_error(asked: 
         pytest.raises(UsageError, match=f"FluxPipeline has no parameter '{next(iter(asked))}'"),
     ):
         generate(held, request_for("flux", **asked))
+
+
+def test_only_what_a_pipeline_refuses_before_it_computes_is_the_caller_s_mistake(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pipeline = live_pipeline("flux")
+
+    def break_down(*_: object, **__: object) -> None:
+        raise ValueError("a bug of its own")
+
+    with held_by(pipeline, plan_for(pipeline, LAYERWISE)) as held:
+        with pytest.raises(UsageError, match="refuses the call: `max_sequence_length`"):
+            generate(held, request_for("flux", max_sequence_length=9999))
+        with monkeypatch.context() as patched:
+            patched.setattr(pipeline.image_processor, "postprocess", break_down)
+            with pytest.raises(ValueError, match="a bug of its own"):
+                generate(held, request_for("flux"))
+        assert generate(held, request_for("flux")).digest == bare_digest("flux")

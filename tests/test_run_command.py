@@ -49,7 +49,7 @@ def test_json_record_has_every_documented_key_and_the_output_exists(plan, tmp_pa
     record = json.loads(capsys.readouterr().out)
     assert set(record) == {
         "schema", "output", "digest", "latent_digest", "device_kind", "load_s", "seconds", "stages", "peak_bytes",
-        "changes",
+        "changes", "generations",
     }  # fmt: skip
     assert (record["schema"], record["device_kind"], record["changes"]) == (1, "emulated", [])
     assert record["output"] == [str(output)]
@@ -62,6 +62,9 @@ def test_json_record_has_every_documented_key_and_the_output_exists(plan, tmp_pa
     ]
     assert set(record["stages"][0]) == {"name", "component", "seconds", "peak_bytes"}
     assert record["peak_bytes"] == max(each["peak_bytes"] for each in record["stages"]) > 0
+    (generation,) = record["generations"]
+    assert {name: record[name] for name in generation.keys() & record.keys()}.items() <= generation.items()
+    assert (generation["prompt"], generation["seed"], generation["skipped"]) == ("a fox", 0, False)
 
 
 def test_same_seed_same_digest_and_another_seed_another(plan, tmp_path, capsys) -> None:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from roost.api.attaching import attach, detach
     from roost.api.inspection import inspect_model
+    from roost.api.opening import load_pipeline
     from roost.api.planning import load_plan, make_plan
-    from roost.api.running import load_pipeline
 
 _HOMES = {
     "attach": "roost.api.attaching",
@@ -21,7 +21,7 @@ _HOMES = {
     "inspect_model": "roost.api.inspection",
     "make_plan": "roost.api.planning",
     "load_plan": "roost.api.planning",
-    "load_pipeline": "roost.api.running",
+    "load_pipeline": "roost.api.opening",
 }
 
 __all__ = ["attach", "detach", "inspect_model", "load_pipeline", "load_plan", "make_plan"]

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from roost.api.inspection import profile_of
 from roost.api.machine import find_machine, present_gpu
+from roost.api.opening import tie
 from roost.api.options import PlanOptions, choices_of, workload_of
-from roost.api.running import meet_gpu, tie
+from roost.api.ready import meet_gpu
 from roost.api.versions import RECORDED, installed_versions
 from roost.errors import NothingFits, UsageError
 from roost.facts import DeviceKind, Inventory, Machine

@@ -15,15 +15,18 @@ _LONGEST_NAME = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRequest:
-    """What to run. None keeps the plan's value; ``output`` None writes nothing.
+    """What to run: every prompt with every seed. None keeps the plan's value; ``output`` None writes nothing.
+
+    ``listed`` prompts come from a list, and outputs are numbered by their places in it.
 
     Raises UsageError for a value that no run takes and for an output that can't be written.
     """
 
-    prompt: str
+    prompts: tuple[str, ...]
+    listed: bool = False
     negative_prompt: str | None = None
     output: Path | None = None
-    seed: int = 0
+    seeds: tuple[int, ...] = (0,)
     size: tuple[int, int] | None = None
     frames: int | None = None
     steps: int | None = None
@@ -31,11 +34,15 @@ class RunRequest:
     guidance: float | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**63:
-            raise UsageError(f"--seed {self.seed} is out of range; give a whole number from 0, below 2^63.")
+        for seed in self.seeds:
+            if not 0 <= seed < 2**63:
+                raise UsageError(f"--seed {seed} is out of range; give a whole number from 0, below 2^63.")
+            if self.seeds.count(seed) > 1:
+                raise UsageError(f"--seed {seed} is given twice, and its output is the same; leave one out.")
         if self.guidance is not None and not math.isfinite(self.guidance):
             raise UsageError(f"--guidance {self.guidance} is not a number; give one like 4.0.")
-        _check_text(self.prompt, "--prompt")
+        for prompt in self.prompts:
+            _check_text(prompt, "--prompt")
         _check_text(self.negative_prompt or "", "--negative-prompt")
         if self.output is not None:
             _check_output(self.output)

@@ -14,6 +14,7 @@ from roost.cli.screen import clean, show_note
 from roost.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
+    from roost.api.generations import PlannedGeneration
     from roost.residency.stages import StageEvent
 
 
@@ -23,6 +24,7 @@ class Progress:
     def __init__(self) -> None:
         self._bars: RichProgress | None = None
         self._task: TaskID | None = None
+        self._which = ""  # of several generations
         if sys.stderr.isatty():
             self._bars = RichProgress(
                 SpinnerColumn(),
@@ -49,9 +51,15 @@ class Progress:
         """A component's load begins."""
         self._begin(f"loading {clean(name)}")
 
+    def on_generation(self, generation: PlannedGeneration, number: int, count: int) -> None:
+        """One of several generations begins."""
+        self._which = f"{number}/{count} " if count > 1 else ""
+        if self._which and not self._bars:
+            show_note(f"generation {number} of {count}: seed {generation.seed}")
+
     def on_event(self, event: StageEvent) -> None:
         """A stage begins, takes a step, or ends."""
-        label = f"{clean(event.stage)} · {clean(event.component)}"
+        label = f"{self._which}{clean(event.stage)} · {clean(event.component)}"
         if event.what == "begin":
             self._begin(label)
         elif event.what == "step" and self._bars and self._task is not None:

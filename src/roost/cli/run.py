@@ -3,58 +3,45 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from roost.cli import options as opt
+from roost.cli import run_options as run_opt
 from roost.cli.plan import typed_plan_options, was_typed
-from roost.cli.screen import show_json, show_note, show_table, show_text
+from roost.cli.run_view import show_dry_run, show_record
+from roost.cli.screen import show_note
 from roost.errors import UsageError
-from roost.units import format_bytes, format_seconds, parse_size
+from roost.units import parse_size
 
 if TYPE_CHECKING:
+    from roost.api.ready import ReadyPlan
     from roost.api.requests import RunRequest
-    from roost.api.running import ReadyPlan
     from roost.plan import PlanDocument
 
 _PLANNING = ("gpu", "vram", "ram", "headroom", "mode", "set", "variant", "dtype")
 
-Target = Annotated[str, typer.Argument(metavar="PLAN|MODEL", help="A plan's YAML file, or a model to plan first.")]
-Prompt = Annotated[str, typer.Option("--prompt", help="What to paint.")]
-NegativePrompt = Annotated[str | None, typer.Option("--negative-prompt", help="What to avoid.")]
-Output = Annotated[Path | None, typer.Option("-o", "--output", metavar="OUT", help="A .png or .mp4 file.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of the noise.")]
-Device = Annotated[
-    str | None, typer.Option("--device", metavar="D", help="emulated tries any plan on the CPU; cuda insists on it.")
-]
-Model = Annotated[str | None, typer.Option("--model", metavar="DIR", help="Where the plan's model is now.")]
-Force = Annotated[bool, typer.Option("--force", help="Run on another model or GPU than planned.")]
-UpdatePlan = Annotated[
-    bool, typer.Option("--update-plan", help="Write what memory did not allow back into the plan's file.")
-]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and load nothing.")]
-
 
 def run(
     context: typer.Context,
-    target: Target,
-    prompt: Prompt,
-    output: Output = None,
-    negative_prompt: NegativePrompt = None,
-    seed: Seed = 0,
+    target: run_opt.Target,
+    prompt: run_opt.Prompt = None,
+    prompts: run_opt.Prompts = None,
+    output: run_opt.Output = None,
+    negative_prompt: run_opt.NegativePrompt = None,
+    seed: run_opt.Seeds = None,
     size: opt.Size = None,
     frames: opt.Frames = None,
     steps: opt.Steps = None,
     batch: opt.Batch = 1,
     guidance: opt.Guidance = None,
-    device: Device = None,
-    model: Model = None,
-    force: Force = False,
-    dry_run: DryRun = False,
-    update_plan: UpdatePlan = False,
+    device: run_opt.Device = None,
+    model: run_opt.Model = None,
+    force: run_opt.Force = False,
+    dry_run: run_opt.DryRun = False,
+    update_plan: run_opt.UpdatePlan = False,
     as_json: opt.Json = False,
     gpu: opt.Gpu = None,
     vram: opt.Vram = None,
@@ -69,8 +56,8 @@ def run(
 
     roost run wan.yaml --prompt "a red fox" -o fox.mp4
     """
+    from roost.api.ready import check_plan, workload_of_run
     from roost.api.requests import RunRequest
-    from roost.api.running import check_plan, workload_of_run
 
     if device not in (None, "cuda", "emulated"):
         raise UsageError(f"--device {device!r} is not known; choose cuda or emulated.")
@@ -78,10 +65,11 @@ def run(
         raise UsageError(f"--update-plan: {target!r} is not a plan's file; make one with: roost plan MODEL -o FILE")
     typed = typed_plan_options(context)
     request = RunRequest(
-        prompt=prompt,
+        prompts=_prompts(prompt, prompts),
+        listed=prompts is not None,
         negative_prompt=negative_prompt,
         output=output,
-        seed=seed,
+        seeds=tuple(seed or (0,)),
         size=None if size is None else parse_size(size),
         frames=typed.frames,
         steps=typed.steps,
@@ -92,9 +80,17 @@ def run(
     workload_of_run(plan, request)
     ready = check_plan(plan, model=model, device=device, force=force)
     if dry_run:
-        _show_dry_run(ready, request, as_json)
+        show_dry_run(ready, request, as_json=as_json)
     else:
         _run(ready, request, as_json, Path(target) if update_plan else None)
+
+
+def _prompts(prompt: str | None, file: str | None) -> tuple[str, ...]:
+    from roost.api.prompt_files import read_prompts
+
+    if (prompt is None) == (file is None):
+        raise UsageError("give either --prompt TEXT or --prompts FILE, a file with one prompt a line.")
+    return (prompt,) if prompt is not None else read_prompts(file or "")
 
 
 def _plan_of(target: str, context: typer.Context) -> PlanDocument:
@@ -118,56 +114,14 @@ def _refuse_planning_options(context: typer.Context) -> None:
 
 
 def _run(ready: ReadyPlan, request: RunRequest, as_json: bool, plan_file: Path | None) -> None:
-    from roost.api.running import run_plan
+    from roost.api.running import Listeners, run_plan
     from roost.cli.progress import Progress
 
     for change in ready.changes:
         show_note(f"change: {change}")
     with Progress() as progress:
-        record = run_plan(ready, request, progress.on_component, progress.on_event, plan_file)
-    if as_json:
-        show_json(asdict(record))
-        return
-    where = "the emulated GPU (the CPU)" if ready.device_kind == "emulated" else ready.plan.machine.gpu.name
-    show_text(f"on {where}: loaded in {format_seconds(record.load_s)}, generated in {format_seconds(record.seconds)}")
-    show_table(
-        ("Stage", "Component", "Time", "Peak"),
-        [
-            (each.name, each.component, format_seconds(each.seconds), format_bytes(each.peak_bytes))
-            for each in record.stages
-        ],
-        numbers=(2, 3),
-    )
-    show_text(f"peak {format_bytes(record.peak_bytes)} of a budget of {format_bytes(ready.budget_bytes)}")
-    show_text(f"digest {record.digest}")
-    for path in record.output:
-        show_text(f"saved {path}")
-
-
-def _show_dry_run(ready: ReadyPlan, request: RunRequest, as_json: bool) -> None:
-    from roost.api.running import check_call, workload_of_run
-    from roost.cli.plan_view import show_plan
-
-    check_call(ready, request)
-    wanted = workload_of_run(ready.plan, request)
-    if as_json:
-        show_json(
-            {
-                "schema": 1,
-                "device_kind": ready.device_kind,
-                "budget_bytes": ready.budget_bytes,
-                "workload": asdict(wanted),
-                "seed": request.seed,
-                "output": None if request.output is None else str(request.output),
-                "changes": list(ready.changes),
-            }
+        listeners = Listeners(
+            on_component=progress.on_component, on_event=progress.on_event, on_generation=progress.on_generation
         )
-        return
-    show_plan(ready.plan)
-    frames = f" × {wanted.frames} frames" if wanted.frames else ""
-    show_text(
-        f"would run {wanted.width}×{wanted.height}{frames}, {wanted.steps} steps, seed {request.seed}, on"
-        f" {ready.device_kind} within {format_bytes(ready.budget_bytes)}, and write {request.output or 'no file'}"
-    )
-    for change in ready.changes:
-        show_text(f"change: {change}")
+        record = run_plan(ready, request, listeners, plan_file)
+    show_record(ready, record, as_json=as_json)

@@ -1,0 +1,84 @@
+"""What ``roost run`` shows: the record of a run, or what a dry run would do."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from roost.cli.screen import show_json, show_table, show_text
+from roost.units import format_bytes, format_seconds
+
+if TYPE_CHECKING:
+    from roost.api.generations import PlannedGeneration
+    from roost.api.ready import ReadyPlan
+    from roost.api.records import RunRecord
+    from roost.api.requests import RunRequest
+
+
+def show_record(ready: ReadyPlan, record: RunRecord, *, as_json: bool) -> None:
+    if as_json:
+        show_json(asdict(record))
+        return
+    where = "the emulated GPU (the CPU)" if ready.device_kind == "emulated" else ready.plan.machine.gpu.name
+    count = len(record.generations)
+    what = "generated" if count == 1 else f"{count} generations"
+    show_text(f"on {where}: loaded in {format_seconds(record.load_s)}, {what} in {format_seconds(record.seconds)}")
+    show_table(
+        ("Stage", "Component", "Time", "Peak"),
+        [
+            (each.name, each.component, format_seconds(each.seconds), format_bytes(each.peak_bytes))
+            for each in record.stages
+        ],
+        numbers=(2, 3),
+    )
+    show_text(f"peak {format_bytes(record.peak_bytes)} of a budget of {format_bytes(ready.budget_bytes)}")
+    for each in record.generations:
+        if count > 1:
+            show_text(f"seed {each.seed}, {format_seconds(each.seconds)}: {_shortened(each.prompt)}")
+        show_text(f"digest {each.digest}")
+        for path in each.output:
+            show_text(f"saved {path}")
+
+
+def _shortened(prompt: str, most: int = 50) -> str:
+    return prompt if len(prompt) <= most else f"{prompt[: most - 1]}…"
+
+
+def show_dry_run(ready: ReadyPlan, request: RunRequest, *, as_json: bool) -> None:
+    from roost.api.generations import generations_of
+    from roost.api.ready import workload_of_run
+    from roost.api.running import check_call
+    from roost.cli.plan_view import show_plan
+
+    check_call(ready, request)
+    wanted, generations = workload_of_run(ready.plan, request), generations_of(request)
+    if as_json:
+        show_json(
+            {
+                "schema": 1,
+                "device_kind": ready.device_kind,
+                "budget_bytes": ready.budget_bytes,
+                "workload": asdict(wanted),
+                "seed": request.seeds[0],
+                "output": None if request.output is None else str(request.output),
+                "changes": list(ready.changes),
+                "generations": [
+                    {"prompt": each.prompt, "seed": each.seed, "output": _file(each)} for each in generations
+                ],
+            }
+        )
+        return
+    show_plan(ready.plan)
+    frames = f" × {wanted.frames} frames" if wanted.frames else ""
+    count = f"{len(generations)} generations" if len(generations) > 1 else f"seed {request.seeds[0]}"
+    show_text(
+        f"would run {wanted.width}×{wanted.height}{frames}, {wanted.steps} steps, {count}, on"
+        f" {ready.device_kind} within {format_bytes(ready.budget_bytes)}, and write"
+        f" {_file(generations[0]) or 'no file'}{' and so on' if request.output and len(generations) > 1 else ''}"
+    )
+    for change in ready.changes:
+        show_text(f"change: {change}")
+
+
+def _file(generation: PlannedGeneration) -> str | None:
+    return None if generation.output is None else str(generation.output)
