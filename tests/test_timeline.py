@@ -248,7 +248,7 @@ def one_stack(copy_per_compute: float, resident: int, policy: str, slots: int) -
 
 
 def steady_s(world: Schedule) -> float:
-    return simulate(world).stages[0]["denoise"].steady_use_s
+    return simulate(world).stages[0]["denoise"].steady.seconds
 
 
 def bound_s(world: Schedule) -> float:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from roost.facts import Strategy
 from roost.plan.fields import Bytes, Count, Flops, Masters, Name, Positive, Seconds, Strict
 
@@ -82,9 +84,13 @@ class AlternativeComponent(Strict):
 
 
 class Alternative(Strict):
-    """A plan that was not chosen: its name, what it would take, and why not."""
+    """A plan that was not chosen: its name, what it would take, and why not.
+
+    ``also`` are further names of the same placements: the runner-up may be the rule plan.
+    """
 
     name: Name
     components: dict[Name, AlternativeComponent]
     predicted: Predicted
     why_not: str
+    also: list[Name] = Field(default_factory=list)

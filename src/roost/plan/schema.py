@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from roost.facts import DeviceKind, Kind, Mode, Platform, Strategy, Task
+from roost.plan.arithmetic import Arithmetic
 from roost.plan.fields import (
     Bytes,
     ComponentName,
@@ -191,7 +192,10 @@ class RolePlan(Strict):
 
 
 class PlanDocument(Strict):
-    """One placement plan. ``predicted`` and ``measured`` are null until a cost model or a trial fills them."""
+    """One placement plan. ``predicted`` and ``measured`` are null until a cost model or a trial fills them.
+
+    ``also`` says which of the named alternatives (the rule plan, all resident) the plan itself is.
+    """
 
     schema_version: int = Field(alias="schema", ge=1, le=1)  # Literal[1] would take true
     versions: dict[Name, str]
@@ -206,7 +210,9 @@ class PlanDocument(Strict):
     components: dict[ComponentName, ComponentPlan]
     trace: TraceRecord | None = None
     predicted: Predicted | None
+    arithmetic: Arithmetic | None = None
     alternatives: list[Alternative] = Field(default_factory=list)
+    also: list[Name] = Field(default_factory=list)
     measured: None
     warnings: list[str]
 

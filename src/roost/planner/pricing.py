@@ -122,7 +122,7 @@ class Pricer:
         twin = replace(weights, component=""), replace(schedule.uses[index], component="", stage="")
         if twin not in self._twins or self._twins[twin][0] > calls:
             timeline = simulate(schedule)
-            steady_s = timeline.stages[0][schedule.uses[index].stage].steady_use_s
+            steady_s = timeline.stages[0][schedule.uses[index].stage].steady.seconds
             # Without a skipped pass the last one need not be steady.
             self._twins[twin] = calls, timeline.seconds, steady_s if timeline.simulated_uses < calls else None
         known, seconds, steady = self._twins[twin]

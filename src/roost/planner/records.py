@@ -70,10 +70,13 @@ def predicted_record(prediction: Prediction, notes: Sequence[str] = ()) -> Predi
     )
 
 
-def alternative_record(name: str, placements: Sequence[Placement], prediction: Prediction, why_not: str) -> Alternative:
-    """One plan that was not chosen."""
+def alternative_record(
+    names: Sequence[str], placements: Sequence[Placement], prediction: Prediction, why_not: str
+) -> Alternative:
+    """One plan that was not chosen, under all of its names."""
     return Alternative(
-        name=name,
+        name=names[0],
+        also=list(names[1:]),
         components={each.component.name: _component(each) for each in placements},
         predicted=predicted_record(prediction),
         why_not=why_not,

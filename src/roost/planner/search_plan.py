@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from roost.plan.prediction import Alternative
 from roost.plan.schema import PlanDocument
+from roost.planner.arithmetic import arithmetic_record
 from roost.planner.case import Case, Decision
 from roost.planner.costs import CostModel
 from roost.planner.document import document_of
@@ -24,9 +25,6 @@ from roost.planner.solver import Combination
 from roost.planner.untraced import WEIGHTS_ONLY
 from roost.trace import Trace
 from roost.units import format_bytes
-
-# More of the front than this says nothing new.
-_SHOWN_FRONT = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +54,7 @@ def plan_by_search(asked: SearchQuestion) -> PlanDocument:
     prediction = predict(forecast, placements)
     placements = tuple(_explained(each, prediction) for each in placements)
     document = document_of(asked.question, role, outcome, placements)
+    also, alternatives = _alternatives(forecast, found, found.chosen)
     notes = notes_of(found.chosen, found.more_vram_saves_s, _model_offload(ruled, forecast), limits_of(forecast))
     return document.model_copy(
         update={
@@ -71,7 +70,9 @@ def plan_by_search(asked: SearchQuestion) -> PlanDocument:
             ),
             "trace": trace_record(asked.trace),
             "predicted": predicted_record(prediction, notes),
-            "alternatives": _alternatives(forecast, found, found.chosen),
+            "arithmetic": arithmetic_record(forecast, placements),
+            "alternatives": alternatives,
+            "also": also,
             "warnings": [*asked.question.inventory.warnings, *role.warnings, *_warnings(forecast, prediction)],
         }
     )
@@ -156,24 +157,30 @@ def _peak_warnings(forecast: Forecast, prediction: Prediction) -> list[str]:
     ]
 
 
-def _alternatives(forecast: Forecast, found: Found, chosen: Combination) -> list[Alternative]:
-    """The rule plan, the runner-up, everything resident, and the rest of the front, none twice."""
+def _alternatives(forecast: Forecast, found: Found, chosen: Combination) -> tuple[list[str], list[Alternative]]:
+    """The chosen plan's other names; and the rule plan, the runner-up, everything resident, the rest of the front."""
     named: list[tuple[str, Combination | None]] = [
         ("rule plan", found.ruled),
         ("runner-up", found.runner_up),
         ("all resident", found.all_resident),
-        *((f"front, {format_bytes(each.vram_bytes)}", each) for each in found.front[:_SHOWN_FRONT]),
+        *((f"front, {format_bytes(each.vram_bytes + forecast.context_bytes())}", each) for each in found.front),
     ]
     budget_bytes = limits_of(forecast).vram_bytes
-    seen = [_key(chosen)]
-    listed: list[Alternative] = []
+    distinct: list[tuple[Combination, list[str]]] = [(chosen, [])]
     for name, other in named:
-        if other is not None and _key(other) not in seen:
-            seen.append(_key(other))
-            placements = _placements(other)
-            reason = why_not(other, chosen, budget_bytes)
-            listed.append(alternative_record(name, placements, predict(forecast, placements), reason))
-    return listed
+        if other is None:
+            continue
+        same = next((names for each, names in distinct if _key(each) == _key(other)), None)
+        if same is None:
+            distinct.append((other, [name]))
+        elif not name.startswith("front"):
+            same.append(name)
+    (_, also), *others = distinct
+    return also, [
+        alternative_record(names, _placements(each), predict(forecast, _placements(each)), reason)
+        for each, names in others
+        for reason in [why_not(each, chosen, budget_bytes)]
+    ]
 
 
 def _key(combination: Combination) -> list[object]:
@@ -217,5 +224,6 @@ def _infeasible(
             "budget": document.budget.model_copy(update={**update, **short}),
             "trace": trace_record(asked.trace),
             "predicted": predicted_record(predict(forecast, ruled)),
+            "arithmetic": arithmetic_record(forecast, ruled),
         }
     )

@@ -6,61 +6,14 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from roost.planner.timeline.lanes import LaneEvent, Lanes, MemoryEvent
+from roost.planner.timeline.lanes import Lanes
 from roost.planner.timeline.protocol import ActiveComponent, predicted_order
 from roost.planner.timeline.schedule import Schedule, UseCost, flat_sequence, repeated_patterns
+from roost.planner.timeline.times import Pace, StageTimes, Timeline, UseSpan
 
 _NEVER = 1 << 60
 # Two passes are equal when every time in them agrees this closely, relative to the pass.
 _TOLERANCE = 1e-9
-
-
-@dataclass(slots=True)
-class StageTimes:
-    """What one stage took in one generation. ``compute_s`` and ``copy_s`` are how long each queue was busy."""
-
-    component: str
-    seconds: float = 0.0
-    compute_s: float = 0.0
-    copy_s: float = 0.0
-    stall_s: float = 0.0
-    h2d_bytes: int = 0
-    d2h_bytes: int = 0
-    peak_bytes: int = 0
-    weights_bytes: int = 0
-    uses: int = 0
-    steady_use_s: float = 0.0
-
-    def add(self, other: StageTimes, times: int) -> None:
-        self.seconds += times * other.seconds
-        self.compute_s += times * other.compute_s
-        self.copy_s += times * other.copy_s
-        self.stall_s += times * other.stall_s
-        self.h2d_bytes += times * other.h2d_bytes
-        self.d2h_bytes += times * other.d2h_bytes
-        self.uses += times * other.uses
-        self.peak_bytes = max(self.peak_bytes, other.peak_bytes)
-        self.weights_bytes = max(self.weights_bytes, other.weights_bytes)
-        self.steady_use_s = other.steady_use_s
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timeline:
-    """Simulated generations: seconds of each, stages by name of each, and the events when they were recorded.
-
-    Stages' seconds add up to the generation's. With passes skipped as equal, events show the simulated ones only.
-    """
-
-    generation_s: tuple[float, ...]
-    stages: tuple[dict[str, StageTimes], ...]
-    peak_bytes: int
-    events: tuple[LaneEvent, ...]
-    memory: tuple[MemoryEvent, ...]
-    simulated_uses: int
-
-    @property
-    def seconds(self) -> float:
-        return sum(self.generation_s)
 
 
 def simulate(schedule: Schedule, generations: int = 1, *, record: bool = False, exact: bool = False) -> Timeline:
@@ -80,6 +33,7 @@ class _Run:
     stages: dict[str, StageTimes] = field(default_factory=dict)
     ended_s: float = 0.0
     simulated: int = 0
+    spans: list[UseSpan] = field(default_factory=list)
 
     def timeline(self, exact: bool) -> Timeline:
         self.lanes.allocate("", "context", self.schedule.context_bytes)
@@ -103,6 +57,7 @@ class _Run:
             events=tuple(self.lanes.events),
             memory=tuple(self.lanes.memory),
             simulated_uses=self.simulated,
+            spans=tuple(self.spans),
         )
 
     def _generation(self, patterns: Iterable[tuple[int, int]]) -> None:
@@ -120,7 +75,7 @@ class _Run:
             if not each.weights.stays and not each.weights.linger:
                 self._release(each)
         leaving = self._since(last.component, began_s, counters)
-        leaving.steady_use_s = last.steady_use_s
+        leaving.steady = last.steady
         last.add(leaving, 1)
 
     def _pattern(self, position: int, length: int, repeats: int) -> None:
@@ -149,7 +104,11 @@ class _Run:
     def _skip(self, gained: dict[str, StageTimes], taken_s: float, times: int) -> None:
         self._merge(gained, times)
         self.lanes.shift(taken_s * times)
-        self.ended_s += taken_s * times
+        stages, component = " and ".join(gained), next(iter(gained.values())).component
+        passes = times * sum(stage.uses for stage in gained.values())
+        began_s, self.ended_s = self.ended_s, self.ended_s + taken_s * times
+        if self.lanes.recording:
+            self.spans.append(UseSpan(stages, component, began_s, self.ended_s, passes, skipped=True))
         for each in self.active.values():
             each.shift(taken_s * times)
 
@@ -164,10 +123,13 @@ class _Run:
         self._enter(use, position)
         self._run(use)
         stage = self._since(use.component, began_s, counters)
-        stage.uses, stage.steady_use_s, stage.peak_bytes = 1, stage.seconds, self.lanes.peak_bytes
+        stage.uses, stage.peak_bytes = 1, self.lanes.peak_bytes
+        stage.steady = Pace(stage.seconds, stage.compute_s, stage.copy_s, stage.h2d_bytes)
         stage.weights_bytes = self.lanes.allocated_bytes - self.schedule.context_bytes
         self.lanes.peak_bytes = max(self.lanes.peak_bytes, peak_so_far)
         gained.setdefault(use.stage, StageTimes(component=use.component)).add(stage, 1)
+        if self.lanes.recording:
+            self.spans.append(UseSpan(use.stage, use.component, began_s, self.ended_s))
         self.simulated += 1
 
     def _run(self, use: UseCost) -> None:

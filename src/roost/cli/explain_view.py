@@ -1,0 +1,214 @@
+"""How the explanation of a plan looks to a person."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from roost.api.explaining import ComponentAccount, Explanation, PlanRow, StageSum
+from roost.cli.screen import show_table, show_text
+from roost.plan.arithmetic import RateRecord, StageWork
+from roost.plan.schema import PlanDocument
+from roost.units import format_bytes, format_seconds
+
+_LIMITED_BY = {"link": "the link", "compute": "compute", "host": "the host's launches", "disk": "the disk"}
+
+
+def plan_title(plan: PlanDocument) -> str:
+    """One line: the model, the workload and the GPU."""
+    workload = plan.workload
+    frames = f" × {workload.frames} frames" if workload.frames else ""
+    asked = f"{workload.width}×{workload.height}{frames}, {workload.steps} steps, batch {workload.batch}"
+    return f"{plan.model.family or plan.model.pipeline} · {asked} · {plan.machine.gpu.name}"
+
+
+def show_explanation(plan: PlanDocument, explanation: Explanation) -> None:
+    """The budget by stage, then each component's decision, the rules, what was typed, and the rates."""
+    show_text(plan_title(plan))
+    policy = plan.policy
+    aim = f" for {_aim(plan)}" if policy.name == "search" else ""
+    show_text(f"decided by policy {policy.name}, mode {policy.mode}{aim}")
+    _show_budget(plan, explanation.stages)
+    for account in explanation.components:
+        _show_component(account)
+    _show_step(plan, explanation)
+    _show_rules(plan, explanation)
+    _show_rates(explanation)
+    if plan.predicted is None:
+        show_text()
+        show_text(
+            "no prediction: this plan is the rules' alone; roost plan --policy search adds seconds and activations."
+        )
+    else:
+        show_text()
+        for note in plan.predicted.notes:
+            show_text(f"note  {note}")
+    show_text(f"verdict: {plan.budget.verdict}")
+
+
+def _aim(plan: PlanDocument) -> str:
+    policy = plan.policy
+    if policy.objective == "memory":
+        return f"the least peak at up to {policy.max_slowdown or 1:g} times the least seconds"
+    return f"the least seconds of {policy.generations} generation{'s' if policy.generations > 1 else ''}"
+
+
+def _show_budget(plan: PlanDocument, stages: Sequence[StageSum]) -> None:
+    budget = plan.budget
+    show_text()
+    show_text(
+        f"budget  {format_bytes(budget.free_bytes)} free ({plan.machine.gpu.source})"
+        f" − {format_bytes(budget.headroom_bytes)} headroom = {format_bytes(budget.budget_bytes)}"
+    )
+    tightest = max(stages, key=lambda each: each.peak_bytes, default=None)
+    if any(each.activation_bytes is not None for each in stages):
+        headings: tuple[str, ...] = ("Stage", "Context", "+ Weights", "+ Activations", "= Peak", "Left")
+        rows: list[tuple[str, ...]] = [
+            (
+                each.name,
+                format_bytes(each.context_bytes),
+                format_bytes(each.weights_bytes),
+                format_bytes(each.activation_bytes),
+                format_bytes(each.peak_bytes),
+                format_bytes(each.left_bytes),
+            )
+            for each in stages
+        ]
+    else:
+        headings = ("Stage", "Weights", "Left")
+        rows = [(each.name, format_bytes(each.weights_bytes), format_bytes(each.left_bytes)) for each in stages]
+    show_table(headings, rows, numbers=range(1, len(headings)))
+    if tightest is not None:
+        show_text(f"tightest  {tightest.name}")
+
+
+def _show_component(account: ComponentAccount) -> None:
+    show_text()
+    show_text(f"{account.name}: {account.strategy}, decided by {account.decided_by}")
+    show_text(f"  why       {account.why}")
+    show_text(f"  memory    {_memory(account)}")
+    for work in account.work:
+        show_text(f"  work      {_work(work)}")
+    if account.binding is not None:
+        show_text(f"  bound by  {_LIMITED_BY[account.binding]}")
+    resident = account.if_resident
+    if resident is not None:
+        room = f"{format_bytes(resident.short_bytes)} too much" if resident.short_bytes else "which would fit"
+        show_text(
+            f"  resident  would need {format_bytes(account.load_bytes)} always: {resident.stage} would take"
+            f" {format_bytes(resident.peak_bytes)}, {room}"
+        )
+
+
+def _memory(account: ComponentAccount) -> str:
+    part = f"{format_bytes(account.device_bytes)} of {format_bytes(account.load_bytes)} on the GPU while in use"
+    if account.strategy != "layerwise-offload":
+        return part
+    streamed = account.blocks - account.resident_blocks
+    return f"{part}: {account.resident_blocks} of {account.blocks} blocks stay" + (
+        f", {streamed} pass through {account.slots} slots, {account.prefetch} ahead" if streamed else ""
+    )
+
+
+def _work(work: StageWork) -> str:
+    """One pass where passes repeat, and the whole stage's waiting."""
+    where = f"{work.name}, {work.passes} passes" if work.passes > 1 else work.name
+    came = f"{format_bytes(work.pass_h2d_bytes)} copied in {format_seconds(work.pass_copy_s)}"
+    copied = came if work.pass_h2d_bytes else "nothing copied"
+    once = work.h2d_bytes - work.passes * work.pass_h2d_bytes
+    entering = f"; {format_bytes(once)} more at its start" if once > 0 else ""
+    return (
+        f"{where}: one takes {format_seconds(work.pass_s)}, with {format_seconds(work.pass_compute_s)} of compute and"
+        f" {copied}{entering}; waits {format_seconds(work.wait_s)} in all"
+    )
+
+
+def _show_step(plan: PlanDocument, explanation: Explanation) -> None:
+    if plan.predicted is None or explanation.step_compute_s is None:
+        return
+    step = plan.predicted.step_s
+    show_text()
+    show_text(
+        f"step  {format_seconds(step.mid)} ({format_seconds(step.low)} to {format_seconds(step.high)}):"
+        f" {format_seconds(explanation.step_compute_s)} of compute and {format_seconds(explanation.step_copy_s)} of"
+        f" copies, limited by {_LIMITED_BY[plan.predicted.limiter]}"
+    )
+
+
+def _show_rules(plan: PlanDocument, explanation: Explanation) -> None:
+    show_text()
+    heading = "rule plan" if plan.policy.name == "search" else "rule"
+    for fired in explanation.fired:
+        show_text(f"{heading}  {fired.id}: {fired.why}")
+    for blocked in explanation.blocked:
+        show_text(f"blocked  {blocked.id} by {blocked.by}")
+    show_text(f"typed  {' '.join(explanation.choices) or 'no choice of placement'}")
+
+
+def _show_rates(explanation: Explanation) -> None:
+    if not explanation.rates:
+        return
+    show_text()
+    show_table(
+        ("Rate", "Value", "Off by up to", "Source"),
+        [
+            (_rate_name(name), _rate(name, rate), f"× {rate.spread:.3g}", _source(rate))
+            for name, rate in explanation.rates.items()
+        ],
+        numbers=(1, 2),
+    )
+
+
+def _rate_name(name: str) -> str:
+    plain = name.removesuffix("_per_s").removesuffix("_flop").removesuffix("_bytes")
+    return plain.replace("single_", "float32_").replace("_", " ")
+
+
+def _rate(name: str, rate: RateRecord) -> str:
+    if name.endswith("flop_per_s"):
+        return f"{rate.value / 1e12:.1f} TFLOP/s"
+    if name.endswith("bytes_per_s"):
+        return f"{rate.value / 1e9:.1f} GB/s"
+    return f"{rate.value:,.0f} /s"
+
+
+def _source(rate: RateRecord) -> str:
+    return f"{rate.source}: {rate.why.removeprefix('prior: ')}"
+
+
+def show_alternatives(plan: PlanDocument, explanation: Explanation) -> None:
+    """The plans that the search kept, the fastest first, and why each was not chosen."""
+    show_text(plan_title(plan))
+    if not explanation.plans:
+        show_text("no alternatives: this plan is the rules' alone; roost plan --policy search compares.")
+        return
+    show_table(
+        ("Plan", "Seconds", "Delta", "VRAM", "Host", "Fits", "Front"),
+        [
+            (
+                _names(row),
+                format_seconds(row.seconds),
+                "" if row.why_not is None else _signed(row.delta_s),
+                format_bytes(row.peak_bytes),
+                format_bytes(row.host_bytes),
+                "yes" if row.fits else "no",
+                "yes" if row.on_front else "",
+            )
+            for row in explanation.plans
+        ],
+        numbers=(1, 2, 3, 4),
+    )
+    for row in explanation.plans:
+        show_text(f"{row.names[0]}: {row.why_not or 'taken.'}")
+        show_text(f"  {', '.join(f'{name} {strategy}' for name, strategy in row.strategies.items())}")
+    generations = plan.policy.generations
+    show_text(
+        f"seconds are load + first{f' + {generations - 1} × next' if generations > 1 else ''}, host is masters' memory"
+    )
+
+
+def _names(row: PlanRow) -> str:
+    return " = ".join(row.names)
+
+
+def _signed(seconds: float) -> str:
+    return f"{'−' if seconds < 0 else '+'}{format_seconds(abs(seconds))}"

@@ -1,0 +1,64 @@
+"""The plan document's record of what a prediction was worked out from, and the cost model back from it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+
+from roost.plan.arithmetic import Arithmetic, KappaRecord, RateRecord, StageWork
+from roost.planner.costs import CostModel, Kappa
+from roost.planner.estimate import Forecast
+from roost.planner.placements import Placement
+from roost.planner.rates import Rate, Rates
+from roost.planner.timeline import StageTimes
+
+
+def arithmetic_record(forecast: Forecast, placements: tuple[Placement, ...]) -> Arithmetic:
+    """The rates and factors of the forecast, and the work of every stage under these placements."""
+    model = forecast.model
+    schedule = forecast.schedule(placements)
+    own_bytes = {name: weights.active_bytes for name, weights in schedule.weights.items()}
+    activation_bytes: dict[str, int] = {}
+    for use in schedule.uses:
+        activation_bytes[use.stage] = max(activation_bytes.get(use.stage, 0), use.activation_bytes)
+    stages = forecast.timeline(placements).stages[0]
+    return Arithmetic(
+        backend=model.backend,
+        context_bytes=schedule.context_bytes,
+        rates={each.name: RateRecord(**asdict(getattr(model.rates, each.name))) for each in fields(Rates)},
+        kappas={name: KappaRecord(**asdict(kappa)) for name, kappa in model.kappas.items()},
+        stages=[
+            _work(name, stage, own_bytes[stage.component], activation_bytes[name]) for name, stage in stages.items()
+        ],
+    )
+
+
+def _work(name: str, stage: StageTimes, own_bytes: int, activation_bytes: int) -> StageWork:
+    steady = stage.steady
+    return StageWork(
+        name=name,
+        component=stage.component,
+        passes=stage.uses,
+        compute_s=stage.compute_s,
+        copy_s=stage.copy_s,
+        wait_s=stage.stall_s,
+        h2d_bytes=stage.h2d_bytes,
+        d2h_bytes=stage.d2h_bytes,
+        own_bytes=own_bytes,
+        activation_bytes=activation_bytes,
+        pass_s=steady.seconds,
+        pass_compute_s=steady.compute_s,
+        pass_copy_s=steady.copy_s,
+        pass_h2d_bytes=steady.h2d_bytes,
+    )
+
+
+def cost_model_of(record: Arithmetic) -> CostModel | None:
+    """The cost model that made the record; None when it lacks a rate, as one from another version may."""
+    names = {each.name for each in fields(Rates)}
+    if not names <= record.rates.keys():
+        return None
+    return CostModel(
+        rates=Rates(**{name: Rate(**record.rates[name].model_dump()) for name in names}),
+        backend=record.backend,
+        kappas={name: Kappa(**kappa.model_dump()) for name, kappa in record.kappas.items()},
+    )

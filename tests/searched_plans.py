@@ -1,0 +1,50 @@
+"""Plans by search of a made-up video model, for tests of what reads plans."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from roost.facts import Choices, Component
+from roost.plan import PlanDocument
+from roost.planner.costs import CostModel
+from roost.planner.policy import plan_by_rules
+from roost.planner.search import Aim
+from roost.planner.search_plan import SearchQuestion, plan_by_search
+from roost.planner.selectors import parse_set
+from roost.units import GiB
+from traces import rates, trace, use
+from worlds import component, inventory, machine, question
+
+TERA = 10**12
+STEPS = 40
+PARTS = (
+    component("transformer", 28 * GiB, blocks=40),
+    component("text_encoder", 10 * GiB, blocks=24, position=1),
+    component("vae", GiB // 2, position=2),
+)
+USES = (
+    (use(PARTS[1], TERA, GiB // 4), 2),
+    (use(PARTS[0], 50 * TERA, 2 * GiB), 2 * STEPS),
+    (use(PARTS[2], 60 * TERA, 6 * GiB, "decode"), 1),
+)
+
+
+def searched(
+    free_gib: float = 20, *sets: str, parts: tuple[Component, ...] = PARTS, link: float = 20e9, **changes: object
+) -> PlanDocument:
+    """The searched plan on a card with so much free, under ``--set`` options; ``link`` in bytes per second."""
+    names = {each.name for each in parts}
+    calls = trace(*((each, calls) for each, calls in USES if each.component in names), steps=STEPS)
+    choices = Choices(sets=tuple(map(parse_set, sets)))
+    made = SearchQuestion(
+        question=question(inventory(*parts), machine(free_gib), choices, workload=calls.workload),
+        trace=calls,
+        model=CostModel(rates=rates(link), backend="cuda"),
+        aim=Aim(),
+    )
+    return plan_by_search(replace(made, **changes))  # type: ignore[arg-type]
+
+
+def ruled(free_gib: float = 20) -> PlanDocument:
+    """The same model's rule plan, which has no prediction."""
+    return plan_by_rules(question(inventory(*PARTS), machine(free_gib)))
