@@ -25,6 +25,9 @@ class FakeCard:
             "CurrPcieLinkWidth": 8,
             "ComputeRunningProcesses": [],
             "GraphicsRunningProcesses": [],
+            "CurrentClocksEventReasons": 0,
+            "CurrentClocksThrottleReasons": 0,
+            "ClockInfo": 2520,
             "memory_v2": memory,
             "memory_v1": Fields(total=memory.total, free=memory.free, used=memory.used),
             "handle": None,
@@ -48,10 +51,10 @@ class FakeNvml:
         self.cards, self.start, self.driver, self.open = cards, start, driver, 0
 
     def __getattr__(self, name):
-        if name.startswith(("NVML", "nvmlMemory")):
+        if name.startswith(("NVML", "nvmlMemory", "nvmlClocks")):
             return getattr(pynvml, name)
         if name.startswith("nvmlDeviceGet"):
-            return lambda card: card.ask(name.removeprefix("nvmlDeviceGet"))
+            return lambda card, *which: card.ask(name.removeprefix("nvmlDeviceGet"))
         raise AttributeError(name)
 
     def nvmlInit(self):
