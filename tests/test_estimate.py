@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from measurements import WHEN, rate
 from roost.api.machine import gpu_of_profile
-from roost.facts import Number, Workload
+from roost.facts import Workload
 from roost.planner.costs import CostModel, Kappa, work_s
 from roost.planner.estimate import predict
 from roost.planner.loading import cast_bytes, load_s
@@ -42,13 +43,11 @@ def test_a_known_card_has_rates_from_its_data_sheet() -> None:
 def test_a_measured_rate_replaces_the_data_sheet_and_narrows_its_interval() -> None:
     profile = find_gpu_profile("rtx-4090")
     gpu = gpu_of_profile(profile)
-    measured = {
-        "pinned_h2d_bytes_per_s": Number(value=26e9, source="measured"),
-        "from_the_future": Number(value=1, source="x"),
-    }
+    measured = {"pinned_h2d_bytes_per_s": rate(26e9, spread=1.03), "from_the_future": rate(1.0)}
     before, after = rates_of(gpu, profile), rates_of(gpu, profile, measured)
     assert (after.pinned_h2d_bytes_per_s.value, after.pinned_h2d_bytes_per_s.source) == (26e9, "measured")
-    assert after.pinned_h2d_bytes_per_s.spread < before.pinned_h2d_bytes_per_s.spread
+    assert after.pinned_h2d_bytes_per_s.spread == 1.03 < before.pinned_h2d_bytes_per_s.spread
+    assert after.pinned_h2d_bytes_per_s.when == WHEN
     assert after.matmul_flop_per_s == before.matmul_flop_per_s
 
 

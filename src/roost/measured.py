@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from roost.facts import DeviceKind
+from roost.facts import DeviceKind, GpuFacts
 from roost.plan.fields import Bytes, Label, Name, Positive, Seconds, Strict
 from roost.plan.prediction import Limiter
 from roost.plan.schema import GpuRecord, WorkloadRecord
@@ -39,8 +39,8 @@ class DeviceKey(Strict):
         return f"emulated, {'no limit' if self.h2d_bytes_per_s is None else f'{self.h2d_bytes_per_s / 1e9:g} GB/s'}"
 
 
-def device_key(gpu: GpuRecord, h2d_bytes_per_s: float | None = None) -> DeviceKey:
-    """The key of the GPU that a plan is for."""
+def device_key(gpu: GpuRecord | GpuFacts, h2d_bytes_per_s: float | None = None) -> DeviceKey:
+    """The key of the GPU that a plan is, or will be, for."""
     return DeviceKey(device_kind=gpu.device_kind, name=gpu.name, driver=gpu.driver, h2d_bytes_per_s=h2d_bytes_per_s)
 
 

@@ -27,7 +27,7 @@ class PlanOptions:
     """Options of a plan, named as on the command line. None means not typed, and rules decide.
 
     ``set`` holds SELECTOR=STRATEGY[,key=value…] texts; memory sizes are bytes or texts like ``24GiB``; ``size`` is
-    ``1280x720`` or a pair.
+    ``1280x720`` or a pair. With ``measured`` False nothing that was measured on this machine is used.
     """
 
     mode: str = "auto"
@@ -62,6 +62,7 @@ class PlanOptions:
     pinned_max: str | int | None = None
     role: str = "monolithic"
     variant: str | None = None
+    measured: bool = True
 
 
 def choices_of(options: PlanOptions) -> Choices:

@@ -8,6 +8,7 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 from roost.api.inspection import inspect_model, profile_of
+from roost.api.learning import NOTHING_KNOWN, known_of
 from roost.api.machine import find_machine
 from roost.api.options import (
     PlanOptions,
@@ -68,7 +69,12 @@ def _searched(question: Question, options: PlanOptions) -> PlanDocument:
     """The search's plan; a model that can't be dry-run is planned by its weights, and the plan says so."""
     gpu = question.machine.gpu
     backend = "emulated" if gpu.device_kind == "emulated" else gpu.platform
-    model = CostModel(rates=rates_of(gpu, load_gpu_profiles().get(gpu.profile or "")), backend=backend)
+    measured = known_of(gpu, question.inventory) if options.measured else NOTHING_KNOWN
+    model = CostModel(
+        rates=rates_of(gpu, load_gpu_profiles().get(gpu.profile or ""), measured.rates),
+        backend=backend,
+        kappas=measured.kappas,
+    )
     try:
         trace = trace_model(question.inventory, question.profile, question.workload)
     except DryRunError as error:
@@ -81,6 +87,7 @@ def _searched(question: Question, options: PlanOptions) -> PlanDocument:
             model=model,
             aim=aim_of(options),
             generations=generations_of(options),
+            notes=measured.notes,
         )
     )
 

@@ -113,3 +113,7 @@ Role = Annotated[
         help="monolithic, encoder, denoiser or decoder: plan what that role loads.",
     ),
 ]
+Measured = Annotated[
+    bool,
+    typer.Option("--measured/--no-measured", help="Use what was measured on this machine (roost profiles)."),
+]

@@ -53,6 +53,7 @@ def plan(
     role: opt.Role = "monolithic",
     variant: opt.Variant = None,
     dtype: opt.Dtype = None,
+    measured: opt.Measured = True,
 ) -> None:
     """Plan a model's placement on a GPU that is here or one by name; exit code 3 when it doesn't fit.
 

@@ -53,6 +53,7 @@ def _show_reasons(plan: PlanDocument) -> None:
         show_text(f"stage  {stage.name}: {format_bytes(stage.weights_bytes)} of weights on the GPU")
     if plan.predicted:
         _show_prediction(plan.predicted)
+        _show_measured(plan)
     for warning in plan.warnings:
         show_text(f"warning: {warning}")
     show_text(f"load order: {', '.join(plan.load_order)}")
@@ -81,6 +82,20 @@ def _show_prediction(predicted: Predicted) -> None:
     show_text(
         f"predicted  host {format_bytes(predicted.host_bytes)}, {format_bytes(predicted.pinned_bytes)} of it pinned"
     )
+
+
+def _show_measured(plan: PlanDocument) -> None:
+    """What of the prediction comes from this machine rather than from data sheets."""
+    rates = plan.arithmetic.rates.values() if plan.arithmetic else []
+    known = [each for each in rates if each.when]
+    if known:
+        dates = sorted({(each.when or "")[:10] for each in known})
+        fitted = sum(each.source == "fitted" for each in known)
+        show_text(
+            f"predicted  uses rates measured on this machine on {' to '.join(dict.fromkeys((dates[0], dates[-1])))}:"
+            f" {len(known) - fitted} of {len(rates)} timed by themselves, {fitted} fitted to runs;"
+            " --no-measured plans without"
+        )
 
 
 def _interval(seconds: SecondsInterval) -> str:

@@ -12,12 +12,16 @@ Factor = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class RateRecord(Strict):
-    """A rate per second; it lies within ``value`` times or divided by ``spread``."""
+    """A rate per second; it lies within ``value`` times or divided by ``spread``.
+
+    ``spec`` are data sheets and priors; what was ``measured`` or ``fitted`` on this machine has a ``when``.
+    """
 
     value: Factor
     spread: Factor
     source: Literal["spec", "measured", "fitted"]
     why: str
+    when: Name | None = None
 
 
 class KappaRecord(Strict):
@@ -32,8 +36,10 @@ class KappaRecord(Strict):
 class StageWork(Strict):
     """The work of one predicted stage of the first generation, by the mid rates.
 
-    ``own_bytes`` are the stage's component's weights on the device. The last four are of one pass (one call into the
-    component) once passes repeat: how long it takes, how long each queue is busy with it, what comes over the link.
+    ``own_bytes`` are the stage's component's weights on the device. ``traced_bytes`` are the largest traced activations
+    of its uses; ``activation_bytes`` are these times ``kappa``, and the inputs. The four named ``pass`` are of one pass
+    (one call into the component) once passes repeat: how long it takes, how long each queue is busy with it, what comes
+    over the link.
     """
 
     name: Name
@@ -50,6 +56,8 @@ class StageWork(Strict):
     pass_compute_s: Seconds
     pass_copy_s: Seconds
     pass_h2d_bytes: Bytes
+    traced_bytes: Bytes | None = None
+    kappa: Factor | None = None
 
 
 class Arithmetic(Strict):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, fields
 
 from roost.plan.arithmetic import Arithmetic, KappaRecord, RateRecord, StageWork
-from roost.planner.costs import CostModel, Kappa
+from roost.planner.costs import CostModel, Kappa, stage_name
 from roost.planner.estimate import Forecast
 from roost.planner.placements import Placement
 from roost.planner.rates import Rate, Rates
@@ -21,18 +21,32 @@ def arithmetic_record(forecast: Forecast, placements: tuple[Placement, ...]) -> 
     for use in schedule.uses:
         activation_bytes[use.stage] = max(activation_bytes.get(use.stage, 0), use.activation_bytes)
     stages = forecast.timeline(placements).stages[0]
+    placed = {each.component.name: each for each in placements}
+    traced = {name: _traced(forecast, name, placed[stage.component]) for name, stage in stages.items()}
     return Arithmetic(
         backend=model.backend,
         context_bytes=schedule.context_bytes,
         rates={each.name: RateRecord(**asdict(getattr(model.rates, each.name))) for each in fields(Rates)},
         kappas={name: KappaRecord(**asdict(kappa)) for name, kappa in model.kappas.items()},
         stages=[
-            _work(name, stage, own_bytes[stage.component], activation_bytes[name]) for name, stage in stages.items()
+            _work(name, stage, own_bytes[stage.component], activation_bytes[name], traced[name])
+            for name, stage in stages.items()
         ],
     )
 
 
-def _work(name: str, stage: StageTimes, own_bytes: int, activation_bytes: int) -> StageWork:
+def _traced(forecast: Forecast, stage: str, placement: Placement) -> tuple[int, float]:
+    """The stage's largest traced activations and the factor they are taken times."""
+    component, trace = placement.component, forecast.trace
+    found = [(0, 1.0)]
+    for index, use in enumerate(trace.uses):
+        if use.component == component.name and stage_name(component, use.method) == stage:
+            run = (trace.variant(index, "tiled") if placement.tiling else None) or use
+            found.append((run.activation_bytes.peak_bytes, forecast.model.kappa(component, run).mid))
+    return max(found)
+
+
+def _work(name: str, stage: StageTimes, own_bytes: int, activation_bytes: int, traced: tuple[int, float]) -> StageWork:
     steady = stage.steady
     return StageWork(
         name=name,
@@ -49,6 +63,8 @@ def _work(name: str, stage: StageTimes, own_bytes: int, activation_bytes: int) -
         pass_compute_s=steady.compute_s,
         pass_copy_s=steady.copy_s,
         pass_h2d_bytes=steady.h2d_bytes,
+        traced_bytes=traced[0],
+        kappa=traced[1],
     )
 
 

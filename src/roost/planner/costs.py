@@ -52,13 +52,14 @@ class CostModel:
 
     def kappa(self, component: Component, use: UseTrace) -> Kappa:
         """The factor of one use's activations: fitted, else the prior for its kind."""
-        if component.class_name in self.kappas:
+        encodes = kind_of(component) == "vae" and "encode" in use.method
+        if component.class_name in self.kappas and not encodes:  # factors are fitted to decodes
             return self.kappas[component.class_name]
         if self.backend == "emulated":
             return _EXACT
         if kind_of(component) != "vae" or not use.totals["conv"].flops:
             return _OTHER
-        return _CONV_ENCODE if "encode" in use.method else _CONV_DECODE
+        return _CONV_ENCODE if encodes else _CONV_DECODE
 
 
 def stage_name(component: Component, method: str) -> str:

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
-from roost.facts import GpuFacts, GpuProfile, Number
+from roost.facts import GpuFacts, GpuProfile
+from roost.measured import MeasuredRate
 from roost.trace import OpClass
 
 Source = Literal["spec", "measured", "fitted"]
@@ -27,7 +28,8 @@ _SHARES: Mapping[OpClass, tuple[float, float]] = {"matmul": (0.70, 1.35), "atten
 _MEMORY_SHARE, _MEMORY_SPREAD = 0.80, 1.25
 # float32 runs on tensor cores only in convolutions (TF32, half the rate); the rest runs at about an eighth. Prior.
 _SINGLE_SHARES: Mapping[OpClass, float] = {"matmul": 1 / 8, "attention": 1 / 8, "conv": 1 / 2}
-_MEASURED_SPREAD = 1.1
+# Large operations of one shape were timed; a model has others.
+_SHAPES_SPREAD = 1.1
 _UNKNOWN_SPREAD = 4.0
 
 
@@ -39,6 +41,7 @@ class Rate:
     spread: float
     source: Source
     why: str
+    when: str | None = None  # it was measured
 
     def at(self, level: Level) -> float:
         """The rate at one end of its interval; ``fast`` is the higher one."""
@@ -87,7 +90,7 @@ class Speeds:
         return self.values[f"{prefix}{op_class}_flop_per_s"]
 
 
-def rates_of(gpu: GpuFacts, profile: GpuProfile | None, measured: Mapping[str, Number] | None = None) -> Rates:
+def rates_of(gpu: GpuFacts, profile: GpuProfile | None, measured: Mapping[str, MeasuredRate] | None = None) -> Rates:
     """The card's rates: measured ones by their field names first, then its data sheet's, then a wide guess."""
     peak, known = _peak_flop_per_s(profile)
     flops = {f"{name}_flop_per_s": _flop_rate(peak, share, known) for name, share in _SHARES.items()}
@@ -154,17 +157,18 @@ def _link_rates(gpu: GpuFacts, profile: GpuProfile | None) -> dict[str, Rate]:
     }
 
 
-def _with_measured(rates: Rates, measured: Mapping[str, Number]) -> Rates:
+def _with_measured(rates: Rates, measured: Mapping[str, MeasuredRate]) -> Rates:
     """Unknown names are left out: they may be from a newer version's store."""
     known = {each.name for each in fields(Rates)}
-    found = {
-        name: Rate(
-            value=number.value,
-            spread=_MEASURED_SPREAD,
-            source="fitted" if number.source == "fitted" else "measured",
-            why=number.source,
-        )
-        for name, number in measured.items()
-        if name in known
-    }
-    return replace(rates, **found)
+    return replace(rates, **{name: _measured(name, each) for name, each in measured.items() if name in known})
+
+
+def _measured(name: str, rate: MeasuredRate) -> Rate:
+    timed = rate.source == "measured"
+    return Rate(
+        value=rate.value,
+        spread=max(rate.spread, _SHAPES_SPREAD if timed and name.endswith("flop_per_s") else 1.0),
+        source=rate.source,
+        why="timed by itself on this machine" if timed else f"as {rate.n} run{'s' * (rate.n > 1)} of the model took",
+        when=rate.when,
+    )

@@ -36,6 +36,7 @@ class SearchQuestion:
     model: CostModel
     aim: Aim
     generations: int = 1
+    notes: tuple[str, ...] = ()  # on what was measured and is not used
 
 
 def plan_by_search(asked: SearchQuestion) -> PlanDocument:
@@ -73,7 +74,12 @@ def plan_by_search(asked: SearchQuestion) -> PlanDocument:
             "arithmetic": arithmetic_record(forecast, placements),
             "alternatives": alternatives,
             "also": also,
-            "warnings": [*asked.question.inventory.warnings, *role.warnings, *_warnings(forecast, prediction)],
+            "warnings": [
+                *asked.question.inventory.warnings,
+                *role.warnings,
+                *asked.notes,
+                *_warnings(forecast, prediction),
+            ],
         }
     )
 
@@ -222,6 +228,7 @@ def _infeasible(
             "fits": False,
             "policy": _policy(document, asked),
             "budget": document.budget.model_copy(update={**update, **short}),
+            "warnings": [*document.warnings, *asked.notes],
             "trace": trace_record(asked.trace),
             "predicted": predicted_record(predict(forecast, ruled)),
             "arithmetic": arithmetic_record(forecast, ruled),

@@ -1,0 +1,155 @@
+"""What runs teach: rates and factors of activations that follow from how far predictions were off.
+
+Rates. A step took r times as long as predicted, so the rates that set its pace (the limiter's) were 1/r of what the
+prediction used. That figure is kept for each run, whatever the prediction had used, and the median of a model
+class's newest runs is its fitted rate: corrections do not pile up, and one slow run does not count.
+
+Factors. A stage's peak is what stays, plus κ times the traced activations A. What stays is exact, so the difference
+between peaks is the factor's error: κ = κ used + (measured peak − predicted peak) / A. The median of the newest samples
+of a component class is its factor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+
+from roost.measured import KEPT_RUNS, KEPT_SAMPLES, Entry, MeasuredKappa, MeasuredRate, Residual, StageCompared
+from roost.plan.prediction import Limiter
+from roost.plan.schema import ComponentPlan, PlanDocument
+from roost.planner.costs import Kappa
+from roost.planner.untraced import WEIGHTS_ONLY
+
+# How far a rate may be from what one, two or more runs say. Prior.
+_RUN_SPREADS = (1.25, 1.15, 1.1)
+# The same of a factor; allocators round alike in every run.
+_KAPPA_SPREADS = (1.05, 1.05, 1.02)
+# A transfer that was timed by itself can be slowed by what runs beside it, but not more than this. Prior.
+_TRANSFER_AGREES = 1.5
+# Activations below this share of a stage's peak drown in what else is on the device.
+_LEAST_SHARE = 0.05
+# A factor outside of this is not about activations: something else was, or was not, on the device.
+_KAPPA_RANGE = (0.5, 4.0)
+_COMPUTE_CLASSES = ("matmul", "attention", "conv")
+_TIERS = ("pinned", "pageable")
+
+
+def rates_in_use(device: Entry | None, model: Entry | None) -> dict[str, MeasuredRate]:
+    """What replaces the data sheet: a model's fitted rates before the device's, which were timed by themselves.
+
+    A fitted transfer rate far from the timed one is not used: something else slowed those runs.
+    """
+    found = dict(device.rates) if device else {}
+    for name, fitted in (model.rates if model else {}).items():
+        timed = found.get(name)
+        agrees = timed is None or _apart(timed.value, fitted.value) <= _TRANSFER_AGREES
+        if agrees or not name.startswith((*_TIERS, "disk")):
+            found[name] = fitted
+    return found
+
+
+def kappas_in_use(device: Entry | None) -> dict[str, Kappa]:
+    """Fitted factors by component class."""
+    return {name: _kappa(each) for name, each in device.kappas.items()} if device else {}
+
+
+def _kappa(measured: MeasuredKappa) -> Kappa:
+    spread = _by_number(_KAPPA_SPREADS, len(measured.samples))
+    return Kappa(
+        low=min(measured.samples) / spread,
+        mid=median(measured.samples),
+        high=max(measured.samples) * spread,
+        source=f"fitted: {len(measured.samples)} runs on this machine, the last on {measured.when[:10]}",
+    )
+
+
+def paced_by(plan: PlanDocument) -> dict[str, float]:
+    """The rates that set the pace of the plan's steps, as its prediction had them; none where they were guesses."""
+    predicted = plan.predicted
+    if predicted is None or predicted.source.startswith(WEIGHTS_ONLY):
+        return {}
+    stages = [each for each in predicted.stages if each.name.startswith("denoise ")]
+    denoisers = {
+        each.component: plan.components[each.component] for each in stages if each.binding == predicted.limiter
+    }
+    names = _rate_names(predicted.limiter, plan, denoisers)
+    rates = plan.arithmetic.rates if plan.arithmetic else {}
+    return {name: rates[name].value for name in names if name in rates}
+
+
+def _rate_names(limiter: Limiter, plan: PlanDocument, denoisers: Mapping[str, ComponentPlan]) -> list[str]:
+    if limiter == "host":
+        return ["kernels_per_s"]
+    if limiter == "disk":
+        return ["disk_bytes_per_s"]
+    if limiter == "link":
+        counts = [each.master.model_dump() for each in denoisers.values() if each.master]
+        return [f"{tier}_h2d_bytes_per_s" for tier in _TIERS if any(count[tier] for count in counts)]
+    uses = [use for use in (plan.trace.uses if plan.trace else []) if use.component in denoisers]
+    prefixes = {"single_" if each.load_dtype == "float32" else "" for each in denoisers.values()}
+    classes = [name for name in _COMPUTE_CLASSES if any(use.flops_by_class.get(name) for use in uses)]
+    return [*(f"{prefix}{name}_flop_per_s" for prefix in sorted(prefixes) for name in classes), "memory_bytes_per_s"]
+
+
+def taught_model(entry: Entry, residual: Residual) -> Entry:
+    """The model class's entry with one more run in it, and its rates fitted again."""
+    residuals = [*entry.residuals, residual][-KEPT_RUNS:]
+    return entry.model_copy(update={"residuals": residuals, "rates": _fitted_rates(residuals)})
+
+
+def _fitted_rates(residuals: Sequence[Residual]) -> dict[str, MeasuredRate]:
+    values: dict[str, list[float]] = {}
+    newest: dict[str, str] = {}
+    for residual in residuals:
+        step = residual.compared.step_s
+        if step is None or not step.measured or not step.predicted:
+            continue
+        for name, used in residual.rates.items():
+            values.setdefault(name, []).append(used * step.predicted / step.measured)
+            newest[name] = residual.when
+    return {name: _fitted(found, newest[name]) for name, found in values.items()}
+
+
+def _fitted(values: Sequence[float], when: str) -> MeasuredRate:
+    middle = median(values)
+    spread = max(_by_number(_RUN_SPREADS, len(values)), *(_apart(value, middle) for value in values))
+    return MeasuredRate(value=middle, spread=spread, n=len(values), when=when, source="fitted")
+
+
+def taught_device(entry: Entry, residual: Residual) -> Entry:
+    """The device's entry with the factors of the run's component classes added to their samples."""
+    new = {
+        name: MeasuredKappa(samples=[*_samples(entry, name), sample][-KEPT_SAMPLES:], when=residual.when)
+        for name, sample in kappa_samples(residual).items()
+    }
+    return entry.model_copy(update={"kappas": {**entry.kappas, **new}})
+
+
+def _samples(entry: Entry, name: str) -> list[float]:
+    return entry.kappas[name].samples if name in entry.kappas else []
+
+
+def kappa_samples(residual: Residual) -> dict[str, float]:
+    """The factor that each component class had in one run; the largest where a class has several stages."""
+    found: dict[str, float] = {}
+    for stage in residual.compared.stages:
+        sample = _kappa_sample(stage)
+        if sample is not None:
+            found[stage.class_name] = max(sample, found.get(stage.class_name, 0.0))
+    return found
+
+
+def _kappa_sample(stage: StageCompared) -> float | None:
+    activations, used = stage.activation_bytes, stage.kappa
+    if not activations or used is None or activations < _LEAST_SHARE * stage.measured_peak_bytes:
+        return None
+    sample = used + (stage.measured_peak_bytes - stage.predicted_peak_bytes) / activations
+    return sample if _KAPPA_RANGE[0] <= sample <= _KAPPA_RANGE[1] else None
+
+
+def _apart(one: float, other: float) -> float:
+    return max(one / other, other / one)
+
+
+def _by_number(spreads: Sequence[float], number: int) -> float:
+    return spreads[min(number, len(spreads)) - 1]

@@ -1,0 +1,169 @@
+"""What runs teach: rates from how long steps took, factors from what stages peaked at."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from measurements import RTX, WHEN, entry, rate, residual
+from roost.measured import KEPT_RUNS, KEPT_SAMPLES, DeviceKey, Entry, Residual
+from roost.plan import PlanDocument
+from roost.planner.costs import CostModel
+from roost.planner.fitting import kappas_in_use, paced_by, rates_in_use, taught_device, taught_model
+from roost.planner.search import Aim
+from roost.planner.search_plan import SearchQuestion, plan_by_search
+from roost.planner.untraced import untraced
+from roost.units import GiB
+from traces import rates, trace, use
+from worlds import component, inventory, machine, question
+
+MATMUL = "matmul_flop_per_s"
+EMPTY = Entry(device=RTX, model_class="flux")
+
+
+def taught(*runs: Residual) -> Entry:
+    found = EMPTY
+    for run in runs:
+        found = taught_model(found, run)
+    return found
+
+
+def test_a_step_twice_as_long_as_predicted_halves_the_rates_that_set_its_pace() -> None:
+    fitted = taught(residual(2.0, 1.0, {MATMUL: 1e14})).rates
+    assert list(fitted) == [MATMUL]
+    assert (fitted[MATMUL].value, fitted[MATMUL].n, fitted[MATMUL].source) == (5e13, 1, "fitted")
+
+
+def test_corrections_do_not_pile_up() -> None:
+    first = taught(residual(2.0, 1.0, {MATMUL: 1e14}))
+    again = taught_model(first, residual(2.0, 2.0, {MATMUL: first.rates[MATMUL].value}))
+    assert again.rates[MATMUL].value == first.rates[MATMUL].value == 5e13
+    assert again.rates[MATMUL].spread < first.rates[MATMUL].spread
+
+
+def test_one_slow_run_moves_the_interval_and_not_the_rate() -> None:
+    steady = [residual(1.0, 1.0, {MATMUL: 1e14})] * 4
+    fitted = taught(*steady, residual(10.0, 1.0, {MATMUL: 1e14})).rates[MATMUL]
+    assert (fitted.value, fitted.spread, fitted.n) == (1e14, pytest.approx(10.0), 5)
+
+
+@given(st.lists(st.floats(0.01, 100), min_size=1, max_size=2 * KEPT_RUNS))
+def test_every_kept_run_lies_within_the_fitted_interval(steps: list[float]) -> None:
+    found = taught(*(residual(step, 1.0, {MATMUL: 1e14}) for step in steps))
+    fitted = found.rates[MATMUL]
+    assert len(found.residuals) == fitted.n == min(len(steps), KEPT_RUNS)
+    for step in steps[-KEPT_RUNS:]:
+        assert fitted.value / fitted.spread * 0.999 <= 1e14 / step <= fitted.value * fitted.spread * 1.001
+
+
+@pytest.mark.parametrize(("fitted", "used"), [(20e9, 20e9), (18e9, 18e9), (10e9, 25e9), (60e9, 25e9)])
+def test_a_fitted_link_far_from_the_timed_one_is_not_used(fitted: float, used: float) -> None:
+    name = "pinned_h2d_bytes_per_s"
+    model = EMPTY.model_copy(update={"rates": {name: rate(fitted, source="fitted")}})
+    assert rates_in_use(entry(), model)[name].value == used
+    assert rates_in_use(None, model)[name].value == fitted
+
+
+def test_a_models_fitted_arithmetic_goes_before_the_timed_one() -> None:
+    timed = entry(rates={MATMUL: rate(1e14), "conv_flop_per_s": rate(5e13)})
+    model = EMPTY.model_copy(update={"rates": {MATMUL: rate(2e13, source="fitted")}})
+    assert {name: each.value for name, each in rates_in_use(timed, model).items()} == {
+        MATMUL: 2e13,
+        "conv_flop_per_s": 5e13,
+    }
+    assert rates_in_use(None, None) == {}
+
+
+def run_with(peak_gib: float, *, kappa: float = 1.0, predicted_gib: float = 3.0, traced_gib: float = 1.0) -> Residual:
+    sizes = {
+        "measured_peak_bytes": int(peak_gib * GiB),
+        "predicted_peak_bytes": int(predicted_gib * GiB),
+        "activation_bytes": int(traced_gib * GiB),
+    }
+    return residual(1.0, 1.0, {}, kappa=kappa, **sizes)
+
+
+def factor_of(*runs: Residual):
+    found = Entry(device=RTX, model_class=None)
+    for run in runs:
+        found = taught_device(found, run)
+    return kappas_in_use(found).get("FluxTransformer2DModel")
+
+
+def test_a_peak_above_the_predicted_one_is_the_factors_error() -> None:
+    assert factor_of(run_with(3.25)).mid == pytest.approx(1.25)  # 2 GiB stay, 1 GiB of activations peaks at 1.25
+    assert factor_of(run_with(3.0, kappa=1.25, predicted_gib=3.25)).mid == pytest.approx(1.0)
+
+
+def test_a_factor_is_the_median_of_its_samples_and_its_interval_holds_them_all() -> None:
+    found = factor_of(run_with(3.2), run_with(3.3), run_with(3.22))
+    assert found.mid == pytest.approx(1.22)
+    assert (found.low, found.high) == (pytest.approx(1.2 / 1.02), pytest.approx(1.3 * 1.02))
+    assert WHEN[:10] in found.source
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        run_with(1.9),  # less than what stays: activations were not counted
+        run_with(8.0),  # something else was on the device
+        run_with(3.0, traced_gib=0.1),  # too small a part of the peak
+        run_with(3.0, traced_gib=0.0),
+        residual(1.0, 1.0, {}, activation_bytes=None, kappa=None),
+    ],
+)
+def test_a_peak_that_says_nothing_about_activations_teaches_no_factor(run: Residual) -> None:
+    assert factor_of(run) is None
+
+
+def test_the_number_of_samples_is_bounded() -> None:
+    found = Entry(device=RTX, model_class=None)
+    for _ in range(2 * KEPT_SAMPLES):
+        found = taught_device(found, run_with(3.2))
+    assert len(found.kappas["FluxTransformer2DModel"].samples) == KEPT_SAMPLES
+
+
+DIT = component("transformer", 20 * GiB, blocks=20)
+VAE = component("vae", GiB, position=1)
+
+
+def planned(limiter: str, **changes: object) -> PlanDocument:
+    """A plan whose steps one of link, compute and host paces."""
+    flops = {"link": 10**10, "compute": 10**15, "host": 10**6}[limiter]
+    work = use(DIT, flops, GiB // 8)
+    if limiter == "host":
+        work = use(DIT, 0, GiB // 8)
+    made_up = rates(kernels_per_s=1.0 if limiter == "host" else 1e5)
+    asked = SearchQuestion(
+        question=question(inventory(DIT, VAE), machine(8 if limiter == "link" else 40)),
+        trace=trace((work, 8), (use(VAE, 10**9, 0, "decode"), 1)),
+        model=CostModel(rates=made_up, backend="emulated"),
+        aim=Aim(),
+        **changes,
+    )
+    return plan_by_search(asked)
+
+
+def test_the_rates_of_a_limiter_are_those_that_the_denoiser_uses() -> None:
+    assert paced_by(planned("compute")) == {MATMUL: 100e12, "memory_bytes_per_s": 1e12}
+    link = planned("link")
+    tiers = link.components["transformer"].master
+    assert tiers is not None
+    assert (tiers.pinned > 0, tiers.pageable) == (True, 0)
+    assert paced_by(link) == {"pinned_h2d_bytes_per_s": 20e9}
+
+
+def test_no_rate_is_fitted_to_guessed_work() -> None:
+    plan = planned("compute")
+    assert plan.predicted is not None
+    source = untraced((DIT, VAE), question(inventory(DIT), machine(8)).workload, "no pipeline class").source
+    guessed = plan.model_copy(update={"predicted": plan.predicted.model_copy(update={"source": source})})
+    assert paced_by(guessed) == {}
+    assert paced_by(plan.model_copy(update={"predicted": None})) == {}
+
+
+def test_keys_read_well() -> None:
+    assert RTX.text == "NVIDIA GeForce RTX 4090, driver 570.86"
+    emulated = DeviceKey(device_kind="emulated", name="emulated", driver=None, h2d_bytes_per_s=12.5e9)
+    assert emulated.text == "emulated, 12.5 GB/s"
