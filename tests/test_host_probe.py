@@ -6,7 +6,8 @@ from types import SimpleNamespace as Fields
 import psutil
 import pytest
 
-from roost.probes.host import free_disk_bytes, read_host
+from roost.probes.cgroup import count_oom_kills
+from roost.probes.host import free_disk_bytes, peak_rss_bytes, read_host
 
 GiB = 1024**3
 NO_LIMIT_V1 = 9223372036854771712
@@ -179,3 +180,21 @@ def test_disk_room_of_a_path_to_be_made_is_that_of_its_nearest_parent(tmp_path):
     room = free_disk_bytes(tmp_path / "not" / "yet" / "here.mp4")
     assert room > 0
     assert room == pytest.approx(free_disk_bytes(tmp_path), rel=0.05)
+
+
+def test_kills_for_memory_are_those_of_the_own_group_in_each_version(unified, tmp_path):
+    assert count_oom_kills(unified.folder / "proc", unified.folder) is None
+    unified.v2("/app/job", current=1)
+    unified.write("sys/fs/cgroup/app/job/memory.events", "low 0\nhigh 5\nmax 7\noom 2\noom_kill 2\n")
+    unified.write("sys/fs/cgroup/app/memory.events", "oom_kill 9\n")
+    assert count_oom_kills(unified.folder / "proc", unified.folder) == 2
+    old = Tree(tmp_path / "old", "4:memory:/job\n", V1_MOUNT.format(root="/"))
+    old.write("sys/fs/cgroup/memory/job/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n")
+    assert count_oom_kills(old.folder / "proc", old.folder) == 3
+
+
+def test_the_peak_of_this_process_is_what_the_kernel_says(tmp_path):
+    (tmp_path / "self").mkdir()
+    assert peak_rss_bytes(tmp_path) is None
+    (tmp_path / "self/status").write_text("Name:\tpython\nVmPeak:\t 99 kB\nVmHWM:\t    2048 kB\n")
+    assert peak_rss_bytes(tmp_path) == 2048 * 1024

@@ -25,6 +25,7 @@ class _Files:
     version: str
     limits: tuple[str, ...]
     usage: str
+    events: str  # has a line "oom_kill N": processes that the kernel has killed for memory
     reclaimable: tuple[str, ...]  # keys of memory.stat: file cache that the kernel gives back under pressure
     hidden_limit: str | None  # key of memory.stat: the least limit among the ancestors, also those out of sight
 
@@ -33,6 +34,7 @@ _V1 = _Files(
     version="v1",
     limits=("memory.limit_in_bytes",),
     usage="memory.usage_in_bytes",
+    events="memory.oom_control",
     reclaimable=("total_inactive_file", "total_active_file"),
     hidden_limit="hierarchical_memory_limit",
 )
@@ -40,6 +42,7 @@ _V2 = _Files(
     version="v2",
     limits=("memory.max", "memory.high"),
     usage="memory.current",
+    events="memory.events",
     reclaimable=("inactive_file", "active_file"),
     hidden_limit=None,
 )
@@ -50,16 +53,35 @@ def list_memory_bounds(proc: Path, root: Path) -> list[MemoryBound]:
 
     ``proc`` and ``root`` stand for ``/proc`` and ``/``. No control groups, or none readable: an empty list.
     """
+    bounds: list[MemoryBound] = []
+    for files, top, level in _list_own_levels(proc, root):
+        name = "/" if level == top else f"/{level.relative_to(top).as_posix()}"
+        bounds += _read_bounds(files, level, name)
+    return bounds
+
+
+def count_oom_kills(proc: Path = Path("/proc"), root: Path = Path("/")) -> int | None:
+    """How many processes of this process's group the kernel has killed for memory; None where nothing counts them.
+
+    A kill counts in the group of its victim, whichever level's limit was exceeded.
+    """
+    counts: dict[str, int] = {}
+    for files, _, level in _list_own_levels(proc, root):
+        count = _read_stat(level / files.events).get("oom_kill")
+        if count is not None:
+            counts.setdefault(files.version, count)  # the group's own level comes first
+    return sum(counts.values()) if counts else None
+
+
+def _list_own_levels(proc: Path, root: Path) -> Iterator[tuple[_Files, Path, Path]]:
+    """The interface, the mount and the directory of every level that holds this process."""
     memberships = _read_text(proc / "self/cgroup") or ""
     mounts = _read_text(proc / "self/mountinfo") or ""
-    bounds: list[MemoryBound] = []
     for files, group in _list_memberships(memberships):
         for mounted_group, mount_point in _list_mounts(mounts, files):
             top = root / mount_point.lstrip("/")
             for level in _list_levels(top, mounted_group, group):
-                name = "/" if level == top else f"/{level.relative_to(top).as_posix()}"
-                bounds += _read_bounds(files, level, name)
-    return bounds
+                yield files, top, level
 
 
 def _list_memberships(text: str) -> Iterator[tuple[_Files, str]]:

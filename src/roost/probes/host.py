@@ -8,6 +8,7 @@ from pathlib import Path
 
 from roost.facts import HostFacts
 from roost.probes.cgroup import MemoryBound, list_memory_bounds
+from roost.units import KiB
 
 _PINNABLE_SHARE = 0.8  # pinned pages can't be swapped or moved; the rest stays for everything else
 
@@ -42,6 +43,17 @@ def free_disk_bytes(path: Path) -> int:
     while not place.exists() and place != place.parent:
         place = place.parent
     return shutil.disk_usage(place).free
+
+
+def peak_rss_bytes(proc: Path = Path("/proc")) -> int | None:
+    """The most memory this process ever had resident; None where the system doesn't say."""
+    try:
+        lines = (proc / "self/status").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    # getrusage would tell the peak of whoever started this process, where that was higher.
+    words = next((line.split() for line in lines if line.startswith("VmHWM:")), [])
+    return int(words[1]) * KiB if len(words) > 1 and words[1].isdecimal() else None
 
 
 def _read_system_bound() -> MemoryBound:

@@ -26,6 +26,7 @@ class CudaDevice(Device):
         self._copy_stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         self._owners: dict[int, torch.cuda.Stream] = {}  # address -> the stream the allocator orders its reuse by
         self._pinned: dict[int, torch.Tensor] = {}
+        self._stalls: list[tuple[torch.cuda.Event, torch.cuda.Event]] | None = None  # around each wait of compute
         self._fraction = torch.cuda.get_per_process_memory_fraction(self.device)
         total = torch.cuda.get_device_properties(self.device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(self._fraction, budget_bytes / total), self.device)
@@ -52,7 +53,13 @@ class CudaDevice(Device):
         return event
 
     def wait(self, lane: Lane, event: torch.cuda.Event) -> None:
-        self._stream(lane).wait_event(event)
+        stream = self._stream(lane)
+        if lane == "copy" or self._stalls is None:
+            stream.wait_event(event)
+            return
+        before = self.mark()
+        stream.wait_event(event)
+        self._stalls.append((before, self.mark()))
 
     def wait_host(self, event: torch.cuda.Event) -> None:
         event.synchronize()
@@ -81,6 +88,28 @@ class CudaDevice(Device):
 
     def end_use(self, buffer: torch.Tensor) -> None:
         """The stream's order is all there is to know."""
+
+    def mark(self) -> torch.cuda.Event:
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record(self._stream("compute"))
+        return event
+
+    def seconds_between(self, earlier: torch.cuda.Event, later: torch.cuda.Event) -> float:
+        return float(earlier.elapsed_time(later)) / 1000
+
+    def watch_stalls(self) -> None:
+        self._stalls = []
+
+    @property
+    def stall_s(self) -> float | None:
+        if self._stalls is None:
+            return None
+        self.synchronize()
+        return sum(self.seconds_between(before, after) for before, after in self._stalls)
+
+    @property
+    def reserved_bytes(self) -> int:
+        return torch.cuda.max_memory_reserved(self.device)
 
     @property
     def pinned_bytes(self) -> int:

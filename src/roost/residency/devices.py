@@ -15,8 +15,13 @@ def has_cuda() -> bool:
     return torch.cuda.is_available()
 
 
-def open_device(device_kind: DeviceKind, budget_bytes: int) -> Device:
-    """The device of that kind, holding at most ``budget_bytes``. UsageError for CUDA on a machine without it."""
+def open_device(device_kind: DeviceKind, budget_bytes: int, link_bytes_per_s: float | None = None) -> Device:
+    """The device of that kind, holding at most ``budget_bytes``. UsageError for CUDA on a machine without it.
+
+    ``link_bytes_per_s`` throttles the copies of an emulated one, each way.
+    """
     if device_kind == "cuda":
         return CudaDevice(budget_bytes)
-    return EmulatedDevice(budget_bytes, count_activations=True)
+    return EmulatedDevice(
+        budget_bytes, h2d_bytes_per_s=link_bytes_per_s, d2h_bytes_per_s=link_bytes_per_s, count_activations=True
+    )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,10 +15,11 @@ from roost.errors import RoostError, UsageError
 from roost.residency.attach import Held
 from roost.residency.calls import GenerationRequest, call_arguments
 from roost.residency.digests import tensor_digest
+from roost.residency.lanes import Device
 from roost.residency.memory_errors import out_of_memory_in
 from roost.residency.progress import report_steps
 from roost.residency.quiet import quiet_libraries
-from roost.residency.stages import StageRecord
+from roost.residency.stages import StageRecord, StageRecorder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,7 @@ class Generation:
     latent_digest: str | None
     seconds: float
     stages: tuple[StageRecord, ...]
+    step_seconds: tuple[float, ...]  # from the second step on
     peak_bytes: int
 
 
@@ -42,30 +44,38 @@ def generate(held: Held, request: GenerationRequest) -> Generation:
     Raises UsageError for a value that the pipeline has no parameter for or refuses before it uses a component,
     OutOfMemory when the device's budget ends.
     """
-    arguments = call_arguments(type(held.pipeline), request)
+    with _latent_digests(held) as latents:
+        generation = generate_with(held.pipeline, held.recorder, held.device, held.runtime.end_call, request)
+    return replace(generation, latent_digest=_joined(latents))
+
+
+def generate_with(
+    pipeline: Any, recorder: StageRecorder, device: Device, end_call: Callable[[], None], request: GenerationRequest
+) -> Generation:
+    """Calls any pipeline once; ``end_call``, before and after it, ends the recorder's generation too."""
+    arguments = call_arguments(type(pipeline), request)
     began_s = time.perf_counter()
-    with _observed(held) as seen, report_steps(held.pipeline, held.recorder), quiet_libraries():
+    with report_steps(pipeline, recorder), quiet_libraries():
         try:
-            held.runtime.end_call()
-            with out_of_memory_in("the pipeline's call", held.device):
-                output = _output_tensor(held.pipeline(**arguments))
+            end_call()
+            with out_of_memory_in("the pipeline's call", device):
+                output = _output_tensor(pipeline(**arguments))
         except ValueError as error:
-            if seen.uses:  # pipelines check their arguments before they use a component; later it's something else
+            if recorder.began:  # pipelines check their arguments before they use a component; later it's something else
                 raise
             reason = " ".join(str(error).split())[:300].rstrip(".")
-            raise UsageError(
-                f"{type(held.pipeline).__name__} refuses the call: {reason}; change that option."
-            ) from error
+            raise UsageError(f"{type(pipeline).__name__} refuses the call: {reason}; change that option.") from error
         finally:
-            held.runtime.end_call()
+            end_call()
     seconds = time.perf_counter() - began_s
     return Generation(
         output=output,
         digest=tensor_digest(output),
-        latent_digest=_joined(seen.latents),
+        latent_digest=None,
         seconds=seconds,
-        stages=held.stages,
-        peak_bytes=max((stage.peak_bytes for stage in held.stages), default=0),
+        stages=tuple(recorder.records),
+        step_seconds=recorder.step_seconds,
+        peak_bytes=max((stage.peak_bytes for stage in recorder.records), default=0),
     )
 
 
@@ -79,28 +89,19 @@ def _output_tensor(result: Any) -> torch.Tensor:
     return first.detach().to("cpu")
 
 
-@dataclass(slots=True)
-class _Seen:
-    """What a call did so far: how often it used a component, and the digests of what its VAE decoded."""
-
-    uses: int = 0
-    latents: list[str] = field(default_factory=list)
-
-
 @contextmanager
-def _observed(held: Held) -> Iterator[_Seen]:
-    seen = _Seen()
+def _latent_digests(held: Held) -> Iterator[list[str]]:
+    digests: list[str] = []
 
     def observe(component: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        seen.uses += 1
         if method == "decode" and held.plan.components[component].kind == "vae":
             latents = args[0] if args else next(iter(kwargs.values()), None)
             if isinstance(latents, torch.Tensor):
-                seen.latents.append(tensor_digest(latents))
+                digests.append(tensor_digest(latents))
 
     held.runtime.observer = observe
     try:
-        yield seen
+        yield digests
     finally:
         held.runtime.observer = None
 

@@ -83,6 +83,27 @@ class Device(ABC):
         """Inside the context, memory of activations counts as used; real devices count it anyway."""
         return nullcontext()
 
+    @abstractmethod
+    def mark(self) -> Any:
+        """The moment at which all that is enqueued on the compute lane is done, for ``seconds_between``."""
+
+    @abstractmethod
+    def seconds_between(self, earlier: Any, later: Any) -> float:
+        """Seconds from one mark to another; the device must be synchronised."""
+
+    def watch_stalls(self) -> None:  # noqa: B027, an emulated device always watches
+        """Starts ``stall_s`` at zero."""
+
+    @property
+    def stall_s(self) -> float | None:
+        """Seconds in which the compute lane waited for copies, after ``watch_stalls``; None when nobody watched."""
+        return None
+
+    @property
+    def reserved_bytes(self) -> int | None:
+        """Most that the allocator held of the device since ``reset_peak``; None where there is no such thing."""
+        return None
+
     @property
     @abstractmethod
     def used_bytes(self) -> int:

@@ -59,7 +59,7 @@ def load_pipeline(
             with out_of_memory_in(f"placing {name}", device):
                 components[name].place()
         modules = {name: component.module for name, component in components.items()}
-        pipeline = _assemble(found, model_dir, modules)
+        pipeline = assemble(found, model_dir, modules)
         held = Held(pipeline, plan, components, transfers, on_event)
         undo.pop_all()
     return held
@@ -100,7 +100,8 @@ def _checkpoint(name: str, plan: PlanDocument, model_dir: Path) -> Checkpoint | 
     return Checkpoint([model_dir / each for each in files])
 
 
-def _assemble(found: Any, model_dir: Path, modules: dict[str, torch.nn.Module]) -> Any:
+def assemble(found: Any, model_dir: Path, modules: dict[str, torch.nn.Module]) -> Any:
+    """The pipeline of class ``found`` around ``modules``; InvalidFile when its other parts can't be loaded."""
     try:
         # The class's own loader: DiffusionPipeline's would load components that are passed as None.
         return found.from_pretrained(str(model_dir), trust_remote_code=False, **_SAFELY, **modules)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -37,6 +38,7 @@ class Runtime:
     ) -> None:
         self.components, self.stages = components, stages
         self.observer: Observer | None = None
+        self.around_calls: Callable[[], AbstractContextManager[object]] = nullcontext  # each outermost call's own work
         self.on_eviction: Callable[[HeldComponent], None] = lambda component: None
         self._plans, self._transfers, self._device = plans, transfers, transfers.device
         self._sequence, self._activations = UseSequence(components), Activations()
@@ -155,7 +157,8 @@ class Runtime:
         component.begin(method)
         component.depth += 1
         try:
-            result = call(*args, **kwargs)
+            with self.around_calls():
+                result = call(*args, **kwargs)
             whole = True
             return result
         finally:

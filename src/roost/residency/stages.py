@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from roost.plan import ComponentPlan
 from roost.residency.lanes import Device
@@ -16,12 +16,13 @@ _EXPERTS = {"transformer": "denoise (high noise)", "transformer_2": "denoise (lo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageRecord:
-    """What one component took in one stage. ``seconds`` include its copies; ``peak_bytes`` is the device's peak."""
+    """What one component took in one stage. ``seconds`` include its copies; the bytes are the device's peaks."""
 
     name: str
     component: str
     seconds: float
     peak_bytes: int
+    reserved_bytes: int | None = None  # by the allocator; None where there is none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,16 +52,31 @@ def stage_name(component: str, method: str, plans: Mapping[str, ComponentPlan]) 
     return _STAGE_OF_KIND.get(kind, component)
 
 
+def greatest(*figures: int | None) -> int | None:
+    """The greatest known one; None when none is."""
+    return max((each for each in figures if each is not None), default=None)
+
+
 class StageRecorder:
-    """Times the stages of one generation after another; ``records`` are those of the latest."""
+    """Times the stages of one generation after another; ``records`` are those of the latest.
+
+    ``step_seconds`` are its steps from the second one on: the first begins at no mark of its own.
+    """
 
     def __init__(self, device: Device, on_event: OnEvent | None) -> None:
         self.records: list[StageRecord] = []
+        self.step_seconds: tuple[float, ...] = ()
         self.on_event = on_event
         self._device = device
         self._open: StageEvent | None = None
         self._began_s = 0.0
         self._fresh = True  # the next stage is the first of a generation
+        self._marks: list[Any] = []  # the ends of the steps
+
+    @property
+    def began(self) -> bool:
+        """Whether the present generation has used a component."""
+        return not self._fresh
 
     def is_open(self, stage: str, component: str) -> bool:
         return self._open is not None and (self._open.stage, self._open.component) == (stage, component)
@@ -69,19 +85,21 @@ class StageRecorder:
         """Closes the stage before and starts the clock of this one."""
         self._close()
         if self._fresh:
-            self.records, self._fresh = [], False
+            self.records, self._marks, self._fresh = [], [], False
         self._open = StageEvent(what="begin", stage=stage, component=component)
         self._began_s = time.perf_counter()
         self._send(self._open)
 
     def step(self, step: int, steps: int | None) -> None:
         """Reports the sampler's progress within the open stage."""
+        self._marks.append(self._device.mark())
         if self._open is not None:
             self._send(replace(self._open, what="step", step=step, steps=steps))
 
     def finish(self) -> None:
         """Ends the generation: closes its last stage."""
         self._close()
+        self.step_seconds = tuple(map(self._device.seconds_between, self._marks, self._marks[1:]))
         self._fresh = True
 
     def _close(self) -> None:
@@ -90,7 +108,15 @@ class StageRecorder:
         self._device.synchronize()
         seconds, peak = time.perf_counter() - self._began_s, self._device.peak_bytes
         ended, self._open = self._open, None
-        self._record(StageRecord(name=ended.stage, component=ended.component, seconds=seconds, peak_bytes=peak))
+        self._record(
+            StageRecord(
+                name=ended.stage,
+                component=ended.component,
+                seconds=seconds,
+                peak_bytes=peak,
+                reserved_bytes=self._device.reserved_bytes,
+            )
+        )
         self._send(replace(ended, what="end", seconds=seconds, peak_bytes=peak))
 
     def _record(self, new: StageRecord) -> None:
@@ -101,7 +127,10 @@ class StageRecorder:
                 break
             if old.component == new.component:
                 self.records[index] = replace(
-                    new, seconds=old.seconds + new.seconds, peak_bytes=max(old.peak_bytes, new.peak_bytes)
+                    new,
+                    seconds=old.seconds + new.seconds,
+                    peak_bytes=max(old.peak_bytes, new.peak_bytes),
+                    reserved_bytes=greatest(old.reserved_bytes, new.reserved_bytes),
                 )
                 return
         self.records.append(new)

@@ -135,6 +135,16 @@ class Stager(Device):
     def begin_host_write(self, buffer: torch.Tensor) -> None:
         self._device.begin_host_write(buffer)
 
+    def mark(self) -> Any:
+        return self._device.mark()
+
+    def seconds_between(self, earlier: Any, later: Any) -> float:
+        return self._device.seconds_between(earlier, later)
+
+    @property
+    def reserved_bytes(self) -> int | None:
+        return self._device.reserved_bytes
+
     def counting_activations(self) -> AbstractContextManager[object]:
         return self._device.counting_activations()
 

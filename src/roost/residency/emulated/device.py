@@ -192,6 +192,19 @@ class EmulatedDevice(Device):
         """Counts what operations allocate inside the context, on this thread, towards the budget while it lives."""
         return ActivationCount(self._arena, self._host) if self._count_activations else nullcontext()
 
+    def mark(self) -> float:
+        return time.perf_counter()  # the compute lane is the calling thread
+
+    def seconds_between(self, earlier: float, later: float) -> float:
+        return later - earlier
+
+    def watch_stalls(self) -> None:
+        self.activity.stalls.clear()
+
+    @property
+    def stall_s(self) -> float:
+        return self.activity.stall_s
+
     @property
     def used_bytes(self) -> int:
         return self._arena.used_bytes

@@ -1,0 +1,132 @@
+"""One candidate of a trial, loaded and measured: a plan, or diffusers alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from roost.facts import DeviceKind
+from roost.plan import PlanDocument
+from roost.residency.attach import Held
+from roost.residency.calls import GenerationRequest, accepts
+from roost.residency.devices import open_device
+from roost.residency.generate import Generation, generate, generate_with
+from roost.residency.lanes import Device
+from roost.residency.loader import OnComponent, load_pipeline
+from roost.residency.plain import Place, PlainPipeline, load_plain, move_whole
+from roost.residency.stages import OnEvent, StageRecord, greatest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialSetup:
+    """What a trial loads. With ``place`` diffusers runs the plan's model its own way, without the plan.
+
+    ``link_bytes_per_s`` throttles an emulated device. ``budget_bytes`` None binds nothing but the device itself.
+    """
+
+    plan: PlanDocument
+    model_dir: Path
+    device_kind: DeviceKind
+    budget_bytes: int | None
+    place: Place | None = None
+    link_bytes_per_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialFigures:
+    """What one generation of a trial took; None is unknown. ``step_seconds`` begin with the second step."""
+
+    seconds: float
+    step_seconds: tuple[float, ...]
+    stages: tuple[StageRecord, ...]
+    digest: str
+    peak_bytes: int | None
+    reserved_bytes: int | None
+    pinned_bytes: int | None
+    bytes_copied: int | None
+    stall_s: float | None
+    demotions: Mapping[str, Mapping[str, object]]
+
+
+class Trial:
+    """A loaded candidate; each ``measure`` is one generation. ``load_s`` is what loading took."""
+
+    def __init__(self, subject: Held | PlainPipeline, device: Device, load_s: float, *, whole: bool = False) -> None:
+        self.load_s = load_s
+        self._whole = whole
+        self._subject, self._device = subject, device
+        self._warm_peak_bytes = self._warm_reserved_bytes = 0
+
+    def warm_up(self, request: GenerationRequest) -> None:
+        """A generation that isn't timed. On an emulated device activations count in this one only: that is slow."""
+        runner = self._subject.runtime if isinstance(self._subject, Held) else self._subject
+        runner.around_calls = self._device.counting_activations
+        try:
+            generation = self._generate(_acceptable(request, self._subject.pipeline))
+        finally:
+            runner.around_calls = nullcontext
+        self._warm_peak_bytes = generation.peak_bytes
+        self._warm_reserved_bytes = greatest(*(each.reserved_bytes for each in generation.stages)) or 0
+
+    def measure(self, request: GenerationRequest) -> TrialFigures:
+        """One generation and its figures; raises what ``generate`` does."""
+        subject, held = self._subject, self._subject if isinstance(self._subject, Held) else None
+        copied_bytes = held.transfers.uploaded_bytes if held else 0
+        if held:
+            self._device.watch_stalls()
+        generation = self._generate(_acceptable(request, subject.pipeline))
+        reserved_bytes = greatest(*(each.reserved_bytes for each in generation.stages))
+        return TrialFigures(
+            seconds=generation.seconds,
+            step_seconds=generation.step_seconds,
+            stages=generation.stages,
+            digest=generation.digest,
+            peak_bytes=self._peak_bytes(generation),
+            reserved_bytes=None if reserved_bytes is None else max(reserved_bytes, self._warm_reserved_bytes),
+            pinned_bytes=held.transfers.pinned_bytes if held else None,
+            bytes_copied=held.transfers.uploaded_bytes - copied_bytes if held else None,
+            stall_s=self._device.stall_s if held else None,
+            demotions=held.demotions if held else {},
+        )
+
+    def _generate(self, request: GenerationRequest) -> Generation:
+        if isinstance(self._subject, Held):
+            return generate(self._subject, request)
+        plain = self._subject
+        return generate_with(plain.pipeline, plain.recorder, plain.device, plain.recorder.finish, request)
+
+    def _peak_bytes(self, generation: Generation) -> int | None:
+        peak_bytes = max(generation.peak_bytes, self._warm_peak_bytes)
+        # Where diffusers keeps its weights, an emulated device knows only of those that stay on it.
+        unknown = isinstance(self._subject, PlainPipeline) and self._device.kind == "emulated" and not self._whole
+        return None if unknown else peak_bytes
+
+
+@contextmanager
+def open_trial(
+    setup: TrialSetup, on_component: OnComponent | None = None, on_event: OnEvent | None = None
+) -> Iterator[Trial]:
+    """The loaded candidate; raises what loading raises."""
+    with ExitStack() as afterwards:
+        budget_bytes = 2**62 if setup.budget_bytes is None else setup.budget_bytes
+        device = afterwards.enter_context(open_device(setup.device_kind, budget_bytes, setup.link_bytes_per_s))
+        began_s = time.perf_counter()
+        if setup.place is None:
+            held = load_pipeline(setup.plan, setup.model_dir, device, on_component, on_event)
+            afterwards.callback(held.abandon)  # the process ends with the trial: nothing has to come back
+            yield Trial(held, device, time.perf_counter() - began_s)
+            return
+        plain = load_plain(setup.plan, setup.model_dir, device, setup.place, on_component, on_event)
+        afterwards.callback(plain.close)
+        device.synchronize()
+        yield Trial(plain, device, time.perf_counter() - began_s, whole=setup.place is move_whole)
+
+
+def _acceptable(request: GenerationRequest, pipeline: object) -> GenerationRequest:
+    """The request without a guidance that the pipeline has no parameter for."""
+    if request.guidance is None or accepts(type(pipeline), request.guidance_argument):
+        return request
+    return replace(request, guidance=None)

@@ -1,0 +1,122 @@
+"""The process of one trial: reads what to load, loads it, and measures a generation for each line it is given."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from roost.errors import OutOfMemory, RoostError
+from roost.plan import PlanDocument
+from roost.probes.host import peak_rss_bytes
+from roost.tune.records import PLAIN
+
+if TYPE_CHECKING:
+    from roost.residency.plain import Place
+    from roost.residency.stages import StageEvent
+    from roost.residency.trial import TrialFigures, TrialSetup
+
+_BEAT_S = 0.5
+
+
+class Reporter:
+    """The line to the parent. Its thread beats, and ends this process when the parent is gone."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._writing = threading.Lock()
+        self._step_began_s: float | None = None
+        threading.Thread(target=self._beat, name="roost-beat", daemon=True).start()
+
+    def say(self, what: str, **facts: object) -> None:
+        """Sends one message."""
+        line = f"{json.dumps({'what': what, **facts})}\n".encode()
+        with self._writing:
+            while line:
+                line = line[os.write(self._descriptor, line) :]
+
+    def on_component(self, name: str) -> None:
+        self.say("phase", phase=f"loading {name}")
+
+    def on_event(self, event: StageEvent) -> None:
+        """Steps with the host's time between them; exact times come with the result."""
+        now_s = time.perf_counter()
+        if event.what == "begin":
+            self.say("phase", phase=f"in {event.stage} ({event.component})")
+            self._step_began_s = None
+        elif event.what == "step":
+            if self._step_began_s is not None:
+                self.say("step", seconds=now_s - self._step_began_s, step=event.step, steps=event.steps)
+            self._step_began_s = now_s
+
+    def _beat(self) -> None:
+        while True:
+            try:
+                self.say("beat")
+            except OSError:  # nobody listens any more
+                os._exit(1)
+            time.sleep(_BEAT_S)
+
+
+def serve(request: Mapping[str, Any], reporter: Reporter) -> None:
+    """Loads what ``request`` says, then answers every further line of stdin with the figures of one generation."""
+    reporter.say("phase", phase="importing the libraries")
+    from roost.residency.calls import GenerationRequest  # imported here: these bring torch
+    from roost.residency.trial import open_trial
+
+    call = GenerationRequest(**request["call"])
+    with open_trial(_setup(request), reporter.on_component, reporter.on_event) as trial:
+        if request["warm_up"] is not None:
+            trial.warm_up(GenerationRequest(**{**request["call"], **request["warm_up"]}))
+        reporter.say("loaded", load_s=trial.load_s)
+        for _ in sys.stdin:
+            reporter.say("result", **_facts(trial.measure(call)), load_s=trial.load_s)
+
+
+def _setup(request: Mapping[str, Any]) -> TrialSetup:
+    from roost.residency.trial import TrialSetup  # imported here: it brings torch
+
+    return TrialSetup(
+        plan=PlanDocument.model_validate_json(request["plan"]),
+        model_dir=Path(request["model_dir"]),
+        device_kind=request["device_kind"],
+        budget_bytes=request["budget_bytes"],
+        place=None if request["peer"] is None else _place_of(request["peer"]),
+        link_bytes_per_s=request["link_bytes_per_s"],
+    )
+
+
+def _place_of(peer: str) -> Place:
+    from roost.residency.plain import move_whole  # imported here: it brings torch
+
+    if peer == PLAIN:
+        return move_whole
+    raise RoostError(f"there is no peer {peer!r}.")
+
+
+def _facts(figures: TrialFigures) -> dict[str, object]:
+    return {**asdict(figures), "host_peak_bytes": peak_rss_bytes()}
+
+
+def main() -> None:
+    """Runs one trial; a failure is a message to the parent, never a traceback."""
+    reporter = Reporter(int(sys.argv[-1]))
+    try:
+        with os.fdopen(int(sys.argv[-2])) as file:
+            request = json.load(file)
+        serve(request, reporter)
+    except OutOfMemory as error:
+        reporter.say("failed", status="oom", reason=str(error))
+    except Exception as error:  # whatever a model's code raises costs this candidate only
+        kind = "" if isinstance(error, RoostError) else f"{type(error).__name__}: "
+        reporter.say("failed", status="crashed", reason=" ".join(f"{kind}{error}".split())[:500])
+
+
+if __name__ == "__main__":
+    main()

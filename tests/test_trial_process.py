@@ -1,0 +1,150 @@
+"""A trial's process may crash, run out of memory, hang or start others: its parent learns why, and nothing is left."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from roost.tune import process
+from roost.tune.process import Child, Patience, TrialEnded
+
+# What every planted child begins with: its request, and a way to answer.
+BEGIN = """
+import json, os, signal, subprocess, sys, time
+request = json.load(os.fdopen(int(sys.argv[-2])))
+def say(what, **facts): os.write(int(sys.argv[-1]), (json.dumps({"what": what, **facts}) + "\\n").encode())
+say("phase", phase="loading transformer")
+"""
+PATIENT = Patience(deadline_s=30.0)
+
+
+def planted(script: str, request: dict | None = None) -> Child:
+    return Child(request or {}, os.environ, (sys.executable, "-c", BEGIN + script))
+
+
+def ending_of(script: str, patience: Patience = PATIENT) -> TrialEnded:
+    child = planted(script)
+    try:
+        with pytest.raises(TrialEnded) as caught:
+            child.ask("", patience)
+    finally:
+        child.close()
+    return caught.value
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs; one that ended and that nobody has asked about does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in ("Z", "X")
+    except FileNotFoundError:
+        return False
+
+
+def gone_within_s(pid: int, seconds: float) -> bool:
+    until_s = time.monotonic() + seconds
+    while alive(pid) and time.monotonic() < until_s:
+        time.sleep(0.02)
+    return not alive(pid)
+
+
+def test_a_child_answers_every_line_and_gets_its_request() -> None:
+    child = planted("say('loaded', n=request['n'])\nfor line in sys.stdin: say('result', line=line)", {"n": 7})
+    heard: list[object] = []
+    try:
+        assert child.ask("", PATIENT)["n"] == 7
+        assert child.ask("one", PATIENT, lambda message: heard.append(message["what"]))["line"] == "one\n"
+        assert child.ask("two", PATIENT)["line"] == "two\n"
+    finally:
+        child.close()
+    assert heard == ["result"]
+
+
+def test_a_request_larger_than_any_pipe_does_not_block_on_a_child_that_never_reads() -> None:
+    child = Child({"plan": "x" * 10**6}, os.environ, (sys.executable, "-c", "import time; time.sleep(60)"))
+    try:
+        with pytest.raises(TrialEnded, match=r"not done after 200 ms"):
+            child.ask("", Patience(deadline_s=0.2))
+    finally:
+        child.close()
+
+
+def test_a_crash_is_a_reason_with_the_signal_the_phase_and_the_last_words() -> None:
+    ended = ending_of("print('assertion: lane', flush=True)\nos.kill(os.getpid(), signal.SIGSEGV)")
+    assert ended.status == "crashed"
+    assert str(ended) == "died of SIGSEGV, while loading transformer: assertion: lane"
+
+
+def test_an_exit_code_is_a_crash() -> None:
+    ended = ending_of("sys.exit(7)")
+    assert (ended.status, str(ended)) == ("crashed", "ended with code 7, while loading transformer")
+
+
+def test_a_failure_that_the_child_reports_keeps_its_status() -> None:
+    ended = ending_of("say('failed', status='oom', reason='decode: out of memory')")
+    assert (ended.status, str(ended)) == ("oom", "decode: out of memory")
+
+
+def test_killed_by_the_kernel_for_memory_is_oom_and_killed_by_someone_is_a_crash(monkeypatch) -> None:
+    kills = iter([3, 4])
+    monkeypatch.setattr(process, "count_oom_kills", lambda: next(kills))
+    ended = ending_of("os.kill(os.getpid(), signal.SIGKILL)")
+    assert (ended.status, str(ended)[:21]) == ("oom", "host memory ran out: ")
+    monkeypatch.setattr(process, "count_oom_kills", lambda: 4)
+    ended = ending_of("os.kill(os.getpid(), signal.SIGKILL)")
+    assert (ended.status, str(ended)[:27]) == ("crashed", "killed from outside (SIGKIL")
+
+
+def test_a_beating_child_that_never_finishes_hangs_at_its_deadline() -> None:
+    ended = ending_of("while True: say('beat'); time.sleep(0.05)", Patience(deadline_s=0.5))
+    assert (ended.status, str(ended)) == ("hung", "not done after 500 ms, while loading transformer")
+
+
+def test_a_silent_child_hangs_long_before_its_deadline() -> None:
+    ended = ending_of("time.sleep(60)", Patience(deadline_s=50.0, silence_s=1.0))
+    assert (ended.status, str(ended)) == ("hung", "no sign of life for 1.0 s, while loading transformer")
+
+
+def test_an_unreadable_answer_is_a_crash() -> None:
+    assert ending_of("os.write(int(sys.argv[-1]), b'\\xff{\\n')\ntime.sleep(60)").status == "crashed"
+
+
+def test_close_kills_what_the_child_started_too_and_ignores_a_deaf_ear() -> None:
+    child = planted(
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "own = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "say('loaded', pids=[os.getpid(), own.pid])\ntime.sleep(600)"
+    )
+    try:
+        pids = child.ask("", PATIENT)["pids"]
+    finally:
+        child.close()
+    assert isinstance(pids, list)
+    assert all(gone_within_s(pid, 5.0) for pid in pids)
+    child.close()  # twice does no harm
+
+
+def test_a_real_child_ends_by_itself_when_its_parent_is_killed() -> None:
+    script = (
+        "import os, sys, time\n"
+        "from roost.tune.process import Child\n"
+        "beating = 'import sys, time; from roost.tune.child import Reporter;'"
+        " ' Reporter(int(sys.argv[-1])); time.sleep(600)'\n"
+        "child = Child({}, os.environ, (sys.executable, '-c', beating))\n"
+        "print(child.pid, flush=True)\n"
+        "time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        try:
+            assert alive(pid)
+            parent.kill()
+            parent.wait()
+            assert gone_within_s(pid, 20.0)
+        finally:
+            if alive(pid):
+                os.kill(pid, signal.SIGKILL)
