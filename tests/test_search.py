@@ -13,9 +13,9 @@ from roost.planner.candidates import candidate_placements, complexity
 from roost.planner.estimate import predict
 from roost.planner.movement import tier_bytes
 from roost.planner.pricing import Pricer
-from roost.planner.search import Aim, limits_of, scope_of, search
+from roost.planner.search import Aim, limits_of, price_all, scope_of, search
 from roost.planner.selectors import parse_set
-from roost.planner.solver import NOISE
+from roost.planner.solver import NOISE, fastest
 from roost.units import GiB
 from traces import case_of, forecast, trace, use
 from worlds import component
@@ -103,6 +103,11 @@ def test_search_equals_brute_force(world) -> None:
     assert found.chosen.seconds <= NOISE * expected[0] * 1.001
     assert found.chosen.complexity <= expected[1]
     assert found.chosen.vram_bytes <= limits_of(made).vram_bytes
+    # Variants within a two-thousandth of the copies' own time are not priced.
+    pricer = Pricer(made)
+    best = fastest(pricer, price_all(case, ruled, pricer, Aim()), limits_of(made))
+    assert best is not None
+    assert best.seconds <= expected[0] * 1.0006
 
 
 @given(small_worlds())

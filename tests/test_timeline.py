@@ -96,8 +96,8 @@ def test_never_faster_than_the_work_or_the_copies(world: Schedule, generations: 
 
 @given(worlds(), st.integers(1, 2))
 @settings(max_examples=150, deadline=None)
-def test_skipping_equal_passes_changes_nothing(world: Schedule, generations: int) -> None:
-    every, skipped = simulate(world, generations, exact=True), simulate(world, generations)
+def test_skipping_equal_passes_and_adding_up_blocks_changes_nothing(world: Schedule, generations: int) -> None:
+    every, skipped = simulate(world, generations, record=True, exact=True), simulate(world, generations)
     assert skipped.generation_s == pytest.approx(every.generation_s)
     assert skipped.peak_bytes == every.peak_bytes
     for quick, full in zip(skipped.stages, every.stages, strict=True):

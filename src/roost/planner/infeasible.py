@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from roost.planner.pricing import Option
+from roost.planner.columns import Column
 from roost.planner.solver import Limits
 from roost.units import format_bytes
 
@@ -35,22 +35,24 @@ class Shortfall:
         )
 
 
-def shortfall(options: Mapping[str, Sequence[Option]], limits: Limits) -> Shortfall:
+def shortfall(options: Mapping[str, Column], limits: Limits) -> Shortfall:
     """What binds first: VRAM with everything as small as it goes, else host memory."""
     component, needed_bytes = least_vram(options)
     if needed_bytes > limits.vram_bytes:
         return Shortfall(memory="VRAM", component=component, needed_bytes=needed_bytes, limit_bytes=limits.vram_bytes)
     fitting = {
-        name: [each for each in column if each.own_bytes <= limits.vram_bytes] for name, column in options.items()
+        name: [each for each in column.options if each.own_bytes <= limits.vram_bytes]
+        for name, column in options.items()
     }
     host_bytes = sum(min(each.host_bytes for each in column) for column in fitting.values())
     return Shortfall(memory="host memory", component=None, needed_bytes=host_bytes, limit_bytes=limits.host_bytes)
 
 
-def least_vram(options: Mapping[str, Sequence[Option]]) -> tuple[str, int]:
+def least_vram(options: Mapping[str, Column]) -> tuple[str, int]:
     """The stage that needs the most when every component takes its smallest option, with that need."""
     smallest = {
-        name: min(column, key=lambda each: (each.idle_bytes, each.own_bytes)) for name, column in options.items()
+        name: min(column.options, key=lambda each: (each.idle_bytes, each.own_bytes))
+        for name, column in options.items()
     }
     idle_bytes = sum(each.idle_bytes for each in smallest.values())
     worst = max(smallest, key=lambda name: smallest[name].own_bytes)

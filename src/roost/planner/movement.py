@@ -59,8 +59,9 @@ def residents_of(placement: Placement) -> frozenset[int]:
 def block_tiers(placement: Placement) -> tuple[Tier, ...]:
     """The tier of each block's master: streamed blocks are pinned first, then residents, each in order."""
     count, streaming = len(placement.block_bytes), placement.streaming
-    if streaming is None:
-        return (placement.tier,) * count
+    if streaming is None or streaming.pinned >= count:
+        tier: Tier = "pinned" if streaming else placement.tier
+        return (tier,) * count
     kept = residents_of(placement) if not streaming.hold else frozenset()
     order = sorted(range(count), key=lambda block: (block in kept, block))
     tiers: dict[int, Tier] = {}

@@ -23,15 +23,20 @@ _AT_BOUND = 1.0005
 class Option:
     """One placement with its price; equal only to itself.
 
-    ``seconds`` are loading and its own uses in all generations, alone on the device. ``idle_bytes`` are on the device
-    always; ``own_bytes`` are what its use needs beyond them, activations included; ``acquire_s`` is what it costs to
-    release it and bring it in once more.
+    ``seconds`` are loading and its own uses in all generations, alone on the device; ``evicted_s`` the same at the
+    least when the copy that would linger has to go in every generation. ``idle_bytes`` are on the device always;
+    ``own_bytes`` are what its use needs beyond them, activations included, and ``entered_bytes`` the same, or nothing
+    when it is never used; ``held_bytes`` are its weights while it lingers; ``acquire_s`` is what it costs to release it
+    and bring it in once more.
     """
 
     placement: Placement
     seconds: float
+    evicted_s: float
     idle_bytes: int
     own_bytes: int
+    entered_bytes: int
+    held_bytes: int
     acquire_s: float
     host_bytes: int
     pinned_bytes: int
@@ -53,6 +58,11 @@ class Pricer:
         if tiled not in self._costs:
             self._costs[tiled] = self.forecast.costs("mid", tiled)
         return self._costs[tiled]
+
+    @cached_property
+    def room_bytes(self) -> int:
+        """What the machine's budget leaves for weights and activations."""
+        return self.forecast.machine.budget_bytes - self.forecast.context_bytes()
 
     @cached_property
     def separable(self) -> bool:
@@ -81,23 +91,37 @@ class Pricer:
         weights = weights_of(placement, self.speeds)
         uses = self._uses(placement)
         first_s, next_s, at_bound = self._alone_s(weights, uses)
-        generations = self.forecast.generations
-        tiers = tier_bytes(placement)
+        loading_s, more = load_s(placement, self.speeds), self.forecast.generations - 1
+        seconds = loading_s + first_s + more * next_s
+        evicted_s = seconds
+        if weights.linger and more and not weights.hold:
+            first_s, next_s, _ = self._alone_s(replace(weights, linger=False), uses)
+            # The way back from the last generation is none of any generation's.
+            evicted_s = max(seconds, loading_s + first_s + more * next_s - weights.back_s)
+        return replace(self.sized(placement), seconds=seconds, evicted_s=evicted_s, at_bound=at_bound)
+
+    def sized(self, placement: Placement) -> Option:
+        """The placement's bytes, without the simulation that would say its seconds."""
+        weights, tiers = weights_of(placement, self.speeds), tier_bytes(placement)
+        own_bytes = self.own_bytes(placement, weights)
         return Option(
             placement=placement,
-            seconds=load_s(placement, self.speeds) + first_s + (generations - 1) * next_s,
+            seconds=0.0,
+            evicted_s=0.0,
             idle_bytes=weights.total_bytes if weights.stays else 0,
-            own_bytes=self.own_bytes(placement),
+            own_bytes=own_bytes,
+            entered_bytes=own_bytes if self.passes(placement.component.name) else 0,
+            held_bytes=0 if weights.stays else weights.active_bytes,
             acquire_s=weights.trunk_s + sum(weights.block_s) + weights.back_s,
             host_bytes=tiers["pinned"] + tiers["pageable"],
             pinned_bytes=tiers["pinned"],
             complexity=complexity(placement),
-            at_bound=at_bound,
+            at_bound=True,
         )
 
-    def own_bytes(self, placement: Placement) -> int:
+    def own_bytes(self, placement: Placement, weights: Weights | None = None) -> int:
         """What its largest use needs on the device beyond its resident bytes, activations included."""
-        weights, name = weights_of(placement, self.speeds), placement.component.name
+        weights, name = weights or weights_of(placement, self.speeds), placement.component.name
         activations = max((use.activation_bytes for use in self._uses(placement) if use.component == name), default=0)
         return activations + (0 if weights.stays else weights.active_bytes)
 
@@ -154,7 +178,9 @@ class Pricer:
         own = [(use, n) for use, n in calls if use.component == weights.component]
         compute_s = sum(use.compute_s * n for use, n in own)
         copies_s = sum(use.rounds * streamed_s * n for use, n in own)
-        return seconds <= _AT_BOUND * max(compute_s, copies_s)
+        # Nothing computes before the trunk is there, and residents are copied before anything that streams.
+        kept_s = sum(weights.block_s) - streamed_s
+        return seconds <= _AT_BOUND * (weights.trunk_s + max(compute_s, kept_s + copies_s))
 
     def total_s(self, options: Iterable[Option]) -> float:
         """The whole plan's seconds: load + first + (n − 1) · next, simulated together where components interact."""

@@ -14,8 +14,8 @@ from roost.planner.infeasible import Shortfall
 from roost.planner.placements import place
 from roost.planner.pricing import Pricer
 from roost.planner.rules import apply_rules
-from roost.planner.search import Aim, limits_of, price_all
-from roost.planner.solver import fastest
+from roost.planner.search import Aim, limits_of, size_all
+from roost.planner.solver import possible
 from roost.units import GiB
 
 
@@ -32,8 +32,7 @@ class Change:
         """Whether the search then finds a plan."""
         pricer = Pricer(self.forecast)
         ruled = place(self.case, apply_rules(self.case).decisions)
-        options = price_all(self.case, ruled, pricer, self.aim)
-        return fastest(pricer, options, limits_of(self.forecast)) is not None
+        return possible(size_all(self.case, ruled, pricer, self.aim), limits_of(self.forecast))
 
 
 def remedies(case: Case, forecast: Forecast, aim: Aim, missing: Shortfall) -> tuple[str, ...]:

@@ -9,11 +9,12 @@ from typing import Literal
 
 from roost.planner.candidates import Scope, candidate_placements
 from roost.planner.case import Case
+from roost.planner.columns import Column
 from roost.planner.estimate import Forecast
 from roost.planner.infeasible import Shortfall, least_vram, shortfall
 from roost.planner.placements import Placement
 from roost.planner.pricing import Option, Pricer
-from roost.planner.solver import NOISE, Combination, Limits, fastest, simplest
+from roost.planner.solver import NOISE, Combination, Limits, fastest, possible, simplest
 from roost.units import GiB
 
 Objective = Literal["seconds", "memory"]
@@ -40,34 +41,36 @@ class Found:
     ``more_vram_saves_s`` is what 2 GiB more would save.
     """
 
-    chosen: Combination | None
-    runner_up: Combination | None
     ruled: Combination
-    ruled_fits: bool
-    all_resident: Combination | None
-    front: tuple[Combination, ...]
-    more_vram_saves_s: float | None
-    shortfall: Shortfall | None
+    chosen: Combination | None = None
+    runner_up: Combination | None = None
+    ruled_fits: bool = False
+    all_resident: Combination | None = None
+    front: tuple[Combination, ...] = ()
+    more_vram_saves_s: float | None = None
+    shortfall: Shortfall | None = None
 
 
 def search(case: Case, ruled: tuple[Placement, ...], forecast: Forecast, aim: Aim) -> Found:
     """The best combination of placements; the rule plan is always among the candidates."""
     pricer = Pricer(forecast)
     limits = limits_of(forecast)
-    options = price_all(case, ruled, pricer, aim)
-    rules = _combination(pricer, [column[0] for column in options.values()])
-    chosen = _choose(pricer, options, limits, aim)
-    more = replace(limits, vram_bytes=limits.vram_bytes + _MORE_BYTES)
-    better = fastest(pricer, options, more) if chosen else None
+    rules = _combination(pricer, [pricer.option(each) for each in ruled])
+    sized = size_all(case, ruled, pricer, aim)
+    if not possible(sized, limits):
+        return Found(ruled=rules, shortfall=shortfall(sized, limits))
+    levels = _Levels(pricer, price_all(case, ruled, pricer, aim), limits)
+    chosen = _choose(levels, aim)
+    better = levels.fastest(limits.vram_bytes + _MORE_BYTES)
+    assert chosen is not None  # something is possible
     return Found(
         chosen=chosen,
-        runner_up=_runner_up(pricer, options, limits, chosen) if chosen else None,
+        runner_up=_runner_up(levels, chosen),
         ruled=rules,
         ruled_fits=_fits(rules, limits),
-        all_resident=_all_resident(pricer, options),
-        front=_front(pricer, options, limits, chosen) if chosen else (),
-        more_vram_saves_s=max(0.0, chosen.seconds - better.seconds) if chosen and better else None,
-        shortfall=None if chosen else shortfall(options, limits),
+        all_resident=_all_resident(pricer, levels.options),
+        front=_front(levels, chosen),
+        more_vram_saves_s=max(0.0, chosen.seconds - better.seconds) if better else None,
     )
 
 
@@ -81,11 +84,19 @@ def limits_of(forecast: Forecast) -> Limits:
     )
 
 
-def price_all(case: Case, ruled: tuple[Placement, ...], pricer: Pricer, aim: Aim) -> dict[str, list[Option]]:
-    """Every component's priced candidates, the rule placement's first; variants that can't help are left out."""
-    most_bytes = pricer.forecast.machine.budget_bytes + _MORE_BYTES
+def price_all(case: Case, ruled: tuple[Placement, ...], pricer: Pricer, aim: Aim) -> dict[str, Column]:
+    """Every component's priced candidates, the rule placement among them; variants that can't help are left out."""
+    columns = {each.component.name: _price(case, each, scope_of(case, each, pricer, aim), pricer) for each in ruled}
+    return {name: Column(column, pricer.separable) for name, column in columns.items()}
+
+
+def size_all(case: Case, ruled: tuple[Placement, ...], pricer: Pricer, aim: Aim) -> dict[str, Column]:
+    """Every component's candidates with their bytes alone."""
     return {
-        each.component.name: _price(case, each, scope_of(case, each, pricer, aim), pricer, most_bytes) for each in ruled
+        each.component.name: Column(
+            map(pricer.sized, candidate_placements(case, each, scope_of(case, each, pricer, aim))), separable=False
+        )
+        for each in ruled
     }
 
 
@@ -105,7 +116,8 @@ def scope_of(case: Case, ruled: Placement, pricer: Pricer, aim: Aim) -> Scope:
     )
 
 
-def _price(case: Case, ruled: Placement, scope: Scope, pricer: Pricer, most_bytes: int) -> list[Option]:
+def _price(case: Case, ruled: Placement, scope: Scope, pricer: Pricer) -> list[Option]:
+    most_bytes = pricer.room_bytes + _MORE_BYTES
     options: list[Option] = []
     reached: set[tuple[object, ...]] = set()
     for placement in candidate_placements(case, ruled, scope):
@@ -114,8 +126,7 @@ def _price(case: Case, ruled: Placement, scope: Scope, pricer: Pricer, most_byte
         plain = streaming is None or (streaming.resident_policy == "strided" and streaming.prefetch == 1)
         if options and not plain and kind in reached:
             continue
-        # What never fits needs no price, but for the smallest, which says by how much.
-        if streaming is not None and streaming.resident_blocks and pricer.own_bytes(placement) > most_bytes:
+        if streaming is not None and pricer.own_bytes(placement) > most_bytes:
             continue
         option = pricer.option(placement)
         options.append(option)
@@ -124,63 +135,98 @@ def _price(case: Case, ruled: Placement, scope: Scope, pricer: Pricer, most_byte
     return options
 
 
-def _choose(pricer: Pricer, options: Mapping[str, list[Option]], limits: Limits, aim: Aim) -> Combination | None:
-    best = fastest(pricer, options, limits)
+class _Levels:
+    """The best plans under every VRAM limit; one that fits less than its limit is the best under less too."""
+
+    def __init__(self, pricer: Pricer, options: Mapping[str, Column], limits: Limits) -> None:
+        self.pricer, self.options, self.limits = pricer, options, limits
+        self._fastest: list[tuple[int, Combination | None]] = []
+        self._simplest: list[tuple[int, Combination | None]] = []
+
+    def fastest(self, vram_bytes: int) -> Combination | None:
+        """The fastest plan within the limit."""
+        known = _known(self._fastest, vram_bytes)
+        if known is None:
+            known = vram_bytes, fastest(self.pricer, self.options, self.at(vram_bytes))
+            self._fastest.append(known)
+        return known[1]
+
+    def simplest(self, vram_bytes: int) -> Combination | None:
+        """The simplest plan that is as fast as the fastest within the limit, but for noise."""
+        best = self.fastest(vram_bytes)
+        if best is None:
+            return None
+        known = _known(self._simplest, vram_bytes)
+        if known is None or known[1] is None or known[1].seconds > NOISE * best.seconds:
+            known = vram_bytes, simplest(self.pricer, self.options, self.at(vram_bytes), NOISE * best.seconds)
+            self._simplest.append(known)
+        return known[1]
+
+    def at(self, vram_bytes: int) -> Limits:
+        return replace(self.limits, vram_bytes=vram_bytes)
+
+
+def _known(found: Iterable[tuple[int, Combination | None]], vram_bytes: int) -> tuple[int, Combination | None] | None:
+    for entry in found:
+        limit_bytes, best = entry
+        if limit_bytes == vram_bytes or (limit_bytes > vram_bytes and best and best.vram_bytes <= vram_bytes):
+            return entry
+    return None
+
+
+def _choose(levels: _Levels, aim: Aim) -> Combination | None:
+    most_bytes = levels.limits.vram_bytes
+    best = levels.fastest(most_bytes)
     if best is None or aim.objective == "seconds":
-        return best and simplest(pricer, options, limits, NOISE * best.seconds)
+        return levels.simplest(most_bytes)
     allowed_s = aim.max_slowdown * best.seconds
-    levels = _levels(options, limits.vram_bytes)
-    low, high = 0, len(levels) - 1
+    needs = _needs(levels.options, most_bytes)
+    low, high = 0, len(needs) - 1
     while low < high:
         middle = (low + high) // 2
-        found = fastest(pricer, options, replace(limits, vram_bytes=levels[middle]))
+        found = levels.fastest(needs[middle])
         if found is not None and found.seconds <= allowed_s:
             high = middle
         else:
             low = middle + 1
-    least = replace(limits, vram_bytes=levels[low])
-    quickest = fastest(pricer, options, least) or best
-    return simplest(pricer, options, least, min(allowed_s, NOISE * quickest.seconds)) or best
+    quickest = levels.fastest(needs[low]) or best
+    limit_s = min(allowed_s, NOISE * quickest.seconds)
+    return simplest(levels.pricer, levels.options, levels.at(needs[low]), limit_s) or best
 
 
-def _levels(options: Mapping[str, list[Option]], vram_bytes: int) -> list[int]:
+def _needs(options: Mapping[str, Column], vram_bytes: int) -> list[int]:
     """Every VRAM need that some combination has, up to the budget."""
     idle = {0}
     for column in options.values():
-        staying = max(each.idle_bytes for each in column)
-        idle |= {size + staying for size in idle if size + staying <= vram_bytes}
-    own = {each.own_bytes for column in options.values() for each in column}
+        idle |= {size + column.idle_bytes for size in idle if size + column.idle_bytes <= vram_bytes}
+    own = {each.own_bytes for column in options.values() for each in column.options}
     return sorted({size + need for size in idle for need in own if size + need <= vram_bytes} | {vram_bytes})
 
 
-def _runner_up(
-    pricer: Pricer, options: Mapping[str, list[Option]], limits: Limits, chosen: Combination
-) -> Combination | None:
+def _runner_up(levels: _Levels, chosen: Combination) -> Combination | None:
     """The fastest plan that uses another strategy for at least one component."""
     found: Combination | None = None
-    for name, taken in zip(options, chosen.options, strict=True):
-        others = [each for each in options[name] if each.placement.strategy != taken.placement.strategy]
+    for name, taken in zip(levels.options, chosen.options, strict=True):
+        others = [each for each in levels.options[name].options if each.placement.strategy != taken.placement.strategy]
         if others:
             below_s = found.seconds if found else math.inf
-            found = fastest(pricer, {**options, name: others}, limits, below_s) or found
+            options = {**levels.options, name: Column(others, levels.pricer.separable)}
+            found = fastest(levels.pricer, options, levels.limits, below_s) or found
     return found
 
 
-def _all_resident(pricer: Pricer, options: Mapping[str, list[Option]]) -> Combination | None:
-    columns = [[each for each in column if each.placement.strategy == "resident"] for column in options.values()]
+def _all_resident(pricer: Pricer, options: Mapping[str, Column]) -> Combination | None:
+    columns = [
+        [each for each in column.options if each.placement.strategy == "resident"] for column in options.values()
+    ]
     return _combination(pricer, [column[0] for column in columns]) if all(columns) else None
 
 
-def _front(
-    pricer: Pricer, options: Mapping[str, list[Option]], limits: Limits, chosen: Combination
-) -> tuple[Combination, ...]:
+def _front(levels: _Levels, chosen: Combination) -> tuple[Combination, ...]:
     found = [chosen]
-    lowest = least_vram(options)[1]
-    for step in range(_FRONT_LEVELS):
-        vram_bytes = lowest + (limits.vram_bytes - lowest) * step // max(1, _FRONT_LEVELS - 1)
-        here = replace(limits, vram_bytes=vram_bytes)
-        best = fastest(pricer, options, here)
-        plain = best and simplest(pricer, options, here, NOISE * best.seconds)
+    most_bytes, lowest = levels.limits.vram_bytes, least_vram(levels.options)[1]
+    for step in reversed(range(_FRONT_LEVELS)):
+        plain = levels.simplest(lowest + (most_bytes - lowest) * step // max(1, _FRONT_LEVELS - 1))
         found += [plain] if plain else []
     return pareto(found)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from roost.planner.columns import Column
 from roost.planner.pricing import Option, Pricer
 
 # A plan whose seconds are within this of the best is as good; the simplest of them is taken.
@@ -42,6 +43,46 @@ class Combination:
         return sum(each.host_bytes for each in self.options)
 
 
+class _Table:
+    """One column of options a component, and the least that what is not taken yet will add to what is."""
+
+    def __init__(self, columns: list[list[Option]], room_bytes: int) -> None:
+        self.columns, self.room_bytes = columns, room_bytes
+        # What every other component brings onto the device at the least, for each column.
+        entering = [min((each.entered_bytes for each in column), default=0) for column in columns]
+        others = [max(entering[:index] + entering[index + 1 :], default=0) for index in range(len(columns))]
+        least_s = [
+            min((self._seconds(each, other) for each in column), default=math.inf)
+            for column, other in zip(columns, others, strict=True)
+        ]
+        self.entering = [max(entering[depth:], default=0) for depth in range(len(columns) + 1)]
+        self.rest_s = [sum(least_s[depth:]) for depth in range(len(columns) + 1)]
+        self.rest_points = _rests(columns, lambda each: each.complexity)
+        self.rest_host = _rests(columns, lambda each: each.host_bytes)
+        self.rest_pinned = _rests(columns, lambda each: each.pinned_bytes)
+
+    def bound_s(self, taken: Sequence[Option]) -> float:
+        """No combination that begins with these takes less."""
+        rest, seconds = self.entering[len(taken)], self.rest_s[len(taken)]
+        for index, option in enumerate(taken):
+            if option.evicted_s > option.seconds:
+                beside = max((each.entered_bytes for at, each in enumerate(taken) if at != index), default=0)
+                seconds += self._seconds(option, max(beside, rest))
+            else:
+                seconds += option.seconds
+        return seconds
+
+    def _seconds(self, option: Option, entering_bytes: int) -> float:
+        """A copy that would linger goes where another component's use leaves no room for it."""
+        return option.seconds if option.held_bytes + entering_bytes <= self.room_bytes else option.evicted_s
+
+
+def _rests(columns: Sequence[Sequence[Option]], value: Callable[[Option], int]) -> list[int]:
+    """The sum of each column's least value, from every depth on."""
+    least = [min(map(value, column), default=0) for column in columns]
+    return [sum(least[depth:]) for depth in range(len(columns) + 1)]
+
+
 @dataclass(slots=True)
 class _Descent:
     """A depth-first walk with bounds. With ``limit_s`` the simplest plan within it is sought, else the fastest."""
@@ -52,26 +93,17 @@ class _Descent:
     ceiling_s: float
     best: Combination | None = None
 
-    def walk(self, columns: Sequence[Sequence[Option]]) -> None:
-        least_s = [min(option.seconds for option in column) for column in columns]
-        plainest = [min(option.complexity for option in column) for column in columns]
-        rest_s = [sum(least_s[depth:]) for depth in range(len(columns) + 1)]
-        rest_points = [sum(plainest[depth:]) for depth in range(len(columns) + 1)]
-        self._descend(columns, (), rest_s, rest_points)
-
-    def _descend(
-        self, columns: Sequence[Sequence[Option]], taken: tuple[Option, ...], rest_s: list[float], rest: list[int]
-    ) -> None:
+    def walk(self, table: _Table, taken: tuple[Option, ...] = ()) -> None:
+        """Every combination that begins with ``taken`` and may beat the best so far."""
         depth = len(taken)
-        seconds = sum(each.seconds for each in taken) + rest_s[depth]
-        points = sum(each.complexity for each in taken) + rest[depth]
-        if self._hopeless(seconds, points) or not self._host_allows(taken):
+        points = sum(each.complexity for each in taken) + table.rest_points[depth]
+        if self._hopeless(table.bound_s(taken), points) or not self._host_allows(table, taken):
             return
-        if depth == len(columns):
+        if depth == len(table.columns):
             self._offer(taken)
             return
-        for option in columns[depth]:
-            self._descend(columns, (*taken, option), rest_s, rest)
+        for option in table.columns[depth]:
+            self.walk(table, (*taken, option))
 
     def _hopeless(self, seconds: float, points: int) -> bool:
         if seconds >= self.ceiling_s or (self.limit_s is not None and seconds > self.limit_s):
@@ -82,11 +114,10 @@ class _Descent:
             return seconds >= self.best.seconds
         return (points, seconds) >= (self.best.complexity, self.best.seconds)
 
-    def _host_allows(self, taken: Sequence[Option]) -> bool:
-        return (
-            sum(each.host_bytes for each in taken) <= self.limits.host_bytes
-            and sum(each.pinned_bytes for each in taken) <= self.limits.pinned_bytes
-        )
+    def _host_allows(self, table: _Table, taken: Sequence[Option]) -> bool:
+        host_bytes = sum(each.host_bytes for each in taken) + table.rest_host[len(taken)]
+        pinned_bytes = sum(each.pinned_bytes for each in taken) + table.rest_pinned[len(taken)]
+        return host_bytes <= self.limits.host_bytes and pinned_bytes <= self.limits.pinned_bytes
 
     def _offer(self, taken: tuple[Option, ...]) -> None:
         offered = Combination(options=taken, seconds=self.pricer.total_s(taken))
@@ -94,74 +125,58 @@ class _Descent:
             self.best = offered
 
 
+def possible(options: Mapping[str, Column], limits: Limits) -> bool:
+    """Whether any combination is within the limits, whatever it takes."""
+    for idle_bytes, kept in _resident_sets(options, limits.vram_bytes):
+        needs = {(0, 0)}
+        for name, column in options.items():
+            fitting = column.useful(name in kept, limits.vram_bytes - idle_bytes)
+            sums = {(host + each.host_bytes, pinned + each.pinned_bytes) for host, pinned in needs for each in fitting}
+            needs = {each for each in sums if each[0] <= limits.host_bytes and each[1] <= limits.pinned_bytes}
+        if needs:
+            return True
+    return False
+
+
 def fastest(
-    pricer: Pricer, options: Mapping[str, Sequence[Option]], limits: Limits, below_s: float = math.inf
+    pricer: Pricer, options: Mapping[str, Column], limits: Limits, below_s: float = math.inf
 ) -> Combination | None:
     """The combination of least seconds within the limits, below ``below_s``; None when there is none."""
     return _search(pricer, options, limits, None, below_s)
 
 
-def simplest(
-    pricer: Pricer, options: Mapping[str, Sequence[Option]], limits: Limits, limit_s: float
-) -> Combination | None:
+def simplest(pricer: Pricer, options: Mapping[str, Column], limits: Limits, limit_s: float) -> Combination | None:
     """The simplest combination within the limits and ``limit_s``; the fastest of equally simple ones."""
     return _search(pricer, options, limits, limit_s)
 
 
 def _search(
     pricer: Pricer,
-    options: Mapping[str, Sequence[Option]],
+    options: Mapping[str, Column],
     limits: Limits,
     limit_s: float | None,
     ceiling_s: float = math.inf,
 ) -> Combination | None:
     walk = _Descent(pricer=pricer, limits=limits, limit_s=limit_s, ceiling_s=ceiling_s)
-    tables: list[tuple[float, int, list[list[Option]]]] = []
+    tables: list[_Table] = []
     for idle_bytes, kept in _resident_sets(options, limits.vram_bytes):
-        columns = [
-            _useful(column, name in kept, limits.vram_bytes - idle_bytes, pricer.separable)
-            for name, column in options.items()
-        ]
+        room_bytes = limits.vram_bytes - idle_bytes
+        columns = [column.useful(name in kept, room_bytes) for name, column in options.items()]
         if all(columns):
-            tables.append((sum(min(each.seconds for each in column) for column in columns), len(tables), columns))
-    for bound_s, _, columns in sorted(tables):
-        if limit_s is not None and bound_s > limit_s:
+            # Whatever the limit here, the simulation lets a copy linger in all of the machine's budget.
+            tables.append(_Table(columns, pricer.room_bytes - idle_bytes))
+    for table in sorted(tables, key=lambda each: each.rest_s[0]):
+        if limit_s is not None and table.rest_s[0] > limit_s:
             break
-        walk.walk(columns)
+        walk.walk(table)
     return walk.best
 
 
-def _resident_sets(options: Mapping[str, Sequence[Option]], vram_bytes: int) -> Iterator[tuple[int, frozenset[str]]]:
+def _resident_sets(options: Mapping[str, Column], vram_bytes: int) -> Iterator[tuple[int, frozenset[str]]]:
     """Every set of components that may stay on the device together, with its bytes."""
     sets: list[tuple[int, frozenset[str]]] = [(0, frozenset())]
     for name, column in options.items():
-        idle = max((each.idle_bytes for each in column), default=0)
+        idle = column.idle_bytes
         if idle:
             sets += [(size + idle, kept | {name}) for size, kept in sets if size + idle <= vram_bytes]
     yield from sets
-
-
-def _useful(column: Sequence[Option], stays: bool, room_bytes: int, separable: bool) -> list[Option]:
-    """Options of one component that fit the room, without those that another is at least as good as in all respects."""
-    fitting = [each for each in column if (each.idle_bytes > 0) == stays and each.own_bytes <= room_bytes]
-    useful: list[Option] = []
-    for option in sorted(fitting, key=lambda each: (each.seconds, each.complexity, each.own_bytes, each.host_bytes)):
-        if not any(_at_least_as_good(other, option, separable) for other in useful):
-            useful.append(option)
-    return useful
-
-
-def _at_least_as_good(one: Option, other: Option, separable: bool) -> bool:
-    # Where components come back, what it takes to keep or to move one decides what others cost.
-    smaller = separable or (
-        one.own_bytes <= other.own_bytes
-        and one.acquire_s <= other.acquire_s
-        and one.placement.linger == other.placement.linger
-    )
-    return (
-        smaller
-        and one.seconds <= other.seconds
-        and one.complexity <= other.complexity
-        and one.host_bytes <= other.host_bytes
-        and one.pinned_bytes <= other.pinned_bytes
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from roost.planner.timeline.lanes import Lanes
@@ -26,8 +27,13 @@ class ActiveComponent:
     trunk_ready_s: float = 0.0
     ready_s: dict[int, float] = field(default_factory=dict)  # of blocks that have a buffer of their own
     slots: list[Slot] = field(default_factory=list)
+    slot_of: dict[int, Slot] = field(default_factory=dict)  # by the block that it holds
     held_bytes: int = 0
     rings: dict[tuple[int, ...], tuple[list[int], dict[int, int]]] = field(default_factory=dict)
+    streams: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.streams = self.weights.streams  # asked for every block
 
     def acquire(self, order: tuple[int, ...]) -> None:
         """Allocates, then copies trunk, residents in predicted order, and the first streamed blocks into slots."""
@@ -41,7 +47,7 @@ class ActiveComponent:
         own = () if weights.hold else self._own_blocks(order)
         for block in own:
             self.ready_s[block] = self._copy(block, weights.block_s[block], weights.block_bytes[block], fence_s)
-        if weights.streams:
+        if self.streams:
             self.slots = [Slot(free_s=fence_s) for _ in range(max(1, weights.slots))]
             streamed = [block for block in order if block not in weights.resident]
             for slot, block in zip(self.slots, dict.fromkeys(streamed), strict=False):
@@ -49,13 +55,30 @@ class ActiveComponent:
         if weights.strategy == "component-offload":
             lanes.synchronise()
 
-    def run_block(self, block: int, seconds: float, order: tuple[int, ...]) -> None:
+    def run_blocks(self, use: UseCost, order: tuple[int, ...]) -> None:
+        """The use's blocks, round by round; as one operation where nothing can make any of them wait."""
+        if not self.lanes.recording and self._is_settled(use):
+            self.lanes.compute(self.weights.component, None, sum(seconds for _, seconds in use.blocks), 0.0)
+            return
+        rounds = use.rounds if self.streams else 1
+        for _ in range(rounds):
+            for block, seconds in use.blocks:
+                self._run_block(block, seconds / rounds, order)
+
+    def _is_settled(self, use: UseCost) -> bool:
+        """Whether all blocks of the use are on the device and stay there."""
+        if self.weights.stays:
+            return True
+        now_s, ready_s = self.lanes.compute_s, self.ready_s
+        return not self.streams and all(ready_s.get(block, math.inf) <= now_s for block, _ in use.blocks)
+
+    def _run_block(self, block: int, seconds: float, order: tuple[int, ...]) -> None:
         """One block's forward; a streamed one's slot then takes the next block that isn't there, in cyclic order."""
         weights, lanes = self.weights, self.lanes
         if weights.stays:
             lanes.compute(weights.component, block, seconds, 0.0)
-        elif weights.streams and block not in weights.resident:
-            slot = self._slot_of(block)
+        elif self.streams and block not in weights.resident:
+            slot = self.slot_of.get(block) or self._missed(block)
             slot.free_s = lanes.compute(weights.component, block, seconds, slot.ready_s)
             self._issue_next(slot, order, block)
         else:
@@ -79,12 +102,13 @@ class ActiveComponent:
         """Everything that decides what comes next, relative to the queues, for comparing two passes."""
         compute_s, copy_s = self.lanes.compute_s, self.lanes.copy_s
         own = [max(0.0, ready_s - compute_s) for ready_s in (self.trunk_ready_s, *self.ready_s.values())]
-        # Which of the slots holds a block changes from pass to pass and changes nothing.
+        # Which of the slots holds a block changes from pass to pass and changes nothing. The next copy into a slot
+        # begins once both the slot and the queue are free: of a queue that has long been idle, the end decides nothing.
         slots = sorted(
             (
                 -1 if slot.block is None else slot.block,
                 max(0.0, slot.ready_s - compute_s),
-                max(0.0, slot.free_s - copy_s),
+                max(slot.free_s, copy_s) - compute_s,
             )
             for slot in self.slots
         )
@@ -102,7 +126,7 @@ class ActiveComponent:
         """Blocks with a buffer of their own, in predicted order; those the use never calls come last."""
         weights = self.weights
         blocks = dict.fromkeys((*order, *range(len(weights.block_bytes))))
-        return [block for block in blocks if not weights.streams or block in weights.resident]
+        return [block for block in blocks if not self.streams or block in weights.resident]
 
     def _own_ready_s(self, block: int) -> float:
         """When an own buffer is ready; a held block comes in at first touch, after the compute queued before it."""
@@ -113,20 +137,18 @@ class ActiveComponent:
             self.ready_s[block] = self._copy(block, weights.block_s[block], weights.block_bytes[block], fence_s)
         return self.ready_s[block]
 
-    def _slot_of(self, block: int) -> Slot:
-        """The slot that holds the block; a miss refills the one whose block was needed longest ago."""
-        for slot in self.slots:
-            if slot.block == block:
-                return slot
+    def _missed(self, block: int) -> Slot:
+        """Refills the slot whose block was needed longest ago."""
         victim = min(self.slots, key=lambda slot: slot.free_s)
         self._issue(victim, block)
         return victim
 
     def _issue_next(self, slot: Slot, order: tuple[int, ...], block: int) -> None:
         ring, place_of = self._ring_of(order)
-        for step in range(1, len(ring)):
-            following = ring[(place_of[block] + step) % len(ring)]
-            if all(each.block != following for each in self.slots):
+        place, count = place_of[block], len(ring)
+        for step in range(place + 1, place + count):
+            following = ring[step % count]
+            if following not in self.slot_of:
                 self._issue(slot, following)
                 return
 
@@ -139,7 +161,9 @@ class ActiveComponent:
 
     def _issue(self, slot: Slot, block: int) -> None:
         weights = self.weights
-        slot.block = block
+        if slot.block is not None:
+            del self.slot_of[slot.block]
+        slot.block, self.slot_of[block] = block, slot
         slot.ready_s = self._copy(block, weights.block_s[block], weights.block_bytes[block], slot.free_s)
 
     def _copy(self, block: int | None, seconds: float, size: int, after_s: float) -> float:

@@ -136,10 +136,7 @@ class _Run:
         component, order = self.active[use.component], predicted_order(use)
         self.lanes.allocate(use.component, "activations", use.activation_bytes)
         component.run_trunk(use.before_s)
-        rounds = use.rounds if component.weights.streams else 1
-        for _ in range(rounds):
-            for block, seconds in use.blocks:
-                component.run_block(block, seconds / rounds, order)
+        component.run_blocks(use, order)
         component.run_trunk(use.after_s)
         self.lanes.allocate(use.component, "activations", -use.activation_bytes)
 
