@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from roost.tune.records import Measurement, Status
+from roost.tune.records import Measurement, Standing, Status
 from roost.tune.standings import Comparison, Noise, compare, levels, noise_of, undisturbed
 from roost.units import format_seconds
 
@@ -37,23 +37,6 @@ class RaceSettings:
     abort_ratio: float = 1.5
     doubtful_ratio: float = 3.0
     predicted_step_s: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
-    """One candidate at the end. ``rounds_s`` is the median step of each round; ``held_up`` counts those that something
-    disturbed, which are in no other figure. ``ratio`` is its time over the winner's, with one standard error.
-    """
-
-    name: str
-    status: Status
-    reason: str | None
-    rounds_s: tuple[float, ...] = ()
-    held_up: int = 0
-    mean_s: float | None = None
-    sd_s: float | None = None
-    ratio: float | None = None
-    ratio_error: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

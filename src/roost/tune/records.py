@@ -88,6 +88,23 @@ class Measurement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """One candidate at the end. ``rounds_s`` is the median step of each round; ``held_up`` counts those that something
+    disturbed, which are in no other figure. ``ratio`` is its time over the winner's, with one standard error.
+    """
+
+    name: str
+    status: Status
+    reason: str | None
+    rounds_s: tuple[float, ...] = ()
+    held_up: int = 0
+    mean_s: float | None = None
+    sd_s: float | None = None
+    ratio: float | None = None
+    ratio_error: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One candidate with all that its ``rounds`` trials found together."""
 
@@ -101,7 +118,8 @@ class BenchResults:
     """A whole bench: a row for each candidate in the order of promise, and the name of the winner, if there is one.
 
     ``reference`` is the candidate whose digest the others were compared with. ``trial_steps`` were measured of the
-    workload's steps. ``samples`` are each candidate's race measurements, a tuple for each round.
+    workload's steps. ``samples`` are each candidate's race measurements, a tuple for each round; ``standings`` are what
+    the race made of them, in the order of the rows.
     """
 
     model: str
@@ -113,5 +131,6 @@ class BenchResults:
     winner: str | None
     reference: str | None
     samples: Mapping[str, tuple[tuple[float, ...], ...]]
+    standings: tuple[Standing, ...]
     versions: Mapping[str, str]
     notes: tuple[str, ...] = ()  # what the reader must know: emulated figures, time that ran out, a slow link
