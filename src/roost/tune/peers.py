@@ -57,11 +57,15 @@ def peer_named(name: str) -> Peer:
 
 def _group_peers() -> tuple[Peer, ...]:
     """Blocks and layers; without a stream, with one, and with one whose tensors the allocator is told of."""
-    levels = {
+    levels: dict[str, dict[str, object]] = {
         "block": {"offload_type": "block_level", "num_blocks_per_group": 1},
         "leaf": {"offload_type": "leaf_level"},
     }
-    streams = {"": {}, ", stream": {"use_stream": True}, ", record_stream": {"use_stream": True, "record_stream": True}}
+    streams: dict[str, dict[str, object]] = {
+        "": {},
+        ", stream": {"use_stream": True},
+        ", record_stream": {"use_stream": True, "record_stream": True},
+    }
     return tuple(
         Peer(
             name=f"diffusers group offload, {level}{stream}",
