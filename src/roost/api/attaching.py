@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roost.api.inspection import profile_of
 from roost.api.machine import find_machine, present_gpu
 from roost.api.opening import tie
-from roost.api.options import PlanOptions, choices_of, workload_of
+from roost.api.options import PlanOptions, choices_of, searches, workload_of
+from roost.api.planning import plan_traced
 from roost.api.ready import meet_gpu
 from roost.api.versions import RECORDED, installed_versions
 from roost.errors import NothingFits, UsageError
@@ -17,6 +19,7 @@ from roost.facts import DeviceKind, Inventory, Machine
 from roost.plan import PlanDocument, read_plan
 from roost.planner.policy import Question, plan_by_rules
 from roost.planner.roles import parse_role
+from roost.probes.dry_run import DryRunOptions, dry_run_live
 from roost.profiles.models import recognise
 from roost.units import parse_bytes
 
@@ -25,18 +28,32 @@ if TYPE_CHECKING:
     from roost.residency.obstacles import Obstacle
 
 
+# What is in memory already, or where it runs, is not asked.
+_NOT_ASKED = ("gpu", "dtype", "variant", "role", "fsdp")
+
+
 def attach(
-    pipeline: Any, plan: str | Path | PlanDocument = "auto", *, vram: str | None = None, ram: str | None = None
+    pipeline: Any,
+    plan: str | Path | PlanDocument = "auto",
+    *,
+    vram: str | None = None,
+    ram: str | None = None,
+    **options: object,
 ) -> Held:
     """Puts a plan in force on a pipeline in memory; ``close`` what it returns, or use it in a ``with``, to take it off.
 
-    ``plan`` is a document, a YAML file's path or ``auto``, which plans the pipeline as ``roost plan`` would. Sizes are
-    texts like ``24GiB``. Without CUDA, ``vram`` is the budget of the emulated device. Raises UsageError, PlanMismatch,
+    ``plan`` is a document, a YAML file's path or ``auto``, which plans the pipeline as ``roost plan`` would, by a dry
+    run and the search. Then ``options`` are fields of ``PlanOptions``, such as the ``size``, ``frames`` and ``steps``
+    of what you will generate; without them the family's usual workload counts. Sizes of memory are texts like
+    ``24GiB``. Without CUDA, ``vram`` is the budget of the emulated device. Raises UsageError, PlanMismatch,
     NothingFits and OutOfMemory; the pipeline is then as it was.
     """
-    if not isinstance(plan, PlanDocument):
-        plan = plan_pipeline(pipeline, vram, ram) if plan == "auto" else read_plan(Path(plan))
-    return _hold(pipeline, plan, vram)
+    if plan == "auto":
+        plan = plan_pipeline(pipeline, vram, ram, **options)
+    elif options:
+        raise UsageError(f"{next(iter(options))} can't change a plan that is made already; attach with plan='auto'.")
+    document = plan if isinstance(plan, PlanDocument) else read_plan(Path(plan))
+    return _hold(pipeline, document, vram)
 
 
 def detach(pipeline: Any) -> None:
@@ -47,30 +64,51 @@ def detach(pipeline: Any) -> None:
     held.close()
 
 
-def plan_pipeline(pipeline: Any, vram: str | None = None, ram: str | None = None) -> PlanDocument:
-    """The rules' plan of a pipeline in memory. What can't be moved block by block gets the next best strategy.
+def plan_pipeline(pipeline: Any, vram: str | None = None, ram: str | None = None, **options: object) -> PlanDocument:
+    """The search's plan of a pipeline in memory; ``options`` as in ``attach``.
 
-    Raises NothingFits, with the verdict, when the weights don't fit.
+    What can't be moved block by block gets the next best strategy. A pipeline that can't be dry-run is planned by its
+    weights, and the plan says so. Raises NothingFits, with the verdict, when there is no plan that fits.
     """
     from roost.residency.live_inventory import host_bytes, read_live_inventory  # imported here: they bring torch
-    from roost.residency.matching import held_modules
+    from roost.residency.matching import check_free, held_modules
     from roost.residency.obstacles import find_obstacles
 
+    wanted = _options(vram, ram, options)
     inventory = read_live_inventory(pipeline, recognise)
+    check_free(pipeline, held_modules(pipeline))  # before the dry run, which would be of whatever wraps them
     obstacles = find_obstacles(held_modules(pipeline))
-    machine = find_machine(gpu="emulated" if _device_kind(vram) == "emulated" else None, vram=vram, ram=ram)
+    gpu = "emulated" if _device_kind(vram) == "emulated" else None
+    machine = find_machine(gpu, vram, ram, wanted.headroom, wanted.pinned_max)
     if ram is None:  # what is free now does not count the weights that are there already
         host = replace(machine.host, available_bytes=machine.host.available_bytes + host_bytes(pipeline))
         machine = replace(machine, host=host)
-    plan = _plan(inventory, machine, obstacles)
+    plan = _plan(pipeline, inventory, machine, obstacles, wanted)
     if not plan.fits:
-        raise NothingFits(f"this {inventory.pipeline} does not fit: {plan.budget.verdict}")
+        work = plan.workload
+        size = f"{work.width}x{work.height}" + (f" × {work.frames} frames" if work.frames else "")
+        raise NothingFits(
+            f"this {inventory.pipeline} does not fit at {size}: {plan.budget.verdict} For a smaller workload, say so "
+            "with attach(size=…, frames=…)."
+        )
     return plan
 
 
-def _plan(inventory: Inventory, machine: Machine, obstacles: dict[str, Obstacle]) -> PlanDocument:
+def _options(vram: str | None, ram: str | None, options: Mapping[str, object]) -> PlanOptions:
+    asked = [each.name for each in fields(PlanOptions) if each.name not in _NOT_ASKED]
+    unknown = next((name for name in options if name not in asked), None)
+    if unknown is not None:
+        raise UsageError(f"attach has no option {unknown!r}; choose from {', '.join(asked)}.")
+    return PlanOptions(vram=vram, ram=ram, **options)  # type: ignore[arg-type]  # typed by PlanOptions
+
+
+def _plan(
+    pipeline: Any, inventory: Inventory, machine: Machine, obstacles: dict[str, Obstacle], options: PlanOptions
+) -> PlanDocument:
+    typed = (options.set,) if isinstance(options.set, str) else tuple(options.set)
+    forced = tuple(f"{name}={obstacle.strategy}" for name, obstacle in obstacles.items())
+    options = replace(options, set=(*typed, *forced))
     profile = profile_of(inventory)
-    options = PlanOptions(set=tuple(f"{name}={obstacle.strategy}" for name, obstacle in obstacles.items()))
     question = Question(
         inventory=inventory,
         profile=profile,
@@ -80,7 +118,12 @@ def _plan(inventory: Inventory, machine: Machine, obstacles: dict[str, Obstacle]
         role=parse_role(options.role),
         versions=installed_versions(RECORDED),
     )
-    plan = plan_by_rules(question)
+    dry_run_options = DryRunOptions(guidance_argument=profile.guidance_argument)
+    plan = plan_by_rules(question)  # also for the search: it refuses wrong options before the slow dry run
+    if searches(options):
+        plan = plan_traced(
+            question, options, lambda: dry_run_live(pipeline, inventory, question.workload, dry_run_options)
+        )
     components = dict(plan.components)
     for name, obstacle in obstacles.items():
         components[name] = components[name].model_copy(update={"decided_by": "live module", "why": obstacle.why})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 from platformdirs import user_cache_path
@@ -30,6 +31,7 @@ from roost.planner.roles import parse_role
 from roost.planner.search_plan import SearchQuestion, plan_by_search
 from roost.planner.untraced import guessing, untraced
 from roost.profiles.gpus import load_gpu_profiles
+from roost.trace import Trace
 
 
 def make_plan(model: str | Path, **options: object) -> PlanDocument:
@@ -62,10 +64,12 @@ def plan_model(model: str | Path, options: PlanOptions) -> PlanDocument:
         versions=installed_versions(RECORDED),
     )
     by_rules = plan_by_rules(question)  # also for the search: it refuses wrong options before the slow dry run
-    return _searched(question, options) if searches(options) else by_rules
+    if not searches(options):
+        return by_rules
+    return plan_traced(question, options, lambda: trace_model(question.inventory, question.profile, question.workload))
 
 
-def _searched(question: Question, options: PlanOptions) -> PlanDocument:
+def plan_traced(question: Question, options: PlanOptions, trace_it: Callable[[], Trace]) -> PlanDocument:
     """The search's plan; a model that can't be dry-run is planned by its weights, and the plan says so."""
     gpu = question.machine.gpu
     backend = "emulated" if gpu.device_kind == "emulated" else gpu.platform
@@ -76,7 +80,7 @@ def _searched(question: Question, options: PlanOptions) -> PlanDocument:
         kappas=measured.kappas,
     )
     try:
-        trace = trace_model(question.inventory, question.profile, question.workload)
+        trace = trace_it()
     except DryRunError as error:
         components = question.inventory.components
         trace, model = untraced(components, question.workload, str(error)), guessing(model, components)

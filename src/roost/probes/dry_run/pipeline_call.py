@@ -1,11 +1,11 @@
-"""The whole of a dry run: the pipeline is built and called in the fake world, and its entries are traced."""
+"""The whole of a dry run: a pipeline is made and called in the fake world, and its entries are traced."""
 
 from __future__ import annotations
 
 import logging
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +20,7 @@ from roost.pipelines.from_configs import build_component, build_pipeline
 from roost.probes.dry_run.arguments import call_arguments
 from roost.probes.dry_run.entry_calls import TracedComponent
 from roost.probes.dry_run.options import DryRunOptions
+from roost.probes.dry_run.stand_in import stand_in
 from roost.probes.dry_run.uses import UseLog
 from roost.probes.dry_run.world import FakeWorld
 from roost.trace import Trace
@@ -35,14 +36,45 @@ def trace_pipeline_call(
     options: DryRunOptions,
 ) -> Trace:
     """See ``dry_run``."""
+
+    def make(world: FakeWorld) -> tuple[Any, list[TracedComponent]]:
+        components = build_components(model_dir, inventory, class_facts, world)
+        return build_pipeline(model_dir, {each.name: each.module for each in components}), components
+
+    return _trace(make, inventory, workload, options)
+
+
+def trace_live_call(pipeline: Any, inventory: Inventory, workload: Workload, options: DryRunOptions) -> Trace:
+    """See ``dry_run_live``."""
+
+    def make(world: FakeWorld) -> tuple[Any, list[TracedComponent]]:
+        copied = stand_in(pipeline, world)
+        copied.set_progress_bar_config(disable=True)
+        return copied, [
+            TracedComponent(
+                name=each.name, module=getattr(copied, each.name), blocks=block_names(each.units), kin=each.name
+            )
+            for each in inventory.components
+        ]
+
+    with torch.random.fork_rng(devices=[]):  # the user's next random number is not the dry run's business
+        return _trace(make, inventory, workload, options)
+
+
+def _trace(
+    make: Callable[[FakeWorld], tuple[Any, list[TracedComponent]]],
+    inventory: Inventory,
+    workload: Workload,
+    options: DryRunOptions,
+) -> Trace:
+    """Calls the pipeline that ``make`` gives; whatever fails is a DryRunError with the reason."""
     _check_traceable(inventory)
     began_s = time.perf_counter()
     world = FakeWorld()
     log = UseLog(world)
     try:
         with _quiet(), torch.no_grad(), world:
-            components = build_components(model_dir, inventory, class_facts, world)
-            pipeline = build_pipeline(model_dir, {each.name: each.module for each in components})
+            pipeline, components = make(world)
             arguments = call_arguments(pipeline, workload, options)
             with log.watch(components):
                 pipeline(**arguments)
