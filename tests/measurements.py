@@ -56,6 +56,7 @@ def residual(
         load_s=None,
         first_s=None,
         next_s=None,
+        first_total_s=None,
         step_s=times,
         peak_bytes=BytesCompared(low=3 * gib, predicted=3 * gib, high=3 * gib, measured=3 * gib),
         stages=[stage.model_copy(update=changed)],

@@ -108,8 +108,9 @@ def test_a_factor_is_the_median_of_its_samples_and_its_interval_holds_them_all()
     [
         run_with(1.9),  # less than what stays: activations were not counted
         run_with(8.0),  # something else was on the device
-        run_with(3.0, traced_gib=0.1),  # too small a part of the peak
+        run_with(3.0, traced_gib=0.03),  # too small a part of the peak
         run_with(3.0, traced_gib=0.0),
+        run_with(0.002, predicted_gib=0.002, traced_gib=0.001),  # tiny: alignment is as large
         residual(1.0, 1.0, {}, activation_bytes=None, kappa=None),
     ],
 )

@@ -105,6 +105,7 @@ class Compared(Strict):
     load_s: SecondsCompared | None
     first_s: SecondsCompared | None
     next_s: SecondsCompared | None
+    first_total_s: SecondsCompared | None
     step_s: SecondsCompared | None
     peak_bytes: BytesCompared | None
     stages: list[StageCompared]

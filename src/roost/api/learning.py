@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from statistics import median
+from typing import TYPE_CHECKING
 
-from roost.facts import GpuFacts, Inventory
-from roost.measured import DeviceKey, MeasuredRate, device_key
+from roost.api.machine import present_gpu
+from roost.errors import RoostError
+from roost.facts import GpuFacts, Inventory, Workload
+from roost.measured import Compared, DeviceKey, MeasuredRate, Residual, RunFigures, StageFigures, device_key
+from roost.plan import PlanDocument
+from roost.planner.comparing import compare, denoisers
 from roost.planner.costs import Kappa
-from roost.planner.fitting import kappas_in_use, rates_in_use
+from roost.planner.fitting import kappas_in_use, paced_by, rates_in_use, taught_device, taught_model
+from roost.planner.untraced import WEIGHTS_ONLY
 from roost.profiles.store import MeasuredStore
+
+if TYPE_CHECKING:
+    from roost.api.records import GenerationRecord, RunRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,3 +54,130 @@ def _others(store: MeasuredStore, key: DeviceKey) -> tuple[str, ...]:
     same = [each for each in store.devices() if (each.device_kind, each.name) == (key.device_kind, key.name)]
     wanted = "the card by its name alone" if key.device_kind == "cuda" and key.driver is None else key.text
     return tuple(f"what was measured on {each.text} is not used: this plan is for {wanted}." for each in same)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remembered:
+    """A prediction beside its measurement (None without a prediction), and whether the store keeps it, or why not."""
+
+    compared: Compared | None
+    kept: bool
+    why_not: str | None
+
+    def document(self) -> dict[str, object] | None:
+        """What ``roost run --json`` prints as ``compared``."""
+        if self.compared is None:
+            return None
+        return {**self.compared.model_dump(mode="json"), "kept": self.kept, "why_not": self.why_not}
+
+
+def remember(
+    plan: PlanDocument,
+    figures: RunFigures,
+    *,
+    changes: Sequence[str] = (),
+    workload: Workload | None = None,
+    h2d_bytes_per_s: float | None = None,
+) -> Remembered:
+    """Puts what a run or trial of ``plan`` measured beside its prediction, and keeps it for the next plan.
+
+    ``plan`` is the document that ran, with its ``predicted`` and ``arithmetic``. Every field of ``figures`` may be
+    None: ``step_s`` is seconds a step in steady state, ``load_s`` and ``first_s`` those of the load and the first
+    generation, peaks are tensors on the device; a stage that was run with fewer steps has ``seconds`` None.
+    ``changes`` are the run's deviations from the plan, ``workload`` what ran when it was not the plan's,
+    ``h2d_bytes_per_s`` the rate that an emulated device throttled its copies to.
+
+    Nothing is kept of a run that deviated, ran something else or had a guessed prediction; ``why_not`` says so. Never
+    raises for a store that can't be written.
+    """
+    compared = compare(plan, figures)
+    why_not = _why_not(plan, changes, workload)
+    if compared is not None and why_not is None:
+        why_not = _keep(plan, compared, h2d_bytes_per_s)
+    return Remembered(compared=compared, kept=why_not is None, why_not=why_not)
+
+
+def _why_not(plan: PlanDocument, changes: Sequence[str], workload: Workload | None) -> str | None:
+    if plan.predicted is None:
+        return "the plan holds no prediction"
+    if plan.predicted.source.startswith(WEIGHTS_ONLY):
+        return "the prediction was a guess, without a dry run"
+    if changes:
+        return f"the run deviated from the plan ({changes[0]})"
+    if workload is not None and workload != Workload(**plan.workload.model_dump()):
+        return "the run was not of the planned workload"
+    return None
+
+
+def _keep(plan: PlanDocument, compared: Compared, h2d_bytes_per_s: float | None) -> str | None:
+    """Adds the run to the store; returns why it could not."""
+    assert plan.predicted is not None, "only a prediction has something to learn from"
+    residual = Residual(
+        when=now(),
+        workload=plan.workload,
+        strategy=_strategy(plan),
+        limiter=plan.predicted.limiter,
+        rates=paced_by(plan),
+        compared=compared,
+    )
+    store = MeasuredStore()
+    try:
+        on_cuda = plan.machine.gpu.device_kind == "cuda"  # a plan for a card by its name does not know the driver
+        key = device_key(present_gpu() if on_cuda else plan.machine.gpu, h2d_bytes_per_s)
+        name = model_class(plan.model.family, plan.model.pipeline)
+        store.update(key, name, lambda entry: taught_model(entry, residual))
+        store.update(key, None, lambda entry: taught_device(entry, residual))
+    except RoostError as error:
+        return str(error)
+    return None
+
+
+def now() -> str:
+    """The time as the store writes it."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _strategy(plan: PlanDocument) -> str:
+    parts = []
+    for name in plan.load_order:
+        component = plan.components[name]
+        blocks = sum(stack.count for stack in component.stacks)
+        kept = "" if component.resident_blocks is None else f" {component.resident_blocks} of {blocks}"
+        parts.append(f"{name} {component.strategy}{kept}")
+    return ", ".join(parts)
+
+
+def learn_from_run(plan: PlanDocument, workload: Workload, record: RunRecord) -> Remembered:
+    """``remember`` of what ``roost run`` recorded."""
+    return remember(plan, figures_of(plan, workload, record), changes=record.changes, workload=workload)
+
+
+def figures_of(plan: PlanDocument, workload: Workload, record: RunRecord) -> RunFigures:
+    """The run's figures: stages of the first generation, a step of the later ones where there are some.
+
+    Of a workload that was not the plan's only the load can be compared.
+    """
+    made = [each for each in record.generations if not each.skipped]
+    if not made or workload != Workload(**plan.workload.model_dump()):
+        return RunFigures(load_s=record.load_s)
+    later = made[1:]
+    steps = [_step_s(plan, each) for each in later or made]
+    known = [each for each in steps if each is not None]
+    return RunFigures(
+        load_s=record.load_s,
+        first_s=made[0].seconds,
+        next_s=median(each.seconds or 0.0 for each in later) if later else None,
+        step_s=median(known) if known else None,
+        peak_bytes=max(each.peak_bytes or 0 for each in made),
+        stages=[
+            StageFigures(component=each.component, name=each.name, seconds=each.seconds, peak_bytes=each.peak_bytes)
+            for each in made[0].stages
+        ],
+    )
+
+
+def _step_s(plan: PlanDocument, generation: GenerationRecord) -> float | None:
+    """Seconds a step: the denoisers' stages over the steps."""
+    components = denoisers(plan.predicted) if plan.predicted else frozenset()
+    seconds = [each.seconds for each in generation.stages if each.component in components]
+    return sum(seconds) / plan.workload.steps if seconds else None

@@ -33,7 +33,8 @@ class RunRecord:
     """What one run did; its fields are what ``roost run --json`` prints.
 
     ``digest`` and ``latent_digest`` are those of the one generation, or one hash over those of all. ``seconds`` and
-    ``stages`` add up what this run did, without the load. Stages are the runtime's ``StageRecord``.
+    ``stages`` add up what this run did, without the load. ``compared`` has the plan's prediction beside what was
+    measured; None for a plan without one. Stages are the runtime's ``StageRecord``.
     """
 
     schema: int = 1
@@ -47,6 +48,7 @@ class RunRecord:
     peak_bytes: int
     changes: list[str]
     generations: tuple[GenerationRecord, ...]
+    compared: dict[str, object] | None = None
 
 
 def joined_digest(digests: Sequence[str | None]) -> str | None:

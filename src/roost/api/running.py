@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from roost.api.generations import PlannedGeneration, generations_of
 from roost.api.inspection import profile_of
+from roost.api.learning import learn_from_run
 from roost.api.opening import OnComponent, open_pipeline
 from roost.api.ready import ReadyPlan, workload_of_run
 from roost.api.records import GenerationRecord, RunRecord, joined_digest, summed_stages
@@ -79,7 +80,9 @@ def run_plan(
             records.append(_generate(ready, held, each, call))
     if plan_file is not None and held.demotions:
         update_plan(plan_file, held.demotions)
-    return _record(ready, records, load_s, [*ready.changes, *held.changes])
+    record = _record(ready, records, load_s, [*ready.changes, *held.changes])
+    remembered = learn_from_run(ready.plan, workload_of_run(ready.plan, request), record)
+    return replace(record, compared=remembered.document())
 
 
 @contextmanager

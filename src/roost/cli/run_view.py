@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from roost.cli.compared_view import show_compared
 from roost.cli.screen import show_json, show_table, show_text
 from roost.units import format_bytes, format_seconds
 
@@ -38,6 +39,8 @@ def show_record(ready: ReadyPlan, record: RunRecord, *, as_json: bool) -> None:
         show_text(f"digest {each.digest}")
         for path in each.output:
             show_text(f"saved {path}")
+    if record.compared is not None:
+        show_compared(record.compared)
 
 
 def _shortened(prompt: str, most: int = 50) -> str:

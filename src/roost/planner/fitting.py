@@ -19,6 +19,7 @@ from roost.plan.prediction import Limiter
 from roost.plan.schema import ComponentPlan, PlanDocument
 from roost.planner.costs import Kappa
 from roost.planner.untraced import WEIGHTS_ONLY
+from roost.units import MiB
 
 # How far a rate may be from what one, two or more runs say. Prior.
 _RUN_SPREADS = (1.25, 1.15, 1.1)
@@ -26,8 +27,8 @@ _RUN_SPREADS = (1.25, 1.15, 1.1)
 _KAPPA_SPREADS = (1.05, 1.05, 1.02)
 # A transfer that was timed by itself can be slowed by what runs beside it, but not more than this. Prior.
 _TRANSFER_AGREES = 1.5
-# Activations below this share of a stage's peak drown in what else is on the device.
-_LEAST_SHARE = 0.05
+# Activations below this share of a stage's peak, or this size, drown in what else is on the device.
+_LEAST_SHARE, _LEAST_BYTES = 0.02, 4 * MiB
 # A factor outside of this is not about activations: something else was, or was not, on the device.
 _KAPPA_RANGE = (0.5, 4.0)
 _COMPUTE_CLASSES = ("matmul", "attention", "conv")
@@ -141,7 +142,9 @@ def kappa_samples(residual: Residual) -> dict[str, float]:
 
 def _kappa_sample(stage: StageCompared) -> float | None:
     activations, used = stage.activation_bytes, stage.kappa
-    if not activations or used is None or activations < _LEAST_SHARE * stage.measured_peak_bytes:
+    if activations is None or used is None:
+        return None
+    if activations < max(_LEAST_BYTES, _LEAST_SHARE * stage.measured_peak_bytes):
         return None
     sample = used + (stage.measured_peak_bytes - stage.predicted_peak_bytes) / activations
     return sample if _KAPPA_RANGE[0] <= sample <= _KAPPA_RANGE[1] else None
