@@ -84,7 +84,7 @@ def _run(
             _disturb(unrest.choice(held), unrest)
         held[use.component].acquire()
         if unrest is not None and unrest.random() < 0.2:
-            held[use.component].keep(unrest.choice(use.order))
+            held[use.component].running.keep(unrest.choice(use.order))
         call(held[use.component], use, state, device)
     for component in held:  # while both lanes still run
         component.restore()
@@ -119,11 +119,11 @@ def call(component: HeldComponent, use: Use, state: torch.Tensor, device: Emulat
     for position, name in enumerate(use.order):
         if position == use.fails_at:
             break
-        component.block_in(name)
+        component.running.enter(name)
         _launch(module.get_submodule(name), state, device)
         # The block before the failure never leaves: an exception goes past its hook.
         if position + 1 != use.fails_at:
-            component.block_out(name)
+            component.running.leave(name)
     component.end(whole=use.fails_at is None)
 
 

@@ -68,6 +68,15 @@ def named_tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]
     yield from module.named_buffers(remove_duplicate=False)
 
 
+def attribute_tensors(part: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Tensors that a module keeps beside its parameters and buffers, directly or in a list or a dict."""
+    for attribute, value in vars(part).items():
+        if attribute in ("_parameters", "_buffers"):
+            continue
+        values = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else (value,)
+        yield from ((attribute, each) for each in values if isinstance(each, torch.Tensor))
+
+
 def home_unit(name: str, units: Container[str]) -> str:
     """The block whose module contains ``name`` (a tensor's or module's dotted name), or the trunk."""
     parts = name.split(".")

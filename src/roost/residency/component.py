@@ -11,11 +11,11 @@ from roost.plan import ComponentPlan
 from roost.residency.acquisition import acquiring, registered_order, set_kinds
 from roost.residency.census import TRUNK
 from roost.residency.checkpoint import Checkpoint
-from roost.residency.first_uses import FirstUses
-from roost.residency.loading import copy_back, drop, load, settle
+from roost.residency.loading import copy_back, drop, settle
 from roost.residency.packing import Packer
 from roost.residency.predictor import Predictor
 from roost.residency.rungs import Rungs
+from roost.residency.running import RunningBlocks
 from roost.residency.slots import SlotRing
 from roost.residency.transfers import Transfers
 from roost.residency.units import Unit
@@ -42,7 +42,7 @@ class HeldComponent:
         self.planned = plan  # ``plan`` may become less in a run that is short of memory
         self.depth = 0  # running calls into the component, nested ones included
         self.active = False
-        self.parts = tuple(module.modules())
+        self._find_parts()
         self.rungs = Rungs(plan)
         self.predictor = Predictor(registered_order(module, self.rungs.names))
         self._transfers, self._device = transfers, transfers.device
@@ -50,9 +50,7 @@ class HeldComponent:
         self.units = self._packer.units
         self._ring = SlotRing(transfers, self.predictor, self.units)
         self._acquiring: Iterator[None] | None = None
-        self._in_use: set[Unit] = set()
-        self._outside: set[str] = set()  # blocks whose weights are used outside their forward
-        self.first_uses = FirstUses()
+        self.running = RunningBlocks(self.units, self._ring, self.predictor, transfers)
         self._converting = self._resting = False
         self.quiet = False  # in use, and the copy lane has nothing to do for it any more
 
@@ -146,7 +144,7 @@ class HeldComponent:
         """Leaves nothing on the device; what has no master is copied back first."""
         self.active = self.quiet = self._resting = False
         self._acquiring = None
-        self.heal()
+        self.running.heal()
         for unit in self.units.values():
             if unit.master is None:
                 copy_back(unit, self._transfers)
@@ -154,62 +152,18 @@ class HeldComponent:
         for unit in self.units.values():
             drop(unit, self._transfers)
 
-    def keep(self, name: str) -> None:
-        """Loads a block that is used outside its forward, until the component's release."""
-        unit = self.units[name]
-        if unit.in_use or unit.settled:
-            return
-        self._outside.add(name)
-        self._load_own(unit)
-
-    def block_in(self, name: str) -> None:
-        """Before a block's forward."""
-        unit = self.units[name]
-        unit.in_use += 1
-        if unit.in_use > 1:
-            return
-        self._in_use.add(unit)
-        self.first_uses.ran(name)
-        if unit.kind == "streamed":
-            self.predictor.advance(name)
-            if unit.slot is not None or self._ring.fetch(unit):
-                self._ring.enter(unit)
-                return
-        if not unit.settled:
-            self._load_own(unit)
-
-    def block_out(self, name: str) -> None:
-        """After a block's forward, also one that raised."""
-        unit = self.units[name]
-        if not unit.in_use:
-            return
-        unit.in_use -= 1
-        if not unit.in_use:
-            self._in_use.discard(unit)
-            if unit.slot is not None:
-                self._ring.leave(unit)
-                self._ring.issue_ahead()
-
     def begin(self, entry: str) -> None:
         """An outermost call starts, with the component acquired."""
         self.predictor.begin(entry)
 
     def end(self, *, whole: bool) -> None:
         """An outermost call is over; it ran ``whole`` unless it raised."""
-        self.heal()
+        self.running.heal()
         self.predictor.end(whole=whole)
-        self.first_uses.end(whole=whole)
+        self.running.first_uses.end(whole=whole)
         if whole and not self.quiet:
             waiting = any(unit.loaded and not unit.settled for unit in self.units.values())
             self.quiet = len(self._streamed()) <= len(self._ring.slots) and not waiting
-
-    def heal(self) -> None:
-        """Between calls no block is in use; an interrupted call may have left some."""
-        for unit in self._in_use:
-            unit.in_use = 0
-            if unit.slot is not None:
-                self._ring.leave(unit)
-        self._in_use.clear()
 
     def rest(self) -> None:
         """Between generations people look at weights and change them: what streams reads its master meanwhile."""
@@ -254,10 +208,14 @@ class HeldComponent:
 
     def _acquisition(self) -> Iterator[None]:
         self._packer.renew()
-        self.parts = tuple(self.module.modules())
-        set_kinds(self.units, self.rungs, self._outside)
+        self._find_parts()
+        set_kinds(self.units, self.rungs, self.running.outside)
         order = list(dict.fromkeys((*self.predictor.upcoming(), *self.rungs.names)))
         return acquiring(self.units, order, self.rungs.slots, self._ring, self._transfers)
+
+    def _find_parts(self) -> None:
+        self.parts = tuple(self.module.modules())
+        self.attributes = [vars(part) for part in self.parts]
 
     def _activate(self) -> None:
         self._acquiring, self.active = None, True
@@ -273,12 +231,3 @@ class HeldComponent:
 
     def _streamed(self) -> list[Unit]:
         return [unit for unit in self.units.values() if unit.kind == "streamed"]
-
-    def _load_own(self, unit: Unit) -> None:
-        """Brings a unit in, for use now and until the release; it needs no slot any more."""
-        self._ring.forget(unit)
-        if unit.kind == "streamed":
-            unit.kind = "held"
-        if not unit.loaded:
-            load(unit, self._transfers)
-        settle(unit, self._transfers)

@@ -16,14 +16,23 @@ class FirstUses:
         """``stop`` ends the watch over the block."""
         self._stops[name] = stop
 
+    @property
+    def watching(self) -> bool:
+        """Whether any block is still watched."""
+        return bool(self._stops)
+
     def ran(self, name: str) -> None:
-        if self._stops:
-            self._ran.add(name)
+        """The block's forward begins."""
+        self._ran.add(name)
 
     def end(self, *, whole: bool) -> None:
         """A call is over."""
         for name in self._ran if whole else ():
-            stop = self._stops.pop(name, None)
-            if stop is not None:
-                stop()
+            self.stop(name)
         self._ran.clear()
+
+    def stop(self, name: str) -> None:
+        """Ends the watch over the block now."""
+        stop = self._stops.pop(name, None)
+        if stop is not None:
+            stop()

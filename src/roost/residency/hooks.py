@@ -34,7 +34,9 @@ def hook_component(component: HeldComponent, runtime: Runtime, device: torch.dev
     guard_component(component, undo)
     if component.plan.tiling:
         _enable_tiling(module, undo)
-    undo.callback(wrap_entries(module, functools.partial(runtime.call, component)))
+    # A component that is compiled as a whole runs as it is: the engine's work on the way can't be traced.
+    call = torch.compiler.disable(runtime.call)  # type: ignore[no-untyped-call]
+    undo.callback(wrap_entries(module, functools.partial(call, component)))
     if not component.resident:
         hook_movement(component, runtime, undo)
 
@@ -58,24 +60,68 @@ def hook_pipeline(pipeline: Any, runtime: Runtime, undo: ExitStack) -> None:
     forbid_moves(pipeline, undo)
 
 
-def _uncompiled(hook: Callable[..., None]) -> Callable[..., None]:
-    """Kept out of compiled code, which would trace the movement and bake one block's addresses in."""
-    disabled: Callable[..., None] = torch.compiler.disable(hook)  # type: ignore[no-untyped-call]
-    return disabled
+class _BlockHooks:
+    """Brings a block's weights in before its forward and lets them go after it.
+
+    Compiled code must not trace that: it would bake one block's addresses in. Hooks that are kept out of it cost each
+    eager forward something too, so only a compiled block has those; elsewhere the hooks themselves may be traced, as
+    parts of something larger that is compiled, and what they would do is not.
+    """
+
+    def __init__(self, component: HeldComponent, runtime: Runtime, name: str) -> None:
+        self._component, self._runtime, self._name = component, runtime, name
+        self._block = component.module.get_submodule(name)
+        self._removers: list[Callable[[], None]] = []
+
+    def put(self, undo: ExitStack) -> None:
+        """Puts the hooks onto the block, and other ones when it is compiled later."""
+        undo.callback(self._remove)
+        self._register()
+        compile_block = self._block.compile
+
+        def compiled(*args: Any, **kwargs: Any) -> None:
+            compile_block(*args, **kwargs)
+            self._component.running.first_uses.stop(self._name)
+            self._register()
+
+        set_attribute(self._block, "compile", compiled, undo)
+
+    def _register(self) -> None:
+        self._remove()
+        before, after = self._before, self._after
+        if self._block._compiled_call_impl is not None:
+            before, after = torch.compiler.disable(before), torch.compiler.disable(after)  # type: ignore[no-untyped-call]
+        self._removers.append(self._block.register_forward_pre_hook(before, prepend=True).remove)
+        self._removers.append(self._block.register_forward_hook(after, always_call=True).remove)
+
+    def _remove(self) -> None:
+        while self._removers:
+            self._removers.pop()()
+
+    def _before(self, _module: object, _args: object) -> None:
+        if torch.compiler.is_compiling():
+            self._enter()
+        else:
+            self._runtime.enter_block(self._component, self._name)
+
+    def _after(self, _module: object, _args: object, _output: object) -> None:
+        if torch.compiler.is_compiling():
+            self._leave()
+        else:
+            self._runtime.leave_block(self._component, self._name)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _enter(self) -> None:
+        self._runtime.enter_block(self._component, self._name)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _leave(self) -> None:
+        self._runtime.leave_block(self._component, self._name)
 
 
 def _hook_blocks(component: HeldComponent, runtime: Runtime, undo: ExitStack) -> None:
     for name in component.rungs.names:
-        block = component.module.get_submodule(name)
-
-        def before(_module: object, _args: object, name: str = name) -> None:
-            runtime.block_in(component, name)
-
-        def after(_module: object, _args: object, _output: object, name: str = name) -> None:
-            runtime.block_out(component, name)
-
-        undo.callback(block.register_forward_pre_hook(_uncompiled(before), prepend=True).remove)
-        undo.callback(block.register_forward_hook(_uncompiled(after), always_call=True).remove)
+        _BlockHooks(component, runtime, name).put(undo)
 
 
 def _hook_weight_owners(component: HeldComponent, runtime: Runtime, undo: ExitStack) -> None:
@@ -95,12 +141,13 @@ def _hook_weight_owners(component: HeldComponent, runtime: Runtime, undo: ExitSt
         def touch(_module: object, _args: object, unit: str = unit) -> None:
             runtime.touch(component, unit)
 
-        remove = module.register_forward_pre_hook(_uncompiled(touch), prepend=True).remove
+        untraced = torch.compiler.disable(touch)  # type: ignore[no-untyped-call]
+        remove = module.register_forward_pre_hook(untraced, prepend=True).remove
         undo.callback(remove)
         if unit != TRUNK:
             inner.setdefault(unit, ExitStack()).callback(remove)
     for unit, removers in inner.items():
-        component.first_uses.watch(unit, removers.close)
+        component.running.first_uses.watch(unit, removers.close)
 
 
 def _owns_tensors(module: torch.nn.Module) -> bool:

@@ -11,6 +11,7 @@ from torch.distributed.fsdp import FSDPModule
 from roost.errors import UsageError
 from roost.facts import Strategy
 from roost.plan import PlanDocument
+from roost.residency.census import attribute_tensors
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
 
@@ -73,7 +74,6 @@ def _borrowed_weights(module: torch.nn.Module) -> Iterator[str]:
     owned = {id(tensor) for tensor in (*module.parameters(), *module.buffers())}
     for name, part in module.named_modules():
         own = {id(tensor) for tensor in (*part.parameters(), *part.buffers())}
-        for attribute, value in vars(part).items():
-            values = value if isinstance(value, list | tuple) else (value,)
-            if any(isinstance(each, torch.Tensor) and id(each) in owned - own for each in values):
+        for attribute, tensor in attribute_tensors(part):
+            if id(tensor) in owned - own:
                 yield f"{name or type(module).__name__}.{attribute} is a weight of another module"

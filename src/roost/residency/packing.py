@@ -9,12 +9,15 @@ from collections.abc import Iterable
 import torch
 
 from roost.plan import ComponentPlan
-from roost.residency.census import Entry, named_tensors, take_census
+from roost.residency.census import Entry, take_census
 from roost.residency.checkpoint import Checkpoint
 from roost.residency.masters import Master, Tier
 from roost.residency.rungs import Rungs
+from roost.residency.tables import kept_aside
 from roost.residency.transfers import Transfers
 from roost.residency.units import Unit
+
+Places = frozenset[tuple[int, str, int]]
 
 _TRIM_BYTES = 64 * 1024**2
 
@@ -33,24 +36,24 @@ class Packer:
         self.units: dict[str, Unit] = {}
         self._name, self._module, self._transfers, self._checkpoint = name, module, transfers, checkpoint
         self._tiers = _tiers(plan)
+        self._places: Places = frozenset()  # as they were when the units were made
         self._names = Rungs(plan).names
         self.renew()
 
     def is_fresh(self) -> bool:
         """Whether the module still has just the tensors that the units know, reading what they were bound to."""
-        live = {id(tensor) for _, tensor in named_tensors(self._module)}
-        known = {each for unit in self.units.values() for each in _objects(unit.entries)}
-        return bool(self.units) and live == known and all(unit.is_intact() for unit in self.units.values())
+        return self._places == _places(self._module) and all(unit.is_intact() for unit in self.units.values())
 
     def renew(self) -> None:
         """Takes in what changed since the last time: converted, fused or added weights. Everything is on the host."""
-        if self.is_fresh():
+        if self.units and self.is_fresh():
             return
         renewed = _new_units(self._module, self._names, self.units)
         for name, unit in self.units.items():
             if renewed[name] is not unit:
                 self._unpin(unit)
         self.units.update(renewed)
+        self._places = _places(self._module)
         fresh = [unit for unit in renewed.values() if unit.master is None]
         for unit in fresh:
             if self._tiers.get(unit.name) == "mapped":
@@ -99,12 +102,14 @@ def _tiers(plan: ComponentPlan) -> dict[str, Tier]:
 def _new_units(module: torch.nn.Module, blocks: tuple[str, ...], old: dict[str, Unit]) -> dict[str, Unit]:
     """The module's units as they are now, trunk first; those of ``old`` that nothing changed are kept with masters."""
     units = {}
+    aside = kept_aside(module)
     for name, entries in take_census(module, blocks).items():
         before = old.get(name)
         if before is not None and before.is_intact() and _objects(before.entries) == _objects(entries):
             units[name] = before
         else:
             units[name] = Unit(name, entries)
+        units[name].find_tables(module, [each for entry in entries for each in entry.names], aside)
     return units
 
 
@@ -135,6 +140,16 @@ def _return_freed_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)
+
+
+def _places(module: torch.nn.Module) -> Places:
+    """Which tensor objects are where in which modules."""
+    return frozenset(
+        (id(vars(part)), name, id(tensor))
+        for part in module.modules()
+        for name, tensor in (*part._parameters.items(), *part._buffers.items())
+        if tensor is not None
+    )
 
 
 def _objects(entries: Iterable[Entry]) -> frozenset[int]:

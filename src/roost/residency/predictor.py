@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 Key = tuple[str, tuple[str, ...]]  # an entry, and the order of names seen during it
 
@@ -21,6 +21,7 @@ class Predictor:
         self._position = -1
         self._order: tuple[str, ...] = ()
         self._follow: tuple[str, ...] = ()
+        self._both: tuple[str, ...] = ()
         self._places: dict[str, list[int]] = {}
         self._first_follow: dict[str, int] = {}
         self._expect(self._initial, self._initial)
@@ -62,10 +63,9 @@ class Predictor:
             self._expect(after[1], self._followers.get(after, after)[1])
         self._entry = None
 
-    def upcoming(self) -> Iterator[str]:
+    def upcoming(self) -> tuple[str, ...]:
         """Names from the next one on, through the rest of this pass and the pass after it."""
-        yield from self._order[self._position + 1 :]
-        yield from self._follow
+        return self._both[self._position + 1 :]
 
     def distance(self, name: str) -> int:
         """Uses until ``name`` is next used; more than any other for one that isn't expected."""
@@ -81,7 +81,7 @@ class Predictor:
         self._position = -1
         if (order, follow) == (self._order, self._follow):
             return
-        self._order, self._follow = order, follow
+        self._order, self._follow, self._both = order, follow, order + follow
         self._places = {}
         for index, name in enumerate(order):
             self._places.setdefault(name, []).append(index)

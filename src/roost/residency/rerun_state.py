@@ -27,10 +27,11 @@ _PLAIN_TENSORS = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
 class RerunState:
     """Random state, arguments and cache hooks of one call into a component, as they were before it.
 
-    ``refusal`` says why a second run could differ from the first; ``restore`` may run when it says nothing.
+    ``parts`` are the attributes of each of the component's modules. ``refusal`` says why a second run could differ from
+    the first; ``restore`` may run when it says nothing.
     """
 
-    def __init__(self, parts: Iterable[torch.nn.Module], device: torch.device, args: Any, kwargs: Any) -> None:
+    def __init__(self, parts: Iterable[dict[str, Any]], device: torch.device, args: Any, kwargs: Any) -> None:
         self._restorers: list[Callable[[], object]] = []
         self._tensors: list[tuple[str, torch.Tensor, int | None]] = []
         self._unknown: str | None = None
@@ -40,7 +41,7 @@ class RerunState:
             self._note_argument(f"argument {index}", each)
         for name, each in kwargs.items():
             self._note_argument(f"argument {name!r}", each)
-        for registry in [part.__dict__["_diffusers_hook"] for part in parts if "_diffusers_hook" in part.__dict__]:
+        for registry in [part["_diffusers_hook"] for part in parts if "_diffusers_hook" in part]:
             for name, hook in registry.hooks.items():
                 self._note_held(f"the state of cache hook {name!r}", hook)
 

@@ -61,7 +61,7 @@ class Runtime:
             released: set[str] = set()
             return run_elastically(
                 lambda: self._outermost(component, method, call, args, kwargs),
-                RerunState(component.parts, self._device.device, args, kwargs),
+                RerunState(component.attributes, self._device.device, args, kwargs),
                 lambda: self.step_down(component, released),
                 self._transfers,
                 Shortage(where, self._device, remedy_for(component)),
@@ -88,18 +88,18 @@ class Runtime:
         """Before a module outside any block, or outside its block's forward, uses its weights."""
         if not component.active:
             self.switch_to(component, "forward")
-        component.keep(unit)
+        component.running.keep(unit)
 
-    def block_in(self, component: HeldComponent, block: str) -> None:
+    def enter_block(self, component: HeldComponent, block: str) -> None:
         """Before a block's forward."""
         if not component.active:
             self.switch_to(component, "forward")
-        component.block_in(block)
+        component.running.enter(block)
 
-    def block_out(self, component: HeldComponent, block: str) -> None:
+    def leave_block(self, component: HeldComponent, block: str) -> None:
         """After a block's forward; while the copy lane is idle, a unit of the next component comes ahead."""
-        component.block_out(block)
-        if component is self._current and component.quiet:
+        component.running.leave(block)
+        if component.quiet and component is self._current:
             self._drip(component)
 
     def end_call(self) -> None:

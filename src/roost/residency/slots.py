@@ -8,6 +8,7 @@ import torch
 
 from roost.errors import RoostError
 from roost.residency.predictor import Predictor
+from roost.residency.tables import StandIns
 from roost.residency.transfers import Transfers
 from roost.residency.units import Unit
 
@@ -15,20 +16,20 @@ from roost.residency.units import Unit
 class Slot:
     """One device buffer. ``ready``: its latest copy is done; ``free``: no kernel reads what it held before."""
 
-    __slots__ = ("_targets", "_views", "buffer", "free", "ready", "unit")
+    __slots__ = ("_stand_ins", "_targets", "buffer", "free", "ready", "unit")
 
     def __init__(self, buffer: torch.Tensor, free: Any) -> None:
         self.buffer, self.free = buffer, free
         self.ready: Any = None
         self.unit: Unit | None = None
-        self._views: dict[str, list[torch.Tensor]] = {}
+        self._stand_ins: dict[str, StandIns] = {}
         self._targets: dict[str, torch.Tensor] = {}
 
-    def views(self, unit: Unit) -> list[torch.Tensor]:
-        """The unit's tensors in this slot; made once, since making them takes longer than binding them."""
-        found = self._views.get(unit.name)
+    def stand_ins(self, unit: Unit) -> StandIns:
+        """What the unit's modules hold while they read this slot; made once, since that takes longer than using it."""
+        found = self._stand_ins.get(unit.name)
         if found is None:
-            found = self._views[unit.name] = unit.views_of(self.buffer)
+            found = self._stand_ins[unit.name] = unit.stand_ins(self.buffer)
         return found
 
     def target(self, unit: Unit) -> torch.Tensor:
@@ -63,13 +64,13 @@ class SlotRing:
         except RoostError:  # its file can't be read: the slot holds nothing
             self.forget(unit)
             raise
-        unit.bind(slot.views(unit))
+        unit.enter(slot.stand_ins(unit))
         self._device.begin_use(slot.buffer)
 
     def leave(self, unit: Unit) -> None:
         """After a forward: the slot is free when the kernels enqueued so far are done."""
         slot = unit.slot
-        unit.unbind(self._device.device)
+        unit.leave()
         self._device.end_use(slot.buffer)
         slot.free = self._device.record("compute")
 
@@ -91,13 +92,13 @@ class SlotRing:
 
     def issue_ahead(self) -> None:
         """Copies the next block that is in no slot, if some slot's block is needed later than that one."""
-        upcoming = self._next_absent()
-        if upcoming is None:
-            return
-        ahead, unit = upcoming
-        slot = self._victim()
-        if slot is not None and self._distance(slot) > ahead:
-            self.issue(unit, slot)
+        for ahead, name in enumerate(self._predictor.upcoming(), start=1):
+            unit = self._units[name]
+            if unit.slot is None and unit.kind == "streamed" and unit.buffer is None:
+                slot = self._victim(ahead)
+                if slot is not None:
+                    self.issue(unit, slot)
+                return
 
     def fetch(self, unit: Unit) -> bool:
         """Copies a block that nobody foresaw into the slot that is needed last; False when every slot is in use."""
@@ -119,16 +120,15 @@ class SlotRing:
             self._device.free(slot.buffer)
         self.slots = []
 
-    def _next_absent(self) -> tuple[int, Unit] | None:
-        for ahead, name in enumerate(self._predictor.upcoming(), start=1):
-            unit = self._units[name]
-            if unit.kind == "streamed" and unit.slot is None and not unit.loaded:
-                return ahead, unit
-        return None
-
-    def _victim(self) -> Slot | None:
-        idle = [slot for slot in self.slots if slot.unit is None or slot.unit.in_use == 0]
-        return max(idle, key=self._distance, default=None)
-
-    def _distance(self, slot: Slot) -> float:
-        return float("inf") if slot.unit is None else self._predictor.distance(slot.unit.name)
+    def _victim(self, beyond: float = -1) -> Slot | None:
+        """The idle slot whose block is needed last; None when all are in use or none is needed ``beyond`` that."""
+        found = None
+        for slot in self.slots:
+            unit = slot.unit
+            if unit is None:
+                return slot
+            if not unit.in_use:
+                distance = self._predictor.distance(unit.name)
+                if distance > beyond:
+                    found, beyond = slot, distance
+        return found

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any, Literal
 
 import torch
 
 from roost.residency.census import Entry
 from roost.residency.masters import HostCopy, lay_out
+from roost.residency.tables import ParameterTables, StandIns, bind_one
 
 UnitKind = Literal["resident", "held", "streamed"]
-
-_bind_one = torch.Tensor.data.__set__  # type: ignore[attr-defined]  # map() over it takes half the time of a loop
 
 
 class Unit:
     """The weights of one block or of the trunk.
 
     ``resident`` and ``held`` units have a ``buffer`` of their own while loaded, ``streamed`` ones pass through a slot.
-    ``in_use`` counts running forwards. A loaded unit is ``settled`` once the compute lane waits for its copy.
+    Objects are bound for long; between ``enter`` and ``leave`` the modules hold stand-ins for them. ``in_use`` counts
+    running forwards. A loaded unit is ``settled`` once the compute lane waits for its copy.
     """
 
     __slots__ = (
-        "_bound", "_objects", "_placeholders", "_repeats", "buffer", "entries", "in_use", "kind", "layout", "master",
-        "name", "ready", "settled", "slot",
+        "_bound", "_objects", "_placeholders", "_repeats", "_tables", "buffer", "entries", "in_use", "kind", "layout",
+        "master", "name", "ready", "settled", "slot",
     )  # fmt: skip
 
     def __init__(self, name: str, entries: Sequence[Entry]) -> None:
@@ -50,9 +50,25 @@ class Unit:
     def loaded(self) -> bool:
         return self.buffer is not None
 
+    def find_tables(self, module: torch.nn.Module, names: Iterable[str], aside: Container[int]) -> None:
+        """Looks where ``module`` has the unit's objects: under ``names``, and some of them ``aside``."""
+        self._tables = ParameterTables(module, self._objects, names, aside)
+
     def views_of(self, buffer: torch.Tensor) -> list[torch.Tensor]:
         """Views of ``buffer`` to bind, one for every object."""
         return self._repeated(self.layout.views(buffer))
+
+    def stand_ins(self, buffer: torch.Tensor) -> StandIns:
+        """What the modules hold during a forward that reads ``buffer``."""
+        return self._tables.stand_ins(self.views_of(buffer))
+
+    def enter(self, stand_ins: StandIns) -> None:
+        """Makes the modules read ``stand_ins`` until ``leave``."""
+        self._tables.put(stand_ins)
+
+    def leave(self) -> None:
+        """Makes the modules read what is bound."""
+        self._tables.take_back(self._bound)
 
     def adopt(self, master: HostCopy) -> None:
         """Takes the master that the objects already read."""
@@ -65,7 +81,7 @@ class Unit:
 
     def bind(self, views: list[torch.Tensor]) -> None:
         """Makes every object read ``views``."""
-        deque(map(_bind_one, self._objects, views), maxlen=0)
+        deque(map(bind_one, self._objects, views), maxlen=0)
         self._bound = views
 
     def unbind(self, device: torch.device) -> None:
