@@ -1,0 +1,43 @@
+"""A component with random weights: real computation at a model's real size, without its files.
+
+The values are made on the device that computes, where gigabytes take seconds, and are the same for equal seeds, sizes and
+devices. They keep activations of deep stacks finite; what they paint is noise.
+"""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import torch
+
+from roost.facts import ClassFacts, Component
+from roost.pipelines.from_configs import build_component
+
+
+def random_component(
+    component: Component, model_dir: Path, facts: ClassFacts, device: torch.device, seed: int = 0
+) -> torch.nn.Module:
+    """The component in host memory, with the shapes and dtypes of a loaded one and random values made on ``device``.
+
+    ``model_dir`` needs only the configs. Raises InvalidFile for a config that the class can't use, and
+    torch.OutOfMemoryError when ``device`` can't hold the component.
+    """
+    with torch.device(device):
+        module = build_component(component, model_dir, facts)
+    generator = torch.Generator(device).manual_seed(seed ^ zlib.crc32(component.name.encode()))
+    with torch.no_grad():
+        for name, weight in module.named_parameters():
+            _fill(name, weight, generator)
+    return module.to("cpu")
+
+
+def _fill(name: str, weight: torch.Tensor, generator: torch.Generator) -> None:
+    """Matrices keep the variance of what they multiply; scales are one and offsets nothing, as in a new module."""
+    if weight.ndim > 1:
+        fan_in = max(1, weight.numel() // weight.shape[0])
+        weight.normal_(std=fan_in**-0.5, generator=generator)
+    elif name.endswith(("bias", "beta")):
+        weight.zero_()
+    else:
+        weight.fill_(1.0)
