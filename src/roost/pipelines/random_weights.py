@@ -1,7 +1,7 @@
 """A component with random weights: real computation at a model's real size, without its files.
 
-The values are made on the device that computes, where gigabytes take seconds, and are the same for equal seeds, sizes and
-devices. They keep activations of deep stacks finite; what they paint is noise.
+The values are made on the device that computes, where gigabytes take seconds, and are the same for equal seeds, sizes
+and devices. They keep activations of deep stacks finite; what they paint is noise.
 """
 
 from __future__ import annotations
