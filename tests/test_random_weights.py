@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
+
 import pytest
 import torch
 
+import roost
 from dry_runs import tiny_directory
 from roost.api.inspection import inspect_model
 from roost.pipelines.from_configs import build_pipeline
 from roost.pipelines.random_weights import random_component
+from roost.plan import PlanDocument
 from roost.profiles.classes import load_class_facts
+from roost.residency.calls import GenerationRequest
 from roost.residency.digests import tensor_digest
-from tiny_models import default_call
-
-CPU = torch.device("cpu")
+from roost.residency.plain import Place, move_whole
+from roost.residency.trial import TrialSetup, open_trial
+from tiny_models import build, default_call
 
 
 def modules_of(family: str, seed: int = 0) -> dict[str, torch.nn.Module]:
     directory, facts = tiny_directory(family), load_class_facts()
     return {
-        each.name: random_component(each, directory, facts[each.class_name], CPU, seed)
+        each.name: random_component(each.name, each, directory, class_facts=facts, device="cpu", seed=seed)
         for each in inspect_model(directory).components
     }
+
+
+def random_trial(plan: PlanDocument, model: Path, place: Place | None = None) -> str:
+    """The digest of one generation with random weights under ``plan``, or by diffusers alone."""
+    load = partial(random_component, class_facts=load_class_facts(), device="cpu")
+    setup = TrialSetup(
+        plan=plan, model_dir=model, device_kind="emulated", budget_bytes=64 * 2**20, load=load, place=place
+    )
+    call = default_call("wan2.2")
+    with open_trial(setup) as trial:
+        return trial.measure(GenerationRequest(prompt=call.pop("prompt"), more=call)).digest
 
 
 def digests(modules: dict[str, torch.nn.Module]) -> dict[str, str]:
@@ -55,3 +72,15 @@ def test_experts_of_one_shape_have_weights_of_their_own() -> None:
     weight = "blocks.0.attn1.to_q.weight"
     assert first[weight].shape == second[weight].shape
     assert not torch.equal(first[weight], second[weight])
+
+
+def test_a_trial_needs_no_weight_files_and_every_strategy_gives_the_same_bits(tmp_path: Path) -> None:
+    model = build("wan2.2", tmp_path / "model")
+    resident, streamed = (
+        roost.make_plan(model, gpu="emulated", vram="64MiB", headroom="0", policy="rules", set=f"all={strategy}")
+        for strategy in ("resident", "layerwise-offload")
+    )
+    for file in model.rglob("*.safetensors"):
+        file.unlink()
+    plain = random_trial(resident, model, place=move_whole)
+    assert random_trial(resident, model) == random_trial(streamed, model) == plain

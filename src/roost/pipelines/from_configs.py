@@ -9,28 +9,42 @@ import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from roost.errors import InvalidFile
-from roost.facts import ClassFacts, Component
+from roost.facts import ClassFacts
 from roost.pipelines.classes import component_class, pipeline_class
 
 _MODULES_AT_LEAST, _MODULES_PER_TENSOR = 10_000, 20
 _SAFELY = {"use_safetensors": True, "local_files_only": True}
 
 
-def build_component(component: Component, model_dir: Path, facts: ClassFacts) -> torch.nn.Module:
+class Described(Protocol):
+    """What an inventory's component and a plan's have in common: which class to build, and at which dtype."""
+
+    @property
+    def library(self) -> str | None: ...
+    @property
+    def class_name(self) -> str: ...
+    @property
+    def load_dtype(self) -> str | None: ...
+
+
+def build_component(
+    name: str, described: Described, model_dir: Path, facts: ClassFacts, tensors: int | None = None
+) -> torch.nn.Module:
     """The component's module with the shapes and dtypes that its library's loader gives it.
 
-    ``facts`` say which modules stay float32. Raises InvalidFile for a config that the class can't use.
+    ``facts`` say which modules stay float32, ``tensors`` how many its files hold. Raises InvalidFile for a config that
+    the class can't use.
     """
-    found: Any = component_class(component.library, component.class_name)
-    folder = model_dir / component.name if (model_dir / component.name).is_dir() else model_dir
-    dtype = getattr(torch, component.load_dtype or "float32")
+    found: Any = component_class(described.library, described.class_name)
+    folder = model_dir / name if (model_dir / name).is_dir() else model_dir
+    dtype = getattr(torch, described.load_dtype or "float32")
     try:
-        with _default_dtype(dtype), _no_init(), _bounded(component.tensors or 0):
+        with _default_dtype(dtype), _no_init(), _bounded(tensors or 0):
             if hasattr(found, "load_config"):
                 module = found.from_config(found.load_config(str(folder), local_files_only=True))
             else:
@@ -39,7 +53,7 @@ def build_component(component: Component, model_dir: Path, facts: ClassFacts) ->
     except Exception as error:  # the libraries raise every kind for a config they can't use
         line = " ".join(str(error).split())[:300]
         raise InvalidFile(
-            f"component {component.name!r} can't be built from its config: {type(error).__name__}: {line!r}; "
+            f"component {name!r} can't be built from its config: {type(error).__name__}: {line!r}; "
             "check its config.json, or install a version of the library that reads it."
         ) from error
     _cast(module, dtype, facts)

@@ -7,16 +7,23 @@ and devices. They keep activations of deep stacks finite; what they paint is noi
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from roost.facts import ClassFacts, Component
-from roost.pipelines.from_configs import build_component
+from roost.facts import ClassFacts
+from roost.pipelines.from_configs import Described, build_component
 
 
 def random_component(
-    component: Component, model_dir: Path, facts: ClassFacts, device: torch.device, seed: int = 0
+    name: str,
+    described: Described,
+    model_dir: Path,
+    *,
+    class_facts: Mapping[str, ClassFacts],
+    device: str,
+    seed: int = 0,
 ) -> torch.nn.Module:
     """The component in host memory, with the shapes and dtypes of a loaded one and random values made on ``device``.
 
@@ -24,11 +31,11 @@ def random_component(
     torch.OutOfMemoryError when ``device`` can't hold the component.
     """
     with torch.device(device):
-        module = build_component(component, model_dir, facts)
-    generator = torch.Generator(device).manual_seed(seed ^ zlib.crc32(component.name.encode()))
+        module = build_component(name, described, model_dir, class_facts.get(described.class_name, ClassFacts()))
+    generator = torch.Generator(device).manual_seed(seed ^ zlib.crc32(name.encode()))
     with torch.no_grad():
-        for name, weight in module.named_parameters():
-            _fill(name, weight, generator)
+        for path, weight in module.named_parameters():
+            _fill(path, weight, generator)
     return module.to("cpu")
 
 

@@ -24,6 +24,8 @@ from roost.residency.stages import OnEvent
 from roost.residency.transfers import Transfers
 
 OnComponent = Callable[[str], None]
+# Makes a component of the plan in host memory; a name, its plan and the model's directory.
+LoadComponent = Callable[[str, ComponentPlan, Path], torch.nn.Module]
 
 # Safetensors only, nothing from the network, no code of the directory.
 _SAFELY = {"use_safetensors": True, "local_files_only": True}
@@ -35,8 +37,11 @@ def load_pipeline(
     device: Device,
     on_component: OnComponent | None = None,
     on_event: OnEvent | None = None,
+    load: LoadComponent | None = None,
 ) -> Held:
     """The plan's pipeline, loaded from ``model_dir`` and held; ``on_component`` hears of each one as its load begins.
+
+    ``load`` makes components in another way than from their files.
 
     Host memory peaks at the weights that stay there, and one resident component or one file. Raises InvalidFile for a
     directory that can't be loaded, PlanMismatch for one that the plan isn't for, OutOfMemory when the resident weights
@@ -52,7 +57,7 @@ def load_pipeline(
         for name in plan.load_order:
             if on_component is not None:
                 on_component(name)
-            module = load_component(name, plan.components[name], model_dir)
+            module = (load or load_component)(name, plan.components[name], model_dir)
             checkpoint = _checkpoint(name, plan, model_dir)
             components[name] = HeldComponent(name, module, plan.components[name], transfers, checkpoint)
             undo.callback(components[name].restore)

@@ -14,7 +14,7 @@ from roost.pipelines.entries import wrap_entries
 from roost.plan import PlanDocument
 from roost.residency.census import named_tensors
 from roost.residency.lanes import Device
-from roost.residency.loader import OnComponent, assemble, load_component
+from roost.residency.loader import LoadComponent, OnComponent, assemble, load_component
 from roost.residency.memory_errors import out_of_memory_in
 from roost.residency.quiet import quiet_libraries
 from roost.residency.stages import OnEvent, StageRecorder, stage_name
@@ -70,28 +70,34 @@ def load_plain(
     plan: PlanDocument,
     model_dir: Path,
     device: Device,
-    place: Place,
     on_component: OnComponent | None = None,
-    on_event: OnEvent | None = None,
-) -> PlainPipeline:
-    """The plan's pipeline from ``model_dir``, with its dtypes and none of its placements.
+    load: LoadComponent | None = None,
+) -> Any:
+    """The plan's pipeline from ``model_dir`` in host memory, with its dtypes and none of its placements.
 
-    Raises InvalidFile for a directory that can't be loaded, OutOfMemory when ``place`` runs out of it.
+    ``load`` makes components in another way than from their files. Raises InvalidFile for a directory that can't be
+    loaded.
     """
     modules: dict[str, torch.nn.Module] = {}
     with quiet_libraries():
         for name in plan.load_order:
             if on_component is not None:
                 on_component(name)
-            modules[name] = load_component(name, plan.components[name], model_dir)
+            modules[name] = (load or load_component)(name, plan.components[name], model_dir)
             if device.kind == "emulated":
                 _align(modules[name])
-        pipeline = assemble(pipeline_class(plan.model.pipeline), model_dir, modules)
-        with out_of_memory_in("placing the pipeline", device):
-            place(pipeline, device.device)
-            if device.kind == "emulated" and place is move_whole:
-                # The weights lie in host memory; untouched memory of their size stands for them in the budget.
-                device.allocate(_weight_bytes(modules.values()))
+        return assemble(pipeline_class(plan.model.pipeline), model_dir, modules)
+
+
+def place_plain(
+    pipeline: Any, plan: PlanDocument, device: Device, place: Place, on_event: OnEvent | None = None
+) -> PlainPipeline:
+    """The pipeline as diffusers runs it on ``device``; raises OutOfMemory when ``place`` runs out of it."""
+    with quiet_libraries(), out_of_memory_in("placing the pipeline", device):
+        place(pipeline, device.device)
+        if device.kind == "emulated" and place is move_whole:
+            # The weights lie in host memory; untouched memory of their size stands for them in the budget.
+            device.allocate(_weight_bytes(getattr(pipeline, name) for name in plan.load_order))
     return PlainPipeline(pipeline, plan, device, on_event)
 
 

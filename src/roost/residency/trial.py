@@ -15,8 +15,8 @@ from roost.residency.calls import GenerationRequest, accepts
 from roost.residency.devices import open_device
 from roost.residency.generate import Generation, generate, generate_with
 from roost.residency.lanes import Device
-from roost.residency.loader import OnComponent, load_pipeline
-from roost.residency.plain import Place, PlainPipeline, load_plain, move_whole
+from roost.residency.loader import LoadComponent, OnComponent, load_pipeline
+from roost.residency.plain import Place, PlainPipeline, load_plain, move_whole, place_plain
 from roost.residency.stages import OnEvent, StageRecord, greatest
 
 
@@ -25,6 +25,7 @@ class TrialSetup:
     """What a trial loads. With ``place`` diffusers runs the plan's model its own way, without the plan.
 
     ``link_bytes_per_s`` throttles an emulated device. ``budget_bytes`` None binds nothing but the device itself.
+    ``load`` makes components in another way than from their files.
     """
 
     plan: PlanDocument
@@ -33,6 +34,7 @@ class TrialSetup:
     budget_bytes: int | None
     place: Place | None = None
     link_bytes_per_s: float | None = None
+    load: LoadComponent | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,11 +117,12 @@ def open_trial(
         device = afterwards.enter_context(open_device(setup.device_kind, budget_bytes, setup.link_bytes_per_s))
         began_s = time.perf_counter()
         if setup.place is None:
-            held = load_pipeline(setup.plan, setup.model_dir, device, on_component, on_event)
+            held = load_pipeline(setup.plan, setup.model_dir, device, on_component, on_event, setup.load)
             afterwards.callback(held.abandon)  # the process ends with the trial: nothing has to come back
             yield Trial(held, device, time.perf_counter() - began_s)
             return
-        plain = load_plain(setup.plan, setup.model_dir, device, setup.place, on_component, on_event)
+        pipeline = load_plain(setup.plan, setup.model_dir, device, on_component, setup.load)
+        plain = place_plain(pipeline, setup.plan, device, setup.place, on_event)
         afterwards.callback(plain.close)
         device.synchronize()
         yield Trial(plain, device, time.perf_counter() - began_s, whole=setup.place is move_whole)

@@ -9,15 +9,18 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roost.errors import OutOfMemory, RoostError
 from roost.plan import PlanDocument
 from roost.probes.host import peak_rss_bytes
+from roost.profiles.classes import load_class_facts
 from roost.tune.records import PLAIN
 
 if TYPE_CHECKING:
+    from roost.residency.loader import LoadComponent
     from roost.residency.plain import Place
     from roost.residency.stages import StageEvent
     from roost.residency.trial import TrialFigures, TrialSetup
@@ -89,6 +92,7 @@ def _setup(request: Mapping[str, Any]) -> TrialSetup:
         budget_bytes=request["budget_bytes"],
         place=None if request["peer"] is None else _place_of(request["peer"]),
         link_bytes_per_s=request["link_bytes_per_s"],
+        load=_random_weights(request["device_kind"]) if request.get("random_weights") else None,
     )
 
 
@@ -98,6 +102,13 @@ def _place_of(peer: str) -> Place:
     if peer == PLAIN:
         return move_whole
     raise RoostError(f"there is no peer {peer!r}.")
+
+
+def _random_weights(device_kind: str) -> LoadComponent:
+    from roost.pipelines.random_weights import random_component  # imported here: it brings torch
+
+    device = "cuda" if device_kind == "cuda" else "cpu"
+    return partial(random_component, class_facts=load_class_facts(), device=device)
 
 
 def _facts(figures: TrialFigures) -> dict[str, object]:

@@ -123,7 +123,7 @@ def build_components(
             module = _sibling(built[kin])
         else:
             facts = class_facts.get(component.class_name, ClassFacts())
-            module = built[kin] = build_component(component, model_dir, facts)
+            module = built[kin] = build_component(component.name, component, model_dir, facts, component.tensors)
             world.adopt(module)
         names = block_names(component.units)
         components.append(TracedComponent(name=component.name, module=module, blocks=names, kin=kin))
