@@ -166,3 +166,10 @@ def test_ratios_are_times_over_the_winners_with_one_standard_error() -> None:
     ratio = outcome.standings[1]
     assert ratio.ratio == pytest.approx(1.3, rel=0.03)
     assert 0 < ratio.ratio_error < 0.03
+
+
+def test_a_single_round_has_ratios_of_unknown_error() -> None:
+    outcome = run_race(Machine({"a": 1.0, "b": 1.25}), rounds=1)
+    assert outcome.winner == "a"
+    assert outcome.standings[1].ratio == pytest.approx(1.25)
+    assert outcome.standings[1].ratio_error is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from roost.errors import UsageError
@@ -55,3 +56,14 @@ def format_seconds(seconds: float | None) -> str:
     if seconds < 120:
         return f"{seconds:.1f} s"
     return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
+
+
+def format_measured(seconds: float, like: float | None = None, figures: int = 4) -> str:
+    """With ``figures`` significant figures, in ms below a second: ``412.3 ms``, ``16.52 s``.
+
+    ``like`` lends its unit and decimals, so that figures beside each other can be compared.
+    """
+    like = seconds if like is None else like
+    scale, unit = (1000, "ms") if like < 1 else (1, "s")
+    places = figures - 1 - math.floor(math.log10(like * scale)) if like > 0 else 0
+    return f"{seconds * scale:.{max(0, places)}f} {unit}"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from roost.tune.records import Measurement, Standing, Status
-from roost.tune.standings import Comparison, Noise, compare, levels, noise_of, undisturbed
+from roost.tune.standings import Comparison, Noise, compare, levels, noise_of, pairs_of, undisturbed
 from roost.units import format_seconds
 
 Measure = Callable[[str, "float | None"], Measurement]
@@ -247,10 +247,7 @@ class _Race:
         if not laps:
             return Standing(name=name, status=status, reason=reason)
         seconds = [math.exp(each) for each in counted.values()]
-        found = None
-        if self.best is not None and noise is not None:
-            found = compare(self.counted, name, self.best, noise)
-        rival = found if name != self.best else None
+        ratio, error = self._ratio_to_best(name, noise)
         return Standing(
             name=name,
             status=status,
@@ -259,9 +256,18 @@ class _Race:
             held_up=len(laps) - len(counted),
             mean_s=statistics.fmean(seconds),
             sd_s=statistics.stdev(seconds) if len(seconds) > 1 else None,
-            ratio=math.exp(rival.log_ratio) if rival else None,
-            ratio_error=math.exp(rival.log_ratio) * rival.error if rival else None,
+            ratio=ratio,
+            ratio_error=error,
         )
+
+    def _ratio_to_best(self, name: str, noise: Noise | None) -> tuple[float | None, float | None]:
+        """Over the rounds that both were in; the error is unknown after a single round."""
+        if self.best is None or name == self.best:
+            return None, None
+        pairs = pairs_of(self.counted, name, self.best)
+        ratio = math.exp(statistics.fmean(pairs)) if pairs else None
+        found = compare(self.counted, name, self.best, noise) if noise else None
+        return ratio, ratio * found.error if ratio and found else None
 
 
 def _ratio(found: Comparison) -> str:

@@ -75,13 +75,18 @@ def noise_of(laps: Laps) -> Noise | None:
     return Noise(sigma=math.sqrt(sum(each * each for each in rest) / freedom), freedom=freedom)
 
 
+def pairs_of(laps: Laps, name: str, rival: str) -> list[float]:
+    """The log ratios of ``name`` to ``rival`` in the rounds that both were in."""
+    return [laps[name][r] - laps[rival][r] for r in laps[name].keys() & laps[rival].keys()]
+
+
 def compare(laps: Laps, name: str, rival: str, noise: Noise) -> Comparison | None:
     """``name`` against ``rival`` over the rounds that both were in; None without any.
 
     The standard error is the field's, or this pair's own where that is larger: one that varies more than the others
     is judged by its own spread.
     """
-    pairs = [laps[name][r] - laps[rival][r] for r in laps[name].keys() & laps[rival].keys()]
+    pairs = pairs_of(laps, name, rival)
     if not pairs:
         return None
     spread = max(math.sqrt(2) * noise.sigma, statistics.stdev(pairs) if len(pairs) > 1 else 0.0)
