@@ -84,7 +84,7 @@ def bench_results(**changed: object) -> BenchResults:
         rows=(
             *(Row(candidate=_candidate(name), result=_ran(name), rounds=ran[name]) for name in STEPS_S),
             *(
-                Row(candidate=Candidate(name=name, strategy=name.split()[0]), result=result, rounds=0)
+                Row(candidate=Candidate(name=name, strategy=name.split(maxsplit=1)[0]), result=result, rounds=0)
                 for name, result in FAILED.items()
             ),
         ),
@@ -100,7 +100,7 @@ def bench_results(**changed: object) -> BenchResults:
 
 def _candidate(name: str) -> Candidate:
     fitting = predicted(0.95 * STEPS_S[name][0][0], 14 * GiB)
-    return Candidate(name=name, strategy=name.split()[0], predicted=fitting)
+    return Candidate(name=name, strategy=name.split(maxsplit=1)[0], predicted=fitting)
 
 
 def _ran(name: str) -> TrialResult:
