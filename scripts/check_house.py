@@ -22,7 +22,7 @@ LAYERS = (
     ("pipelines", "blocks"),
     ("measured",),
     ("plan",),
-    ("trace",),
+    ("trace", "timelines"),
     ("facts",),
     ("units",),
     ("errors",),

@@ -61,10 +61,14 @@ class StageWork(Strict):
 
 
 class Arithmetic(Strict):
-    """Everything that a prediction was worked out from, beside the trace. ``kappas`` are fitted ones, by class."""
+    """Everything that a prediction was worked out from, beside the trace.
+
+    ``kappas`` are fitted ones, by class; ``tiers`` those of the masters that move as a whole, by component.
+    """
 
     backend: Name
     context_bytes: Bytes
     rates: dict[Name, RateRecord]
     kappas: dict[Name, KappaRecord]
+    tiers: dict[Name, Literal["pinned", "pageable", "mapped"]]
     stages: list[StageWork]

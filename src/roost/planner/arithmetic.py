@@ -11,6 +11,8 @@ from roost.planner.placements import Placement
 from roost.planner.rates import Rate, Rates
 from roost.planner.timeline import StageTimes
 
+_MOVED_WHOLE = ("component-offload", "snapshot-offload")
+
 
 def arithmetic_record(forecast: Forecast, placements: tuple[Placement, ...]) -> Arithmetic:
     """The rates and factors of the forecast, and the work of every stage under these placements."""
@@ -28,6 +30,7 @@ def arithmetic_record(forecast: Forecast, placements: tuple[Placement, ...]) -> 
         context_bytes=schedule.context_bytes,
         rates={each.name: RateRecord(**asdict(getattr(model.rates, each.name))) for each in fields(Rates)},
         kappas={name: KappaRecord(**asdict(kappa)) for name, kappa in model.kappas.items()},
+        tiers={each.component.name: each.tier for each in placements if each.strategy in _MOVED_WHOLE},
         stages=[
             _work(name, stage, own_bytes[stage.component], activation_bytes[name], traced[name])
             for name, stage in stages.items()

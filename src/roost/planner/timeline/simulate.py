@@ -119,8 +119,11 @@ class _Run:
     def _use(self, position: int, gained: dict[str, StageTimes]) -> None:
         use = self.schedule.uses[self.calls[position]]
         counters, began_s = self._counters(), self.ended_s
+        self._make_room(use, position)
+        # What has left was the stage before's; its peak is not this one's.
         self.lanes.peak_bytes, peak_so_far = self.lanes.allocated_bytes, self.lanes.peak_bytes
-        self._enter(use, position)
+        if use.component not in self.active:
+            self._acquire(use.component, predicted_order(use))
         self._run(use)
         stage = self._since(use.component, began_s, counters)
         stage.uses, stage.peak_bytes = 1, self.lanes.peak_bytes
@@ -140,8 +143,8 @@ class _Run:
         component.run_trunk(use.after_s)
         self.lanes.allocate(use.component, "activations", -use.activation_bytes)
 
-    def _enter(self, use: UseCost, position: int) -> None:
-        """Makes room by the release policy, and acquires the component unless it is there."""
+    def _make_room(self, use: UseCost, position: int) -> None:
+        """Releases what is idle, by the release policy."""
         for each in list(self.active.values()):
             if each.weights.component != use.component and self._next_use(each, position) == _NEVER:
                 self._release(each)
@@ -151,8 +154,6 @@ class _Run:
             if not idle:
                 break
             self._release(max(idle, key=lambda each: self._next_use(each, position)))
-        if use.component not in self.active:
-            self._acquire(use.component, predicted_order(use))
 
     def _needed_bytes(self, use: UseCost) -> int:
         here = self.active.get(use.component)

@@ -1,0 +1,154 @@
+"""Timelines: a plan simulated again from its document, and the trace of its model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import groupby
+
+from roost.api.inspection import inspect_model, profile_of
+from roost.api.options import DTYPES
+from roost.api.preflight import model_differences
+from roost.api.tracing import trace_model
+from roost.blocks import block_names
+from roost.errors import DryRunError, PlanMismatch, RoostError, UsageError
+from roost.facts import Component, Inventory, Workload
+from roost.plan import PlanDocument
+from roost.planner.arithmetic import cost_model_of
+from roost.planner.costs import CostModel
+from roost.planner.from_document import forecast_of, machine_of, placements_of
+from roost.planner.rates import rates_of
+from roost.planner.timeline import Timeline, simulate
+from roost.planner.timeline.lanes import MemoryEvent
+from roost.planner.untraced import WEIGHTS_ONLY, guessing, untraced
+from roost.profiles.gpus import load_gpu_profiles
+from roost.timelines import MemoryLevel, Pass, Slice, TimelineRecord
+from roost.trace import Trace
+from roost.units import format_bytes, format_seconds
+
+# The simulation repeats what the plan recorded to the last bits, unless the trace is another.
+_SAME = 1e-6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replay:
+    """A plan's first generation, simulated again; ``notes`` say what differs from the plan's own prediction."""
+
+    record: TimelineRecord
+    timeline: Timeline
+    notes: tuple[str, ...]
+
+
+def replay_plan(plan: PlanDocument, model: str | None = None) -> Replay:
+    """The predicted timeline of the plan's first generation.
+
+    The trace comes from the cache; where it is not there, the model at the plan's path (or ``model``) is dry-run.
+    Raises UsageError when there is no model to look at, PlanMismatch when it is another one.
+    """
+    inventory = _inventory_of(plan, model)
+    trace, cost_model, notes = _costs_of(plan, inventory)
+    forecast = forecast_of(plan, inventory.components, trace, cost_model)
+    timeline = simulate(forecast.schedule(placements_of(plan, inventory.components)), record=True)
+    if plan.predicted is not None:
+        planned_s = plan.predicted.first_s.mid
+        if abs(timeline.seconds - planned_s) > _SAME * max(planned_s, timeline.seconds):
+            notes.append(
+                f"the simulation takes {format_seconds(timeline.seconds)} where the plan says"
+                f" {format_seconds(planned_s)}: it was planned by another version or from another trace."
+            )
+    return Replay(record=record_of(plan, timeline, inventory.components), timeline=timeline, notes=tuple(notes))
+
+
+def _inventory_of(plan: PlanDocument, model: str | None) -> Inventory:
+    """The plan's model, at the load dtypes that it was planned with."""
+    source = model or plan.model.path or plan.model.family or ""
+    try:
+        found = inspect_model(source, variant=plan.model.variant)
+        planned = {name: each.load_dtype for name, each in plan.components.items()}
+        for dtype in DTYPES:
+            if all(planned.get(each.name, each.load_dtype) == each.load_dtype for each in found.components):
+                break
+            found = inspect_model(source, variant=plan.model.variant, dtype=dtype)
+    except RoostError as error:
+        raise UsageError(
+            f"a timeline is simulated from what the plan's model does, and {source!r} can't be read: {error}"
+            " Say where the model is with --model DIR."
+        ) from None
+    if plan.model.fingerprint == found.fingerprint:
+        return found
+    differences = model_differences(plan, found) if found.path is not None else ["it is another model"]
+    if differences:
+        raise PlanMismatch(
+            f"the model at {source!r} is not the one that this plan is for: {'; '.join(differences[:3])}."
+            f" Plan it anew with: roost plan {source} -o PLAN"
+        )
+    return found
+
+
+def _costs_of(plan: PlanDocument, inventory: Inventory) -> tuple[Trace, CostModel, list[str]]:
+    """The trace, and the plan's own cost model; a plan by the rules alone gets its card's."""
+    gpu, workload = machine_of(plan).gpu, Workload(**plan.workload.model_dump())
+    backend = "emulated" if gpu.device_kind == "emulated" else gpu.platform
+    recorded = cost_model_of(plan.arithmetic) if plan.arithmetic else None
+    model = recorded or CostModel(rates=rates_of(gpu, load_gpu_profiles().get(gpu.profile or "")), backend=backend)
+    components = inventory.components
+    reason = plan.trace.source if plan.trace else ""
+    if not reason.startswith(WEIGHTS_ONLY):
+        try:
+            return trace_model(inventory, profile_of(inventory), workload), model, []
+        except DryRunError as error:
+            reason = str(error)
+    note = f"no dry run ({reason}): work and activations are guessed from sizes."
+    return untraced(components, workload, reason), guessing(model, components), [note]
+
+
+def record_of(plan: PlanDocument, timeline: Timeline, components: Iterable[Component]) -> TimelineRecord:
+    """A simulated timeline of the plan, under the names of its blocks."""
+    workload = plan.workload
+    frames = f" × {workload.frames} frames" if workload.frames else ""
+    predicted = plan.predicted
+    blocks = {each.name: block_names(each.units) for each in components}
+    figures = {"generation": format_seconds(timeline.seconds), "peak": format_bytes(timeline.peak_bytes)}
+    if predicted is not None:
+        figures["load before it"] = format_seconds(predicted.load_s.mid)
+        figures["generation, between"] = (
+            f"{format_seconds(predicted.first_s.low)} and {format_seconds(predicted.first_s.high)}"
+        )
+    return TimelineRecord(
+        kind="predicted",
+        model=plan.model.family or plan.model.pipeline,
+        workload=f"{workload.width}×{workload.height}{frames}, {workload.steps} steps, batch {workload.batch}",
+        device=plan.machine.gpu.name,
+        budget_bytes=plan.budget.budget_bytes,
+        slices=tuple(
+            Slice(
+                lane=each.lane,
+                component=each.component,
+                part="trunk" if each.block is None else blocks[each.component][each.block],
+                start_s=each.start_s,
+                end_s=each.end_s,
+                bytes=each.bytes,
+            )
+            for each in timeline.events
+        ),
+        passes=tuple(
+            Pass(**{"count" if name == "passes" else name: value for name, value in asdict(span).items()})
+            for span in timeline.spans
+        ),
+        memory=tuple(_levels(timeline.memory)),
+        figures=figures,
+    )
+
+
+def _levels(events: tuple[MemoryEvent, ...]) -> Iterator[MemoryLevel]:
+    """What is allocated from each moment on; where that moment held more for an instant, that first."""
+    held: Counter[str] = Counter()
+    for time_s, changes in groupby(events, key=lambda each: each.time_s):
+        most = held.copy()
+        for each in changes:
+            held[each.component if each.what == "weights" else each.what] += each.change_bytes
+            most = held.copy() if held.total() > most.total() else most
+        if most.total() > held.total():
+            yield MemoryLevel(time_s=time_s, bytes=+most)
+        yield MemoryLevel(time_s=time_s, bytes=+held)

@@ -1,0 +1,120 @@
+"""The page of ``roost timeline``: the whole generation, both lanes with the memory, and one pass in full."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from roost.cli.html.axis import Piece, pieces_of
+from roost.cli.html.lanes import LEFT, RIGHT, WIDTH, headings, lanes, lanes_height, memory, moments, ticks
+from roost.cli.html.markup import box, label, shortened, table
+from roost.cli.html.page import chart, colour, legend, page, section
+from roost.timelines import Pass, TimelineRecord, stages_of
+from roost.units import format_bytes, format_seconds
+
+_MEMORY_HEIGHT = 210.0
+
+
+def timeline_page(record: TimelineRecord, stages: list[list[str]], notes: Iterable[str] = ()) -> str:
+    """The page of one timeline. ``stages`` are the rows of the table below the overview."""
+    colours = colours_of(record)
+    sections = [
+        section("The whole generation", _overview(record, colours), _stage_table(stages), note=" ".join(notes)),
+        section(
+            "Lanes and memory",
+            legend(colours),
+            lanes_and_memory(record, colours),
+            note="Every part has a time scale of its own; a grey band stands for passes like the ones beside it.",
+        ),
+    ]
+    steady = steady_pass(record.passes)
+    if steady is not None:
+        sections.append(_zoomed(record, steady, colours))
+    subtitle = f"{record.model} · {record.workload} · {record.device}"
+    return page("Timeline", record.kind, subtitle, record.figures, sections)
+
+
+def colours_of(record: TimelineRecord) -> dict[str, str]:
+    """A colour for everything that is drawn, in the order in which memory is stacked."""
+    names = [each.component for each in (*record.passes, *record.slices)]
+    held = [name for level in record.memory for name in level.bytes]
+    special = {"context": "var(--context)", "activations": "var(--activations)", "allocated": "var(--activations)"}
+    components = [name for name in dict.fromkeys((*names, *held)) if name not in special]
+    components.sort(key=lambda name: -held.count(name))  # what is always there lies below
+    found = {name: colour(index) for index, name in enumerate(components)}
+    before = {"context": special["context"]} if "context" in held else {}
+    after = {name: special[name] for name in ("activations", "allocated") if name in held}
+    return {**before, **found, **after}
+
+
+def _overview(record: TimelineRecord, colours: Mapping[str, str]) -> str:
+    """The stages at their true lengths."""
+    scale = (WIDTH - 10) / record.seconds if record.seconds else 0.0
+    drawn = []
+    component_of = {each.stage: each.component for each in reversed(record.passes)}
+    for stage, start_s, end_s in stages_of(record.passes):
+        x, width = start_s * scale, (end_s - start_s) * scale
+        tip = f"{stage}: {format_seconds(end_s - start_s)}"
+        drawn.append(box(x, 22, max(1.0, width - 1.0), 30, tip, fill=colours[component_of[stage]]))
+        drawn.append(label(x, 14, shortened(stage, width - 6)))
+    drawn.append(label(0, 70, "0 s", class_="muted"))
+    drawn.append(label(WIDTH - 10, 70, format_seconds(record.seconds), "end", class_="muted"))
+    return chart(WIDTH, 76, "".join(drawn), "Stages at their true lengths")
+
+
+def _stage_table(rows: list[list[str]]) -> str:
+    names = ["Stage", "Passes", "Takes", "Compute busy", "Copy busy", "Waits", "Peak", "Limited by"]
+    return table(names, rows, numbers=range(1, 7))
+
+
+def lanes_and_memory(record: TimelineRecord, colours: Mapping[str, str]) -> str:
+    """The chart of a whole generation."""
+    pieces = pieces_of(record.passes, LEFT, RIGHT)
+    top, memory_top = 26.0, 26.0 + lanes_height() + 24
+    bottom = memory_top + _MEMORY_HEIGHT
+    drawn = (
+        memory(record, pieces, colours, memory_top, _MEMORY_HEIGHT)
+        + lanes(record, pieces, colours, top)
+        + headings(pieces, 14, bottom)
+        + moments(pieces, bottom + 18)
+    )
+    return chart(WIDTH, bottom + 26, drawn, "Copy lane, compute lane and device memory over time")
+
+
+def steady_pass(passes: tuple[Pass, ...]) -> Pass | None:
+    """The drawn pass to look at: of the stage that takes longest, the latest before equal ones, else the last."""
+    drawn = [each for each in passes if not each.skipped]
+    if not drawn:
+        return None
+    seconds: dict[str, float] = {}
+    for each in passes:
+        for stage in each.stage.split(" and "):
+            seconds[stage] = seconds.get(stage, 0.0) + each.seconds
+    longest = max(seconds, key=lambda stage: seconds[stage])
+    for index, each in enumerate(passes[:-1]):
+        if each.stage == longest and not each.skipped and passes[index + 1].skipped:
+            return each
+    return next((each for each in reversed(drawn) if each.stage == longest), None)
+
+
+def _zoomed(record: TimelineRecord, steady: Pass, colours: Mapping[str, str]) -> str:
+    piece = Piece(stage=steady.stage, start_s=steady.start_s, end_s=steady.end_s, passes=1, left=LEFT, right=RIGHT)
+    busy = {
+        lane: sum(
+            min(each.end_s, piece.end_s) - max(each.start_s, piece.start_s)
+            for each in record.slices
+            if each.lane == lane and each.start_s < piece.end_s and each.end_s > piece.start_s
+        )
+        for lane in ("compute", "copy")
+    }
+    moved = sum(each.bytes for each in record.slices if piece.start_s <= each.start_s < piece.end_s and each.bytes > 0)
+    share = {lane: seconds / steady.seconds if steady.seconds else 0.0 for lane, seconds in busy.items()}
+    copied = f"{format_seconds(busy['copy'])} ({share['copy']:.0%}), {format_bytes(moved)} copied"
+    bottom = 8 + lanes_height()
+    drawn = lanes(record, [piece], colours, 8) + ticks(piece, bottom + 26)
+    return section(
+        "One pass once passes repeat",
+        chart(WIDTH, bottom + 34, drawn, "Both lanes during one pass"),
+        note=f"{steady.stage}, from {format_seconds(steady.start_s)}: takes {format_seconds(steady.seconds)}. Compute"
+        f" is busy for {format_seconds(busy['compute'])} ({share['compute']:.0%}), the link for {copied}. Numbers are"
+        " blocks.",
+    )
