@@ -71,7 +71,7 @@ class TimelineRecord:
 
     @property
     def seconds(self) -> float:
-        ends = [each.end_s for each in (*self.passes, *self.slices)]
+        ends = [*(each.end_s for each in self.passes), *(each.end_s for each in self.slices)]
         return max(ends, default=0.0)
 
     @property

@@ -35,14 +35,14 @@ def timeline_page(record: TimelineRecord, stages: list[list[str]], notes: Iterab
 
 def colours_of(record: TimelineRecord) -> dict[str, str]:
     """A colour for everything that is drawn, in the order in which memory is stacked."""
-    names = [each.component for each in (*record.passes, *record.slices)]
+    names = [*(each.component for each in record.passes), *(each.component for each in record.slices)]
     held = [name for level in record.memory for name in level.bytes]
     special = {"context": "var(--context)", "activations": "var(--activations)", "allocated": "var(--activations)"}
     components = [name for name in dict.fromkeys((*names, *held)) if name not in special]
     components.sort(key=lambda name: -held.count(name))  # what is always there lies below
     found = {name: colour(index) for index, name in enumerate(components)}
     before = {"context": special["context"]} if "context" in held else {}
-    after = {name: special[name] for name in ("activations", "allocated") if name in held}
+    after = {name: fill for name, fill in special.items() if name in held and name not in before}
     return {**before, **found, **after}
 
 
