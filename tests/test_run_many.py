@@ -12,6 +12,7 @@ from roost.api.generations import generations_of
 from roost.api.prompt_files import read_prompts
 from roost.api.requests import RunRequest
 from roost.cli.app import run
+from roost.cli.progress import Progress
 from roost.errors import InvalidFile
 from tiny_models import build
 
@@ -100,3 +101,103 @@ def test_a_run_needs_a_prompt_or_a_file_of_prompts_and_not_both(plan: Path, word
 def test_a_missing_prompts_file_is_one_line_and_exit_2(plan: Path, tmp_path: Path, capsys) -> None:
     assert run(["run", str(plan), "--prompts", str(tmp_path / "absent.txt")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    path = tmp_path / "prompts.txt"
+    path.write_text("a fox\na goose\na hare\n", encoding="utf-8")
+    return path
+
+
+def _pictures(folder: Path) -> dict[str, bytes]:
+    return {each.name: each.read_bytes() for each in folder.glob("*.png")}
+
+
+def test_listed_prompts_give_what_each_gives_alone_with_texts_encoded_first(plan, prompts, tmp_path, capsys) -> None:
+    record = _record(capsys, str(plan), "--prompts", str(prompts), "-o", str(tmp_path / "out.png"))
+    alone = [_record(capsys, str(plan), "--prompt", prompt)["digest"] for prompt in ("a fox", "a goose", "a hare")]
+    assert [each["digest"] for each in record["generations"]] == alone
+    assert [Path(each).name for each in record["output"]] == [f"out-000{number}.png" for number in (1, 2, 3)]
+    assert record["texts"]["encoded_ahead"] is True
+    assert all(each["name"] != "text encode" for generation in record["generations"] for each in generation["stages"])
+    assert [each["name"] for each in record["stages"]][:2] == ["text encode"] * 2
+    assert record["seconds"] >= sum(each["seconds"] for each in record["generations"])
+
+
+def test_a_run_that_is_stopped_loses_nothing_finished_and_goes_on(plan, prompts, tmp_path, capsys, monkeypatch) -> None:
+    words = [str(plan), "--prompts", str(prompts), "-o", str(tmp_path / "out.png")]
+    whole = _record(capsys, *words[:-1], str(tmp_path / "whole.png"))
+
+    def stop(progress: Progress, generation: Any, number: int, count: int) -> None:
+        if number == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Progress, "on_generation", stop)
+        assert run(["run", *words]) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert set(_pictures(tmp_path)) >= {"out-0001.png", "out-0002.png"}
+    assert not (tmp_path / "out-0003.png").exists()
+    resumed = _record(capsys, *words)
+    assert [each["skipped"] for each in resumed["generations"]] == [True, True, False]
+    assert resumed["digest"] == whole["digest"]
+    assert [each["seconds"] is None for each in resumed["generations"]] == [True, True, False]
+    again = _record(capsys, *words)
+    assert again["digest"] == whole["digest"]
+    assert all(each["skipped"] for each in again["generations"])
+    assert (again["load_s"], again["stages"]) == (0.0, [])
+
+
+def test_only_what_is_really_the_same_is_skipped(plan, prompts, tmp_path, capsys) -> None:
+    words = [str(plan), "--prompts", str(prompts), "-o", str(tmp_path / "out.png")]
+    _record(capsys, *words)
+    prompts.write_text("a fox\na swan\na hare\n", encoding="utf-8")
+    assert [each["skipped"] for each in _record(capsys, *words)["generations"]] == [True, False, True]
+    for change in (("--steps", "1"), ("--seed", "1"), ("--negative-prompt", "rain")):
+        assert not any(each["skipped"] for each in _record(capsys, *words, *change)["generations"])
+    _record(capsys, *words)
+    (tmp_path / "out-0001.png").write_bytes(b"somebody else's")
+    (tmp_path / "out-0003.png").unlink()
+    assert [each["skipped"] for each in _record(capsys, *words)["generations"]] == [False, True, False]
+
+
+def test_a_torn_or_foreign_line_of_the_journal_costs_that_generation_only(plan, prompts, tmp_path, capsys) -> None:
+    words = [str(plan), "--prompts", str(prompts), "-o", str(tmp_path / "out.png")]
+    _record(capsys, *words)
+    journal = tmp_path / "out.journal.jsonl"
+    lines = [line for line in journal.read_bytes().splitlines() if line]
+    assert len(lines) == 3
+    outside = json.loads(lines[2])
+    outside["files"] = {"../out-0003.png": next(iter(outside["files"].values()))}
+    journal.write_bytes(b"\n".join([lines[0], b"[" * 10_000, json.dumps(outside).encode(), lines[1][:40]]))
+    assert [each["skipped"] for each in _record(capsys, *words)["generations"]] == [True, False, False]
+    assert all(each["skipped"] for each in _record(capsys, *words)["generations"])
+
+
+def test_a_journal_that_is_no_file_is_refused_in_one_line(plan, prompts, tmp_path, capsys) -> None:
+    (tmp_path / "out.journal.jsonl").mkdir()
+    assert run(["run", str(plan), "--prompts", str(prompts), "-o", str(tmp_path / "out.png")]) == 2
+    error = capsys.readouterr().err
+    assert "is a directory" in error
+    assert error.count("\n") == 1
+
+
+def test_a_single_generation_keeps_no_journal_and_is_made_again(plan, tmp_path, capsys) -> None:
+    words = (str(plan), "--prompt", "a fox", "-o", str(tmp_path / "fox.png"))
+    assert [_record(capsys, *words)["generations"][0]["skipped"] for _ in range(2)] == [False, False]
+    assert [each.name for each in tmp_path.iterdir()] == ["fox.png"]
+
+
+def test_the_screen_names_each_generation_and_says_what_was_there(plan, prompts, tmp_path, capsys) -> None:
+    words = ["run", str(plan), "--prompts", str(prompts), "-o", str(tmp_path / "out.png")]
+    assert run(words) == 0
+    captured = capsys.readouterr()
+    assert "generation 2 of 3: seed 0" in captured.err
+    assert "3 of 3 generations in" in captured.out
+    assert "texts encoded first, in" in captured.out
+    assert f"saved {tmp_path / 'out-0002.png'}" in captured.out
+    assert run(words) == 0
+    captured = capsys.readouterr()
+    assert "all were there already, so nothing was loaded" in captured.out
+    assert "seed 0, was there: a goose" in captured.out

@@ -161,12 +161,13 @@ def figures_of(plan: PlanDocument, workload: Workload, record: RunRecord) -> Run
     if not made or workload != Workload(**plan.workload.model_dump()):
         return RunFigures(load_s=record.load_s)
     later = made[1:]
+    whole = record.texts is None or not record.texts.encoded_ahead  # texts encoded ahead are in no generation's time
     steps = [_step_s(plan, each) for each in later or made]
     known = [each for each in steps if each is not None]
     return RunFigures(
         load_s=record.load_s,
-        first_s=made[0].seconds,
-        next_s=median(each.seconds or 0.0 for each in later) if later else None,
+        first_s=made[0].seconds if whole else None,
+        next_s=median(each.seconds or 0.0 for each in later) if later and whole else None,
         step_s=median(known) if known else None,
         peak_bytes=max(each.peak_bytes or 0 for each in made),
         stages=[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from roost.facts import DeviceKind
@@ -29,12 +29,22 @@ class GenerationRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TextsRecord:
+    """Whether the texts of several generations were encoded before the first one, how long that took, or why not."""
+
+    encoded_ahead: bool
+    seconds: float
+    why_not: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
     """What one run did; its fields are what ``roost run --json`` prints.
 
     ``digest`` and ``latent_digest`` are those of the one generation, or one hash over those of all. ``seconds`` and
-    ``stages`` add up what this run did, without the load. ``compared`` has the plan's prediction beside what was
-    measured; None for a plan without one. Stages are the runtime's ``StageRecord``.
+    ``stages`` add up what this run did, texts included, without the load. ``texts`` is None where a single generation
+    was made. ``compared`` has the plan's prediction beside what was measured; None for a plan without one, and where
+    nothing was made. Stages are the runtime's ``StageRecord``.
     """
 
     schema: int = 1
@@ -48,6 +58,7 @@ class RunRecord:
     peak_bytes: int
     changes: list[str]
     generations: tuple[GenerationRecord, ...]
+    texts: TextsRecord | None
     compared: dict[str, object] | None = None
 
 
@@ -65,13 +76,5 @@ def summed_stages(stages: Iterable[StageRecord]) -> tuple[StageRecord, ...]:
     for each in stages:
         key = (each.name, each.component)
         before = summed.get(key)
-        summed[key] = (
-            each
-            if before is None
-            else replace(
-                each,
-                seconds=before.seconds + each.seconds,
-                peak_bytes=max(before.peak_bytes, each.peak_bytes),
-            )
-        )
+        summed[key] = each if before is None else before.with_more(each)
     return tuple(summed.values())

@@ -20,9 +20,26 @@ def show_record(ready: ReadyPlan, record: RunRecord, *, as_json: bool) -> None:
     if as_json:
         show_json(asdict(record))
         return
-    where = "the emulated GPU (the CPU)" if ready.device_kind == "emulated" else ready.plan.machine.gpu.name
     count = len(record.generations)
-    what = "generated" if count == 1 else f"{count} generations"
+    if all(each.skipped for each in record.generations):
+        show_text(f"{count} generations: all were there already, so nothing was loaded")
+    else:
+        _show_work(ready, record)
+    for each in record.generations:
+        if count > 1:
+            took = "was there" if each.skipped else format_seconds(each.seconds)
+            show_text(f"seed {each.seed}, {took}: {_shortened(each.prompt)}")
+        show_text(f"digest {each.digest}")
+        for path in each.output:
+            show_text(f"saved {path}")
+    if record.compared is not None:
+        show_compared(record.compared)
+
+
+def _show_work(ready: ReadyPlan, record: RunRecord) -> None:
+    where = "the emulated GPU (the CPU)" if ready.device_kind == "emulated" else ready.plan.machine.gpu.name
+    made = sum(not each.skipped for each in record.generations)
+    what = "generated" if len(record.generations) == 1 else f"{made} of {len(record.generations)} generations"
     show_text(f"on {where}: loaded in {format_seconds(record.load_s)}, {what} in {format_seconds(record.seconds)}")
     show_table(
         ("Stage", "Component", "Time", "Peak"),
@@ -32,15 +49,11 @@ def show_record(ready: ReadyPlan, record: RunRecord, *, as_json: bool) -> None:
         ],
         numbers=(2, 3),
     )
+    if record.texts is not None:
+        why_not = record.texts.why_not
+        took = f"first, in {format_seconds(record.texts.seconds)}" if why_not is None else f"with each: {why_not}"
+        show_text(f"texts encoded {took}")
     show_text(f"peak {format_bytes(record.peak_bytes)} of a budget of {format_bytes(ready.budget_bytes)}")
-    for each in record.generations:
-        if count > 1:
-            show_text(f"seed {each.seed}, {format_seconds(each.seconds)}: {_shortened(each.prompt)}")
-        show_text(f"digest {each.digest}")
-        for path in each.output:
-            show_text(f"saved {path}")
-    if record.compared is not None:
-        show_compared(record.compared)
 
 
 def _shortened(prompt: str, most: int = 50) -> str:

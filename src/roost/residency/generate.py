@@ -55,18 +55,8 @@ def generate_with(
     """Calls any pipeline once; ``end_call``, before and after it, ends the recorder's generation too."""
     arguments = call_arguments(type(pipeline), request)
     began_s = time.perf_counter()
-    with report_steps(pipeline, recorder), quiet_libraries():
-        try:
-            end_call()
-            with out_of_memory_in("the pipeline's call", device):
-                output = _output_tensor(pipeline(**arguments))
-        except ValueError as error:
-            if recorder.began:  # pipelines check their arguments before they use a component; later it's something else
-                raise
-            reason = " ".join(str(error).split())[:300].rstrip(".")
-            raise UsageError(f"{type(pipeline).__name__} refuses the call: {reason}; change that option.") from error
-        finally:
-            end_call()
+    with calling(pipeline, recorder, device, end_call, request.seed):
+        output = _output_tensor(pipeline(**arguments))
     seconds = time.perf_counter() - began_s
     return Generation(
         output=output,
@@ -77,6 +67,35 @@ def generate_with(
         step_seconds=recorder.step_seconds,
         peak_bytes=max((stage.peak_bytes for stage in recorder.records), default=0),
     )
+
+
+@contextmanager
+def calling(
+    pipeline: Any, recorder: StageRecorder, device: Device, end_call: Callable[[], None], seed: int
+) -> Iterator[None]:
+    """Around one call of a pipeline: steps are reported, memory that runs out and refusals are named.
+
+    Also what takes no generator draws from ``seed``, so that a call doesn't depend on those before it.
+    """
+    with report_steps(pipeline, recorder), quiet_libraries(), _seeded(device.device, seed):
+        try:
+            end_call()
+            with out_of_memory_in("the pipeline's call", device):
+                yield
+        except ValueError as error:
+            if recorder.began:  # pipelines check their arguments before they use a component; later it's something else
+                raise
+            reason = " ".join(str(error).split())[:300].rstrip(".")
+            raise UsageError(f"{type(pipeline).__name__} refuses the call: {reason}; change that option.") from error
+        finally:
+            end_call()
+
+
+@contextmanager
+def _seeded(device: torch.device, seed: int) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def _output_tensor(result: Any) -> torch.Tensor:

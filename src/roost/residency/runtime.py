@@ -39,6 +39,7 @@ class Runtime:
         self.components, self.stages = components, stages
         self.observer: Observer | None = None
         self.around_calls: Callable[[], AbstractContextManager[object]] = nullcontext  # each outermost call's own work
+        self.gate: Callable[[HeldComponent], None] | None = None  # may refuse a use, by raising, before anything moves
         self.on_eviction: Callable[[HeldComponent], None] = lambda component: None
         self._plans, self._transfers, self._device = plans, transfers, transfers.device
         self._sequence, self._activations = UseSequence(components), Activations()
@@ -71,6 +72,8 @@ class Runtime:
 
     def switch_to(self, component: HeldComponent, method: str) -> None:
         """Makes ``component`` ready, after releasing others as far as memory asks for it."""
+        if self.gate is not None:
+            self.gate(component)
         stage = stage_name(component.name, method, self._plans)
         if component.active and self.stages.is_open(stage, component.name):
             return

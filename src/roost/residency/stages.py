@@ -24,6 +24,15 @@ class StageRecord:
     peak_bytes: int
     reserved_bytes: int | None = None  # by the allocator; None where there is none
 
+    def with_more(self, later: StageRecord) -> StageRecord:
+        """Both as one: seconds added, the highest peaks."""
+        return replace(
+            later,
+            seconds=self.seconds + later.seconds,
+            peak_bytes=max(self.peak_bytes, later.peak_bytes),
+            reserved_bytes=greatest(self.reserved_bytes, later.reserved_bytes),
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageEvent:
@@ -126,12 +135,7 @@ class StageRecorder:
             if old.name != new.name:
                 break
             if old.component == new.component:
-                self.records[index] = replace(
-                    new,
-                    seconds=old.seconds + new.seconds,
-                    peak_bytes=max(old.peak_bytes, new.peak_bytes),
-                    reserved_bytes=greatest(old.reserved_bytes, new.reserved_bytes),
-                )
+                self.records[index] = old.with_more(new)
                 return
         self.records.append(new)
 
