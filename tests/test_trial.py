@@ -13,6 +13,7 @@ from roost.plan import PlanDocument
 from roost.residency.calls import GenerationRequest
 from roost.residency.plain import move_whole
 from roost.residency.trial import TrialSetup, open_trial
+from roost.tune.peers import peer_named
 from tiny_models import build, default_call
 
 FAMILY = "wan2.2"
@@ -86,3 +87,12 @@ def test_what_memory_did_not_allow_is_in_the_figures(model: Path) -> None:
         short = trial.measure(request())
     assert short.demotions
     assert short.digest == enough.digest
+
+
+@pytest.mark.parametrize("peer", ["diffusers model offload", "diffusers group offload, leaf"])
+def test_every_generation_of_a_peer_is_timed_by_stage(model: Path, peer: str) -> None:
+    with open_trial(setup_of(model, "resident", place=peer_named(peer).place)) as trial:
+        first, second = trial.measure(request()), trial.measure(request())
+    assert [each.name for each in first.stages] == [each.name for each in second.stages]
+    assert len(second.stages) == 4
+    assert first.digest == second.digest

@@ -38,8 +38,13 @@ class PlainPipeline:
         self.around_calls: Callable[[], AbstractContextManager[object]] = nullcontext  # each outermost call's own work
         self._depth = 0
         self._undo = ExitStack()
-        for name in plan.load_order:
-            self._undo.callback(wrap_entries(getattr(pipeline, name), self._around(name)))
+        self.watch()
+
+    def watch(self) -> None:
+        """Puts the timing on, anew for each generation: diffusers' model offload ends one by taking forwards back."""
+        self._undo.close()
+        for name in self._plans:
+            self._undo.callback(wrap_entries(getattr(self.pipeline, name), self._around(name)))
 
     def close(self) -> None:
         """Takes the timing off."""

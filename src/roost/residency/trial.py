@@ -98,6 +98,7 @@ class Trial:
         if isinstance(self._subject, Held):
             return generate(self._subject, request)
         plain = self._subject
+        plain.watch()
         return generate_with(plain.pipeline, plain.recorder, plain.device, plain.recorder.finish, request)
 
     def _peak_bytes(self, generation: Generation) -> int | None:
