@@ -100,7 +100,7 @@ def hold(pipeline: Any, plan: PlanDocument, device: Device, on_event: OnEvent | 
     check_free(pipeline, modules)
     check_components(plan, modules)
     check_obstacles(plan, modules)
-    transfers = Transfers(device, plan.machine.host.pinnable_bytes)
+    transfers = Transfers.under(plan, device)
     components: dict[str, HeldComponent] = {}
     with ExitStack() as undo:
         moved_whole = undo.enter_context(ExitStack())

@@ -206,6 +206,19 @@ class HeldComponent:
             self._converting = False
             self.place()
 
+    def recast(self, dtype: torch.dtype, change: Callable[[], object]) -> None:
+        """Changes the dtype of all weights, by ``change`` unless they are kept in ``dtype`` already."""
+        if self.depth or self._converting:
+            change()
+            return
+        self.drop()
+        self._converting = True
+        try:
+            self._packer.recast(dtype, change)
+        finally:
+            self._converting = False
+            self.place()
+
     def _acquisition(self) -> Iterator[None]:
         self._packer.renew()
         self._find_parts()

@@ -165,7 +165,11 @@ def _intercept_conversion(component: HeldComponent, undo: ExitStack) -> None:
         for name in ("device", "non_blocking", "copy"):
             kwargs.pop(name, None)
         wanted = [*kept, *(value for value in kwargs.values() if value is not None)]
-        if any(value != each.dtype for value in wanted for each in module.parameters() if each.is_floating_point()):
+        if not any(value != each.dtype for value in wanted for each in module.parameters() if each.is_floating_point()):
+            return module
+        if len(wanted) == 1 and isinstance(wanted[0], torch.dtype):
+            component.recast(wanted[0], lambda: to(wanted[0]))
+        else:
             to(*kept, **kwargs)
         return module
 

@@ -48,7 +48,7 @@ def load_pipeline(
     exceed the budget.
     """
     check_strategies(plan, {})
-    transfers = Transfers(device, plan.machine.host.pinnable_bytes)
+    transfers = Transfers.under(plan, device)
     components: dict[str, HeldComponent] = {}
     with quiet_libraries(), ExitStack() as undo:
         undo.callback(transfers.close)

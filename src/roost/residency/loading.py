@@ -42,7 +42,7 @@ def copy_back(unit: Unit, transfers: Transfers) -> None:
     if unit.buffer is None:
         return
     if not isinstance(unit.master, Master):
-        unit.master = Master(unit.layout)
+        unit.master = unit.spare or Master(unit.layout)
     if unit.bytes:
         transfers.download(unit.buffer, unit.master)
 

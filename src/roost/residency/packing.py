@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 
 from roost.plan import ComponentPlan
 from roost.residency.census import Entry, take_census
 from roost.residency.checkpoint import Checkpoint
+from roost.residency.images import Image, Images
 from roost.residency.masters import Master, Tier
 from roost.residency.rungs import Rungs
 from roost.residency.tables import kept_aside
@@ -38,6 +39,7 @@ class Packer:
         self._tiers = _tiers(plan)
         self._places: Places = frozenset()  # as they were when the units were made
         self._names = Rungs(plan).names
+        self._images = Images(name, transfers, 0 if plan.strategy == "resident" else plan.load_bytes)
         self.renew()
 
     def is_fresh(self) -> bool:
@@ -48,10 +50,37 @@ class Packer:
         """Takes in what changed since the last time: converted, fused or added weights. Everything is on the host."""
         if self.units and self.is_fresh():
             return
-        renewed = _new_units(self._module, self._names, self.units)
-        for name, unit in self.units.items():
-            if renewed[name] is not unit:
-                self._unpin(unit)
+        self._unpin(self._images.drop())
+        self._take_in(_new_units(self._module, self._names, self.units), keep=False)
+
+    def recast(self, dtype: torch.dtype, change: Callable[[], object]) -> None:
+        """Changes the weights' dtype, by ``change`` unless their masters in ``dtype`` are still there."""
+        self.renew()
+        before = Image.of(self._module, self.units)
+        kept = self._images.find(dtype, before)
+        if kept is not None:
+            kept.put()
+            self.units.update(kept.units)
+            self._places = _places(self._module)
+            return
+        change()
+        self._take_in(_new_units(self._module, self._names, self.units), keep=True)
+        self._unpin(self._images.keep(before, Image.of(self._module, self.units)))
+
+    def unpin(self) -> None:
+        """Leaves every weight in plain host memory, and only in its present dtype."""
+        self._unpin([*self._images.drop(), *self.units.values()])
+
+    def forget(self) -> None:
+        """Gives up the masters; the device has the only copies now."""
+        for unit in self.units.values():
+            unit.spare = unit.master if self._images and isinstance(unit.master, Master) else None
+            unit.master = None
+
+    def _take_in(self, renewed: dict[str, Unit], *, keep: bool) -> None:
+        """Makes ``renewed`` the units, and masters for those that have none; pinned old ones stay so for ``keep``."""
+        if not keep:
+            self._unpin(unit for name, unit in self.units.items() if renewed[name] is not unit)
         self.units.update(renewed)
         self._places = _places(self._module)
         fresh = [unit for unit in renewed.values() if unit.master is None]
@@ -63,18 +92,10 @@ class Packer:
             if self._tiers.get(unit.name) == "pinned" and isinstance(unit.master, Master) and unit.bytes:
                 self._transfers.pin(unit.master, f"{self._name}.{unit.name}")
 
-    def unpin(self) -> None:
-        for unit in self.units.values():
-            self._unpin(unit)
-
-    def forget(self) -> None:
-        """Gives up the masters; the device has the only copies now."""
-        for unit in self.units.values():
-            unit.master = None
-
-    def _unpin(self, unit: Unit) -> None:
-        if isinstance(unit.master, Master):
-            self._transfers.unpin(unit.master)
+    def _unpin(self, units: Iterable[Unit]) -> None:
+        for unit in units:
+            if isinstance(unit.master, Master):
+                self._transfers.unpin(unit.master)
 
     def _map(self, unit: Unit) -> None:
         master = None if self._checkpoint is None else self._checkpoint.master(unit.entries, unit.layout)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from roost.errors import RoostError
+from roost.plan import PlanDocument
 from roost.residency.lanes import Device
 from roost.residency.masters import HostCopy, Master
 from roost.residency.staging import Stager
@@ -14,13 +15,22 @@ from roost.units import format_bytes
 
 
 class Transfers:
-    """The copy lane of one device, with the pinned budget and the record of what deviated from the plan."""
+    """The copy lane of one device, with the record of what deviated from the plan.
 
-    def __init__(self, device: Device, pinnable_bytes: int = 0) -> None:
+    ``pinnable_bytes`` of host memory may be pinned, and ``spare_host_bytes`` are left beside the plan's masters.
+    """
+
+    def __init__(self, device: Device, pinnable_bytes: int = 0, spare_host_bytes: int = 0) -> None:
         self.device = Stager(device)
         self.changes: list[str] = []  # where the run deviates from the plan, in words
         self.uploaded_bytes = self.downloaded_bytes = self.pinned_bytes = 0
-        self._pinnable_bytes = pinnable_bytes
+        self._pinnable_bytes, self._spare_host_bytes = pinnable_bytes, spare_host_bytes
+
+    @classmethod
+    def under(cls, plan: PlanDocument, device: Device) -> Transfers:
+        """What ``plan`` lets pin, and leaves of the host memory that it was made for."""
+        host = plan.machine.host
+        return cls(device, host.pinnable_bytes, max(0, host.available_bytes - plan.budget.host_bytes))
 
     def upload(self, target: torch.Tensor, master: HostCopy) -> Any:
         """Enqueues the copy of ``master`` to ``target``; returns what ``wait`` takes."""
@@ -58,6 +68,13 @@ class Transfers:
             master.tier = "pinned"
             return
         self.changes.append(f"{name}: its host copy is pageable instead of pinned, because {reason}")
+
+    def reserve_host(self, count: int) -> bool:
+        """Takes ``count`` bytes of the spare host memory, or gives them back; False when so many aren't left."""
+        if count > self._spare_host_bytes:
+            return False
+        self._spare_host_bytes -= count
+        return True
 
     def unpin(self, master: Master) -> None:
         if master.tier == "pinned":

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 
 from roost.residency.census import Entry
-from roost.residency.masters import HostCopy, lay_out
+from roost.residency.masters import HostCopy, Master, lay_out
 from roost.residency.tables import ParameterTables, StandIns, bind_one
 
 UnitKind = Literal["resident", "held", "streamed"]
@@ -25,13 +25,14 @@ class Unit:
 
     __slots__ = (
         "_bound", "_objects", "_placeholders", "_repeats", "_tables", "buffer", "entries", "in_use", "kind", "layout",
-        "master", "name", "ready", "settled", "slot",
+        "master", "name", "ready", "settled", "slot", "spare",
     )  # fmt: skip
 
     def __init__(self, name: str, entries: Sequence[Entry]) -> None:
         self.name, self.entries, self.layout = name, tuple(entries), lay_out(entries)
         self.kind: UnitKind = "resident"
         self.master: HostCopy | None = None  # None while a resident component's only copy is on the device
+        self.spare: Master | None = None  # what may hold the master again
         self.buffer: torch.Tensor | None = None
         self.ready: Any = None
         self.settled = False
