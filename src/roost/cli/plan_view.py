@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from roost.cli.screen import show_table, show_text
-from roost.plan.prediction import Predicted, SecondsInterval
+from textwrap import wrap
+
+from roost.cli.screen import clean, show_table, show_text
+from roost.plan.prediction import Predicted
 from roost.plan.schema import ComponentPlan, PlanDocument
 from roost.units import format_bytes, format_seconds
+
+_WIDTH = 80
 
 
 def show_plan(plan: PlanDocument) -> None:
@@ -19,11 +23,12 @@ def show_plan(plan: PlanDocument) -> None:
         f" · mode {plan.policy.mode}, policy {plan.policy.name}"
         + (f", role {plan.role.name}" if plan.role.name != "monolithic" else "")
     )
+    host = plan.machine.host
+    show_text(f"on {gpu.name} · host {format_bytes(host.available_bytes)} ({host.source})")
     show_text(
-        f"on {gpu.name}: {format_bytes(plan.budget.free_bytes)} free of {format_bytes(plan.budget.total_bytes)}"
+        f"{format_bytes(plan.budget.free_bytes)} free of {format_bytes(plan.budget.total_bytes)}"
         f" ({gpu.source}), headroom {format_bytes(plan.budget.headroom_bytes)},"
         f" budget {format_bytes(plan.budget.budget_bytes)}"
-        f" · host {format_bytes(plan.machine.host.available_bytes)} ({plan.machine.host.source})"
     )
     show_table(
         ("Component", "Strategy", "Blocks", "Loaded", "Decided by"),
@@ -31,6 +36,22 @@ def show_plan(plan: PlanDocument) -> None:
         numbers=(3,),
     )
     _show_reasons(plan)
+    if plan.predicted:
+        _show_prediction(plan.predicted)
+        _show_measured(plan)
+    else:
+        for stage in plan.budget.stages:
+            show_text(f"stage  {stage.name}: {format_bytes(stage.weights_bytes)} of weights on the GPU")
+    for warning in plan.warnings:
+        _show_labelled("warning:", warning)
+    show_text(f"load order: {', '.join(plan.load_order)}")
+    _show_labelled("verdict:", plan.budget.verdict)
+
+
+def _show_labelled(label: str, text: str) -> None:
+    """A paragraph after its label, as wide as a terminal usually is."""
+    for line in wrap(f"{label} {clean(text)}", _WIDTH, subsequent_indent="  ", break_long_words=False):
+        show_text(line)
 
 
 def _row(name: str, component: ComponentPlan) -> tuple[str, ...]:
@@ -43,21 +64,12 @@ def _show_reasons(plan: PlanDocument) -> None:
     for name in plan.load_order:
         reasons.setdefault(plan.components[name].why, []).append(name)
     for why, names in reasons.items():
-        show_text(f"why  {', '.join(names)}: {why}")
+        _show_labelled(f"why  {', '.join(names)}:", why)
     for name in plan.load_order:
         if plan.components[name].strategy == "layerwise-offload":
             show_text(f"stream  {name}: {_streaming(plan.components[name])}")
     for blocked in plan.policy.blocked:
         show_text(f"blocked  {blocked.id} by {blocked.by}")
-    for stage in plan.budget.stages:
-        show_text(f"stage  {stage.name}: {format_bytes(stage.weights_bytes)} of weights on the GPU")
-    if plan.predicted:
-        _show_prediction(plan.predicted)
-        _show_measured(plan)
-    for warning in plan.warnings:
-        show_text(f"warning: {warning}")
-    show_text(f"load order: {', '.join(plan.load_order)}")
-    show_text(f"verdict: {plan.budget.verdict}")
 
 
 def _blocks(component: ComponentPlan) -> str:
@@ -74,14 +86,39 @@ def _streaming(component: ComponentPlan) -> str:
 
 
 def _show_prediction(predicted: Predicted) -> None:
-    load, first, following, step = (
-        _interval(each) for each in (predicted.load_s, predicted.first_s, predicted.next_s, predicted.step_s)
+    """Stages, then the totals with their ends, then the comparisons."""
+    show_table(
+        ("Stage", "Seconds", "Peak", "Limited by"),
+        [
+            (each.name, format_seconds(each.seconds), format_bytes(each.peak_bytes), each.binding)
+            for each in predicted.stages
+        ],
+        numbers=(1, 2),
     )
-    show_text(f"predicted  load {load}, first {first}, next {following}")
-    show_text(f"predicted  a step {step}, limited by {predicted.limiter}; calls known from: {predicted.source}")
+    peak = predicted.peak_bytes
+    seconds = {
+        "load": predicted.load_s,
+        "first": predicted.first_s,
+        "next": predicted.next_s,
+        "a step": predicted.step_s,
+    }
+    show_table(
+        ("Predicted", "Likely", "At best", "At worst"),
+        [
+            *(
+                (name, *(format_seconds(end) for end in (each.mid, each.low, each.high)))
+                for name, each in seconds.items()
+            ),
+            ("VRAM peak", *(format_bytes(end) for end in (peak.mid, peak.low, peak.high))),
+        ],
+        numbers=(1, 2, 3),
+    )
+    show_text(f"predicted  a step is limited by {predicted.limiter}; calls known from: {predicted.source}")
     show_text(
         f"predicted  host {format_bytes(predicted.host_bytes)}, {format_bytes(predicted.pinned_bytes)} of it pinned"
     )
+    for note in predicted.notes:
+        _show_labelled("note ", note)
 
 
 def _show_measured(plan: PlanDocument) -> None:
@@ -96,7 +133,3 @@ def _show_measured(plan: PlanDocument) -> None:
             f" {len(known) - fitted} of {len(rates)} timed by themselves, {fitted} fitted to runs;"
             " --no-measured plans without"
         )
-
-
-def _interval(seconds: SecondsInterval) -> str:
-    return f"{format_seconds(seconds.mid)} ({format_seconds(seconds.low)} to {format_seconds(seconds.high)})"

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from roost.facts import DeviceKind, Kind, Mode, Platform, Strategy, Task
 from roost.plan.arithmetic import Arithmetic
+from roost.plan.comparison import Compared
 from roost.plan.fields import (
     Bytes,
     ComponentName,
@@ -210,6 +211,7 @@ class PlanDocument(Strict):
     components: dict[ComponentName, ComponentPlan]
     trace: TraceRecord | None = None
     predicted: Predicted | None
+    compared: Compared | None = None
     arithmetic: Arithmetic | None = None
     alternatives: list[Alternative] = Field(default_factory=list)
     also: list[Name] = Field(default_factory=list)

@@ -17,15 +17,18 @@ from roost.planner.placements import Placement, Streaming, blocks_ahead
 _OPEN: tuple[Strategy, ...] = ("resident", "component-offload", "snapshot-offload", "layerwise-offload")
 _POLICIES: tuple[ResidentPolicy, ...] = ("strided", "leading")
 _PREFETCHES = (1, 2)
-# With host memory to spare one tier is enough; without, half of the blocks may be pinned or mapped too.
-_AMPLE: tuple[tuple[Tier, Tier], ...] = (("pinned", "pinned"),)
-_SCARCE: tuple[tuple[Tier, Tier], ...] = (
+# Tiers of the streamed blocks, the first half and the second, and of residents. With host memory to spare what streams
+# is pinned; without, half of it may be pageable or mapped, and all of the rest.
+_AMPLE: tuple[tuple[Tier, Tier, Tier], ...] = (("pinned", "pinned", "pinned"), ("pinned", "pinned", "pageable"))
+_SCARCE: tuple[tuple[Tier, Tier, Tier], ...] = (
     *_AMPLE,
-    ("pinned", "pageable"),
-    ("pageable", "pageable"),
-    ("pinned", "mapped"),
-    ("pageable", "mapped"),
-    ("mapped", "mapped"),
+    ("pinned", "pinned", "mapped"),
+    ("pinned", "pageable", "pageable"),
+    ("pinned", "mapped", "mapped"),
+    ("pageable", "pageable", "pageable"),
+    ("pageable", "pageable", "mapped"),
+    ("pageable", "mapped", "mapped"),
+    ("mapped", "mapped", "mapped"),
 )
 _SCARCE_STEPS = 16
 
@@ -89,7 +92,7 @@ def _whole(ruled: Placement, strategy: Strategy, tier: Tier, linger: bool, tilin
 
 def _whole_tiers(ruled: Placement, scope: Scope) -> tuple[Tier, ...]:
     if scope.host_is_ample:
-        return ("pinned",)
+        return ("pinned", "pageable")
     return ("pinned", "pageable", "mapped") if can_be_mapped(ruled.component) else ("pinned", "pageable")
 
 
@@ -105,7 +108,7 @@ def _streamings(case: Case, ruled: Placement, scope: Scope, fixed: dict[str, obj
                 made = Streaming(
                     resident_blocks=resident, resident_policy=policy, prefetch=prefetch, slots=slots, hold=hold
                 )
-                for tiers in _tier_pairs(ruled, scope):
+                for tiers in _tier_choices(ruled, scope, resident):
                     yield _with_tiers(made, count, tiers)
 
 
@@ -132,17 +135,20 @@ def _prefetches(case: Case, ruled: Placement, fixed: dict[str, object], streamed
     return tuple(ahead for ahead in _PREFETCHES if ahead == 1 or ahead < streamed)
 
 
-def _tier_pairs(ruled: Placement, scope: Scope) -> tuple[tuple[Tier, Tier], ...]:
-    if scope.host_is_ample:
-        return _AMPLE
-    return tuple(pair for pair in _SCARCE if "mapped" not in pair or can_be_mapped(ruled.component))
+def _tier_choices(ruled: Placement, scope: Scope, resident: int) -> Iterator[tuple[Tier, Tier, Tier]]:
+    """The tiers worth trying; without residents, those that differ in them alone are one."""
+    mappable = can_be_mapped(ruled.component)
+    for tiers in _AMPLE if scope.host_is_ample else _SCARCE:
+        if (mappable or "mapped" not in tiers) and (resident or tiers[2] == tiers[1]):
+            yield tiers
 
 
-def _with_tiers(streaming: Streaming, count: int, tiers: tuple[Tier, Tier]) -> Streaming:
-    """The first half of the masters in one tier, the second in the other."""
+def _with_tiers(streaming: Streaming, count: int, tiers: tuple[Tier, Tier, Tier]) -> Streaming:
+    """Masters are given out in the order of tiers, to streamed blocks first."""
+    streamed = count if streaming.hold else count - streaming.resident_blocks
     counts = {"pinned": 0, "pageable": 0, "mapped": 0}
-    counts[tiers[0]] += count - count // 2
-    counts[tiers[1]] += count // 2
+    for tier, blocks in zip(tiers, (streamed - streamed // 2, streamed // 2, count - streamed), strict=True):
+        counts[tier] += blocks
     return replace(streaming, pinned=counts["pinned"], pageable=counts["pageable"], mapped=counts["mapped"])
 
 

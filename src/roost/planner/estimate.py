@@ -12,7 +12,7 @@ from roost.planner.loading import load_s
 from roost.planner.movement import block_tiers, residents_of, tier_bytes, weights_of
 from roost.planner.placements import Placement
 from roost.planner.rates import LEVELS, Level
-from roost.planner.timeline import Schedule, Timeline, UseCost, simulate
+from roost.planner.timeline import Schedule, StageTimes, Timeline, UseCost, simulate
 from roost.trace import Trace
 from roost.units import GiB, MiB
 
@@ -163,7 +163,7 @@ def _stages(forecast: Forecast, placements: tuple[Placement, ...], timeline: Tim
                 stall_s=stage.stall_s,
                 binding=_binding(
                     stage.seconds > _COMPUTE_BOUND * stage.compute_s,
-                    _reads_disk(by_name[stage.component]),
+                    _reads_disk(by_name[stage.component], stage),
                     launch_bound(forecast.trace, stage.component, speeds),
                 ),
             )
@@ -171,12 +171,15 @@ def _stages(forecast: Forecast, placements: tuple[Placement, ...], timeline: Tim
     return tuple(found)
 
 
-def _reads_disk(placement: Placement) -> bool:
-    """Whether blocks come from the checkpoint in every pass, or the whole component does."""
+def _reads_disk(placement: Placement, stage: StageTimes) -> bool:
+    """Whether what compute waits for comes from the checkpoint: in every pass, or where it waits most, at the start."""
     streams = placement.streaming is not None and not placement.streaming.hold
     kept = residents_of(placement) if streams else frozenset()
-    tiers = enumerate(block_tiers(placement))
-    return any(tier == "mapped" for block, tier in tiers if block not in kept)
+    tiers = block_tiers(placement)
+    if any(tier == "mapped" for block, tier in enumerate(tiers) if block not in kept):
+        return True
+    waits_in_passes_s = stage.uses * (stage.steady.seconds - stage.steady.compute_s)
+    return "mapped" in tiers and waits_in_passes_s < stage.stall_s / 2
 
 
 def _binding(waits: bool, mapped: bool, launches: bool) -> Limiter:

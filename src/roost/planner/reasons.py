@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from roost.plan.comparison import Compared, MoreMemory, OtherPlan
 from roost.planner.estimate import Prediction, StagePrediction
 from roost.planner.placements import Placement
-from roost.planner.solver import NOISE, Combination, Limits
-from roost.units import format_bytes, format_seconds
+from roost.planner.solver import NOISE, Combination
+from roost.units import GiB, format_bytes, format_seconds
 
 
 def why_of(placement: Placement, prediction: Prediction) -> str:
@@ -50,19 +51,58 @@ def why_not(other: Combination, chosen: Combination, budget_bytes: int) -> str:
     return f"{smaller}{format_seconds(difference_s)} slower ({share:.1%})."
 
 
-def notes_of(chosen: Combination, more_vram_saves_s: float | None, offload: Combination, limits: Limits) -> list[str]:
-    """What more memory would buy, and what the plan gains over moving whole components."""
-    notes = [_against(chosen, offload, limits)]
-    if more_vram_saves_s is not None:
-        notes.append(f"2 GiB more VRAM would save {format_seconds(more_vram_saves_s)}.")
-    return notes
+def notes_of(compared: Compared) -> list[str]:
+    """What the comparison says, a sentence each."""
+    notes = [_against_model_offload(compared.model_offload)]
+    if compared.runner_up:
+        notes.append(f"runner-up: {_beside(compared.runner_up)}.")
+    if compared.all_resident and compared.all_resident.differs:
+        notes.append(f"all resident: {_resident(compared.all_resident)}.")
+    chosen_s = compared.model_offload.total_s * (1 - compared.model_offload.gain)
+    notes += [_more(each, chosen_s) for each in compared.more_memory]
+    bound = [f"{each.what} in {each.stage}" if each.stage else each.what for each in compared.binds]
+    return [*notes, f"binds: {', '.join(bound)}."] if bound else notes
 
 
-def _against(chosen: Combination, offload: Combination, limits: Limits) -> str:
-    if offload.vram_bytes > limits.vram_bytes:
-        missing = format_bytes(offload.vram_bytes - limits.vram_bytes)
-        return f"moving whole components (model offload) would not fit: it needs {missing} more VRAM."
-    gain = 1 - chosen.seconds / offload.seconds if offload.seconds else 0.0
-    if gain < NOISE - 1:
-        return "under 2 % faster than moving whole components (model offload): don't bother."
-    return f"{gain:.0%} faster than moving whole components (model offload)."
+def _against_model_offload(other: OtherPlan) -> str:
+    if other.short_bytes:
+        return f"model offload would not fit: it needs {format_bytes(other.short_bytes)} more VRAM."
+    if other.gain < NOISE - 1:
+        return "under 2 % faster than model offload: don't bother."
+    return f"{other.gain:.0%} faster than model offload, which would take {format_seconds(other.total_s)}."
+
+
+def _beside(other: OtherPlan) -> str:
+    differs = ", ".join(f"{name} {strategy}" for name, strategy in other.differs.items())
+    return f"{_difference(other)}, with {differs}" if differs else _difference(other)
+
+
+def _difference(other: OtherPlan) -> str:
+    """How much slower the other plan is: seconds, and the share of the chosen plan's."""
+    chosen_s = other.total_s * (1 - other.gain)
+    slower_s = other.total_s - chosen_s
+    if slower_s < 0:
+        return f"{format_seconds(-slower_s)} faster ({_share(-slower_s / chosen_s)}), but less simple"
+    return f"{format_seconds(slower_s)} slower ({_share(slower_s / chosen_s)})" if chosen_s else "as fast"
+
+
+def _share(share: float) -> str:
+    return f"{share:.1%}" if share >= 0.001 else "under 0.1%"
+
+
+def _resident(other: OtherPlan) -> str:
+    if not other.short_bytes:
+        return _difference(other)
+    saved_s = -other.total_s * other.gain
+    saves = (
+        f"save {format_seconds(saved_s)} ({_share(-other.gain / (1 - other.gain))})" if saved_s > 0 else "save nothing"
+    )
+    return f"needs {format_bytes(other.short_bytes)} more VRAM and would {saves}"
+
+
+def _more(more: MoreMemory, chosen_s: float) -> str:
+    amount = f"{more.bytes / GiB:g} GiB more {more.memory}" if more.bytes else f"more {more.memory}"
+    if not more.saves_s:
+        return f"{amount} would save nothing."
+    where = f", in {more.stage}" if more.stage else ""
+    return f"{amount} would save {format_seconds(more.saves_s)} ({_share(more.saves_s / chosen_s)}){where}."

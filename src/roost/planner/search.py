@@ -21,7 +21,7 @@ Objective = Literal["seconds", "memory"]
 Lossy = Literal["tiling"]
 
 _FRONT_LEVELS = 8
-_MORE_BYTES = 2 * GiB
+MORE_BYTES = 2 * GiB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +37,9 @@ class Aim:
 class Found:
     """What the search found. ``chosen`` is None when nothing fits, and ``shortfall`` then says by how much.
 
-    ``front`` has the plans that no other beats in seconds, VRAM and host memory at once, by falling VRAM;
-    ``more_vram_saves_s`` is what 2 GiB more would save.
+    ``front`` has the plans that no other beats in seconds, VRAM and host memory at once, by falling VRAM. ``fastest``
+    is the plan of least seconds, however little it gains; ``more_vram`` the same with 2 GiB more, ``more_host`` with
+    all the host memory that the weights could use, None where they have it.
     """
 
     ruled: Combination
@@ -47,7 +48,9 @@ class Found:
     ruled_fits: bool = False
     all_resident: Combination | None = None
     front: tuple[Combination, ...] = ()
-    more_vram_saves_s: float | None = None
+    fastest: Combination | None = None
+    more_vram: Combination | None = None
+    more_host: Combination | None = None
     shortfall: Shortfall | None = None
 
 
@@ -61,7 +64,6 @@ def search(case: Case, ruled: tuple[Placement, ...], forecast: Forecast, aim: Ai
         return Found(ruled=rules, shortfall=shortfall(sized, limits))
     levels = _Levels(pricer, price_all(case, ruled, pricer, aim), limits)
     chosen = _choose(levels, aim)
-    better = levels.fastest(limits.vram_bytes + _MORE_BYTES)
     assert chosen is not None  # something is possible
     return Found(
         chosen=chosen,
@@ -70,7 +72,9 @@ def search(case: Case, ruled: tuple[Placement, ...], forecast: Forecast, aim: Ai
         ruled_fits=_fits(rules, limits),
         all_resident=_all_resident(pricer, levels.options),
         front=_front(levels, chosen),
-        more_vram_saves_s=max(0.0, chosen.seconds - better.seconds) if better else None,
+        fastest=levels.fastest(limits.vram_bytes),
+        more_vram=levels.fastest(limits.vram_bytes + MORE_BYTES),
+        more_host=None if _host_is_ample(case, forecast) else _with_ample_host(case, ruled, forecast, aim),
     )
 
 
@@ -103,7 +107,6 @@ def size_all(case: Case, ruled: tuple[Placement, ...], pricer: Pricer, aim: Aim)
 def scope_of(case: Case, ruled: Placement, pricer: Pricer, aim: Aim) -> Scope:
     """What bounds the candidates of one component under this trace and aim."""
     trace, name = pricer.forecast.trace, ruled.component.name
-    host, masters_bytes = pricer.forecast.machine.host, sum(each.load_bytes for each in case.components)
     uses = [(index, use) for index, use in enumerate(trace.uses) if use.component == name]
     traced = any(trace.variant(index, "tiled") for index, _ in uses)
     many_rounds = any(block.calls > 1 for _, use in uses for block in use.blocks)
@@ -111,13 +114,28 @@ def scope_of(case: Case, ruled: Placement, pricer: Pricer, aim: Aim) -> Scope:
         passes=pricer.passes(name),
         chunked=many_rounds or bool(ruled.streaming and ruled.streaming.hold),
         tileable=traced and "tiling" in aim.allow,
-        host_is_ample=masters_bytes <= min(host.available_bytes, host.pinnable_bytes),
+        host_is_ample=_host_is_ample(case, pricer.forecast),
         lingers=pricer.forecast.generations > 1,
     )
 
 
+def _host_is_ample(case: Case, forecast: Forecast) -> bool:
+    """Whether every weight could have a pinned master."""
+    host = forecast.machine.host
+    return sum(each.load_bytes for each in case.components) <= min(host.available_bytes, host.pinnable_bytes)
+
+
+def _with_ample_host(case: Case, ruled: tuple[Placement, ...], forecast: Forecast, aim: Aim) -> Combination | None:
+    """The fastest plan if host memory were no limit."""
+    enough = sum(each.load_bytes for each in case.components)
+    host = replace(forecast.machine.host, available_bytes=enough, pinnable_bytes=enough)
+    larger = replace(forecast, machine=replace(forecast.machine, host=host))
+    pricer = Pricer(larger)
+    return fastest(pricer, price_all(case, ruled, pricer, aim), limits_of(larger))
+
+
 def _price(case: Case, ruled: Placement, scope: Scope, pricer: Pricer) -> list[Option]:
-    most_bytes = pricer.room_bytes + _MORE_BYTES
+    most_bytes = pricer.room_bytes + MORE_BYTES
     options: list[Option] = []
     reached: set[tuple[object, ...]] = set()
     for placement in candidate_placements(case, ruled, scope):

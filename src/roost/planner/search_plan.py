@@ -9,12 +9,12 @@ from roost.plan.prediction import Alternative
 from roost.plan.schema import PlanDocument
 from roost.planner.arithmetic import arithmetic_record
 from roost.planner.case import Case, Decision
+from roost.planner.compare import compare
 from roost.planner.costs import CostModel
 from roost.planner.document import document_of
 from roost.planner.estimate import Forecast, Prediction, predict
 from roost.planner.placements import Placement, place
 from roost.planner.policy import Question, case_of
-from roost.planner.pricing import Pricer
 from roost.planner.reasons import notes_of, why_not, why_of
 from roost.planner.records import alternative_record, predicted_record, trace_record
 from roost.planner.remedies import remedies
@@ -56,7 +56,7 @@ def plan_by_search(asked: SearchQuestion) -> PlanDocument:
     placements = tuple(_explained(each, prediction) for each in placements)
     document = document_of(asked.question, role, outcome, placements)
     also, alternatives = _alternatives(forecast, found, found.chosen)
-    notes = notes_of(found.chosen, found.more_vram_saves_s, _model_offload(ruled, forecast), limits_of(forecast))
+    compared = compare(found, found.chosen, forecast, prediction)
     return document.model_copy(
         update={
             "fits": True,
@@ -70,7 +70,8 @@ def plan_by_search(asked: SearchQuestion) -> PlanDocument:
                 }
             ),
             "trace": trace_record(asked.trace),
-            "predicted": predicted_record(prediction, notes),
+            "predicted": predicted_record(prediction, notes_of(compared)),
+            "compared": compared,
             "arithmetic": arithmetic_record(forecast, placements),
             "alternatives": alternatives,
             "also": also,
@@ -194,17 +195,6 @@ def _key(combination: Combination) -> list[object]:
         (each.placement.strategy, each.placement.streaming, each.placement.tier, each.placement.tiling)
         for each in combination.options
     ]
-
-
-def _model_offload(ruled: tuple[Placement, ...], forecast: Forecast) -> Combination:
-    """The plan that moves every component in and back as a whole, from pageable memory."""
-    pricer = Pricer(forecast)
-    moved = (
-        replace(each, strategy="component-offload", streaming=None, linger=False, tier="pageable", tiling=False)
-        for each in ruled
-    )
-    options = tuple(pricer.option(each) for each in moved)
-    return Combination(options=options, seconds=pricer.total_s(options))
 
 
 def _infeasible(
