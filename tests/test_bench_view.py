@@ -11,15 +11,16 @@ from pathlib import Path
 import pytest
 
 from made_up_bench import FAILED, bench_results
-from roost.cli.bench_view import BenchProgress, show_bench
+from roost.cli.bench_view import LiveLine, show_results
 from roost.tune.race import RoundReport
+from roost.tune.records import TrialResult
 
 GOLDEN = Path(__file__).parent / "golden"
 REPORT = RoundReport(round=1, best="rule plan", best_step_s=0.5, racing=("rule plan", "b"), out={}, spent_s=9.0)
 
 
 def screen(capsys, **changed) -> str:
-    show_bench(bench_results(**changed))
+    show_results(bench_results(**changed))
     captured = capsys.readouterr()
     assert captured.err == ""
     return captured.out
@@ -68,39 +69,45 @@ def test_names_can_not_be_terminal_codes(capsys) -> None:
     assert "\x1b" not in screen(capsys, notes=("evil \x1b[31m",), model="\x1b]0;x")
 
 
-def test_in_a_pipe_progress_is_a_line_a_round(capsys) -> None:
-    with BenchProgress(3, emulated=True) as progress:
-        progress.on_trial("rule plan", 1)
-        progress.on_phase("rule plan", "loading vae")
-        progress.on_step("rule plan", 0.5)
-        progress.on_round(REPORT)
-        progress.on_round(replace(REPORT, round=2, best=None, best_step_s=None, racing=()))
+def test_in_a_pipe_progress_is_a_line_a_round_and_a_failure(capsys) -> None:
+    with LiveLine(emulated=True) as live:
+        live.on_expected(271.0, 8)
+        live.on_trial("rule plan", 1)
+        live.on_message("rule plan", {"what": "step", "seconds": 0.5})
+        live.on_result("rule plan", TrialResult(status="ok"))
+        live.on_result("resident", TrialResult(status="oom", reason="too large"))
+        live.on_round(REPORT)
+        live.on_round(replace(REPORT, round=2, best=None, best_step_s=None, racing=()))
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.splitlines() == [
-        "round 1 of 3: 2 left in the race · best: rule plan, 500 ms (emulated)",
-        "round 2 of 3: 0 left in the race",
+        "8 candidates, up to 4 min 30 s",
+        "resident: oom: too large",
+        "round 1: 2 left in the race · best: rule plan, 500 ms (emulated)",
+        "round 2: 0 left in the race",
     ]
 
 
 @pytest.mark.parametrize(
-    ("what", "line"),
+    ("message", "line"),
     [
-        (("on_phase", "loading [red]vae\x1b[0m"), "2/3 · k=20: loading [red]vae\\x1b[0m · best: rule plan, 50…"),
-        (("on_step", 0.41234), "2/3 · k=20: step 412 ms · best: rule plan, 500 ms"),
-        (("on_trial", 2), "2/3 · k=20: starts · best: rule plan, 500 ms"),
-        (("on_trial", 0), "k=20: starts"),
+        (
+            {"what": "phase", "phase": "loading [red]vae\x1b[0m"},
+            "round 2 · k=20: loading [red]vae\\x1b[0m · best: rule plan…",
+        ),
+        ({"what": "step", "seconds": 0.41234}, "round 2 · k=20: step 412 ms · best: rule plan, 500 ms"),
+        ({"what": "beat"}, "round 2 · k=20: starts · best: rule plan, 500 ms"),
     ],
 )
-def test_on_a_terminal_progress_is_one_line_that_is_wiped(monkeypatch, what, line) -> None:
+def test_on_a_terminal_progress_is_one_line_that_is_wiped(monkeypatch, message, line) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     for name, value in (("TERM", "xterm"), ("COLUMNS", "60")):
         monkeypatch.setenv(name, value)
-    with BenchProgress(3, emulated=False) as progress:
-        progress.on_round(REPORT)
-        progress.on_trial("k=20", 2)
-        getattr(progress, what[0])("k=20", what[1])
+    with LiveLine() as live:
+        live.on_round(REPORT)
+        live.on_trial("k=20", 2)
+        live.on_message("k=20", message)
     drawn = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue())
     assert drawn.split("\r")[-2].strip()[2:] == line
     assert terminal.getvalue().endswith("\x1b[2K")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from types import TracebackType
 
@@ -14,26 +14,26 @@ from rich.text import Text
 
 from roost.cli.screen import clean, show_note, show_text
 from roost.tune.race import RoundReport
-from roost.tune.records import BenchResults, Row, Standing
+from roost.tune.records import BenchResults, Row, Standing, TrialResult
 from roost.units import format_bytes, format_measured, format_seconds
 
 _WIDTH, _LABEL = 80, 12
 
 
-class BenchProgress:
+class LiveLine:
     """One line on a terminal's stderr that says what runs, or a line a round elsewhere; a context manager.
 
-    ``emulated`` figures are said to be so.
+    Pass it to a bench as its watcher. ``emulated`` figures are said to be so.
     """
 
-    def __init__(self, rounds: int, *, emulated: bool) -> None:
-        self._rounds, self._round, self._best = rounds, 0, ""
+    def __init__(self, *, emulated: bool = False) -> None:
         self._mark = " (emulated)" if emulated else ""
+        self._round, self._best = 0, ""
         self._live: LiveStatus | None = None
         if sys.stderr.isatty():
             self._live = LiveStatus("", console=Console(stderr=True))
 
-    def __enter__(self) -> BenchProgress:
+    def __enter__(self) -> LiveLine:
         if self._live:
             self._live.start()
         return self
@@ -44,18 +44,27 @@ class BenchProgress:
         if self._live:
             self._live.stop()
 
+    def on_expected(self, seconds: float, candidates: int) -> None:
+        """How long all of it will take, at most."""
+        show_note(f"{candidates} candidates, up to {format_seconds(float(f'{seconds:.2g}'))}")
+
     def on_trial(self, name: str, round: int) -> None:
         """A trial of ``name`` begins; round 0 is the reference."""
         self._round = round
         self._say(name, "starts")
 
-    def on_phase(self, name: str, phase: str) -> None:
-        """The trial that runs does something else now."""
-        self._say(name, phase)
+    def on_message(self, name: str, message: Mapping[str, object]) -> None:
+        """The trial that runs says what it does, or how long a step took."""
+        seconds = message.get("seconds")
+        if message.get("what") == "phase":
+            self._say(name, str(message.get("phase")))
+        elif message.get("what") == "step" and isinstance(seconds, float):
+            self._say(name, f"step {format_measured(seconds, figures=3)}{self._mark}")
 
-    def on_step(self, name: str, seconds: float) -> None:
-        """The trial that runs took a step."""
-        self._say(name, f"step {format_measured(seconds, figures=3)}{self._mark}")
+    def on_result(self, name: str, result: TrialResult) -> None:
+        """A trial is over; what failed is said at once."""
+        if result.status not in ("ok", "eliminated"):
+            show_note(f"{name}: {result.status}: {result.reason}")
 
     def on_round(self, report: RoundReport) -> None:
         """A round is over."""
@@ -63,17 +72,17 @@ class BenchProgress:
         if report.best is not None and report.best_step_s is not None:
             self._best = f" · best: {report.best}, {format_measured(report.best_step_s, figures=3)}{self._mark}"
         if self._live is None:
-            show_note(f"round {report.round} of {self._rounds}: {len(report.racing)} left in the race{self._best}")
+            show_note(f"round {report.round}: {len(report.racing)} left in the race{self._best}")
 
     def _say(self, name: str, what: str) -> None:
         if self._live:
-            line = f"{self._round}/{self._rounds} · {name}: {what}{self._best}" if self._round else f"{name}: {what}"
+            line = f"round {self._round} · {name}: {what}{self._best}" if self._round else f"{name}: {what}"
             shown = Text(clean(line))
             shown.truncate(self._live.console.width - 2, overflow="ellipsis")  # beside the spinner
             self._live.update(shown)
 
 
-def show_bench(results: BenchResults) -> None:
+def show_results(results: BenchResults) -> None:
     """Every candidate, the fastest first and those that did not run last; then the summary and warnings."""
     _show_head(results)
     standings = {each.name: each for each in results.standings}
