@@ -67,3 +67,13 @@ def format_measured(seconds: float, like: float | None = None, figures: int = 4)
     scale, unit = (1000, "ms") if like < 1 else (1, "s")
     places = figures - 1 - math.floor(math.log10(like * scale)) if like > 0 else 0
     return f"{seconds * scale:.{max(0, places)}f} {unit}"
+
+
+def format_rate(per_s: float, unit: str) -> str:
+    """``165.2 TFLOP/s``, ``25.1 GB/s``, ``142,857 /s``: ``unit`` is ``FLOP``, ``B`` or nothing."""
+    if not unit:
+        return f"{per_s:,.0f} /s"
+    if unit == "FLOP" and per_s >= 1e12:
+        return f"{per_s / 1e12:.1f} TFLOP/s"
+    value = per_s / 1e9
+    return f"{value:.{1 if value >= 10 or unit == 'FLOP' else 2}f} G{unit}/s"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from roost.api.explaining import ComponentAccount, Explanation, PlanRow, StageSum
+from roost.cli.rates import rate_name, rate_value
 from roost.cli.screen import show_table, show_text
 from roost.plan.arithmetic import RateRecord, StageWork
 from roost.plan.schema import PlanDocument
@@ -151,24 +152,11 @@ def _show_rates(explanation: Explanation) -> None:
     show_table(
         ("Rate", "Value", "Off by up to", "Source"),
         [
-            (_rate_name(name), _rate(name, rate), f"× {rate.spread:.3g}", _source(rate))
+            (rate_name(name), rate_value(name, rate.value), f"× {rate.spread:.3g}", _source(rate))
             for name, rate in explanation.rates.items()
         ],
         numbers=(1, 2),
     )
-
-
-def _rate_name(name: str) -> str:
-    plain = name.removesuffix("_per_s").removesuffix("_flop").removesuffix("_bytes")
-    return plain.replace("single_", "float32_").replace("_", " ")
-
-
-def _rate(name: str, rate: RateRecord) -> str:
-    if name.endswith("flop_per_s"):
-        return f"{rate.value / 1e12:.1f} TFLOP/s"
-    if name.endswith("bytes_per_s"):
-        return f"{rate.value / 1e9:.1f} GB/s"
-    return f"{rate.value:,.0f} /s"
 
 
 def _source(rate: RateRecord) -> str:
