@@ -48,6 +48,14 @@ def test_without_a_winner_every_candidate_has_its_reason(capsys) -> None:
         assert f"{name}: {result.status}: {result.reason}" in " ".join(shown.split())
 
 
+def test_candidates_that_fail_alike_share_a_line(capsys) -> None:
+    results = bench_results()
+    short = TrialResult(status="skipped", reason="VRAM is 2.00 GiB short")
+    rows = [replace(row, result=short) if row.candidate.name in FAILED else row for row in results.rows]
+    shown = " ".join(screen(capsys, rows=tuple(rows)).split())
+    assert f"{', '.join(FAILED)}: skipped: VRAM is 2.00 GiB short" in shown
+
+
 def test_a_winner_by_a_tie_may_be_the_slower_one(capsys) -> None:
     results = bench_results()
     standings = tuple(

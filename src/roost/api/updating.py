@@ -24,6 +24,7 @@ def update_plan(path: Path, demotions: Mapping[str, Mapping[str, object]]) -> No
     warnings = [*(each for each in plan.warnings if each != _WARNING), _WARNING]
     changed = plan.model_dump(by_alias=True) | {
         "components": {name: each.model_dump() for name, each in components.items()},
+        "measured": None,  # of what is no longer the plan
         "warnings": warnings,
     }
     write_text_atomically(path, plan_to_yaml(PlanDocument.model_validate(changed)))

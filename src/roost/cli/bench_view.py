@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import textwrap
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from types import TracebackType
@@ -12,12 +11,12 @@ from rich.console import Console
 from rich.status import Status as LiveStatus
 from rich.text import Text
 
-from roost.cli.screen import clean, show_note, show_text
+from roost.cli.screen import clean, show_folded, show_note, show_text
 from roost.tune.race import RoundReport
 from roost.tune.records import BenchResults, Row, Standing, TrialResult
 from roost.units import format_bytes, format_measured, format_seconds
 
-_WIDTH, _LABEL = 80, 12
+_LABEL = 12  # characters before a figure
 
 
 class LiveLine:
@@ -94,7 +93,7 @@ def show_results(results: BenchResults) -> None:
     _show_failures([row for row in results.rows if row.candidate.name not in names])
     _show_summary(results)
     for note in results.notes:
-        _show_folded(f"note: {note}")
+        show_folded(f"note: {note}")
 
 
 def _valid(row: Row) -> bool:
@@ -130,7 +129,7 @@ def _show_row(row: Row, standing: Standing, mean_s: float, *, won: bool) -> None
         pinned = "" if result.pinned_bytes is None else f"{format_bytes(result.pinned_bytes)} pinned"
         show_text(_columns("host", format_bytes(result.host_peak_bytes), pinned))
     if standing.status == "eliminated" and standing.reason:
-        _show_folded(f"{'out':<{_LABEL}}{standing.reason}", indent="  ", hanging=_LABEL)
+        show_folded(f"{'out':<{_LABEL}}{standing.reason}", indent="  ", hanging=_LABEL)
 
 
 def _times(predicted_s: float, measured_s: float) -> str:
@@ -143,10 +142,15 @@ def _columns(label: str, first: str, *others: str) -> str:
 
 
 def _show_failures(rows: Sequence[Row]) -> None:
-    if rows:
-        show_text()
+    """Together where the reason is the same: what can't fit at all fits in no streaming."""
+    reasons: dict[str, list[str]] = {}
     for row in rows:
-        _show_folded(f"{row.candidate.name}: {row.result.status}: {row.result.reason or 'no reason is known'}")
+        reason = f"{row.result.status}: {row.result.reason or 'no reason is known'}"
+        reasons.setdefault(reason, []).append(row.candidate.name)
+    if reasons:
+        show_text()
+    for reason, names in reasons.items():
+        show_folded(f"{', '.join(names)}: {reason}")
 
 
 def _show_summary(results: BenchResults) -> None:
@@ -161,7 +165,7 @@ def _show_summary(results: BenchResults) -> None:
         factor = f"{ratio:.2f}" if rival.ratio_error is None else f"{ratio:.2f} ± {rival.ratio_error:.2f}"
         show_text(f"  {factor:>13} × {'faster than' if ratio >= 1 else 'as fast as'} {rival.name}")
     if results.reference is not None:
-        _show_folded(f"every output that counts is bit for bit that of {results.reference}", indent="  ")
+        show_folded(f"every output that counts is bit for bit that of {results.reference}", indent="  ")
 
 
 def _rivals(results: BenchResults) -> list[tuple[Standing, float]]:
@@ -169,11 +173,3 @@ def _rivals(results: BenchResults) -> list[tuple[Standing, float]]:
     valid = {row.candidate.name for row in results.rows if _valid(row)}
     found = [(each, each.ratio) for each in results.standings if each.ratio is not None and each.name in valid]
     return sorted(found, key=itemgetter(1))
-
-
-def _show_folded(text: str, indent: str = "", hanging: int = 2) -> None:
-    later = " " * (len(indent) + hanging)
-    for line in textwrap.wrap(
-        clean(text), _WIDTH, initial_indent=indent, subsequent_indent=later, break_on_hyphens=False
-    ):
-        show_text(line)

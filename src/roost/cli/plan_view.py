@@ -5,6 +5,7 @@ from __future__ import annotations
 from textwrap import wrap
 
 from roost.cli.screen import clean, show_table, show_text
+from roost.cli.trials_view import show_trials
 from roost.plan.prediction import Predicted
 from roost.plan.schema import ComponentPlan, PlanDocument
 from roost.units import format_bytes, format_seconds
@@ -42,6 +43,8 @@ def show_plan(plan: PlanDocument) -> None:
     else:
         for stage in plan.budget.stages:
             show_text(f"stage  {stage.name}: {format_bytes(stage.weights_bytes)} of weights on the GPU")
+    if plan.measured:
+        show_trials(plan.measured)
     for warning in plan.warnings:
         _show_labelled("warning:", warning)
     show_text(f"load order: {', '.join(plan.load_order)}")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import Literal
 
 # Characters; what a person typed or a model holds may have any length.
 _LONGEST_WORD, _LONGEST_ERROR = 300, 2000
+_WIDTH = 80
 
 
 def clean(text: object) -> str:
@@ -33,6 +35,14 @@ def show_note(message: str) -> None:
 
 def show_text(text: str = "") -> None:
     print(clean(text))  # noqa: T201
+
+
+def show_folded(text: str, indent: str = "", hanging: int = 2) -> None:
+    """A paragraph as wide as a terminal usually is; later lines stand ``hanging`` characters further in."""
+    later = " " * (len(indent) + hanging)
+    lines = textwrap.wrap(clean(text), _WIDTH, initial_indent=indent, subsequent_indent=later, break_on_hyphens=False)
+    for line in lines:
+        show_text(line)
 
 
 def show_json(document: object) -> None:

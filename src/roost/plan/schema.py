@@ -22,6 +22,7 @@ from roost.plan.fields import (
     Sha256,
     Strict,
 )
+from roost.plan.measured import Measured
 from roost.plan.prediction import Alternative, Predicted, TraceRecord
 
 
@@ -215,7 +216,7 @@ class PlanDocument(Strict):
     arithmetic: Arithmetic | None = None
     alternatives: list[Alternative] = Field(default_factory=list)
     also: list[Name] = Field(default_factory=list)
-    measured: None
+    measured: Measured | None
     warnings: list[str]
 
     @model_validator(mode="after")
