@@ -46,6 +46,11 @@ def test_command_of_the_readme_runs(command: str, folder: Path, monkeypatch: pyt
         words += ["--gpu", "rtx-4090"]
     if words[0] == "plan" and "-o" in words:
         words[words.index("-o") + 1] = "planned.yaml"  # the emulated plan stays for `run`
+    if words[0] == "bench":
+        words += ["--rounds", "1"]
+        if "--vram" in words:
+            words[words.index("--vram") + 1] = "2GiB"
+            words += ["--gpu", "emulated", *shlex.split(SMALL), "--strategies", "search"]
     if "resident_blocks=10" in command:
         words = [word.replace("resident_blocks=10", "resident_blocks=4") for word in words]  # of the demo's 8
     assert run(words) == 0

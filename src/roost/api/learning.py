@@ -35,9 +35,9 @@ class Known:
 NOTHING_KNOWN = Known()
 
 
-def known_of(gpu: GpuFacts, inventory: Inventory) -> Known:
+def known_of(gpu: GpuFacts, inventory: Inventory, h2d_bytes_per_s: float | None = None) -> Known:
     """What the store knows of this device under this driver, and of the model's class on it."""
-    store, key = MeasuredStore(), device_key(gpu)
+    store, key = MeasuredStore(), device_key(gpu, h2d_bytes_per_s)
     device = store.read(key, None)
     model = store.read(key, model_class(inventory.family, inventory.pipeline))
     others = () if device or model else _others(store, key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from platformdirs import user_cache_path
@@ -26,7 +27,7 @@ from roost.errors import DryRunError, InvalidFile, UsageError
 from roost.plan import PlanDocument, plan_to_yaml, read_plan, write_text_atomically
 from roost.planner.costs import CostModel
 from roost.planner.policy import Question, plan_by_rules
-from roost.planner.rates import rates_of
+from roost.planner.rates import Rate, Rates, rates_of
 from roost.planner.roles import parse_role
 from roost.planner.search_plan import SearchQuestion, plan_by_search
 from roost.planner.untraced import guessing, untraced
@@ -44,6 +45,26 @@ def make_plan(model: str | Path, **options: object) -> PlanDocument:
 
 def plan_model(model: str | Path, options: PlanOptions) -> PlanDocument:
     """The plan of ``model`` under ``options``; the typed spelling of ``make_plan``."""
+    question = _question(model, options)
+    by_rules = plan_by_rules(question)  # also for the search: it refuses wrong options before the slow dry run
+    if not searches(options):
+        return by_rules
+    return plan_traced(question, options, lambda: trace_model(question.inventory, question.profile, question.workload))
+
+
+def search_question(model: str | Path, options: PlanOptions, link_bytes_per_s: float | None = None) -> SearchQuestion:
+    """What the search is asked for ``model``, its dry run included; ``link_bytes_per_s`` is an emulated device's."""
+    question = _question(model, options)
+    plan_by_rules(question)  # refuses wrong options before the slow dry run
+    return traced_question(
+        question,
+        options,
+        lambda: trace_model(question.inventory, question.profile, question.workload),
+        link_bytes_per_s,
+    )
+
+
+def _question(model: str | Path, options: PlanOptions) -> Question:
     choices, role, dtype = choices_of(options), parse_role(options.role), dtype_of(options)
     inventory = inspect_model(model, variant=options.variant, dtype=dtype)
     if not inventory.components or inventory.layout == "single-file":
@@ -54,7 +75,7 @@ def plan_model(model: str | Path, options: PlanOptions) -> PlanDocument:
     if inventory.path is not None and not _is_text(inventory.path):
         raise UsageError(f"model {inventory.path!r} has a path that a plan can't hold; rename it to UTF-8 text.")
     profile = profile_of(inventory)
-    question = Question(
+    return Question(
         inventory=inventory,
         profile=profile,
         machine=find_machine(options.gpu, options.vram, options.ram, options.headroom, options.pinned_max),
@@ -63,19 +84,22 @@ def plan_model(model: str | Path, options: PlanOptions) -> PlanDocument:
         role=role,
         versions=installed_versions(RECORDED),
     )
-    by_rules = plan_by_rules(question)  # also for the search: it refuses wrong options before the slow dry run
-    if not searches(options):
-        return by_rules
-    return plan_traced(question, options, lambda: trace_model(question.inventory, question.profile, question.workload))
 
 
 def plan_traced(question: Question, options: PlanOptions, trace_it: Callable[[], Trace]) -> PlanDocument:
     """The search's plan; a model that can't be dry-run is planned by its weights, and the plan says so."""
+    return plan_by_search(traced_question(question, options, trace_it))
+
+
+def traced_question(
+    question: Question, options: PlanOptions, trace_it: Callable[[], Trace], link_bytes_per_s: float | None = None
+) -> SearchQuestion:
+    """The question with its trace, and with what is known of the device's speed."""
     gpu = question.machine.gpu
     backend = "emulated" if gpu.device_kind == "emulated" else gpu.platform
-    measured = known_of(gpu, question.inventory) if options.measured else NOTHING_KNOWN
+    measured = known_of(gpu, question.inventory, link_bytes_per_s) if options.measured else NOTHING_KNOWN
     model = CostModel(
-        rates=rates_of(gpu, load_gpu_profiles().get(gpu.profile or ""), measured.rates),
+        rates=_throttled(rates_of(gpu, load_gpu_profiles().get(gpu.profile or ""), measured.rates), link_bytes_per_s),
         backend=backend,
         kappas=measured.kappas,
     )
@@ -84,16 +108,23 @@ def plan_traced(question: Question, options: PlanOptions, trace_it: Callable[[],
     except DryRunError as error:
         components = question.inventory.components
         trace, model = untraced(components, question.workload, str(error)), guessing(model, components)
-    return plan_by_search(
-        SearchQuestion(
-            question=question,
-            trace=trace,
-            model=model,
-            aim=aim_of(options),
-            generations=generations_of(options),
-            notes=measured.notes,
-        )
+    return SearchQuestion(
+        question=question,
+        trace=trace,
+        model=model,
+        aim=aim_of(options),
+        generations=generations_of(options),
+        notes=measured.notes,
     )
+
+
+def _throttled(rates: Rates, link_bytes_per_s: float | None) -> Rates:
+    """The rates with a link that is known because it is emulated."""
+    if link_bytes_per_s is None:
+        return rates
+    link = Rate(value=link_bytes_per_s, spread=1.0, source="spec", why="the emulated link's limit")
+    names = ("pinned_h2d_bytes_per_s", "pinned_d2h_bytes_per_s", "pageable_h2d_bytes_per_s", "pageable_d2h_bytes_per_s")
+    return replace(rates, **dict.fromkeys(names, link))
 
 
 def _is_text(path: str) -> bool:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from roost.cli import diff, explain, gpus, inspect, models, plan, probe, rules, timeline
+from roost.cli import bench, diff, explain, gpus, inspect, models, plan, probe, rules, timeline
 from roost.cli import run as run_command
 from roost.cli.screen import show_error
 from roost.errors import RoostError
@@ -28,6 +28,7 @@ app = typer.Typer(
 app.command("inspect")(inspect.inspect)
 app.command("plan")(plan.plan)
 app.command("run")(run_command.run)
+app.command("bench")(bench.bench)
 app.command("explain")(explain.explain)
 app.command("timeline")(timeline.timeline)
 app.command("diff")(diff.diff)

@@ -47,7 +47,7 @@ def plan_by_search(asked: SearchQuestion) -> PlanDocument:
     case, role = case_of(asked.question)
     outcome = apply_rules(case)
     ruled = place(case, outcome.decisions)
-    forecast = _forecast(asked, case)
+    forecast = forecast_of(asked, case)
     found = search(case, ruled, forecast, asked.aim)
     if found.chosen is None:
         return _infeasible(asked, role, outcome, ruled, forecast, found)
@@ -85,7 +85,8 @@ def plan_by_search(asked: SearchQuestion) -> PlanDocument:
     )
 
 
-def _forecast(asked: SearchQuestion, case: Case) -> Forecast:
+def forecast_of(asked: SearchQuestion, case: Case) -> Forecast:
+    """What predictions of this question need beside placements."""
     return Forecast(
         components={each.name: each for each in case.components},
         trace=of_role(asked.trace, {each.name for each in case.components}),

@@ -17,6 +17,7 @@ from roost.errors import OutOfMemory, RoostError
 from roost.plan import PlanDocument
 from roost.probes.host import peak_rss_bytes
 from roost.profiles.classes import load_class_facts
+from roost.tune.peers import peer_named
 from roost.tune.records import PLAIN
 
 if TYPE_CHECKING:
@@ -99,9 +100,7 @@ def _setup(request: Mapping[str, Any]) -> TrialSetup:
 def _place_of(peer: str) -> Place:
     from roost.residency.plain import move_whole  # imported here: it brings torch
 
-    if peer == PLAIN:
-        return move_whole
-    raise RoostError(f"there is no peer {peer!r}.")
+    return move_whole if peer == PLAIN else peer_named(peer).place
 
 
 def _random_weights(device_kind: str) -> LoadComponent:

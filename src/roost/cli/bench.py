@@ -1,0 +1,141 @@
+"""``roost bench``: time every way to run a model, and say which one is fastest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from roost.cli import options as opt
+from roost.cli.plan import typed_plan_options, was_typed
+from roost.cli.screen import show_json, show_note
+from roost.errors import UsageError
+
+if TYPE_CHECKING:
+    from roost.api.benching import BenchTarget
+    from roost.tune.bench import BenchSettings
+    from roost.tune.records import BenchResults
+
+_DECIDED_BY_PLAN = (
+    *("gpu", "vram", "ram", "headroom", "size", "frames", "steps", "batch", "guidance", "variant", "dtype"),
+)
+
+Target = Annotated[str, typer.Argument(metavar="MODEL|PLAN", help="A model's directory, or a plan's YAML file.")]
+Strategies = Annotated[
+    str,
+    typer.Option(
+        "--strategies",
+        metavar="all|LIST",
+        help="resident, component-offload, snapshot-offload, layerwise-offload, rules, search.",
+    ),
+]
+Rounds = Annotated[int, typer.Option("--rounds", help="How often each one left in the race is timed.")]
+TrialSteps = Annotated[int, typer.Option("--trial-steps", help="Denoising steps of a trial.")]
+MaxSeconds = Annotated[float, typer.Option("--max-seconds", help="Time for all of it.")]
+LinkSpeed = Annotated[
+    str | None, typer.Option("--link-speed", metavar="SPEED", help="Of an emulated GPU's copies, like 2GB/s.")
+]
+Against = Annotated[
+    str | None, typer.Option("--against", metavar="diffusers", help="Also time diffusers' own offload modes.")
+]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Measure anew what an interrupted bench has measured.")]
+Output = Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write the results as JSON.")]
+
+
+def bench(
+    context: typer.Context,
+    target: Target,
+    strategies: Strategies = "all",
+    rounds: Rounds = 3,
+    trial_steps: TrialSteps = 5,
+    max_seconds: MaxSeconds = 300.0,
+    against: Against = None,
+    fresh: Fresh = False,
+    output: Output = None,
+    as_json: opt.Json = False,
+    gpu: opt.Gpu = None,
+    vram: opt.Vram = None,
+    link_speed: LinkSpeed = None,
+    ram: opt.Ram = None,
+    headroom: opt.Headroom = None,
+    size: opt.Size = None,
+    frames: opt.Frames = None,
+    steps: opt.Steps = None,
+    batch: opt.Batch = 1,
+    guidance: opt.Guidance = None,
+    variant: opt.Variant = None,
+    dtype: opt.Dtype = None,
+) -> None:
+    """Time each residency strategy in a process of its own, and compare outputs bit for bit.
+
+    roost bench ./Wan2.2-T2V-A14B-Diffusers --vram 12GiB
+    """
+    from roost.api.benching import bench_target, is_plan_file
+    from roost.cli.bench_view import show_results
+    from roost.plan import write_text_atomically
+    from roost.tune.bench import BenchSettings
+    from roost.tune.candidates import parse_strategies
+    from roost.tune.results import results_document
+
+    wanted = parse_strategies(strategies)
+    if against not in (None, "diffusers"):
+        raise UsageError(f"--against {against!r} is not known; diffusers is.")
+    for option, value in (("--rounds", rounds), ("--trial-steps", trial_steps), ("--max-seconds", max_seconds)):
+        if not 1 <= value < 2**31:
+            raise UsageError(f"{option} {value:g} is out of range; give a number from 1.")
+    if is_plan_file(target):
+        _refuse_decided(context)
+    found = bench_target(target, typed_plan_options(context), link_speed)
+    settings = BenchSettings(rounds=rounds, max_seconds=max_seconds)
+    results = _measure(found, wanted, settings, trial_steps, fresh=fresh, peers=against is not None)
+    document = results_document(results)
+    if output is not None:
+        write_text_atomically(output, json.dumps(document, indent=1, allow_nan=False) + "\n")
+    if as_json:
+        show_json(document)
+    else:
+        show_results(results)
+    if output is not None:
+        show_note(f"saved {output}")
+    if results.winner is None:
+        show_note("error: nothing ran to the end; the reasons are above.")
+        raise typer.Exit(1)
+
+
+def _refuse_decided(context: typer.Context) -> None:
+    """A plan file has decided what these options decide."""
+    typed = [f"--{name}" for name in _DECIDED_BY_PLAN if was_typed(context, name)]
+    if typed:
+        raise UsageError(f"{', '.join(typed)}: the plan has decided that; leave it out, or give the model instead.")
+
+
+def _measure(
+    found: BenchTarget,
+    strategies: tuple[str, ...],
+    settings: BenchSettings,
+    trial_steps: int,
+    *,
+    fresh: bool,
+    peers: bool,
+) -> BenchResults:
+    from roost.cli.bench_view import LiveLine
+    from roost.tune.bench import Bench, key_facts
+    from roost.tune.candidates import list_candidates
+    from roost.tune.journal import Journal, journal_key, journal_path
+    from roost.tune.peers import PEERS
+    from roost.tune.trials import Trials, world_of
+
+    entrants = list_candidates(found.asked, strategies, found.given, PEERS if peers else ())
+    world = world_of(found.asked, entrants, trial_steps, found.link_bytes_per_s)
+    key = journal_key(key_facts(found.asked, world))
+    journal = Journal(journal_path(key), key, fresh=fresh)
+    if journal.trials:
+        show_note(f"{journal.trials} trials are known from an interrupted bench; --fresh measures them anew.")
+    with Trials(world) as trials, LiveLine(emulated=world.device_kind == "emulated") as live:
+        try:
+            return Bench(found.asked, entrants, trials, journal, live).run(settings)
+        except KeyboardInterrupt:
+            show_note(f"{journal.trials} trials are kept; the same command goes on from there.")
+            raise

@@ -1,0 +1,149 @@
+"""From what a trial measured to what a race compares and a row says."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from roost.tune.records import Measurement, Row, StageTime, TrialResult
+
+
+def trial_result(message: Mapping[str, Any], steps: int, trial_steps: int) -> TrialResult:
+    """What the child's ``result`` message says, for a workload of ``steps`` of which ``trial_steps`` were run."""
+    stages = tuple(
+        StageTime(
+            name=each["name"], component=each["component"], seconds=each["seconds"], peak_bytes=each["peak_bytes"]
+        )
+        for each in message["stages"]
+    )
+    steady = tuple(message["step_seconds"]) or _single_step(stages, trial_steps)
+    left_out_s = (steps - trial_steps) * statistics.median(steady) if steady else 0.0
+    demotions = message["demotions"]
+    return TrialResult(
+        status="oom" if demotions else "ok",
+        reason=_demoted(demotions) if demotions else None,
+        load_s=message["load_s"],
+        step_seconds=steady,
+        total_s=message["seconds"] + left_out_s,
+        peak_bytes=message["peak_bytes"],
+        reserved_bytes=message["reserved_bytes"],
+        host_peak_bytes=message["host_peak_bytes"],
+        pinned_bytes=message["pinned_bytes"],
+        bytes_copied=message["bytes_copied"],
+        stall_s=message["stall_s"],
+        digest=message["digest"],
+        stages=stages,
+        demotions=demotions,
+    )
+
+
+def measurement(result: TrialResult, steps: int) -> Measurement:
+    """A trial as the race sees it: each steady step with its share of what a generation takes beside its steps."""
+    if result.status != "ok" or result.total_s is None or not result.step_seconds:
+        return Measurement(status=result.status, reason=result.reason)
+    middle = statistics.median(result.step_seconds)
+    share = result.total_s / steps - middle
+    return Measurement(status="ok", step_s=tuple(each + share for each in result.step_seconds))
+
+
+def against_reference(result: TrialResult, reference: str, digest: str | None) -> TrialResult:
+    """The result, ``wrong`` when it finished with another output than the reference."""
+    if result.digest is None or digest is None or result.digest == digest:
+        return result
+    if result.status not in ("ok", "oom"):
+        return result
+    reason = f"its output differs from that of {reference}: {result.digest[:12]} instead of {digest[:12]}"
+    return replace(result, status="wrong", reason=reason)
+
+
+def together(trials: Sequence[TrialResult]) -> TrialResult:
+    """All trials of one candidate as one: steps of all, medians of seconds, the highest peaks, else the latest."""
+    ok = [each for each in trials if each.total_s is not None]
+    if not ok:
+        return trials[-1]
+    return replace(
+        ok[-1],
+        load_s=_median([each.load_s for each in ok]),
+        step_seconds=tuple(step for each in ok for step in each.step_seconds),
+        total_s=_median([each.total_s for each in ok]),
+        peak_bytes=_most([each.peak_bytes for each in ok]),
+        reserved_bytes=_most([each.reserved_bytes for each in ok]),
+        process_bytes=_most([each.process_bytes for each in ok]),
+        host_peak_bytes=_most([each.host_peak_bytes for each in ok]),
+        stall_s=_median([each.stall_s for each in ok]),
+    )
+
+
+def row_document(row: Row) -> dict[str, object]:
+    """One candidate as JSON; a line of the journal is the same of one trial, and a few keys more."""
+    candidate, result = row.candidate, row.result
+    steps = result.step_seconds
+    return {
+        "name": candidate.name,
+        "strategy": candidate.strategy,
+        "params": dict(candidate.params),
+        "status": result.status,
+        "reason": result.reason,
+        "rounds": row.rounds,
+        "load_s": result.load_s,
+        "step_s": {
+            "mean": statistics.fmean(steps) if steps else None,
+            "sd": statistics.stdev(steps) if len(steps) > 1 else None,
+            "n": len(steps),
+            "median": statistics.median(steps) if steps else None,
+            "min": min(steps, default=None),
+            "max": max(steps, default=None),
+        },
+        "total_s": result.total_s,
+        "peak_bytes": result.peak_bytes,
+        "reserved_bytes": result.reserved_bytes,
+        "process_bytes": result.process_bytes,
+        "host_peak_bytes": result.host_peak_bytes,
+        "pinned_bytes": result.pinned_bytes,
+        "bytes_copied": result.bytes_copied,
+        "stall_s": result.stall_s,
+        "digest": result.digest,
+        "step_seconds": list(steps),
+        "stages": [
+            {"name": each.name, "component": each.component, "seconds": each.seconds, "peak_bytes": each.peak_bytes}
+            for each in result.stages
+        ],
+        "demotions": {name: dict(fields) for name, fields in result.demotions.items()},
+        "predicted": None if candidate.predicted is None else candidate.predicted.model_dump(mode="json"),
+    }
+
+
+def result_of(document: Mapping[str, Any]) -> TrialResult:
+    """The trial that a journal line records."""
+    named = {
+        name: document[name] for name in TrialResult.__dataclass_fields__ if name not in ("stages", "step_seconds")
+    }
+    return TrialResult(
+        **named,
+        step_seconds=tuple(document["step_seconds"]),
+        stages=tuple(StageTime(**each) for each in document["stages"]),
+    )
+
+
+def _single_step(stages: Sequence[StageTime], trial_steps: int) -> tuple[float, ...]:
+    """With one step there is nothing between two: the denoising stages are it."""
+    seconds = sum(each.seconds for each in stages if each.name.startswith("denoise"))
+    return (seconds / trial_steps,) if seconds else ()
+
+
+def _demoted(demotions: Mapping[str, Mapping[str, object]]) -> str:
+    what = "; ".join(
+        f"{name}: {', '.join(f'{key} {value}' for key, value in fields.items())}" for name, fields in demotions.items()
+    )
+    return f"memory did not allow the plan ({what})"
+
+
+def _median(figures: Sequence[float | None]) -> float | None:
+    known = [each for each in figures if each is not None]
+    return statistics.median(known) if known else None
+
+
+def _most(figures: Sequence[int | None]) -> int | None:
+    return max((each for each in figures if each is not None), default=None)

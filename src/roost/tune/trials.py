@@ -1,0 +1,168 @@
+"""Running one trial after another: a child each, kept loaded between rounds where memory is ample."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import cast
+
+from roost.facts import DeviceKind
+from roost.planner.search_plan import SearchQuestion
+from roost.tune.candidates import Field
+from roost.tune.figures import trial_result
+from roost.tune.process import COMMAND, Child, Message, OnMessage, Patience, TrialEnded
+from roost.tune.records import Candidate, Status, TrialResult
+from roost.units import format_seconds
+
+# A first generation finds the order of blocks, and on a GPU it loads kernels; this many steps are enough for both.
+_WARM_UP_STEPS = 2
+_LONG_STEP_S = 5.0
+# How fast this CPU computes nobody predicts.
+_EMULATED_DEADLINE_S = 600.0
+_LEAST_DEADLINE_S = 120.0
+# Host memory that a kept child takes beside two copies of the weights, as host and as device memory.
+_LIBRARIES_BYTES = 700 * 1024**2
+_PROMPT = "a red fox in the snow"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialWorld:
+    """What all trials of a bench have in common.
+
+    ``call`` are the fields of ``GenerationRequest``, with the number of steps that a trial runs; ``steps`` are the
+    workload's. ``keep`` leaves children loaded between rounds. ``deadline_s`` is for loading, and for a generation.
+    """
+
+    model_dir: Path
+    device_kind: DeviceKind
+    budget_bytes: int
+    call: Mapping[str, object]
+    steps: int
+    trial_steps: int
+    gpu_uuid: str | None
+    link_bytes_per_s: float | None
+    warm_up: bool
+    keep: bool
+    deadline_s: float
+
+
+def world_of(
+    asked: SearchQuestion, entrants: Field, trial_steps: int, link_bytes_per_s: float | None = None
+) -> TrialWorld:
+    """How the field's trials are run; of the workload's steps, each runs at most ``trial_steps``."""
+    question = asked.question
+    workload, emulated = question.workload, question.machine.gpu.device_kind == "emulated"
+    steps = min(trial_steps, workload.steps)
+    plans = [each.plan for each in (entrants.plain, *entrants.racing) if each.plan is not None]
+    predicted = [plan.predicted for plan in plans if plan.predicted is not None]
+    slowest_s = max((each.load_s.high + each.next_s.high for each in predicted), default=0.0)
+    step_s = min((each.step_s.mid for each in predicted), default=0.0)
+    loaded_bytes = (len(entrants.racing) + 1) * (_LIBRARIES_BYTES + 2 * question.inventory.load_bytes)
+    return TrialWorld(
+        model_dir=Path(str(question.inventory.path)),
+        device_kind=question.machine.gpu.device_kind,
+        budget_bytes=question.machine.budget_bytes,
+        call={
+            "prompt": _PROMPT,
+            "guidance_argument": question.profile.guidance_argument,
+            **asdict(workload),
+            "steps": steps,
+        },
+        steps=workload.steps,
+        trial_steps=steps,
+        gpu_uuid=question.machine.gpu.uuid,
+        link_bytes_per_s=link_bytes_per_s,
+        # What a long step gains by being warm is less than what warming up costs.
+        warm_up=emulated or step_s < _LONG_STEP_S,
+        keep=emulated and loaded_bytes < question.machine.host.available_bytes / 2,
+        deadline_s=_EMULATED_DEADLINE_S if emulated else _LEAST_DEADLINE_S + 5 * slowest_s,
+    )
+
+
+class Trials:
+    """Runs trials; a context manager that ends every child. ``command`` stands in for the real child's in tests."""
+
+    def __init__(self, world: TrialWorld, command: Sequence[str] = COMMAND) -> None:
+        self.world = world
+        self._command = command
+        self._kept: dict[str, Child] = {}
+
+    def run(
+        self,
+        candidate: Candidate,
+        abort_after_step_s: float | None = None,
+        on_message: OnMessage | None = None,
+        *,
+        bound: bool = True,
+    ) -> TrialResult:
+        """One trial: whatever becomes of the child, a result with its reason. Without ``bound`` no budget holds."""
+        child = self._kept.pop(candidate.name, None)
+        patience = Patience(deadline_s=self.world.deadline_s)
+        keep = False
+        try:
+            if child is None:
+                child = Child(self._request(candidate, bound), self._environment(), self._command)
+                child.ask("", patience, on_message)
+            message = child.ask("measure", patience, _watching(abort_after_step_s, on_message))
+            keep = self.world.keep and bound
+        except TrialEnded as ended:
+            return TrialResult(status=cast(Status, ended.status), reason=str(ended))
+        finally:
+            if child is not None and not keep:
+                child.close()
+        if keep:
+            self._kept[candidate.name] = child
+        return trial_result(message, self.world.steps, self.world.trial_steps)
+
+    def keep_only(self, names: Container[str]) -> None:
+        """Ends the children of candidates that don't run again."""
+        for name in [each for each in self._kept if each not in names]:
+            self._kept.pop(name).close()
+
+    def close(self) -> None:
+        """Ends every child."""
+        self.keep_only(())
+
+    def __enter__(self) -> Trials:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _request(self, candidate: Candidate, bound: bool) -> dict[str, object]:
+        assert candidate.plan is not None, "peers too have a plan: it says what to load"
+        world = self.world
+        return {
+            "plan": candidate.plan.model_dump_json(by_alias=True),
+            "peer": candidate.peer,
+            "model_dir": str(world.model_dir),
+            "device_kind": world.device_kind,
+            "budget_bytes": world.budget_bytes if bound else None,
+            "link_bytes_per_s": world.link_bytes_per_s,
+            "call": dict(world.call),
+            "warm_up": {"steps": min(_WARM_UP_STEPS, world.trial_steps)} if world.warm_up else None,
+        }
+
+    def _environment(self) -> dict[str, str]:
+        """The child sees one GPU, by its UUID, or none; and no network."""
+        gpu = "" if self.world.device_kind == "emulated" else self.world.gpu_uuid
+        visible = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
+        return {**os.environ, **visible, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "HF_HUB_OFFLINE": "1"}
+
+
+def _watching(abort_after_step_s: float | None, on_message: OnMessage | None) -> OnMessage:
+    """Passes messages on, and ends the trial at a step that is too long."""
+
+    def watch(message: Message) -> None:
+        if on_message is not None:
+            on_message(message)
+        seconds = message.get("seconds")
+        if abort_after_step_s is None or message.get("what") != "step" or not isinstance(seconds, float):
+            return
+        if seconds > abort_after_step_s:
+            limit = format_seconds(abort_after_step_s)
+            raise TrialEnded("eliminated", f"a step took {format_seconds(seconds)}, more than {limit}")
+
+    return watch

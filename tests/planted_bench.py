@@ -1,0 +1,105 @@
+"""A bench in a folder of its own whose trials do what a test plants."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from roost.planner.search_plan import SearchQuestion
+from roost.tune.bench import Bench, BenchSettings, Watcher, key_facts
+from roost.tune.candidates import Field, list_candidates
+from roost.tune.journal import Journal, journal_key
+from roost.tune.process import Message
+from roost.tune.race import RoundReport
+from roost.tune.records import BenchResults, Row, TrialResult
+from roost.tune.trials import Trials, TrialWorld, world_of
+
+STUB = Path(__file__).with_name("stub_trial.py")
+
+
+def with_vram(asked: SearchQuestion, vram_bytes: int) -> SearchQuestion:
+    machine = asked.question.machine
+    gpu = replace(machine.gpu, total_bytes=vram_bytes, free_bytes=vram_bytes)
+    return replace(asked, question=replace(asked.question, machine=replace(machine, gpu=gpu)))
+
+
+class Silence:
+    """Hears what a bench does, and does nothing."""
+
+    def on_expected(self, seconds: float, candidates: int) -> None: ...
+
+    def on_trial(self, name: str, round: int) -> None: ...
+
+    def on_message(self, name: str, message: Message) -> None: ...
+
+    def on_result(self, name: str, result: TrialResult) -> None: ...
+
+    def on_round(self, report: RoundReport) -> None: ...
+
+
+class Setting:
+    """A bench of planted trials in a folder of its own."""
+
+    def __init__(
+        self,
+        asked: SearchQuestion,
+        folder: Path,
+        strategies: tuple[str, ...] = ("resident", "snapshot-offload", "layerwise-offload"),
+    ) -> None:
+        self.asked, self.folder = asked, folder
+        self.entrants: Field = list_candidates(asked, strategies)
+        self.planted = folder / "planted.json"
+        self.journal_file = folder / "journal.jsonl"
+        self.plant()
+
+    def plant(self, **planted: Any) -> None:
+        self.planted.write_text(json.dumps({key.replace("_", " "): value for key, value in planted.items()}))
+
+    def plant_keys(self, planted: dict[str, Any]) -> None:
+        self.planted.write_text(json.dumps(planted))
+
+    @property
+    def started(self) -> list[str]:
+        file = Path(f"{self.planted}.started")
+        return [line.split("\t")[0] for line in file.read_text().splitlines()] if file.exists() else []
+
+    @property
+    def pids(self) -> list[int]:
+        return [int(line.split("\t")[1]) for line in Path(f"{self.planted}.started").read_text().splitlines()]
+
+    def world(self, **changed: Any) -> TrialWorld:
+        return replace(world_of(self.asked, self.entrants, 5), **{"deadline_s": 30.0, **changed})
+
+    def run(
+        self, *, rounds: int = 1, watcher: Watcher | None = None, fresh: bool = False, **changed: Any
+    ) -> BenchResults:
+        world = self.world(**changed)
+        key = journal_key(key_facts(self.asked, world))
+        journal = Journal(self.journal_file, key, fresh=fresh)
+        with Trials(world, (sys.executable, str(STUB), str(self.planted))) as trials:
+            return Bench(self.asked, self.entrants, trials, journal, watcher or Silence()).run(
+                BenchSettings(rounds=rounds)
+            )
+
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.journal_file.read_text().splitlines()]
+
+
+def row_of(results: BenchResults, name: str) -> Row:
+    return next(row for row in results.rows if row.candidate.name == name)
+
+
+def gone(pid: int) -> bool:
+    until_s = time.monotonic() + 5
+    while time.monotonic() < until_s:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] in ("Z", "X"):
+                return True
+        except FileNotFoundError:
+            return True
+        time.sleep(0.02)
+    return False

@@ -1,0 +1,72 @@
+"""``roost bench`` as a person calls it: real trials of a tiny model, and refusals before anything runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from roost.cli.app import run
+from tiny_models import build
+
+EMULATED = ("--gpu", "emulated", "--vram", "64MiB", "--headroom", "0")
+SMALL = ("--size", "64x64", "--frames", "9", "--steps", "2")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(build("wan2.1", tmp_path_factory.mktemp("bench") / "model"))
+
+
+def test_a_plan_is_raced_against_diffusers_alone_and_gives_its_bits(model: str, tmp_path: Path, capsys) -> None:
+    plan, results = tmp_path / "plan.yaml", tmp_path / "results.json"
+    assert run(["plan", model, *EMULATED, *SMALL, "--set", "all=layerwise-offload", "-o", str(plan)]) == 0
+    capsys.readouterr()
+    words = ["bench", str(plan), "--strategies", "resident", "--rounds", "1", "--link-speed", "4GB/s", "--json"]
+    assert run([*words, "-o", str(results)]) == 0
+    out, err = capsys.readouterr()
+    document = json.loads(out)
+    assert json.loads(results.read_text()) == document
+    rows = {each["name"]: each for each in document["candidates"]}
+    assert set(rows) == {"plain diffusers", "resident", "this plan"}
+    assert {each["digest"] for each in rows.values()} == {rows["plain diffusers"]["digest"]} != {None}
+    assert rows["this plan"]["bytes_copied"] > 0 == rows["resident"]["bytes_copied"]
+    assert rows["this plan"]["peak_bytes"] < rows["resident"]["peak_bytes"]
+    assert all(each["host_peak_bytes"] > each["peak_bytes"] > 0 for each in rows.values())
+    assert document["winner"] in rows
+    assert "emulated" in " ".join(document["warnings"])
+    assert f"saved {results}" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--strategies", "fsdp"), "there is no 'fsdp'"),
+        (("--against", "comfyui"), "diffusers is"),
+        (("--rounds", "0"), "--rounds 0"),
+        (("--link-speed", "fast"), "--link-speed"),
+        (("--link-speed", "0"), "copies nothing"),
+    ],
+)
+def test_wrong_options_are_one_line_with_exit_code_2(model: str, capsys, words: tuple[str, ...], said: str) -> None:
+    assert run(["bench", model, *EMULATED, *SMALL, *words]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_a_card_by_its_name_and_a_model_by_its_name_can_not_be_measured(model: str, capsys) -> None:
+    assert run(["bench", model, "--gpu", "rtx-4090", *SMALL]) == 2
+    assert "--gpu rtx-4090: trials run on the GPU that is here" in capsys.readouterr().err
+    assert run(["bench", "wan2.2-t2v-a14b", *EMULATED]) == 2
+    assert "trials need the files" in capsys.readouterr().err
+
+
+def test_a_plan_has_decided_what_it_is_for(model: str, tmp_path: Path, capsys) -> None:
+    plan = tmp_path / "plan.yaml"
+    assert run(["plan", model, *EMULATED, *SMALL, "--policy", "rules", "-o", str(plan)]) == 0
+    capsys.readouterr()
+    assert run(["bench", str(plan), "--vram", "12GiB"]) == 2
+    assert "--vram: the plan has decided that" in capsys.readouterr().err

@@ -1,0 +1,74 @@
+"""A bench's journal: what was written is found again, whatever happened to the file's end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from roost.errors import UsageError
+from roost.tune.journal import Journal, journal_key
+
+KEY = journal_key({"model": "a"})
+
+
+def test_equal_facts_have_equal_keys_in_any_order() -> None:
+    assert journal_key({"a": 1, "b": 2}) == journal_key({"b": 2, "a": 1}) != journal_key({"a": 1, "b": 3})
+
+
+def test_lines_come_back_and_a_torn_one_is_ignored_and_closed(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "journal.jsonl"
+    journal = Journal(path, KEY)
+    journal.add({"name": "resident", "round": 1, "n": 1})
+    journal.add({"name": "resident", "round": 2, "n": 2})
+    with path.open("a") as file:
+        file.write('{"name": "layerwise", "round": 1, "di')
+    again = Journal(path, KEY)
+    assert again.trials == 2
+    found = again.find(name="resident", round=2)
+    assert found is not None
+    assert found["n"] == 2
+    assert again.find(name="layerwise", round=1) is None
+    again.add({"name": "layerwise", "round": 1, "n": 3})
+    assert Journal(path, KEY).trials == 3
+    assert json.loads(path.read_text().splitlines()[-1])["n"] == 3
+
+
+def test_every_cut_of_the_file_leaves_the_whole_lines_before_it(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path, KEY)
+    for number in range(3):
+        journal.add({"name": "é", "round": number})
+    text = path.read_bytes()
+    for cut in range(len(text)):
+        path.write_bytes(text[:cut])
+        whole = text[: cut + 1].count(b"\n") if text[cut : cut + 1] == b"\n" else text[:cut].count(b"\n")
+        assert Journal(path, KEY).trials == whole
+
+
+def test_lines_of_another_key_and_what_is_no_line_do_not_count(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    Journal(path, journal_key({"model": "b"})).add({"name": "resident", "round": 1})
+    with path.open("a") as file:
+        file.write("[1]\nnull\n\n")
+    assert Journal(path, KEY).trials == 0
+
+
+def test_fresh_and_finished_journals_make_way_and_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path, KEY)
+    journal.add({"name": "resident", "round": 1})
+    assert Journal(path, KEY, fresh=True).trials == 0
+    assert Journal(path.with_suffix(".previous.jsonl"), KEY).trials == 1
+    journal = Journal(path, KEY)
+    journal.add({"name": "resident", "round": 1})
+    journal.finish()
+    assert Journal(path, KEY).trials == 0
+    assert not path.exists()
+
+
+def test_a_place_that_can_not_be_written_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="XDG_STATE_HOME"):
+        Journal(tmp_path / "file" / "journal.jsonl", KEY).add({"name": "resident", "round": 1})
