@@ -48,6 +48,15 @@ class RunRequest:
             _check_output(self.output)
 
 
+def check_trace_path(path: Path | None) -> None:
+    """Raises UsageError for a file that a trace could not be written to at the end of a run."""
+    if path is None:
+        return
+    if path.suffix.lower() != ".json":
+        raise UsageError(f"--trace-out {str(path)!r}: a trace is written as .json; name it like trace.json.")
+    _check_output(path, "--trace-out")
+
+
 def _check_text(text: str, option: str) -> None:
     try:
         text.encode()
@@ -55,7 +64,7 @@ def _check_text(text: str, option: str) -> None:
         raise UsageError(f"{option} {text!r} is not UTF-8 text; check the terminal's encoding.") from None
 
 
-def _check_output(path: Path) -> None:
+def _check_output(path: Path, option: str = "-o") -> None:
     folder = path.absolute().parent
     if len(os.fsencode(path.name)) > _LONGEST_NAME or "\0" in str(path):
         problem = "its name is no file name"
@@ -67,4 +76,4 @@ def _check_output(path: Path) -> None:
         problem = f"the folder {str(folder)!r} can't be written"
     else:
         return
-    raise UsageError(f"can't write {str(path)!r}: {problem}; choose another place with -o.")
+    raise UsageError(f"can't write {str(path)!r}: {problem}; choose another place with {option}.")

@@ -15,9 +15,11 @@ from roost.api.journal import Journal
 from roost.api.learning import learn_from_run
 from roost.api.opening import OnComponent, open_pipeline
 from roost.api.ready import ReadyPlan, workload_of_run
+from roost.api.recording import recorded
 from roost.api.records import GenerationRecord, RunRecord, TextsRecord, joined_digest, summed_stages
 from roost.api.requests import RunRequest
 from roost.api.updating import update_plan
+from roost.facts import Workload
 
 if TYPE_CHECKING:
     from roost.residency.attach import Held
@@ -28,11 +30,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listeners:
-    """Who hears of a run while it goes on: ``on_generation`` of its number, from 1, and of how many."""
+    """Who hears of a run while it goes on: ``on_generation`` of its number, from 1, and of how many.
+
+    ``trace_out`` is a file for the measured timeline.
+    """
 
     on_component: OnComponent | None = None
     on_event: OnEvent | None = None
     on_generation: Callable[[PlannedGeneration, int, int], None] | None = None
+    trace_out: Path | None = None
 
 
 def check_call(ready: ReadyPlan, request: RunRequest) -> GenerationRequest:
@@ -109,7 +115,7 @@ def _make(
     made = _Made()
     calls = [replace(call, prompt=each.prompt, seed=each.seed) for each in wanted]
     began_s = time.perf_counter()
-    with _opened(ready, listeners) as held:
+    with _opened(ready, listeners) as held, recorded(ready, held, _workload_of(call), listeners.trace_out):
         made.load_s = time.perf_counter() - began_s
         with TextsAhead(held, calls) if len(calls) > 1 else nullcontext() as texts:
             for index, each in enumerate(wanted):
@@ -125,6 +131,18 @@ def _make(
             made.text_stages = summed_stages(texts.stages)
     made.changes, made.demotions = held.changes, held.demotions
     return made
+
+
+def _workload_of(call: GenerationRequest) -> Workload:
+    """The workload of one generation, its sizes as they were decided for the call."""
+    return Workload(
+        width=call.width or 0,
+        height=call.height or 0,
+        frames=call.frames,
+        steps=call.steps or 0,
+        batch=call.batch,
+        guidance=call.guidance,
+    )
 
 
 def _journal(ready: ReadyPlan, request: RunRequest) -> Journal | None:

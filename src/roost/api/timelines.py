@@ -10,7 +10,7 @@ from itertools import groupby
 from roost.api.inspection import inspect_model, profile_of
 from roost.api.options import DTYPES
 from roost.api.preflight import model_differences
-from roost.api.tracing import trace_model
+from roost.api.tracing import kept_trace, trace_model
 from roost.blocks import block_names
 from roost.errors import DryRunError, PlanMismatch, RoostError, UsageError
 from roost.facts import Component, Inventory, Workload
@@ -40,14 +40,14 @@ class Replay:
     notes: tuple[str, ...]
 
 
-def replay_plan(plan: PlanDocument, model: str | None = None) -> Replay:
+def replay_plan(plan: PlanDocument, model: str | None = None, *, only_kept: bool = False) -> Replay:
     """The predicted timeline of the plan's first generation.
 
-    The trace comes from the cache; where it is not there, the model at the plan's path (or ``model``) is dry-run.
-    Raises UsageError when there is no model to look at, PlanMismatch when it is another one.
+    The trace comes from the cache; where it is not there, the model at the plan's path (or ``model``) is dry-run,
+    unless ``only_kept``. Raises UsageError when there is no trace or no model to look at, PlanMismatch for another one.
     """
     inventory = _inventory_of(plan, model)
-    trace, cost_model, notes = _costs_of(plan, inventory)
+    trace, cost_model, notes = _costs_of(plan, inventory, only_kept=only_kept)
     forecast = forecast_of(plan, inventory.components, trace, cost_model)
     timeline = simulate(forecast.schedule(placements_of(plan, inventory.components)), record=True)
     if plan.predicted is not None:
@@ -86,7 +86,7 @@ def _inventory_of(plan: PlanDocument, model: str | None) -> Inventory:
     return found
 
 
-def _costs_of(plan: PlanDocument, inventory: Inventory) -> tuple[Trace, CostModel, list[str]]:
+def _costs_of(plan: PlanDocument, inventory: Inventory, *, only_kept: bool) -> tuple[Trace, CostModel, list[str]]:
     """The trace, and the plan's own cost model; a plan by the rules alone gets its card's."""
     gpu, workload = machine_of(plan).gpu, Workload(**plan.workload.model_dump())
     backend = "emulated" if gpu.device_kind == "emulated" else gpu.platform
@@ -96,7 +96,12 @@ def _costs_of(plan: PlanDocument, inventory: Inventory) -> tuple[Trace, CostMode
     reason = plan.trace.source if plan.trace else ""
     if not reason.startswith(WEIGHTS_ONLY):
         try:
-            return trace_model(inventory, profile_of(inventory), workload), model, []
+            trace = (kept_trace if only_kept else trace_model)(inventory, profile_of(inventory), workload)
+            if trace is None:
+                raise UsageError(
+                    "there is no trace of this plan in the cache; make one with: roost timeline PLAN -o OUT"
+                )
+            return trace, model, []
         except DryRunError as error:
             reason = str(error)
     note = f"no dry run ({reason}): work and activations are guessed from sizes."
@@ -105,8 +110,6 @@ def _costs_of(plan: PlanDocument, inventory: Inventory) -> tuple[Trace, CostMode
 
 def record_of(plan: PlanDocument, timeline: Timeline, components: Iterable[Component]) -> TimelineRecord:
     """A simulated timeline of the plan, under the names of its blocks."""
-    workload = plan.workload
-    frames = f" × {workload.frames} frames" if workload.frames else ""
     predicted = plan.predicted
     blocks = {each.name: block_names(each.units) for each in components}
     figures = {"generation": format_seconds(timeline.seconds), "peak": format_bytes(timeline.peak_bytes)}
@@ -118,7 +121,7 @@ def record_of(plan: PlanDocument, timeline: Timeline, components: Iterable[Compo
     return TimelineRecord(
         kind="predicted",
         model=plan.model.family or plan.model.pipeline,
-        workload=f"{workload.width}×{workload.height}{frames}, {workload.steps} steps, batch {workload.batch}",
+        workload=workload_text(Workload(**plan.workload.model_dump())),
         device=plan.machine.gpu.name,
         budget_bytes=plan.budget.budget_bytes,
         slices=tuple(
@@ -139,6 +142,12 @@ def record_of(plan: PlanDocument, timeline: Timeline, components: Iterable[Compo
         memory=tuple(_levels(timeline.memory)),
         figures=figures,
     )
+
+
+def workload_text(workload: Workload) -> str:
+    """For people: ``1280×720 × 81 frames, 40 steps, batch 1``."""
+    frames = f" × {workload.frames} frames" if workload.frames else ""
+    return f"{workload.width}×{workload.height}{frames}, {workload.steps} steps, batch {workload.batch}"
 
 
 def _levels(events: tuple[MemoryEvent, ...]) -> Iterator[MemoryLevel]:

@@ -26,15 +26,30 @@ def trace_model(inventory: Inventory, profile: ModelProfile, workload: Workload)
     A trace from the cache is read without importing torch; otherwise the model's own code is dry-run, and the trace is
     kept. Raises DryRunError with the reason when the model can't be dry-run.
     """
-    options = DryRunOptions(guidance_argument=profile.guidance_argument)
-    folder = user_cache_path("roost") / "traces"
-    key = trace_key(inventory, workload, options, installed_versions(_LIBRARIES))
-    trace = read_trace(folder, key)
+    trace = kept_trace(inventory, profile, workload)
     if trace is None:
+        options = _options_of(profile)
         with _configs_of(inventory) as model_dir:
             trace = dry_run(model_dir, inventory, workload, load_class_facts(), options)
-        write_trace(folder, key, trace)
+        write_trace(_folder(), _key(inventory, workload, options), trace)
     return trace
+
+
+def kept_trace(inventory: Inventory, profile: ModelProfile, workload: Workload) -> Trace | None:
+    """The trace from the cache; None when there is none."""
+    return read_trace(_folder(), _key(inventory, workload, _options_of(profile)))
+
+
+def _options_of(profile: ModelProfile) -> DryRunOptions:
+    return DryRunOptions(guidance_argument=profile.guidance_argument)
+
+
+def _folder() -> Path:
+    return user_cache_path("roost") / "traces"
+
+
+def _key(inventory: Inventory, workload: Workload, options: DryRunOptions) -> str:
+    return trace_key(inventory, workload, options, installed_versions(_LIBRARIES))
 
 
 @contextmanager

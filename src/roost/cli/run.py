@@ -42,6 +42,7 @@ def run(
     force: run_opt.Force = False,
     dry_run: run_opt.DryRun = False,
     update_plan: run_opt.UpdatePlan = False,
+    trace_out: run_opt.TraceOut = None,
     as_json: opt.Json = False,
     gpu: opt.Gpu = None,
     vram: opt.Vram = None,
@@ -82,7 +83,7 @@ def run(
     if dry_run:
         show_dry_run(ready, request, as_json=as_json)
     else:
-        _run(ready, request, as_json, Path(target) if update_plan else None)
+        _run(ready, request, as_json, Path(target) if update_plan else None, trace_out)
 
 
 def _prompts(prompt: str | None, file: str | None) -> tuple[str, ...]:
@@ -113,15 +114,22 @@ def _refuse_planning_options(context: typer.Context) -> None:
         raise UsageError(f"{', '.join(typed)}: the plan has decided that; plan again with: roost plan MODEL -o PLAN")
 
 
-def _run(ready: ReadyPlan, request: RunRequest, as_json: bool, plan_file: Path | None) -> None:
+def _run(ready: ReadyPlan, request: RunRequest, as_json: bool, plan_file: Path | None, trace_out: Path | None) -> None:
+    from roost.api.requests import check_trace_path
     from roost.api.running import Listeners, run_plan
     from roost.cli.progress import Progress
 
+    check_trace_path(trace_out)
     for change in ready.changes:
         show_note(f"change: {change}")
     with Progress() as progress:
         listeners = Listeners(
-            on_component=progress.on_component, on_event=progress.on_event, on_generation=progress.on_generation
+            on_component=progress.on_component,
+            on_event=progress.on_event,
+            on_generation=progress.on_generation,
+            trace_out=trace_out,
         )
         record = run_plan(ready, request, listeners, plan_file)
     show_record(ready, record, as_json=as_json)
+    if trace_out is not None:
+        show_note(f"saved {trace_out}, the measured timeline; it opens in ui.perfetto.dev")

@@ -25,4 +25,8 @@ Force = Annotated[bool, typer.Option("--force", help="Run on another model or GP
 UpdatePlan = Annotated[
     bool, typer.Option("--update-plan", help="Write what memory did not allow back into the plan's file.")
 ]
+TraceOut = Annotated[
+    Path | None,
+    typer.Option("--trace-out", metavar="FILE", help="Write the measured timeline as a .json trace for Perfetto."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and load nothing.")]

@@ -27,6 +27,7 @@ class CudaDevice(Device):
         self._owners: dict[int, torch.cuda.Stream] = {}  # address -> the stream the allocator orders its reuse by
         self._pinned: dict[int, torch.Tensor] = {}
         self._stalls: list[tuple[torch.cuda.Event, torch.cuda.Event]] | None = None  # around each wait of compute
+        self._highest = 0, 0  # allocated and reserved, before the statistics were reset for ``take_high_bytes``
         self._fraction = torch.cuda.get_per_process_memory_fraction(self.device)
         total = torch.cuda.get_device_properties(self.device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(self._fraction, budget_bytes / total), self.device)
@@ -89,9 +90,9 @@ class CudaDevice(Device):
     def end_use(self, buffer: torch.Tensor) -> None:
         """The stream's order is all there is to know."""
 
-    def mark(self) -> torch.cuda.Event:
+    def mark(self, lane: Lane = "compute") -> torch.cuda.Event:
         event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record(self._stream("compute"))
+        event.record(self._stream(lane))
         return event
 
     def seconds_between(self, earlier: torch.cuda.Event, later: torch.cuda.Event) -> float:
@@ -109,7 +110,7 @@ class CudaDevice(Device):
 
     @property
     def reserved_bytes(self) -> int:
-        return torch.cuda.max_memory_reserved(self.device)
+        return max(self._highest[1], torch.cuda.max_memory_reserved(self.device))
 
     @property
     def pinned_bytes(self) -> int:
@@ -121,10 +122,17 @@ class CudaDevice(Device):
 
     @property
     def peak_bytes(self) -> int:
-        return torch.cuda.max_memory_allocated(self.device)
+        return max(self._highest[0], torch.cuda.max_memory_allocated(self.device))
 
     def reset_peak(self) -> None:
+        self._highest = 0, 0
         torch.cuda.reset_peak_memory_stats(self.device)
+
+    def take_high_bytes(self) -> int:
+        high_bytes = torch.cuda.max_memory_allocated(self.device)
+        self._highest = self.peak_bytes, self.reserved_bytes
+        torch.cuda.reset_peak_memory_stats(self.device)
+        return high_bytes
 
     @property
     def free_bytes(self) -> int:

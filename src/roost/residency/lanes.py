@@ -84,8 +84,8 @@ class Device(ABC):
         return nullcontext()
 
     @abstractmethod
-    def mark(self) -> Any:
-        """The moment at which all that is enqueued on the compute lane is done, for ``seconds_between``."""
+    def mark(self, lane: Lane = "compute") -> Any:
+        """The moment at which all that is enqueued on the lane is done, for ``seconds_between``."""
 
     @abstractmethod
     def seconds_between(self, earlier: Any, later: Any) -> float:
@@ -108,6 +108,10 @@ class Device(ABC):
     @abstractmethod
     def used_bytes(self) -> int:
         """Allocated now."""
+
+    @abstractmethod
+    def take_high_bytes(self) -> int:
+        """Most allocated since the call before; no other figure changes by asking."""
 
     @property
     @abstractmethod

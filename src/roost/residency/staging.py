@@ -37,6 +37,16 @@ class LateEvent:
         return self.event
 
 
+class LateMark:
+    """A mark of the copy lane that the staging thread makes when it gets there."""
+
+    def __init__(self) -> None:
+        self.mark: Any = None
+
+    def made(self, mark: Any) -> None:
+        self.mark = mark
+
+
 class Stager(Device):
     """A device whose copy lane also takes a ``HostBlock`` as source, through a few registered buffers.
 
@@ -135,11 +145,19 @@ class Stager(Device):
     def begin_host_write(self, buffer: torch.Tensor) -> None:
         self._device.begin_host_write(buffer)
 
-    def mark(self) -> Any:
-        return self._device.mark()
+    def mark(self, lane: Lane = "compute") -> Any:
+        if lane == "compute" or not self._pending:
+            return self._device.mark(lane)
+        late = LateMark()
+        self._defer(lambda: late.made(self._device.mark(lane)))
+        return late
 
     def seconds_between(self, earlier: Any, later: Any) -> float:
-        return self._device.seconds_between(earlier, later)
+        marks = (each.mark if isinstance(each, LateMark) else each for each in (earlier, later))
+        return self._device.seconds_between(*marks)
+
+    def take_high_bytes(self) -> int:
+        return self._device.take_high_bytes()
 
     @property
     def reserved_bytes(self) -> int | None:

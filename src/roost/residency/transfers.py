@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -12,6 +14,8 @@ from roost.residency.lanes import Device
 from roost.residency.masters import HostCopy, Master
 from roost.residency.staging import Stager
 from roost.units import format_bytes
+
+Watch = Callable[[HostCopy, int], AbstractContextManager[object]]
 
 
 class Transfers:
@@ -25,6 +29,7 @@ class Transfers:
         self.changes: list[str] = []  # where the run deviates from the plan, in words
         self.uploaded_bytes = self.downloaded_bytes = self.pinned_bytes = 0
         self._pinnable_bytes, self._spare_host_bytes = pinnable_bytes, spare_host_bytes
+        self.watch: Watch | None = None  # is told of every copy, and its bytes: negative towards the host
 
     @classmethod
     def under(cls, plan: PlanDocument, device: Device) -> Transfers:
@@ -35,7 +40,11 @@ class Transfers:
     def upload(self, target: torch.Tensor, master: HostCopy) -> Any:
         """Enqueues the copy of ``master`` to ``target``; returns what ``wait`` takes."""
         self.uploaded_bytes += master.bytes
-        self.device.copy(target, master.source)
+        if self.watch is None:
+            self.device.copy(target, master.source)
+        else:
+            with self.watch(master, master.bytes):
+                self.device.copy(target, master.source)
         return self.device.record("copy")
 
     def wait(self, ready: Any) -> None:
@@ -52,7 +61,8 @@ class Transfers:
     def download(self, source: torch.Tensor, master: Master) -> None:
         """Fills ``master`` from the device, after all that is enqueued; blocks the host until it is there."""
         self.device.wait("copy", self.device.record("compute"))
-        self.device.copy(master.buffer, source)
+        with self.watch(master, -master.bytes) if self.watch else nullcontext():
+            self.device.copy(master.buffer, source)
         self.device.wait_host(self.device.record("copy"))
         self.downloaded_bytes += master.bytes
 

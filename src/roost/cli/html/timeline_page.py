@@ -37,7 +37,7 @@ def colours_of(record: TimelineRecord) -> dict[str, str]:
     """A colour for everything that is drawn, in the order in which memory is stacked."""
     names = [*(each.component for each in record.passes), *(each.component for each in record.slices)]
     held = [name for level in record.memory for name in level.bytes]
-    special = {"context": "var(--context)", "activations": "var(--activations)", "allocated": "var(--activations)"}
+    special = {"context": "var(--context)", "activations": "var(--activations)", "other": "var(--activations)"}
     components = [name for name in dict.fromkeys((*names, *held)) if name not in special]
     components.sort(key=lambda name: -held.count(name))  # what is always there lies below
     found = {name: colour(index) for index, name in enumerate(components)}

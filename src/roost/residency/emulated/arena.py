@@ -17,7 +17,7 @@ class Arena:
 
     def __init__(self, budget_bytes: int) -> None:
         self.budget_bytes = budget_bytes
-        self.used_bytes = self.peak_bytes = 0
+        self.used_bytes = self.peak_bytes = self._high_bytes = 0
         self._live: dict[int, torch.Tensor] = {}  # address of a storage -> all of its aligned bytes
         self._idle: dict[int, list[torch.Tensor]] = defaultdict(list)  # size -> freed memory
         self._idle_bytes = 0
@@ -55,10 +55,16 @@ class Arena:
             )
         self.used_bytes += size
         self.peak_bytes = max(self.peak_bytes, self.used_bytes)
+        self._high_bytes = max(self._high_bytes, self.used_bytes)
 
     def discharge(self, size: int) -> None:
         """Counts bytes as free again."""
         self.used_bytes -= size
+
+    def take_high_bytes(self) -> int:
+        """Most used since the call before."""
+        high_bytes, self._high_bytes = self._high_bytes, self.used_bytes
+        return high_bytes
 
     def trim(self) -> None:
         """Forgets freed memory, which goes back to the host."""

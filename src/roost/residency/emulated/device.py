@@ -16,7 +16,7 @@ from roost.residency.emulated.activations import ActivationCount
 from roost.residency.emulated.activity import Activity, Direction
 from roost.residency.emulated.arena import Arena
 from roost.residency.emulated.happens_before import Clock, HappensBefore
-from roost.residency.emulated.lane import WorkLane
+from roost.residency.emulated.lane import LaneMark, WorkLane
 from roost.residency.emulated.link import Link, fill_with_poison
 from roost.residency.lanes import Device, Lane
 
@@ -192,11 +192,21 @@ class EmulatedDevice(Device):
         """Counts what operations allocate inside the context, on this thread, towards the budget while it lives."""
         return ActivationCount(self._arena, self._host) if self._count_activations else nullcontext()
 
-    def mark(self) -> float:
-        return time.perf_counter()  # the compute lane is the calling thread
+    def mark(self, lane: Lane = "compute") -> LaneMark:
+        mark = LaneMark()
+        if lane == "compute":
+            mark.reach()  # the compute lane is the calling thread
+        else:
+            with self._host:
+                self._lanes[lane].enqueue(mark.reach)
+        return mark
 
-    def seconds_between(self, earlier: float, later: float) -> float:
-        return later - earlier
+    def seconds_between(self, earlier: LaneMark, later: LaneMark) -> float:
+        return later.reached_s - earlier.reached_s
+
+    def take_high_bytes(self) -> int:
+        with self._host:
+            return self._arena.take_high_bytes()
 
     def watch_stalls(self) -> None:
         self.activity.stalls.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -9,6 +10,18 @@ from collections.abc import Callable
 from queue import SimpleQueue
 
 Work = Callable[[], None]
+
+
+class LaneMark:
+    """When a lane got there, by ``time.perf_counter``; not a number before."""
+
+    __slots__ = ("reached_s",)
+
+    def __init__(self) -> None:
+        self.reached_s = math.nan
+
+    def reach(self) -> None:
+        self.reached_s = time.perf_counter()
 
 
 class WorkLane:
