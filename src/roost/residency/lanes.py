@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Lane = Literal["compute", "copy"]
 
+_NOTHING: AbstractContextManager[object] = nullcontext()
+
 
 class Device(ABC):
     """An accelerator with a byte budget. ``CudaDevice`` and ``EmulatedDevice`` are the two there are."""
@@ -82,6 +84,13 @@ class Device(ABC):
     def counting_activations(self) -> AbstractContextManager[object]:
         """Inside the context, memory of activations counts as used; real devices count it anyway."""
         return nullcontext()
+
+    def engine_work(self) -> AbstractContextManager[object]:
+        """Inside the context, operations are the engine's own, and what they allocate is no activation."""
+        return _NOTHING
+
+    def forget_activations(self) -> None:  # noqa: B027, a real device sees them freed
+        """Says that activations that are still alive leave the device with their owner."""
 
     @abstractmethod
     def mark(self, lane: Lane = "compute") -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -38,7 +38,8 @@ class Runtime:
     ) -> None:
         self.components, self.stages = components, stages
         self.observer: Observer | None = None
-        self.around_calls: Callable[[], AbstractContextManager[object]] = nullcontext  # each outermost call's own work
+        # Around what a component itself does in an outermost call
+        self.around_calls: Callable[[], AbstractContextManager[object]] = transfers.device.counting_activations
         self.gate: Callable[[HeldComponent], None] | None = None  # may refuse a use, by raising, before anything moves
         self.on_eviction: Callable[[HeldComponent], None] = lambda component: None
         self._plans, self._transfers, self._device = plans, transfers, transfers.device
@@ -60,13 +61,14 @@ class Runtime:
                 return call(*args, **kwargs)
             where = f"{stage_name(component.name, method, self._plans)} ({component.name})"
             released: set[str] = set()
-            return run_elastically(
-                lambda: self._outermost(component, method, call, args, kwargs),
-                RerunState(component.attributes, self._device.device, args, kwargs),
-                lambda: self.step_down(component, released),
-                self._transfers,
-                Shortage(where, self._device, remedy_for(component)),
-            )
+            with self._device.engine_work():
+                return run_elastically(
+                    lambda: self._outermost(component, method, call, args, kwargs),
+                    RerunState(component.attributes, self._device.device, args, kwargs),
+                    lambda: self.step_down(component, released),
+                    self._transfers,
+                    Shortage(where, self._device, remedy_for(component)),
+                )
         finally:
             self._leave()
 
@@ -77,6 +79,10 @@ class Runtime:
         stage = stage_name(component.name, method, self._plans)
         if component.active and self.stages.is_open(stage, component.name):
             return
+        with self._device.engine_work():
+            self._begin_stage(component, stage)
+
+    def _begin_stage(self, component: HeldComponent, stage: str) -> None:
         component.wake()
         self._note_activations()
         self.stages.begin(stage, component.name)
@@ -112,6 +118,7 @@ class Runtime:
             self._note_activations()
             self._sequence.end()
             self.stages.finish()
+            self._device.forget_activations()  # what a call returns is its caller's
             for component in self.components.values():
                 component.rest()
         finally:
@@ -234,7 +241,8 @@ class Runtime:
         if following.depth or following.plan.strategy == "component-offload":  # the baseline does nothing ahead
             return
         if following.largest_bytes + activations <= self._device.free_bytes:
-            following.acquire_ahead()
+            with self._device.engine_work():
+                following.acquire_ahead()
 
     def _note_activations(self) -> None:
         if self._current is not None and self._began_with is not None:

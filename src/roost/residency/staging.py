@@ -166,6 +166,12 @@ class Stager(Device):
     def counting_activations(self) -> AbstractContextManager[object]:
         return self._device.counting_activations()
 
+    def engine_work(self) -> AbstractContextManager[object]:
+        return self._device.engine_work()
+
+    def forget_activations(self) -> None:
+        self._device.forget_activations()
+
     @property
     def used_bytes(self) -> int:
         return self._device.used_bytes

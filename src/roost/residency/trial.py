@@ -61,10 +61,12 @@ class Trial:
         self._whole = whole
         self._subject, self._device = subject, device
         self._warm_peak_bytes = self._warm_reserved_bytes = 0
+        self._runner = subject.runtime if isinstance(subject, Held) else subject
+        self._runner.around_calls = nullcontext
 
     def warm_up(self, request: GenerationRequest) -> None:
-        """A generation that isn't timed. On an emulated device activations count in this one only: that is slow."""
-        runner = self._subject.runtime if isinstance(self._subject, Held) else self._subject
+        """A generation that isn't timed. On an emulated device activations count in this one only: that takes time."""
+        runner = self._runner
         runner.around_calls = self._device.counting_activations
         try:
             generation = self._generate(_acceptable(request, self._subject.pipeline))

@@ -21,6 +21,7 @@ from roost.residency.emulated.link import Link, fill_with_poison
 from roost.residency.lanes import Device, Lane
 
 PAGE_BYTES = 4096
+_NOTHING: AbstractContextManager[object] = nullcontext()
 
 
 class EmulatedEvent(NamedTuple):
@@ -38,7 +39,7 @@ class EmulatedDevice(Device):
     it is a thread, for toys whose kernels come through ``launch``. Rates in bytes per second throttle copies;
     ``delays`` seeds adversarial pauses on both lanes; ``poison`` fills memory with 0xFF the moment it may be used
     again; ``check`` raises HappensBeforeError where an event is missing; ``count_activations`` makes
-    ``counting_activations`` watch every operation, which costs some 0.1 ms for each and is therefore left to choice.
+    ``counting_activations`` watch every operation, which costs a few microseconds for each.
     """
 
     kind: DeviceKind = "emulated"
@@ -73,7 +74,7 @@ class EmulatedDevice(Device):
             "copy": WorkLane("copy", threaded=True, delays=_seeded(delays, 2)),
         }
         self._asynchronous = asynchronous_compute
-        self._count_activations = count_activations
+        self._activations = ActivationCount(self._arena, self._host) if count_activations else None
 
     def allocate(self, count: int) -> torch.Tensor:
         with self._host:
@@ -190,7 +191,7 @@ class EmulatedDevice(Device):
 
     def counting_activations(self) -> AbstractContextManager[object]:
         """Counts what operations allocate inside the context, on this thread, towards the budget while it lives."""
-        return ActivationCount(self._arena, self._host) if self._count_activations else nullcontext()
+        return nullcontext() if self._activations is None else self._activations.on()
 
     def mark(self, lane: Lane = "compute") -> LaneMark:
         mark = LaneMark()
@@ -210,6 +211,13 @@ class EmulatedDevice(Device):
 
     def watch_stalls(self) -> None:
         self.activity.stalls.clear()
+
+    def engine_work(self) -> AbstractContextManager[object]:
+        return _NOTHING if self._activations is None else self._activations.off()
+
+    def forget_activations(self) -> None:
+        if self._activations is not None:
+            self._activations.forget()
 
     @property
     def stall_s(self) -> float:

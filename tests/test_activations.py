@@ -1,0 +1,125 @@
+"""Activations in runs on the emulated device: counted to the byte as the dry run foretells, and part of the budget."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import roost
+from dry_runs import real_pipeline, tiny_options, tiny_trace, tiny_workload
+from live_pipelines import STRATEGIES, bare_digest, held_by, live_pipeline, own_pipeline, request_for
+from plans import GIB, plan_for
+from roost.facts import Workload
+from roost.plan import PlanDocument
+from roost.probes.dry_run import DryRunOptions
+from roost.probes.dry_run.arguments import call_arguments
+from roost.residency.attach import Held, hold
+from roost.residency.emulated import EmulatedDevice
+from roost.residency.generate import generate
+
+
+@contextlib.contextmanager
+def counting(name: str, plan: PlanDocument) -> Iterator[tuple[Held, EmulatedDevice]]:
+    """Family ``name`` held on a device that counts activations, as ``roost run --device emulated`` opens it."""
+    with (
+        EmulatedDevice(plan.budget.budget_bytes, count_activations=True) as device,
+        hold(live_pipeline(name), plan, device) as held,
+    ):
+        yield held, device
+
+
+@pytest.mark.parametrize("name", ["flux", "wan2.2", "sdxl", "sd3", "ltx"])
+def test_every_call_takes_what_its_trace_says_to_the_byte(name: str) -> None:
+    pipeline, taken = real_pipeline(name), []
+    with (
+        EmulatedDevice(GIB, count_activations=True) as device,
+        hold(pipeline, plan_for(pipeline, "resident"), device) as held,
+    ):
+
+        @contextlib.contextmanager
+        def noting() -> Iterator[None]:
+            device.reset_peak()
+            before = device.used_bytes
+            with device.counting_activations():
+                yield
+            taken.append(device.peak_bytes - before)
+
+        held.runtime.around_calls = noting
+        pipeline(**call_arguments(pipeline, tiny_workload(name), tiny_options(name)))
+    assert taken == [use.activation_bytes.peak_bytes for use in tiny_trace(name).ordered_uses()]
+
+
+# The second budget is short: something has to leave for the encoder's activations.
+@pytest.mark.parametrize(
+    ("name", "vram"), [("flux", "1GiB"), ("flux", "13.5MiB"), ("wan2.2", "1GiB"), ("wan2.2", "15MiB")]
+)
+def test_measured_peaks_are_the_predicted_ones(name: str, vram: str) -> None:
+    """Within 5 %, not to the byte: alignment and what earlier stages left come on top."""
+    size: dict[str, Any] = {"size": "64x64", "steps": 4} | ({"frames": 9} if name == "wan2.2" else {})
+    pipeline = own_pipeline(name)
+    with roost.attach(pipeline, vram=vram, ram="8GiB", headroom="0GiB", **size) as held:
+        plan = held.plan
+        options = DryRunOptions(guidance_argument=tiny_options(name).guidance_argument)
+        pipeline(**call_arguments(pipeline, Workload(**plan.workload.model_dump()), options))
+        measured = {each.component: each.peak_bytes for each in held.stages}
+        assert held.changes == []
+    assert plan.predicted is not None
+    predicted = {each.component: each.peak_bytes for each in plan.predicted.stages}
+    assert measured == pytest.approx(predicted, rel=0.05)
+    assert max(measured.values()) == pytest.approx(plan.predicted.peak_bytes.mid, rel=0.01)
+    assert max(measured.values()) <= plan.budget.budget_bytes
+    assert any(each.strategy != "resident" for each in plan.components.values()) == (vram != "1GiB")
+
+
+@pytest.mark.parametrize("strategy", ["resident", "layerwise-offload, half resident"])
+@pytest.mark.parametrize("name", ["flux", "wan2.2"])
+def test_activations_that_do_not_fit_cost_weights_and_no_bits(name: str, strategy: str) -> None:
+    with counting(name, plan_for(live_pipeline(name), STRATEGIES[strategy])) as (held, _device):
+        short = max(each.peak_bytes for each in generate(held, request_for(name)).stages) - 64 * 1024
+        assert max(each.stage_bytes for each in held.runtime.components.values()) < short
+    with counting(name, plan_for(live_pipeline(name), STRATEGIES[strategy], budget_bytes=short)) as (held, _device):
+        generation = generate(held, request_for(name))
+        assert generation.digest == bare_digest(name)
+        assert max(each.peak_bytes for each in generation.stages) <= short
+        assert any("because memory ran out" in each for each in held.changes)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_engines_own_memory_is_no_activation(strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What counts when a pipeline's call ends is what its code still holds, whatever the strategy; then nothing."""
+    assert counted_at_ends(strategy, monkeypatch) == counted_at_ends("resident", monkeypatch)
+
+
+def counted_at_ends(strategy: str, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    counted = []
+    with counting("wan2.2", plan_for(live_pipeline("wan2.2"), STRATEGIES[strategy])) as (held, device):
+        forget = device.forget_activations
+
+        def noting() -> None:
+            weights = sum(each.device_bytes for each in held.runtime.components.values())
+            counted.append(device.used_bytes - weights)
+            forget()
+
+        monkeypatch.setattr(device, "forget_activations", noting)
+        for _ in range(2):
+            generate(held, request_for("wan2.2"))
+    assert counted[-1] == 0
+    return counted
+
+
+def test_what_a_call_returned_counts_no_more() -> None:
+    with counting("flux", plan_for(live_pipeline("flux"), "resident")) as (held, device):
+        weights = device.used_bytes
+        results = [
+            live_pipeline("flux")(**request_for("flux").more, prompt="a fox", output_type="pt") for _ in range(2)
+        ]
+        assert device.used_bytes == weights
+        assert len(results) == 2
+        assert held.stages
+
+
+def test_a_device_for_tests_of_weights_alone_counts_none() -> None:
+    with held_by(live_pipeline("flux"), plan_for(live_pipeline("flux"), "resident")) as held:
+        weights = held.device.used_bytes
+        assert {each.peak_bytes for each in generate(held, request_for("flux")).stages} == {weights}
