@@ -9,9 +9,10 @@ import pytest
 from measurements import WHEN, rate
 from roost.api.machine import gpu_of_profile
 from roost.facts import Workload
+from roost.planner.checkpoints import cast_bytes
 from roost.planner.costs import CostModel, Kappa, work_s
 from roost.planner.estimate import predict
-from roost.planner.loading import cast_bytes, load_s
+from roost.planner.loading import load_s
 from roost.planner.placements import Placement
 from roost.planner.rates import rates_of
 from roost.planner.untraced import guessing, untraced

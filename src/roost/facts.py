@@ -63,6 +63,7 @@ class Component:
     stacks: tuple[Stack, ...]
     units: tuple[Stack, ...]
     quantization: str | None  # the method that config.json names
+    renamed: int = 0  # tensors that its modules have under other names than its files
     notes: tuple[str, ...] = ()  # tied or unused weights, uncertain facts, unsupported formats
 
     @property

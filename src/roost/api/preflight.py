@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from roost.api.inspection import structure_of
 from roost.errors import NothingFits, PlanMismatch, UsageError
 from roost.facts import Component, GpuFacts, HostFacts, Inventory, ModelProfile, Workload
 from roost.plan.schema import ComponentPlan, FileRecord, PlanDocument
+from roost.planner.checkpoints import can_be_mapped
 from roost.units import format_bytes
 
 _TOTAL_TOLERANCE = 0.02
@@ -176,18 +179,37 @@ def refuse(plan: PlanDocument, differences: list[str], *, what: str, force: bool
     )
 
 
-def check_fits(plan: PlanDocument, host: HostFacts) -> None:
-    """Raises NothingFits for a plan whose weights exceed its budget, or whose host copies exceed host memory."""
+def check_fits(plan: PlanDocument, inventory: Inventory, host: HostFacts) -> None:
+    """Raises NothingFits for a plan whose weights exceed its budget, or whose host copies exceed host memory.
+
+    Masters that stay in the model's files need none, as far as the files have the very tensors to load.
+    """
     if not plan.fits:
         raise NothingFits(
             f"this plan {plan.budget.verdict} Plan with less resident, with a larger --vram, or run with --force."
         )
     # While it loads, the largest resident component passes through host memory beside the masters.
     passing = max((each.load_bytes for each in plan.components.values() if each.strategy == "resident"), default=0)
-    needed = plan.budget.host_bytes + passing
+    converted = _mapped_in_vain(plan, inventory)
+    needed = plan.budget.host_bytes + passing + sum(converted.values())
     if needed > host.available_bytes:
+        because = f" ({', '.join(converted)} can't stay in its files: they are converted as they load)"
         raise NothingFits(
-            f"loading needs {format_bytes(needed)} of host memory and {format_bytes(host.available_bytes)} is available"
-            f" ({host.source}), {format_bytes(needed - host.available_bytes)} short; free host memory, or run with"
-            " --force."
+            f"loading needs {format_bytes(needed)} of host memory{because if converted else ''} and"
+            f" {format_bytes(host.available_bytes)} is available ({host.source}),"
+            f" {format_bytes(needed - host.available_bytes)} short; free host memory, or run with --force."
         )
+
+
+def _mapped_in_vain(plan: PlanDocument, inventory: Inventory) -> dict[str, int]:
+    """Bytes of the blocks that the plan leaves in files which don't have them as they load, by component."""
+    found = {}
+    for name, planned in plan.components.items():
+        loaded = replace(inventory.component(name), load_dtype=planned.load_dtype)
+        if planned.master is None or not planned.master.mapped or can_be_mapped(loaded):
+            continue
+        blocks = planned.master.pinned + planned.master.pageable + planned.master.mapped
+        # Blocks of one component differ little; when all are mapped, so is the rest.
+        size = planned.load_bytes if planned.master.mapped == blocks else sum(each.bytes for each in planned.stacks)
+        found[name] = size * planned.master.mapped // blocks
+    return found

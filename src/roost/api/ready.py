@@ -82,7 +82,7 @@ def check_plan(
     elif plan.machine.gpu.device_kind != "emulated":
         changes.append(f"device: emulated on the CPU instead of {plan.machine.gpu.name}")
     if not force:
-        check_fits(running, read_host())
+        check_fits(running, inventory, read_host())
     return ReadyPlan(
         plan=running,
         model_dir=Path(inventory.path),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from roost.facts import Machine
 from roost.planner.kinds import base_name, kind_of
+from roost.planner.movement import host_bytes_of
 from roost.planner.placements import Placement
 from roost.units import format_bytes
 
@@ -84,7 +85,7 @@ def judge(placements: Iterable[Placement], machine: Machine) -> Verdict:
     peak = max(listed, key=lambda stage: stage.weights_bytes, default=None)
     peak_bytes = peak.weights_bytes if peak else 0
     deficit = max(0, peak_bytes - machine.budget_bytes)
-    host_bytes = sum(each.host_bytes for each in placements)
+    host_bytes = sum(host_bytes_of(each) for each in placements)
     return Verdict(
         stages=listed,
         fits=deficit == 0,

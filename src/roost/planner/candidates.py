@@ -9,8 +9,8 @@ from typing import cast
 from roost.blocks import ResidentPolicy
 from roost.facts import Strategy
 from roost.planner.case import Case, Decision
+from roost.planner.checkpoints import can_be_mapped
 from roost.planner.kinds import group_of, kind_of
-from roost.planner.loading import can_be_mapped
 from roost.planner.movement import Tier
 from roost.planner.placements import Placement, Streaming, blocks_ahead
 

@@ -130,6 +130,7 @@ def _role(role: RoleView) -> RolePlan:
 
 def _component(placement: Placement) -> ComponentPlan:
     component, streaming = placement.component, placement.streaming
+    searched = placement.decision.decided_by == "search"
     return ComponentPlan(
         kind=kind_of(component),
         library=component.library,
@@ -146,8 +147,8 @@ def _component(placement: Placement) -> ComponentPlan:
         slots=streaming.slots if streaming else None,
         hold=streaming.hold if streaming else None,
         linger=placement.linger,
-        # Of what moves as a whole, only the search says which tier its master has.
-        master=masters_of(placement) if streaming or placement.decision.decided_by == "search" else None,
+        # Of what moves as a whole, only the search says which tier its master has; by the rules it is pageable.
+        master=masters_of(placement) if streaming or searched or placement.tier != "pageable" else None,
         tiling=placement.tiling,
         decided_by=placement.decision.decided_by,
         why=placement.decision.why,

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from roost.facts import Component
+from roost.planner.checkpoints import cast_bytes
 from roost.planner.movement import tier_bytes
 from roost.planner.placements import Placement
 from roost.planner.rates import Speeds
-
-_STORED_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
 
 
 def load_s(placement: Placement, speeds: Speeds) -> float:
@@ -20,19 +18,3 @@ def load_s(placement: Placement, speeds: Speeds) -> float:
     pin_s = tiers["pinned"] / speeds["pin_bytes_per_s"]
     moved = placement.stage_bytes if placement.strategy in ("resident", "fsdp") else 0
     return read_s + cast_s + pin_s + moved / speeds["pageable_h2d_bytes_per_s"]
-
-
-def cast_bytes(component: Component) -> int:
-    """Stored bytes whose dtype isn't the one they load at."""
-    if component.load_dtype is None:
-        return 0
-    return sum(
-        size
-        for stored, size in component.bytes_by_dtype.items()
-        if _STORED_NAMES.get(stored, component.load_dtype) != component.load_dtype
-    )
-
-
-def can_be_mapped(component: Component) -> bool:
-    """Whether the checkpoint's bytes can serve as masters: safetensors that load as they are stored."""
-    return component.tensors is not None and not cast_bytes(component) and component.quantization is None

@@ -91,6 +91,12 @@ def tier_bytes(placement: Placement) -> dict[Tier, int]:
     return found
 
 
+def host_bytes_of(placement: Placement) -> int:
+    """Host memory that the component's masters take; mapped ones take none."""
+    found = tier_bytes(placement)
+    return found["pinned"] + found["pageable"]
+
+
 def _h2d_bytes_per_s(tier: Tier, speeds: Speeds) -> float:
     if tier == "mapped":
         return min(speeds["disk_bytes_per_s"], speeds["pageable_h2d_bytes_per_s"])

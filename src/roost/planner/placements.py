@@ -12,6 +12,7 @@ from roost.blocks import ResidentPolicy, resident_indices
 from roost.errors import UsageError
 from roost.facts import Component, HostFacts, Strategy
 from roost.planner.case import Case, Decision
+from roost.planner.checkpoints import can_be_mapped
 from roost.planner.kinds import kind_of
 
 _HOST_ORDER = ("dit", "other", "text_encoder", "image_encoder", "vae")  # most-stepped first
@@ -78,8 +79,8 @@ class Placement:
         return self.stage_bytes if self.strategy in ("resident", "fsdp") else 0
 
     @property
-    def host_bytes(self) -> int:
-        """Host memory its masters take, mapped blocks apart."""
+    def master_bytes(self) -> int:
+        """Bytes of its masters, those in checkpoint files included."""
         if self.strategy in ("resident", "fsdp"):
             return 0
         return self.component.load_bytes
@@ -140,18 +141,19 @@ def blocks_ahead(case: Case, component: Component, decision: Decision) -> int:
 def _with_tiers(placements: list[Placement], host: HostFacts) -> tuple[Placement, ...]:
     """Gives out host memory: first what can't be mapped, then blocks, the most-stepped components' first."""
     streamed = [each for each in placements if each.streaming]
-    fixed = sum(each.host_bytes for each in placements) - sum(sum(each.block_bytes) for each in streamed)
-    room = max(0, host.available_bytes - fixed)
+    mappable = {each.component.name for each in streamed if can_be_mapped(each.component)}
+    in_files = sum(sum(each.block_bytes) for each in streamed if each.component.name in mappable)
+    room = max(0, host.available_bytes - sum(each.master_bytes for each in placements) + in_files)
     pinnable = host.pinnable_bytes
     tiers: dict[str, Streaming] = {}
     for placement in sorted(streamed, key=_host_priority):
         streaming = cast(Streaming, placement.streaming)
-        sizes = placement.block_bytes
-        pinned = _fitting(sizes, min(pinnable, room))
-        pageable = _fitting(sizes[pinned:], room - sum(sizes[:pinned]))
+        sizes, may_stay = placement.block_bytes, placement.component.name in mappable
+        pinned = _fitting(sizes, min(pinnable, room) if may_stay else pinnable)
+        pageable = _fitting(sizes[pinned:], room - sum(sizes[:pinned])) if may_stay else len(sizes) - pinned
         mapped = len(sizes) - pinned - pageable
         pinnable -= sum(sizes[:pinned])
-        room -= sum(sizes[: pinned + pageable])
+        room -= sum(sizes[: pinned + pageable]) if may_stay else 0
         tiers[placement.component.name] = replace(streaming, pinned=pinned, pageable=pageable, mapped=mapped)
     return tuple(replace(each, streaming=tiers.get(each.component.name)) for each in placements)
 

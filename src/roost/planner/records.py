@@ -16,7 +16,7 @@ from roost.plan.prediction import (
     UseRecord,
 )
 from roost.planner.estimate import Interval, Prediction
-from roost.planner.movement import block_tiers
+from roost.planner.movement import block_tiers, trunk_tier_of
 from roost.planner.placements import Placement
 from roost.trace import Trace
 
@@ -84,10 +84,10 @@ def alternative_record(
 
 
 def masters_of(placement: Placement) -> Masters | None:
-    """Blocks in each tier; None where nothing has a master."""
+    """Blocks in each tier; None where nothing has a master. A component without blocks counts as one."""
     if placement.strategy in ("resident", "fsdp"):
         return None
-    tiers = block_tiers(placement)
+    tiers = block_tiers(placement) or (trunk_tier_of(placement),)
     return Masters(pinned=tiers.count("pinned"), pageable=tiers.count("pageable"), mapped=tiers.count("mapped"))
 
 

@@ -88,11 +88,12 @@ def _size_component(stored: StoredComponent, sizing: _Sizing) -> Component:
     notes = [*stored.notes]
     by_name: Mapping[str, int] = {}
     bytes_by_dtype: dict[str, int] = {}
+    renamed = 0
     if stored.sizes is not None:
         bytes_by_dtype = {dtype: sum(sizes.values()) for dtype, sizes in stored.sizes.items()}
         asked = asked or default_load_dtype(bytes_by_dtype)
         loaded = size_as_loaded(stored.sizes, asked, facts or ClassFacts(), quantized=stored.quantization is not None)
-        by_name = loaded.by_name
+        by_name, renamed = loaded.by_name, loaded.renamed
         notes += loaded.notes
         if facts is None and stored.library is not None:
             notes.append(f"load bytes are uncertain: {quoted(stored.class_name)} is not in the class data")
@@ -112,5 +113,6 @@ def _size_component(stored: StoredComponent, sizing: _Sizing) -> Component:
         stacks=stacks,
         units=units,
         quantization=stored.quantization,
+        renamed=renamed,
         notes=tuple(notes),
     )

@@ -41,24 +41,29 @@ class Checkpoint:
         self._tensors = {each.key: each for path in paths for each in _stored_tensors(path)}
 
     def master(self, entries: Sequence[Entry], layout: Layout) -> MappedMaster | None:
-        """The unit's master in the files, when they hold its very bytes; None when not."""
-        found: list[StoredTensor] = []
+        """The unit's master in the files, when they hold its very bytes; None when not.
+
+        What no file has, such as buffers that a module computes, the master keeps in host memory, if it is the lesser
+        part.
+        """
+        found: list[StoredTensor | torch.Tensor] = []
         for entry in entries:
             stored = next((self._tensors[name] for name in entry.names if name in self._tensors), None)
-            if stored is None or not _holds(stored, entry.tensor):
+            if not entry.tensor.is_contiguous() or (stored is not None and not _holds(stored, entry.tensor)):
                 return None
-            found.append(stored)
-        return MappedMaster(layout, found)
+            found.append(entry.tensor.detach().clone() if stored is None else stored)
+        kept_bytes = sum(each.nbytes for each in found if isinstance(each, torch.Tensor))
+        return MappedMaster(layout, found) if 2 * kept_bytes <= layout.bytes else None
 
 
 class MappedMaster:
     """A unit's weights in checkpoint files; ``views`` map them lazily for whoever looks while nothing runs."""
 
-    def __init__(self, layout: Layout, stored: Sequence[StoredTensor]) -> None:
+    def __init__(self, layout: Layout, parts: Sequence[StoredTensor | torch.Tensor]) -> None:
         self.tier: Tier = "mapped"
         self.layout = layout
-        self.views = [_mapped(each) for each in stored]
-        self.source = _file_block(stored, [span.offset for span in layout.spans], layout.bytes)
+        self.views = [each if isinstance(each, torch.Tensor) else _mapped(each) for each in parts]
+        self.source = _file_block(parts, [span.offset for span in layout.spans], layout.bytes)
 
     @property
     def bytes(self) -> int:
@@ -88,12 +93,14 @@ def _holds(stored: StoredTensor, tensor: torch.Tensor) -> bool:
     return torch.equal(read, tensor.detach().to("cpu").reshape(-1).view(torch.uint8))
 
 
-def _file_block(stored: Sequence[StoredTensor], offsets: Sequence[int], size: int) -> FileBlock:
-    pieces = [
-        FilePiece(path=each.path, file_offset=each.offset, offset=offset, size=each.bytes)
-        for each, offset in zip(stored, offsets, strict=True)
-    ]
-    return FileBlock(pieces, size)
+def _file_block(parts: Sequence[StoredTensor | torch.Tensor], offsets: Sequence[int], size: int) -> FileBlock:
+    pieces, kept = [], []
+    for each, offset in zip(parts, offsets, strict=True):
+        if isinstance(each, torch.Tensor):
+            kept.append((offset, each.reshape(-1).view(torch.uint8)))
+        else:
+            pieces.append(FilePiece(path=each.path, file_offset=each.offset, offset=offset, size=each.bytes))
+    return FileBlock(pieces, size, kept)
 
 
 def _mapped(stored: StoredTensor) -> torch.Tensor:

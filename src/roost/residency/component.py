@@ -127,7 +127,8 @@ class HeldComponent:
         if self.present and not self.resident:
             if self.active and self.plan.strategy == "component-offload":
                 for unit in self.units.values():
-                    copy_back(unit, self._transfers)
+                    if unit.master is None or unit.master.tier != "mapped":  # a checkpoint is never written to
+                        copy_back(unit, self._transfers)
             self.drop()
 
     def evict(self) -> None:

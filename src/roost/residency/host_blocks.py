@@ -48,14 +48,14 @@ class FilePiece:
 
 
 class FileBlock:
-    """Pieces of checkpoint files in one layout; bytes between pieces are left as they are.
+    """Pieces of checkpoint files in one layout, and some at offsets in memory; bytes between them are left as they are.
 
     A file that is gone, shorter than it was, or not the one that was there when the block was made, is a RoostError.
     """
 
-    def __init__(self, pieces: Sequence[FilePiece], size: int) -> None:
+    def __init__(self, pieces: Sequence[FilePiece], size: int, kept: Sequence[tuple[int, torch.Tensor]] = ()) -> None:
         self._pieces = tuple(sorted(pieces, key=lambda piece: piece.offset))
-        self._size = size
+        self._size, self._kept = size, tuple(kept)
         self._stamps = {path: _stamp_of(path) for path in {piece.path for piece in pieces}}
 
     @property
@@ -65,6 +65,10 @@ class FileBlock:
     def read_into(self, buffer: torch.Tensor, offset: int) -> None:
         for path, file_offset, start, end in self._cut(offset, offset + buffer.nbytes):
             self._read(path, file_offset, buffer[start - offset : end - offset])
+        for start, memory in self._kept:
+            first, last = max(start, offset), min(start + memory.nbytes, offset + buffer.nbytes)
+            if first < last:
+                buffer[first - offset : last - offset] = memory[first - start : last - start]
 
     def _cut(self, start: int, end: int) -> Iterator[tuple[Path, int, int, int]]:
         """The parts of pieces between ``start`` and ``end``."""

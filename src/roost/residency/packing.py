@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 import torch
 
 from roost.plan import ComponentPlan
-from roost.residency.census import Entry, take_census
+from roost.residency.census import TRUNK, Entry, take_census
 from roost.residency.checkpoint import Checkpoint
 from roost.residency.images import Image, Images
 from roost.residency.masters import Master, Tier
@@ -85,12 +85,12 @@ class Packer:
         self._places = _places(self._module)
         fresh = [unit for unit in renewed.values() if unit.master is None]
         for unit in fresh:
-            if self._tiers.get(unit.name) == "mapped":
+            if self._tiers.get(unit.name) == "mapped" and unit.bytes:
                 self._map(unit)
         _pack([unit for unit in fresh if unit.master is None])
         for unit in fresh:
             if self._tiers.get(unit.name) == "pinned" and isinstance(unit.master, Master) and unit.bytes:
-                self._transfers.pin(unit.master, f"{self._name}.{unit.name}")
+                self._transfers.pin(unit.master, self._label(unit))
 
     def _unpin(self, units: Iterable[Unit]) -> None:
         for unit in units:
@@ -104,12 +104,15 @@ class Packer:
             return
         why = "no checkpoint is known" if self._checkpoint is None else "the checkpoint stores other bytes"
         self._transfers.changes.append(
-            f"{self._name}.{unit.name}: its host copy is pageable instead of mapped, because {why}"
+            f"{self._label(unit)}: its host copy is pageable instead of mapped, because {why}"
         )
+
+    def _label(self, unit: Unit) -> str:
+        return f"{self._name}.{unit.name}" if unit.name != TRUNK else f"{self._name} outside its blocks"
 
 
 def _tiers(plan: ComponentPlan) -> dict[str, Tier]:
-    """The tier of every block's master; streamed blocks take the fastest."""
+    """The tier of every unit's master; streamed blocks take the fastest, and the trunk the one that all blocks have."""
     if plan.master is None:
         return {}
     kinds = Rungs(plan).kinds()
@@ -117,7 +120,10 @@ def _tiers(plan: ComponentPlan) -> dict[str, Tier]:
     tiers: list[Tier] = ["pinned"] * plan.master.pinned
     tiers += ["pageable"] * plan.master.pageable
     tiers += ["mapped"] * plan.master.mapped
-    return dict(zip(names, tiers, strict=False))
+    found = dict(zip(names, tiers, strict=False))
+    if len(set(tiers)) == 1 and len(tiers) >= len(names):
+        found[TRUNK] = tiers[0]
+    return found
 
 
 def _new_units(module: torch.nn.Module, blocks: tuple[str, ...], old: dict[str, Unit]) -> dict[str, Unit]:

@@ -1,0 +1,25 @@
+"""How a component's files differ from what its modules will have."""
+
+from __future__ import annotations
+
+from roost.facts import Component
+
+_STORED_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
+
+
+def cast_bytes(component: Component) -> int:
+    """Stored bytes whose dtype isn't the one they load at."""
+    if component.load_dtype is None:
+        return 0
+    return sum(
+        size
+        for stored, size in component.bytes_by_dtype.items()
+        if _STORED_NAMES.get(stored, component.load_dtype) != component.load_dtype
+    )
+
+
+def can_be_mapped(component: Component) -> bool:
+    """Whether the checkpoint's bytes can serve as masters: safetensors that load as they are stored and named."""
+    plain = component.tensors is not None and component.quantization is None
+    grows = component.load_bytes > component.bytes  # some modules load as float32 whatever is asked
+    return plain and bool(component.files) and not component.renamed and not grows and not cast_bytes(component)

@@ -1,0 +1,143 @@
+"""Masters are in the tiers that the plan says, also of what moves as a whole, and cost host memory accordingly."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from diffusers import DiffusionPipeline
+
+import roost
+from engine_cases import digest_of
+from live_pipelines import bare_digest
+from plans import LAYERWISE, plan_for
+from roost.api import ready
+from roost.api.preflight import check_fits
+from roost.errors import NothingFits
+from roost.facts import HostFacts
+from roost.plan import PlanDocument
+from roost.plan.schema import FileRecord, Masters
+from roost.residency.checkpoint import MappedMaster
+from roost.residency.emulated import EmulatedDevice
+from roost.residency.loader import load_pipeline
+from roost.residency.masters import Master
+from roost.residency.quiet import quiet_libraries
+from tiny_models import build
+
+SMALL = {"gpu": "emulated", "vram": "3GiB", "headroom": "0", "size": "64x64", "frames": 9, "steps": 2}
+
+
+@pytest.fixture(scope="module")
+def ltx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build("ltx", tmp_path_factory.mktemp("tiers") / "ltx")
+
+
+def plan_in(directory: Path, strategy: Any, tier: str) -> PlanDocument:
+    """Every master of every component in ``tier``."""
+    with quiet_libraries():
+        plan = plan_for(DiffusionPipeline.from_pretrained(directory), strategy)
+    files = {
+        path.relative_to(directory).as_posix(): FileRecord(bytes=path.stat().st_size, sha256="0" * 64)
+        for path in directory.rglob("*.safetensors")
+    }
+    components = {}
+    for name, each in plan.components.items():
+        counts = dict.fromkeys(("pinned", "pageable", "mapped"), 0) | {tier: sum(stack.count for stack in each.stacks)}
+        components[name] = each.model_copy(update={"master": Masters(**counts)})
+    host = plan.machine.host.model_copy(update={"pinnable_bytes": 2**30})
+    changed = {
+        "components": components,
+        "model": plan.model.model_copy(update={"files": files}),
+        "machine": plan.machine.model_copy(update={"host": host}),
+    }
+    return plan.model_copy(update=changed)
+
+
+@pytest.mark.parametrize("tier", ["pinned", "pageable", "mapped"])
+@pytest.mark.parametrize("strategy", ["snapshot-offload", "component-offload", LAYERWISE], ids=str)
+def test_blocks_and_the_rest_are_in_the_planned_tier_and_stay_in_it(ltx: Path, strategy: Any, tier: str) -> None:
+    with EmulatedDevice(2**30) as device, load_pipeline(plan_in(ltx, strategy, tier), ltx, device) as held:
+        assert [digest_of(held, "ltx") for _ in range(2)] == [bare_digest("ltx")] * 2
+        masters = [
+            unit.master
+            for component in held.runtime.components.values()
+            for unit in component.units.values()
+            if unit.bytes
+        ]
+        assert {each.tier for each in masters} == {tier}
+        assert {type(each) for each in masters} == {MappedMaster if tier == "mapped" else Master}
+        assert held.changes == []
+        assert (device.pinned_bytes > 0) == (tier == "pinned" or bool(held.transfers.device._ring))
+    assert device.pinned_bytes == 0
+
+
+def test_a_buffer_that_no_file_has_does_not_keep_its_unit_from_being_mapped(ltx: Path, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    from roost.residency.checkpoint import Checkpoint
+    from roost.residency.component import HeldComponent
+    from roost.residency.transfers import Transfers
+    from toy_pipelines import toy_pipeline
+
+    pipeline = toy_pipeline()
+    weights = {name: each for name, each in pipeline.transformer.state_dict().items() if "shift" not in name}
+    save_file(weights, tmp_path / "model.safetensors")
+    plan = plan_for(pipeline, LAYERWISE).components["transformer"]
+    plan = plan.model_copy(update={"master": Masters(pinned=0, pageable=0, mapped=6)})
+    with EmulatedDevice(2**20) as device:
+        transfers = Transfers(device)
+        before = {name: each.clone() for name, each in pipeline.transformer.state_dict().items()}
+        component = HeldComponent(
+            "transformer", pipeline.transformer, plan, transfers, Checkpoint([tmp_path / "model.safetensors"])
+        )
+        assert {unit.master.tier for unit in component.units.values() if unit.master} == {"mapped"}
+        component.acquire()
+        component.running.enter("blocks.1")
+        device.synchronize()
+        block = pipeline.transformer.blocks[1]
+        assert block.shift.equal(before["blocks.1.shift"])
+        assert block.linear.weight.equal(before["blocks.1.linear.weight"])
+        component.running.leave("blocks.1")
+        component.restore()
+        transfers.close()
+
+
+@pytest.mark.parametrize("strategy", ["snapshot-offload", "component-offload"])
+def test_a_typed_strategy_keeps_the_tier_that_the_search_found(ltx: Path, strategy: str) -> None:
+    plan = roost.make_plan(ltx, **SMALL, ram="800KiB", dtype="float32", set=[f"all={strategy}"])
+    assert {each.master.mapped > 0 for each in plan.components.values()} == {True}
+    assert plan.budget.host_bytes == 0
+
+
+def rule_plan(ltx: Path, **options: Any) -> PlanDocument:
+    return roost.make_plan(ltx, **SMALL, policy="rules", set=["all=layerwise-offload"], **options)
+
+
+def test_the_rules_count_mapped_masters_as_no_host_memory(ltx: Path) -> None:
+    plan = rule_plan(ltx, ram="800KiB", dtype="float32")
+    assert sum(each.master.mapped for each in plan.components.values()) > 0
+    assert 0 < plan.budget.host_bytes <= 800 * 1024
+    assert plan.budget.host_deficit_bytes == 0
+
+
+def test_the_rules_map_nothing_that_is_converted_as_it_loads(ltx: Path) -> None:
+    plan = rule_plan(ltx, ram="400KiB", dtype="bfloat16")
+    assert {each.master.mapped for each in plan.components.values()} == {0}
+    assert plan.budget.host_deficit_bytes > 0
+
+
+def test_a_plan_that_only_fits_with_mapped_masters_runs_without_force(
+    ltx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = HostFacts(available_bytes=800 * 1024, pinnable_bytes=0, source="made up")
+    monkeypatch.setattr(ready, "read_host", lambda: host)
+    plan = rule_plan(ltx, ram="800KiB", dtype="float32")
+    assert sum(each.load_bytes for each in plan.components.values()) > host.available_bytes
+    assert ready.check_plan(plan).changes == ()
+
+
+def test_a_plan_whose_masters_would_be_mapped_in_vain_needs_memory_for_them(ltx: Path) -> None:
+    plan = rule_plan(ltx, ram="800KiB", dtype="float32")
+    halved = {name: each.model_copy(update={"load_dtype": "float16"}) for name, each in plan.components.items()}
+    host = HostFacts(available_bytes=800 * 1024, pinnable_bytes=0, source="made up")
+    with pytest.raises(NothingFits, match=r"vae can't stay in its files: they are converted as they load"):
+        check_fits(plan.model_copy(update={"components": halved}), roost.inspect_model(ltx), host)
