@@ -150,6 +150,13 @@ class Entry(Strict):
         return max(times, default=None)
 
 
+class Collection(Strict):
+    """Entries as ``roost profiles export`` writes them."""
+
+    schema_version: int = Field(alias="schema", default=MEASURED_VERSION, ge=1, le=MEASURED_VERSION)
+    entries: list[Entry]
+
+
 class StageFigures(Strict):
     """What one component took in one stage of a run; ``seconds`` None when the stage was not run whole."""
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from roost.cli import bench, diff, explain, gpus, inspect, models, plan, probe, rules, timeline
+from roost.cli import bench, diff, explain, gpus, inspect, models, plan, probe, profiles, rules, timeline
 from roost.cli import run as run_command
 from roost.cli.screen import show_error
 from roost.errors import RoostError
@@ -36,6 +36,7 @@ app.command("models")(models.models)
 app.command("model-dir")(models.model_dir)
 app.command("gpus")(gpus.gpus)
 app.command("probe")(probe.probe)
+app.add_typer(profiles.profiles, name="profiles")
 app.command("rules")(rules.rules)
 
 
