@@ -24,6 +24,7 @@ from roost.api.options import (
 from roost.api.tracing import trace_model
 from roost.api.versions import RECORDED, installed_versions
 from roost.errors import DryRunError, InvalidFile, UsageError
+from roost.facts import Workload
 from roost.plan import PlanDocument, plan_to_yaml, read_plan, write_text_atomically
 from roost.planner.costs import CostModel
 from roost.planner.policy import Question, plan_by_rules
@@ -49,7 +50,19 @@ def plan_model(model: str | Path, options: PlanOptions) -> PlanDocument:
     by_rules = plan_by_rules(question)  # also for the search: it refuses wrong options before the slow dry run
     if not searches(options):
         return by_rules
-    return plan_traced(question, options, lambda: trace_model(question.inventory, question.profile, question.workload))
+    asked = traced_question(question, options, lambda: _trace(question, question.workload))
+    return plan_by_search(replace(asked, trace_other=lambda workload: _trace_if_possible(question, workload)))
+
+
+def _trace(question: Question, workload: Workload) -> Trace:
+    return trace_model(question.inventory, question.profile, workload)
+
+
+def _trace_if_possible(question: Question, workload: Workload) -> Trace | None:
+    try:
+        return _trace(question, workload)
+    except DryRunError:
+        return None
 
 
 def search_question(model: str | Path, options: PlanOptions, link_bytes_per_s: float | None = None) -> SearchQuestion:
@@ -59,7 +72,7 @@ def search_question(model: str | Path, options: PlanOptions, link_bytes_per_s: f
     return traced_question(
         question,
         options,
-        lambda: trace_model(question.inventory, question.profile, question.workload),
+        lambda: _trace(question, question.workload),
         link_bytes_per_s,
     )
 

@@ -48,7 +48,10 @@ def show_plan(plan: PlanDocument) -> None:
     for warning in plan.warnings:
         _show_labelled("warning:", warning)
     show_text(f"load order: {', '.join(plan.load_order)}")
-    _show_labelled("verdict:", plan.budget.verdict)
+    would_fit = plan.budget.would_fit
+    _show_labelled("verdict:", plan.budget.verdict.removesuffix(f" Would fit: {'; '.join(would_fit)}."))
+    for remedy in would_fit:
+        show_text(f"would fit  {remedy}")
 
 
 def _show_labelled(label: str, text: str) -> None:

@@ -89,7 +89,10 @@ class StageWeights(Strict):
 
 
 class Budget(Strict):
-    """The arithmetic of the verdict, on weights alone: activations are not in it."""
+    """The arithmetic of the verdict, on weights alone: activations are not in it.
+
+    ``would_fit`` are single changes of the asked options, each verified by planning with it; empty in a plan that fits.
+    """
 
     total_bytes: Bytes
     free_bytes: Bytes
@@ -101,6 +104,7 @@ class Budget(Strict):
     host_bytes: Bytes
     host_deficit_bytes: Bytes
     verdict: str
+    would_fit: list[str] = Field(default_factory=list)
 
 
 class Fired(Strict):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from roost.facts import Workload
 from roost.plan.prediction import Alternative
 from roost.plan.schema import PlanDocument
 from roost.planner.arithmetic import arithmetic_record
@@ -13,11 +14,12 @@ from roost.planner.compare import compare
 from roost.planner.costs import CostModel
 from roost.planner.document import document_of
 from roost.planner.estimate import Forecast, Prediction, predict
+from roost.planner.infeasible import Shortfall
 from roost.planner.placements import Placement, place
 from roost.planner.policy import Question, case_of
 from roost.planner.reasons import notes_of, why_not, why_of
 from roost.planner.records import alternative_record, predicted_record, trace_record
-from roost.planner.remedies import remedies
+from roost.planner.remedies import TraceOther, remedies
 from roost.planner.roles import RoleView
 from roost.planner.rules import Outcome, apply_rules
 from roost.planner.search import Aim, Found, limits_of, search
@@ -29,7 +31,11 @@ from roost.units import format_bytes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchQuestion:
-    """A planning question with what the search needs beside it."""
+    """A planning question with what the search needs beside it.
+
+    ``trace_other`` traces another workload, for what would fit where this one doesn't; it must give the same trace
+    for the same workload.
+    """
 
     question: Question
     trace: Trace
@@ -37,6 +43,8 @@ class SearchQuestion:
     aim: Aim
     generations: int = 1
     notes: tuple[str, ...] = ()  # on what was measured and is not used
+    trace_other: TraceOther | None = None
+    seek_remedies: bool = True
 
 
 def plan_by_search(asked: SearchQuestion) -> PlanDocument:
@@ -210,9 +218,9 @@ def _infeasible(
     missing = found.shortfall
     assert missing is not None  # the search sets one of the two
     case, _ = case_of(asked.question)
-    fitting = remedies(case, forecast, asked.aim, missing)
+    fitting = _remedies(asked, case, forecast, missing) if asked.seek_remedies else []
     would = f" Would fit: {'; '.join(fitting)}." if fitting else ""
-    update = {"verdict": f"does not fit: {missing.sentence()}{would}"}
+    update = {"verdict": f"does not fit: {missing.sentence()}{would}", "would_fit": fitting}
     short = {"deficit_bytes": missing.short_bytes} if missing.memory == "VRAM" else {}
     return document.model_copy(
         update={
@@ -225,3 +233,13 @@ def _infeasible(
             "arithmetic": arithmetic_record(forecast, ruled),
         }
     )
+
+
+def _remedies(asked: SearchQuestion, case: Case, forecast: Forecast, missing: Shortfall) -> list[str]:
+    names = {each.name for each in case.components}
+
+    def trace_other(workload: Workload) -> Trace | None:
+        trace = asked.trace_other(workload) if asked.trace_other else None
+        return of_role(trace, names) if trace else None
+
+    return list(remedies(case, forecast, asked.aim, missing, trace_other if asked.trace_other else None))

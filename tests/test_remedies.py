@@ -1,0 +1,122 @@
+"""What would fit: smaller workloads as families take them, each verified with a trace of its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from roost.facts import Workload
+from roost.planner.costs import CostModel
+from roost.planner.search import Aim
+from roost.planner.search_plan import SearchQuestion, plan_by_search
+from roost.planner.smaller import amount, option, smaller
+from roost.trace import Trace
+from roost.units import GiB
+from traces import rates, trace, use
+from worlds import component, inventory, machine, question
+
+PARTS = (component("transformer", 8 * GiB, blocks=40), component("vae", GiB // 2, position=1))
+VIDEO = Workload(width=1280, height=720, frames=81, steps=4, batch=1, guidance=None)
+
+
+def traced(workload: Workload, fixed_bytes: int = 0) -> Trace:
+    """A decode that needs 16 GiB at 1280 × 720 × 81 frames, beside what it needs at any size."""
+    share = workload.batch * amount(workload, "size") * (workload.frames or 1) / (1280 * 720 * 81)
+    decode = use(PARTS[1], 10**12, fixed_bytes + int(share * 16 * GiB), "decode")
+    return replace(trace((use(PARTS[0], 10**12, GiB), 4), (decode, 1)), workload=workload)
+
+
+def asked(free_gib: float, workload: Workload = VIDEO, fixed_bytes: int = 0, **changes: object) -> SearchQuestion:
+    made = SearchQuestion(
+        question=question(inventory(*PARTS), machine(free_gib, headroom_gib=1), workload=workload),
+        trace=traced(workload, fixed_bytes),
+        model=CostModel(rates=rates(), backend="emulated"),
+        aim=Aim(),
+        trace_other=lambda other: traced(other, fixed_bytes),
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def would_fit(question: SearchQuestion) -> list[str]:
+    plan = plan_by_search(question)
+    assert not plan.fits
+    return plan.budget.would_fit
+
+
+@given(st.integers(64, 4096), st.integers(64, 4096), st.floats(0.05, 1.0), st.sampled_from([(1024, 1024), (1280, 720)]))
+def test_a_smaller_size_keeps_the_aspect_and_the_familys_multiple(
+    width: int, height: int, share: float, default: tuple[int, int]
+) -> None:
+    workload = replace(VIDEO, width=width, height=height)
+    found = smaller(workload, "size", share, replace(VIDEO, width=default[0], height=default[1]))
+    if found is not None:
+        multiple = 32 if default == (1024, 1024) else 16
+        assert found.width % multiple == found.height % multiple == 0
+        assert found.width * found.height <= share * width * height
+        assert found.width / found.height == pytest.approx(width / height, rel=0.05)
+
+
+@pytest.mark.parametrize(("default", "step"), [(81, 8), (129, 8), (163, 6), (85, 6), (45, 4), (16, 1)])
+def test_fewer_frames_are_a_number_that_the_family_takes(default: int, step: int) -> None:
+    found = smaller(replace(VIDEO, frames=default), "frames", 0.7, replace(VIDEO, frames=default))
+    assert found is not None
+    assert found.frames is not None
+    assert found.frames % step == 1 % step
+    assert 0.7 * default - step < found.frames <= 0.7 * default
+
+
+def test_pictures_have_no_fewer_frames_and_one_is_the_smallest_batch() -> None:
+    picture = replace(VIDEO, frames=None)
+    assert smaller(picture, "frames", 0.5, picture) is None
+    assert smaller(picture, "batch", 0.9, picture) is None
+    assert smaller(replace(picture, batch=5), "batch", 0.5, picture) == replace(picture, batch=2)
+
+
+def test_what_is_named_fits_when_it_is_asked_for() -> None:
+    workload = replace(VIDEO, batch=2)
+    named = would_fit(asked(22, workload))
+    kinds = [each.split()[0] for each in named]
+    assert kinds == ["--batch", "--size", "--frames", "--vram"]
+    width, height = map(int, named[1].split()[1].split("x"))
+    for changed in (
+        replace(workload, batch=1),
+        replace(workload, width=width, height=height),
+        replace(workload, frames=int(named[2].split()[1])),
+    ):
+        assert plan_by_search(asked(22, changed)).fits
+
+
+def test_a_need_that_does_not_shrink_with_the_frames_takes_a_second_look() -> None:
+    """At 14 GiB, 8 of 16 are there at any size: a proportional guess fails, a line through two points finds it."""
+    named = would_fit(asked(14, fixed_bytes=8 * GiB))
+    (frames,) = (int(each.split()[1]) for each in named if each.startswith("--frames"))
+    assert plan_by_search(asked(14, replace(VIDEO, frames=frames), fixed_bytes=8 * GiB)).fits
+    assert not plan_by_search(asked(14, replace(VIDEO, frames=frames + 8), fixed_bytes=8 * GiB)).fits
+
+
+def test_a_little_less_headroom_is_named_when_that_is_all() -> None:
+    named = would_fit(asked(17.2))
+    assert named[0].startswith("--headroom ")
+    headroom_gib = int(named[0].removeprefix("--headroom ").removesuffix("MiB")) / 1024
+    fitting = asked(17.2)
+    smaller_headroom = replace(fitting.question.machine, headroom_bytes=int(headroom_gib * GiB))
+    assert plan_by_search(replace(fitting, question=replace(fitting.question, machine=smaller_headroom))).fits
+
+
+def test_smaller_workloads_are_named_only_when_they_can_be_traced() -> None:
+    for trace_other in (None, lambda workload: None):
+        assert [each.split()[0] for each in would_fit(asked(12, trace_other=trace_other))] == ["--vram"]
+
+
+def test_a_model_whose_weights_are_too_much_is_not_traced_again() -> None:
+    def never(workload: Workload) -> Trace:
+        raise AssertionError(f"{option(workload, 'size')} can't fit")
+
+    assert would_fit(asked(1.2, trace_other=never)) == [would_fit(asked(1.2))[0]]
+
+
+def test_no_remedies_are_sought_when_none_are_wanted() -> None:
+    assert would_fit(asked(12, seek_remedies=False)) == []
