@@ -46,7 +46,9 @@ def main() -> None:
     large = ("--gpu", "emulated", "--vram", "1GiB", "--headroom", "0", "--mode", "speed")
     run("roost", "plan", "demo/model", *large, *workload, "-o", "demo/resident.yaml")
     run("roost", "run", "demo/resident.yaml", "--prompt", "a red fox in the snow", "-o", "demo/fox-resident.mp4")
-    say("6. What if? A 126 GB model that isn't here, on a card that isn't here either.")
+    say("6. Is it the best? Trials: the plan and the rules' one, in processes of their own, against diffusers' own bits.")
+    run("roost", "bench", "demo/plan.yaml", "--strategies", "rules", "--rounds", "1", "--fresh", "-o", "demo/bench.json")
+    say("7. What if? A 126 GB model that isn't here, on a card that isn't here either.")
     run("roost", "plan", "wan2.2-t2v-a14b", "--gpu", "rtx-4090", "--ram", "96GiB")
     say("Left for you: demo/plan.yaml (read it), demo/fox.mp4 (random weights paint noise), demo/model.")
 
