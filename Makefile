@@ -15,7 +15,7 @@ PYTHON ?= $(shell for each in $(CANDIDATES); do \
 	"$$each" -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && { echo "$$each"; exit; }; done; echo python3)
 
 help:
-	@echo 'make demo    build a tiny Wan2.2-like model, inspect it, plan it and run it: demo/'
+	@echo 'make demo    build a tiny Wan2.2-like model, inspect it, plan it, run it and time it: demo/'
 	@echo 'make test    the tests'
 	@echo 'make check   format, lint, types, import law, sizes, stale generated files'
 	@echo 'make format  format and mend what ruff can mend'

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,11 @@ from roost.api.options import PlanOptions
 from roost.api.planning import search_question
 from roost.errors import UsageError
 from roost.planner.search_plan import SearchQuestion
+from roost.probes.gpu import PcieLink
+from roost.probes.gpu_conditions import GpuConditions
 from roost.tune import process
 from roost.tune.candidates import STRATEGIES, list_candidates, parse_strategies
+from roost.tune.figures import process_bytes, run_figures
 from roost.tune.process import COMMAND
 from roost.tune.records import PLAIN, TrialResult
 from roost.tune.results import results_document
@@ -211,3 +215,41 @@ def test_candidates_have_names_of_their_own_and_equal_placements_run_once(asked:
 
 def test_the_real_child_is_this_python() -> None:
     assert (sys.executable, "-m", "roost.tune.child") == COMMAND
+
+
+def test_a_process_that_came_with_the_trial_is_the_one_whose_memory_counts() -> None:
+    def look(**held: int) -> GpuConditions:
+        link = PcieLink(None, None)
+        by_pid = {int(pid[1:]): count for pid, count in held.items()}
+        return GpuConditions(
+            sm_clock_mhz=None,
+            throttled=frozenset(),
+            link=link,
+            fastest_link=link,
+            pids=frozenset(by_pid),
+            held_bytes=by_pid,
+        )
+
+    assert process_bytes([look(p7=900), look(p7=900, p8=300), look(p7=950, p8=500), look(p7=950)]) == 500
+    assert process_bytes([look(), look()]) is None
+    assert process_bytes([]) is None
+
+
+def test_without_diffusers_alone_the_first_output_is_what_others_must_equal(setting: Setting) -> None:
+    pair = list_candidates(setting.asked, ("resident", "snapshot-offload"))
+    setting.entrants = replace(pair, plain=None)
+    first, other = (each.name for each in pair.racing)
+    setting.plant_keys({other: {"digest": "b" * 64}})
+    results = setting.run()
+    assert (results.reference, results.winner) == (first, first)
+    assert {row.candidate.name for row in results.rows} == {first, other}
+    assert row_of(results, other).result.status == "wrong"
+
+
+def test_a_row_teaches_steps_and_whole_stages_but_no_denoising_that_was_cut_short(setting: Setting) -> None:
+    row = row_of(setting.run(), "snapshot-offload")
+    cut = run_figures(row, "cuda", whole=False)
+    assert (cut.step_s, cut.load_s, cut.next_s) == (pytest.approx(0.01), 0.5, pytest.approx(1.1))
+    assert [each.seconds for each in cut.stages] == [None]
+    assert [each.seconds for each in run_figures(row, "cuda", whole=True).stages] == [pytest.approx(0.05)]
+    assert run_figures(row, "emulated", whole=True).stages == []

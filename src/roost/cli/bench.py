@@ -90,6 +90,7 @@ def bench(
     found = bench_target(target, typed_plan_options(context), link_speed)
     settings = BenchSettings(rounds=rounds, max_seconds=max_seconds)
     results = _measure(found, wanted, settings, trial_steps, fresh=fresh, peers=against is not None)
+    _learn(results, found.link_bytes_per_s)
     document = results_document(results)
     if output is not None:
         write_text_atomically(output, json.dumps(document, indent=1, allow_nan=False) + "\n")
@@ -102,6 +103,19 @@ def bench(
     if results.winner is None:
         show_note("error: nothing ran to the end; the reasons are above.")
         raise typer.Exit(1)
+
+
+def _learn(results: BenchResults, link_bytes_per_s: float | None) -> None:
+    """Keeps what the best candidates measured for the next plan, the winner's last: the newest counts."""
+    from roost.api.learning import remember
+    from roost.tune.figures import run_figures
+
+    whole = results.trial_steps == results.workload.steps
+    valid = [row for row in results.rows if row.result.status == "ok" and row.candidate.peer is None]
+    for row in sorted(valid, key=lambda row: row.candidate.name == results.winner):
+        if row.candidate.plan is not None and row.result.total_s is not None:
+            figures = run_figures(row, results.device_kind, whole=whole)
+            remember(row.candidate.plan, figures, h2d_bytes_per_s=link_bytes_per_s)
 
 
 def _refuse_decided(context: typer.Context) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
@@ -33,6 +34,7 @@ class GpuConditions:
     link: PcieLink
     fastest_link: PcieLink
     pids: frozenset[int]
+    held_bytes: Mapping[int, int] = field(default_factory=dict)  # of the device, by process, where NVML says
 
 
 def read_conditions(nvml: Any, device: Device) -> GpuConditions:
@@ -54,6 +56,7 @@ def read_conditions(nvml: Any, device: Device) -> GpuConditions:
             ask(nvml, nvml.nvmlDeviceGetMaxPcieLinkWidth, card),
         ),
         pids=frozenset(each.pid for each in processes),
+        held_bytes={each.pid: each.usedGpuMemory for each in processes if each.usedGpuMemory},
     )
 
 

@@ -13,7 +13,7 @@ from roost.planner.search_plan import SearchQuestion
 from roost.probes.gpu_conditions import ConditionSampler, GpuConditions
 from roost.tune.candidates import Field, placement_of, why_not
 from roost.tune.disturbances import condition_warnings
-from roost.tune.figures import against_reference, measurement, result_of, row_document, together
+from roost.tune.figures import against_reference, measurement, process_bytes, result_of, row_document, together
 from roost.tune.journal import Journal
 from roost.tune.process import Message
 from roost.tune.race import RaceOutcome, RaceSettings, RoundReport, race
@@ -77,10 +77,10 @@ class Bench:
         """Measures the field; never raises for what a candidate does."""
         began_s = time.monotonic()
         plain = self._field.plain
-        runs_plain = why_not(plain) is None
-        racers = [*([plain] if runs_plain else []), *self._field.racing]
+        fits = plain is not None and why_not(plain) is None
+        racers = [*([plain] if plain is not None and fits else []), *self._field.racing]
         self._expect(self._predicted_s(racers, settings), len(racers))
-        if not runs_plain:
+        if plain is not None and not fits:
             self._measure_reference(plain)
             self._expect_anew(racers, settings, time.monotonic() - began_s)
         by_name = {each.name: each for each in racers}
@@ -95,7 +95,7 @@ class Bench:
             self._after_round,
         )
         self._journal.finish()
-        return self._results(racers, outcome, runs_plain)
+        return self._results(racers, outcome)
 
     def _measure_reference(self, plain: Candidate) -> None:
         """Diffusers alone beyond the budget, where the machine has the memory: for its digest."""
@@ -141,6 +141,7 @@ class Bench:
             )
         if looks is not None:
             self._found.looks.append(looks.looks)
+            found = replace(found, process_bytes=process_bytes(looks.looks))
         result = against_reference(found, self._found.reference or "", self._found.digest)
         line = row_document(Row(candidate=candidate, result=result, rounds=1))
         self._journal.add({**line, "round": round, "placement": placement})
@@ -187,11 +188,11 @@ class Bench:
         known = {each.name: each.predicted for each in racers if each.predicted is not None}
         return {name: each.next_s.mid / self._trials.world.steps for name, each in known.items()}
 
-    def _results(self, racers: list[Candidate], outcome: RaceOutcome, runs_plain: bool) -> BenchResults:
+    def _results(self, racers: list[Candidate], outcome: RaceOutcome) -> BenchResults:
         question, found = self._asked.question, self._found
         rows = [self._row(each, outcome) for each in racers]
-        if not runs_plain:
-            rows.insert(0, self._plain_row())
+        if self._field.plain is not None and self._field.plain not in racers:
+            rows.insert(0, self._plain_row(self._field.plain))
         for candidate, reason in self._field.left_out:
             rows.append(Row(candidate=candidate, result=TrialResult(status="skipped", reason=reason), rounds=0))
         samples = {name: tuple(rounds) for name, rounds in found.samples.items()}
@@ -217,14 +218,14 @@ class Bench:
         result = replace(result, status=standing.status, reason=standing.reason or result.reason)
         return Row(candidate=candidate, result=result, rounds=len(trials))
 
-    def _plain_row(self) -> Row:
-        reason = why_not(self._field.plain)
+    def _plain_row(self, plain: Candidate) -> Row:
+        reason = why_not(plain)
         result = self._found.beyond
         if result is None:
-            return Row(candidate=self._field.plain, result=TrialResult(status="skipped", reason=reason), rounds=0)
+            return Row(candidate=plain, result=TrialResult(status="skipped", reason=reason), rounds=0)
         what = "ran once beyond the budget, for its digest" if result.digest else f"{result.status}: {result.reason}"
         only = TrialResult(status="skipped", reason=f"{reason}; {what}", digest=result.digest)
-        return Row(candidate=self._field.plain, result=only, rounds=0)
+        return Row(candidate=plain, result=only, rounds=0)
 
     def _notes(self) -> list[str]:
         notes = []
@@ -237,7 +238,7 @@ class Bench:
             )
         if self._found.reference is None:
             notes.append("nothing ran to the end, so no output was compared.")
-        elif self._found.reference != self._field.plain.name:
+        elif self._field.plain is not None and self._found.reference != self._field.plain.name:
             notes.append(
                 f"diffusers alone could not run, so outputs were compared with that of {self._found.reference}."
             )

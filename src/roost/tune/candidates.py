@@ -33,9 +33,12 @@ _STREAMINGS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
-    """Who takes part, in the order of promise, and why others don't, by name. ``plain`` is diffusers alone."""
+    """Who takes part, in the order of promise, and why others don't, by name.
 
-    plain: Candidate
+    ``plain`` is diffusers alone; None compares outputs among the candidates only.
+    """
+
+    plain: Candidate | None
     racing: tuple[Candidate, ...]
     left_out: tuple[tuple[Candidate, str], ...]
 

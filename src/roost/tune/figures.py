@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from roost.facts import DeviceKind
+from roost.measured import RunFigures, StageFigures
+from roost.probes.gpu_conditions import GpuConditions
 from roost.tune.records import Measurement, Row, StageTime, TrialResult
 
 
@@ -46,6 +49,42 @@ def measurement(result: TrialResult, steps: int) -> Measurement:
     middle = statistics.median(result.step_seconds)
     share = result.total_s / steps - middle
     return Measurement(status="ok", step_s=tuple(each + share for each in result.step_seconds))
+
+
+def process_bytes(looks: Sequence[GpuConditions]) -> int | None:
+    """The most that a process which came after the first look held of the GPU; None where NVML doesn't say.
+
+    A container may see the trial under another number than its own, so who was there before tells them apart.
+    """
+    before = looks[0].held_bytes if looks else {}
+    return max(
+        (held for look in looks for pid, held in look.held_bytes.items() if pid not in before),
+        default=None,
+    )
+
+
+def run_figures(row: Row, device_kind: DeviceKind, *, whole: bool) -> RunFigures:
+    """What a row teaches the next plan. Unless the trials ran the ``whole`` workload, its denoising has no seconds.
+
+    Stages of an emulated device teach nothing of memory: their activations count in the warm-up only.
+    """
+    result = row.result
+    stages = [
+        StageFigures(
+            component=each.component,
+            name=each.name,
+            seconds=each.seconds if whole or not each.name.startswith("denoise") else None,
+            peak_bytes=each.peak_bytes,
+        )
+        for each in result.stages
+    ]
+    return RunFigures(
+        load_s=result.load_s,
+        next_s=result.total_s,
+        step_s=statistics.median(result.step_seconds) if result.step_seconds else None,
+        peak_bytes=result.peak_bytes,
+        stages=stages if device_kind == "cuda" else [],
+    )
 
 
 def against_reference(result: TrialResult, reference: str, digest: str | None) -> TrialResult:

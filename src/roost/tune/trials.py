@@ -55,7 +55,7 @@ def world_of(
     question = asked.question
     workload, emulated = question.workload, question.machine.gpu.device_kind == "emulated"
     steps = min(trial_steps, workload.steps)
-    plans = [each.plan for each in (entrants.plain, *entrants.racing) if each.plan is not None]
+    plans = [each.plan for each in (entrants.plain, *entrants.racing) if each is not None and each.plan is not None]
     predicted = [plan.predicted for plan in plans if plan.predicted is not None]
     slowest_s = max((each.load_s.high + each.next_s.high for each in predicted), default=0.0)
     step_s = min((each.step_s.mid for each in predicted), default=0.0)
