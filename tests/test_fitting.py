@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from measurements import RTX, WHEN, entry, rate, residual
+from measurements import EMULATED, RTX, WHEN, entry, rate, residual
 from roost.measured import KEPT_RUNS, KEPT_SAMPLES, DeviceKey, Entry, Residual
 from roost.plan import PlanDocument
 from roost.planner.costs import CostModel
@@ -116,6 +116,11 @@ def test_a_factor_is_the_median_of_its_samples_and_its_interval_holds_them_all()
 )
 def test_a_peak_that_says_nothing_about_activations_teaches_no_factor(run: Residual) -> None:
     assert factor_of(run) is None
+
+
+def test_an_emulated_devices_factor_is_as_exact_as_its_samples() -> None:
+    found = kappas_in_use(taught_device(Entry(device=EMULATED, model_class=None), run_with(3.0)))
+    assert (found["FluxTransformer2DModel"].low, found["FluxTransformer2DModel"].high) == (1.0, 1.0)
 
 
 def test_the_number_of_samples_is_bounded() -> None:

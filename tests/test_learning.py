@@ -112,6 +112,20 @@ def test_nothing_is_kept_of_a_run_that_was_not_the_plans(plan_file: Path, tmp_pa
     assert MeasuredStore().entries() == []
 
 
+def test_a_run_that_found_everything_made_teaches_nothing(plan_file: Path, tmp_path: Path, capsys) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a fox\n")
+    command = ["run", str(plan_file), "--prompts", str(prompts), "-o", str(tmp_path / "out.mp4"), "--json"]
+    assert run(command) == 0
+    assert json.loads(capsys.readouterr().out)["compared"]["kept"]
+    before = MeasuredStore().entries()
+    assert run(command) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["generations"][0]["skipped"]
+    assert again["compared"] is None
+    assert MeasuredStore().entries() == before
+
+
 def test_a_plan_without_prediction_has_nothing_beside_it(tmp_path: Path, capsys) -> None:
     path = tmp_path / "rules.yaml"
     path.write_text(plan_to_yaml(planned(policy="rules")))

@@ -148,7 +148,9 @@ def _strategy(plan: PlanDocument) -> str:
 
 
 def learn_from_run(plan: PlanDocument, workload: Workload, record: RunRecord) -> Remembered:
-    """``remember`` of what ``roost run`` recorded."""
+    """``remember`` of what ``roost run`` recorded; all of it may have been there already."""
+    if all(each.skipped for each in record.generations):
+        return Remembered(compared=None, kept=False, why_not="nothing was generated")
     return remember(plan, figures_of(plan, workload, record), changes=record.changes, workload=workload)
 
 
@@ -158,7 +160,7 @@ def figures_of(plan: PlanDocument, workload: Workload, record: RunRecord) -> Run
     Of a workload that was not the plan's only the load can be compared.
     """
     made = [each for each in record.generations if not each.skipped]
-    if not made or workload != Workload(**plan.workload.model_dump()):
+    if workload != Workload(**plan.workload.model_dump()):
         return RunFigures(load_s=record.load_s)
     later = made[1:]
     whole = record.texts is None or not record.texts.encoded_ahead  # texts encoded ahead are in no generation's time

@@ -134,8 +134,9 @@ def _show_measured(plan: PlanDocument) -> None:
     if known:
         dates = sorted({(each.when or "")[:10] for each in known})
         fitted = sum(each.source == "fitted" for each in known)
-        show_text(
-            f"predicted  uses rates measured on this machine on {' to '.join(dict.fromkeys((dates[0], dates[-1])))}:"
-            f" {len(known) - fitted} of {len(rates)} timed by themselves, {fitted} fitted to runs;"
-            " --no-measured plans without"
+        _show_labelled(
+            "predicted ",
+            f"uses rates measured on this machine on {' to '.join(dict.fromkeys((dates[0], dates[-1])))}:"
+            f" {len(known) - fitted} of {len(rates)} timed by themselves, {fitted} fitted to runs; --no-measured plans"
+            " without.",
         )

@@ -51,11 +51,14 @@ def rates_in_use(device: Entry | None, model: Entry | None) -> dict[str, Measure
 
 def kappas_in_use(device: Entry | None) -> dict[str, Kappa]:
     """Fitted factors by component class."""
-    return {name: _kappa(each) for name, each in device.kappas.items()} if device else {}
+    if device is None:
+        return {}
+    emulated = device.device.device_kind == "emulated"
+    return {name: _kappa(each, emulated=emulated) for name, each in device.kappas.items()}
 
 
-def _kappa(measured: MeasuredKappa) -> Kappa:
-    spread = _by_number(_KAPPA_SPREADS, len(measured.samples))
+def _kappa(measured: MeasuredKappa, *, emulated: bool) -> Kappa:
+    spread = 1.0 if emulated else _by_number(_KAPPA_SPREADS, len(measured.samples))  # its memory is counted exactly
     return Kappa(
         low=min(measured.samples) / spread,
         mid=median(measured.samples),

@@ -104,5 +104,7 @@ def _cast(device: Device, size: int) -> Reading:
 
 def _filled(size: int) -> torch.Tensor:
     memory = host_memory(size)
-    memory.random_()  # pages that nobody wrote are all the same one
+    piece = torch.randint(256, (MiB,), dtype=torch.uint8)  # pages that nobody wrote are all the same one
+    for start in range(0, size, MiB):
+        memory[start : start + MiB] = piece
     return memory
