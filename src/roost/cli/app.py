@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from roost.cli import bench, diff, explain, gpus, inspect, models, plan, probe, profiles, rules, timeline
+from roost.cli import bench, diff, explain, gpus, inspect, models, plan, probe, profiles, report, rules, timeline
 from roost.cli import run as run_command
 from roost.cli.screen import show_error
 from roost.errors import RoostError
@@ -29,6 +29,7 @@ app.command("inspect")(inspect.inspect)
 app.command("plan")(plan.plan)
 app.command("run")(run_command.run)
 app.command("bench")(bench.bench)
+app.command("report")(report.report)
 app.command("explain")(explain.explain)
 app.command("timeline")(timeline.timeline)
 app.command("diff")(diff.diff)
