@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from real_models import RealModel
-from roost.api import running
+from roost.api import ready
 from roost.api.inspection import inspect_model, structure_of
 from roost.api.models import materialise_configs, write_model_directory
 from roost.api.planning import make_plan
@@ -114,9 +114,9 @@ def test_a_plan_by_name_binds_to_its_directory(
     sdxl_plan: PlanDocument, real_model: RealModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host = HostFacts(available_bytes=2**40, pinnable_bytes=2**40, source="made up")
-    monkeypatch.setattr(running, "read_host", lambda: host)
-    ready = running.check_plan(sdxl_plan, model=str(real_model("sdxl")))
-    assert (ready.model_dir, ready.changes) == (real_model("sdxl"), ())
+    monkeypatch.setattr(ready, "read_host", lambda: host)
+    checked = ready.check_plan(sdxl_plan, model=str(real_model("sdxl")))
+    assert (checked.model_dir, checked.changes) == (real_model("sdxl"), ())
 
 
 def test_a_plan_by_name_binds_to_the_same_model_in_another_stored_dtype(
@@ -131,7 +131,7 @@ def test_a_plan_by_name_refuses_another_model_with_the_difference(
     sdxl_plan: PlanDocument, real_model: RealModel
 ) -> None:
     with pytest.raises(PlanMismatch, match="the plan is for a StableDiffusionXLPipeline, here is 'FluxPipeline'"):
-        running.check_plan(sdxl_plan, model=str(real_model("flux.1-dev")))
+        ready.check_plan(sdxl_plan, model=str(real_model("flux.1-dev")))
 
 
 def test_a_plan_by_name_refuses_other_blocks_and_one_turned_tensor(real_model: RealModel, tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_a_plan_by_name_refuses_other_blocks_and_one_turned_tensor(real_model: R
 def test_a_plan_by_name_asks_for_the_directory(sdxl_plan: PlanDocument) -> None:
     for model in (None, "sdxl"):
         with pytest.raises(UsageError, match="--model"):
-            running.check_plan(sdxl_plan, model=model)
+            ready.check_plan(sdxl_plan, model=model)
 
 
 @pytest.mark.parametrize(

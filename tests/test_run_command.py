@@ -173,7 +173,7 @@ def test_a_plan_that_tiles_what_cannot_tile_is_refused(plan, tmp_path, capsys) -
 
     path = _edit(plan, tmp_path / "edited.yaml", tile)
     assert run(["run", str(path), "--prompt", "a fox"]) == 4
-    assert "can't tile" in capsys.readouterr().err
+    assert "has no tiling" in capsys.readouterr().err
 
 
 def test_dry_run_says_what_would_happen_and_loads_nothing(plan, capsys) -> None:

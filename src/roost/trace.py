@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, cast
 
 from roost.errors import InvalidFile
@@ -107,6 +107,12 @@ class Trace:
     def variant(self, use: int, setting: VaeSetting) -> UseTrace | None:
         """``uses[use]`` under a VAE setting; None when the component has no such setting."""
         return next((each.trace for each in self.variants if (each.use, each.setting) == (use, setting)), None)
+
+    def sliced(self, components: Iterable[str]) -> Trace:
+        """The trace with slicing on for ``components``, where the dry run measured it."""
+        wanted = set(components)
+        runs = ((use, self.variant(index, "sliced")) for index, use in enumerate(self.uses))
+        return replace(self, uses=tuple(run if run and use.component in wanted else use for use, run in runs))
 
 
 def trace_to_json(trace: Trace) -> dict[str, Any]:

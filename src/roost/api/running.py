@@ -150,7 +150,7 @@ def _journal(ready: ReadyPlan, request: RunRequest) -> Journal | None:
     if request.output is None or not (request.listed or len(request.seeds) > 1):
         return None
     loaded = {
-        name: (each.class_name, each.variant, each.load_dtype, each.tiling)
+        name: (each.class_name, each.variant, each.load_dtype, each.tiling, each.slicing)
         for name, each in sorted(ready.plan.components.items())
     }
     settings = {

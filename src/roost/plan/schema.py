@@ -142,7 +142,7 @@ class StackRecord(Strict):
 class ComponentPlan(Strict):
     """Where one component's weights live. The layerwise parameters are null under every other strategy.
 
-    ``master`` is also set for a component that the search moves as a whole.
+    ``master`` is also set for a component that the search moves as a whole. ``tiling`` and ``slicing`` are of VAEs.
     """
 
     kind: Kind
@@ -162,6 +162,7 @@ class ComponentPlan(Strict):
     linger: bool
     master: Masters | None
     tiling: bool
+    slicing: bool = False
     decided_by: Label
     why: str
 

@@ -53,6 +53,8 @@ def candidate_placements(case: Case, ruled: Placement, scope: Scope) -> Iterator
     yield ruled
     fixed = dict(ruled.decision.parameters) if _is_typed(ruled) else {}
     tilings = (False, True) if scope.tileable else (False,)
+    if "tiling" in fixed:
+        tilings = (bool(fixed["tiling"]),)
     for strategy in _strategies(case, ruled):
         for tiling in tilings:
             if strategy == "resident":

@@ -150,6 +150,7 @@ def _component(placement: Placement) -> ComponentPlan:
         # Of what moves as a whole, only the search says which tier its master has; by the rules it is pageable.
         master=masters_of(placement) if streaming or searched or placement.tier != "pageable" else None,
         tiling=placement.tiling,
+        slicing=placement.slicing,
         decided_by=placement.decision.decided_by,
         why=placement.decision.why,
     )

@@ -24,7 +24,7 @@ def forecast_of(plan: PlanDocument, components: Iterable[Component], trace: Trac
     placed = {each.name: each for each in components if each.name in plan.components}
     return Forecast(
         components=placed,
-        trace=of_role(trace, placed),
+        trace=of_role(trace, placed).sliced(name for name in placed if plan.components[name].slicing),
         model=model,
         machine=machine_of(plan),
         generations=plan.policy.generations,
@@ -52,6 +52,7 @@ def _placement(plan: PlanDocument, component: Component) -> Placement:
         fsdp_shards=plan.policy.num_gpus,
         tier=tiers.get(component.name, "pageable"),
         tiling=planned.tiling,
+        slicing=planned.slicing,
     )
 
 

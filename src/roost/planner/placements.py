@@ -44,6 +44,7 @@ class Placement:
     fsdp_shards: int = 1
     tier: Literal["pinned", "pageable", "mapped"] = "pageable"  # of a master that moves as a whole
     tiling: bool = False
+    slicing: bool = False
 
     @property
     def block_bytes(self) -> tuple[int, ...]:
@@ -97,6 +98,7 @@ def place(case: Case, decisions: Mapping[str, Decision]) -> tuple[Placement, ...
 
 def _placement(case: Case, component: Component, decision: Decision) -> Placement:
     layerwise = decision.strategy == "layerwise-offload"
+    _check_vae(component, decision)
     return Placement(
         component=component,
         strategy=decision.strategy,
@@ -104,7 +106,18 @@ def _placement(case: Case, component: Component, decision: Decision) -> Placemen
         streaming=_streaming(case, component, decision) if layerwise else None,
         decision=decision,
         fsdp_shards=case.choices.num_gpus,
+        tiling=bool(decision.parameters.get("tiling", False)),
+        slicing=bool(decision.parameters.get("slicing", False)),
     )
+
+
+def _check_vae(component: Component, decision: Decision) -> None:
+    for switch in ("tiling", "slicing"):
+        if switch in decision.parameters and kind_of(component) != "vae":
+            raise UsageError(
+                f"{decision.decided_by.removeprefix('flag:')}: {switch} is for VAEs, and component {component.name!r}"
+                " is none; set it on the VAE alone."
+            )
 
 
 def _streaming(case: Case, component: Component, decision: Decision) -> Streaming:

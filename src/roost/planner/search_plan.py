@@ -95,9 +95,10 @@ def plan_by_search(asked: SearchQuestion) -> PlanDocument:
 
 def forecast_of(asked: SearchQuestion, case: Case) -> Forecast:
     """What predictions of this question need beside placements."""
+    sliced = [name for name, wish in case.explicit.components.items() if wish.parameters.get("slicing")]
     return Forecast(
         components={each.name: each for each in case.components},
-        trace=of_role(asked.trace, {each.name for each in case.components}),
+        trace=of_role(asked.trace, {each.name for each in case.components}).sliced(sliced),
         model=asked.model,
         machine=case.machine,
         generations=asked.generations,

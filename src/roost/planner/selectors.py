@@ -100,13 +100,17 @@ def _one_of(**values: object) -> Callable[[str], object]:
     return read
 
 
+_SWITCH = _one_of(true=True, false=False)
+_OF_VAES = {"tiling": _SWITCH, "slicing": _SWITCH}
 _PARAMETERS: dict[Strategy, dict[str, Callable[[str], object]]] = {
     "layerwise-offload": {
         "resident_blocks": _at_least(0),
         "resident_policy": _one_of(strided="strided", leading="leading"),
         "prefetch": _at_least(1),
-        "hold": _one_of(true=True, false=False),
+        "hold": _SWITCH,
+        **_OF_VAES,
     },
-    "component-offload": {"linger": _one_of(true=True, false=False)},
-    "snapshot-offload": {"linger": _one_of(true=True, false=False)},
+    "component-offload": {"linger": _SWITCH, **_OF_VAES},
+    "snapshot-offload": {"linger": _SWITCH, **_OF_VAES},
+    "resident": _OF_VAES,
 }

@@ -32,8 +32,9 @@ def hook_component(component: HeldComponent, runtime: Runtime, device: torch.dev
     set_attribute(module, "_hf_hook", _ExecutionDevice(device), undo)
     _intercept_conversion(component, undo)
     guard_component(component, undo)
-    if component.plan.tiling:
-        _enable_tiling(module, undo)
+    for switch in ("tiling", "slicing"):
+        if getattr(component.plan, switch):
+            _switch_on(module, switch, undo)
     # A component that is compiled as a whole runs as it is: the engine's work on the way can't be traced.
     call = torch.compiler.disable(runtime.call)  # type: ignore[no-untyped-call]
     undo.callback(wrap_entries(module, functools.partial(call, component)))
@@ -188,10 +189,13 @@ def _converting(component: HeldComponent, part: torch.nn.Module) -> Callable[...
     return convert
 
 
-def _enable_tiling(module: torch.nn.Module, undo: ExitStack) -> None:
-    tiled: Any = module
-    if not hasattr(tiled, "enable_tiling"):
-        raise PlanMismatch(f"{type(module).__name__} can't tile, as the plan asks; plan again without tiling.")
-    if not getattr(tiled, "use_tiling", False):
-        tiled.enable_tiling()
-        undo.callback(tiled.disable_tiling)
+def _switch_on(vae: Any, switch: str, undo: ExitStack) -> None:
+    """A VAE's ``tiling`` or ``slicing``, where it is off."""
+    enable = getattr(vae, f"enable_{switch}", None)
+    if enable is None:
+        raise PlanMismatch(
+            f"{type(vae).__name__} has no {switch}, which the plan asks for; plan again without {switch}."
+        )
+    if not getattr(vae, f"use_{switch}", False):
+        enable()
+        undo.callback(getattr(vae, f"disable_{switch}"))
