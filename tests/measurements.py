@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from roost.measured import (
-    BytesCompared,
     Compared,
     DeviceKey,
     Entry,
     MeasuredKappa,
     MeasuredRate,
+    Pair,
     Residual,
-    SecondsCompared,
     StageCompared,
 )
 from roost.plan.schema import WorkloadRecord
@@ -35,33 +34,36 @@ def entry(device: DeviceKey = RTX, model_class: str | None = None, **changed: An
     return Entry(**{"device": device, "model_class": model_class, **kept, **changed})
 
 
-def residual(
-    step_s: float, predicted_s: float, rates: dict[str, float], limiter: str = "compute", **changed: Any
-) -> Residual:
-    """A run of two steps whose only stage is the denoiser's, 1 GiB of traced activations at factor 1."""
+def residual(step_s: float, predicted_s: float, rates: dict[str, float], limiter: str = "compute") -> Residual:
+    """A run of two steps of which only the step's seconds are known."""
+    workload = WorkloadRecord(width=64, height=64, frames=None, steps=2, batch=1, guidance=None)
+    return Residual(
+        when=WHEN,
+        workload=workload,
+        strategy="transformer resident",
+        limiter=limiter,
+        rates=rates,
+        load_s=None,
+        first_s=None,
+        next_s=None,
+        step_s=Pair(predicted=predicted_s, measured=step_s),
+        peak_bytes=None,
+    )
+
+
+def compared(**stage: Any) -> Compared:
+    """A run whose only stage is the denoiser's: 3 GiB, of which 1 GiB are traced activations at factor 1."""
     gib = 1024**3
-    times = SecondsCompared(low=predicted_s / 2, predicted=predicted_s, high=predicted_s * 2, measured=step_s)
-    stage = StageCompared(
+    made = StageCompared(
         name="denoise (transformer)",
         component="transformer",
         class_name="FluxTransformer2DModel",
-        predicted_s=2 * predicted_s,
-        measured_s=2 * step_s,
+        predicted_s=2.0,
+        measured_s=2.0,
         predicted_peak_bytes=3 * gib,
         measured_peak_bytes=3 * gib,
         activation_bytes=gib,
         kappa=1.0,
     )
-    compared = Compared(
-        load_s=None,
-        first_s=None,
-        next_s=None,
-        first_total_s=None,
-        step_s=times,
-        peak_bytes=BytesCompared(low=3 * gib, predicted=3 * gib, high=3 * gib, measured=3 * gib),
-        stages=[stage.model_copy(update=changed)],
-    )
-    workload = WorkloadRecord(width=64, height=64, frames=None, steps=2, batch=1, guidance=None)
-    return Residual(
-        when=WHEN, workload=workload, strategy="transformer resident", limiter=limiter, rates=rates, compared=compared
-    )
+    nothing = dict.fromkeys(("load_s", "first_s", "next_s", "first_total_s", "step_s", "peak_bytes"))
+    return Compared(**nothing, stages=[made.model_copy(update=stage)])

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from measurements import EMULATED, RTX, WHEN, entry, rate, residual
-from roost.measured import KEPT_RUNS, KEPT_SAMPLES, DeviceKey, Entry, Residual
+from measurements import EMULATED, RTX, WHEN, compared, entry, rate, residual
+from roost.measured import KEPT_RUNS, KEPT_SAMPLES, Compared, DeviceKey, Entry, Residual
 from roost.plan import PlanDocument
 from roost.planner.costs import CostModel
 from roost.planner.fitting import kappas_in_use, paced_by, rates_in_use, taught_device, taught_model
@@ -75,19 +75,19 @@ def test_a_models_fitted_arithmetic_goes_before_the_timed_one() -> None:
     assert rates_in_use(None, None) == {}
 
 
-def run_with(peak_gib: float, *, kappa: float = 1.0, predicted_gib: float = 3.0, traced_gib: float = 1.0) -> Residual:
+def run_with(peak_gib: float, *, kappa: float = 1.0, predicted_gib: float = 3.0, traced_gib: float = 1.0) -> Compared:
     sizes = {
         "measured_peak_bytes": int(peak_gib * GiB),
         "predicted_peak_bytes": int(predicted_gib * GiB),
         "activation_bytes": int(traced_gib * GiB),
     }
-    return residual(1.0, 1.0, {}, kappa=kappa, **sizes)
+    return compared(kappa=kappa, **sizes)
 
 
-def factor_of(*runs: Residual):
+def factor_of(*runs: Compared):
     found = Entry(device=RTX, model_class=None)
     for run in runs:
-        found = taught_device(found, run)
+        found = taught_device(found, run, WHEN)
     return kappas_in_use(found).get("FluxTransformer2DModel")
 
 
@@ -111,22 +111,22 @@ def test_a_factor_is_the_median_of_its_samples_and_its_interval_holds_them_all()
         run_with(3.0, traced_gib=0.03),  # too small a part of the peak
         run_with(3.0, traced_gib=0.0),
         run_with(0.002, predicted_gib=0.002, traced_gib=0.001),  # tiny: alignment is as large
-        residual(1.0, 1.0, {}, activation_bytes=None, kappa=None),
+        compared(activation_bytes=None, kappa=None),
     ],
 )
-def test_a_peak_that_says_nothing_about_activations_teaches_no_factor(run: Residual) -> None:
+def test_a_peak_that_says_nothing_about_activations_teaches_no_factor(run: Compared) -> None:
     assert factor_of(run) is None
 
 
 def test_an_emulated_devices_factor_is_as_exact_as_its_samples() -> None:
-    found = kappas_in_use(taught_device(Entry(device=EMULATED, model_class=None), run_with(3.0)))
+    found = kappas_in_use(taught_device(Entry(device=EMULATED, model_class=None), run_with(3.0), WHEN))
     assert (found["FluxTransformer2DModel"].low, found["FluxTransformer2DModel"].high) == (1.0, 1.0)
 
 
 def test_the_number_of_samples_is_bounded() -> None:
     found = Entry(device=RTX, model_class=None)
     for _ in range(2 * KEPT_SAMPLES):
-        found = taught_device(found, run_with(3.2))
+        found = taught_device(found, run_with(3.2), WHEN)
     assert len(found.kappas["FluxTransformer2DModel"].samples) == KEPT_SAMPLES
 
 

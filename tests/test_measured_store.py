@@ -5,8 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from measurements import EMULATED, RTX, entry, rate, residual
 from roost.errors import RoostError, UsageError
@@ -127,6 +130,24 @@ def test_a_figure_that_no_measurement_gives_makes_a_file_unusable(store: Measure
     path.write_text(text.replace(old, new))
     assert store.read(RTX, None) is None
     assert len(store.notes) == 1
+
+
+@given(st.data())
+def test_whatever_a_file_holds_nothing_fails_and_nothing_unread_is_lost(data: st.DataObject) -> None:
+    with TemporaryDirectory() as folder:
+        store = MeasuredStore(Path(folder))
+        store.put(entry(RTX, "flux", residuals=[residual(2.0, 1.0, {"matmul_flop_per_s": 1e14})]))
+        path = file_of(store)
+        content = bytearray(path.read_bytes())
+        for _ in range(data.draw(st.integers(1, 4))):
+            place = data.draw(st.integers(0, len(content) - 1))
+            content[place : place + data.draw(st.integers(0, 30))] = data.draw(st.binary(max_size=10))
+        path.write_bytes(content)
+        read = store.read(RTX, "flux")
+        store.put(entry(RTX, "flux"))
+        assert store.read(RTX, "flux") == entry(RTX, "flux")
+        aside = [each.read_bytes() for each in path.parent.glob("*.unusable*")]
+        assert aside == ([] if read else [bytes(content)])
 
 
 def test_a_file_under_another_devices_name_is_not_used(store: MeasuredStore) -> None:

@@ -111,15 +111,29 @@ class Compared(Strict):
     stages: list[StageCompared]
 
 
+class Pair(Strict):
+    """A prediction's middle and what it came to."""
+
+    predicted: Seconds
+    measured: Seconds
+
+
 class Residual(Strict):
-    """What one run took against its prediction. ``rates`` are those that set the pace, as the prediction had them."""
+    """What one run took against its prediction. ``rates`` are those that set the pace, as the prediction had them.
+
+    It is short, since every plan reads the newest ones; peaks of stages live on in the factors.
+    """
 
     when: When
     workload: WorkloadRecord
     strategy: Label
     limiter: Limiter
     rates: dict[Name, Above0]
-    compared: Compared
+    load_s: Pair | None
+    first_s: Pair | None
+    next_s: Pair | None
+    step_s: Pair | None
+    peak_bytes: Pair | None
 
 
 class Entry(Strict):

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from roost.api.machine import present_gpu
 from roost.errors import RoostError
 from roost.facts import GpuFacts, Inventory, Workload
-from roost.measured import Compared, DeviceKey, MeasuredRate, Residual, RunFigures, StageFigures, device_key
+from roost.measured import Compared, DeviceKey, MeasuredRate, RunFigures, StageFigures, device_key
 from roost.plan import PlanDocument
 from roost.planner.comparing import compare, denoisers
 from roost.planner.costs import Kappa
-from roost.planner.fitting import kappas_in_use, paced_by, rates_in_use, taught_device, taught_model
+from roost.planner.fitting import kappas_in_use, rates_in_use, residual_of, taught_device, taught_model
 from roost.planner.untraced import WEIGHTS_ONLY
 from roost.profiles.store import MeasuredStore
 
@@ -111,22 +111,15 @@ def _why_not(plan: PlanDocument, changes: Sequence[str], workload: Workload | No
 
 def _keep(plan: PlanDocument, compared: Compared, h2d_bytes_per_s: float | None) -> str | None:
     """Adds the run to the store; returns why it could not."""
-    assert plan.predicted is not None, "only a prediction has something to learn from"
-    residual = Residual(
-        when=now(),
-        workload=plan.workload,
-        strategy=_strategy(plan),
-        limiter=plan.predicted.limiter,
-        rates=paced_by(plan),
-        compared=compared,
-    )
+    when = now()
+    residual = residual_of(plan, compared, when)
     store = MeasuredStore()
     try:
         on_cuda = plan.machine.gpu.device_kind == "cuda"  # a plan for a card by its name does not know the driver
         key = device_key(present_gpu() if on_cuda else plan.machine.gpu, h2d_bytes_per_s)
         name = model_class(plan.model.family, plan.model.pipeline)
         store.update(key, name, lambda entry: taught_model(entry, residual))
-        store.update(key, None, lambda entry: taught_device(entry, residual))
+        store.update(key, None, lambda entry: taught_device(entry, compared, when))
     except RoostError as error:
         return str(error)
     return None
@@ -135,16 +128,6 @@ def _keep(plan: PlanDocument, compared: Compared, h2d_bytes_per_s: float | None)
 def now() -> str:
     """The time as the store writes it."""
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _strategy(plan: PlanDocument) -> str:
-    parts = []
-    for name in plan.load_order:
-        component = plan.components[name]
-        blocks = sum(stack.count for stack in component.stacks)
-        kept = "" if component.resident_blocks is None else f" {component.resident_blocks} of {blocks}"
-        parts.append(f"{name} {component.strategy}{kept}")
-    return ", ".join(parts)
 
 
 def learn_from_run(plan: PlanDocument, workload: Workload, record: RunRecord) -> Remembered:

@@ -160,7 +160,8 @@ def _show_rates(explanation: Explanation) -> None:
 
 
 def _source(rate: RateRecord) -> str:
-    return f"{rate.source}: {rate.why.removeprefix('prior: ')}"
+    on = f" on {rate.when[:10]}" if rate.when else ""
+    return f"{rate.source}: {rate.why.removeprefix('prior: ')}{on}"
 
 
 def show_alternatives(plan: PlanDocument, explanation: Explanation) -> None:

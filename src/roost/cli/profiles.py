@@ -61,7 +61,7 @@ def _lines(entry: Entry) -> list[str]:
     if entry.kappas:
         factors = (f"{name} {median(each.samples):.3g} (n {len(each.samples)})" for name, each in entry.kappas.items())
         lines.append(f"activations, measured over traced: {', '.join(factors)}")
-    steps = [each.compared.step_s for each in entry.residuals if each.compared.step_s]
+    steps = [each.step_s for each in entry.residuals if each.step_s]
     if entry.residuals:
         ratios = ", ".join(f"{each.measured / each.predicted:.2f}" for each in steps if each.predicted)
         lines.append(f"runs: {len(entry.residuals)}" + (f"; a step over its prediction: {ratios}" if ratios else ""))

@@ -14,7 +14,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import median
 
-from roost.measured import KEPT_RUNS, KEPT_SAMPLES, Entry, MeasuredKappa, MeasuredRate, Residual, StageCompared
+from roost.measured import (
+    KEPT_RUNS,
+    KEPT_SAMPLES,
+    BytesCompared,
+    Compared,
+    Entry,
+    MeasuredKappa,
+    MeasuredRate,
+    Pair,
+    Residual,
+    SecondsCompared,
+    StageCompared,
+)
 from roost.plan.prediction import Limiter
 from roost.plan.schema import ComponentPlan, PlanDocument
 from roost.planner.costs import Kappa
@@ -95,6 +107,37 @@ def _rate_names(limiter: Limiter, plan: PlanDocument, denoisers: Mapping[str, Co
     return [*(f"{prefix}{name}_flop_per_s" for prefix in sorted(prefixes) for name in classes), "memory_bytes_per_s"]
 
 
+def residual_of(plan: PlanDocument, compared: Compared, when: str) -> Residual:
+    """What is kept of one run of the plan."""
+    assert plan.predicted is not None, "only a prediction has something to learn from"
+    return Residual(
+        when=when,
+        workload=plan.workload,
+        strategy=_strategy(plan),
+        limiter=plan.predicted.limiter,
+        rates=paced_by(plan),
+        load_s=_pair(compared.load_s),
+        first_s=_pair(compared.first_s),
+        next_s=_pair(compared.next_s),
+        step_s=_pair(compared.step_s),
+        peak_bytes=_pair(compared.peak_bytes),
+    )
+
+
+def _pair(found: SecondsCompared | BytesCompared | None) -> Pair | None:
+    return None if found is None else Pair(predicted=float(found.predicted), measured=float(found.measured))
+
+
+def _strategy(plan: PlanDocument) -> str:
+    parts = []
+    for name in plan.load_order:
+        component = plan.components[name]
+        blocks = sum(stack.count for stack in component.stacks)
+        kept = "" if component.resident_blocks is None else f" {component.resident_blocks} of {blocks}"
+        parts.append(f"{name} {component.strategy}{kept}")
+    return ", ".join(parts)
+
+
 def taught_model(entry: Entry, residual: Residual) -> Entry:
     """The model class's entry with one more run in it, and its rates fitted again."""
     residuals = [*entry.residuals, residual][-KEPT_RUNS:]
@@ -105,7 +148,7 @@ def _fitted_rates(residuals: Sequence[Residual]) -> dict[str, MeasuredRate]:
     values: dict[str, list[float]] = {}
     newest: dict[str, str] = {}
     for residual in residuals:
-        step = residual.compared.step_s
+        step = residual.step_s
         if step is None or not step.measured or not step.predicted:
             continue
         for name, used in residual.rates.items():
@@ -120,11 +163,11 @@ def _fitted(values: Sequence[float], when: str) -> MeasuredRate:
     return MeasuredRate(value=middle, spread=spread, n=len(values), when=when, source="fitted")
 
 
-def taught_device(entry: Entry, residual: Residual) -> Entry:
+def taught_device(entry: Entry, compared: Compared, when: str) -> Entry:
     """The device's entry with the factors of the run's component classes added to their samples."""
     new = {
-        name: MeasuredKappa(samples=[*_samples(entry, name), sample][-KEPT_SAMPLES:], when=residual.when)
-        for name, sample in kappa_samples(residual).items()
+        name: MeasuredKappa(samples=[*_samples(entry, name), sample][-KEPT_SAMPLES:], when=when)
+        for name, sample in kappa_samples(compared).items()
     }
     return entry.model_copy(update={"kappas": {**entry.kappas, **new}})
 
@@ -133,10 +176,10 @@ def _samples(entry: Entry, name: str) -> list[float]:
     return entry.kappas[name].samples if name in entry.kappas else []
 
 
-def kappa_samples(residual: Residual) -> dict[str, float]:
+def kappa_samples(compared: Compared) -> dict[str, float]:
     """The factor that each component class had in one run; the largest where a class has several stages."""
     found: dict[str, float] = {}
-    for stage in residual.compared.stages:
+    for stage in compared.stages:
         sample = _kappa_sample(stage)
         if sample is not None:
             found[stage.class_name] = max(sample, found.get(stage.class_name, 0.0))
