@@ -73,6 +73,11 @@ def test_a_candidate_that_fails_late_has_figures_no_more(capsys) -> None:
     assert "faster than rule plan" not in shown
 
 
+def test_what_falsifies_a_figure_is_said_below_it(capsys) -> None:
+    shown = screen(capsys, samples={"rule plan": ((0.5, 0.5, 1.2), (0.501, 0.499, 0.5))})
+    assert "warning: rule plan: 1 of 6 steps took up to 2.40 × the median" in shown
+
+
 def test_names_can_not_be_terminal_codes(capsys) -> None:
     assert "\x1b" not in screen(capsys, notes=("evil \x1b[31m",), model="\x1b]0;x")
 

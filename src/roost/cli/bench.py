@@ -90,7 +90,6 @@ def bench(
     found = bench_target(target, typed_plan_options(context), link_speed)
     settings = BenchSettings(rounds=rounds, max_seconds=max_seconds)
     results = _measure(found, wanted, settings, trial_steps, fresh=fresh, peers=against is not None)
-    _learn(results, found.link_bytes_per_s)
     document = results_document(results)
     if output is not None:
         write_text_atomically(output, json.dumps(document, indent=1, allow_nan=False) + "\n")
@@ -103,19 +102,6 @@ def bench(
     if results.winner is None:
         show_note("error: nothing ran to the end; the reasons are above.")
         raise typer.Exit(1)
-
-
-def _learn(results: BenchResults, link_bytes_per_s: float | None) -> None:
-    """Keeps what the best candidates measured for the next plan, the winner's last: the newest counts."""
-    from roost.api.learning import remember
-    from roost.tune.figures import run_figures
-
-    whole = results.trial_steps == results.workload.steps
-    valid = [row for row in results.rows if row.result.status == "ok" and row.candidate.peer is None]
-    for row in sorted(valid, key=lambda row: row.candidate.name == results.winner):
-        if row.candidate.plan is not None and row.result.total_s is not None:
-            figures = run_figures(row, results.device_kind, whole=whole)
-            remember(row.candidate.plan, figures, h2d_bytes_per_s=link_bytes_per_s)
 
 
 def _refuse_decided(context: typer.Context) -> None:
@@ -134,22 +120,11 @@ def _measure(
     fresh: bool,
     peers: bool,
 ) -> BenchResults:
-    from roost.cli.bench_view import LiveLine
-    from roost.tune.bench import Bench, key_facts
+    from roost.cli.trials import run_trials
     from roost.tune.candidates import list_candidates
-    from roost.tune.journal import Journal, journal_key, journal_path
     from roost.tune.peers import PEERS
-    from roost.tune.trials import Trials, world_of
+    from roost.tune.trials import world_of
 
     entrants = list_candidates(found.asked, strategies, found.given, PEERS if peers else ())
     world = world_of(found.asked, entrants, trial_steps, found.link_bytes_per_s)
-    key = journal_key(key_facts(found.asked, world))
-    journal = Journal(journal_path(key), key, fresh=fresh)
-    if journal.trials:
-        show_note(f"{journal.trials} trials are known from an interrupted bench; --fresh measures them anew.")
-    with Trials(world) as trials, LiveLine(emulated=world.device_kind == "emulated") as live:
-        try:
-            return Bench(found.asked, entrants, trials, journal, live).run(settings)
-        except KeyboardInterrupt:
-            show_note(f"{journal.trials} trials are kept; the same command goes on from there.")
-            raise
+    return run_trials(found.asked, entrants, world, settings, fresh=fresh)

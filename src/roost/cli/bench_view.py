@@ -12,6 +12,7 @@ from rich.status import Status as LiveStatus
 from rich.text import Text
 
 from roost.cli.screen import clean, show_folded, show_note, show_text
+from roost.tune.disturbances import timing_warnings
 from roost.tune.race import RoundReport
 from roost.tune.records import BenchResults, Row, Standing, TrialResult
 from roost.units import format_bytes, format_measured, format_seconds
@@ -94,6 +95,8 @@ def show_results(results: BenchResults) -> None:
     _show_summary(results)
     for note in results.notes:
         show_folded(f"note: {note}")
+    for warning in timing_warnings(results.samples):
+        show_folded(f"warning: {warning}")
 
 
 def _valid(row: Row) -> bool:

@@ -12,8 +12,12 @@ from roost.cli.screen import show_json, show_note
 
 if TYPE_CHECKING:
     from roost.api.options import PlanOptions
+    from roost.plan import PlanDocument
 
 PlanOutput = Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write the plan as YAML.")]
+
+Tune = Annotated[bool, typer.Option("--tune", help="Let timed trials of the best candidates decide.")]
+TuneSeconds = Annotated[float, typer.Option("--tune-seconds", help="Time for the trials.")]
 
 
 def plan(
@@ -54,17 +58,29 @@ def plan(
     variant: opt.Variant = None,
     dtype: opt.Dtype = None,
     measured: opt.Measured = True,
+    tune: Tune = False,
+    tune_seconds: TuneSeconds = 180.0,
 ) -> None:
     """Plan a model's placement on a GPU that is here or one by name; exit code 3 when it doesn't fit.
 
     roost plan ./Wan2.2-T2V-A14B-Diffusers --gpu rtx-4090 --ram 96GiB -o wan.yaml
     """
     from roost.api.planning import plan_model
+    from roost.cli.tuning import tune_plan
+    from roost.errors import UsageError
+
+    if was_typed(context, "tune_seconds") and not tune:
+        raise UsageError("--tune-seconds says how long --tune may take; add --tune.")
+    options = typed_plan_options(context)
+    _give(tune_plan(model, options, tune_seconds) if tune else plan_model(model, options), output, as_json)
+
+
+def _give(document: PlanDocument, output: Path | None, as_json: bool) -> None:
+    """Writes the plan, shows it, and exits with the code of what doesn't fit."""
     from roost.cli.plan_view import show_plan
     from roost.errors import NothingFits
     from roost.plan import plan_to_yaml, write_text_atomically
 
-    document = plan_model(model, typed_plan_options(context))
     if output is not None:
         write_text_atomically(output, plan_to_yaml(document))
     if as_json:
