@@ -70,3 +70,15 @@ def test_a_plan_has_decided_what_it_is_for(model: str, tmp_path: Path, capsys) -
     capsys.readouterr()
     assert run(["bench", str(plan), "--vram", "12GiB"]) == 2
     assert "--vram: the plan has decided that" in capsys.readouterr().err
+
+
+def test_when_nothing_fits_nothing_runs_and_every_row_says_why(model: str, capsys) -> None:
+    words = ["--gpu", "emulated", "--vram", "1MiB", "--headroom", "0", *SMALL]
+    assert run(["bench", model, *words]) == 3
+    out, err = capsys.readouterr()
+    assert "does not fit" in out
+    assert err.splitlines()[-1].startswith("error: nothing was tried")
+    assert run(["bench", model, *words, "--json"]) == 3
+    document = json.loads(capsys.readouterr().out)
+    assert {each["status"] for each in document["candidates"]} == {"skipped"}
+    assert document["winner"] is None

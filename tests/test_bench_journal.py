@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from roost.errors import UsageError
-from roost.tune.journal import Journal, journal_key
+from roost.api.machine import emulated_gpu
+from roost.errors import RoostError, UsageError
+from roost.profiles import lock
+from roost.tune.journal import Journal, journal_key, only_bench
 
 KEY = journal_key({"model": "a"})
 
@@ -72,3 +75,18 @@ def test_a_place_that_can_not_be_written_is_one_clear_line(tmp_path: Path) -> No
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="XDG_STATE_HOME"):
         Journal(tmp_path / "file" / "journal.jsonl", KEY).add({"name": "resident", "round": 1})
+
+
+def test_two_benches_on_one_device_do_not_run_at_the_same_time(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(lock, "_PATIENCE_S", 0.0)
+    gpu = emulated_gpu(1024)
+    with (
+        only_bench(gpu),
+        only_bench(replace(gpu, device_kind="cuda", uuid="GPU-1")),
+        pytest.raises(RoostError, match="another bench runs on emulated"),
+        only_bench(gpu),
+    ):
+        pytest.fail("it must not begin")
+    with only_bench(gpu):
+        pass

@@ -11,7 +11,7 @@ import typer
 from roost.cli import options as opt
 from roost.cli.plan import typed_plan_options, was_typed
 from roost.cli.screen import show_json, show_note
-from roost.errors import UsageError
+from roost.errors import NothingFits, OutOfMemory, RoostError, UsageError
 
 if TYPE_CHECKING:
     from roost.api.benching import BenchTarget
@@ -100,8 +100,17 @@ def bench(
     if output is not None:
         show_note(f"saved {output}")
     if results.winner is None:
-        show_note("error: nothing ran to the end; the reasons are above.")
-        raise typer.Exit(1)
+        raise _failure(results)
+
+
+def _failure(results: BenchResults) -> RoostError:
+    """Why there is no winner; each row says more."""
+    statuses = {row.result.status for row in results.rows if row.rounds}
+    if not statuses:
+        return NothingFits("nothing was tried, since the model says that none of it fits; give more --vram.")
+    if statuses == {"oom"}:
+        return OutOfMemory("no trial ran to its end: each ran out of memory; give more --vram or a smaller workload.")
+    return RoostError("no trial ran to its end; each candidate's row says why.")
 
 
 def _refuse_decided(context: typer.Context) -> None:

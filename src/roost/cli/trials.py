@@ -20,18 +20,19 @@ def run_trials(
     """Measures the field; what ran to its end teaches the next prediction. ``fresh`` forgets an interrupted bench."""
     from roost.cli.bench_view import LiveLine
     from roost.tune.bench import Bench, key_facts
-    from roost.tune.journal import Journal, journal_key, journal_path
+    from roost.tune.journal import Journal, journal_key, journal_path, only_bench
     from roost.tune.trials import Trials
 
     key = journal_key(key_facts(asked, world))
-    journal = Journal(journal_path(key), key, fresh=fresh)
-    if journal.trials:
-        show_note(f"{journal.trials} trials are known from an interrupted bench; roost bench --fresh forgets them.")
-    with Trials(world) as trials, LiveLine(emulated=world.device_kind == "emulated") as live:
+    emulated = world.device_kind == "emulated"
+    with only_bench(asked.question.machine.gpu), Trials(world) as trials, LiveLine(emulated=emulated) as live:
+        journal = Journal(journal_path(key), key, fresh=fresh)
+        if journal.trials:
+            show_note(f"trials known from an interrupted bench: {journal.trials}; roost bench --fresh forgets them.")
         try:
             results = Bench(asked, entrants, trials, journal, live).run(settings)
         except KeyboardInterrupt:
-            show_note(f"{journal.trials} trials are kept; the same command goes on from there.")
+            show_note(f"trials kept: {journal.trials}; the same command goes on from there.")
             raise
     _learn(results, world.link_bytes_per_s)
     return results

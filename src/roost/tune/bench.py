@@ -80,7 +80,7 @@ class Bench:
         fits = plain is not None and why_not(plain) is None
         racers = [*([plain] if plain is not None and fits else []), *self._field.racing]
         self._expect(self._predicted_s(racers, settings), len(racers))
-        if plain is not None and not fits:
+        if plain is not None and not fits and racers:
             self._measure_reference(plain)
             self._expect_anew(racers, settings, time.monotonic() - began_s)
         by_name = {each.name: each for each in racers}
@@ -228,6 +228,8 @@ class Bench:
         return Row(candidate=plain, result=only, rounds=0)
 
     def _notes(self) -> list[str]:
+        if not self._found.samples:
+            return ["nothing ran to its end, so no output was compared."]
         notes = []
         if not self._predicts:
             notes.append("the GPU is emulated on the CPU: these seconds say nothing about any GPU.")
@@ -236,9 +238,7 @@ class Bench:
             notes.append(
                 f"trials ran {world.trial_steps} of {world.steps} steps; totals count the others at the median step."
             )
-        if self._found.reference is None:
-            notes.append("nothing ran to the end, so no output was compared.")
-        elif self._field.plain is not None and self._found.reference != self._field.plain.name:
+        if self._field.plain is not None and self._found.reference != self._field.plain.name:
             notes.append(
                 f"diffusers alone could not run, so outputs were compared with that of {self._found.reference}."
             )

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from platformdirs import user_state_path
 
 from roost.errors import RoostError, UsageError
+from roost.facts import GpuFacts
+from roost.profiles.lock import locked
 
 _FINISHED = "finished"
 
@@ -23,6 +26,25 @@ def journal_key(facts: Mapping[str, object]) -> str:
 def journal_path(key: str) -> Path:
     """Where the journal of that key lies: in the user's state directory."""
     return user_state_path("roost") / "bench" / f"{key[:16]}.jsonl"
+
+
+@contextmanager
+def only_bench(gpu: GpuFacts) -> Iterator[None]:
+    """Keeps other benches off the device meanwhile; RoostError when one is there and doesn't end soon."""
+    folder = user_state_path("roost") / "bench"
+    with ExitStack() as held:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(folder / f"{gpu.uuid or gpu.device_kind}.lock"))
+        except OSError as error:
+            raise UsageError(
+                f"the folder {str(folder)!r} can't be written: {error.strerror}; set XDG_STATE_HOME to another place."
+            ) from None
+        except RoostError:
+            raise RoostError(
+                f"another bench runs on {gpu.name}, and two would falsify each other's figures; wait for its end."
+            ) from None
+        yield
 
 
 class Journal:
