@@ -57,11 +57,11 @@ def test_every_kept_run_lies_within_the_fitted_interval(steps: list[float]) -> N
         assert fitted.value / fitted.spread * 0.999 <= 1e14 / step <= fitted.value * fitted.spread * 1.001
 
 
+@pytest.mark.parametrize("name", ["pinned_h2d_bytes_per_s", "disk_bytes_per_s", "memory_bytes_per_s"])
 @pytest.mark.parametrize(("fitted", "used"), [(20e9, 20e9), (18e9, 18e9), (10e9, 25e9), (60e9, 25e9)])
-def test_a_fitted_link_far_from_the_timed_one_is_not_used(fitted: float, used: float) -> None:
-    name = "pinned_h2d_bytes_per_s"
+def test_a_fitted_transfer_far_from_the_timed_one_is_not_used(name: str, fitted: float, used: float) -> None:
     model = EMPTY.model_copy(update={"rates": {name: rate(fitted, source="fitted")}})
-    assert rates_in_use(entry(), model)[name].value == used
+    assert rates_in_use(entry(rates={name: rate()}), model)[name].value == used
     assert rates_in_use(None, model)[name].value == fitted
 
 

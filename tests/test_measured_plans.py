@@ -77,6 +77,13 @@ def test_a_fitted_factor_moves_the_peak() -> None:
     assert peaks[1] - peaks[0] == pytest.approx(2 * work[0].traced_bytes, rel=1e-3)
 
 
+def test_the_screen_names_the_fitted_factors_of_its_components(capsys: pytest.CaptureFixture[str]) -> None:
+    measured = MeasuredKappa(samples=[1.1], when=WHEN)
+    kept(kappas={"AutoencoderKLWan": measured, "FluxTransformer2DModel": measured})
+    assert run(["plan", str(tiny_directory("wan2.2")), *DEVICE, *WORKLOAD]) == 0
+    assert "activation factors fitted on this machine: AutoencoderKLWan." in capsys.readouterr().out
+
+
 def test_another_driver_is_another_device_and_the_note_says_so() -> None:
     MeasuredStore().put(entry(RTX))
     inventory = tiny_inventory("wan2.2")

@@ -129,8 +129,14 @@ def _show_prediction(predicted: Predicted) -> None:
 
 def _show_measured(plan: PlanDocument) -> None:
     """What of the prediction comes from this machine rather than from data sheets."""
-    rates = plan.arithmetic.rates.values() if plan.arithmetic else []
+    if plan.arithmetic is None:
+        return
+    rates = plan.arithmetic.rates.values()
     known = [each for each in rates if each.when]
+    factors = [name for name, each in plan.arithmetic.kappas.items() if each.source.startswith("fitted")]
+    used = [name for name in factors if any(part.class_name == name for part in plan.components.values())]
+    if used:
+        _show_labelled("predicted ", f"uses activation factors fitted on this machine: {', '.join(used)}.")
     if known:
         dates = sorted({(each.when or "")[:10] for each in known})
         fitted = sum(each.source == "fitted" for each in known)

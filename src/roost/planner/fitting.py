@@ -37,8 +37,10 @@ from roost.units import MiB
 _RUN_SPREADS = (1.25, 1.15, 1.1)
 # The same of a factor; allocators round alike in every run.
 _KAPPA_SPREADS = (1.05, 1.05, 1.02)
-# A transfer that was timed by itself can be slowed by what runs beside it, but not more than this. Prior.
-_TRANSFER_AGREES = 1.5
+# Transfers and device memory do not depend on the model: what was timed by itself can be slowed by what runs beside it,
+# but not more than this. Prior.
+_AGREES = 1.5
+_MODELLESS = ("pinned", "pageable", "disk", "memory")
 # Activations below this share of a stage's peak, or this size, drown in what else is on the device.
 _LEAST_SHARE, _LEAST_BYTES = 0.02, 4 * MiB
 # A factor outside of this is not about activations: something else was, or was not, on the device.
@@ -50,13 +52,13 @@ _TIERS = ("pinned", "pageable")
 def rates_in_use(device: Entry | None, model: Entry | None) -> dict[str, MeasuredRate]:
     """What replaces the data sheet: a model's fitted rates before the device's, which were timed by themselves.
 
-    A fitted transfer rate far from the timed one is not used: something else slowed those runs.
+    A fitted rate of transfers or memory far from the timed one is not used: something else slowed those runs.
     """
     found = dict(device.rates) if device else {}
     for name, fitted in (model.rates if model else {}).items():
         timed = found.get(name)
-        agrees = timed is None or _apart(timed.value, fitted.value) <= _TRANSFER_AGREES
-        if agrees or not name.startswith((*_TIERS, "disk")):
+        agrees = timed is None or _apart(timed.value, fitted.value) <= _AGREES
+        if agrees or not name.startswith(_MODELLESS):
             found[name] = fitted
     return found
 
