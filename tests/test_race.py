@@ -138,6 +138,18 @@ def test_time_that_ends_in_the_first_round_leaves_the_last_candidates_out() -> N
     assert outcome.why == "the time of 17.0 s is over"
 
 
+def test_time_for_a_second_round_of_two_is_kept_back() -> None:
+    step_s = {name: 1.0 + place / 10 for place, name in enumerate("abcdef")}
+    machine = Machine(step_s, sigma=0.01)
+    outcome = run_race(machine, budget_s=45.0)
+    assert [each.status for each in outcome.standings[3:]] == ["skipped"] * 3
+    assert machine.trials == ["a", "b", "c", "b", "a"]
+    assert outcome.standings[1].ratio_error is not None
+    once = Machine(step_s)
+    run_race(once, budget_s=45.0, rounds=1)
+    assert once.trials == ["a", "b", "c", "d", "e"]
+
+
 def test_a_round_without_time_for_everybody_is_between_the_leaders() -> None:
     machine = Machine({"a": 1.04, "b": 1.03, "c": 1.0, "d": 1.02}, sigma=0.01)
     run_race(machine, budget_s=4 * 8.3 + 2 * 8.4)

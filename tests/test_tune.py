@@ -138,6 +138,7 @@ def test_tune_as_a_person_calls_it(model: str, tmp_path: Path, monkeypatch, caps
     assert "trial" in out.splitlines()[5]
     assert "measured  a step 1.000 ms" in out
     assert "on the emulated device, not a GPU" in out
+    assert err.startswith("--tune: trials of ")
     assert "round 1: " in err
     plan = read_plan(path)
     assert plan.measured is not None

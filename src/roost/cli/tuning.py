@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from roost.cli.screen import show_note
 from roost.errors import RoostError, UsageError
+from roost.units import format_seconds
 
 if TYPE_CHECKING:
     from roost.api.options import PlanOptions
@@ -68,5 +69,8 @@ def _race(asked: SearchQuestion, searched: PlanDocument, seconds: float) -> Benc
     from roost.tune.tuning import tuning_field
 
     entrants = tuning_field(asked, searched)
+    count = len(entrants.racing)
+    what = f"trials of {count} candidates" if count > 1 else "trials of the one candidate that fits"
+    show_note(f"--tune: {what}, in {format_seconds(seconds)} or less.")
     world = world_of(asked, entrants, _TRIAL_STEPS)
     return run_trials(asked, entrants, world, BenchSettings(max_seconds=seconds))

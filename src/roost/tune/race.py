@@ -157,10 +157,15 @@ class _Race:
         return self.clock() - self.began_s
 
     def _time_for_first(self, name: str) -> bool:
-        """In the first round nobody's trial is known yet: the mean of those before it stands for it."""
+        """In the first round nobody's trial is known yet: the mean of those before it stands for it.
+
+        Time for a second round of two is kept back: one round alone says nothing of the noise.
+        """
         if self.settings.budget_s is None or not self.trial_s:
             return True
-        if self._spent_s() + statistics.fmean(self.trial_s.values()) <= self.settings.budget_s:
+        kept_back = 2 if self.settings.rounds > 1 and len(self.trial_s) > 1 else 0
+        expected_s = (1 + kept_back) * statistics.fmean(self.trial_s.values())
+        if self._spent_s() + expected_s <= self.settings.budget_s:
             return True
         self._drop(name, "skipped", f"no time was left of {format_seconds(self.settings.budget_s)}")
         return False
