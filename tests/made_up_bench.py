@@ -23,7 +23,7 @@ FAILED = {
         status="oom", reason="memory did not suffice: transformer gave up 4 resident blocks"
     ),
     "component-offload": TrialResult(status="hung", reason="no sign of life for 60.0 s, while in denoise"),
-    "diffusers group offload, leaf": TrialResult(
+    "diffusers group offload leaf": TrialResult(
         status="wrong", reason="its output differs from that of plain diffusers"
     ),
     PLAIN: TrialResult(status="crashed", reason="died of SIGSEGV, while importing the libraries"),

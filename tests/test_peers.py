@@ -26,12 +26,12 @@ def test_the_peers_are_all_of_diffusers_ways() -> None:
     assert names(list(PEERS)) == [
         "diffusers model offload",
         "diffusers sequential offload",
-        "diffusers group offload, block",
-        "diffusers group offload, block, stream",
-        "diffusers group offload, block, record_stream",
-        "diffusers group offload, leaf",
-        "diffusers group offload, leaf, stream",
-        "diffusers group offload, leaf, record_stream",
+        "diffusers group offload block",
+        "diffusers group offload block+stream",
+        "diffusers group offload block+record_stream",
+        "diffusers group offload leaf",
+        "diffusers group offload leaf+stream",
+        "diffusers group offload leaf+record_stream",
     ]
 
 
@@ -56,7 +56,7 @@ def test_components_that_refuse_groups_stay_on_the_device() -> None:
     refusing = torch.nn.Linear(1, 1)
     refusing._supports_group_offloading = False
     pipeline.components = {"vae": refusing, "transformer": torch.nn.Linear(1, 1), "scheduler": object()}
-    peer_named("diffusers group offload, leaf").place(pipeline, CPU)
+    peer_named("diffusers group offload leaf").place(pipeline, CPU)
     assert pipeline.enable_group_offload.call_args.kwargs["exclude_modules"] == ["vae"]
 
 

@@ -89,7 +89,7 @@ def test_what_memory_did_not_allow_is_in_the_figures(model: Path) -> None:
     assert short.digest == enough.digest
 
 
-@pytest.mark.parametrize("peer", ["diffusers model offload", "diffusers group offload, leaf"])
+@pytest.mark.parametrize("peer", ["diffusers model offload", "diffusers group offload leaf"])
 def test_every_generation_of_a_peer_is_timed_by_stage(model: Path, peer: str) -> None:
     with open_trial(setup_of(model, "resident", place=peer_named(peer).place)) as trial:
         first, second = trial.measure(request()), trial.measure(request())

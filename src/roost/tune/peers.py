@@ -63,12 +63,12 @@ def _group_peers() -> tuple[Peer, ...]:
     }
     streams: dict[str, dict[str, object]] = {
         "": {},
-        ", stream": {"use_stream": True},
-        ", record_stream": {"use_stream": True, "record_stream": True},
+        "+stream": {"use_stream": True},
+        "+record_stream": {"use_stream": True, "record_stream": True},
     }
     return tuple(
         Peer(
-            name=f"diffusers group offload, {level}{stream}",
+            name=f"diffusers group offload {level}{stream}",
             strategy="group-offload",
             place=partial(offload_groups, **of_level, **of_stream),
             params={**of_level, **of_stream},
