@@ -62,8 +62,8 @@ def main() -> None:
         time.sleep(600)
     say("loaded", load_s=0.5)
     for _ in sys.stdin:
-        for _ in range(request["call"]["steps"]):
-            say("step", seconds=float(planted.get("step_s", 0.01)))
+        for seconds in planted.get("said_s") or [planted.get("step_s", 0.01)] * request["call"]["steps"]:
+            say("step", seconds=float(seconds))
         say("result", **figures(planted, request["call"]["steps"]))
 
 

@@ -78,6 +78,15 @@ def test_killed_by_the_kernel_for_memory_is_out_of_host_memory(setting: Setting,
     assert (row.status, (row.reason or "")[:20]) == ("oom", "host memory ran out:")
 
 
+def test_a_candidate_far_slower_than_the_best_is_stopped_and_one_slow_step_is_forgiven(setting: Setting) -> None:
+    setting.plant_keys({"resident": {"said_s": [0.2] * 5}, "snapshot-offload": {"said_s": [0.01, 0.2, 0.01, 0.01]}})
+    results = setting.run()
+    row = row_of(results, "resident")
+    assert row.result.status == "eliminated"
+    assert (row.result.reason or "").startswith("a step took 200.0 ms, more than ")
+    assert row_of(results, "snapshot-offload").result.total_s is not None
+
+
 def test_another_output_is_wrong_and_never_wins(setting: Setting) -> None:
     setting.plant_keys({STREAMED_KEY: {"step_s": 0.0001, "digest": "b" * 64}})
     results = setting.run()

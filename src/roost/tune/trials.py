@@ -14,7 +14,7 @@ from roost.tune.candidates import Field
 from roost.tune.figures import trial_result
 from roost.tune.process import COMMAND, Child, Message, OnMessage, Patience, TrialEnded
 from roost.tune.records import Candidate, Status, TrialResult
-from roost.units import format_seconds
+from roost.units import format_measured
 
 # A first generation finds the order of blocks, and on a GPU it loads kernels; this many steps are enough for both.
 _WARM_UP_STEPS = 2
@@ -24,6 +24,8 @@ _EMULATED_DEADLINE_S = 600.0
 _LEAST_DEADLINE_S = 120.0
 # Host memory that a kept child takes beside two copies of the weights, as host and as device memory.
 _LIBRARIES_BYTES = 700 * 1024**2
+# Something else on the machine may hold one step up, but not as much as this.
+_BY_FAR = 3.0
 _PROMPT = "a red fox in the snow"
 
 
@@ -153,16 +155,19 @@ class Trials:
 
 
 def _watching(abort_after_step_s: float | None, on_message: OnMessage | None) -> OnMessage:
-    """Passes messages on, and ends the trial at a step that is too long."""
+    """Passes messages on, and ends the trial at the second step that is too long, or the first by far."""
+    too_long = 0
 
     def watch(message: Message) -> None:
+        nonlocal too_long
         if on_message is not None:
             on_message(message)
         seconds = message.get("seconds")
         if abort_after_step_s is None or message.get("what") != "step" or not isinstance(seconds, float):
             return
-        if seconds > abort_after_step_s:
-            limit = format_seconds(abort_after_step_s)
-            raise TrialEnded("eliminated", f"a step took {format_seconds(seconds)}, more than {limit}")
+        too_long += seconds > abort_after_step_s
+        if too_long == 2 or seconds > _BY_FAR * abort_after_step_s:
+            took, limit = format_measured(seconds), format_measured(abort_after_step_s, like=seconds)
+            raise TrialEnded("eliminated", f"a step took {took}, more than {limit}")
 
     return watch
