@@ -7,13 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file
 
+import roost
 from roost.api.generations import generations_of
+from roost.api.opening import open_pipeline
 from roost.api.prompt_files import read_prompts
+from roost.api.ready import check_plan, without_decoding
 from roost.api.requests import RunRequest
 from roost.cli.app import run
 from roost.cli.progress import Progress
 from roost.errors import InvalidFile
+from roost.residency.digests import tensor_digest
 from tiny_models import build
 
 EMULATED = ("--gpu", "emulated", "--vram", "64MiB", "--headroom", "0", "--policy", "rules")
@@ -201,3 +207,42 @@ def test_the_screen_names_each_generation_and_says_what_was_there(plan, prompts,
     captured = capsys.readouterr()
     assert "all were there already, so nothing was loaded" in captured.out
     assert "seed 0, was there: a goose" in captured.out
+
+
+def test_latents_are_a_safetensors_file_and_the_vae_never_comes_in(plan, tmp_path, capsys) -> None:
+    output = tmp_path / "fox.safetensors"
+    words = (str(plan), "--prompt", "a fox", "--output-type", "latent")
+    record = _record(capsys, *words, "-o", str(output))
+    latents = load_file(output)["latents"]
+    assert latents.shape == (1, 4, 8, 8)
+    assert tensor_digest(latents) == record["digest"] != _record(capsys, str(plan), "--prompt", "a fox")["digest"]
+    assert record["latent_digest"] is None
+    assert "vae" not in [each["component"] for each in record["stages"]]
+    assert any("vae: decodes nothing" in each for each in record["changes"])
+    assert [each.name for each in tmp_path.iterdir()] == ["fox.safetensors"]
+    with safe_open(output, framework="pt") as file:
+        assert {
+            "pipeline": "StableDiffusionXLPipeline",
+            "prompt": "a fox",
+            "seed": "0",
+        }.items() <= file.metadata().items()
+
+
+def test_latents_need_no_room_for_a_vae_that_was_to_stay(plan, tmp_path, capsys) -> None:
+    document = roost.load_plan(plan)
+    assert document.components["vae"].strategy == "resident"
+    held = open_pipeline(without_decoding(check_plan(document)))
+    try:
+        assert not held.runtime.components["vae"].present
+        assert held.runtime.components["unet"].present
+    finally:
+        held.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("latent", "fox.png"), ("decoded", "fox.safetensors"), ("pixels", "fox.png")]
+)
+def test_an_output_that_fits_no_output_type_is_refused(kind: str, name: str, plan, tmp_path, capsys) -> None:
+    words = ("--prompt", "a fox", "--output-type", kind, "-o", str(tmp_path / name))
+    assert run(["run", str(plan), *words]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

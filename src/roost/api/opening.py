@@ -11,19 +11,28 @@ from roost.plan import PlanDocument, read_plan
 
 if TYPE_CHECKING:
     from roost.residency.attach import Held
+    from roost.residency.loader import LoadComponent
     from roost.residency.stages import OnEvent
 
 OnComponent = Callable[[str], None]
 
 
-def open_pipeline(ready: ReadyPlan, on_component: OnComponent | None = None, on_event: OnEvent | None = None) -> Held:
-    """The pipeline of a checked plan, loaded and held; close it, or use it in a ``with``."""
+def open_pipeline(
+    ready: ReadyPlan,
+    on_component: OnComponent | None = None,
+    on_event: OnEvent | None = None,
+    load_component: LoadComponent | None = None,
+) -> Held:
+    """The pipeline of a checked plan, loaded and held; close it, or use it in a ``with``.
+
+    ``load_component`` makes a component in another way than from its files.
+    """
     from roost.residency.devices import open_device  # imported here: these bring torch
     from roost.residency.loader import load_pipeline as load
 
     device = open_device(ready.device_kind, ready.budget_bytes)
     try:
-        held = load(ready.plan, ready.model_dir, device, on_component, on_event)
+        held = load(ready.plan, ready.model_dir, device, on_component, on_event, load_component)
     except BaseException:
         device.close()
         raise

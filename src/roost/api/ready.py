@@ -120,3 +120,16 @@ def meet_gpu(plan: PlanDocument, force: bool) -> tuple[PlanDocument, int, list[s
     running, fewer = fewer_resident_blocks(plan, gpu.free_bytes)
     budget_bytes = min(plan.budget.budget_bytes, max(0, gpu.free_bytes - plan.budget.headroom_bytes))
     return running, budget_bytes, [*changes, *fewer]
+
+
+def without_decoding(ready: ReadyPlan) -> ReadyPlan:
+    """The plan of a run that decodes nothing: a VAE that would stay on the device comes only where it is used."""
+    components = dict(ready.plan.components)
+    changes = []
+    for name, each in components.items():
+        if each.kind == "vae":
+            changes.append(f"{name}: decodes nothing, because the output is the latents")
+            if each.strategy == "resident":
+                components[name] = each.model_copy(update={"strategy": "snapshot-offload"})
+    plan = ready.plan.model_copy(update={"components": components})
+    return replace(ready, plan=plan, changes=(*ready.changes, *changes))

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from roost.api.pictures import PictureRecord
 from roost.facts import DeviceKind
 
 if TYPE_CHECKING:
@@ -38,6 +39,16 @@ class TextsRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LoraRecord:
+    """A LoRA that was fused, and into which components."""
+
+    path: str
+    sha256: str
+    scale: float
+    components: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
     """What one run did; its fields are what ``roost run --json`` prints.
 
@@ -59,6 +70,8 @@ class RunRecord:
     changes: list[str]
     generations: tuple[GenerationRecord, ...]
     texts: TextsRecord | None
+    pictures: tuple[PictureRecord, ...]
+    loras: tuple[LoraRecord, ...]
     compared: dict[str, object] | None = None
 
 

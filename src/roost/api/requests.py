@@ -9,6 +9,8 @@ from pathlib import Path
 
 from roost.errors import UsageError
 
+OUTPUT_TYPES = ("decoded", "latent")
+
 # What a temporary name beside the output adds to its own, with room to spare.
 _LONGEST_NAME = 200
 
@@ -17,9 +19,10 @@ _LONGEST_NAME = 200
 class RunRequest:
     """What to run: every prompt with every seed. None keeps the plan's value; ``output`` None writes nothing.
 
-    ``listed`` prompts come from a list, and outputs are numbered by their places in it.
-
-    Raises UsageError for a value that no run takes and for an output that can't be written.
+    ``listed`` prompts come from a list, and outputs are numbered by their places in it. ``output_type`` latent gives
+    what the VAE would decode, as a .safetensors file. ``images`` are [ARGUMENT=]PATH texts, ``loras``
+    [COMPONENT=]PATH[:scale] texts. Raises UsageError for a value that no run takes and for an output that can't be
+    written.
     """
 
     prompts: tuple[str, ...]
@@ -32,6 +35,9 @@ class RunRequest:
     steps: int | None = None
     batch: int | None = None
     guidance: float | None = None
+    output_type: str = "decoded"
+    images: tuple[str, ...] = ()
+    loras: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for seed in self.seeds:
@@ -41,6 +47,9 @@ class RunRequest:
                 raise UsageError(f"--seed {seed} is given twice, and its output is the same; leave one out.")
         if self.guidance is not None and not math.isfinite(self.guidance):
             raise UsageError(f"--guidance {self.guidance} is not a number; give one like 4.0.")
+        if self.output_type not in OUTPUT_TYPES:
+            known = ", ".join(OUTPUT_TYPES)
+            raise UsageError(f"--output-type {self.output_type!r} is not known; choose one of {known}.")
         for prompt in self.prompts:
             _check_text(prompt, "--prompt")
         _check_text(self.negative_prompt or "", "--negative-prompt")

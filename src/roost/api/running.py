@@ -9,22 +9,23 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from roost.api.checked_calls import CheckedCall, check_call
 from roost.api.generations import PlannedGeneration, generations_of
-from roost.api.inspection import profile_of
 from roost.api.journal import Journal
 from roost.api.learning import learn_from_run
 from roost.api.opening import OnComponent, open_pipeline
-from roost.api.ready import ReadyPlan, workload_of_run
+from roost.api.ready import ReadyPlan, without_decoding, workload_of_run
 from roost.api.recording import recorded
-from roost.api.records import GenerationRecord, RunRecord, TextsRecord, joined_digest, summed_stages
+from roost.api.records import GenerationRecord, LoraRecord, RunRecord, TextsRecord, joined_digest, summed_stages
 from roost.api.requests import RunRequest
+from roost.api.saving import save_generation
 from roost.api.updating import update_plan
-from roost.facts import Workload
 
 if TYPE_CHECKING:
     from roost.residency.attach import Held
     from roost.residency.calls import GenerationRequest
-    from roost.residency.generate import Generation
+    from roost.residency.fused_loras import FusedLora
+    from roost.residency.loader import LoadComponent
     from roost.residency.stages import OnEvent, StageRecord
 
 
@@ -41,32 +42,6 @@ class Listeners:
     trace_out: Path | None = None
 
 
-def check_call(ready: ReadyPlan, request: RunRequest) -> GenerationRequest:
-    """The pipeline's call for the first generation, found out before anything loads.
-
-    Raises PlanMismatch for a larger workload than planned, UsageError for what the pipeline doesn't take or lacks.
-    """
-    from roost.pipelines.classes import pipeline_class  # imported here: these bring torch
-    from roost.residency.calls import GenerationRequest, accepts, call_arguments
-    from roost.residency.media import check_output_path
-
-    profile, wanted = profile_of(ready.inventory), workload_of_run(ready.plan, request)
-    if request.output is not None:
-        check_output_path(request.output, video=profile.task == "video")
-    pipeline = pipeline_class(ready.plan.model.pipeline)
-    if request.guidance is None and not accepts(pipeline, profile.guidance_argument):
-        wanted = replace(wanted, guidance=None)  # the family's default says nothing to this pipeline
-    call = GenerationRequest(
-        prompt=request.prompts[0],
-        negative_prompt=request.negative_prompt,
-        seed=request.seeds[0],
-        guidance_argument=profile.guidance_argument,
-        **asdict(wanted),
-    )
-    call_arguments(pipeline, call)
-    return call
-
-
 def run_plan(
     ready: ReadyPlan, request: RunRequest, listeners: Listeners | None = None, plan_file: Path | None = None
 ) -> RunRecord:
@@ -75,17 +50,19 @@ def run_plan(
     Of several generations the texts are encoded first, and those that an earlier run finished are not made again.
     Raises OutOfMemory, and UsageError for an option that the pipeline can't take. What was saved before stays.
     """
-    call = check_call(ready, request)
+    checked = check_call(ready, request)
+    if request.output_type == "latent":
+        ready = without_decoding(ready)
     wanted = generations_of(request)
-    journal = _journal(ready, request)
+    journal = _journal(ready, request, checked)
     finished = {each: journal.finished(each) for each in wanted} if journal else {}
     left = [each for each in wanted if finished.get(each) is None]
     if not left:
-        return _record(ready, [each for each in finished.values() if each], _Made())
-    made = _make(ready, left, call, listeners or Listeners(), journal)
+        return _record(ready, checked, [each for each in finished.values() if each], _Made())
+    made = _make(ready, left, checked, listeners or Listeners(), journal)
     if plan_file is not None and made.demotions:
         update_plan(plan_file, made.demotions)
-    record = _record(ready, [finished.get(each) or made.records[each] for each in wanted], made)
+    record = _record(ready, checked, [finished.get(each) or made.records[each] for each in wanted], made)
     remembered = learn_from_run(ready.plan, workload_of_run(ready.plan, request), record)
     return replace(record, compared=remembered.document())
 
@@ -100,22 +77,25 @@ class _Made:
     text_stages: tuple[StageRecord, ...] = ()
     changes: list[str] = field(default_factory=list)
     demotions: dict[str, dict[str, object]] = field(default_factory=dict)
+    loras: list[FusedLora] = field(default_factory=list)
 
 
 def _make(
     ready: ReadyPlan,
     wanted: list[PlannedGeneration],
-    call: GenerationRequest,
+    checked: CheckedCall,
     listeners: Listeners,
     journal: Journal | None,
 ) -> _Made:
     """Loads the pipeline and makes what is ``wanted``, each saved and noted before the next one begins."""
-    from roost.residency.texts_ahead import TextsAhead  # imported here: it brings torch
+    from roost.residency.fused_loras import FusingLoader  # imported here: these bring torch
+    from roost.residency.texts_ahead import TextsAhead
 
     made = _Made()
-    calls = [replace(call, prompt=each.prompt, seed=each.seed) for each in wanted]
+    calls = [replace(checked.call, prompt=each.prompt, seed=each.seed) for each in wanted]
     began_s = time.perf_counter()
-    with _opened(ready, listeners) as held, recorded(ready, held, _workload_of(call), listeners.trace_out):
+    loader = FusingLoader(ready.plan, checked.loras) if checked.loras else None
+    with _opened(ready, listeners, loader) as held, recorded(ready, held, checked.workload, listeners.trace_out):
         made.load_s = time.perf_counter() - began_s
         with TextsAhead(held, calls) if len(calls) > 1 else nullcontext() as texts:
             for index, each in enumerate(wanted):
@@ -129,23 +109,17 @@ def _make(
         if texts is not None:
             made.texts = TextsRecord(encoded_ahead=texts.why_not is None, seconds=texts.seconds, why_not=texts.why_not)
             made.text_stages = summed_stages(texts.stages)
-    made.changes, made.demotions = held.changes, held.demotions
+    made.changes, made.demotions = [*held.changes], held.demotions
+    made.loras = loader.fused if loader is not None else []
+    made.changes += [
+        f"{each.file.path}: {each.unused} of the LoRA's {each.layers} layers fit nothing and were left out"
+        for each in made.loras
+        if each.unused
+    ]
     return made
 
 
-def _workload_of(call: GenerationRequest) -> Workload:
-    """The workload of one generation, its sizes as they were decided for the call."""
-    return Workload(
-        width=call.width or 0,
-        height=call.height or 0,
-        frames=call.frames,
-        steps=call.steps or 0,
-        batch=call.batch,
-        guidance=call.guidance,
-    )
-
-
-def _journal(ready: ReadyPlan, request: RunRequest) -> Journal | None:
+def _journal(ready: ReadyPlan, request: RunRequest, checked: CheckedCall) -> Journal | None:
     """The journal of a run of several generations that are saved."""
     if request.output is None or not (request.listed or len(request.seeds) > 1):
         return None
@@ -158,15 +132,18 @@ def _journal(ready: ReadyPlan, request: RunRequest) -> Journal | None:
         "components": loaded,
         "workload": asdict(workload_of_run(ready.plan, request)),
         "negative_prompt": request.negative_prompt,
+        "output_type": request.output_type,
+        "pictures": [(each.argument, each.sha256) for each in checked.pictures],
+        "loras": [(each.component, each.sha256, each.scale) for each in checked.loras],
         "device_kind": ready.device_kind,
     }
     return Journal(request.output, settings)
 
 
 @contextmanager
-def _opened(ready: ReadyPlan, listeners: Listeners) -> Iterator[Held]:
+def _opened(ready: ReadyPlan, listeners: Listeners, load: LoadComponent | None) -> Iterator[Held]:
     """The pipeline for the run; afterwards it is used no more, so nothing of it comes back to host memory."""
-    held = open_pipeline(ready, listeners.on_component, listeners.on_event)
+    held = open_pipeline(ready, listeners.on_component, listeners.on_event, load)
     try:
         yield held
     finally:
@@ -180,7 +157,7 @@ def _generate(ready: ReadyPlan, held: Held, wanted: PlannedGeneration, call: Gen
     return GenerationRecord(
         prompt=wanted.prompt,
         seed=wanted.seed,
-        output=_save(ready, generation, wanted.output),
+        output=save_generation(ready, call, generation, wanted.output),
         digest=generation.digest,
         latent_digest=generation.latent_digest,
         seconds=generation.seconds,
@@ -190,16 +167,7 @@ def _generate(ready: ReadyPlan, held: Held, wanted: PlannedGeneration, call: Gen
     )
 
 
-def _save(ready: ReadyPlan, generation: Generation, path: Path | None) -> list[str]:
-    from roost.residency.media import save_outputs  # imported here: it brings torch
-
-    if path is None:
-        return []
-    saved = save_outputs(generation.output, path, profile_of(ready.inventory).frames_per_s)
-    return [str(each) for each in saved]
-
-
-def _record(ready: ReadyPlan, generations: list[GenerationRecord], made: _Made) -> RunRecord:
+def _record(ready: ReadyPlan, checked: CheckedCall, generations: list[GenerationRecord], made: _Made) -> RunRecord:
     digest = joined_digest([each.digest for each in generations])
     assert digest is not None, "a run makes one generation at least, and each has a digest"
     stages = [*made.text_stages, *(stage for each in generations for stage in each.stages)]
@@ -216,4 +184,11 @@ def _record(ready: ReadyPlan, generations: list[GenerationRecord], made: _Made) 
         changes=[*ready.changes, *made.changes],
         generations=tuple(generations),
         texts=made.texts,
+        pictures=checked.pictures,
+        loras=tuple(
+            LoraRecord(
+                path=str(each.file.path), sha256=each.file.sha256, scale=each.file.scale, components=each.components
+            )
+            for each in made.loras
+        ),
     )

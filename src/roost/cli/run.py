@@ -32,6 +32,9 @@ def run(
     output: run_opt.Output = None,
     negative_prompt: run_opt.NegativePrompt = None,
     seed: run_opt.Seeds = None,
+    image: run_opt.Images = None,
+    lora: run_opt.Loras = None,
+    output_type: run_opt.OutputType = "decoded",
     size: opt.Size = None,
     frames: opt.Frames = None,
     steps: opt.Steps = None,
@@ -58,25 +61,12 @@ def run(
     roost run wan.yaml --prompt "a red fox" -o fox.mp4
     """
     from roost.api.ready import check_plan, workload_of_run
-    from roost.api.requests import RunRequest
 
     if device not in (None, "cuda", "emulated"):
         raise UsageError(f"--device {device!r} is not known; choose cuda or emulated.")
     if update_plan and not Path(target).is_file():
         raise UsageError(f"--update-plan: {target!r} is not a plan's file; make one with: roost plan MODEL -o FILE")
-    typed = typed_plan_options(context)
-    request = RunRequest(
-        prompts=_prompts(prompt, prompts),
-        listed=prompts is not None,
-        negative_prompt=negative_prompt,
-        output=output,
-        seeds=tuple(seed or (0,)),
-        size=None if size is None else parse_size(size),
-        frames=typed.frames,
-        steps=typed.steps,
-        batch=typed.batch if was_typed(context, "batch") else None,
-        guidance=typed.guidance,
-    )
+    request = _request(context)
     plan = _plan_of(target, context)
     workload_of_run(plan, request)
     ready = check_plan(plan, model=model, device=device, force=force)
@@ -84,6 +74,29 @@ def run(
         show_dry_run(ready, request, as_json=as_json)
     else:
         _run(ready, request, as_json, Path(target) if update_plan else None, trace_out)
+
+
+def _request(context: typer.Context) -> RunRequest:
+    """What was typed, as a request; the plan's values stand where nothing was."""
+    from roost.api.requests import RunRequest
+
+    given, typed = context.params, typed_plan_options(context)
+    size = given["size"]
+    return RunRequest(
+        prompts=_prompts(given["prompt"], given["prompts"]),
+        listed=given["prompts"] is not None,
+        negative_prompt=given["negative_prompt"],
+        output=given["output"],
+        seeds=tuple(given["seed"] or (0,)),
+        size=None if size is None else parse_size(size),
+        frames=typed.frames,
+        steps=typed.steps,
+        batch=typed.batch if was_typed(context, "batch") else None,
+        guidance=typed.guidance,
+        output_type=given["output_type"],
+        images=tuple(given["image"] or ()),
+        loras=tuple(given["lora"] or ()),
+    )
 
 
 def _prompts(prompt: str | None, file: str | None) -> tuple[str, ...]:

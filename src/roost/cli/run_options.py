@@ -13,7 +13,20 @@ Prompts = Annotated[
     str | None, typer.Option("--prompts", metavar="FILE", help="A file of prompts, one a line; # starts a comment.")
 ]
 NegativePrompt = Annotated[str | None, typer.Option("--negative-prompt", help="What to avoid.")]
-Output = Annotated[Path | None, typer.Option("-o", "--output", metavar="OUT", help="A .png or .mp4 file.")]
+Output = Annotated[
+    Path | None, typer.Option("-o", "--output", metavar="OUT", help="A .png, .mp4 or .safetensors file.")
+]
+Images = Annotated[
+    list[str] | None,
+    typer.Option("--image", metavar="[ARG=]PATH", help="A picture to start from; ARG like last_image; repeatable."),
+]
+Loras = Annotated[
+    list[str] | None,
+    typer.Option("--lora", metavar="[COMPONENT=]PATH[:scale]", help="A LoRA to fuse; needs peft; repeatable."),
+]
+OutputType = Annotated[
+    str, typer.Option("--output-type", metavar="T", help="decoded, or latent: a .safetensors file, and no VAE.")
+]
 Seeds = Annotated[
     list[int] | None, typer.Option("--seed", metavar="N", help="Seed of the noise, 0 if not given; repeatable.")
 ]

@@ -49,6 +49,8 @@ def _show_work(ready: ReadyPlan, record: RunRecord) -> None:
         ],
         numbers=(2, 3),
     )
+    for lora in record.loras:
+        show_text(f"fused {lora.path} × {lora.scale:g} into {', '.join(lora.components)}")
     if record.texts is not None:
         why_not = record.texts.why_not
         took = f"first, in {format_seconds(record.texts.seconds)}" if why_not is None else f"with each: {why_not}"
@@ -61,9 +63,9 @@ def _shortened(prompt: str, most: int = 50) -> str:
 
 
 def show_dry_run(ready: ReadyPlan, request: RunRequest, *, as_json: bool) -> None:
+    from roost.api.checked_calls import check_call
     from roost.api.generations import generations_of
     from roost.api.ready import workload_of_run
-    from roost.api.running import check_call
     from roost.cli.plan_view import show_plan
 
     check_call(ready, request)

@@ -28,6 +28,7 @@ class GenerationRequest:
     guidance_argument: str = "guidance_scale"
     batch: int = 1
     seed: int = 0
+    output_type: str = "pt"
     more: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -51,7 +52,7 @@ def call_arguments(pipeline: type, request: GenerationRequest) -> dict[str, Any]
         "num_inference_steps": request.steps,
         request.guidance_argument: request.guidance,
         "generator": torch.Generator("cpu").manual_seed(request.seed),
-        "output_type": "pt",
+        "output_type": request.output_type,
         **request.more,
     }
     if request.batch > 1:

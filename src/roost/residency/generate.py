@@ -26,6 +26,7 @@ from roost.residency.stages import StageRecord, StageRecorder
 class Generation:
     """``output`` is (batch, channel, height, width), or (batch, frame, channel, height, width) for video, 0 to 1.
 
+    Latents are as the pipeline has them, batch first.
     ``latent_digest`` is of what the VAE decoded; None when nothing was decoded.
     """
 

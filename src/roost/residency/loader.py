@@ -76,6 +76,7 @@ def load_component(name: str, plan: ComponentPlan, model_dir: Path) -> torch.nn.
     folder = model_dir / name
     # The folder itself, not ``subfolder``: given that, diffusers prefers a file of the same name at the model's root.
     source = folder if folder.is_dir() else model_dir  # a component without a folder lies at the root
+    _refuse_adapter(name, source)
     options: dict[str, Any] = {**_SAFELY}
     if plan.variant is not None:
         options["variant"] = plan.variant
@@ -94,6 +95,15 @@ def load_component(name: str, plan: ComponentPlan, model_dir: Path) -> torch.nn.
     module.eval()  # and requires_grad as the library leaves it: it changes how PyTorch folds, and so rounds, a matmul
     check_component(name, module, plan)
     return module  # type: ignore[no-any-return]
+
+
+def _refuse_adapter(name: str, folder: Path) -> None:
+    """transformers would load an adapter that lies beside the weights, from wherever its config points to."""
+    if (folder / "adapter_config.json").exists():
+        raise InvalidFile(
+            f"component {name!r} has an adapter_config.json beside its weights, and Roost loads no adapters from model"
+            " directories; remove that file, or fuse the adapter with --lora."
+        )
 
 
 def _checkpoint(name: str, plan: PlanDocument, model_dir: Path) -> Checkpoint | None:

@@ -1,24 +1,45 @@
-"""Generated tensors as picture and video files, each whole or not there."""
+"""Generated tensors as picture, video and latent files, each whole or not there."""
 
 from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy
 import torch
 from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 from roost.errors import RoostError, UsageError
 
+LATENTS = ".safetensors"
 _SUFFIX = {4: ".png", 5: ".mp4"}
 _SHOWN = {4: "a picture", 5: "a video"}
 
 
-def check_output_path(path: Path, *, video: bool) -> None:
-    """UsageError unless the suffix fits what the pipeline makes: .png for pictures, .mp4 for videos."""
+def check_output_path(path: Path, *, video: bool, latent: bool = False) -> None:
+    """UsageError unless the suffix fits: .png for pictures, .mp4 for videos, .safetensors for latents of both."""
+    if latent:
+        if path.suffix.lower() != LATENTS:
+            raise UsageError(f"{str(path)!r} can't hold latents; give -o a name that ends in {LATENTS}.")
+        return
     _check_suffix(path, 5 if video else 4)
+
+
+def save_latents(tensor: torch.Tensor, path: Path, facts: Mapping[str, str]) -> list[Path]:
+    """Writes the tensor ``latents`` as safetensors, with ``facts`` as its metadata; RoostError when that fails."""
+    temporary = _temporary(path)
+    try:
+        save_file({"latents": tensor.detach().to("cpu").contiguous()}, temporary, metadata=dict(facts))
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        raise _unwritable(path, error) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return [path]
 
 
 def save_outputs(tensor: torch.Tensor, path: Path, frames_per_s: int = 16) -> list[Path]:
@@ -41,12 +62,16 @@ def save_outputs(tensor: torch.Tensor, path: Path, frames_per_s: int = 16) -> li
         for temporary, each in zip(temporaries, paths, strict=True):
             os.replace(temporary, each)
     except OSError as error:
-        reason = error.strerror or " ".join(str(error).split())[:200]
-        raise RoostError(f"can't write {str(path)!r}: {reason}; choose another place with -o.") from None
+        raise _unwritable(path, error) from None
     finally:
         for temporary in temporaries:
             temporary.unlink(missing_ok=True)
     return paths
+
+
+def _unwritable(path: Path, error: Exception) -> RoostError:
+    reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+    return RoostError(f"can't write {str(path)!r}: {reason}; choose another place with -o.")
 
 
 def _check_suffix(path: Path, dimensions: int) -> None:
