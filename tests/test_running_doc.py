@@ -1,0 +1,51 @@
+"""What docs/running.md tells people to type works, on tiny models."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from live_pipelines import live_pipeline
+from roost.cli.app import run
+from tiny_loras import lora_file
+from tiny_models import build
+from tiny_picture_pipelines import build_wan_i2v
+
+TEXT = (Path(__file__).parents[1] / "docs" / "running.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^    (roost .*)$", TEXT, flags=re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("running")
+    options = shlex.split("--gpu emulated --vram 64MiB --headroom 0 --policy rules --size 64x64 --frames 9 --steps 2")
+    for model, plan in ((build("wan2.2", folder / "wan"), "wan.yaml"), (build_wan_i2v(folder / "i2v"), "i2v.yaml")):
+        assert run(["plan", str(model), *options, "-o", str(folder / plan)]) == 0
+    (folder / "prompts.txt").write_text("a red fox\n# a comment\na grey goose\n", encoding="utf-8")
+    for number, name in enumerate(("start.png", "end.png")):
+        Image.new("RGB", (200, 100), (200 * number, 80, 40)).save(folder / name)
+    return folder
+
+
+def test_the_document_has_commands_to_try() -> None:
+    assert len(COMMANDS) >= 6
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_of_the_document_runs_and_leaves_its_output(command: str, folder: Path, monkeypatch) -> None:
+    monkeypatch.chdir(folder)
+    words = shlex.split(command)[1:]
+    if "--lora" in words:
+        pytest.importorskip("peft", reason="LoRAs need peft: pip install 'roost[lora]'")
+        for name in ("high.safetensors", "low.safetensors"):
+            lora_file(folder / name, live_pipeline("wan2.2"), {"transformer": ("to_q", "to_v")})
+    output = Path(words[words.index("-o") + 1])
+    for left in folder.glob(f"{output.stem}*{output.suffix}"):
+        left.unlink()
+    assert run(words) == 0
+    expected = 4 if "--prompts" in words else words.count("--seed") or 1
+    assert len(list(folder.glob(f"{output.stem}*{output.suffix}"))) == expected
