@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 from pathlib import Path
@@ -204,6 +205,20 @@ def test_a_folder_that_is_a_file_is_one_error(tmp_path: Path) -> None:
     with pytest.raises(RoostError, match="XDG_DATA_HOME"):
         store.put(entry(RTX))
     assert store.read(RTX, None) is None
+
+
+def test_a_full_disk_is_an_error_with_a_remedy_of_its_own_and_the_old_entry_stays(
+    store: MeasuredStore, monkeypatch
+) -> None:
+    store.put(entry(RTX))
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RoostError, match="No space left on device; set XDG_DATA_HOME"):
+        store.put(entry(RTX, rates={}))
+    assert store.read(RTX, None) == entry(RTX)
 
 
 def test_delete_takes_one_key_and_says_when_there_is_none(store: MeasuredStore) -> None:

@@ -25,6 +25,7 @@ from roost.profiles.lock import locked
 _SUFFIX, _ASIDE = ".yaml", ".unusable"
 _DEVICE_FILE = "device"  # no model class has this slug: theirs end in a hash
 _LOCK = ".lock"
+_REMEDY = "set XDG_DATA_HOME to a place that can be written."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +68,7 @@ class MeasuredStore:
             if old is None and path.exists():
                 self._set_aside(path)
             new = change(old or Entry(device=device, model_class=model_class))
-            write_text_atomically(path, to_yaml(new.model_dump(mode="json", by_alias=True)))
+            _write(path, new)
         return new
 
     def put(self, entry: Entry) -> None:
@@ -127,8 +128,7 @@ class MeasuredStore:
                 yield
         except OSError as error:
             raise RoostError(
-                f"measurements can't be kept in {str(self.folder)!r}: {error.strerror}; set XDG_DATA_HOME to a place"
-                " that can be written."
+                f"measurements can't be kept in {str(self.folder)!r}: {error.strerror}; {_REMEDY}"
             ) from None
 
     def _set_aside(self, path: Path) -> None:
@@ -137,6 +137,13 @@ class MeasuredStore:
         while (aside := path.with_name(f"{path.name}{_ASIDE}-{number}")).exists():
             number += 1
         os.replace(path, aside)
+
+
+def _write(path: Path, entry: Entry) -> None:
+    try:
+        write_text_atomically(path, to_yaml(entry.model_dump(mode="json", by_alias=True)))
+    except RoostError as error:  # its remedy is for a file that the user named
+        raise RoostError(f"measurements: {str(error).split('; ', maxsplit=1)[0]}; {_REMEDY}") from None
 
 
 def _key(path: Path) -> str:
