@@ -16,7 +16,8 @@ from pages import needs_chromium, opened
 from roost.api.planning import make_plan
 from roost.api.timelines import record_of, replay_plan
 from roost.cli.app import run
-from roost.cli.html.axis import pieces_of
+from roost.cli.html.axis import Piece, pieces_of
+from roost.cli.html.lanes import stretches
 from roost.cli.html.timeline_page import timeline_page
 from roost.plan import PlanDocument, plan_to_yaml
 from roost.planner.arithmetic import cost_model_of
@@ -24,7 +25,7 @@ from roost.planner.estimate import predict
 from roost.planner.from_document import forecast_of, placements_of
 from roost.planner.records import predicted_record
 from roost.planner.timeline import simulate
-from roost.timelines import Pass, TimelineRecord, perfetto_document
+from roost.timelines import MemoryLevel, Pass, TimelineRecord, perfetto_document
 from roost.trace import Trace
 from searched_plans import PARTS, STEPS, USES, searched
 from traces import trace
@@ -143,6 +144,20 @@ def test_pieces_of_the_axis_cover_all_time_and_count_every_pass(drawn: list[tupl
     for each in passes:
         if each.skipped:
             assert any(piece.band and piece.start_s <= each.start_s and each.end_s <= piece.end_s for piece in pieces)
+
+
+def test_a_moment_of_much_memory_is_drawn_as_a_moment() -> None:
+    piece = Piece(stage="s", start_s=0.0, end_s=10.0, passes=1, left=0.0, right=100.0)
+    levels = [
+        MemoryLevel(time_s=0.0, bytes={"a": 9, "b": 4}),
+        MemoryLevel(time_s=0.0, bytes={"b": 4}),
+        MemoryLevel(time_s=5.0, bytes={"b": 4, "c": 3}),
+        MemoryLevel(time_s=5.001, bytes={"b": 5}),
+    ]
+    drawn = list(stretches(levels, [piece]))
+    assert [(end - start > 1, level.total_bytes) for start, end, level in drawn] == [
+        (False, 13), (True, 4), (False, 7), (True, 5)
+    ]  # fmt: skip
 
 
 def test_forty_steps_are_drawn_as_two_passes_a_band_and_one() -> None:

@@ -121,6 +121,11 @@ def _figures(before: PlanDocument, after: PlanDocument) -> Iterator[Difference]:
         for name in ("host_bytes", "pinned_bytes"):
             yield from _changed("predicted", name, getattr(one, name), getattr(other, name), "bytes")
         yield from _changed("predicted", "limiter", one.limiter, other.limiter)
+    if before.measured and after.measured:
+        times = before.measured, after.measured
+        yield from _changed("measured", "step_s", times[0].step_s.mean, times[1].step_s.mean, "seconds")
+        yield from _changed("measured", "total_s", times[0].total_s, times[1].total_s, "seconds")
+        yield from _changed("measured", "peak_bytes", times[0].peak_bytes, times[1].peak_bytes, "bytes")
     weights = before.budget.peak_weights_bytes, after.budget.peak_weights_bytes
     yield from _changed("weights", "peak_bytes", *weights, "bytes")
 

@@ -12,7 +12,7 @@ from roost.plan.arithmetic import Arithmetic, RateRecord, StageWork
 from roost.plan.prediction import Limiter
 from roost.plan.schema import Blocked, Fired, PlanDocument
 
-_SHOWN = {"model", "workload", "machine", "budget", "fits", "policy", "predicted", "warnings"}
+_SHOWN = {"model", "workload", "machine", "budget", "fits", "policy", "predicted", "measured", "warnings"}
 _STAYS: tuple[Strategy, ...] = ("resident", "fsdp")
 
 

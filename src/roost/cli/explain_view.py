@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from roost.api.explaining import ComponentAccount, Explanation, PlanRow, StageSum
 from roost.cli.rates import rate_name, rate_value
-from roost.cli.screen import show_table, show_text
+from roost.cli.screen import show_folded, show_table, show_text
+from roost.cli.trials_view import show_trials
 from roost.plan.arithmetic import RateRecord, StageWork
 from roost.plan.schema import PlanDocument
 from roost.units import format_bytes, format_seconds
@@ -34,16 +35,24 @@ def show_explanation(plan: PlanDocument, explanation: Explanation) -> None:
     _show_step(plan, explanation)
     _show_rules(plan, explanation)
     _show_rates(explanation)
+    show_text()
     if plan.predicted is None:
-        show_text()
-        show_text(
+        show_folded(
             "no prediction: this plan is the rules' alone; roost plan --policy search adds seconds and activations."
         )
-    else:
-        show_text()
-        for note in plan.predicted.notes:
-            show_text(f"note  {note}")
-    show_text(f"verdict: {plan.budget.verdict}")
+    for note in plan.predicted.notes if plan.predicted else []:
+        show_folded(f"note  {note}", hanging=6)
+    if plan.measured:
+        show_trials(plan.measured)
+    _show_verdict(plan)
+
+
+def _show_verdict(plan: PlanDocument) -> None:
+    remedies = plan.budget.would_fit
+    listed = f" Would fit: {'; '.join(remedies)}."
+    show_folded(f"verdict: {plan.budget.verdict.removesuffix(listed)}")
+    for remedy in remedies:
+        show_folded(f"would fit  {remedy}", hanging=11)
 
 
 def _aim(plan: PlanDocument) -> str:
@@ -85,18 +94,20 @@ def _show_budget(plan: PlanDocument, stages: Sequence[StageSum]) -> None:
 def _show_component(account: ComponentAccount) -> None:
     show_text()
     show_text(f"{account.name}: {account.strategy}, decided by {account.decided_by}")
-    show_text(f"  why       {account.why}")
-    show_text(f"  memory    {_memory(account)}")
+    show_folded(f"why       {account.why}", indent="  ", hanging=10)
+    show_folded(f"memory    {_memory(account)}", indent="  ", hanging=10)
     for work in account.work:
-        show_text(f"  work      {_work(work)}")
+        show_folded(f"work      {_work(work)}", indent="  ", hanging=10)
     if account.binding is not None:
         show_text(f"  bound by  {_LIMITED_BY[account.binding]}")
     resident = account.if_resident
     if resident is not None:
         room = f"{format_bytes(resident.short_bytes)} too much" if resident.short_bytes else "which would fit"
-        show_text(
-            f"  resident  would need {format_bytes(account.load_bytes)} always: {resident.stage} would take"
-            f" {format_bytes(resident.peak_bytes)}, {room}"
+        show_folded(
+            f"resident  would need {format_bytes(account.load_bytes)} always: {resident.stage} would take"
+            f" {format_bytes(resident.peak_bytes)}, {room}",
+            indent="  ",
+            hanging=10,
         )
 
 
@@ -128,10 +139,11 @@ def _show_step(plan: PlanDocument, explanation: Explanation) -> None:
         return
     step = plan.predicted.step_s
     show_text()
-    show_text(
+    show_folded(
         f"step  {format_seconds(step.mid)} ({format_seconds(step.low)} to {format_seconds(step.high)}):"
         f" {format_seconds(explanation.step_compute_s)} of compute and {format_seconds(explanation.step_copy_s)} of"
-        f" copies, limited by {_LIMITED_BY[plan.predicted.limiter]}"
+        f" copies, limited by {_LIMITED_BY[plan.predicted.limiter]}",
+        hanging=6,
     )
 
 
@@ -139,10 +151,10 @@ def _show_rules(plan: PlanDocument, explanation: Explanation) -> None:
     show_text()
     heading = "rule plan" if plan.policy.name == "search" else "rule"
     for fired in explanation.fired:
-        show_text(f"{heading}  {fired.id}: {fired.why}")
+        show_folded(f"{heading}  {fired.id}: {fired.why}", hanging=len(heading) + 2)
     for blocked in explanation.blocked:
-        show_text(f"blocked  {blocked.id} by {blocked.by}")
-    show_text(f"typed  {' '.join(explanation.choices) or 'no choice of placement'}")
+        show_folded(f"blocked  {blocked.id} by {blocked.by}")
+    show_folded(f"typed  {' '.join(explanation.choices) or 'no choice of placement'}")
 
 
 def _show_rates(explanation: Explanation) -> None:
@@ -187,8 +199,10 @@ def show_alternatives(plan: PlanDocument, explanation: Explanation) -> None:
         numbers=(1, 2, 3, 4),
     )
     for row in explanation.plans:
-        show_text(f"{row.names[0]}: {row.why_not or 'taken.'}")
-        show_text(f"  {', '.join(f'{name} {strategy}' for name, strategy in row.strategies.items())}")
+        show_folded(f"{row.names[0]}: {row.why_not or 'taken.'}")
+        show_folded(
+            f"{', '.join(f'{name} {strategy}' for name, strategy in row.strategies.items())}", indent="  ", hanging=0
+        )
     generations = plan.policy.generations
     show_text(
         f"seconds are load + first{f' + {generations - 1} × next' if generations > 1 else ''}, host is masters' memory"

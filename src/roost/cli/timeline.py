@@ -69,11 +69,12 @@ def _page(plan: PlanDocument, replay: Replay) -> str:
         ]
         for name, stage in replay.timeline.stages[0].items()
     ]
-    return timeline_page(replay.record, rows, replay.notes)
+    return timeline_page(replay.record, rows, [*replay.notes, *([] if plan.fits else [f"It {plan.budget.verdict}"])])
 
 
 def _share(busy_s: float, seconds: float) -> str:
-    return f"{busy_s / seconds:.0%}" if seconds else "?"
+    # What is copied ahead for the next stage can end after this one.
+    return f"{min(1.0, busy_s / seconds):.0%}" if seconds else "?"
 
 
 def _summary(replay: Replay, output: Path) -> dict[str, object]:

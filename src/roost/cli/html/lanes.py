@@ -121,9 +121,11 @@ def ticks(piece: Piece, y: float) -> str:
     step = nice_step(seconds, 8)
     times = [index * step for index in range(int(seconds / step) + 1)]
     places = [(time_s, piece.x(piece.start_s + time_s)) for time_s in times]
+    half = CHARACTER_PX * len(_tick(times[-1], step)) / 2
     return "".join(
         line(x, y - 14, x, y - 18, stroke="var(--muted)") + label(x, y, _tick(time_s, step), "middle", class_="muted")
         for time_s, x in places
+        if x + half <= WIDTH
     )
 
 
@@ -153,7 +155,7 @@ def memory(
     for name, fill in colours.items():
         steps = "".join(
             f"M{x0:.1f} {y(below):.1f}H{x1:.1f}V{y(below + size):.1f}H{x0:.1f}Z"
-            for x0, x1, level in _stretches(record.memory, pieces)
+            for x0, x1, level in stretches(record.memory, pieces)
             for below, size in [_stacked(level, name, colours)]
             if size
         )
@@ -178,26 +180,34 @@ def _stacked(level: MemoryLevel, name: str, order: Mapping[str, str]) -> tuple[i
     return below, level.bytes.get(name, 0)
 
 
-def _stretches(levels: Sequence[MemoryLevel], pieces: Sequence[Piece]) -> Iterator[tuple[float, float, MemoryLevel]]:
-    """Each level from where to where; too narrow ones give way to the highest among them."""
+def stretches(levels: Sequence[MemoryLevel], pieces: Sequence[Piece]) -> Iterator[tuple[float, float, MemoryLevel]]:
+    """Each level from where to where."""
     ends = [*(each.time_s for each in levels[1:]), float("inf")][: len(levels)]
     for piece in pieces:
         inside = [
             (max(level.time_s, piece.start_s), min(end_s, piece.end_s), level)
             for level, end_s in zip(levels, ends, strict=True)
-            if level.time_s < piece.end_s and end_s > piece.start_s
+            if level.time_s < piece.end_s and (end_s > piece.start_s or level.time_s >= piece.start_s)
         ]
         if piece.band:  # what its passes hold is what the passes beside it hold
             inside = [(piece.start_s, piece.end_s, max((each for *_, each in inside), key=_total))] if inside else []
-        waiting: tuple[float, MemoryLevel] | None = None
-        for start_s, end_s, level in inside:
-            x0, highest = waiting or (piece.x(start_s), level)
-            highest = max(highest, level, key=_total)
-            if piece.x(end_s) - x0 < _THINNEST:
-                waiting = x0, highest
-            else:
-                waiting = None
-                yield x0, piece.x(end_s), highest
+        yield from _visible([(piece.x(start_s), piece.x(end_s), level) for start_s, end_s, level in inside])
+
+
+def _visible(stretches: Sequence[tuple[float, float, MemoryLevel]]) -> Iterator[tuple[float, float, MemoryLevel]]:
+    """The same, those in a row that are too thin to be seen as one with the highest of them."""
+    thin: list[tuple[float, float, MemoryLevel]] = []
+    for start, end, level in stretches:
+        wide = end - start >= _THINNEST
+        if not wide:
+            thin.append((start, end, level))
+        if thin and (wide or end - thin[0][0] >= _THINNEST):
+            yield thin[0][0], max(thin[-1][1], thin[0][0] + _THINNEST), max((each for *_, each in thin), key=_total)
+            thin = []
+        if wide:
+            yield start, end, level
+    if thin:
+        yield thin[0][0], thin[-1][1], max((each for *_, each in thin), key=_total)
 
 
 def _total(level: MemoryLevel) -> int:

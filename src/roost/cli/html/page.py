@@ -27,7 +27,7 @@ dl div{background:var(--soft);border-radius:6px;padding:7px 14px}
 dt{font-size:12px;color:var(--muted)}dd{margin:0;font-weight:600;font-variant-numeric:tabular-nums}
 .wide{overflow-x:auto}svg{display:block;min-width:900px;width:100%;height:auto}
 svg text{font-size:12px;fill:var(--ink)}svg text.muted{fill:var(--muted)}svg text.on{fill:var(--paper);font-size:10px}
-svg text.alarm{fill:var(--alarm)}
+svg text.alarm{fill:var(--alarm);paint-order:stroke;stroke:var(--paper);stroke-width:3px}
 table{border-collapse:collapse;margin-top:10px;font-variant-numeric:tabular-nums}
 th,td{text-align:left;padding:5px 18px 5px 0;border-bottom:1px solid var(--line);vertical-align:top}
 th{font-size:13px;color:var(--muted);font-weight:600}.number{text-align:right;white-space:nowrap}
