@@ -40,6 +40,7 @@ def main() -> None:
     workload = ("--size", "96x64", "--frames", "9", "--steps", "6")
     gpu = ("--gpu", "emulated", "--vram", VRAM, "--headroom", "0")
     run("roost", "plan", "demo/model", *gpu, *workload, "-o", "demo/plan.yaml")
+    run("roost", "timeline", "demo/plan.yaml", "-o", "demo/timeline.html")
     say("4. Run the plan. The emulated GPU is the CPU with a memory budget: going over it would be an error.")
     run("roost", "run", "demo/plan.yaml", "--prompt", "a red fox in the snow", "-o", "demo/fox.mp4")
     say("5. The same with everything resident, in a larger budget: the digest, so every bit, is the same.")
@@ -49,9 +50,11 @@ def main() -> None:
     say("6. Is it the best? Trials of the plan and the rules' one, compared with the output of diffusers alone.")
     once = ("--strategies", "rules", "--rounds", "1")
     run("roost", "bench", "demo/plan.yaml", *once, "-o", "demo/bench.json")
+    run("roost", "report", "demo/bench.json", "-o", "demo/bench.html")
     say("7. What if? A 126 GB model that isn't here, on a card that isn't here either.")
     run("roost", "plan", "wan2.2-t2v-a14b", "--gpu", "rtx-4090", "--ram", "96GiB")
-    say("Left for you: demo/plan.yaml (read it), demo/fox.mp4 (random weights paint noise), demo/model.")
+    say("Left for you: demo/timeline.html and demo/bench.html (open them), demo/plan.yaml (read it),")
+    print("#    demo/fox.mp4 (random weights paint noise), demo/model.")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pytest
 from roost.api.differences import diff_plans
 from roost.cli.app import run
 from roost.plan import PlanDocument, plan_to_yaml
+from roost.plan.measured import Measured, StepTimes
 from searched_plans import PARTS, ruled, searched
 
 
@@ -81,6 +82,20 @@ def test_a_rule_plan_has_no_figures_to_compare(shown) -> None:
     text = shown(searched(), ruled())
     assert ["predicted", "prediction", "yes", "no"] in [line.split() for line in text.splitlines()]
     assert "predicted  first" not in text
+
+
+def test_trials_of_both_plans_are_compared() -> None:
+    times = [
+        Measured(
+            source="trial", device_kind="emulated", when="2026-01-02T03:04:05Z", rounds=2, trial_steps=4,
+            step_s=StepTimes(mean=mean, sd=None, n=4), load_s=None, total_s=40 * mean, peak_bytes=None,
+            reserved_bytes=None, host_peak_bytes=None, digest=None, candidate="searched plan", rivals=[],
+        )
+        for mean in (1.5, 1.25)
+    ]  # fmt: skip
+    before, after = (searched().model_copy(update={"measured": each}) for each in times)
+    figures = found(diff_plans(before, after).figures)
+    assert figures == {("measured", "step_s"): (1.5, 1.25), ("measured", "total_s"): (60.0, 50.0)}
 
 
 def test_json_is_one_object_with_plain_numbers(shown) -> None:

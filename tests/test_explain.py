@@ -96,13 +96,21 @@ def test_screen_names_reason_arithmetic_rules_and_what_was_typed(shown) -> None:
 def test_a_rule_plan_is_explained_by_its_weights(shown) -> None:
     text = shown(ruled())
     assert "no prediction" in text
-    assert "+ Activations" not in text
+    assert "Activations" not in text
     assert "transformer: " in text
     assert "no alternatives" in shown(ruled(), "--alternatives")
 
 
-def test_a_plan_that_does_not_fit_is_explained(shown) -> None:
-    assert "does not fit" in shown(searched(20, "all=resident"))
+def test_a_plan_that_does_not_fit_is_explained_with_what_would(shown) -> None:
+    plan = searched(20, "all=resident")
+    lines = shown(plan).splitlines()
+    assert any(line.startswith("verdict: does not fit") for line in lines)
+    assert sum(line.startswith("would fit  ") for line in lines) == len(plan.budget.would_fit) > 0
+
+
+def test_paragraphs_are_no_wider_than_a_terminal(shown) -> None:
+    lines = [line for line in shown(searched(20, "vae=component-offload")).splitlines() if "× " not in line]
+    assert max(map(len, lines)) <= 80
 
 
 def test_alternatives_are_a_table_with_the_chosen_plan_in_it(shown) -> None:

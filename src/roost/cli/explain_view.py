@@ -71,7 +71,7 @@ def _show_budget(plan: PlanDocument, stages: Sequence[StageSum]) -> None:
     )
     tightest = max(stages, key=lambda each: each.peak_bytes, default=None)
     if any(each.activation_bytes is not None for each in stages):
-        headings: tuple[str, ...] = ("Stage", "Context", "+ Weights", "+ Activations", "= Peak", "Left")
+        headings: tuple[str, ...] = ("Stage", "Context", "Weights", "Activations", "Peak", "Left")
         rows: list[tuple[str, ...]] = [
             (
                 each.name,
@@ -88,7 +88,8 @@ def _show_budget(plan: PlanDocument, stages: Sequence[StageSum]) -> None:
         rows = [(each.name, format_bytes(each.weights_bytes), format_bytes(each.left_bytes)) for each in stages]
     show_table(headings, rows, numbers=range(1, len(headings)))
     if tightest is not None:
-        show_text(f"tightest  {tightest.name}")
+        parts = "context + weights + activations" if tightest.activation_bytes is not None else "weights"
+        show_text(f"tightest  {tightest.name}; peak = {parts}")
 
 
 def _show_component(account: ComponentAccount) -> None:
