@@ -72,7 +72,10 @@ class Setting:
         return [int(line.split("\t")[1]) for line in Path(f"{self.planted}.started").read_text().splitlines()]
 
     def world(self, **changed: Any) -> TrialWorld:
-        return replace(world_of(self.asked, self.entrants, 5), **{"deadline_s": 30.0, **changed})
+        return replace(
+            world_of(self.asked, self.entrants, Path(str(self.asked.question.inventory.path)), 5),
+            **{"deadline_s": 30.0, **changed},
+        )
 
     def run(
         self, *, rounds: int = 1, watcher: Watcher | None = None, fresh: bool = False, **changed: Any

@@ -33,6 +33,8 @@ class BenchTarget:
 def bench_target(target: str, options: PlanOptions, link_speed: str | None = None) -> BenchTarget:
     """What to measure: a model under ``options``, or a plan's model under what the plan was made for.
 
+    A model known by its name is measured with random weights.
+
     Raises UsageError for what can't be measured here, PlanMismatch for a plan of another model or GPU.
     """
     link_bytes_per_s = parse_link_speed(link_speed)
@@ -50,8 +52,6 @@ def bench_target(target: str, options: PlanOptions, link_speed: str | None = Non
 def _check_measurable(model: str, options: PlanOptions, link_speed: str | None) -> None:
     """Refuses before the slow dry run what trials can't be made of."""
     inventory = inspect_model(model, variant=options.variant, dtype=dtype_of(options))
-    if inventory.path is None:
-        raise UsageError(f"{model!r} is only a name, and trials need the files; give their directory.")
     check_runnable(inventory, profile_of(inventory))
     gpu = find_machine(options.gpu, options.vram, options.ram, options.headroom, options.pinned_max).gpu
     if gpu.source.startswith("profile:"):

@@ -29,7 +29,7 @@ def trace_model(inventory: Inventory, profile: ModelProfile, workload: Workload)
     trace = kept_trace(inventory, profile, workload)
     if trace is None:
         options = _options_of(profile)
-        with _configs_of(inventory) as model_dir:
+        with configs_of(inventory) as model_dir:
             trace = dry_run(model_dir, inventory, workload, load_class_facts(), options)
         write_trace(_folder(), _key(inventory, workload, options), trace)
     return trace
@@ -53,8 +53,8 @@ def _key(inventory: Inventory, workload: Workload, options: DryRunOptions) -> st
 
 
 @contextmanager
-def _configs_of(inventory: Inventory) -> Iterator[Path]:
-    """The model's directory, or a temporary one with the configs of a model known by its name."""
+def configs_of(inventory: Inventory) -> Iterator[Path]:
+    """The model's directory; of a model known by its name, a temporary one with its configs and no weights."""
     if inventory.path is not None:
         yield Path(inventory.path)
         return

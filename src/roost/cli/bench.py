@@ -129,11 +129,14 @@ def _measure(
     fresh: bool,
     peers: bool,
 ) -> BenchResults:
+    from roost.api.tracing import configs_of
     from roost.cli.trials import run_trials
     from roost.tune.candidates import list_candidates
     from roost.tune.peers import PEERS
     from roost.tune.trials import world_of
 
-    entrants = list_candidates(found.asked, strategies, found.given, PEERS if peers else ())
-    world = world_of(found.asked, entrants, trial_steps, found.link_bytes_per_s)
-    return run_trials(found.asked, entrants, world, settings, fresh=fresh)
+    asked = found.asked
+    entrants = list_candidates(asked, strategies, found.given, PEERS if peers else ())
+    with configs_of(asked.question.inventory) as model_dir:
+        world = world_of(asked, entrants, model_dir, trial_steps, found.link_bytes_per_s)
+        return run_trials(asked, entrants, world, settings, fresh=fresh)

@@ -63,6 +63,7 @@ def _why_not(asked: SearchQuestion, searched: PlanDocument) -> str | None:
 
 
 def _race(asked: SearchQuestion, searched: PlanDocument, seconds: float) -> BenchResults:
+    from roost.api.tracing import configs_of
     from roost.cli.trials import run_trials
     from roost.tune.bench import BenchSettings
     from roost.tune.trials import world_of
@@ -72,5 +73,6 @@ def _race(asked: SearchQuestion, searched: PlanDocument, seconds: float) -> Benc
     count = len(entrants.racing)
     what = f"trials of {count} candidates" if count > 1 else "trials of the one candidate that fits"
     show_note(f"--tune: {what}, in {format_seconds(seconds)} or less.")
-    world = world_of(asked, entrants, _TRIAL_STEPS)
-    return run_trials(asked, entrants, world, BenchSettings(max_seconds=seconds))
+    with configs_of(asked.question.inventory) as model_dir:
+        world = world_of(asked, entrants, model_dir, _TRIAL_STEPS)
+        return run_trials(asked, entrants, world, BenchSettings(max_seconds=seconds))

@@ -32,19 +32,16 @@ def random_component(
     """
     with torch.device(device):
         module = build_component(name, described, model_dir, class_facts.get(described.class_name, ClassFacts()))
-    generator = torch.Generator(device).manual_seed(seed ^ zlib.crc32(name.encode()))
-    with torch.no_grad():
-        for path, weight in module.named_parameters():
-            _fill(path, weight, generator)
+    fill_randomly(module, torch.Generator(device).manual_seed(seed ^ zlib.crc32(name.encode())))
     return module.to("cpu")
 
 
-def _fill(name: str, weight: torch.Tensor, generator: torch.Generator) -> None:
-    """Matrices keep the variance of what they multiply; scales are one and offsets nothing, as in a new module."""
-    if weight.ndim > 1:
-        fan_in = max(1, weight.numel() // weight.shape[0])
-        weight.normal_(std=fan_in**-0.5, generator=generator)
-    elif name.endswith(("bias", "beta")):
-        weight.zero_()
-    else:
-        weight.fill_(1.0)
+def fill_randomly(module: torch.nn.Module, generator: torch.Generator) -> None:
+    """Overwrites every weight: matrices keep the variance of their input, scales are near one, offsets near nothing."""
+    with torch.no_grad():
+        for name, weight in module.named_parameters():
+            fan_in = weight[0].numel() if weight.ndim > 1 else 1
+            if fan_in > 1:
+                weight.normal_(0.0, fan_in**-0.5, generator=generator)
+            else:
+                weight.normal_(1.0 if name.endswith(("weight", "gamma")) else 0.0, 0.1, generator=generator)

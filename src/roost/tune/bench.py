@@ -197,7 +197,7 @@ class Bench:
             rows.append(Row(candidate=candidate, result=TrialResult(status="skipped", reason=reason), rounds=0))
         samples = {name: tuple(rounds) for name, rounds in found.samples.items()}
         return BenchResults(
-            model=str(question.inventory.path),
+            model=question.inventory.path or str(question.inventory.family),
             workload=question.workload,
             machine=question.machine,
             device_kind=question.machine.gpu.device_kind,
@@ -234,6 +234,8 @@ class Bench:
         if not self._predicts:
             notes.append("the GPU is emulated on the CPU: these seconds say nothing about any GPU.")
         world = self._trials.world
+        if world.random_weights:
+            notes.append("the weights were made at random: times and memory are the model's, pictures are noise.")
         if world.trial_steps < world.steps:
             notes.append(
                 f"trials ran {world.trial_steps} of {world.steps} steps; totals count the others at the median step."

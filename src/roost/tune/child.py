@@ -93,7 +93,7 @@ def _setup(request: Mapping[str, Any]) -> TrialSetup:
         budget_bytes=request["budget_bytes"],
         place=None if request["peer"] is None else _place_of(request["peer"]),
         link_bytes_per_s=request["link_bytes_per_s"],
-        load=_random_weights(request["device_kind"]) if request.get("random_weights") else None,
+        load=_random_weights(request["device_kind"]) if request["random_weights"] else None,
     )
 
 

@@ -48,12 +48,16 @@ class TrialWorld:
     warm_up: bool
     keep: bool
     deadline_s: float
+    random_weights: bool  # the directory has only configs
 
 
 def world_of(
-    asked: SearchQuestion, entrants: Field, trial_steps: int, link_bytes_per_s: float | None = None
+    asked: SearchQuestion, entrants: Field, model_dir: Path, trial_steps: int, link_bytes_per_s: float | None = None
 ) -> TrialWorld:
-    """How the field's trials are run; of the workload's steps, each runs at most ``trial_steps``."""
+    """How the field's trials are run; of the workload's steps, each runs at most ``trial_steps``.
+
+    ``model_dir`` has the model's files; of a model known by its name, its configs.
+    """
     question = asked.question
     workload, emulated = question.workload, question.machine.gpu.device_kind == "emulated"
     steps = min(trial_steps, workload.steps)
@@ -63,7 +67,7 @@ def world_of(
     step_s = min((each.step_s.mid for each in predicted), default=0.0)
     loaded_bytes = (len(entrants.racing) + 1) * (_LIBRARIES_BYTES + 2 * question.inventory.load_bytes)
     return TrialWorld(
-        model_dir=Path(str(question.inventory.path)),
+        model_dir=model_dir,
         device_kind=question.machine.gpu.device_kind,
         budget_bytes=question.machine.budget_bytes,
         call={
@@ -80,6 +84,7 @@ def world_of(
         warm_up=emulated or step_s < _LONG_STEP_S,
         keep=emulated and loaded_bytes < question.machine.host.available_bytes / 2,
         deadline_s=_EMULATED_DEADLINE_S if emulated else _LEAST_DEADLINE_S + 5 * slowest_s,
+        random_weights=question.inventory.path is None,
     )
 
 
@@ -143,6 +148,7 @@ class Trials:
             "device_kind": world.device_kind,
             "budget_bytes": world.budget_bytes if bound else None,
             "link_bytes_per_s": world.link_bytes_per_s,
+            "random_weights": world.random_weights,
             "call": dict(world.call),
             "warm_up": {"steps": min(_WARM_UP_STEPS, world.trial_steps)} if world.warm_up else None,
         }

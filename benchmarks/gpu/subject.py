@@ -1,0 +1,43 @@
+"""The model that a script measures: a directory, or a name whose weights are made at random."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import roost
+from roost.api.models import materialise_configs
+from roost.pipelines.random_weights import random_component
+from roost.plan import PlanDocument
+from roost.profiles.classes import load_class_facts
+from roost.residency.loader import LoadComponent
+
+PLANNING = ("gpu", "vram", "headroom", "size", "frames", "steps")
+
+
+def add_planning_options(parser: argparse.ArgumentParser) -> None:
+    """The options of ``roost plan`` that the suite's items use."""
+    for name in PLANNING:
+        parser.add_argument(f"--{name}", type=int if name in ("frames", "steps") else str)
+
+
+def plan_of(model: str, options: argparse.Namespace, **more: object) -> PlanDocument:
+    """What ``roost plan`` would say."""
+    given = {name: getattr(options, name, None) for name in PLANNING}
+    return roost.make_plan(model, **{name: value for name, value in given.items() if value is not None}, **more)
+
+
+@contextmanager
+def source_of(model: str, device_kind: str) -> Iterator[tuple[Path, LoadComponent | None]]:
+    """The directory to load from, and what makes components where it has only configs."""
+    if Path(model).is_dir():
+        yield Path(model), None
+        return
+    device = "cuda" if device_kind == "cuda" else "cpu"
+    with TemporaryDirectory(prefix="roost-") as folder:
+        materialise_configs(model, Path(folder))
+        yield Path(folder), partial(random_component, class_facts=load_class_facts(), device=device)
