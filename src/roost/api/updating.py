@@ -34,11 +34,11 @@ def _lowered(component: ComponentPlan, fields: Mapping[str, object]) -> Componen
     said = ", ".join(f"{name} {value}" for name, value in fields.items())
     why = f"A run was short of memory with what was planned, and went on with {said}."
     lowered = component.model_copy(update={**fields, "decided_by": _DECIDED_BY, "why": why})
-    if lowered.master is None or lowered.resident_blocks is None:
+    if lowered.resident_blocks is None:
         return lowered
     # A block that no longer stays needs a host copy during the run.
     streamed = sum(stack.count for stack in lowered.stacks) - lowered.resident_blocks
-    master = lowered.master
+    master = lowered.master or Masters(pinned=0, pageable=0, mapped=0)
     lacking = max(0, streamed - master.pinned - master.pageable - master.mapped)
     more = Masters(pinned=master.pinned, pageable=master.pageable + lacking, mapped=master.mapped)
     return lowered.model_copy(update={"master": more})

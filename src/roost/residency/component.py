@@ -131,9 +131,9 @@ class HeldComponent:
                         copy_back(unit, self._transfers)
             self.drop()
 
-    def evict(self) -> None:
-        """Makes a resident component leave the device, and come in for its stages from now on."""
-        self.plan = self.plan.model_copy(update={"strategy": "snapshot-offload"})
+    def replan(self, plan: ComponentPlan) -> None:
+        """Follows ``plan`` from now on; empties the device of the component, which comes in for its stages."""
+        self.plan, self.rungs = plan, Rungs(plan)
         self.drop()
 
     def restore(self) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from roost.residency.component import HeldComponent
 
+_LOWERED = ("strategy", "linger", "resident_blocks", "resident_policy", "prefetch", "slots", "hold")
+
 
 def demotions_of(components: Iterable[HeldComponent]) -> dict[str, dict[str, object]]:
     """The plan's fields that the run had to lower, by component; empty when it went as planned."""
@@ -16,7 +18,7 @@ def demotions_of(components: Iterable[HeldComponent]) -> dict[str, dict[str, obj
 def _demotion(component: HeldComponent) -> dict[str, object]:
     planned, now = component.planned, component.plan
     fields: dict[str, object] = {
-        name: getattr(now, name) for name in ("strategy", "linger") if getattr(now, name) != getattr(planned, name)
+        name: getattr(now, name) for name in _LOWERED if getattr(now, name) != getattr(planned, name)
     }
     lowered = component.rungs.lowered()
     if lowered is not None:

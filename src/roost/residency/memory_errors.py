@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -13,13 +13,19 @@ from roost.residency.lanes import Device
 from roost.units import format_bytes
 
 _NEEDED = re.compile(r"Tried to allocate ([\d.]+ ?\w+)")
-_PLAN_AGAIN = "plan again with a smaller --vram, size or batch"
+
+
+def _plan_again() -> str:
+    return "plan again with a smaller --vram, size or batch"
 
 
 class Shortage:
-    """Memory that ran out: in which stage, what was asked for and what was in use. ``remedy`` is a clause."""
+    """Memory that ran out: in which stage, what was asked for and what was in use.
 
-    def __init__(self, where: str, device: Device, remedy: str = _PLAN_AGAIN) -> None:
+    ``remedy`` gives a clause at the end, when all that could be given up was.
+    """
+
+    def __init__(self, where: str, device: Device, remedy: Callable[[], str] = _plan_again) -> None:
         self.where, self._device, self._remedy = where, device, remedy
         self._needed: str | None = None
         self._used_bytes = 0
@@ -35,7 +41,7 @@ class Shortage:
         return OutOfMemory(
             f"{self.where}: out of memory on the {self._device.kind} device: it needs {more} the "
             f"{format_bytes(self._used_bytes)} in use now, within a budget of {format_bytes(self._device.budget_bytes)}"
-            f"{f', and {reason}' if reason else ''}; {self._remedy}."
+            f"{f', and {reason}' if reason else ''}; {self._remedy()}."
         )
 
 

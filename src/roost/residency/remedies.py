@@ -1,8 +1,9 @@
-"""The smallest change of a plan that would help when memory ran out and nothing was left to give up."""
+"""The smallest change of a plan that would help when memory ran out and the run can't go on with less."""
 
 from __future__ import annotations
 
 from roost.residency.component import HeldComponent
+from roost.residency.ladder import streaming_plan
 
 
 def remedy_for(component: HeldComponent) -> str:
@@ -10,8 +11,6 @@ def remedy_for(component: HeldComponent) -> str:
     plan, name = component.plan, component.name
     if plan.kind == "vae" and not plan.tiling and hasattr(component.module, "enable_tiling"):
         return f"set 'tiling: true' for {name} in the plan, or ask for a smaller size"
-    if plan.strategy != "layerwise-offload" and component.rungs.names:
-        return f"plan again with --set {name}=layerwise-offload"
-    if plan.hold:
-        return f"plan again with --set {name}=layerwise-offload,hold=false"
+    if streaming_plan(component) is not None:
+        return f"plan again with --set {name}=layerwise-offload{',hold=false' if plan.hold else ''}"
     return "ask for a smaller size, fewer frames or a smaller batch, or give more with --vram"

@@ -14,6 +14,7 @@ from roost.plan import ComponentPlan
 from roost.residency.component import HeldComponent
 from roost.residency.elastic import run_elastically
 from roost.residency.guards import check_inference
+from roost.residency.ladder import leave_between_stages, stream_blocks
 from roost.residency.memory_errors import Shortage
 from roost.residency.release import Activations, UseSequence
 from roost.residency.remedies import remedy_for
@@ -67,7 +68,7 @@ class Runtime:
                     RerunState(component.attributes, self._device.device, args, kwargs),
                     lambda: self.step_down(component, released),
                     self._transfers,
-                    Shortage(where, self._device, remedy_for(component)),
+                    Shortage(where, self._device, lambda: remedy_for(component)),
                 )
         finally:
             self._leave()
@@ -128,7 +129,7 @@ class Runtime:
         """Gives up device memory for ``component`` (the current one), the cheapest first; says what, None at the end.
 
         First idle components, each at most once where ``released`` remembers them, then the component's own resident
-        blocks and slots, then components that were to stay.
+        blocks and slots, then components that were to stay; at last a component that is there as a whole streams.
         """
         component = component or self._current
         released = set() if released is None else released
@@ -143,7 +144,7 @@ class Runtime:
         if component is None:
             return None
         self._short.add(component.name)
-        return component.step_down() or self._evict(component)
+        return component.step_down() or self._evict(component) or self._stream(component)
 
     def _evict(self, component: HeldComponent) -> str | None:
         """Makes another component leave that was to stay; from now on it is there for its stages only."""
@@ -151,9 +152,16 @@ class Runtime:
         leaving = self._sequence.furthest(each for each in staying if each is not component)
         if leaving is None:
             return None
-        leaving.evict()
+        said = leave_between_stages(leaving)
         self.on_eviction(leaving)
-        return f"{leaving.name}: on the device during its stages only, instead of resident"
+        return said
+
+    def _stream(self, component: HeldComponent) -> str | None:
+        was_resident = component.resident
+        said = stream_blocks(component)
+        if said is not None and was_resident:
+            self.on_eviction(component)
+        return said
 
     def _outermost(
         self, component: HeldComponent, method: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: Any
