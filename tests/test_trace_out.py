@@ -14,10 +14,10 @@ import torch
 from build_demo_model import build_demo_model
 from live_pipelines import STRATEGIES, bare_digest, held_by, live_pipeline, own_pipeline, request_for, state_of
 from plans import LAYERWISE, plan_for
-from roost.api import running
 from roost.api.planning import make_plan
 from roost.cli.app import run
 from roost.plan import PlanDocument, plan_to_yaml
+from roost.residency import media
 from roost.residency.attach import Held, hold
 from roost.residency.cuda import CudaDevice
 from roost.residency.emulated import EmulatedDevice
@@ -187,13 +187,26 @@ def test_a_run_that_fails_midway_leaves_the_trace_and_its_own_error(plan, tmp_pa
     def save_nothing(*_: object) -> None:
         raise OSError("planted: no space left")
 
-    monkeypatch.setattr(running, "_save", save_nothing)
-    words = ["run", f"{tmp_path}/plan.yaml", "--prompt", "x", "--trace-out", f"{tmp_path}/t.json"]
+    monkeypatch.setattr(media, "save_outputs", save_nothing)
+    words = ["run", f"{tmp_path}/plan.yaml", "--prompt", "x", "-o", f"{tmp_path}/x.mp4"]
+    words += ["--trace-out", f"{tmp_path}/t.json"]
     assert run(words) == 1
     assert "planted" in capsys.readouterr().err
     document = json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))
     assert sum(each["ph"] == "X" for each in document["traceEvents"]) > 20
     assert [each.name for each in tmp_path.iterdir() if each.name.startswith(".")] == []
+
+
+def test_a_run_in_which_nothing_is_left_to_do_says_that_there_is_no_trace(plan, tmp_path: Path, capsys) -> None:
+    (tmp_path / "plan.yaml").write_text(plan_to_yaml(plan), encoding="utf-8")
+    words = ["run", f"{tmp_path}/plan.yaml", "--prompt", "x", "--seed", "1", "--seed", "2", "--steps", "1"]
+    words += ["-o", f"{tmp_path}/x.mp4", "--trace-out", f"{tmp_path}/t.json"]
+    assert run(words) == 0
+    assert "saved" in capsys.readouterr().err
+    (tmp_path / "t.json").unlink()
+    assert run(words) == 0
+    assert "t.json is not written" in capsys.readouterr().err
+    assert not (tmp_path / "t.json").exists()
 
 
 @pytest.mark.parametrize("name", ["trace.txt", "nowhere/trace.json"])

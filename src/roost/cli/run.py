@@ -145,4 +145,10 @@ def _run(ready: ReadyPlan, request: RunRequest, as_json: bool, plan_file: Path |
         record = run_plan(ready, request, listeners, plan_file)
     show_record(ready, record, as_json=as_json)
     if trace_out is not None:
-        show_note(f"saved {trace_out}, the measured timeline; it opens in ui.perfetto.dev")
+        show_note(_about_trace(trace_out, made=not all(each.skipped for each in record.generations)))
+
+
+def _about_trace(path: Path, *, made: bool) -> str:
+    if not made:
+        return f"{path} is not written: every output was there, and nothing ran."
+    return f"saved {path}, the measured timeline; it opens in ui.perfetto.dev"
