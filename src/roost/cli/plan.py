@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,14 @@ PlanOutput = Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE
 
 Tune = Annotated[bool, typer.Option("--tune", help="Let timed trials of the best candidates decide.")]
 TuneSeconds = Annotated[float, typer.Option("--tune-seconds", help="Time for the trials.")]
+Sweep = Annotated[
+    str | None,
+    typer.Option(
+        "--sweep",
+        metavar="WHAT=VALUES",
+        help="Plan under many budgets or sizes, like vram=8GiB:48GiB:4GiB, ram=32GiB,64GiB or size=832x480,1280x720.",
+    ),
+]
 
 
 def plan(
@@ -60,6 +69,7 @@ def plan(
     measured: opt.Measured = True,
     tune: Tune = False,
     tune_seconds: TuneSeconds = 180.0,
+    sweep: Sweep = None,
 ) -> None:
     """Plan a model's placement on a GPU that is here or one by name; exit code 3 when it doesn't fit.
 
@@ -72,6 +82,11 @@ def plan(
     if was_typed(context, "tune_seconds") and not tune:
         raise UsageError("--tune-seconds says how long --tune may take; add --tune.")
     options = typed_plan_options(context)
+    if sweep is not None:
+        if tune:
+            raise UsageError("--sweep plans under many budgets, --tune times plans on one; leave one out.")
+        _sweep(model, options, sweep, output, as_json)
+        return
     _give(tune_plan(model, options, tune_seconds) if tune else plan_model(model, options), output, as_json)
 
 
@@ -91,6 +106,29 @@ def _give(document: PlanDocument, output: Path | None, as_json: bool) -> None:
         bind = "" if document.model.path else " --model DIR"
         show_note(f'saved {output}. Next: roost run {output}{bind} --prompt "…" -o OUT')
     if not document.fits:
+        raise typer.Exit(NothingFits.exit_code)
+
+
+def _sweep(model: str, options: PlanOptions, text: str, output: Path | None, as_json: bool) -> None:
+    """Plans under each value; ``output`` gets the JSON object. Exit code 3 when nothing fits under any of them."""
+    from roost.api.sweeping import parse_sweep, sweep_document, sweep_model
+    from roost.cli.sweep_view import show_sweep
+    from roost.errors import NothingFits, UsageError
+    from roost.plan import write_text_atomically
+
+    if output is not None and output.suffix != ".json":
+        raise UsageError(f"-o {str(output)!r}: a sweep is written as JSON; name a file that ends in .json.")
+    sweep = parse_sweep(text)
+    points = list(sweep_model(model, options, sweep))
+    document = sweep_document(sweep, points)
+    if output is not None:
+        write_text_atomically(output, json.dumps(document, indent=1) + "\n")
+        show_note(f"saved {output}.")
+    if as_json:
+        show_json(document)
+    else:
+        show_sweep(sweep, points)
+    if not any(each.plan.fits for each in points):
         raise typer.Exit(NothingFits.exit_code)
 
 
