@@ -11,9 +11,8 @@ from roost.api.machine import find_machine
 from roost.api.options import PlanOptions, searches
 from roost.api.planning import search_question
 from roost.errors import UsageError
-from roost.facts import Machine
 from roost.plan import PlanDocument
-from roost.planner.search_plan import plan_by_search
+from roost.planner.search_plan import SearchQuestion, plan_by_search
 from roost.units import format_bytes, parse_bytes, parse_size
 
 Swept = Literal["vram", "ram", "size"]
@@ -97,17 +96,16 @@ def _changed_sizes(model: str | Path, options: PlanOptions, sweep: Sweep) -> Ite
 def _changed_memory(model: str | Path, options: PlanOptions, sweep: Sweep) -> Iterator[SweepPoint]:
     asked = None
     for value in sweep.values:
-        at_value = replace(options, vram=value) if sweep.what == "vram" else replace(options, ram=value)
-        asked = (
-            search_question(model, at_value)
-            if asked is None
-            else replace(asked, question=replace(asked.question, machine=_machine(at_value)))
-        )
+        bytes_there = cast(int, value)
+        at_value = replace(options, vram=bytes_there) if sweep.what == "vram" else replace(options, ram=bytes_there)
+        asked = search_question(model, at_value) if asked is None else _on_machine(asked, at_value)
         yield SweepPoint(value=value, plan=plan_by_search(replace(asked, seek_remedies=False)))
 
 
-def _machine(options: PlanOptions) -> Machine:
-    return find_machine(options.gpu, options.vram, options.ram, options.headroom, options.pinned_max)
+def _on_machine(asked: SearchQuestion, options: PlanOptions) -> SearchQuestion:
+    """The same question, trace and rates on a machine with other memory."""
+    machine = find_machine(options.gpu, options.vram, options.ram, options.headroom, options.pinned_max)
+    return replace(asked, question=replace(asked.question, machine=machine))
 
 
 def sweep_document(sweep: Sweep, points: Sequence[SweepPoint]) -> dict[str, object]:

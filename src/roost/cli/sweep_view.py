@@ -17,12 +17,20 @@ _HEADINGS = {"vram": "VRAM", "ram": "RAM", "size": "Size"}
 
 
 def show_sweep(sweep: Sweep, points: Sequence[SweepPoint]) -> None:
-    """One row a value, then a bar for each of the seconds of the first generation."""
+    """One row a value, then a bar for each of the seconds in all, loading included."""
     model = points[0].plan.model
     show_text(f"{model.pipeline} · {model.family or 'unknown family'} on {points[0].plan.machine.gpu.name}")
     with_next = any(_differs(each.plan) for each in points)
-    headings = (_HEADINGS[sweep.what], "First", *(("Next",) if with_next else ()), "A step", "Limited by", "Placement")
-    show_table(headings, [_row(each, with_next) for each in points], numbers=range(3 + with_next))
+    headings = (
+        _HEADINGS[sweep.what],
+        "Load",
+        "First",
+        *(("Next",) if with_next else ()),
+        "A step",
+        "Limited by",
+        "Placement",
+    )
+    show_table(headings, [_row(each, with_next) for each in points], numbers=range(4 + with_next))
     _show_bars(points)
 
 
@@ -38,10 +46,10 @@ def _row(point: SweepPoint, with_next: bool) -> tuple[str, ...]:
     predicted = point.plan.predicted
     if not point.plan.fits or predicted is None:
         missing = point.plan.budget.verdict.removeprefix("does not fit: ").partition(":")[0]
-        return (point.label, *("-" for _ in range(3 + with_next)), missing)
+        return (point.label, *("-" for _ in range(4 + with_next)), missing)
     following = (format_seconds(predicted.next_s.mid),) if with_next else ()
-    seconds = (format_seconds(predicted.first_s.mid), *following, format_seconds(predicted.step_s.mid))
-    return (point.label, *seconds, predicted.limiter, placement_in_short(point.plan))
+    load, first, step = (format_seconds(each.mid) for each in (predicted.load_s, predicted.first_s, predicted.step_s))
+    return (point.label, load, first, *following, step, predicted.limiter, placement_in_short(point.plan))
 
 
 def placement_in_short(plan: PlanDocument) -> str:
@@ -68,12 +76,13 @@ def _treatment(component: ComponentPlan) -> str:
 
 def _show_bars(points: Sequence[SweepPoint]) -> None:
     """Plain characters in a pipe, blocks on a terminal."""
-    seconds = [each.plan.predicted.first_s.mid if each.plan.fits and each.plan.predicted else None for each in points]
+    seconds = [each.plan.predicted.total_s.mid if each.plan.fits and each.plan.predicted else None for each in points]
     longest = max((each for each in seconds if each is not None), default=0.0)
     if not longest:
         return
     width, mark = max(len(each.label) for each in points), "█" if sys.stdout.isatty() else "#"
-    show_text("first generation")
+    generations = points[0].plan.policy.generations
+    show_text(f"load and {generations} generation{'s' if generations > 1 else ''}")
     for point, taken in zip(points, seconds, strict=True):
         bar = (
             "does not fit"
