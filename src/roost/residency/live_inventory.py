@@ -87,7 +87,7 @@ def _tensors(module: torch.nn.Module) -> list[torch.Tensor]:
 
 
 def _load_dtype(by_dtype: Mapping[str, int]) -> str | None:
-    floating = {name: size for name, size in by_dtype.items() if "float" in name}
+    floating = {name: size for name, size in by_dtype.items() if name in ("bfloat16", "float16", "float32")}
     return max(floating, key=lambda name: floating[name], default=None)
 
 

@@ -33,6 +33,11 @@ def find_obstacle(module: torch.nn.Module) -> Obstacle | None:
         return Obstacle(
             strategy="resident", why=f"Its weights are moved by their own class only: {foreign}, so they stay whole."
         )
+    cast = next((name for name, part in module.named_modules() if _casts_its_weights(part)), None)
+    if cast is not None:
+        return Obstacle(
+            strategy="resident", why=f"{cast!r} casts its weights around every use, into memory of its own; all stay."
+        )
     borrowed = next(_borrowed_weights(module), None)
     if borrowed is not None:
         return Obstacle(
@@ -67,6 +72,12 @@ def check_obstacles(plan: PlanDocument, modules: Mapping[str, torch.nn.Module]) 
             raise UsageError(
                 f"component {name!r} can't be {strategy}: {why}; plan it with --set {name}={obstacle.strategy}"
             )
+
+
+def _casts_its_weights(part: torch.nn.Module) -> bool:
+    """Whether diffusers' layerwise casting is on."""
+    registry = vars(part).get("_diffusers_hook")
+    return registry is not None and "layerwise_casting" in registry.hooks
 
 
 def _borrowed_weights(module: torch.nn.Module) -> Iterator[str]:

@@ -1,0 +1,120 @@
+"""Pipelines that take a picture, or a second denoiser beside the first: exact under a pairwise cover of the engine.
+
+ControlNet alternates with the UNet in every step; image to image and image to video begin with the VAE's encode.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from diffusers import (
+    ControlNetModel,
+    FluxImg2ImgPipeline,
+    LTXImageToVideoPipeline,
+    StableDiffusionXLControlNetPipeline,
+    StableDiffusionXLImg2ImgPipeline,
+    WanImageToVideoPipeline,
+    WanTransformer3DModel,
+)
+from PIL import Image
+
+from engine_cases import Case, pairwise_cases, plan_of
+from live_pipelines import STRATEGIES, own_pipeline
+from plans import GIB, plan_for
+from random_weights import fill_with_random_weights
+from roost.plan import PlanDocument
+from roost.residency.attach import hold
+from roost.residency.digests import tensor_digest
+from roost.residency.emulated import EmulatedDevice
+from tiny_models import default_call
+
+
+def controlnet() -> Any:
+    parts = own_pipeline("sdxl").components
+    control = ControlNetModel.from_unet(parts["unet"], conditioning_channels=3)
+    fill_with_random_weights({"controlnet": control})
+    return StableDiffusionXLControlNetPipeline(**parts, controlnet=control)
+
+
+def wan_image_to_video() -> Any:
+    """Both experts take the picture's latents and a mask beside the noise, as in Wan 2.2."""
+    parts = own_pipeline("wan2.2").components
+    channels = parts["vae"].config.z_dim
+    for name in ("transformer", "transformer_2"):
+        config = {**parts[name].config, "in_channels": 2 * channels + 4}
+        parts[name] = WanTransformer3DModel.from_config(config)
+    fill_with_random_weights({name: parts[name] for name in ("transformer", "transformer_2")})
+    return WanImageToVideoPipeline(**parts, image_encoder=None, image_processor=None, boundary_ratio=0.875)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """How a pipeline is made, the family whose small call it takes, and its entries for a picture."""
+
+    make: Callable[[], Any]
+    family: str
+    more: Any
+
+
+SOURCES = {
+    "sdxl controlnet": Source(make=controlnet, family="sdxl", more={}),
+    "sdxl image to image": Source(
+        make=lambda: StableDiffusionXLImg2ImgPipeline(**own_pipeline("sdxl").components),
+        family="sdxl", more={"strength": 0.9, "height": None, "width": None, "num_inference_steps": 3},
+    ),
+    "flux image to image": Source(
+        make=lambda: FluxImg2ImgPipeline(**own_pipeline("flux").components),
+        family="flux", more={"strength": 0.9, "num_inference_steps": 3},
+    ),
+    "ltx image to video": Source(
+        make=lambda: LTXImageToVideoPipeline(**own_pipeline("ltx").components), family="ltx", more={}
+    ),
+    "wan image to video": Source(make=wan_image_to_video, family="wan2.2", more={}),
+}  # fmt: skip
+
+
+@functools.cache
+def made(name: str) -> Any:
+    pipeline = SOURCES[name].make()
+    for module in pipeline.components.values():
+        if isinstance(module, torch.nn.Module):
+            module.eval().requires_grad_(False)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def generated(name: str) -> str:
+    source = SOURCES[name]
+    call = {name: each for name, each in {**default_call(source.family), **source.more}.items() if each is not None}
+    picture = Image.linear_gradient("L").resize((64, 64)).convert("RGB")
+    generator = torch.Generator("cpu").manual_seed(0)
+    result = made(name)(**call, image=picture, generator=generator, output_type="pt", return_dict=False)[0]
+    return tensor_digest(result if isinstance(result, torch.Tensor) else torch.stack(list(result)))
+
+
+@functools.cache
+def bare(name: str) -> str:
+    return generated(name)
+
+
+def check(name: str, plan: PlanDocument) -> None:
+    expected = bare(name)
+    with EmulatedDevice(plan.budget.budget_bytes) as device:
+        with hold(made(name), plan, device):
+            assert [generated(name) for _ in range(2)] == [expected] * 2
+        assert (device.used_bytes, device.pinned_bytes) == (0, 0)
+
+
+@pytest.mark.parametrize("case", pairwise_cases(), ids=str)
+@pytest.mark.parametrize("name", SOURCES)
+def test_streaming_is_exact(name: str, case: Case) -> None:
+    check(name, plan_of(made(name), case))
+
+
+@pytest.mark.parametrize("strategy", [each for each in STRATEGIES if not each.startswith("layerwise")])
+@pytest.mark.parametrize("name", SOURCES)
+def test_moving_whole_components_is_exact(name: str, strategy: str) -> None:
+    check(name, plan_for(made(name), STRATEGIES[strategy], budget_bytes=GIB))
