@@ -16,6 +16,7 @@ from planted_bench import Setting, Silence, gone, row_of, with_vram
 from roost.api.options import PlanOptions
 from roost.api.planning import search_question
 from roost.errors import UsageError
+from roost.facts import HostFacts
 from roost.planner.search_plan import SearchQuestion
 from roost.probes.gpu import PcieLink
 from roost.probes.gpu_conditions import GpuConditions
@@ -262,3 +263,13 @@ def test_a_row_teaches_steps_and_whole_stages_but_no_denoising_that_was_cut_shor
     assert [each.seconds for each in cut.stages] == [None]
     assert [each.seconds for each in run_figures(row, "cuda", whole=True).stages] == [pytest.approx(0.05)]
     assert run_figures(row, "emulated", whole=True).stages == []
+
+
+def test_typed_host_memory_binds_trials_and_found_memory_does_not(setting: Setting) -> None:
+    assert setting.world().host_bytes is None
+    question = setting.asked.question
+    host = HostFacts(available_bytes=5 * 1024**3, pinnable_bytes=1024**3, source="--ram")
+    setting.asked = replace(setting.asked, question=replace(question, machine=replace(question.machine, host=host)))
+    bound = setting.world().host_bytes
+    assert bound is not None
+    assert bound > host.available_bytes + question.machine.budget_bytes

@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from roost.probes.cgroup import count_oom_kills
-from roost.probes.host import free_disk_bytes, peak_rss_bytes, read_host
+from roost.probes.host import free_disk_bytes, peak_rss_bytes, private_bytes, read_host
 
 GiB = 1024**3
 NO_LIMIT_V1 = 9223372036854771712
@@ -198,3 +198,6 @@ def test_the_peak_of_this_process_is_what_the_kernel_says(tmp_path):
     assert peak_rss_bytes(tmp_path) is None
     (tmp_path / "self/status").write_text("Name:\tpython\nVmPeak:\t 99 kB\nVmHWM:\t    2048 kB\n")
     assert peak_rss_bytes(tmp_path) == 2048 * 1024
+    assert private_bytes(tmp_path) is None
+    (tmp_path / "self/status").write_text("RssAnon:\t 10 kB\nRssFile:\t 99 kB\nRssShmem:\t 2 kB\n")
+    assert private_bytes(tmp_path) == 12 * 1024

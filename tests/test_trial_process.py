@@ -148,3 +148,22 @@ def test_a_real_child_ends_by_itself_when_its_parent_is_killed() -> None:
         finally:
             if alive(pid):
                 os.kill(pid, signal.SIGKILL)
+
+
+def test_a_real_child_that_takes_more_host_memory_than_it_may_is_out_of_memory() -> None:
+    script = (
+        "import sys, time\n"
+        "from roost.tune.child import Reporter\n"
+        "reporter = Reporter(int(sys.argv[-1]))\n"
+        "reporter.limit_host(64 * 2**20)\n"
+        "reporter.say('phase', phase='loading transformer')\n"
+        "taken = bytearray(b'x') * (256 * 2**20)\n"
+        "time.sleep(60)"
+    )
+    child = Child({}, os.environ, (sys.executable, "-c", script))
+    try:
+        with pytest.raises(TrialEnded, match=r"host memory: it took 256 MiB and may take 64.0 MiB") as caught:
+            child.ask("", PATIENT)
+    finally:
+        child.close()
+    assert caught.value.status == "oom"

@@ -47,12 +47,22 @@ def free_disk_bytes(path: Path) -> int:
 
 def peak_rss_bytes(proc: Path = Path("/proc")) -> int | None:
     """The most memory this process ever had resident; None where the system doesn't say."""
+    # getrusage would tell the peak of whoever started this process, where that was higher.
+    return _read_status(proc, "VmHWM")
+
+
+def private_bytes(proc: Path = Path("/proc")) -> int | None:
+    """Resident memory of this process that no file stands behind, pinned pages included; None where nobody says."""
+    anonymous, shared = _read_status(proc, "RssAnon"), _read_status(proc, "RssShmem")
+    return None if anonymous is None else anonymous + (shared or 0)
+
+
+def _read_status(proc: Path, field: str) -> int | None:
     try:
         lines = (proc / "self/status").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return None
-    # getrusage would tell the peak of whoever started this process, where that was higher.
-    words = next((line.split() for line in lines if line.startswith("VmHWM:")), [])
+    words = next((line.split() for line in lines if line.startswith(f"{field}:")), [])
     return int(words[1]) * KiB if len(words) > 1 and words[1].isdecimal() else None
 
 

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from roost.errors import OutOfMemory, RoostError
 from roost.plan import PlanDocument
-from roost.probes.host import peak_rss_bytes
+from roost.probes.host import peak_rss_bytes, private_bytes
 from roost.profiles.classes import load_class_facts
 from roost.tune.peers import peer_named
 from roost.tune.records import PLAIN
+from roost.units import format_bytes
 
 if TYPE_CHECKING:
     from roost.residency.loader import LoadComponent
@@ -36,6 +37,7 @@ class Reporter:
         self._descriptor = descriptor
         self._writing = threading.Lock()
         self._step_began_s: float | None = None
+        self._host_bytes: tuple[int, int] | None = None  # where it began, and how much it may grow
         threading.Thread(target=self._beat, name="roost-beat", daemon=True).start()
 
     def say(self, what: str, **facts: object) -> None:
@@ -44,6 +46,10 @@ class Reporter:
         with self._writing:
             while line:
                 line = line[os.write(self._descriptor, line) :]
+
+    def limit_host(self, count: int) -> None:
+        """From now on this process may take ``count`` bytes of host memory; beyond, it fails for want of memory."""
+        self._host_bytes = (private_bytes() or 0, count)
 
     def on_component(self, name: str) -> None:
         self.say("phase", phase=f"loading {name}")
@@ -63,9 +69,20 @@ class Reporter:
         while True:
             try:
                 self.say("beat")
+                self._check_host()
             except OSError:  # nobody listens any more
                 os._exit(1)
             time.sleep(_BEAT_S)
+
+    def _check_host(self) -> None:
+        now_bytes = private_bytes()
+        if self._host_bytes is None or now_bytes is None:
+            return
+        began_bytes, limit_bytes = self._host_bytes
+        if now_bytes - began_bytes > limit_bytes:
+            took, limit = format_bytes(now_bytes - began_bytes), format_bytes(limit_bytes)
+            self.say("failed", status="oom", reason=f"host memory: it took {took} and may take {limit}")
+            os._exit(1)
 
 
 def serve(request: Mapping[str, Any], reporter: Reporter) -> None:
@@ -74,6 +91,8 @@ def serve(request: Mapping[str, Any], reporter: Reporter) -> None:
     from roost.residency.calls import GenerationRequest  # imported here: these bring torch
     from roost.residency.trial import open_trial
 
+    if request.get("host_bytes") is not None:
+        reporter.limit_host(request["host_bytes"])
     call = GenerationRequest(**request["call"])
     with open_trial(_setup(request), reporter.on_component, reporter.on_event) as trial:
         if request["warm_up"] is not None:

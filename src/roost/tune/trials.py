@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
 
-from roost.facts import DeviceKind
+from roost.facts import DeviceKind, Machine
 from roost.planner.search_plan import SearchQuestion
 from roost.tune.candidates import Field
 from roost.tune.figures import trial_result
@@ -22,7 +22,7 @@ _LONG_STEP_S = 5.0
 # How fast this CPU computes nobody predicts.
 _EMULATED_DEADLINE_S = 600.0
 _LEAST_DEADLINE_S = 120.0
-# Host memory that a kept child takes beside two copies of the weights, as host and as device memory.
+# Host memory that a child takes beside the weights, at most.
 _LIBRARIES_BYTES = 700 * 1024**2
 # Something else on the machine may hold one step up, but not as much as this.
 _BY_FAR = 3.0
@@ -34,12 +34,14 @@ class TrialWorld:
     """What all trials of a bench have in common.
 
     ``call`` are the fields of ``GenerationRequest``, with the number of steps that a trial runs; ``steps`` are the
-    workload's. ``keep`` leaves children loaded between rounds. ``deadline_s`` is for loading, and for a generation.
+    workload's. ``host_bytes`` is what a trial may take of host memory beside the libraries' own, None as much as there
+    is. ``keep`` leaves children loaded between rounds. ``deadline_s`` is for loading, and for a generation.
     """
 
     model_dir: Path
     device_kind: DeviceKind
     budget_bytes: int
+    host_bytes: int | None
     call: Mapping[str, object]
     steps: int
     trial_steps: int
@@ -70,6 +72,7 @@ def world_of(
         model_dir=model_dir,
         device_kind=question.machine.gpu.device_kind,
         budget_bytes=question.machine.budget_bytes,
+        host_bytes=_host_bytes(question.machine),
         call={
             "prompt": _PROMPT,
             "guidance_argument": question.profile.guidance_argument,
@@ -147,6 +150,7 @@ class Trials:
             "model_dir": str(world.model_dir),
             "device_kind": world.device_kind,
             "budget_bytes": world.budget_bytes if bound else None,
+            "host_bytes": world.host_bytes if bound else None,
             "link_bytes_per_s": world.link_bytes_per_s,
             "random_weights": world.random_weights,
             "call": dict(world.call),
@@ -158,6 +162,14 @@ class Trials:
         gpu = "" if self.world.device_kind == "emulated" else self.world.gpu_uuid
         visible = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
         return {**os.environ, **visible, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "HF_HUB_OFFLINE": "1"}
+
+
+def _host_bytes(machine: Machine) -> int | None:
+    """What was typed, and what the planner's arithmetic leaves out: the libraries, and an emulated device's memory."""
+    if not machine.host.source.startswith("--ram"):
+        return None  # the system's own limits hold
+    emulated = machine.gpu.device_kind == "emulated"
+    return machine.host.available_bytes + _LIBRARIES_BYTES + (machine.budget_bytes if emulated else 0)
 
 
 def _watching(abort_after_step_s: float | None, on_message: OnMessage | None) -> OnMessage:
