@@ -19,6 +19,7 @@ from roost.cli.app import run
 from roost.cli.html.axis import Piece, pieces_of
 from roost.cli.html.lanes import stretches
 from roost.cli.html.timeline_page import timeline_page
+from roost.facts import Component
 from roost.plan import PlanDocument, plan_to_yaml
 from roost.planner.arithmetic import cost_model_of
 from roost.planner.estimate import predict
@@ -46,10 +47,10 @@ def plan(model: Path) -> PlanDocument:
     return make_plan(model, **SMALL)
 
 
-def simulated(*sets: str, link: float = 20e9) -> TimelineRecord:
-    document = searched(20, *sets, link=link)
-    forecast = forecast_of(document, PARTS, CALLS, cost_model_of(document.arithmetic))
-    return record_of(document, simulate(forecast.schedule(placements_of(document, PARTS)), record=True), PARTS)
+def simulated(*sets: str, link: float = 20e9, parts: tuple[Component, ...] = PARTS) -> TimelineRecord:
+    document = searched(20, *sets, link=link, parts=parts)
+    forecast = forecast_of(document, parts, CALLS, cost_model_of(document.arithmetic))
+    return record_of(document, simulate(forecast.schedule(placements_of(document, parts)), record=True), parts)
 
 
 @pytest.mark.parametrize(
@@ -166,12 +167,16 @@ def test_forty_steps_are_drawn_as_two_passes_a_band_and_one() -> None:
 
 
 def pages() -> dict[str, str]:
-    records = {"streamed": simulated(link=4e9), "resident": simulated("vae=resident")}
+    records = {
+        "streamed": simulated(link=4e9),
+        "resident": simulated("vae=resident"),
+        "one component": simulated(parts=PARTS[2:]),
+    }
     stages = [["denoise (transformer)", "80", "40.0 s", "100%", "3%", "1 ms", "11.0 GiB", "compute"]]
     return {name: timeline_page(record, stages) for name, record in records.items()}
 
 
-@pytest.mark.parametrize("name", ["streamed", "resident"])
+@pytest.mark.parametrize("name", ["streamed", "resident", "one component"])
 def test_a_page_is_one_small_file_that_asks_for_nothing(name: str) -> None:
     page = pages()[name]
     assert len(page.encode()) < 1_000_000
@@ -205,7 +210,7 @@ def test_names_from_a_model_can_not_become_markup() -> None:
 
 
 @needs_chromium
-@pytest.mark.parametrize(("name", "dark"), [("streamed", False), ("resident", True)])
+@pytest.mark.parametrize(("name", "dark"), [("streamed", False), ("resident", True), ("one component", False)])
 def test_a_browser_renders_the_page_without_a_complaint_the_network_or_crowded_texts(name, dark, tmp_path) -> None:
     seen = opened(pages()[name], tmp_path, dark=dark)
     assert seen.console == []

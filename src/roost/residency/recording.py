@@ -148,7 +148,7 @@ class Recording:
         """When a mark was reached; not a number when it never was, as in a run that broke off."""
         try:
             return self._device.seconds_between(self._start, mark)
-        except (RuntimeError, AttributeError):  # an event that no stream got to; a mark that was never made
+        except (RuntimeError, ValueError, TypeError, AttributeError):  # an event or a mark that was never reached
             return math.nan
 
     def _slices(self) -> Iterator[Slice]:

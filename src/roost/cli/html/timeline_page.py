@@ -112,7 +112,7 @@ def _zoomed(record: TimelineRecord, steady: Pass, colours: Mapping[str, str]) ->
     bottom = 8 + lanes_height()
     drawn = lanes(record, [piece], colours, 8) + ticks(piece, bottom + 26)
     return section(
-        "One pass once passes repeat",
+        "One pass in full",
         chart(WIDTH, bottom + 34, drawn, "Both lanes during one pass"),
         note=f"{steady.stage}, from {format_seconds(steady.start_s)}: takes {format_seconds(steady.seconds)}. Compute"
         f" is busy for {format_seconds(busy['compute'])} ({share['compute']:.0%}), the link for {copied}. Numbers are"
