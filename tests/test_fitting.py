@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from measurements import EMULATED, RTX, WHEN, compared, entry, rate, residual
@@ -48,6 +48,7 @@ def test_one_slow_run_moves_the_interval_and_not_the_rate() -> None:
     assert (fitted.value, fitted.spread, fitted.n) == (1e14, pytest.approx(10.0), 5)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0.01, 100), min_size=1, max_size=2 * KEPT_RUNS))
 def test_every_kept_run_lies_within_the_fitted_interval(steps: list[float]) -> None:
     found = taught(*(residual(step, 1.0, {MATMUL: 1e14}) for step in steps))
