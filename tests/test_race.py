@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from racing_fields import Machine, messy_machine, run_race, scripted, shuffled, time_exhaustively
 from roost.tune.race import RaceSettings, race
@@ -185,3 +188,31 @@ def test_a_single_round_has_ratios_of_unknown_error() -> None:
     assert outcome.winner == "a"
     assert outcome.standings[1].ratio == pytest.approx(1.25)
     assert outcome.standings[1].ratio_error is None
+
+
+@st.composite
+def unruly_fields(draw) -> dict[str, list[float | str]]:
+    """What each trial of up to six candidates does: a step time, or one of the ways to fail."""
+    failures = st.sampled_from(["oom", "crashed", "hung", "wrong", "eliminated"])
+    trial = st.one_of(st.floats(0.01, 10.0), failures)
+    names = "abcdef"[: draw(st.integers(1, 6))]
+    return {name: draw(st.lists(trial, min_size=4, max_size=4)) for name in names}
+
+
+@given(unruly_fields(), st.integers(1, 4), st.one_of(st.none(), st.floats(0, 30)))
+def test_whatever_trials_do_everybody_has_a_standing_and_only_what_ran_can_win(field, rounds, budget_s) -> None:
+    seconds = itertools.count()
+    settings = RaceSettings(rounds=rounds, budget_s=budget_s)
+    outcome = race(list(field), scripted(field), settings, clock=lambda: float(next(seconds)))
+    standings = {each.name: each for each in outcome.standings}
+    assert list(standings) == list(field)
+    assert outcome.rounds <= rounds
+    for standing in standings.values():
+        assert (standing.mean_s is None) == (not standing.rounds_s)
+        assert standing.reason or standing.status == "ok"
+        if standing.status == "ok":
+            assert standing.rounds_s
+    if outcome.winner is not None:
+        assert standings[outcome.winner].status == "ok"
+    else:
+        assert "ok" not in {each.status for each in standings.values()}
