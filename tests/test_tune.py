@@ -179,3 +179,11 @@ def test_where_nothing_can_be_tried_the_prediction_stays(model: str, capsys, wor
     assert "--tune: " in err
     assert said in err
     assert "the prediction decides" in err
+
+
+def test_a_model_by_its_name_is_not_tried_on_an_emulated_gpu(capsys) -> None:
+    words = ("--gpu", "emulated", "--vram", "16GiB", "--ram", "32GiB", "--size", "512x512", "--steps", "2")
+    assert run(["plan", "sdxl", *words, "--tune"]) == 0
+    out, err = capsys.readouterr()
+    assert "known only by its name" in err
+    assert "measured" not in out

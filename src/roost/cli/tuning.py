@@ -50,8 +50,8 @@ def _why_not(asked: SearchQuestion, searched: PlanDocument) -> str | None:
     inventory, gpu = asked.question.inventory, asked.question.machine.gpu
     if not searched.fits:
         return "nothing fits, so there is nothing to try"
-    if inventory.path is None:
-        return "the model is known only by its name, and trials need its files"
+    if inventory.path is None and gpu.device_kind == "emulated":
+        return "the model is known only by its name, and an emulated GPU needs its files"
     if gpu.source.startswith("profile:"):
         return f"trials need the GPU itself, and {gpu.name} is only described here"
     try:
