@@ -24,11 +24,13 @@ class FailingArena(Arena):
         super().charge(size)
 
 
-def failing_device(budget_bytes: int, *failing: int) -> EmulatedDevice:
+def failing_device(budget_bytes: int, *failing: int, count_activations: bool = False) -> EmulatedDevice:
     """An emulated device whose allocations of these numbers, counted from 1, are refused."""
-    device = EmulatedDevice(budget_bytes)
+    device = EmulatedDevice(budget_bytes, count_activations=count_activations)
     device._arena = FailingArena(budget_bytes)
     device._arena.failing = frozenset(failing)
+    if device._activations is not None:
+        device._activations._arena = device._arena
     return device
 
 

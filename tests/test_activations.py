@@ -5,11 +5,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 
 import roost
 from dry_runs import real_pipeline, tiny_options, tiny_trace, tiny_workload
 from live_pipelines import STRATEGIES, bare_digest, held_by, live_pipeline, own_pipeline, request_for
+from out_of_memory import failing_device
 from plans import GIB, plan_for
+from roost.errors import OutOfMemory
 from roost.facts import Workload
 from roost.plan import PlanDocument
 from roost.probes.dry_run import DryRunOptions
@@ -17,6 +20,7 @@ from roost.probes.dry_run.arguments import call_arguments
 from roost.residency.attach import Held, hold
 from roost.residency.emulated import EmulatedDevice
 from roost.residency.generate import generate
+from toy_pipelines import state, toy_pipeline
 
 
 @contextlib.contextmanager
@@ -123,3 +127,48 @@ def test_a_device_for_tests_of_weights_alone_counts_none() -> None:
     with held_by(live_pipeline("flux"), plan_for(live_pipeline("flux"), "resident")) as held:
         weights = held.device.used_bytes
         assert {each.peak_bytes for each in generate(held, request_for("flux")).stages} == {weights}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_any_operation_may_run_out_of_memory(strategy: str, request: pytest.FixtureRequest) -> None:
+    """Weights and activations alike: the bits are those of a run that did not, or the run ends in one line."""
+    ended, charges = run_failing_at(0, strategy)
+    assert ended == "exact"
+    assert charges > 1000
+    stride = 20 if request.config.getoption("--runslow") else 331
+    ends = [run_failing_at(failing, strategy)[0] for failing in range(3, charges, stride)]
+    assert set(ends) <= {"exact", "out of memory"}
+    assert ends.count("exact") >= len(ends) / 2
+
+
+def run_failing_at(failing: int, strategy: str) -> tuple[str, int]:
+    """How a generation ends whose allocation ``failing`` is refused, and how many allocations there were."""
+    plan = plan_for(live_pipeline("flux"), STRATEGIES[strategy])
+    with failing_device(GIB, failing, count_activations=True) as device:
+        try:
+            with hold(live_pipeline("flux"), plan, device) as held:
+                exact = generate(held, request_for("flux")).digest == bare_digest("flux")
+                ended = "exact" if exact else "WRONG"
+        except OutOfMemory as error:
+            ended = "out of memory" if "\n" not in str(error) else "several lines"
+        assert device.used_bytes == 0
+        return ended, device._arena.charges
+
+
+def test_compiled_blocks_stay_compiled_while_activations_count() -> None:
+    torch._dynamo.reset()
+    pipeline, graphs = toy_pipeline(), []
+
+    def backend(graph: Any, _inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    with torch.no_grad():
+        right = pipeline.transformer(state())
+        for block in pipeline.transformer.blocks:
+            block.compile(backend=backend, fullgraph=True)
+        plan = plan_for(pipeline, STRATEGIES["layerwise-offload, half resident"])
+        with EmulatedDevice(GIB, count_activations=True) as device, hold(pipeline, plan, device):
+            for _ in range(3):
+                assert torch.equal(pipeline.transformer(state()), right)
+    assert len(graphs) == 1
