@@ -54,6 +54,12 @@ def pairwise_cases() -> list[Case]:
     return chosen
 
 
+def rest_of_cases() -> list[Case]:
+    """The product without the pairwise cover."""
+    cover = pairwise_cases()
+    return [case for case in every_case() if case not in cover]
+
+
 def _pairs(case: Case) -> set[Any]:
     values = [("share", case.share), ("prefetch", case.prefetch), ("policy", case.policy), ("pinned", case.pinned)]
     return set(itertools.combinations(values, 2))

@@ -4,11 +4,12 @@ import functools
 
 import pytest
 
-from engine_cases import Case, digest_of, every_case, held_on, pairwise_cases, plan_of
+from engine_cases import Case, digest_of, every_case, held_on, pairwise_cases, plan_of, rest_of_cases
 from live_pipelines import bare_digest, digest_without_plan, live_pipeline
 from tiny_models import FAMILIES
 
 WHOLE_PRODUCT = ("wan2.2", "flux")
+OTHERS = sorted(set(FAMILIES) - set(WHOLE_PRODUCT) - {"wan2.1"})
 LARGER = {"width": 96}
 
 
@@ -24,8 +25,15 @@ def test_the_whole_product_is_exact(name: str, case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", pairwise_cases(), ids=str)
-@pytest.mark.parametrize("name", sorted(set(FAMILIES) - set(WHOLE_PRODUCT) - {"wan2.1"}))
+@pytest.mark.parametrize("name", OTHERS)
 def test_a_pairwise_cover_is_exact(name: str, case: Case) -> None:
+    check(name, case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", rest_of_cases(), ids=str)
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_rest_of_the_product_is_exact(name: str, case: Case) -> None:
     check(name, case)
 
 

@@ -21,7 +21,7 @@ from diffusers import (
 )
 from PIL import Image
 
-from engine_cases import Case, pairwise_cases, plan_of
+from engine_cases import Case, pairwise_cases, plan_of, rest_of_cases
 from live_pipelines import STRATEGIES, own_pipeline
 from plans import GIB, plan_for
 from random_weights import fill_with_random_weights
@@ -111,6 +111,13 @@ def check(name: str, plan: PlanDocument) -> None:
 @pytest.mark.parametrize("case", pairwise_cases(), ids=str)
 @pytest.mark.parametrize("name", SOURCES)
 def test_streaming_is_exact(name: str, case: Case) -> None:
+    check(name, plan_of(made(name), case))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", rest_of_cases(), ids=str)
+@pytest.mark.parametrize("name", SOURCES)
+def test_the_rest_of_the_product_is_exact(name: str, case: Case) -> None:
     check(name, plan_of(made(name), case))
 
 
