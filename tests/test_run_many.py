@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -18,8 +19,9 @@ from roost.api.ready import check_plan, without_decoding
 from roost.api.requests import RunRequest
 from roost.cli.app import run
 from roost.cli.progress import Progress
-from roost.errors import InvalidFile
+from roost.errors import InvalidFile, UsageError
 from roost.residency.digests import tensor_digest
+from roost.residency.media import save_outputs
 from tiny_models import build
 
 EMULATED = ("--gpu", "emulated", "--vram", "64MiB", "--headroom", "0", "--policy", "rules")
@@ -246,3 +248,20 @@ def test_an_output_that_fits_no_output_type_is_refused(kind: str, name: str, pla
     words = ("--prompt", "a fox", "--output-type", kind, "-o", str(tmp_path / name))
     assert run(["run", str(plan), *words]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_longest_name_that_is_accepted_can_be_written_with_every_number(tmp_path: Path) -> None:
+    longest = next(
+        name for length in range(255, 0, -1) if _accepted(tmp_path / (name := "f" * (length - len(".png")) + ".png"))
+    )
+    request = RunRequest(prompts=("a fox",), listed=True, seeds=(2**63 - 1, 0), output=tmp_path / longest)
+    paths = save_outputs(torch.rand(2, 3, 8, 8), generations_of(request)[0].output)
+    assert all(path.is_file() for path in paths)
+
+
+def _accepted(output: Path) -> bool:
+    try:
+        RunRequest(prompts=("a fox",), output=output)
+    except UsageError:
+        return False
+    return True

@@ -11,8 +11,8 @@ from roost.errors import UsageError
 
 OUTPUT_TYPES = ("decoded", "latent")
 
-# What a temporary name beside the output adds to its own, with room to spare.
-_LONGEST_NAME = 200
+# Prompt, seed and batch numbers and what a temporary name adds still fit into 255 bytes.
+_LONGEST_NAME = 180
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
