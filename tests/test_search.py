@@ -194,6 +194,19 @@ def test_speed_keeps_everything_or_fits_nothing() -> None:
     assert search(*wan(free_gib=24, choices=Choices(mode="speed")), Aim()).chosen is None
 
 
+def test_manual_keeps_everything_but_what_was_typed() -> None:
+    placed = chosen(search(*wan(free_gib=139, choices=Choices(mode="manual")), Aim()))
+    assert {each.strategy for each in placed.values()} == {"resident"}
+    typed = Choices(mode="manual", sets=(parse_set("dit=layerwise-offload"),))
+    placed = chosen(search(*wan(free_gib=40, choices=typed), Aim()))
+    assert {name: each.strategy for name, each in placed.items()} == {
+        "transformer": "layerwise-offload",
+        "transformer_2": "layerwise-offload",
+        "text_encoder": "resident",
+        "vae": "resident",
+    }
+
+
 def test_shortfall_is_exact() -> None:
     """With that much more the search succeeds, with a byte less it does not."""
     missing = search(*wan(free_gib=6), Aim()).shortfall
