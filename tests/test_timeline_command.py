@@ -50,7 +50,7 @@ def plan(model: Path) -> PlanDocument:
 def simulated(*sets: str, link: float = 20e9, parts: tuple[Component, ...] = PARTS) -> TimelineRecord:
     document = searched(20, *sets, link=link, parts=parts)
     forecast = forecast_of(document, parts, CALLS, cost_model_of(document.arithmetic))
-    return record_of(document, simulate(forecast.schedule(placements_of(document, parts)), record=True), parts)
+    return record_of(document, simulate(forecast.schedule(placements_of(document, parts, CALLS)), record=True), parts)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def simulated(*sets: str, link: float = 20e9, parts: tuple[Component, ...] = PAR
 def test_the_document_alone_gives_back_the_prediction_that_it_records(sets: tuple[str, ...]) -> None:
     document = searched(40, *sets)
     forecast = forecast_of(document, PARTS, CALLS, cost_model_of(document.arithmetic))
-    again = predicted_record(predict(forecast, placements_of(document, PARTS)), document.predicted.notes)
+    again = predicted_record(predict(forecast, placements_of(document, PARTS, CALLS)), document.predicted.notes)
     assert again == document.predicted
 
 

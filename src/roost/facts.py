@@ -13,6 +13,7 @@ Mode = Literal["auto", "memory", "speed", "manual"]
 Platform = Literal["cuda", "rocm", "cpu"]
 Task = Literal["image", "video"]
 DeviceKind = Literal["cuda", "emulated"]
+Storage = Literal["float8_e4m3fn"]
 
 GROUPS: tuple[Group, ...] = ("dit", "text_encoder", "image_encoder", "vae")
 STRATEGIES: tuple[Strategy, ...] = (
@@ -63,6 +64,7 @@ class Component:
     stacks: tuple[Stack, ...]
     units: tuple[Stack, ...]
     quantization: str | None  # the method that config.json names
+    storage: Storage | None = None  # of linear weights in blocks, where the sizes are of such a copy; never of a file
     renamed: int = 0  # tensors that its modules have under other names than its files
     notes: tuple[str, ...] = ()  # tied or unused weights, uncertain facts, unsupported formats
 

@@ -83,6 +83,28 @@ class VaeVariant:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BlockLinears:
+    """The weights of one block's linear layers that could be stored in 8 bits, at the load dtype."""
+
+    block: str
+    bytes: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinearWeights:
+    """A component's linear weights in half precision, block by block. ``largest_bytes`` is the largest layer's."""
+
+    component: str
+    largest_bytes: int
+    blocks: tuple[BlockLinears, ...]
+
+    @property
+    def bytes(self) -> int:
+        return sum(each.bytes for each in self.blocks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
     """The distinct uses of one generation, and their order as (index into ``uses``, consecutive calls)."""
 
@@ -93,6 +115,11 @@ class Trace:
     source: str  # "dry-run"
     seconds: float  # that the dry run took
     versions: Mapping[str, str]  # of the libraries that ran it
+    linears: tuple[LinearWeights, ...] = ()
+
+    def linears_of(self, component: str) -> LinearWeights | None:
+        """What of the component could be stored in 8 bits; None when nobody looked."""
+        return next((each for each in self.linears if each.component == component), None)
 
     def calls(self, use: int) -> int:
         """How often ``uses[use]`` runs in one generation."""
@@ -146,7 +173,12 @@ def _trace(document: dict[str, Any]) -> Trace:
         source=document["source"],
         seconds=float(document["seconds"]),
         versions={str(library): str(version) for library, version in document["versions"].items()},
+        linears=tuple(_linears(each) for each in document["linears"]),
     )
+
+
+def _linears(entry: dict[str, Any]) -> LinearWeights:
+    return LinearWeights(**{**entry, "blocks": tuple(BlockLinears(**each) for each in entry["blocks"])})
 
 
 def _use(entry: dict[str, Any]) -> UseTrace:

@@ -13,7 +13,7 @@ Unit = Literal["bytes", "seconds"]
 
 _DECIDED = (
     "strategy", "resident_blocks", "resident_policy", "prefetch", "slots", "hold", "linger", "tiling", "slicing",
-    "load_dtype", "load_bytes",
+    "storage", "load_dtype", "load_bytes",
 )  # fmt: skip
 _SECONDS = ("load_s", "first_s", "next_s", "step_s", "total_s")
 

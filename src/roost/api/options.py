@@ -9,13 +9,14 @@ from typing import cast
 
 from roost.errors import UsageError
 from roost.facts import GROUPS, Choices, Mode, ModelProfile, Platform, Workload
-from roost.planner.search import Aim, Lossy, Objective
+from roost.planner.placements import Lossy
+from roost.planner.search import Aim, Objective
 from roost.planner.selectors import parse_selectors, parse_set
 from roost.units import parse_size
 
 POLICIES = ("search", "rules")
 OBJECTIVES = ("seconds", "memory")
-LOSSY = ("tiling",)
+LOSSY: tuple[Lossy, ...] = ("tiling", "fp8")
 MODES = ("auto", "memory", "speed", "manual")
 PLATFORMS = ("cuda", "rocm", "cpu")
 DTYPES = ("bfloat16", "float16", "float32")

@@ -128,7 +128,7 @@ def _component_differences(planned: ComponentPlan, found: Component) -> list[str
     if blocks[0] != blocks[1]:
         return [f"blocks {_shown_blocks(blocks[0])} planned, {_shown_blocks(blocks[1])} found"]
     # Bytes at another load dtype say nothing; the fingerprint compares shapes.
-    if planned.load_dtype == found.load_dtype and planned.load_bytes != found.load_bytes:
+    if planned.storage is None and planned.load_dtype == found.load_dtype and planned.load_bytes != found.load_bytes:
         return [f"{format_bytes(planned.load_bytes)} planned, {format_bytes(found.load_bytes)} found"]
     return []
 

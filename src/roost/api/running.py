@@ -124,7 +124,7 @@ def _journal(ready: ReadyPlan, request: RunRequest, checked: CheckedCall) -> Jou
     if request.output is None or not (request.listed or len(request.seeds) > 1):
         return None
     loaded = {
-        name: (each.class_name, each.variant, each.load_dtype, each.tiling, each.slicing)
+        name: (each.class_name, each.variant, each.load_dtype, each.storage, each.tiling, each.slicing)
         for name, each in sorted(ready.plan.components.items())
     }
     settings = {

@@ -49,7 +49,7 @@ def replay_plan(plan: PlanDocument, model: str | None = None, *, only_kept: bool
     inventory = _inventory_of(plan, model)
     trace, cost_model, notes = _costs_of(plan, inventory, only_kept=only_kept)
     forecast = forecast_of(plan, inventory.components, trace, cost_model)
-    timeline = simulate(forecast.schedule(placements_of(plan, inventory.components)), record=True)
+    timeline = simulate(forecast.schedule(placements_of(plan, inventory.components, trace)), record=True)
     if plan.predicted is not None:
         planned_s = plan.predicted.first_s.mid
         if abs(timeline.seconds - planned_s) > _SAME * max(planned_s, timeline.seconds):

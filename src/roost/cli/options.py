@@ -60,7 +60,7 @@ MaxSlowdown = Annotated[
 ]
 Allow = Annotated[
     str | None,
-    typer.Option("--allow", metavar="LIST", help="Choices that change bits: tiling."),
+    typer.Option("--allow", metavar="LIST", help="Choices that change bits: tiling, fp8."),
 ]
 Set = Annotated[
     list[str] | None,

@@ -62,7 +62,8 @@ def _show_labelled(label: str, text: str) -> None:
 
 def _row(name: str, component: ComponentPlan) -> tuple[str, ...]:
     decided_by = component.decided_by.removeprefix("rule:").removeprefix("flag:")
-    return name, component.strategy, _blocks(component), format_bytes(component.load_bytes), decided_by
+    strategy = component.strategy if component.storage is None else f"{component.strategy}, fp8"
+    return name, strategy, _blocks(component), format_bytes(component.load_bytes), decided_by
 
 
 def _show_reasons(plan: PlanDocument) -> None:

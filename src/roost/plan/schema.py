@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from roost.facts import DeviceKind, Kind, Mode, Platform, Strategy, Task
+from roost.facts import DeviceKind, Kind, Mode, Platform, Storage, Strategy, Task
 from roost.plan.arithmetic import Arithmetic
 from roost.plan.comparison import Compared
 from roost.plan.fields import (
@@ -130,7 +130,7 @@ class Policy(Strict):
     generations: Positive = 1
     objective: Literal["seconds", "memory"] = "seconds"
     max_slowdown: float | None = None
-    allow: list[Literal["tiling"]] = Field(default_factory=list)
+    allow: list[Literal["tiling", "fp8"]] = Field(default_factory=list)
 
 
 class StackRecord(Strict):
@@ -143,6 +143,7 @@ class ComponentPlan(Strict):
     """Where one component's weights live. The layerwise parameters are null under every other strategy.
 
     ``master`` is also set for a component that the search moves as a whole. ``tiling`` and ``slicing`` are of VAEs.
+    ``storage`` is the dtype that linear weights of blocks are rounded to; bytes and stacks are at it.
     """
 
     kind: Kind
@@ -163,6 +164,7 @@ class ComponentPlan(Strict):
     master: Masters | None
     tiling: bool
     slicing: bool = False
+    storage: Storage | None = None
     decided_by: Label
     why: str
 

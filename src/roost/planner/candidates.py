@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from roost.blocks import ResidentPolicy
-from roost.facts import Strategy
+from roost.facts import Component, Strategy
 from roost.planner.case import Case, Decision
 from roost.planner.checkpoints import can_be_mapped
 from roost.planner.kinds import group_of, kind_of
@@ -39,6 +39,7 @@ class Scope:
 
     ``passes`` is how often its blocks run for each acquire; with one pass, residents save nothing. ``tileable`` says
     that tiling was both allowed and traced; ``lingers`` that a copy kept to the next generation would be used again.
+    ``in_fp8`` is the component with its linear weights in 8 bits, where that is allowed and possible.
     """
 
     passes: int
@@ -46,11 +47,19 @@ class Scope:
     tileable: bool
     host_is_ample: bool
     lingers: bool
+    in_fp8: Component | None = None
 
 
 def candidate_placements(case: Case, ruled: Placement, scope: Scope) -> Iterator[Placement]:
     """Every placement of the rule placement's component that no option rules out, the rule placement first."""
     yield ruled
+    yield from _as_stored(case, ruled, scope)
+    if scope.in_fp8 is not None:
+        yield from _as_stored(case, replace(ruled, component=scope.in_fp8), scope)
+
+
+def _as_stored(case: Case, ruled: Placement, scope: Scope) -> Iterator[Placement]:
+    """Every placement of the component at the sizes that ``ruled`` has it with."""
     fixed = dict(ruled.decision.parameters) if _is_typed(ruled) else {}
     tilings = (False, True) if scope.tileable else (False,)
     if "tiling" in fixed:
@@ -158,7 +167,7 @@ def complexity(placement: Placement) -> int:
     """How much there is to it: of two plans within the noise, the simpler one is taken."""
     streaming = placement.streaming
     points = {"resident": 0, "fsdp": 0, "snapshot-offload": 1, "component-offload": 1, "layerwise-offload": 2}
-    total = points[placement.strategy] + 2 * placement.tiling
+    total = points[placement.strategy] + 2 * len(placement.lossy)
     if streaming is not None:
         tiers = sum(count > 0 for count in (streaming.pinned, streaming.pageable, streaming.mapped))
         total += (streaming.resident_policy == "leading") + (streaming.prefetch > 1) + max(0, tiers - 1)

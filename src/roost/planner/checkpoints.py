@@ -11,6 +11,8 @@ def cast_bytes(component: Component) -> int:
     """Stored bytes whose dtype isn't the one they load at."""
     if component.load_dtype is None:
         return 0
+    if component.storage is not None:
+        return component.bytes
     return sum(
         size
         for stored, size in component.bytes_by_dtype.items()
@@ -20,6 +22,6 @@ def cast_bytes(component: Component) -> int:
 
 def can_be_mapped(component: Component) -> bool:
     """Whether the checkpoint's bytes can serve as masters: safetensors that load as they are stored and named."""
-    plain = component.tensors is not None and component.quantization is None
+    plain = component.tensors is not None and component.quantization is None and component.storage is None
     grows = component.load_bytes > component.bytes  # some modules load as float32 whatever is asked
     return plain and bool(component.files) and not component.renamed and not grows and not cast_bytes(component)

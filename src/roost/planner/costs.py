@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from roost.blocks import block_names
 from roost.facts import Component, Kind
 from roost.planner.kinds import kind_of
+from roost.planner.placements import LossyChoices
 from roost.planner.rates import Level, Rates, Speeds
+from roost.planner.storage import cast_costs
 from roost.planner.timeline import UseCost
-from roost.trace import OP_CLASSES, OpClassTotals, Totals, Trace, UseTrace
+from roost.trace import OP_CLASSES, LinearWeights, OpClassTotals, Totals, Trace, UseTrace
 
 _STAGE_LABELS: Mapping[Kind, str] = {
     "text_encoder": "text encode",
@@ -87,15 +89,29 @@ def use_costs(
     components: Mapping[str, Component],
     model: CostModel,
     level: Level,
-    tiled: frozenset[str] = frozenset(),
+    lossy: LossyChoices = frozenset(),
 ) -> tuple[UseCost, ...]:
-    """The cost of every distinct use, in the trace's order; components in ``tiled`` run with tiling on."""
+    """The cost of every distinct use, in the trace's order, with what the ``lossy`` choices change."""
     speeds = model.rates.at(level)
     costs = []
     for index, use in enumerate(trace.uses):
-        variant = trace.variant(index, "tiled") if use.component in tiled else None
-        costs.append(_use_cost(variant or use, components[use.component], model, level, speeds))
+        variant = trace.variant(index, "tiled") if (use.component, "tiling") in lossy else None
+        cost = _use_cost(variant or use, components[use.component], model, level, speeds)
+        linears = trace.linears_of(use.component) if (use.component, "fp8") in lossy else None
+        costs.append(_with_casts(cost, use, components[use.component], linears, speeds) if linears else cost)
     return tuple(costs)
+
+
+def _with_casts(cost: UseCost, use: UseTrace, component: Component, linears: LinearWeights, speeds: Speeds) -> UseCost:
+    """Each block's linear weights are cast in each of its calls, one layer after another."""
+    names = block_names(component.units)
+    calls = {block.name: block.calls for block in use.blocks}
+    cast_s = [each * calls.get(name, 1) for name, each in zip(names, cast_costs(linears, names, speeds), strict=True)]
+    return replace(
+        cost,
+        blocks=tuple((index, seconds + cast_s[index]) for index, seconds in cost.blocks),
+        activation_bytes=cost.activation_bytes + linears.largest_bytes,
+    )
 
 
 def _use_cost(use: UseTrace, component: Component, model: CostModel, level: Level, speeds: Speeds) -> UseCost:

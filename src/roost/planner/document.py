@@ -151,6 +151,7 @@ def _component(placement: Placement) -> ComponentPlan:
         master=masters_of(placement) if streaming or searched or placement.tier != "pageable" else None,
         tiling=placement.tiling,
         slicing=placement.slicing,
+        storage=component.storage,
         decided_by=placement.decision.decided_by,
         why=placement.decision.why,
     )

@@ -10,7 +10,7 @@ from roost.facts import Component, Machine
 from roost.planner.costs import CostModel, launch_bound, use_costs
 from roost.planner.loading import load_s
 from roost.planner.movement import block_tiers, residents_of, tier_bytes, weights_of
-from roost.planner.placements import Placement
+from roost.planner.placements import LossyChoices, Placement, lossy_of
 from roost.planner.rates import LEVELS, Level
 from roost.planner.timeline import Schedule, StageTimes, Timeline, UseCost, simulate
 from roost.trace import Trace
@@ -81,8 +81,8 @@ class Forecast:
         """What the process holds on the device beside tensors; an emulated device has none."""
         return 0 if self.model.backend == "emulated" else _CONTEXT_BYTES[level]
 
-    def costs(self, level: Level = "mid", tiled: frozenset[str] = frozenset()) -> tuple[UseCost, ...]:
-        return use_costs(self.trace, self.components, self.model, level, tiled)
+    def costs(self, level: Level = "mid", lossy: LossyChoices = frozenset()) -> tuple[UseCost, ...]:
+        return use_costs(self.trace, self.components, self.model, level, lossy)
 
     def timeline(self, placements: tuple[Placement, ...], level: Level = "mid", *, record: bool = False) -> Timeline:
         """Two generations, so that the second shows what stays."""
@@ -93,10 +93,9 @@ class Forecast:
     ) -> Schedule:
         """The simulation's input; ``costs`` saves working them out again."""
         speeds = self.model.rates.at(level)
-        tiled = frozenset(each.component.name for each in placements if each.tiling)
         return Schedule(
             weights={each.component.name: weights_of(each, speeds) for each in placements},
-            uses=self.costs(level, tiled) if costs is None else costs,
+            uses=self.costs(level, lossy_of(placements)) if costs is None else costs,
             sequence=self.trace.sequence,
             budget_bytes=self.machine.budget_bytes,
             context_bytes=self.context_bytes(level),

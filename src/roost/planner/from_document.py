@@ -11,12 +11,17 @@ from roost.planner.costs import CostModel
 from roost.planner.estimate import Forecast
 from roost.planner.placements import Placement, Streaming
 from roost.planner.search_plan import of_role
+from roost.planner.storage import in_fp8
 from roost.trace import Trace
 
 
-def placements_of(plan: PlanDocument, components: Iterable[Component]) -> tuple[Placement, ...]:
-    """The placements that the document records, of the inventory's ``components``."""
-    return tuple(_placement(plan, each) for each in components if each.name in plan.components)
+def placements_of(plan: PlanDocument, components: Iterable[Component], trace: Trace) -> tuple[Placement, ...]:
+    """The placements that the document records, of the inventory's ``components``; ``trace`` is of its dry run."""
+    placed = [each for each in components if each.name in plan.components]
+    return tuple(
+        _placement(plan, (in_fp8(each, trace) if plan.components[each.name].storage else None) or each)
+        for each in placed
+    )
 
 
 def forecast_of(plan: PlanDocument, components: Iterable[Component], trace: Trace, model: CostModel) -> Forecast:

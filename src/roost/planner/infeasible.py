@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from roost.planner.columns import Column
-from roost.planner.solver import Limits
-from roost.units import format_bytes
+from roost.planner.solver import Limits, possible
+from roost.units import MiB, format_bytes
 
 Memory = Literal["VRAM", "host memory", "pinned memory"]
 
@@ -40,12 +40,22 @@ def shortfall(options: Mapping[str, Column], limits: Limits) -> Shortfall:
     component, needed_bytes = least_vram(options)
     if needed_bytes > limits.vram_bytes:
         return Shortfall(memory="VRAM", component=component, needed_bytes=needed_bytes, limit_bytes=limits.vram_bytes)
-    fitting = {
-        name: [each for each in column.options if each.own_bytes <= limits.vram_bytes]
-        for name, column in options.items()
-    }
-    host_bytes = sum(min(each.host_bytes for each in column) for column in fitting.values())
-    return Shortfall(memory="host memory", component=None, needed_bytes=host_bytes, limit_bytes=limits.host_bytes)
+    return Shortfall(
+        memory="host memory", component=None, needed_bytes=_least_host(options, limits), limit_bytes=limits.host_bytes
+    )
+
+
+def _least_host(options: Mapping[str, Column], limits: Limits) -> int:
+    """The least host memory with which something fits the other limits, to a part in a thousand."""
+    low = limits.host_bytes
+    high = sum(max(each.host_bytes for each in column.options) for column in options.values())
+    while high - low > max(MiB, high // 1000):
+        middle = (low + high) // 2
+        if possible(options, replace(limits, host_bytes=middle)):
+            high = middle
+        else:
+            low = middle
+    return high
 
 
 def least_vram(options: Mapping[str, Column]) -> tuple[str, int]:

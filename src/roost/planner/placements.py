@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Literal, cast
@@ -16,6 +16,10 @@ from roost.planner.checkpoints import can_be_mapped
 from roost.planner.kinds import kind_of
 
 _HOST_ORDER = ("dit", "other", "text_encoder", "image_encoder", "vae")  # most-stepped first
+
+
+Lossy = Literal["tiling", "fp8"]
+LossyChoices = frozenset[tuple[str, Lossy]]  # a component, and what changes its bits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +49,12 @@ class Placement:
     tier: Literal["pinned", "pageable", "mapped"] = "pageable"  # of a master that moves as a whole
     tiling: bool = False
     slicing: bool = False
+
+    @property
+    def lossy(self) -> LossyChoices:
+        """What of it changes bits, under the component's name."""
+        chosen: tuple[tuple[Lossy, bool], ...] = (("tiling", self.tiling), ("fp8", self.component.storage is not None))
+        return frozenset((self.component.name, choice) for choice, on in chosen if on)
 
     @property
     def block_bytes(self) -> tuple[int, ...]:
@@ -178,3 +188,8 @@ def _fitting(sizes: tuple[int, ...], room_bytes: int) -> int:
 
 def _host_priority(placement: Placement) -> tuple[int, int]:
     return _HOST_ORDER.index(kind_of(placement.component)), placement.component.position
+
+
+def lossy_of(placements: Iterable[Placement]) -> LossyChoices:
+    """What changes bits in any of the placements."""
+    return frozenset(choice for each in placements for choice in each.lossy)

@@ -10,7 +10,7 @@ from roost.planner.candidates import complexity
 from roost.planner.estimate import Forecast
 from roost.planner.loading import load_s
 from roost.planner.movement import tier_bytes, weights_of
-from roost.planner.placements import Placement
+from roost.planner.placements import LossyChoices, Placement, lossy_of
 from roost.planner.timeline import Schedule, StageTimes, UseCost, Weights, simulate
 
 _OTHERS = "(others)"
@@ -50,14 +50,14 @@ class Pricer:
     def __init__(self, forecast: Forecast) -> None:
         self.forecast = forecast
         self.speeds = forecast.model.rates.at("mid")
-        self._costs: dict[frozenset[str], tuple[UseCost, ...]] = {}
+        self._costs: dict[LossyChoices, tuple[UseCost, ...]] = {}
         self._totals: dict[tuple[Option, ...], float] = {}
         self._twins: dict[tuple[Weights, UseCost], tuple[int, float, float | None]] = {}
 
-    def costs(self, tiled: frozenset[str]) -> tuple[UseCost, ...]:
-        if tiled not in self._costs:
-            self._costs[tiled] = self.forecast.costs("mid", tiled)
-        return self._costs[tiled]
+    def costs(self, lossy: LossyChoices) -> tuple[UseCost, ...]:
+        if lossy not in self._costs:
+            self._costs[lossy] = self.forecast.costs("mid", lossy)
+        return self._costs[lossy]
 
     @cached_property
     def room_bytes(self) -> int:
@@ -126,7 +126,7 @@ class Pricer:
         return activations + (0 if weights.stays else weights.active_bytes)
 
     def _uses(self, placement: Placement) -> tuple[UseCost, ...]:
-        return self.costs(frozenset({placement.component.name}) if placement.tiling else frozenset())
+        return self.costs(placement.lossy)
 
     def _alone_s(self, weights: Weights, uses: tuple[UseCost, ...]) -> tuple[float, float, bool]:
         sequence = self.forecast.trace.sequence
@@ -193,8 +193,7 @@ class Pricer:
         return self._totals[options]
 
     def _together_s(self, placements: tuple[Placement, ...]) -> float:
-        tiled = frozenset(each.component.name for each in placements if each.tiling)
-        schedule = self.forecast.schedule(placements, costs=self.costs(tiled))
+        schedule = self.forecast.schedule(placements, costs=self.costs(lossy_of(placements)))
         timeline = simulate(schedule, generations=min(2, self.forecast.generations))
         first_s, next_s = timeline.generation_s[0], timeline.generation_s[-1]
         return self.forecast.load_s(placements) + first_s + (self.forecast.generations - 1) * next_s

@@ -13,14 +13,14 @@ def why_of(placement: Placement, prediction: Prediction) -> str:
     """The reason for one component's placement."""
     stages = [stage for stage in prediction.stages if stage.component == placement.component.name]
     if placement.strategy in ("resident", "fsdp"):
-        return "it fits beside every stage and then never moves." + _tiled(placement)
+        return "it fits beside every stage and then never moves." + _lossy(placement)
     size = format_bytes(placement.component.load_bytes)
     if placement.streaming is None:
-        return f"its {size} come in for its own stage and make room for the others after it." + _tiled(placement)
+        return f"its {size} come in for its own stage and make room for the others after it." + _lossy(placement)
     kept, count = placement.streaming.resident_blocks, len(placement.block_bytes)
     if placement.streaming.hold:
-        return f"its {count} blocks come in at first touch and stay for the stage." + _tiled(placement)
-    return f"{kept} of {count} blocks stay and the others stream: {_pace(stages)}" + _tiled(placement)
+        return f"its {count} blocks come in at first touch and stay for the stage." + _lossy(placement)
+    return f"{kept} of {count} blocks stay and the others stream: {_pace(stages)}" + _lossy(placement)
 
 
 def _pace(stages: list[StagePrediction]) -> str:
@@ -34,8 +34,10 @@ def _pace(stages: list[StagePrediction]) -> str:
     return f"{limiter} sets the pace (compute waits {waits}), and VRAM holds no more blocks worth having."
 
 
-def _tiled(placement: Placement) -> str:
-    return " Tiling lowers its peak and changes bits." if placement.tiling else ""
+def _lossy(placement: Placement) -> str:
+    tiled = " Tiling lowers its peak and changes bits." if placement.tiling else ""
+    rounded = " In 8 bits it takes less room." if placement.component.storage else ""
+    return tiled + rounded
 
 
 def why_not(other: Combination, chosen: Combination, budget_bytes: int) -> str:

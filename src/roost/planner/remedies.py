@@ -19,6 +19,7 @@ from roost.planner.rules import apply_rules
 from roost.planner.search import Aim, limits_of, size_all
 from roost.planner.smaller import AMOUNTS, Amount, amount, option, smaller
 from roost.planner.solver import possible
+from roost.planner.storage import in_fp8
 from roost.trace import Trace
 from roost.units import GiB, MiB
 
@@ -63,6 +64,7 @@ def remedies(
         ),
         *_less_headroom(asked, missing),
         *_tiling(asked),
+        *_fp8(asked),
     ]
     fitting = [change.text for change in free if change.fits()][: _MOST - 1]
     if trace_other is not None and missing.memory == "VRAM":
@@ -148,6 +150,15 @@ def _tiling(asked: Change) -> list[Change]:
         return []
     return [
         replace(asked, text="--allow tiling (changes bits)", aim=replace(asked.aim, allow=asked.aim.allow | {"tiling"}))
+    ]
+
+
+def _fp8(asked: Change) -> list[Change]:
+    possible = any(in_fp8(each, asked.forecast.trace) for each in asked.forecast.components.values())
+    if "fp8" in asked.aim.allow or not possible:
+        return []
+    return [
+        replace(asked, text="--allow fp8 (rounds weights)", aim=replace(asked.aim, allow=asked.aim.allow | {"fp8"}))
     ]
 
 

@@ -12,13 +12,13 @@ from roost.planner.case import Case
 from roost.planner.columns import Column
 from roost.planner.estimate import Forecast
 from roost.planner.infeasible import Shortfall, least_vram, shortfall
-from roost.planner.placements import Placement
+from roost.planner.placements import Lossy, Placement
 from roost.planner.pricing import Option, Pricer
 from roost.planner.solver import NOISE, Combination, Limits, fastest, possible, simplest
+from roost.planner.storage import in_fp8
 from roost.units import GiB
 
 Objective = Literal["seconds", "memory"]
-Lossy = Literal["tiling"]
 
 _FRONT_LEVELS = 8
 MORE_BYTES = 2 * GiB
@@ -114,6 +114,7 @@ def scope_of(case: Case, ruled: Placement, pricer: Pricer, aim: Aim) -> Scope:
         passes=pricer.passes(name),
         chunked=many_rounds or bool(ruled.streaming and ruled.streaming.hold),
         tileable=traced and "tiling" in aim.allow,
+        in_fp8=in_fp8(ruled.component, trace) if "fp8" in aim.allow else None,
         host_is_ample=_host_is_ample(case, pricer.forecast),
         lingers=pricer.forecast.generations > 1,
     )
@@ -140,7 +141,7 @@ def _price(case: Case, ruled: Placement, scope: Scope, pricer: Pricer) -> list[O
     reached: set[tuple[object, ...]] = set()
     for placement in candidate_placements(case, ruled, scope):
         streaming = placement.streaming
-        kind = (placement.tiling, streaming and (streaming.resident_blocks, streaming.pinned, streaming.mapped))
+        kind = (placement.lossy, streaming and (streaming.resident_blocks, streaming.pinned, streaming.mapped))
         plain = streaming is None or (streaming.resident_policy == "strided" and streaming.prefetch == 1)
         if options and not plain and kind in reached:
             continue

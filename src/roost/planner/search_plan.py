@@ -88,6 +88,7 @@ def plan_by_search(asked: SearchQuestion) -> PlanDocument:
                 *role.warnings,
                 *asked.notes,
                 *_warnings(forecast, prediction),
+                *_rounded(placements),
             ],
         }
     )
@@ -157,6 +158,13 @@ def _warnings(forecast: Forecast, prediction: Prediction) -> list[str]:
     return [*_peak_warnings(forecast, prediction), *_trace_warnings(forecast)]
 
 
+def _rounded(placements: Iterable[Placement]) -> list[str]:
+    names = [each.component.name for each in placements if each.component.storage is not None]
+    if not names:
+        return []
+    return [f"linear weights of {', '.join(names)} are rounded to 8 bits (--allow fp8), which changes pictures."]
+
+
 def _trace_warnings(forecast: Forecast) -> list[str]:
     source = forecast.trace.source
     if not source.startswith(WEIGHTS_ONLY):
@@ -202,7 +210,7 @@ def _alternatives(forecast: Forecast, found: Found, chosen: Combination) -> tupl
 
 def _key(combination: Combination) -> list[object]:
     return [
-        (each.placement.strategy, each.placement.streaming, each.placement.tier, each.placement.tiling)
+        (each.placement.strategy, each.placement.streaming, each.placement.tier, each.placement.lossy)
         for each in combination.options
     ]
 

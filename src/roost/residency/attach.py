@@ -9,6 +9,7 @@ from typing import Any
 from roost.plan import PlanDocument
 from roost.residency.component import HeldComponent
 from roost.residency.demotions import demotions_of
+from roost.residency.fp8 import check_storage
 from roost.residency.hooks import hook_component, hook_movement, hook_pipeline
 from roost.residency.lanes import Device
 from roost.residency.matching import check_components, check_free, check_strategies, held_modules
@@ -96,6 +97,7 @@ def hold(pipeline: Any, plan: PlanDocument, device: Device, on_event: OnEvent | 
     weights exceed the budget; the pipeline is then as it was.
     """
     modules = held_modules(pipeline)
+    check_storage(plan)
     check_strategies(plan, modules)
     check_free(pipeline, modules)
     check_components(plan, modules)

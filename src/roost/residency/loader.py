@@ -16,6 +16,7 @@ from roost.plan import ComponentPlan, PlanDocument
 from roost.residency.attach import Held
 from roost.residency.checkpoint import Checkpoint
 from roost.residency.component import HeldComponent
+from roost.residency.fp8 import store_as_planned
 from roost.residency.lanes import Device
 from roost.residency.matching import check_component, check_strategies
 from roost.residency.memory_errors import out_of_memory_in
@@ -92,6 +93,7 @@ def load_component(name: str, plan: ComponentPlan, model_dir: Path) -> torch.nn.
             f"component {name!r}: its files lack {len(missing)} weights that {plan.class_name!r} needs, such as "
             f"{missing[0]!r}; fetch the component's files again."
         )
+    store_as_planned(module, plan)
     module.eval()  # and requires_grad as the library leaves it: it changes how PyTorch folds, and so rounds, a matmul
     check_component(name, module, plan)
     return module  # type: ignore[no-any-return]

@@ -17,13 +17,14 @@ from roost.blocks import block_names
 from roost.errors import DryRunError, RoostError
 from roost.facts import ClassFacts, Component, Inventory, Workload
 from roost.pipelines.from_configs import build_component, build_pipeline
+from roost.pipelines.linears import castable_linears
 from roost.probes.dry_run.arguments import call_arguments
 from roost.probes.dry_run.entry_calls import TracedComponent
 from roost.probes.dry_run.options import DryRunOptions
 from roost.probes.dry_run.stand_in import stand_in
 from roost.probes.dry_run.uses import UseLog
 from roost.probes.dry_run.world import FakeWorld
-from roost.trace import Trace
+from roost.trace import BlockLinears, LinearWeights, Trace
 
 _LIBRARIES = ("torch", "diffusers", "transformers")
 
@@ -95,6 +96,17 @@ def _trace(
         source="dry-run",
         seconds=round(time.perf_counter() - began_s, 3),
         versions={library: version(library) for library in _LIBRARIES},
+        linears=tuple(_linears_of(each) for each in components),
+    )
+
+
+def _linears_of(component: TracedComponent) -> LinearWeights:
+    found = {name: list(castable_linears(component.module.get_submodule(name))) for name in component.blocks}
+    sizes = {name: [layer.weight.nbytes for layer in layers] for name, layers in found.items()}
+    return LinearWeights(
+        component=component.name,
+        largest_bytes=max((size for each in sizes.values() for size in each), default=0),
+        blocks=tuple(BlockLinears(block=name, bytes=sum(each), count=len(each)) for name, each in sizes.items()),
     )
 
 

@@ -1,0 +1,60 @@
+"""Linear weights stored in 8 bits, cast back before each use: half the bytes to hold and to copy, for rounded weights.
+
+A weight is stored as float8 e4m3 times a power of two of its own, so only its rounding to 8 bits changes bits; the
+arithmetic stays in the dtype that the layer had.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from roost.errors import UsageError
+from roost.pipelines.linears import castable_linears
+from roost.plan import ComponentPlan, PlanDocument
+
+_STORED = torch.float8_e4m3fn
+_LARGEST = torch.finfo(_STORED).max
+
+
+class Fp8Linear(torch.nn.Linear):
+    """A linear layer whose weight is stored in 8 bits."""
+
+    compute_dtype: torch.dtype
+    scale: float
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        weight = self.weight.to(self.compute_dtype)
+        return torch.nn.functional.linear(input, weight.mul_(self.scale), self.bias)
+
+
+def store_as_planned(module: torch.nn.Module, plan: ComponentPlan) -> None:
+    """Stores the linear weights of the module's blocks in the plan's ``storage``; does nothing without one."""
+    if plan.storage is None:
+        return
+    for stack in plan.stacks:
+        for index in range(stack.count):
+            for layer in castable_linears(module.get_submodule(f"{stack.name}.{index}")):
+                _store(layer)
+
+
+def check_storage(plan: PlanDocument) -> None:
+    """UsageError for a plan whose weights are rounded: a pipeline in memory is given back as it was."""
+    rounded = [name for name, each in plan.components.items() if each.storage is not None]
+    if rounded:
+        raise UsageError(
+            f"the plan stores {', '.join(rounded)} in 8 bits, which is done while loading; load the pipeline with"
+            " roost.load_pipeline(plan), or plan again without --allow fp8."
+        )
+
+
+def _store(layer: torch.nn.Linear) -> None:
+    with torch.no_grad():
+        weight = layer.weight.detach()
+        largest = weight.abs().max().item()
+        scale = 2.0 ** math.ceil(math.log2(largest / _LARGEST)) if largest else 1.0
+        stored = (weight / scale).to(_STORED)
+    vars(layer).update(compute_dtype=weight.dtype, scale=scale)
+    layer.weight = torch.nn.Parameter(stored, requires_grad=False)
+    layer.__class__ = Fp8Linear
