@@ -81,14 +81,24 @@ def test_a_resident_component_drops_its_host_copy_and_gets_it_back() -> None:
 
 
 def test_a_budget_overrun_names_stage_component_and_budget_and_the_device_is_empty_after_it() -> None:
-    pipeline = live_pipeline("flux")
-    budget = weights_bytes(pipeline.transformer) - 1
-    with held_by(pipeline, plan_for(pipeline, "component-offload", budget_bytes=budget)) as held:
+    pipeline = own_pipeline("flux")
+    blocks = pipeline.transformer.transformer_blocks
+    plan = plan_for(pipeline, "component-offload", budget_bytes=weights_bytes(pipeline.transformer) - 1)
+    with held_by(pipeline, plan) as held:
+        blocks[0].borrowed = [blocks[1].attn.to_q.weight]  # so that it can't be streamed instead
         for _ in range(2):
             with pytest.raises(OutOfMemory, match=r"^denoise \(transformer\): .*emulated.*budget") as caught:
                 generate(held, request_for("flux"))
             assert "\n" not in str(caught.value)
         assert held.device.used_bytes == 0
+
+
+def test_a_component_over_the_budget_streams_its_blocks_instead() -> None:
+    pipeline = live_pipeline("flux")
+    plan = plan_for(pipeline, "component-offload", budget_bytes=weights_bytes(pipeline.transformer) - 1)
+    with held_by(pipeline, plan) as held:
+        assert generate(held, request_for("flux")).digest == bare_digest("flux")
+        assert [each.partition(",")[0] for each in held.changes] == ["transformer: its blocks stream through 2 slots"]
 
 
 def test_resident_weights_over_the_budget_are_refused_and_the_pipeline_is_as_before() -> None:
