@@ -97,6 +97,14 @@ def test_a_need_that_does_not_shrink_with_the_frames_takes_a_second_look() -> No
     assert not plan_by_search(asked(14, replace(VIDEO, frames=frames + 8), fixed_bytes=8 * GiB)).fits
 
 
+def test_no_size_is_named_where_host_memory_is_short_too() -> None:
+    stored = {"bytes_by_dtype": {"F32": 8 * GiB}}  # a cast makes masters that can't be mapped
+    parts = (component("transformer", 8 * GiB, blocks=40, **stored), PARTS[1])
+    little = machine(12, ram_gib=4)
+    both = asked(12, question=question(inventory(*parts), little, workload=VIDEO))
+    assert would_fit(both) == []
+
+
 def test_a_little_less_headroom_is_named_when_that_is_all() -> None:
     named = would_fit(asked(17.2))
     assert named[0].startswith("--headroom ")

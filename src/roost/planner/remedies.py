@@ -96,6 +96,8 @@ def _least_less(asked: Change, what: Amount, trace_other: TraceOther) -> Workloa
             return smaller_one
         known.append((amount(smaller_one, what) / amount(workload, what), _need(change)))
         (one, need), (other, other_need) = known[-2:]
+        if other_need <= 1:  # something else is short too, like host memory
+            return None
         slope = (need - other_need) / (one - other)
         share = other - (other_need - 1) / slope if slope > 0 and math.isfinite(other_need) else 0.0
     return None
