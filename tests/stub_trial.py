@@ -33,8 +33,9 @@ def figures(planted: dict[str, Any], steps: int) -> dict[str, Any]:
     stages = [{"name": "denoise", "component": "transformer", "seconds": step_s * steps, "peak_bytes": 1000}]
     return {
         "load_s": 0.5, "seconds": 1.0 + step_s * steps, "step_seconds": [step_s] * (steps - 1), "stages": stages,
-        "digest": "a" * 64, "peak_bytes": 1000, "reserved_bytes": None, "host_peak_bytes": 5000, "pinned_bytes": 100,
-        "bytes_copied": 200, "stall_s": 0.0, "demotions": {}, **{k: v for k, v in planted.items() if k != "step_s"},
+        "digest": "a" * 64, "peak_bytes": 1000, "later_peak_bytes": 1000, "reserved_bytes": None,
+        "host_peak_bytes": 5000, "pinned_bytes": 100, "bytes_copied": 200,
+        "stall_s": 0.0, "demotions": {}, **{k: v for k, v in planted.items() if k != "step_s"},
     }  # fmt: skip
 
 

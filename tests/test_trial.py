@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,17 @@ def test_diffusers_alone_gives_the_bits_of_every_strategy_and_the_figures_say_wh
     assert streamed.digest == again.digest == plain.digest
     assert streamed.bytes_copied >= again.bytes_copied > 0
     assert streamed.peak_bytes < resident.peak_bytes <= plain.peak_bytes * 1.05
+
+
+def test_the_peak_is_what_the_plan_predicted_although_later_generations_keep_more(model: Path) -> None:
+    plan = roost.make_plan(
+        model, gpu="emulated", vram="64MiB", headroom="0", set="all=snapshot-offload", size=(32, 32), frames=5, steps=4
+    )
+    assert plan.predicted is not None
+    with open_trial(replace(setup_of(model, "resident"), plan=plan)) as trial:
+        trial.warm_up(request(num_inference_steps=2, width=32, height=32, num_frames=5))
+        figures = trial.measure(request(width=32, height=32, num_frames=5))
+    assert figures.peak_bytes == pytest.approx(plan.predicted.peak_bytes.mid, rel=0.05)
 
 
 def test_a_plain_pipeline_larger_than_the_budget_is_out_of_memory_and_unbound_it_runs(model: Path) -> None:

@@ -154,7 +154,7 @@ def figures_of(plan: PlanDocument, workload: Workload, record: RunRecord) -> Run
         first_s=made[0].seconds if whole else None,
         next_s=median(each.seconds or 0.0 for each in later) if later and whole else None,
         step_s=median(known) if known else None,
-        peak_bytes=max(each.peak_bytes or 0 for each in made),
+        peak_bytes=made[0].peak_bytes,  # later, components stay where there is room, which no plan needs
         stages=[
             StageFigures(component=each.component, name=each.name, seconds=each.seconds, peak_bytes=each.peak_bytes)
             for each in made[0].stages

@@ -18,6 +18,7 @@ from roost.tune.records import BenchResults, Row, Standing, TrialResult
 from roost.units import format_bytes, format_measured, format_seconds
 
 _LABEL = 12  # characters before a figure
+_MORE = 1.02  # a later peak above the first by less says nothing
 
 
 class LiveLine:
@@ -128,6 +129,8 @@ def _show_row(row: Row, standing: Standing, mean_s: float, *, won: bool) -> None
     if result.peak_bytes is not None:
         beside = "" if predicted is None else f"predicted {format_bytes(predicted.peak_bytes.mid)}"
         show_text(_columns("VRAM", format_bytes(result.peak_bytes), beside))
+        if result.later_peak_bytes is not None and result.later_peak_bytes > _MORE * result.peak_bytes:
+            show_text(_columns("later", format_bytes(result.later_peak_bytes), "with what stays where there is room"))
     if result.host_peak_bytes is not None:
         pinned = "" if result.pinned_bytes is None else f"{format_bytes(result.pinned_bytes)} pinned"
         show_text(_columns("host", format_bytes(result.host_peak_bytes), pinned))

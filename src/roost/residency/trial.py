@@ -39,13 +39,18 @@ class TrialSetup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialFigures:
-    """What one generation of a trial took; None is unknown. ``step_seconds`` begin with the second step."""
+    """What one generation of a trial took; None is unknown. ``step_seconds`` begin with the second step.
+
+    ``peak_bytes``, also of stages, are the first generation's: what the plan needs. ``later_peak_bytes`` is this one's,
+    in which components have stayed where there was room; an emulated device doesn't know its activations.
+    """
 
     seconds: float
     step_seconds: tuple[float, ...]
     stages: tuple[StageRecord, ...]
     digest: str
     peak_bytes: int | None
+    later_peak_bytes: int | None
     reserved_bytes: int | None
     pinned_bytes: int | None
     bytes_copied: int | None
@@ -60,7 +65,8 @@ class Trial:
         self.load_s = load_s
         self._whole = whole
         self._subject, self._device = subject, device
-        self._warm_peak_bytes = self._warm_reserved_bytes = 0
+        self._warm_reserved_bytes = 0
+        self._first_peaks: dict[tuple[str, str], int] | None = None  # of the first generation's stages
         self._runner = subject.runtime if isinstance(subject, Held) else subject
         self._runner.around_calls = nullcontext
 
@@ -72,7 +78,7 @@ class Trial:
             generation = self._generate(_acceptable(request, self._subject.pipeline))
         finally:
             runner.around_calls = nullcontext
-        self._warm_peak_bytes = generation.peak_bytes
+        self._note_first(generation)
         self._warm_reserved_bytes = greatest(*(each.reserved_bytes for each in generation.stages)) or 0
 
     def measure(self, request: GenerationRequest) -> TrialFigures:
@@ -82,13 +88,15 @@ class Trial:
         if held:
             self._device.watch_stalls()
         generation = self._generate(_acceptable(request, subject.pipeline))
+        self._note_first(generation)
         reserved_bytes = greatest(*(each.reserved_bytes for each in generation.stages))
         return TrialFigures(
             seconds=generation.seconds,
             step_seconds=generation.step_seconds,
-            stages=generation.stages,
+            stages=self._with_first_peaks(generation.stages),
             digest=generation.digest,
-            peak_bytes=self._peak_bytes(generation),
+            peak_bytes=self._known(max((self._first_peaks or {}).values(), default=0)),
+            later_peak_bytes=None if self._device.kind == "emulated" else generation.peak_bytes,
             reserved_bytes=None if reserved_bytes is None else max(reserved_bytes, self._warm_reserved_bytes),
             pinned_bytes=held.transfers.pinned_bytes if held else None,
             bytes_copied=held.transfers.uploaded_bytes - copied_bytes if held else None,
@@ -103,8 +111,17 @@ class Trial:
         plain.watch()
         return generate_with(plain.pipeline, plain.recorder, plain.device, plain.recorder.finish, request)
 
-    def _peak_bytes(self, generation: Generation) -> int | None:
-        peak_bytes = max(generation.peak_bytes, self._warm_peak_bytes)
+    def _note_first(self, generation: Generation) -> None:
+        if self._first_peaks is None:
+            self._first_peaks = {(each.name, each.component): each.peak_bytes for each in generation.stages}
+
+    def _with_first_peaks(self, stages: tuple[StageRecord, ...]) -> tuple[StageRecord, ...]:
+        first = self._first_peaks or {}
+        return tuple(
+            replace(each, peak_bytes=first.get((each.name, each.component), each.peak_bytes)) for each in stages
+        )
+
+    def _known(self, peak_bytes: int) -> int | None:
         # Where diffusers keeps its weights, an emulated device knows only of those that stay on it.
         unknown = isinstance(self._subject, PlainPipeline) and self._device.kind == "emulated" and not self._whole
         return None if unknown else peak_bytes

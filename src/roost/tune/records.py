@@ -52,9 +52,10 @@ class TrialResult:
     """What one trial, or all trials of one candidate, found. None is unknown, also what a failed trial never reached.
 
     ``step_seconds`` are the steady steps, those after warm-up. ``total_s`` is a whole generation of the workload:
-    the measured stages, with the steps that were left out at the median of the steady ones. ``peak_bytes`` and
-    ``reserved_bytes`` are the allocator's, ``process_bytes`` what NVML sees. ``demotions`` are what memory did not
-    allow, by component; a trial with any is ``oom``.
+    the measured stages, with the steps that were left out at the median of the steady ones. ``peak_bytes`` are the
+    allocator's in the first generation: what the plan needs; ``later_peak_bytes`` those of a measured one, in which
+    components stayed where there was room. ``reserved_bytes`` are the allocator's too, ``process_bytes`` what NVML
+    sees. ``demotions`` are what memory did not allow, by component; a trial with any is ``oom``.
     """
 
     status: Status
@@ -63,6 +64,7 @@ class TrialResult:
     step_seconds: tuple[float, ...] = ()
     total_s: float | None = None
     peak_bytes: int | None = None
+    later_peak_bytes: int | None = None
     reserved_bytes: int | None = None
     process_bytes: int | None = None
     host_peak_bytes: int | None = None
