@@ -10,16 +10,22 @@ import pytest
 import torch
 
 import roost
+from live_pipelines import live_pipeline
 from plans import plan_for
 from roost.api.inspection import inspect_model
 from roost.errors import UsageError
 from roost.pipelines.linears import castable_linears
 from roost.plan import PlanDocument, plan_to_yaml, read_plan
 from roost.residency.calls import GenerationRequest
+from roost.residency.digests import tensor_digest
 from roost.residency.emulated import EmulatedDevice
 from roost.residency.fp8 import Fp8Linear, store_as_planned
+from roost.residency.fused_loras import FusingLoader
 from roost.residency.generate import generate
-from roost.residency.loader import load_pipeline
+from roost.residency.loader import load_component, load_pipeline
+from roost.residency.lora_files import LoraFile
+from roost.tune.child import random_weights
+from tiny_loras import lora_file
 from tiny_models import build, default_call
 
 FP8 = "float8_e4m3fn"
@@ -124,6 +130,33 @@ def test_a_plan_in_8_bits_survives_its_file_and_is_refused_for_a_pipeline_in_mem
     pipeline.roost.close()
     with pytest.raises(UsageError, match="stores transformer in 8 bits"):
         roost.attach(pipeline, plan=plan)
+
+
+def test_a_lora_is_fused_before_weights_are_rounded(model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason="LoRAs need peft: pip install 'roost[lora]'")
+    path = tmp_path / "lora.safetensors"
+    lora_file(path, live_pipeline(family_of(model)), {"transformer": ("to_q", "to_v")})
+    exact = roost.make_plan(model, gpu="emulated", vram="1GiB", headroom=0, size=(64, 64))
+    rounded = planned(model, allow="fp8")
+    lora = LoraFile(path=path, scale=0.7, component=None, sha256="")
+    in_8_bits = rounded.components["transformer"]
+    with torch.no_grad():
+        wanted = FusingLoader(exact, [lora])("transformer", exact.components["transformer"], model)
+        store_as_planned(wanted, in_8_bits)
+        found = FusingLoader(rounded, [lora])("transformer", in_8_bits, model)
+    assert any(isinstance(each, Fp8Linear) for each in found.modules())
+    assert digests_of(found) == digests_of(wanted)
+    assert digests_of(found) != digests_of(load_component("transformer", in_8_bits, model))
+
+
+def digests_of(module: torch.nn.Module) -> dict[str, str]:
+    return {name: tensor_digest(weight) for name, weight in module.state_dict().items()}
+
+
+def test_random_weights_are_rounded_too(model: Path) -> None:
+    plan = planned(model, allow="fp8").components["transformer"]
+    made = random_weights("emulated")("transformer", plan, model)
+    assert {layer.weight.dtype for layer in made.modules() if isinstance(layer, Fp8Linear)} == {torch.float8_e4m3fn}
 
 
 def test_a_weight_is_stored_to_8_bits_and_a_power_of_two() -> None:

@@ -12,9 +12,8 @@ import torch
 from roost.errors import InvalidFile, UsageError
 from roost.pipelines.classes import pipeline_class
 from roost.plan import ComponentPlan, PlanDocument
-from roost.residency.loader import load_component
+from roost.residency.loader import finish_component, load_component, read_component
 from roost.residency.lora_files import LoraFile
-from roost.residency.matching import check_component
 
 _DENOISERS = ("transformer", "unet")
 
@@ -60,12 +59,10 @@ class FusingLoader:
             return load_component(name, plan, model_dir)
         if not self._waiting:
             components = self._plan.components
-            self._waiting = {each: load_component(each, components[each], model_dir) for each in self._loadable}
+            self._waiting = {each: read_component(each, components[each], model_dir) for each in self._loadable}
             for lora in self._loras:
                 self.fused.append(self._fuse(lora))
-        module = self._waiting.pop(name)
-        check_component(name, module, plan)
-        return module
+        return finish_component(name, self._waiting.pop(name), plan)
 
     def _fuse(self, lora: LoraFile) -> FusedLora:
         expert = self._expert(lora)

@@ -72,7 +72,19 @@ def load_pipeline(
 
 
 def load_component(name: str, plan: ComponentPlan, model_dir: Path) -> torch.nn.Module:
-    """One component in host memory, at the plan's dtype. Raises InvalidFile or PlanMismatch."""
+    """One component in host memory, at the plan's dtype and storage. Raises InvalidFile or PlanMismatch."""
+    return finish_component(name, read_component(name, plan, model_dir), plan)
+
+
+def finish_component(name: str, module: torch.nn.Module, plan: ComponentPlan) -> torch.nn.Module:
+    """Stores the weights as planned, once nothing adds to them any more; PlanMismatch unless it is the planned one."""
+    store_as_planned(module, plan)
+    check_component(name, module, plan)
+    return module
+
+
+def read_component(name: str, plan: ComponentPlan, model_dir: Path) -> torch.nn.Module:
+    """One component in host memory, at the plan's dtype. Raises InvalidFile."""
     found: Any = component_class(plan.library, plan.class_name)
     folder = model_dir / name
     # The folder itself, not ``subfolder``: given that, diffusers prefers a file of the same name at the model's root.
@@ -93,9 +105,7 @@ def load_component(name: str, plan: ComponentPlan, model_dir: Path) -> torch.nn.
             f"component {name!r}: its files lack {len(missing)} weights that {plan.class_name!r} needs, such as "
             f"{missing[0]!r}; fetch the component's files again."
         )
-    store_as_planned(module, plan)
     module.eval()  # and requires_grad as the library leaves it: it changes how PyTorch folds, and so rounds, a matmul
-    check_component(name, module, plan)
     return module  # type: ignore[no-any-return]
 
 

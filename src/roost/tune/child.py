@@ -9,12 +9,11 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roost.errors import OutOfMemory, RoostError
-from roost.plan import PlanDocument
+from roost.plan import ComponentPlan, PlanDocument
 from roost.probes.host import peak_rss_bytes, private_bytes
 from roost.profiles.classes import load_class_facts
 from roost.tune.peers import peer_named
@@ -22,6 +21,8 @@ from roost.tune.records import PLAIN
 from roost.units import format_bytes
 
 if TYPE_CHECKING:
+    import torch
+
     from roost.residency.loader import LoadComponent
     from roost.residency.plain import Place
     from roost.residency.stages import StageEvent
@@ -112,7 +113,7 @@ def _setup(request: Mapping[str, Any]) -> TrialSetup:
         budget_bytes=request["budget_bytes"],
         place=None if request["peer"] is None else _place_of(request["peer"]),
         link_bytes_per_s=request["link_bytes_per_s"],
-        load=_random_weights(request["device_kind"]) if request["random_weights"] else None,
+        load=random_weights(request["device_kind"]) if request["random_weights"] else None,
     )
 
 
@@ -122,11 +123,18 @@ def _place_of(peer: str) -> Place:
     return move_whole if peer == PLAIN else peer_named(peer).place
 
 
-def _random_weights(device_kind: str) -> LoadComponent:
-    from roost.pipelines.random_weights import random_component  # imported here: it brings torch
+def random_weights(device_kind: str) -> LoadComponent:
+    """Makes components at random, finished as loaded ones are."""
+    from roost.pipelines.random_weights import random_component  # imported here: these bring torch
+    from roost.residency.loader import finish_component
 
-    device = "cuda" if device_kind == "cuda" else "cpu"
-    return partial(random_component, class_facts=load_class_facts(), device=device)
+    device, facts = "cuda" if device_kind == "cuda" else "cpu", load_class_facts()
+
+    def load(name: str, plan: ComponentPlan, model_dir: Path) -> torch.nn.Module:
+        module = random_component(name, plan, model_dir, class_facts=facts, device=device)
+        return finish_component(name, module, plan)
+
+    return load
 
 
 def _facts(figures: TrialFigures) -> dict[str, object]:
