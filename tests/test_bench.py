@@ -128,6 +128,19 @@ def test_an_interrupt_loses_nothing_leaves_nobody_and_is_taken_up_where_it_was(s
     assert again.begun[0] == "snapshot-offload"
     assert not set(done) & set(again.begun)
     assert len(setting.started) == before + len(again.begun)
+
+
+def test_going_on_counts_the_time_that_was_spent_before(setting: Setting) -> None:
+    setting.plant_keys({"snapshot-offload": {"do": "sleep"}})
+    watcher = _InterruptIn("snapshot-offload")
+    with pytest.raises(KeyboardInterrupt):
+        setting.run(watcher=watcher)
+    lines = setting.lines()
+    assert all(line["took_s"] > 0 for line in lines)
+    setting.journal_file.write_text("".join(json.dumps({**line, "took_s": 1000.0}) + "\n" for line in lines))
+    setting.plant()
+    results = setting.run()
+    assert {row.result.status for row in results.rows if row.candidate.name not in watcher.finished} == {"skipped"}
     assert results.winner is not None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from planted_bench import STUB, Setting
+from planted_bench import STUB, Setting, row_of
 from roost.api.options import PlanOptions
 from roost.api.planning import search_question
 from roost.cli.app import run
@@ -114,6 +114,25 @@ def test_a_trial_that_had_to_step_down_is_out_of_memory_and_can_not_win(asked: S
     assert plan.measured.candidate != STREAMED
     (rival,) = [each for each in plan.measured.rivals if each.name == STREAMED]
     assert (rival.status, rival.ratio) == ("oom", None)
+
+
+def test_plans_that_may_differ_in_bits_are_not_compared_bit_for_bit(asked: SearchQuestion, tmp_path: Path) -> None:
+    def standing(name: str, **changed: bool) -> tuple[str, str | None]:
+        setting = Setting(asked, tmp_path / name)
+        field = tuning_field(asked, searched_plan(asked))
+        streamed = next(each for each in field.racing if each.name == STREAMED)
+        assert streamed.plan is not None
+        vae = streamed.plan.components["vae"].model_copy(update=changed)
+        plan = streamed.plan.model_copy(update={"components": {**streamed.plan.components, "vae": vae}})
+        setting.entrants = replace(field, racing=(field.racing[0], replace(streamed, plan=plan)))
+        setting.plant_keys({STREAMED_KEY: {"step_s": 0.0001, "digest": "b" * 64}})
+        results = setting.run()
+        return row_of(results, STREAMED).result.status, results.winner
+
+    for name in ("plain", "tiled"):
+        (tmp_path / name).mkdir()
+    assert standing("plain") == ("wrong", SEARCHED_PLAN)
+    assert standing("tiled", tiling=True) == ("ok", STREAMED)
 
 
 def test_when_every_trial_fails_the_prediction_decides_and_the_plan_says_why(

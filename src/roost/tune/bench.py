@@ -58,9 +58,13 @@ class _Found:
     trials: dict[str, list[TrialResult]] = field(default_factory=dict)
     samples: dict[str, list[tuple[float, ...]]] = field(default_factory=dict)
     looks: list[tuple[GpuConditions, ...]] = field(default_factory=list)
-    digest: str | None = None
-    reference: str | None = None
+    references: dict[object, tuple[str, str]] = field(default_factory=dict)  # name and digest, by what changes bits
     beyond: TrialResult | None = None  # of plain diffusers, which did not fit the budget
+
+    @property
+    def reference(self) -> str | None:
+        """The first whose digest others were compared with."""
+        return next((name for name, _ in self.references.values()), None)
 
 
 class Bench:
@@ -72,30 +76,36 @@ class Bench:
         self._asked, self._field, self._trials, self._journal = asked, entrants, trials, journal
         self._watcher = watcher
         self._found = _Found()
+        self._replayed_s = 0.0
 
     def run(self, settings: BenchSettings) -> BenchResults:
         """Measures the field; never raises for what a candidate does."""
-        began_s = time.monotonic()
+        began_s = self._clock()
         plain = self._field.plain
         fits = plain is not None and why_not(plain) is None
         racers = [*([plain] if plain is not None and fits else []), *self._field.racing]
         self._expect(self._predicted_s(racers, settings), len(racers))
         if plain is not None and not fits and racers:
             self._measure_reference(plain)
-            self._expect_anew(racers, settings, time.monotonic() - began_s)
+            self._expect_anew(racers, settings, self._clock() - began_s)
         by_name = {each.name: each for each in racers}
         outcome = race(
             list(by_name),
             lambda name, abort_after_s: self._measure(by_name[name], abort_after_s),
             RaceSettings(
                 rounds=settings.rounds,
-                budget_s=max(0.0, settings.max_seconds - (time.monotonic() - began_s)),
+                budget_s=max(0.0, settings.max_seconds - (self._clock() - began_s)),
                 predicted_step_s=self._predicted_step_s(racers),
             ),
             self._after_round,
+            self._clock,
         )
         self._journal.finish()
         return self._results(racers, outcome)
+
+    def _clock(self) -> float:
+        """Seconds, with those of an interrupted bench: going on takes the time that is left."""
+        return time.monotonic() + self._replayed_s
 
     def _measure_reference(self, plain: Candidate) -> None:
         """Diffusers alone beyond the budget, where the machine has the memory: for its digest."""
@@ -109,18 +119,27 @@ class Bench:
         result = self._trial(plain, 0, None, bound=False)
         self._found.beyond = result
         if result.digest is not None:
-            self._found.digest, self._found.reference = result.digest, plain.name
+            self._found.references[self._bits(plain)] = plain.name, result.digest
 
     def _measure(self, candidate: Candidate, abort_after_s: float | None) -> Measurement:
         rounds = self._found.trials.setdefault(candidate.name, [])
         result = self._trial(candidate, len(rounds) + 1, abort_after_s)
-        if self._found.digest is None and result.status == "ok":
-            self._found.digest, self._found.reference = result.digest, candidate.name
+        if result.status == "ok" and result.digest is not None:
+            self._found.references.setdefault(self._bits(candidate), (candidate.name, result.digest))
         rounds.append(result)
         seen = measurement(result, self._trials.world.steps)
         if seen.status == "ok":
             self._found.samples.setdefault(candidate.name, []).append(seen.step_s)
         return seen
+
+    def _bits(self, candidate: Candidate) -> object:
+        """Equal for candidates whose outputs must be equal: all of them, where diffusers alone is what they must equal.
+
+        Where it is not, plans may differ in what changes bits, and somebody has allowed that.
+        """
+        if self._field.plain is not None or candidate.plan is None:
+            return None
+        return tuple((name, each.tiling, each.slicing, each.storage) for name, each in sorted(candidate.plan.components.items()))
 
     def _trial(
         self, candidate: Candidate, round: int, abort_after_s: float | None, *, bound: bool = True
@@ -131,7 +150,9 @@ class Bench:
         placement = hashlib.sha256(repr(placement_of(plan) if plan else None).encode()).hexdigest()
         known = self._journal.find(name=name, round=round, placement=placement)
         if known is not None:
+            self._replayed_s += float(str(known.get("took_s", 0.0)))
             return result_of(known)
+        began_s = self._clock()
         self._watcher.on_trial(name, round)
         with ExitStack() as sampling:
             gpu = self._asked.question.machine.gpu
@@ -142,9 +163,10 @@ class Bench:
         if looks is not None:
             self._found.looks.append(looks.looks)
             found = replace(found, process_bytes=process_bytes(looks.looks))
-        result = against_reference(found, self._found.reference or "", self._found.digest)
+        result = against_reference(found, *self._found.references.get(self._bits(candidate), ("", None)))
         line = row_document(Row(candidate=candidate, result=result, rounds=1))
-        self._journal.add({**line, "round": round, "placement": placement})
+        took_s = self._clock() - began_s
+        self._journal.add({**line, "round": round, "placement": placement, "took_s": took_s})
         self._watcher.on_result(name, result)
         return result
 

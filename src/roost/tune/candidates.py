@@ -172,6 +172,7 @@ def placement_of(plan: PlanDocument) -> tuple[object, ...]:
             each.linger,
             None if each.master is None else tuple(each.master.model_dump().values()),
             each.tiling,
+            each.slicing,
             each.storage,
         )
         for name, each in sorted(plan.components.items())
