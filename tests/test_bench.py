@@ -128,6 +128,7 @@ def test_an_interrupt_loses_nothing_leaves_nobody_and_is_taken_up_where_it_was(s
     assert again.begun[0] == "snapshot-offload"
     assert not set(done) & set(again.begun)
     assert len(setting.started) == before + len(again.begun)
+    assert results.winner is not None
 
 
 def test_going_on_counts_the_time_that_was_spent_before(setting: Setting) -> None:
@@ -141,7 +142,6 @@ def test_going_on_counts_the_time_that_was_spent_before(setting: Setting) -> Non
     setting.plant()
     results = setting.run()
     assert {row.result.status for row in results.rows if row.candidate.name not in watcher.finished} == {"skipped"}
-    assert results.winner is not None
 
 
 class _InterruptIn(Silence):

@@ -117,6 +117,14 @@ def test_a_closed_pipe_is_no_traceback() -> None:
     assert "Error" not in done.stderr
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_below_stdout_is_one_line() -> None:
+    program = f"{sys.executable} -m roost models > /dev/full"
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "error: a disk, or what stdout goes to, is full; free some space and try again.\n"
+
+
 def test_a_terminal_gets_a_table_that_fits_80_columns(real_model) -> None:
     words = ["plan", str(real_model("flux.1-dev")), "--gpu", "rtx-4090", "--ram", "64G", "--policy", "rules"]
     program = (

@@ -236,3 +236,4 @@ def test_units_are_binary_and_decimal_as_documented() -> None:
     assert parse_bytes("24GB", "--x") == 24 * 10**9
     assert parse_bytes("1.5MiB", "--x") == 3 * MiB // 2
     assert format_bytes(GiB * 142 // 10) == "14.2 GiB"
+    assert format_bytes(-GiB * 142 // 10) == "−14.2 GiB"

@@ -222,6 +222,7 @@ def test_latents_are_a_safetensors_file_and_the_vae_never_comes_in(plan, tmp_pat
     assert "vae" not in [each["component"] for each in record["stages"]]
     assert any("vae: decodes nothing" in each for each in record["changes"])
     assert [each.name for each in tmp_path.iterdir()] == ["fox.safetensors"]
+    assert output.stat().st_mode == plan.stat().st_mode  # as readable as any other file
     with safe_open(output, framework="pt") as file:
         assert {
             "pipeline": "StableDiffusionXLPipeline",

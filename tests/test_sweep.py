@@ -108,7 +108,9 @@ def test_a_point_is_what_planning_it_alone_gives(capsys) -> None:
 
 def test_nothing_that_fits_anywhere_is_exit_code_3(capsys) -> None:
     assert run(["plan", str(tiny_directory("flux")), *TINY, "--sweep", "vram=1KiB,2KiB"]) == 3
-    assert capsys.readouterr().out.count("short") == 2
+    shown = capsys.readouterr().out
+    assert shown.count("short") == 2
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 def test_a_placement_in_short_puts_equal_treatments_together() -> None:

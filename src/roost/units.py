@@ -40,8 +40,10 @@ def format_bytes(count: int | None) -> str:
     """Three or four significant figures: ``14.2 GiB``, ``512 MiB``; ``?`` when unknown."""
     if count is None:
         return "?"
+    if count < 0:
+        return f"−{format_bytes(-count)}"
     for unit, name in ((GiB, "GiB"), (MiB, "MiB"), (KiB, "KiB")):
-        if abs(count) >= unit:
+        if count >= unit:
             value = count / unit
             return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f} {name}"
     return f"{count} B"

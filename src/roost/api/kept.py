@@ -66,7 +66,7 @@ def import_measured(path: Path) -> int:
     """
     try:
         with path.open("rb") as stream:
-            collection = validated(yaml_mapping(stream.read(MAX_BYTES + 1), "export"), Collection, "export")
+            collection = validated(yaml_mapping(stream.read(MAX_BYTES + 1), "collection"), Collection, "export")
     except OSError as error:
         raise InvalidFile(f"{str(path)!r} can't be read: {error.strerror}; check its name.") from None
     except ValueError as error:

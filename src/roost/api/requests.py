@@ -54,7 +54,7 @@ class RunRequest:
             _check_text(prompt, "--prompt")
         _check_text(self.negative_prompt or "", "--negative-prompt")
         if self.output is not None:
-            _check_output(self.output)
+            check_output(self.output)
 
 
 def check_trace_path(path: Path | None) -> None:
@@ -63,7 +63,7 @@ def check_trace_path(path: Path | None) -> None:
         return
     if path.suffix.lower() != ".json":
         raise UsageError(f"--trace-out {str(path)!r}: a trace is written as .json; name it like trace.json.")
-    _check_output(path, "--trace-out")
+    check_output(path, "--trace-out")
 
 
 def _check_text(text: str, option: str) -> None:
@@ -73,7 +73,8 @@ def _check_text(text: str, option: str) -> None:
         raise UsageError(f"{option} {text!r} is not UTF-8 text; check the terminal's encoding.") from None
 
 
-def _check_output(path: Path, option: str = "-o") -> None:
+def check_output(path: Path, option: str = "-o") -> None:
+    """Raises UsageError, before slow work, for a place that ``option`` names and that can't hold a file."""
     folder = path.absolute().parent
     if len(os.fsencode(path.name)) > _LONGEST_NAME or "\0" in str(path):
         problem = "its name is no file name"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import os
 import sys
@@ -56,6 +57,19 @@ def _root(
     pass
 
 
+def _drop_unwritten() -> None:
+    """What stdout could not take must not fail again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _show_unexpected(error: Exception) -> None:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # files that a person names say so themselves
+        show_error("a disk, or what stdout goes to, is full; free some space and try again.")
+        _drop_unwritten()
+        return
+    show_error(f"unexpected {type(error).__name__}: {error}. Please report it with the command that led here.")
+
+
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line and returns its exit code; an error is one line on stderr, never a traceback."""
     try:
@@ -71,14 +85,14 @@ def run(arguments: Sequence[str]) -> int:
         show_error("interrupted.")
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader has left (`roost gpus | head`); what is still buffered must not fail again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader has left (`roost gpus | head`).
+        _drop_unwritten()
         return 1
     except Exception as error:
         # Typer's usage errors share no public base class over its versions, but all can format themselves.
         usage = getattr(error, "format_message", None)
         if usage is None:
-            show_error(f"unexpected {type(error).__name__}: {error}. Please report it with the command that led here.")
+            _show_unexpected(error)
             return 1
         text = usage()
         if type(error).__name__ == "NoArgsIsHelpError":

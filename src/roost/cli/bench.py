@@ -73,6 +73,7 @@ def bench(
     roost bench ./Wan2.2-T2V-A14B-Diffusers --vram 12GiB
     """
     from roost.api.benching import bench_target, is_plan_file
+    from roost.api.requests import check_output
     from roost.cli.bench_view import show_results
     from roost.plan import write_text_atomically
     from roost.tune.bench import BenchSettings
@@ -85,6 +86,8 @@ def bench(
     for option, value in (("--rounds", rounds), ("--trial-steps", trial_steps), ("--max-seconds", max_seconds)):
         if not 1 <= value < 2**31:
             raise UsageError(f"{option} {value:g} is out of range; give a number from 1.")
+    if output is not None:
+        check_output(output)
     if is_plan_file(target):
         _refuse_decided(context)
     found = bench_target(target, typed_plan_options(context), link_speed)

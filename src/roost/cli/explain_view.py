@@ -181,7 +181,7 @@ def show_alternatives(plan: PlanDocument, explanation: Explanation) -> None:
     """The plans that the search kept, the fastest first, and why each was not chosen."""
     show_text(plan_title(plan))
     if not explanation.plans:
-        show_text("no alternatives: this plan is the rules' alone; roost plan --policy search compares.")
+        show_folded("no alternatives: this plan is the rules' alone; roost plan --policy search compares.")
         return
     show_table(
         ("Plan", "Seconds", "Delta", "VRAM", "Host", "Fits", "Front"),

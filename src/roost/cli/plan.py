@@ -81,6 +81,7 @@ def plan(
 
     if was_typed(context, "tune_seconds") and not tune:
         raise UsageError("--tune-seconds says how long --tune may take; add --tune.")
+    _check_output(output)
     options = typed_plan_options(context)
     if sweep is not None:
         if tune:
@@ -88,6 +89,13 @@ def plan(
         _sweep(model, options, sweep, output, as_json)
         return
     _give(tune_plan(model, options, tune_seconds) if tune else plan_model(model, options), output, as_json)
+
+
+def _check_output(output: Path | None) -> None:
+    from roost.api.requests import check_output
+
+    if output is not None:
+        check_output(output)
 
 
 def _give(document: PlanDocument, output: Path | None, as_json: bool) -> None:

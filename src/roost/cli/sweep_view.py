@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from roost.api.sweeping import Sweep, SweepPoint
-from roost.cli.screen import show_table, show_text
+from roost.cli.screen import show_folded, show_table, show_text
 from roost.plan.schema import ComponentPlan, PlanDocument
 from roost.units import format_seconds
 
@@ -45,8 +45,7 @@ def _differs(plan: PlanDocument) -> bool:
 def _row(point: SweepPoint, with_next: bool) -> tuple[str, ...]:
     predicted = point.plan.predicted
     if not point.plan.fits or predicted is None:
-        missing = point.plan.budget.verdict.removeprefix("does not fit: ").partition(":")[0]
-        return (point.label, *("-" for _ in range(4 + with_next)), missing)
+        return (point.label, *("-" for _ in range(4 + with_next)), "-")
     following = (format_seconds(predicted.next_s.mid),) if with_next else ()
     load, first, step = (format_seconds(each.mid) for each in (predicted.load_s, predicted.first_s, predicted.step_s))
     return (point.label, load, first, *following, step, predicted.limiter, placement_in_short(point.plan))
@@ -78,15 +77,14 @@ def _show_bars(points: Sequence[SweepPoint]) -> None:
     """Plain characters in a pipe, blocks on a terminal."""
     seconds = [each.plan.predicted.total_s.mid if each.plan.fits and each.plan.predicted else None for each in points]
     longest = max((each for each in seconds if each is not None), default=0.0)
-    if not longest:
-        return
     width, mark = max(len(each.label) for each in points), "█" if sys.stdout.isatty() else "#"
-    generations = points[0].plan.policy.generations
-    show_text(f"load and {generations} generation{'s' if generations > 1 else ''}")
+    if longest:
+        generations = points[0].plan.policy.generations
+        show_text(f"load and {generations} generation{'s' if generations > 1 else ''}")
     for point, taken in zip(points, seconds, strict=True):
-        bar = (
-            "does not fit"
-            if taken is None
-            else f"{mark * max(1, round(_BAR * taken / longest))} {format_seconds(taken)}"
-        )
-        show_text(f"{point.label.rjust(width)}  {bar}")
+        if taken is None:
+            missing = point.plan.budget.verdict.removeprefix("does not fit: ").partition(":")[0]
+            beside = f"does not fit: {missing}"
+        else:
+            beside = f"{mark * max(1, round(_BAR * taken / longest))} {format_seconds(taken)}"
+        show_folded(f"{point.label.rjust(width)}  {beside}", hanging=width + 2)

@@ -11,7 +11,7 @@ import numpy
 import torch
 from PIL import Image
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from roost.errors import RoostError, UsageError
 
@@ -33,7 +33,8 @@ def save_latents(tensor: torch.Tensor, path: Path, facts: Mapping[str, str]) -> 
     """Writes the tensor ``latents`` as safetensors, with ``facts`` as its metadata; RoostError when that fails."""
     temporary = _temporary(path)
     try:
-        save_file({"latents": tensor.detach().to("cpu").contiguous()}, temporary, metadata=dict(facts))
+        # Not save_file: its files are readable by their owner alone, whatever the umask says.
+        temporary.write_bytes(save({"latents": tensor.detach().to("cpu").contiguous()}, metadata=dict(facts)))
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
         raise _unwritable(path, error) from None

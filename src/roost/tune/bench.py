@@ -139,7 +139,9 @@ class Bench:
         """
         if self._field.plain is not None or candidate.plan is None:
             return None
-        return tuple((name, each.tiling, each.slicing, each.storage) for name, each in sorted(candidate.plan.components.items()))
+        return tuple(
+            (name, each.tiling, each.slicing, each.storage) for name, each in sorted(candidate.plan.components.items())
+        )
 
     def _trial(
         self, candidate: Candidate, round: int, abort_after_s: float | None, *, bound: bool = True

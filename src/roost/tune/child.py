@@ -21,8 +21,6 @@ from roost.tune.records import PLAIN
 from roost.units import format_bytes
 
 if TYPE_CHECKING:
-    import torch
-
     from roost.residency.loader import LoadComponent
     from roost.residency.plain import Place
     from roost.residency.stages import StageEvent
@@ -124,13 +122,13 @@ def _place_of(peer: str) -> Place:
 
 
 def random_weights(device_kind: str) -> LoadComponent:
-    """Makes components at random, finished as loaded ones are."""
+    """What makes components at random, finished as loaded ones are."""
     from roost.pipelines.random_weights import random_component  # imported here: these bring torch
     from roost.residency.loader import finish_component
 
     device, facts = "cuda" if device_kind == "cuda" else "cpu", load_class_facts()
 
-    def load(name: str, plan: ComponentPlan, model_dir: Path) -> torch.nn.Module:
+    def load(name: str, plan: ComponentPlan, model_dir: Path) -> Any:
         module = random_component(name, plan, model_dir, class_facts=facts, device=device)
         return finish_component(name, module, plan)
 
