@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -111,6 +112,15 @@ def test_nothing_runs_when_everything_fails_and_there_is_no_winner(setting: Sett
     assert {row.result.status for row in results.rows} == {"oom"}
 
 
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C raises, also in a test run that was started in the background, where a shell has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 def test_an_interrupt_loses_nothing_leaves_nobody_and_is_taken_up_where_it_was(setting: Setting) -> None:
     setting.plant_keys({"snapshot-offload": {"do": "sleep"}})
     watcher = _InterruptIn("snapshot-offload")
