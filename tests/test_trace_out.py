@@ -18,6 +18,7 @@ from roost.api.planning import make_plan
 from roost.cli.app import run
 from roost.plan import PlanDocument, plan_to_yaml
 from roost.residency import media
+from roost.residency import recording as recording_module
 from roost.residency.attach import Held, hold
 from roost.residency.cuda import CudaDevice
 from roost.residency.emulated import EmulatedDevice
@@ -230,3 +231,18 @@ def test_a_cuda_device_times_both_streams_and_knows_its_highest_level() -> None:
     check_order(slices, passes)
     assert sum(each.bytes for each in slices if each.lane == "copy") > 0
     assert max(each.total_bytes for each in levels) == pytest.approx(made.peak_bytes, rel=0.05)
+
+
+def test_a_long_run_puts_no_more_marks_on_the_lanes_than_are_recorded(monkeypatch) -> None:
+    pipeline = live_pipeline("wan2.2")
+    with held_by(pipeline, plan_for(pipeline, LAYERWISE)) as held:
+        mark, marks = held.device.mark, list[object]()
+        monkeypatch.setattr(held.device, "mark", lambda *lane: (marks.append(lane), mark(*lane))[1])
+        generate(held, request_for("wan2.2"))
+        without, made = len(marks), Recording(held)
+        with made:
+            monkeypatch.setattr(recording_module, "_MOST_MARKS", 0)
+            marks.clear()
+            generate(held, request_for("wan2.2"))
+            assert len(marks) == without
+        assert not made.complete

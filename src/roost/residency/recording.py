@@ -109,10 +109,11 @@ class Recording:
         begun: list[Any] = []
 
         def before(_module: object, _args: object) -> None:
-            begun.append(self._device.mark())
+            if self.complete:
+                begun.append(self._device.mark())
 
         def after(_module: object, _args: object, _output: object) -> None:
-            if begun and self.complete:
+            if begun:
                 self._parts.append(_Span("compute", component.name, name, begun.pop(), self._device.mark()))
                 self._level()
 
@@ -121,9 +122,9 @@ class Recording:
 
     @contextmanager
     def _copy(self, master: HostCopy, size: int) -> Iterator[None]:
-        began = self._device.mark("copy")
+        began = self._device.mark("copy") if self.complete else None
         yield
-        if self.complete:
+        if began is not None:
             component, unit = self._name_of(master)
             self._parts.append(_Span("copy", component, unit, began, self._device.mark("copy"), size))
             self._level()
