@@ -22,6 +22,7 @@ from roost.planner.search_plan import SearchQuestion
 from roost.probes.gpu import PcieLink
 from roost.probes.gpu_conditions import GpuConditions
 from roost.tune import process
+from roost.tune.bench import key_facts
 from roost.tune.candidates import STRATEGIES, list_candidates, parse_strategies
 from roost.tune.figures import process_bytes, run_figures
 from roost.tune.process import COMMAND
@@ -139,19 +140,6 @@ def test_an_interrupt_loses_nothing_leaves_nobody_and_is_taken_up_where_it_was(s
     assert not set(done) & set(again.begun)
     assert len(setting.started) == before + len(again.begun)
     assert results.winner is not None
-
-
-def test_going_on_counts_the_time_that_was_spent_before(setting: Setting) -> None:
-    setting.plant_keys({"snapshot-offload": {"do": "sleep"}})
-    watcher = _InterruptIn("snapshot-offload")
-    with pytest.raises(KeyboardInterrupt):
-        setting.run(watcher=watcher)
-    lines = setting.lines()
-    assert all(line["took_s"] > 0 for line in lines)
-    setting.journal_file.write_text("".join(json.dumps({**line, "took_s": 1000.0}) + "\n" for line in lines))
-    setting.plant()
-    results = setting.run()
-    assert {row.result.status for row in results.rows if row.candidate.name not in watcher.finished} == {"skipped"}
 
 
 class _InterruptIn(Silence):
@@ -296,3 +284,5 @@ def test_typed_host_memory_binds_trials_and_found_memory_does_not(setting: Setti
     bound = setting.world().host_bytes
     assert bound is not None
     assert bound > host.available_bytes + question.machine.budget_bytes
+    other = setting.world(host_bytes=bound + 1)
+    assert key_facts(setting.asked, setting.world()) != key_facts(setting.asked, other)  # a journal is one bound's

@@ -47,7 +47,9 @@ class LiveLine:
 
     def on_expected(self, seconds: float, candidates: int) -> None:
         """How long all of it will take, at most."""
-        show_note(f"{candidates} candidates, up to {format_seconds(float(f'{seconds:.2g}'))}")
+        show_note(
+            f"{candidates} candidate{'s' if candidates > 1 else ''}, up to {format_seconds(float(f'{seconds:.2g}'))}"
+        )
 
     def on_trial(self, name: str, round: int) -> None:
         """A trial of ``name`` begins; round 0 is the reference."""

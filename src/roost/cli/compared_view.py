@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from roost.cli.screen import show_table, show_text
+from roost.cli.screen import show_folded, show_table, show_text
 from roost.units import format_bytes, format_seconds
 
 _SECONDS = {"load_s": "load", "first_s": "first generation", "next_s": "next generation", "step_s": "a step"}
@@ -25,7 +25,7 @@ def show_compared(compared: Mapping[str, Any]) -> None:
     if compared["kept"]:
         show_text("kept: the next plan of this model on this device uses it (roost profiles)")
     else:
-        show_text(f"not kept for the next plan: {compared['why_not']}")
+        show_folded(f"not kept for the next plan: {compared['why_not']}")
 
 
 def _row(

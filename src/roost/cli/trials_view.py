@@ -17,7 +17,7 @@ def show_trials(measured: Measured) -> None:
     )
     rounds = f"{measured.rounds} round{'s' if measured.rounds > 1 else ''} of {measured.trial_steps} steps"
     where = " on the emulated device, not a GPU" if measured.device_kind == "emulated" else ""
-    show_text(f"measured  in {rounds}{where}, {measured.when}")
+    show_folded(f"measured  in {rounds}{where}, {measured.when}")
     for rival in measured.rivals:
         show_folded(f"measured  {rival.name}: {_result(rival)}")
 

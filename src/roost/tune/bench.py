@@ -87,7 +87,8 @@ class Bench:
         self._expect(self._predicted_s(racers, settings), len(racers))
         if plain is not None and not fits and racers:
             self._measure_reference(plain)
-            self._expect_anew(racers, settings, self._clock() - began_s)
+            if self._found.beyond is not None:
+                self._expect_anew(racers, settings, self._clock() - began_s)
         by_name = {each.name: each for each in racers}
         outcome = race(
             list(by_name),
@@ -280,6 +281,7 @@ def key_facts(asked: SearchQuestion, world: TrialWorld) -> dict[str, object]:
         "workload": asdict(question.workload),
         "gpu": [gpu.device_kind, gpu.name, gpu.uuid, gpu.driver, gpu.total_bytes],
         "vram": gpu.free_bytes if gpu.source.endswith("--vram") else None,
+        "ram": world.host_bytes,
         "headroom": question.machine.headroom_bytes,
         "link": world.link_bytes_per_s,
         "call": dict(world.call),
