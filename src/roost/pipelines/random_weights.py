@@ -27,21 +27,25 @@ def random_component(
 ) -> torch.nn.Module:
     """The component in host memory, with the shapes and dtypes of a loaded one and random values made on ``device``.
 
-    ``model_dir`` needs only the configs. Raises InvalidFile for a config that the class can't use, and
-    torch.OutOfMemoryError when ``device`` can't hold the component.
+    ``model_dir`` needs only the configs; ``device`` holds one weight at a time. Raises InvalidFile for a config that
+    the class can't use.
     """
-    with torch.device(device):
-        module = build_component(name, described, model_dir, class_facts.get(described.class_name, ClassFacts()))
+    module = build_component(name, described, model_dir, class_facts.get(described.class_name, ClassFacts()))
     fill_randomly(module, torch.Generator(device).manual_seed(seed ^ zlib.crc32(name.encode())))
-    return module.to("cpu")
+    return module
 
 
 def fill_randomly(module: torch.nn.Module, generator: torch.Generator) -> None:
-    """Overwrites every weight: matrices keep the variance of their input, scales are near one, offsets near nothing."""
+    """Overwrites every weight with values made on the generator's device.
+
+    Matrices keep the variance of their input, scales are near one, offsets near nothing.
+    """
     with torch.no_grad():
         for name, weight in module.named_parameters():
             fan_in = weight[0].numel() if weight.ndim > 1 else 1
             if fan_in > 1:
-                weight.normal_(0.0, fan_in**-0.5, generator=generator)
+                mean, deviation = 0.0, fan_in**-0.5
             else:
-                weight.normal_(1.0 if name.endswith(("weight", "gamma")) else 0.0, 0.1, generator=generator)
+                mean, deviation = 1.0 if name.endswith(("weight", "gamma")) else 0.0, 0.1
+            values = torch.empty(weight.shape, dtype=weight.dtype, device=generator.device)
+            weight.copy_(values.normal_(mean, deviation, generator=generator))
