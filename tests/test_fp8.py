@@ -130,6 +130,8 @@ def test_a_plan_in_8_bits_survives_its_file_and_is_refused_for_a_pipeline_in_mem
     pipeline.roost.close()
     with pytest.raises(UsageError, match="stores transformer in 8 bits"):
         roost.attach(pipeline, plan=plan)
+    with pytest.raises(UsageError, match="attach can't store weights in 8 bits"):
+        roost.attach(pipeline, allow="fp8")
 
 
 def test_a_lora_is_fused_before_weights_are_rounded(model: Path, tmp_path: Path) -> None:
@@ -142,7 +144,7 @@ def test_a_lora_is_fused_before_weights_are_rounded(model: Path, tmp_path: Path)
     in_8_bits = rounded.components["transformer"]
     with torch.no_grad():
         wanted = FusingLoader(exact, [lora])("transformer", exact.components["transformer"], model)
-        store_as_planned(wanted, in_8_bits)
+        store_as_planned("transformer", wanted, in_8_bits)
         found = FusingLoader(rounded, [lora])("transformer", in_8_bits, model)
     assert any(isinstance(each, Fp8Linear) for each in found.modules())
     assert digests_of(found) == digests_of(wanted)
@@ -169,7 +171,7 @@ def test_a_weight_is_stored_to_8_bits_and_a_power_of_two() -> None:
     before = [layer.weight.detach().clone() for layer in layers]
     module = torch.nn.Module()
     module.blocks = torch.nn.ModuleList([block])
-    store_as_planned(module, plan_for_blocks(module))
+    store_as_planned("transformer", module, plan_for_blocks(module))
     assert [type(layer) for layer in layers] == [Fp8Linear, Fp8Linear]
     assert {layer.weight.dtype for layer in layers} == {torch.float8_e4m3fn}
     for layer, weight in zip(layers, before, strict=True):
@@ -177,6 +179,17 @@ def test_a_weight_is_stored_to_8_bits_and_a_power_of_two() -> None:
         # Three bits of mantissa, and a little more for what is far smaller than the largest weight.
         assert (restored - weight).abs().max() <= weight.abs().max() / 16
         assert torch.frexp(torch.tensor(layer.scale))[0] == 0.5
+
+
+def test_a_module_that_tells_its_dtype_by_a_block_is_refused() -> None:
+    class FirstBlockTells(torch.nn.Module):
+        dtype = property(lambda self: self.blocks[0].up.weight.dtype)
+
+    module, block = FirstBlockTells(), torch.nn.Module()
+    block.up = torch.nn.Linear(64, 32, dtype=torch.bfloat16)
+    module.blocks = torch.nn.ModuleList([block])
+    with pytest.raises(UsageError, match="component 'transformer' tells its dtype by the weights of its blocks"):
+        store_as_planned("transformer", module, plan_for_blocks(module))
 
 
 def plan_for_blocks(module: torch.nn.Module) -> Any:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from roost.api.inspection import profile_of
 from roost.api.machine import find_machine, present_gpu
 from roost.api.opening import tie
-from roost.api.options import PlanOptions, choices_of, searches, workload_of
+from roost.api.options import PlanOptions, aim_of, choices_of, searches, workload_of
 from roost.api.planning import plan_traced
 from roost.api.ready import meet_gpu
 from roost.api.versions import RECORDED, installed_versions
@@ -99,7 +99,13 @@ def _options(vram: str | None, ram: str | None, options: Mapping[str, object]) -
     unknown = next((name for name in options if name not in asked), None)
     if unknown is not None:
         raise UsageError(f"attach has no option {unknown!r}; choose from {', '.join(asked)}.")
-    return PlanOptions(vram=vram, ram=ram, **options)  # type: ignore[arg-type]  # typed by PlanOptions
+    found = PlanOptions(vram=vram, ram=ram, **options)  # type: ignore[arg-type]  # typed by PlanOptions
+    if "fp8" in aim_of(found).allow:
+        raise UsageError(
+            "attach can't store weights in 8 bits, since it gives them back as they were; leave fp8 out of allow, or"
+            " load the pipeline by a plan."
+        )
+    return found
 
 
 def _plan(

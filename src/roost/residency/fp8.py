@@ -29,14 +29,22 @@ class Fp8Linear(torch.nn.Linear):
         return torch.nn.functional.linear(input, weight.mul_(self.scale), self.bias)
 
 
-def store_as_planned(module: torch.nn.Module, plan: ComponentPlan) -> None:
-    """Stores the linear weights of the module's blocks in the plan's ``storage``; does nothing without one."""
+def store_as_planned(name: str, module: torch.nn.Module, plan: ComponentPlan) -> None:
+    """Stores the linear weights of the module's blocks in the plan's ``storage``; does nothing without one.
+
+    Raises UsageError for a module that would take 8 bits for its own dtype: its pipeline would round inputs to them.
+    """
     if plan.storage is None:
         return
     for stack in plan.stacks:
         for index in range(stack.count):
             for layer in castable_linears(module.get_submodule(f"{stack.name}.{index}")):
                 _store(layer)
+    if getattr(module, "dtype", None) == _STORED:
+        raise UsageError(
+            f"component {name!r} tells its dtype by the weights of its blocks, so they can't be stored in 8 bits;"
+            " plan again without --allow fp8."
+        )
 
 
 def check_storage(plan: PlanDocument) -> None:

@@ -78,7 +78,7 @@ def load_component(name: str, plan: ComponentPlan, model_dir: Path) -> torch.nn.
 
 def finish_component(name: str, module: torch.nn.Module, plan: ComponentPlan) -> torch.nn.Module:
     """Stores the weights as planned, once nothing adds to them any more; PlanMismatch unless it is the planned one."""
-    store_as_planned(module, plan)
+    store_as_planned(name, module, plan)
     check_component(name, module, plan)
     return module
 
