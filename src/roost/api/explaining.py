@@ -9,8 +9,8 @@ from pydantic_core import to_jsonable_python
 
 from roost.facts import Strategy
 from roost.plan.arithmetic import Arithmetic, RateRecord, StageWork
-from roost.plan.prediction import Limiter
-from roost.plan.schema import Blocked, Fired, PlanDocument
+from roost.plan.prediction import AlternativeComponent, Limiter
+from roost.plan.schema import Blocked, ComponentPlan, Fired, PlanDocument
 
 _SHOWN = {"model", "workload", "machine", "budget", "fits", "policy", "predicted", "measured", "warnings"}
 _STAYS: tuple[Strategy, ...] = ("resident", "fsdp")
@@ -81,6 +81,8 @@ class PlanRow:
     fits: bool
     on_front: bool
     strategies: Mapping[str, str]
+    resident_blocks: Mapping[str, int]  # of what streams
+    tiled: tuple[str, ...]
     why_not: str | None  # None for the chosen plan
 
 
@@ -225,9 +227,9 @@ def _rows(plan: PlanDocument) -> Iterable[PlanRow]:
     chosen = [("chosen" if plan.fits else "rule plan", *plan.also)]
     names = [*chosen, *((each.name, *each.also) for each in plan.alternatives)]
     predictions = [plan.predicted, *(each.predicted for each in plan.alternatives)]
-    strategies = [
-        {name: each.strategy for name, each in plan.components.items()},
-        *({name: part.strategy for name, part in each.components.items()} for each in plan.alternatives),
+    placed: list[Mapping[str, ComponentPlan | AlternativeComponent]] = [
+        plan.components,
+        *(each.components for each in plan.alternatives),
     ]
     reasons = [None, *(each.why_not for each in plan.alternatives)]
     figures = [(each.total_s.mid, each.peak_bytes.mid, each.host_bytes) for each in predictions]
@@ -242,7 +244,11 @@ def _rows(plan: PlanDocument) -> Iterable[PlanRow]:
             fits=here[1] <= budget_bytes,
             on_front=here[1] <= budget_bytes
             and not any(_beats(other, here) for other in figures if other[1] <= budget_bytes),
-            strategies=strategies[index],
+            strategies={name: each.strategy for name, each in placed[index].items()},
+            resident_blocks={
+                name: each.resident_blocks for name, each in placed[index].items() if each.resident_blocks is not None
+            },
+            tiled=tuple(name for name, each in placed[index].items() if each.tiling),
             why_not=reasons[index],
         )
         for index, here in enumerate(figures)

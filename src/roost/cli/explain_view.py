@@ -177,6 +177,11 @@ def _source(rate: RateRecord) -> str:
     return f"{rate.source}: {rate.why.removeprefix('prior: ')}{on}"
 
 
+def _placed(row: PlanRow, name: str) -> str:
+    kept = f" with {row.resident_blocks[name]} blocks staying" if row.resident_blocks.get(name) else ""
+    return f"{name} {row.strategies[name]}{kept}{' tiled' if name in row.tiled else ''}"
+
+
 def show_alternatives(plan: PlanDocument, explanation: Explanation) -> None:
     """The plans that the search kept, the fastest first, and why each was not chosen."""
     show_text(plan_title(plan))
@@ -201,9 +206,7 @@ def show_alternatives(plan: PlanDocument, explanation: Explanation) -> None:
     )
     for row in explanation.plans:
         show_folded(f"{row.names[0]}: {row.why_not or 'taken.'}")
-        show_folded(
-            f"{', '.join(f'{name} {strategy}' for name, strategy in row.strategies.items())}", indent="  ", hanging=0
-        )
+        show_folded(", ".join(_placed(row, name) for name in row.strategies), indent="  ", hanging=0)
     generations = plan.policy.generations
     show_text(
         f"seconds are load + first{f' + {generations - 1} × next' if generations > 1 else ''}, host is masters' memory"
