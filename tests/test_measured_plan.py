@@ -64,12 +64,13 @@ def test_a_measurement_that_can_not_be_is_no_plan(tmp_path, old, new) -> None:
 
 def test_the_screen_says_what_was_measured_and_on_what(capsys) -> None:
     show_plan(measured_plan())
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("measured")]
+    unfolded = capsys.readouterr().out.replace("\n  ", " ")  # long lines go on below, indented
+    lines = [" ".join(line.split()) for line in unfolded.splitlines() if line.startswith("measured")]
     assert lines == [
-        "measured  a step 512.5 ms ± 4.2 ms, a generation 14.3 s, peak 3.00 GiB",
-        "measured  in 3 rounds of 5 steps on the emulated device, not a GPU, 2026-01-02T03:04:05Z",
-        "measured  rule plan: 1.31 ± 0.04 × the time",
-        "measured  resident: oom: too large",
+        "measured a step 512.5 ms ± 4.2 ms, a generation 14.3 s, peak 3.00 GiB",
+        "measured in 3 rounds of 5 steps on the emulated device, not a GPU, 2026-01-02T03:04:05Z",
+        "measured rule plan: 1.31 ± 0.04 × the time",
+        "measured resident: oom: too large",
     ]
 
 
