@@ -1,7 +1,7 @@
 """The emulated device: budget, lanes and events, throttle, poison, pinned books, and what it logs."""
 
 import threading
-import time
+from itertools import pairwise
 
 import pytest
 import torch
@@ -9,10 +9,13 @@ import torch
 from roost.errors import UsageError
 from roost.residency.devices import open_device
 from roost.residency.emulated import EmulatedDevice
+from roost.residency.emulated.lane import WorkLane
 from roost.residency.lanes import Device
 from roost.residency.masters import host_memory
 
 MIB = 1024**2
+# A lane that a test holds goes on by itself after this, so that a wait for the wrong thing fails instead of hanging.
+HELD_S = 30
 
 
 def host(count: int, seed: int = 0) -> torch.Tensor:
@@ -98,30 +101,37 @@ def test_a_buffer_is_poisoned_when_its_next_copy_begins() -> None:
         assert [int(each.min()) for each in (*seen, buffer)] == [0, 0xFF, 1]
 
 
-def test_copies_run_in_order_and_behind_the_host() -> None:
-    with EmulatedDevice(MIB, h2d_bytes_per_s=MIB) as device:
-        buffer = device.allocate(MIB // 8)
+def test_copies_run_in_order_behind_the_host_and_at_the_links_rate() -> None:
+    count, rate = MIB // 8, 16 * MIB
+    with EmulatedDevice(MIB, h2d_bytes_per_s=rate) as device:
+        buffer, may_go = device.allocate(count), threading.Event()
         device.wait("copy", device.record("compute"))
-        sources = [host(MIB // 8, seed) for seed in range(3)]
-        began = time.perf_counter()
+        device._lanes["copy"].pause = lambda: may_go.wait(HELD_S)
+        sources = [host(count, seed) for seed in range(3)]
         for source in sources:
             device.copy(buffer, source)
-        assert time.perf_counter() - began < 0.3
+        assert device.activity.copies == []  # the host is through and the first copy has not ended
+        may_go.set()
         device.wait_host(device.record("copy"))
-        assert time.perf_counter() - began >= 0.37
         assert torch.equal(buffer, sources[-1])
+        copies = device.activity.copies
+        assert [each.enqueued_s for each in copies] == sorted(each.enqueued_s for each in copies)
+        assert all(after.start_s >= before.end_s for before, after in pairwise(copies))
+        # Queued copies follow each other on the link, however late the thread wakes up.
+        assert copies[-1].end_s - copies[0].start_s >= 3 * count / rate
 
 
 def test_a_wait_binds_to_what_was_enqueued_before_the_record() -> None:
-    with EmulatedDevice(MIB, h2d_bytes_per_s=MIB, check=False) as device:
-        first, second = device.allocate(1024), device.allocate(MIB // 2)
+    with EmulatedDevice(MIB, check=False) as device:
+        first, second, may_go = device.allocate(1024), device.allocate(1024), threading.Event()
+        device._lanes["copy"].pause = lambda: device.activity.copies and may_go.wait(HELD_S)
         device.copy(first, host(1024))
         event = device.record("copy")
-        device.copy(second, host(MIB // 2))
-        began = time.perf_counter()
+        device.copy(second, host(1024))
         device.wait("compute", event)
-        assert time.perf_counter() - began < 0.4
+        assert len(device.activity.copies) == 1
         assert torch.equal(first, host(1024))
+        may_go.set()
 
 
 def test_the_copy_lane_waits_for_the_compute_lane() -> None:
@@ -210,17 +220,32 @@ def test_copies_from_ordinary_memory_are_counted() -> None:
 
 
 def test_overlap_and_stalls_are_what_the_lanes_did() -> None:
-    with EmulatedDevice(MIB, h2d_bytes_per_s=MIB) as device:
-        buffer = device.allocate(MIB // 4)
+    with EmulatedDevice(MIB) as device:
+        buffer, begun, stalled = device.allocate(1024), threading.Event(), threading.Event()
+        lane = device._lanes["copy"]
+        pauses: list[bool] = []
+
+        def pause() -> None:
+            pauses.append(True)
+            if len(pauses) == 2:  # the first is before the copy, the second in its middle
+                begun.set()
+                stalled.wait(HELD_S)
+
+        def wait_until(position: int) -> None:
+            stalled.set()
+            WorkLane.wait_until(lane, position)
+
+        lane.pause, lane.wait_until = pause, wait_until
         device.wait("copy", device.record("compute"))
-        device.copy(buffer, host(MIB // 4))  # takes 0.25 s
-        time.sleep(0.1)
+        device.copy(buffer, host(1024))
+        begun.wait(HELD_S)
         device.wait("compute", device.record("copy"))
         activity = device.activity
-        assert activity.copy_s >= 0.25
-        assert 0.09 < activity.overlap_s < activity.copy_s
-        # The stall lasts from its wait to the copy's end, and until the host has woken up.
-        assert activity.stall_s >= activity.copy_s - activity.overlap_s > 0
+        (copy,), ((stall_start_s, stall_end_s),) = activity.copies, activity.stalls
+        assert copy.start_s < stall_start_s < copy.end_s < stall_end_s
+        assert activity.copy_s == copy.end_s - copy.start_s
+        assert activity.stall_s == stall_end_s - stall_start_s
+        assert activity.overlap_s == pytest.approx(stall_start_s - copy.start_s)
 
 
 def test_activations_count_while_something_holds_them() -> None:
