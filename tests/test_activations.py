@@ -172,3 +172,39 @@ def test_compiled_blocks_stay_compiled_while_activations_count() -> None:
             for _ in range(3):
                 assert torch.equal(pipeline.transformer(state()), right)
     assert len(graphs) == 1
+
+
+def test_activations_count_while_something_holds_them() -> None:
+    with EmulatedDevice(64 * 1024, count_activations=True) as device, device.counting_activations():
+        given = torch.ones(1000)
+        assert device.used_bytes == 4096
+        view = given.view(10, 100)
+        del given
+        assert device.used_bytes == 4096
+        made = view @ view.T
+        assert device.used_bytes == 4096 + 512
+        del view
+        assert device.used_bytes == 512
+        assert made.shape == (10, 10)
+    del made
+    assert (device.used_bytes, device.peak_bytes) == (0, 4096 + 512)
+
+
+def test_activations_count_only_where_it_was_asked_for() -> None:
+    with EmulatedDevice(0) as device, device.counting_activations():
+        assert torch.ones(3).sum() == 3
+        assert device.peak_bytes == 0
+
+
+def test_activations_beyond_the_budget_run_out_of_memory_and_leave_nothing() -> None:
+    with EmulatedDevice(8192, count_activations=True) as device:
+        buffer = device.allocate(4096)
+        device.wait("copy", device.record("compute"))
+        device.copy(buffer, torch.zeros(4096, dtype=torch.uint8))
+        device.wait("compute", device.record("copy"))
+        weight = buffer.view(torch.float32)
+        with device.counting_activations():
+            assert weight.sum() == 0
+            with pytest.raises(torch.OutOfMemoryError, match="emulated"):
+                weight.repeat(2)
+        assert device.used_bytes == 4096

@@ -9,6 +9,8 @@ import pynvml
 import pytest
 
 from fake_nvml import FakeCard, FakeNvml
+from roost.api import disturbances
+from roost.api.disturbances import disturbances_of, watched
 from roost.probes.gpu import PcieLink
 from roost.probes.gpu_conditions import ConditionSampler, GpuConditions, read_conditions
 from roost.probes.nvml import list_devices
@@ -120,3 +122,53 @@ def test_lone_slow_steps_are_outliers_and_a_wide_spread_is_none() -> None:
 def test_a_slow_first_round_is_told_from_slow_steps() -> None:
     (warning,) = timing_warnings({"a": [(1.5, 1.5), (1.0, 1.01), (1.0, 1.0), (1.01, 0.99)]})
     assert warning.startswith("a: its first round was 1.50 × as slow as the others")
+
+
+def test_a_run_is_disturbed_by_heat_and_not_by_its_power_limit_or_for_a_moment() -> None:
+    assert disturbances_of([look("power", pids=[7])] * 5, own_pid=7) == ()
+    assert disturbances_of([look("heat"), *[look()] * 19], own_pid=7) == ()
+    (found,) = disturbances_of([look("heat"), look("heat", "power"), *[look()] * 3], own_pid=7)
+    assert found.startswith("the GPU slowed itself down for heat in 2 of 5 looks;")
+
+
+@pytest.mark.parametrize(
+    ("pids", "said"),
+    [
+        ([[7], [7, 9], [7, 11]], "2 other processes were on the GPU (pid 9, 11);"),
+        ([[9], [7, 9]], "1 other process was on the GPU (pid 9);"),
+        ([[7], []], None),
+        ([[50], [50, 51]], "1 other process was on the GPU;"),  # a container's numbers: one of them is the run
+        ([[50], [50]], None),
+        ([], None),
+    ],
+)
+def test_a_run_is_disturbed_by_other_processes_on_its_gpu(pids: list[list[int]], said: str | None) -> None:
+    found = disturbances_of([look(pids=each) for each in pids], own_pid=7)
+    assert [each[: len(said or "")] for each in found] == ([] if said is None else [said])
+
+
+def test_an_emulated_device_is_not_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disturbances, "present_gpu", lambda: pytest.fail("NVML was asked"))
+    with watched("emulated") as found:
+        pass
+    assert found() == ()
+
+
+def test_a_run_on_a_card_is_watched_while_it_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = [Fields(pid=1, usedGpuMemory=None), Fields(pid=2, usedGpuMemory=None)]
+    asked = threading.Event()
+
+    class Hot(FakeNvml):
+        def nvmlDeviceGetClockInfo(self, card, which):
+            asked.set()
+            return 1980
+
+    nvml = Hot(FakeCard(CurrentClocksEventReasons=HEAT, ComputeRunningProcesses=busy))
+    monkeypatch.setattr(disturbances, "present_gpu", lambda: Fields(uuid="GPU-aaaa1111-0000"))
+    monkeypatch.setattr(disturbances, "ConditionSampler", lambda uuid: ConditionSampler(uuid, every_s=60, nvml=nvml))
+    with watched("cuda") as found:
+        assert asked.wait(10)
+    heat, others = found()
+    assert "in 1 of 1 looks" in heat
+    assert others.startswith("1 other process was on the GPU;")
+    assert nvml.open == 0

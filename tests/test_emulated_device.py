@@ -248,38 +248,6 @@ def test_overlap_and_stalls_are_what_the_lanes_did() -> None:
         assert activity.overlap_s == pytest.approx(stall_start_s - copy.start_s)
 
 
-def test_activations_count_while_something_holds_them() -> None:
-    with EmulatedDevice(64 * 1024, count_activations=True) as device, device.counting_activations():
-        given = torch.ones(1000)
-        assert device.used_bytes == 4096
-        view = given.view(10, 100)
-        del given
-        assert device.used_bytes == 4096
-        made = view @ view.T
-        assert device.used_bytes == 4096 + 512
-        del view
-        assert device.used_bytes == 512
-        assert made.shape == (10, 10)
-    del made
-    assert (device.used_bytes, device.peak_bytes) == (0, 4096 + 512)
-
-
-def test_activations_count_only_where_it_was_asked_for() -> None:
-    with EmulatedDevice(0) as device, device.counting_activations():
-        assert torch.ones(3).sum() == 3
-        assert device.peak_bytes == 0
-
-
-def test_activations_beyond_the_budget_run_out_of_memory_and_leave_nothing() -> None:
-    with EmulatedDevice(8192, count_activations=True) as device:
-        weight = upload(device, torch.zeros(4096, dtype=torch.uint8)).view(torch.float32)
-        with device.counting_activations():
-            assert weight.sum() == 0
-            with pytest.raises(torch.OutOfMemoryError, match="emulated"):
-                weight.repeat(2)
-        assert device.used_bytes == 4096
-
-
 def test_closing_ends_both_threads() -> None:
     before = threading.active_count()
     device = EmulatedDevice(MIB, asynchronous_compute=True)

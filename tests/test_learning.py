@@ -236,6 +236,16 @@ def test_without_the_card_nothing_is_kept_and_the_reason_is_given(monkeypatch) -
     assert (found.kept, found.why_not) == (False, "no GPU here.")
 
 
+def test_a_disturbed_run_teaches_nothing_and_says_why(card: GpuFacts) -> None:
+    found = remember(cuda_plan(), figures(), disturbances=["2 other processes were on the GPU; end them."])
+    assert found.compared is not None
+    assert (found.kept, found.why_not) == (
+        False,
+        "the run was disturbed (2 other processes were on the GPU; end them)",
+    )
+    assert MeasuredStore().entries() == []
+
+
 def test_another_workload_and_a_deviation_are_not_kept(card: GpuFacts) -> None:
     plan = cuda_plan()
     more = Workload(**{**plan.workload.model_dump(), "steps": 1})

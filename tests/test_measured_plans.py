@@ -89,10 +89,10 @@ def test_another_driver_is_another_device_and_the_note_says_so() -> None:
     inventory = tiny_inventory("wan2.2")
     here = replace(gpu_of_profile(find_gpu_profile("rtx-4090")), driver="570.86")
     found = known_of(here, inventory)
-    assert (found.rates["pinned_h2d_bytes_per_s"], found.notes) == (rate(), ())
+    assert (found.timed["pinned_h2d_bytes_per_s"], found.notes) == (rate(), ())
     assert found.kappas["AutoencoderKL"].mid == 1.225
     newer = known_of(replace(here, driver="580.01"), inventory)
-    assert (newer.rates, newer.kappas) == ({}, {})
+    assert (newer.timed, newer.kappas) == ({}, {})
     assert newer.notes == (
         "what was measured on NVIDIA GeForce RTX 4090, driver 570.86 is not used: this plan is for NVIDIA GeForce RTX"
         " 4090, driver 580.01.",

@@ -15,7 +15,7 @@ from roost.measured import Compared, DeviceKey, MeasuredRate, RunFigures, StageF
 from roost.plan import PlanDocument
 from roost.planner.comparing import compare, denoisers
 from roost.planner.costs import Kappa
-from roost.planner.fitting import kappas_in_use, rates_in_use, residual_of, taught_device, taught_model
+from roost.planner.fitting import fitted_in_use, kappas_in_use, residual_of, taught_device, taught_model
 from roost.planner.untraced import WEIGHTS_ONLY
 from roost.profiles.store import MeasuredStore
 
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 class Known:
     """What was measured of a device for a model class; ``notes`` say what was measured and does not count."""
 
-    rates: Mapping[str, MeasuredRate] = field(default_factory=dict)
+    timed: Mapping[str, MeasuredRate] = field(default_factory=dict)
+    fitted: Mapping[str, MeasuredRate] = field(default_factory=dict)
     kappas: Mapping[str, Kappa] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -41,7 +42,12 @@ def known_of(gpu: GpuFacts, inventory: Inventory, h2d_bytes_per_s: float | None 
     device = store.read(key, None)
     model = store.read(key, model_class(inventory.family, inventory.pipeline))
     others = () if device or model else _others(store, key)
-    return Known(rates=rates_in_use(device, model), kappas=kappas_in_use(device), notes=(*store.notes, *others))
+    return Known(
+        timed=device.rates if device else {},
+        fitted=fitted_in_use(device, model),
+        kappas=kappas_in_use(device),
+        notes=(*store.notes, *others),
+    )
 
 
 def model_class(family: str | None, pipeline: str | None) -> str:
@@ -76,6 +82,7 @@ def remember(
     figures: RunFigures,
     *,
     changes: Sequence[str] = (),
+    disturbances: Sequence[str] = (),
     workload: Workload | None = None,
     h2d_bytes_per_s: float | None = None,
 ) -> Remembered:
@@ -84,20 +91,23 @@ def remember(
     ``plan`` is the document that ran, with its ``predicted`` and ``arithmetic``. Every field of ``figures`` may be
     None: ``step_s`` is seconds a step in steady state, ``load_s`` and ``first_s`` those of the load and the first
     generation, peaks are tensors on the device; a stage that was run with fewer steps has ``seconds`` None.
-    ``changes`` are the run's deviations from the plan, ``workload`` what ran when it was not the plan's,
-    ``h2d_bytes_per_s`` the rate that an emulated device throttled its copies to.
+    ``changes`` are the run's deviations from the plan, ``disturbances`` what slowed the GPU down meanwhile,
+    ``workload`` what ran when it was not the plan's, ``h2d_bytes_per_s`` the rate that an emulated device throttled
+    its copies to.
 
-    Nothing is kept of a run that deviated, ran something else or had a guessed prediction; ``why_not`` says so. Never
-    raises for a store that can't be written.
+    Nothing is kept of a run that deviated, was disturbed, ran something else or had a guessed prediction; ``why_not``
+    says so. Never raises for a store that can't be written.
     """
     compared = compare(plan, figures)
-    why_not = _why_not(plan, changes, workload)
+    why_not = _why_not(plan, changes, disturbances, workload)
     if compared is not None and why_not is None:
         why_not = _keep(plan, compared, h2d_bytes_per_s)
     return Remembered(compared=compared, kept=why_not is None, why_not=why_not)
 
 
-def _why_not(plan: PlanDocument, changes: Sequence[str], workload: Workload | None) -> str | None:
+def _why_not(
+    plan: PlanDocument, changes: Sequence[str], disturbances: Sequence[str], workload: Workload | None
+) -> str | None:
     if plan.predicted is None:
         return "the plan holds no prediction"
     if plan.predicted.source.startswith(WEIGHTS_ONLY):
@@ -106,6 +116,8 @@ def _why_not(plan: PlanDocument, changes: Sequence[str], workload: Workload | No
         return f"the run deviated from the plan ({changes[0]})"
     if workload is not None and workload != Workload(**plan.workload.model_dump()):
         return "the run was not of the planned workload"
+    if disturbances:
+        return f"the run was disturbed ({disturbances[0].rstrip('.')})"
     return None
 
 
@@ -134,7 +146,13 @@ def learn_from_run(plan: PlanDocument, workload: Workload, record: RunRecord) ->
     """``remember`` of what ``roost run`` recorded; all of it may have been there already."""
     if all(each.skipped for each in record.generations):
         return Remembered(compared=None, kept=False, why_not="nothing was generated")
-    return remember(plan, figures_of(plan, workload, record), changes=record.changes, workload=workload)
+    return remember(
+        plan,
+        figures_of(plan, workload, record),
+        changes=record.changes,
+        disturbances=record.disturbances,
+        workload=workload,
+    )
 
 
 def figures_of(plan: PlanDocument, workload: Workload, record: RunRecord) -> RunFigures:

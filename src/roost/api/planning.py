@@ -111,11 +111,8 @@ def traced_question(
     gpu = question.machine.gpu
     backend = "emulated" if gpu.device_kind == "emulated" else gpu.platform
     measured = known_of(gpu, question.inventory, link_bytes_per_s) if options.measured else NOTHING_KNOWN
-    model = CostModel(
-        rates=_throttled(rates_of(gpu, load_gpu_profiles().get(gpu.profile or ""), measured.rates), link_bytes_per_s),
-        backend=backend,
-        kappas=measured.kappas,
-    )
+    rates = rates_of(gpu, load_gpu_profiles().get(gpu.profile or ""), measured.timed, measured.fitted)
+    model = CostModel(rates=_throttled(rates, link_bytes_per_s), backend=backend, kappas=measured.kappas)
     try:
         trace = trace_it()
     except DryRunError as error:

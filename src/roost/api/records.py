@@ -54,8 +54,9 @@ class RunRecord:
 
     ``digest`` and ``latent_digest`` are those of the one generation, or one hash over those of all. ``seconds`` and
     ``stages`` add up what this run did, texts included, without the load. ``texts`` is None where a single generation
-    was made. ``compared`` has the plan's prediction beside what was measured; None for a plan without one, and where
-    nothing was made. Stages are the runtime's ``StageRecord``.
+    was made. ``disturbances`` are what slowed the GPU down meanwhile. ``compared`` has the plan's prediction beside
+    what was measured; None for a plan without one, and where nothing was made. Stages are the runtime's
+    ``StageRecord``.
     """
 
     schema: int = 1
@@ -68,6 +69,7 @@ class RunRecord:
     stages: tuple[StageRecord, ...]
     peak_bytes: int
     changes: list[str]
+    disturbances: tuple[str, ...]
     generations: tuple[GenerationRecord, ...]
     texts: TextsRecord | None
     pictures: tuple[PictureRecord, ...]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from roost.api.checked_calls import CheckedCall, check_call
+from roost.api.disturbances import watched
 from roost.api.generations import PlannedGeneration, generations_of
 from roost.api.journal import Journal
 from roost.api.learning import learn_from_run
@@ -75,6 +76,7 @@ class _Made:
     load_s: float = 0.0
     texts: TextsRecord | None = None
     text_stages: tuple[StageRecord, ...] = ()
+    disturbances: tuple[str, ...] = ()
     changes: list[str] = field(default_factory=list)
     demotions: dict[str, dict[str, object]] = field(default_factory=dict)
     loras: list[FusedLora] = field(default_factory=list)
@@ -97,7 +99,8 @@ def _make(
     loader = FusingLoader(ready.plan, checked.loras) if checked.loras else None
     with _opened(ready, listeners, loader) as held, recorded(ready, held, checked.workload, listeners.trace_out):
         made.load_s = time.perf_counter() - began_s
-        with TextsAhead(held, calls) if len(calls) > 1 else nullcontext() as texts:
+        ahead = TextsAhead(held, calls) if len(calls) > 1 else nullcontext()
+        with watched(ready.device_kind) as disturbances, ahead as texts:
             for index, each in enumerate(wanted):
                 if texts is not None:
                     texts.reach(index)
@@ -106,6 +109,7 @@ def _make(
                 made.records[each] = _generate(ready, held, each, calls[index])
                 if journal is not None:
                     journal.note(each, made.records[each])
+        made.disturbances = disturbances()
         if texts is not None:
             made.texts = TextsRecord(encoded_ahead=texts.why_not is None, seconds=texts.seconds, why_not=texts.why_not)
             made.text_stages = summed_stages(texts.stages)
@@ -182,6 +186,7 @@ def _record(ready: ReadyPlan, checked: CheckedCall, generations: list[Generation
         stages=tuple(stages) if len(generations) == 1 else summed_stages(stages),
         peak_bytes=max((each.peak_bytes for each in stages), default=0),
         changes=[*ready.changes, *made.changes],
+        disturbances=made.disturbances,
         generations=tuple(generations),
         texts=made.texts,
         pictures=checked.pictures,

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from roost.cli.compared_view import show_compared
-from roost.cli.screen import show_json, show_table, show_text
+from roost.cli.screen import show_folded, show_json, show_table, show_text
 from roost.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ def _show_work(ready: ReadyPlan, record: RunRecord) -> None:
         why_not = record.texts.why_not
         took = f"first, in {format_seconds(record.texts.seconds)}" if why_not is None else f"with each: {why_not}"
         show_text(f"texts encoded {took}")
+    for disturbance in record.disturbances:
+        show_folded(f"warning: {disturbance}")
     show_text(f"peak {format_bytes(record.peak_bytes)} of a budget of {format_bytes(ready.budget_bytes)}")
 
 

@@ -2,7 +2,8 @@
 
 Rates. A step took r times as long as predicted, so the rates that set its pace (the limiter's) were 1/r of what the
 prediction used. That figure is kept for each run, whatever the prediction had used, and the median of a model
-class's newest runs is its fitted rate: corrections do not pile up, and one slow run does not count.
+class's newest runs is its fitted rate: corrections do not pile up, and one slow run among others does not count. How
+far it carries a plan past what was believed before depends on the number of runs (``rates.believed``).
 
 Factors. A stage's peak is what stays, plus κ times the traced activations A. What stays is exact, so the difference
 between peaks is the factor's error: κ = κ used + (measured peak − predicted peak) / A. The median of the newest samples
@@ -12,7 +13,7 @@ of a component class is its factor.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import median
+from statistics import median, median_high
 
 from roost.measured import (
     KEPT_RUNS,
@@ -49,18 +50,17 @@ _COMPUTE_CLASSES = ("matmul", "attention", "conv")
 _TIERS = ("pinned", "pageable")
 
 
-def rates_in_use(device: Entry | None, model: Entry | None) -> dict[str, MeasuredRate]:
-    """What replaces the data sheet: a model's fitted rates before the device's, which were timed by themselves.
+def fitted_in_use(device: Entry | None, model: Entry | None) -> dict[str, MeasuredRate]:
+    """The model's fitted rates, which go before the data sheet's and before the device's timed ones.
 
-    A fitted rate of transfers or memory far from the timed one is not used: something else slowed those runs.
+    One of transfers or memory far from the timed one is not used: something else slowed those runs.
     """
-    found = dict(device.rates) if device else {}
-    for name, fitted in (model.rates if model else {}).items():
-        timed = found.get(name)
-        agrees = timed is None or _apart(timed.value, fitted.value) <= _AGREES
-        if agrees or not name.startswith(_MODELLESS):
-            found[name] = fitted
-    return found
+    timed = device.rates if device else {}
+    return {
+        name: fitted
+        for name, fitted in (model.rates if model else {}).items()
+        if not (name.startswith(_MODELLESS) and name in timed and _apart(timed[name].value, fitted.value) > _AGREES)
+    }
 
 
 def kappas_in_use(device: Entry | None) -> dict[str, Kappa]:
@@ -160,7 +160,7 @@ def _fitted_rates(residuals: Sequence[Residual]) -> dict[str, MeasuredRate]:
 
 
 def _fitted(values: Sequence[float], when: str) -> MeasuredRate:
-    middle = median(values)
+    middle = median_high(values)  # of two in the middle the faster: what disturbs a run slows it
     spread = max(_by_number(_RUN_SPREADS, len(values)), *(_apart(value, middle) for value in values))
     return MeasuredRate(value=middle, spread=spread, n=len(values), when=when, source="fitted")
 

@@ -30,6 +30,11 @@ _MEMORY_SHARE, _MEMORY_SPREAD = 0.80, 1.25
 _SINGLE_SHARES: Mapping[OpClass, float] = {"matmul": 1 / 8, "attention": 1 / 8, "conv": 1 / 2}
 # Large operations of one shape were timed; a model has others.
 _SHAPES_SPREAD = 1.1
+# Before any run of a model, its rate may be this far from the timed one; on an emulated device, which no data sheet
+# describes, from the guess. Priors.
+_TIMED_REACH, _EMULATED_REACH = 1.5, 10.0
+# How much of the way past what was believed one, two or more runs go, by factors.
+_TRUST = (0.0, 0.5, 1.0)
 _UNKNOWN_SPREAD = 4.0
 
 
@@ -90,8 +95,16 @@ class Speeds:
         return self.values[f"{prefix}{op_class}_flop_per_s"]
 
 
-def rates_of(gpu: GpuFacts, profile: GpuProfile | None, measured: Mapping[str, MeasuredRate] | None = None) -> Rates:
-    """The card's rates: measured ones by their field names first, then its data sheet's, then a wide guess."""
+def rates_of(
+    gpu: GpuFacts,
+    profile: GpuProfile | None,
+    timed: Mapping[str, MeasuredRate] | None = None,
+    fitted: Mapping[str, MeasuredRate] | None = None,
+) -> Rates:
+    """The card's rates: its data sheet's or a wide guess, replaced by timed ones, moved by those fitted to runs.
+
+    Both are by their field names; unknown names are left out, since they may be from a newer version's store.
+    """
     peak, known = _peak_flop_per_s(profile)
     flops = {f"{name}_flop_per_s": _flop_rate(peak, share, known) for name, share in _SHARES.items()}
     single = {
@@ -114,7 +127,13 @@ def rates_of(gpu: GpuFacts, profile: GpuProfile | None, measured: Mapping[str, M
         cast_bytes_per_s=_prior(3e9, 2.0, "casting on the host"),
         **_link_rates(gpu, profile),
     )
-    return _with_measured(rates, measured or {})
+    names = {each.name for each in fields(Rates)}
+    rates = replace(rates, **{name: _timed(name, each) for name, each in (timed or {}).items() if name in names})
+    reach = _EMULATED_REACH if gpu.device_kind == "emulated" else 1.0
+    moved = {
+        name: believed(each, getattr(rates, name), reach) for name, each in (fitted or {}).items() if name in names
+    }
+    return replace(rates, **moved)
 
 
 def _peak_flop_per_s(profile: GpuProfile | None) -> tuple[float, bool]:
@@ -157,18 +176,30 @@ def _link_rates(gpu: GpuFacts, profile: GpuProfile | None) -> dict[str, Rate]:
     }
 
 
-def _with_measured(rates: Rates, measured: Mapping[str, MeasuredRate]) -> Rates:
-    """Unknown names are left out: they may be from a newer version's store."""
-    known = {each.name for each in fields(Rates)}
-    return replace(rates, **{name: _measured(name, each) for name, each in measured.items() if name in known})
-
-
-def _measured(name: str, rate: MeasuredRate) -> Rate:
-    timed = rate.source == "measured"
+def _timed(name: str, rate: MeasuredRate) -> Rate:
     return Rate(
         value=rate.value,
-        spread=max(rate.spread, _SHAPES_SPREAD if timed and name.endswith("flop_per_s") else 1.0),
-        source=rate.source,
-        why="timed by itself on this machine" if timed else f"as {rate.n} run{'s' * (rate.n > 1)} of the model took",
+        spread=max(rate.spread, _SHAPES_SPREAD if name.endswith("flop_per_s") else 1.0),
+        source="measured",
+        why="timed by itself on this machine",
         when=rate.when,
+    )
+
+
+def believed(fitted: MeasuredRate, before: Rate, reach: float = 1.0) -> Rate:
+    """What runs say, as far as their number carries it past what was believed before.
+
+    Within ``before``'s interval, taken at least ``reach`` wide, one run is believed; further out it counts up to the
+    interval's end, two runs half of the way from there, and three all of it. The interval still holds every run.
+    """
+    reach = max(reach, before.spread, _TIMED_REACH if before.source == "measured" else 1.0)
+    end = min(max(fitted.value, before.value / reach), before.value * reach)
+    value = end * (fitted.value / end) ** _TRUST[min(fitted.n, len(_TRUST)) - 1]
+    apart = max(value / fitted.value, fitted.value / value)
+    return Rate(
+        value=value,
+        spread=fitted.spread * apart,
+        source="fitted",
+        why=f"as {fitted.n} run{'s' * (fitted.n > 1)} of the model took",
+        when=fitted.when,
     )
