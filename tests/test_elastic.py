@@ -58,7 +58,7 @@ def test_an_allocation_that_fails_leaves_the_bits_or_the_baseline(
         failing += 1 if request.config.getoption("--runslow") else stride
         assert state_of(live_pipeline(name)) == before
     assert set(ends) <= {"exact", "out of memory"}
-    if "half resident" in strategy:
+    if "resident" in strategy:
         assert ends.count("exact") > len(ends) / 2
 
 

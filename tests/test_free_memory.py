@@ -1,4 +1,4 @@
-"""With less VRAM free than planned, streamed components give up resident blocks, and no others."""
+"""With less VRAM free than planned, streamed components give up resident blocks, and others what the ladder takes."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -69,17 +69,21 @@ def test_a_fully_resident_stack_pays_for_its_slots_when_it_starts_to_stream() ->
     assert (transformer.resident_blocks, transformer.slots) == (7, 2)
 
 
-def test_a_stage_that_can_not_fit_is_refused_with_its_deficit() -> None:
+def test_what_blocks_can_not_give_is_left_to_the_ladder() -> None:
     plan = plan_of(6)
-    least = 2 * BLOCK_BYTES + 360 + HEADROOM
-    changed, changes = fewer_resident_blocks(plan, least)
+    short = BLOCK_BYTES + HEADROOM  # for one slot, and not beside the resident VAE
+    changed, changes = fewer_resident_blocks(plan, short)
     assert [changed.components[name].resident_blocks for name in ("transformer", "text_encoder")] == [0, 0]
+    assert changed.components["vae"] == plan.components["vae"]
     assert len(changes) == 2
-    with pytest.raises(NothingFits, match=r"'text encode' needs 1 B more .*--vram"):
-        fewer_resident_blocks(plan, least - 1)
 
 
-def test_held_blocks_are_not_given_up() -> None:
+def test_a_component_that_could_not_even_stream_is_refused_with_its_deficit() -> None:
+    plan = plan_of(6)
+    with pytest.raises(NothingFits, match=r"'text_encoder' needs 1 B more .*--vram"):
+        fewer_resident_blocks(plan, BLOCK_BYTES + HEADROOM - 1)
+
+
+def test_held_blocks_are_not_given_up_ahead() -> None:
     plan = plan_of(6, hold=True)
-    with pytest.raises(NothingFits, match="'denoise' needs 1 B more"):
-        fewer_resident_blocks(plan, plan.budget.free_bytes - 1)
+    assert fewer_resident_blocks(plan, plan.budget.free_bytes - 1) == (plan, [])

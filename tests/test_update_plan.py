@@ -8,6 +8,7 @@ import yaml
 
 from out_of_memory import failing_device
 from roost.cli.app import run
+from roost.plan import read_plan
 from roost.residency import devices
 from tiny_models import build
 
@@ -52,3 +53,24 @@ def test_only_a_plan_in_a_file_can_be_updated(plan: Path, capsys: pytest.Capture
     model = str(plan.parent / "model")
     assert run(["run", model, "--prompt", "a fox", "--update-plan", *EMULATED]) == 2
     assert capsys.readouterr().err.startswith("error: --update-plan: ")
+
+
+def test_what_a_load_gave_up_is_in_the_record_and_goes_into_the_plan_s_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, path = build("sdxl", tmp_path / "model"), tmp_path / "plan.yaml"
+    assert run(["plan", str(model), *EMULATED, *WORKLOAD, "--set", "all=resident", "-o", str(path)]) == 0
+    first = read_plan(path).load_order[0]
+    command = ["run", str(path), "--prompt", "a fox", "--json"]
+    capsys.readouterr()
+    assert run(command) == 0
+    right = json.loads(capsys.readouterr().out)
+    monkeypatch.setattr(devices, "open_device", lambda kind, budget_bytes: failing_device(budget_bytes, 1))
+    assert run([*command, "--update-plan"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["digest"] == right["digest"]
+    assert record["changes"] == [
+        f"{first}: on the device during its stages only, instead of resident, because memory ran out in placing {first}"
+    ]
+    written = read_plan(path).components[first]
+    assert (written.strategy, written.decided_by) == ("snapshot-offload", "run:out-of-memory")

@@ -13,8 +13,8 @@ from roost.residency.fp8 import check_storage
 from roost.residency.hooks import hook_component, hook_movement, hook_pipeline
 from roost.residency.lanes import Device
 from roost.residency.matching import check_components, check_free, check_strategies, held_modules
-from roost.residency.memory_errors import out_of_memory_in
 from roost.residency.obstacles import check_obstacles, foreign_weight
+from roost.residency.placing import Placer
 from roost.residency.runtime import Runtime
 from roost.residency.stages import OnEvent, StageRecord, StageRecorder
 from roost.residency.transfers import Transfers
@@ -94,7 +94,7 @@ def hold(pipeline: Any, plan: PlanDocument, device: Device, on_event: OnEvent | 
     """Attaches ``plan`` to a live diffusers pipeline; close what it returns, or use it in a ``with``.
 
     Raises PlanMismatch when the pipeline isn't the one that the plan describes, and OutOfMemory when its resident
-    weights exceed the budget; the pipeline is then as it was.
+    weights exceed the budget and can't give way; the pipeline is then as it was.
     """
     modules = held_modules(pipeline)
     check_storage(plan)
@@ -103,6 +103,7 @@ def hold(pipeline: Any, plan: PlanDocument, device: Device, on_event: OnEvent | 
     check_components(plan, modules)
     check_obstacles(plan, modules)
     transfers = Transfers.under(plan, device)
+    placer = Placer(transfers)
     components: dict[str, HeldComponent] = {}
     with ExitStack() as undo:
         moved_whole = undo.enter_context(ExitStack())
@@ -112,12 +113,11 @@ def hold(pipeline: Any, plan: PlanDocument, device: Device, on_event: OnEvent | 
                 continue
             if foreign_weight(modules[name]) is not None:  # resident, and only its own class can move it
                 moved_whole.callback(modules[name].to, "cpu")
-                modules[name].to(device.device)
+                placer.place_whole(name, modules[name])
                 continue
             components[name] = HeldComponent(name, modules[name], plan.components[name], transfers)
             undo.callback(components[name].restore)
-            with out_of_memory_in(f"placing {name}", device):
-                components[name].place()
+            placer.place(components[name])
         held = Held(pipeline, plan, components, transfers, on_event)
         held.then(moved_whole.pop_all().close)
         undo.pop_all()

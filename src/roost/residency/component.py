@@ -52,6 +52,7 @@ class HeldComponent:
         self._acquiring: Iterator[None] | None = None
         self.running = RunningBlocks(self.units, self._ring, self.predictor, transfers)
         self._converting = self._resting = False
+        self.place_again: Callable[[HeldComponent], None] = HeldComponent.place  # after a change of dtype
         self.quiet = False  # in use, and the copy lane has nothing to do for it any more
 
     @property
@@ -74,9 +75,13 @@ class HeldComponent:
         return [self.units[name].bytes for name in self.rungs.names]
 
     @property
+    def trunk_bytes(self) -> int:
+        return self.units[TRUNK].bytes
+
+    @property
     def stage_bytes(self) -> int:
         """What it would hold during its stage, trunk, resident blocks and slots, if nothing were short."""
-        return self.units[TRUNK].bytes + self.rungs.most_bytes(self.block_bytes)
+        return self.trunk_bytes + self.rungs.most_bytes(self.block_bytes)
 
     @property
     def misses(self) -> int:
@@ -96,7 +101,7 @@ class HeldComponent:
     def fit(self, free_bytes: int) -> int:
         """Keeps as many blocks resident as planned and as fit into ``free_bytes``; says how many."""
         if not self.present:
-            self.rungs.fit(self.block_bytes, free_bytes - self.units[TRUNK].bytes)
+            self.rungs.fit(self.block_bytes, free_bytes - self.trunk_bytes)
         return self.rungs.resident_blocks
 
     def acquire(self) -> None:
@@ -205,7 +210,7 @@ class HeldComponent:
             return change()
         finally:
             self._converting = False
-            self.place()
+            self.place_again(self)
 
     def recast(self, dtype: torch.dtype, change: Callable[[], object]) -> None:
         """Changes the dtype of all weights, by ``change`` unless they are kept in ``dtype`` already."""
@@ -218,7 +223,7 @@ class HeldComponent:
             self._packer.recast(dtype, change)
         finally:
             self._converting = False
-            self.place()
+            self.place_again(self)
 
     def _acquisition(self) -> Iterator[None]:
         self._packer.renew()

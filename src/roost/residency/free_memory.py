@@ -13,22 +13,21 @@ from roost.units import format_bytes
 def fewer_resident_blocks(plan: PlanDocument, free_bytes: int) -> tuple[PlanDocument, list[str]]:
     """The plan for ``free_bytes`` of VRAM, and what changed, in words; the plan itself when that is what it expected.
 
-    Only components of a stage that no longer fits give up resident blocks. Raises NothingFits with the deficit when
-    none are left to give up. Blocks count as the mean of their stack.
+    Only components of a stage that no longer fits give up resident blocks. Where that is not enough, the rest is given
+    up as memory runs out; NothingFits with the deficit when a component could not even stream. Blocks count as the mean
+    of their stack.
     """
     if free_bytes >= plan.budget.free_bytes:
         return plan, []
     allowed = max(0, free_bytes - plan.budget.headroom_bytes)
     components = dict(plan.components)
-    while (stage := _overfull(plan, components, allowed)) is not None:
-        name = _most_resident(stage, components)
-        if name is None:
-            deficit = _stage_bytes(stage, plan, components) - allowed
-            raise NothingFits(
-                f"{format_bytes(free_bytes)} of VRAM is free now, and {stage.name!r} needs {format_bytes(deficit)} "
-                "more than that leaves for weights; free some, or plan again with --vram."
-            )
-        components[name] = _one_fewer(components[name])
+    for stage in plan.budget.stages:
+        while _stage_bytes(stage, plan, components) > allowed:
+            name = _most_resident(stage, components)
+            if name is None:
+                _check_streamed(stage, components, allowed, free_bytes)
+                break
+            components[name] = _one_fewer(components[name])
     changes = [
         f"{name}: {components[name].resident_blocks} resident blocks instead of {planned.resident_blocks}, because "
         f"only {format_bytes(free_bytes)} of VRAM is free and the plan expected {format_bytes(plan.budget.free_bytes)}"
@@ -38,8 +37,15 @@ def fewer_resident_blocks(plan: PlanDocument, free_bytes: int) -> tuple[PlanDocu
     return (plan.model_copy(update={"components": components}), changes) if changes else (plan, [])
 
 
-def _overfull(plan: PlanDocument, components: dict[str, ComponentPlan], allowed: int) -> StageWeights | None:
-    return next((stage for stage in plan.budget.stages if _stage_bytes(stage, plan, components) > allowed), None)
+def _check_streamed(stage: StageWeights, components: dict[str, ComponentPlan], allowed: int, free_bytes: int) -> None:
+    """Refuses a component of the stage that is too large even alone, with its blocks in one slot."""
+    for name in stage.components:
+        deficit = _least_bytes(components[name]) - allowed
+        if deficit > 0:
+            raise NothingFits(
+                f"{format_bytes(free_bytes)} of VRAM is free now, and {name!r} needs {format_bytes(deficit)} more than"
+                " that leaves for weights, even with its blocks streamed; free some, or plan again with --vram."
+            )
 
 
 def _stage_bytes(stage: StageWeights, plan: PlanDocument, components: dict[str, ComponentPlan]) -> int:
@@ -59,6 +65,11 @@ def _device_bytes(component: ComponentPlan) -> int:
     sizes = [stack.bytes // stack.count for stack in component.stacks for _ in range(stack.count)]
     kept = resident_indices(len(sizes), component.resident_blocks, component.resident_policy)
     return sum(sizes[index] for index in kept) + (component.slots or 0) * max(sizes, default=0)
+
+
+def _least_bytes(component: ComponentPlan) -> int:
+    """Bytes of the trunk and one slot."""
+    return component.trunk_bytes + max((stack.bytes // stack.count for stack in component.stacks), default=0)
 
 
 def _one_fewer(component: ComponentPlan) -> ComponentPlan:

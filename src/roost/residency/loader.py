@@ -19,7 +19,7 @@ from roost.residency.component import HeldComponent
 from roost.residency.fp8 import store_as_planned
 from roost.residency.lanes import Device
 from roost.residency.matching import check_component, check_strategies
-from roost.residency.memory_errors import out_of_memory_in
+from roost.residency.placing import Placer
 from roost.residency.quiet import quiet_libraries
 from roost.residency.stages import OnEvent
 from roost.residency.transfers import Transfers
@@ -46,10 +46,11 @@ def load_pipeline(
 
     Host memory peaks at the weights that stay there, and one resident component or one file. Raises InvalidFile for a
     directory that can't be loaded, PlanMismatch for one that the plan isn't for, OutOfMemory when the resident weights
-    exceed the budget.
+    exceed the budget and can't give way.
     """
     check_strategies(plan, {})
     transfers = Transfers.under(plan, device)
+    placer = Placer(transfers)
     components: dict[str, HeldComponent] = {}
     with quiet_libraries(), ExitStack() as undo:
         undo.callback(transfers.close)
@@ -62,8 +63,7 @@ def load_pipeline(
             checkpoint = _checkpoint(name, plan, model_dir)
             components[name] = HeldComponent(name, module, plan.components[name], transfers, checkpoint)
             undo.callback(components[name].restore)
-            with out_of_memory_in(f"placing {name}", device):
-                components[name].place()
+            placer.place(components[name])
         modules = {name: component.module for name, component in components.items()}
         pipeline = assemble(found, model_dir, modules)
         held = Held(pipeline, plan, components, transfers, on_event)

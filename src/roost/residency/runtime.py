@@ -14,7 +14,7 @@ from roost.plan import ComponentPlan
 from roost.residency.component import HeldComponent
 from roost.residency.elastic import run_elastically
 from roost.residency.guards import check_inference
-from roost.residency.ladder import leave_between_stages, stream_blocks
+from roost.residency.ladder import leave_between_stages, may_leave, stream_blocks
 from roost.residency.memory_errors import Shortage
 from roost.residency.release import Activations, UseSequence
 from roost.residency.remedies import remedy_for
@@ -51,6 +51,8 @@ class Runtime:
         self._running = 0  # outermost calls that run; two when one component calls another
         self._thread: int | None = None
         self._entering = threading.Lock()
+        for component in components.values():
+            component.place_again = self.place
 
     def call(
         self, component: HeldComponent, method: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: Any
@@ -72,6 +74,17 @@ class Runtime:
                 )
         finally:
             self._leave()
+
+    def place(self, component: HeldComponent) -> None:
+        """Puts a resident component, whose weights changed, onto the device again, with less beside it if need be."""
+        released: set[str] = set()
+        run_elastically(
+            component.place,
+            RerunState((), self._device.device, (), {}),
+            lambda: self.step_down(component, released),
+            self._transfers,
+            Shortage(f"placing {component.name}", self._device, lambda: remedy_for(component)),
+        )
 
     def switch_to(self, component: HeldComponent, method: str) -> None:
         """Makes ``component`` ready, after releasing others as far as memory asks for it."""
@@ -148,8 +161,8 @@ class Runtime:
 
     def _evict(self, component: HeldComponent) -> str | None:
         """Makes another component leave that was to stay; from now on it is there for its stages only."""
-        staying = [each for each in self.components.values() if each.resident and each.present and not each.depth]
-        leaving = self._sequence.furthest(each for each in staying if each is not component)
+        others = [each for each in self.components.values() if each is not component and not each.depth]
+        leaving = self._sequence.furthest(each for each in others if each.resident and each.present and may_leave(each))
         if leaving is None:
             return None
         said = leave_between_stages(leaving)
