@@ -66,6 +66,18 @@ def test_gpus_lists_cards_and_says_why_none_is_here(capsys) -> None:
     assert document["gpus"] or document["problem"]
 
 
+@pytest.mark.parametrize("command", ["gpus", "models", "rules", "profiles"])
+def test_lists_are_no_wider_than_a_terminal_when_piped(command: str, capsys) -> None:
+    assert run([command]) == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if len(line) > 80] == []
+
+
+def test_models_give_sizes_in_the_unit_of_their_plans(capsys) -> None:
+    assert run(["models"]) == 0
+    (line,) = [each for each in capsys.readouterr().out.splitlines() if each.startswith("wan2.2-t2v-a14b ")]
+    assert line.split("  ")[-2].strip() == "64.4 GiB"
+
+
 def test_names_from_a_model_never_reach_the_terminal_raw(tmp_path: Path, capfd) -> None:
     write_mova_directory(tmp_path / "model")
     index = tmp_path / "model" / "model_index.json"

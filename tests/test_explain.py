@@ -10,7 +10,9 @@ import pytest
 from roost.api.explaining import explain_plan, explanation_document
 from roost.cli.app import run
 from roost.plan import PlanDocument, plan_to_yaml
+from roost.units import GiB
 from searched_plans import PARTS, STEPS, ruled, searched
+from worlds import component
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +59,16 @@ def test_copies_of_a_pass_are_the_streamed_blocks_at_the_rate_of_the_link() -> N
     assert work.pass_h2d_bytes == 30 * block_bytes
     assert work.pass_copy_s == pytest.approx(30 * block_bytes / 10e9)
     assert work.pass_s >= max(work.pass_copy_s, work.pass_compute_s) * (1 - 1e-9)
+
+
+def test_blocks_that_are_held_for_their_stage_are_not_said_to_stay(shown) -> None:
+    vae = component("vae", 3 * GiB, blocks=17, position=2)
+    plan = searched(20, "vae=layerwise-offload,resident_blocks=0", parts=(*PARTS[:2], vae))
+    held = plan.components["vae"].model_copy(update={"hold": True})
+    plan = plan.model_copy(update={"components": {**plan.components, "vae": held}})
+    (account,) = [each for each in explain_plan(plan).components if each.name == "vae"]
+    assert (account.held, account.resident_blocks, account.blocks) == (True, 0, 17)
+    assert "17 blocks held, each from its first use until the stage ends" in " ".join(shown(plan).split())
 
 
 def test_a_step_is_all_denoising_over_the_steps(plan: PlanDocument) -> None:

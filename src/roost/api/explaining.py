@@ -48,7 +48,10 @@ class IfResident:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComponentAccount:
-    """One component's decision. ``device_bytes`` are its weights on the device while it is used."""
+    """One component's decision. ``device_bytes`` are its weights on the device while it is used.
+
+    Of a ``held`` one every block comes in at its first use and stays until the stage ends; none counts as resident.
+    """
 
     name: str
     strategy: Strategy
@@ -58,6 +61,7 @@ class ComponentAccount:
     device_bytes: int
     blocks: int
     resident_blocks: int
+    held: bool
     slots: int | None
     prefetch: int | None
     tiling: bool
@@ -190,7 +194,8 @@ def _account(plan: PlanDocument, name: str, stages: Iterable[StageSum]) -> Compo
         load_bytes=component.load_bytes,
         device_bytes=max((each.weights.get(name, 0) for each in stages), default=0),
         blocks=blocks,
-        resident_blocks=blocks if component.resident_blocks is None or held else component.resident_blocks,
+        resident_blocks=blocks if component.resident_blocks is None else component.resident_blocks,
+        held=held,
         slots=component.slots,
         prefetch=component.prefetch,
         tiling=component.tiling,

@@ -116,6 +116,8 @@ def _memory(account: ComponentAccount) -> str:
     part = f"{format_bytes(account.device_bytes)} of {format_bytes(account.load_bytes)} on the GPU while in use"
     if account.strategy != "layerwise-offload":
         return part
+    if account.held:
+        return f"{part}: {account.blocks} blocks held, each from its first use until the stage ends"
     streamed = account.blocks - account.resident_blocks
     return f"{part}: {account.resident_blocks} of {account.blocks} blocks stay" + (
         f", {streamed} pass through {account.slots} slots, {account.prefetch} ahead" if streamed else ""

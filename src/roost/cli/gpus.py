@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from roost.cli.options import Json
-from roost.cli.screen import show_json, show_table, show_text
+from roost.cli.screen import show_folded, show_json, show_table, show_text
 from roost.facts import GpuProfile, Number
 from roost.units import format_bytes
 
@@ -26,17 +26,18 @@ def gpus(as_json: Json = False) -> None:
     for reading in survey.gpus.gpus:
         _show_gpu(reading)
     if survey.gpus.problem:
-        show_text(f"{'note' if survey.gpus.gpus else 'no usable GPU'}: {survey.gpus.problem}")
-    show_text(
+        show_folded(f"{'note' if survey.gpus.gpus else 'no usable GPU'}: {survey.gpus.problem}")
+    show_folded(
         f"host memory: {format_bytes(survey.host.available_bytes)} available ({survey.host.source}),"
         f" {format_bytes(survey.host.pinnable_bytes)} of it pinnable"
         f" · disk: {format_bytes(survey.disk_bytes)} free here"
     )
     show_table(
-        ("--gpu", "Product", "Memory", "GB/s", "bf16 TFLOP/s", "PCIe"),
+        ("--gpu", "Memory", "GB/s", "bf16 TFLOP/s", "PCIe"),
         [_profile_row(profile) for profile in survey.profiles.values()],
-        numbers=(2, 3, 4),
+        numbers=(1, 2, 3),
     )
+    show_folded('--gpu takes a product\'s full name too, like "NVIDIA GeForce RTX 4090"; --json lists them.')
 
 
 def _document(survey: MachineSurvey) -> dict[str, object]:
@@ -65,7 +66,7 @@ def _document(survey: MachineSurvey) -> dict[str, object]:
 
 def _show_gpu(reading: GpuReading) -> None:
     facts = reading.facts
-    show_text(
+    show_folded(
         f"GPU {reading.index}: {facts.name}{' (MIG)' if reading.mig else ''}, {format_bytes(facts.free_bytes)} free of"
         f" {format_bytes(facts.total_bytes)}, driver {facts.driver or '?'},"
         f" compute {facts.compute_capability or '?'}, PCIe {facts.pcie_generation or '?'} x{facts.pcie_width or '?'}"
@@ -74,14 +75,13 @@ def _show_gpu(reading: GpuReading) -> None:
     for pid, size in reading.processes or ():
         show_text(f"  process {pid} uses {format_bytes(size)}")
     for note in reading.notes:
-        show_text(f"  note: {note}")
+        show_folded(f"note: {note}", indent="  ")
 
 
 def _profile_row(profile: GpuProfile) -> tuple[str, ...]:
     generation, lanes = profile.pcie_generation, profile.pcie_lanes
     return (
         profile.key,
-        profile.name,
         format_bytes(int(profile.total_bytes.value)),
         f"{profile.memory_bytes_per_s.value / 1e9:.0f}",
         _tera(profile.bf16_flop_per_s),

@@ -10,6 +10,7 @@ import typer
 
 from roost.cli.options import Json
 from roost.cli.screen import show_json, show_table, show_text
+from roost.units import format_bytes
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A name that roost models lists.")]
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty directory.")]
@@ -25,21 +26,21 @@ def models(as_json: Json = False) -> None:
         show_json(document)
         return
     show_table(
-        ("Name", "Task", "Stored", "Loaded", "Default workload", "Components (stored → loaded)"),
+        ("Name", "Task", "Stored", "Loaded", "Default workload"),
         [
             (
                 each["name"],
                 each["task"],
-                _gigabytes(each["bytes"]),
-                _gigabytes(each["load_bytes"]),
+                format_bytes(each["bytes"]),
+                format_bytes(each["load_bytes"]),
                 _workload(each["workload"]),
-                ", ".join(map(_component, each["components"])),
             )
             for each in document["models"]
         ],
         numbers=(2, 3),
     )
     show_text("Plan one with: roost plan NAME --gpu rtx-4090 --ram 64GiB")
+    show_text("Its components and their sizes: roost inspect NAME")
 
 
 def model_dir(name: Name, directory: Directory, sparse: Sparse = False) -> None:
@@ -56,12 +57,3 @@ def model_dir(name: Name, directory: Directory, sparse: Sparse = False) -> None:
 def _workload(workload: Mapping[str, Any]) -> str:
     frames = f"×{workload['frames']}" if workload["frames"] else ""
     return f"{workload['width']}×{workload['height']}{frames}, {workload['steps']} steps"
-
-
-def _component(component: Mapping[str, Any]) -> str:
-    sizes = f"{_gigabytes(component['bytes'])} → {_gigabytes(component['load_bytes'])}"
-    return f"{component['name']} {sizes}"
-
-
-def _gigabytes(size_bytes: int) -> str:
-    return f"{size_bytes / 1e9:.1f} GB"

@@ -10,7 +10,7 @@ import typer
 
 from roost.cli.options import Json
 from roost.cli.rates import rate_name, rate_value
-from roost.cli.screen import show_json, show_note, show_text
+from roost.cli.screen import show_folded, show_json, show_note, show_text
 from roost.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,9 +45,9 @@ def _list(context: typer.Context, as_json: Json = False) -> None:
     for kept in listing.entries:
         show_text(kept.key)
         for line in _lines(kept.entry):
-            show_text(f"  {line}")
+            show_folded(line, indent="  ")
     if not listing.entries:
-        show_text(f"nothing measured yet in {listing.folder}; roost probe --save and every roost run add to it")
+        show_folded(f"nothing measured yet in {listing.folder}; roost probe --save and every roost run add to it")
 
 
 def _lines(entry: Entry) -> list[str]:

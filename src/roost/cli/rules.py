@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from roost.cli.options import Json
-from roost.cli.screen import show_json, show_text
+from roost.cli.screen import show_folded, show_json, show_text
 
 
 def rules(as_json: Json = False) -> None:
@@ -19,7 +19,10 @@ def rules(as_json: Json = False) -> None:
         return
     for rule in RULES:
         show_text(rule.id)
-        show_text(f"  when    {rule.condition}")
-        show_text(f"  then    {rule.result}")
-        show_text(f"  why     {rule.why}")
-        show_text(f"  source  {rule.source}")
+        for label, words in (
+            ("when", rule.condition),
+            ("then", rule.result),
+            ("why", rule.why),
+            ("source", rule.source),
+        ):
+            show_folded(f"{label.ljust(6)}  {words}", indent="  ", hanging=8)
