@@ -41,7 +41,7 @@ TEXTS: dict[str, tuple[bytes, str]] = {
     "a NUL": (b"schema: 1\0\n", "is not a plan's YAML"),
     "a terminal code": (b"schema: \x1b[31m1\n", "is not a plan's YAML"),
     "JSON cut off": (b'{"schema": 1, "model": {', "is not a plan's YAML"),
-    "over 1 MiB": (b"schema: 1 #" + b"x" * (1024 * 1024), "is larger than 1 MiB"),
+    "over 4 MiB": (b"schema: 1 #" + b"x" * (4 * 1024 * 1024), "is larger than 4 MiB"),
     "a web page": (b"<!DOCTYPE html>\n<html><body>404</body></html>", "is not a mapping"),
     "a safetensors file": (b"\x40\0\0\0\0\0\0\0{}", "is not a plan's YAML"),
     "a picture": (b"\x89PNG\r\n\x1a\n" + bytes(range(128, 256)), "is not UTF-8"),

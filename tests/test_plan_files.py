@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from roost.errors import InvalidFile, RoostError
 from roost.plan import PlanDocument, plan_to_yaml, read_plan, write_text_atomically
+from roost.plan.schema import FileRecord
 from roost.planner.policy import plan_by_rules
 from roost.units import GiB
 from worlds import component, inventory, machine, question
@@ -33,6 +34,18 @@ def test_a_plan_reads_back_as_it_was_written(plan: PlanDocument, tmp_path: Path)
     assert read_plan(path) == plan
     assert plan_to_yaml(read_plan(path)) == plan_to_yaml(plan)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_model_of_thousands_of_files_has_a_plan_that_reads_back(plan: PlanDocument, tmp_path: Path) -> None:
+    files = {
+        f"transformer/diffusion_pytorch_model-{number:05}-of-06500.safetensors": FileRecord(bytes=1, sha256="0" * 64)
+        for number in range(6500)
+    }
+    large = plan.model_copy(update={"model": plan.model.model_copy(update={"files": files})})
+    path = tmp_path / "plan.yaml"
+    write_text_atomically(path, plan_to_yaml(large))
+    assert path.stat().st_size > 1024**2
+    assert read_plan(path) == large
 
 
 @settings(deadline=None)  # the first example pays for imports

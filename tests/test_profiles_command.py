@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from measurements import EMULATED, RTX, WHEN, entry, rate, residual
+from roost.api import kept as exports
 from roost.cli.app import run
 from roost.profiles.store import MeasuredStore
 
@@ -80,6 +81,15 @@ def test_an_export_imported_elsewhere_is_the_same_store(kept: list[str], tmp_pat
     assert shown(capsys, "import", str(path)) == "imported 3 entries\n"
     assert MeasuredStore().entries() == before
     assert json.loads(shown(capsys, "export", "--json"))["entries"][1]["device"]["driver"] == "570.86"
+
+
+def test_what_import_would_not_read_is_not_exported(kept: list[str], monkeypatch, capsys) -> None:
+    size = len(shown(capsys, "export").encode())
+    monkeypatch.setattr(exports, "MAX_BYTES", size)
+    assert len(shown(capsys, "export").encode()) == size
+    monkeypatch.setattr(exports, "MAX_BYTES", size - 1)
+    assert run(["profiles", "export"]) == 1
+    assert "roost profiles delete KEY" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["", "schema: 1\n", "entries: [1]\nschema: 1\n", "schema: 2\nentries: []\n"])

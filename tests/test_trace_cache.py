@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ from roost.api import tracing
 from roost.api.inspection import profile_of
 from roost.errors import InvalidFile
 from roost.probes.dry_run import DryRunOptions
-from roost.probes.dry_run.cache import read_trace, trace_key, write_trace
+from roost.probes.dry_run.cache import read_trace, trace_key, weightless_digests, write_trace
 from roost.trace import trace_from_json, trace_to_json
 
 
@@ -59,15 +61,38 @@ def test_the_key_depends_on_configs_workload_arguments_and_versions() -> None:
     config = next(name for name in inventory.files if name.endswith("config.json"))
     edited = replace(inventory, files={**inventory.files, config: replace(inventory.files[config], sha256="0" * 64)})
     keys = {
-        trace_key(inventory, workload, options, {}),
-        trace_key(edited, workload, options, {}),
-        trace_key(inventory, replace(workload, steps=5), options, {}),
-        trace_key(inventory, workload, DryRunOptions(negative_prompt="fog"), {}),
-        trace_key(inventory, workload, options, {"torch": "0"}),
+        trace_key(inventory, workload, options, {}, {}),
+        trace_key(edited, workload, options, {}, {}),
+        trace_key(inventory, replace(workload, steps=5), options, {}, {}),
+        trace_key(inventory, workload, DryRunOptions(negative_prompt="fog"), {}, {}),
+        trace_key(inventory, workload, options, {"torch": "0"}, {}),
+        trace_key(inventory, workload, options, {}, {"tokenizer": "0"}),
     }
-    assert len(keys) == 5
+    assert len(keys) == 6
     elsewhere = replace(inventory, path="/elsewhere", fingerprint="other")
-    assert trace_key(elsewhere, workload, options, {}) in keys
+    assert trace_key(elsewhere, workload, options, {}, {}) in keys
+
+
+def test_another_tokenizer_is_traced_anew_and_the_same_one_elsewhere_is_not(tmp_path: Path) -> None:
+    model = Path(shutil.copytree(tiny_directory("ltx"), tmp_path / "ltx"))
+    inventory = tiny_inventory("ltx")
+    elsewhere = replace(inventory, path=str(model))
+    before = weightless_digests(elsewhere)
+    assert before == weightless_digests(inventory)
+    assert set(before) == set(inventory.weightless)
+    file = model / "tokenizer" / "tokenizer.json"
+    file.write_text(file.read_text().replace("1.0", "1.1", 1))
+    after = weightless_digests(elsewhere)
+    assert [name for name in before if before[name] != after[name]] == ["tokenizer"]
+
+
+def test_what_is_no_regular_file_among_tokenizers_counts_by_its_name(tmp_path: Path) -> None:
+    model = Path(shutil.copytree(tiny_directory("ltx"), tmp_path / "ltx"))
+    inventory = replace(tiny_inventory("ltx"), path=str(model))
+    before = weightless_digests(inventory)
+    os.mkfifo(model / "tokenizer" / "pipe")
+    (model / "tokenizer" / "passwords").symlink_to("/etc/passwd")
+    assert weightless_digests(inventory)["tokenizer"] != before["tokenizer"]
 
 
 def test_a_trace_from_the_cache_needs_no_torch(cache: Path) -> None:

@@ -1,5 +1,6 @@
 """A trial's process may crash, run out of memory, hang or start others: its parent learns why, and nothing is left."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -49,6 +50,35 @@ def gone_within_s(pid: int, seconds: float) -> bool:
     while alive(pid) and time.monotonic() < until_s:
         time.sleep(0.02)
     return not alive(pid)
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_a_program_that_can_not_be_started_is_a_reason_and_leaves_nothing_open() -> None:
+    before = open_descriptors()
+    with pytest.raises(TrialEnded, match="the trial can't be started: No such file or directory") as caught:
+        Child({}, os.environ, ("/nonexistent/python",))
+    assert caught.value.status == "crashed"
+    assert open_descriptors() == before
+
+
+@pytest.mark.parametrize("room_for", [0, 1])
+def test_a_full_folder_for_temporary_files_is_a_reason_and_leaves_nothing_open(room_for: int, monkeypatch) -> None:
+    made, file = [], process.tempfile.TemporaryFile
+
+    def temporary_file() -> object:
+        if len(made) == room_for:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        made.append(file())
+        return made[-1]
+
+    monkeypatch.setattr(process.tempfile, "TemporaryFile", temporary_file)
+    before = open_descriptors()
+    with pytest.raises(TrialEnded, match="the trial can't be started: No space left on device"):
+        Child({}, os.environ, (sys.executable, "-c", "pass"))
+    assert open_descriptors() == before
 
 
 def test_a_child_answers_every_line_and_gets_its_request() -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from roost.errors import InvalidFile, UsageError
+from roost.errors import InvalidFile, RoostError, UsageError
 from roost.measured import Collection
 from roost.plan import write_text_atomically
 from roost.plan.strict_yaml import MAX_BYTES, NotValid, to_yaml, validated, yaml_mapping
 from roost.profiles.store import Kept, MeasuredStore
+from roost.units import format_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +57,14 @@ def write_export(collection: Collection, path: Path) -> None:
 
 
 def export_text(collection: Collection) -> str:
-    return to_yaml(collection.model_dump(mode="json", by_alias=True))
+    """The document as YAML; raises RoostError for one that ``import_measured`` would not read."""
+    text = to_yaml(collection.model_dump(mode="json", by_alias=True))
+    if len(text.encode()) > MAX_BYTES:
+        raise RoostError(
+            f"the {len(collection.entries)} entries make {format_bytes(len(text.encode()))}, and import reads at most"
+            f" {format_bytes(MAX_BYTES)}; delete some with: roost profiles delete KEY"
+        )
+    return text
 
 
 def import_measured(path: Path) -> int:

@@ -13,7 +13,7 @@ from roost.api.models import materialise_configs
 from roost.api.versions import installed_versions
 from roost.facts import Inventory, ModelProfile, Workload
 from roost.probes.dry_run import DryRunOptions, dry_run
-from roost.probes.dry_run.cache import read_trace, trace_key, write_trace
+from roost.probes.dry_run.cache import read_trace, trace_key, weightless_digests, write_trace
 from roost.profiles.classes import load_class_facts
 from roost.trace import Trace
 
@@ -49,7 +49,7 @@ def _folder() -> Path:
 
 
 def _key(inventory: Inventory, workload: Workload, options: DryRunOptions) -> str:
-    return trace_key(inventory, workload, options, installed_versions(_LIBRARIES))
+    return trace_key(inventory, workload, options, installed_versions(_LIBRARIES), weightless_digests(inventory))
 
 
 @contextmanager

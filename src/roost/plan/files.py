@@ -25,7 +25,8 @@ def plan_to_yaml(plan: PlanDocument) -> str:
 def read_plan(path: Path) -> PlanDocument:
     """The validated plan in the file at ``path``.
 
-    Raises InvalidFile, in one line, for anything else: not a regular file, over 1 MiB, not YAML, or not the schema.
+    Raises InvalidFile, in one line, for anything else: not a regular file, over ``MAX_BYTES``, not YAML, or not
+    the schema.
     """
     try:
         return validated(yaml_mapping(_read(path), "plan"), PlanDocument, "plan")

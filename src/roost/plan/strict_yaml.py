@@ -9,7 +9,10 @@ from typing import TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-MAX_BYTES = 1024 * 1024
+from roost.units import MiB
+
+# A plan lists its model's files, each in some 170 bytes: room for over 20,000.
+MAX_BYTES = 4 * MiB
 
 Document = TypeVar("Document", bound=BaseModel)
 
@@ -67,7 +70,7 @@ def yaml_mapping(raw: bytes, what: str) -> dict[object, object]:
     ``what`` is the document's name in NotValid, which is raised for anything that isn't a plain YAML mapping.
     """
     if len(raw) > MAX_BYTES:
-        raise NotValid("it is larger than 1 MiB")
+        raise NotValid(f"it is larger than {MAX_BYTES // MiB} MiB")
     try:
         document = yaml.load(raw.decode("utf-8"), _StrictLoader)  # derived from SafeLoader
     except UnicodeDecodeError:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from roost.probes.regular_files import open_regular
 from roost.probes.strict_json import read_strict_object
 
 _CACHED_BLOB = re.compile(r"models--[^/\\]+[/\\]blobs[/\\][^/\\]+")
+_CHUNK_BYTES = 1024**2
 _EMPTY_SHA256 = hashlib.sha256().hexdigest()
 
 
@@ -73,6 +75,19 @@ class ModelDirectory:
         with open_regular(self._locate(name), name) as file:
             self.files[name] = StoredFile(bytes=file.bytes, sha256=_EMPTY_SHA256)
             return file.bytes
+
+    def content_digest(self, folder: str) -> str:
+        """Hash over names and contents of a folder's files, for what is not otherwise read; nothing is recorded.
+
+        Of what is no regular file, or can't be read, only the name counts.
+        """
+        digest = hashlib.sha256()
+        for name in sorted(self.names(folder)):
+            digest.update(f"\0{name}\0".encode("utf-8", "surrogateescape"))
+            with suppress(InvalidFile), open_regular(self._locate(f"{folder}/{name}"), name) as file:
+                for start in range(0, file.bytes, _CHUNK_BYTES):
+                    digest.update(file.read_at(start, min(_CHUNK_BYTES, file.bytes - start)))
+        return digest.hexdigest()
 
     def fingerprint(self) -> str:
         """Hash over name, size and hash of everything that was read."""

@@ -53,36 +53,37 @@ class Patience:
 
 
 class Child:
-    """A running trial. Always close it: it is killed with everything that it started."""
+    """A running trial. Always close it: it is killed with everything that it started.
+
+    Raises TrialEnded where the machine refuses to start one: no process, descriptor or room for temporary files left.
+    """
 
     def __init__(
         self, request: Mapping[str, object], environment: Mapping[str, str], command: Sequence[str] = COMMAND
     ) -> None:
         self._oom_kills = count_oom_kills()
-        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115, closed with the child
         self._phase = "starting"
         self._buffer = b""
         self._closed = False
-        receive, send = os.pipe()
-        self._results = receive
-        written = _written(request)
         try:
-            self._process = subprocess.Popen(
-                [*command, str(written.fileno()), str(send)],
-                stdin=subprocess.PIPE,
-                stdout=self._complaints,
-                stderr=self._complaints,
-                pass_fds=(written.fileno(), send),
-                env=dict(environment),
-                start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends the whole group
-            )
-        except BaseException:
-            os.close(receive)
-            self._complaints.close()
-            raise
-        finally:
-            os.close(send)
-            written.close()
+            with contextlib.ExitStack() as started, contextlib.ExitStack() as handed_over:
+                self._complaints = started.enter_context(tempfile.TemporaryFile())
+                self._results, send = os.pipe()
+                started.callback(os.close, self._results)
+                handed_over.callback(os.close, send)
+                written = handed_over.enter_context(_written(request))
+                self._process = subprocess.Popen(
+                    [*command, str(written.fileno()), str(send)],
+                    stdin=subprocess.PIPE,
+                    stdout=self._complaints,
+                    stderr=self._complaints,
+                    pass_fds=(written.fileno(), send),
+                    env=dict(environment),
+                    start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends the whole group
+                )
+                started.pop_all()  # closed with the child
+        except OSError as error:
+            raise TrialEnded("crashed", f"the trial can't be started: {error.strerror or error}") from None
 
     @property
     def pid(self) -> int:
@@ -178,9 +179,11 @@ class Child:
 
 def _written(request: Mapping[str, object]) -> IO[bytes]:
     """The request in a file without a name: a pipe would block on a child that never reads."""
-    file = tempfile.TemporaryFile()  # noqa: SIM115, the caller closes it
-    file.write(json.dumps(request).encode())
-    file.seek(0)
+    with contextlib.ExitStack() as broken:
+        file = broken.enter_context(tempfile.TemporaryFile())
+        file.write(json.dumps(request).encode())
+        file.seek(0)
+        broken.pop_all()
     return file
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from roost.errors import RoostError
 from roost.facts import Component, Inventory, Workload
 from roost.plan import write_text_atomically
+from roost.probes.directory import ModelDirectory
 from roost.probes.dry_run.options import DryRunOptions
 from roost.trace import Trace, trace_from_json, trace_to_json
 
@@ -19,8 +20,17 @@ from roost.trace import Trace, trace_from_json, trace_to_json
 TRACE_VERSION = 1
 
 
-def trace_key(inventory: Inventory, workload: Workload, options: DryRunOptions, versions: Mapping[str, str]) -> str:
-    """A name for the trace of ``workload``: equal for the same configs, dtypes, arguments and library versions."""
+def trace_key(
+    inventory: Inventory,
+    workload: Workload,
+    options: DryRunOptions,
+    versions: Mapping[str, str],
+    weightless: Mapping[str, str],
+) -> str:
+    """A name for the trace of ``workload``: equal for the same configs, dtypes, arguments and library versions.
+
+    ``weightless`` are ``weightless_digests``: a tokenizer decides how long a prompt is.
+    """
     configs = {name: file.sha256 for name, file in inventory.files.items() if name.endswith("config.json")}
     facts = {
         "trace_version": TRACE_VERSION,
@@ -28,12 +38,20 @@ def trace_key(inventory: Inventory, workload: Workload, options: DryRunOptions, 
         "scalars": {name: repr(value) for name, value in inventory.scalars.items()},
         "configs": configs,
         "components": {each.name: _component_facts(each) for each in inventory.components},
-        "weightless": list(inventory.weightless),
+        "weightless": {name: weightless.get(name) for name in inventory.weightless},
         "workload": asdict(workload),
         "options": repr(options),
         "versions": dict(versions),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def weightless_digests(inventory: Inventory) -> dict[str, str]:
+    """A hash of the files of each component without weights; of a model known by its name none are there."""
+    if inventory.path is None:
+        return {}
+    directory = ModelDirectory(Path(inventory.path))
+    return {name: directory.content_digest(name) for name in inventory.weightless if directory.has_folder(name)}
 
 
 def read_trace(folder: Path, key: str) -> Trace | None:
