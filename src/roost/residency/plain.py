@@ -15,6 +15,7 @@ from roost.plan import PlanDocument
 from roost.residency.census import named_tensors
 from roost.residency.lanes import Device
 from roost.residency.loader import LoadComponent, OnComponent, assemble, load_component
+from roost.residency.masters import ALIGNMENT
 from roost.residency.memory_errors import out_of_memory_in
 from roost.residency.quiet import quiet_libraries
 from roost.residency.stages import OnEvent, StageRecorder, stage_name
@@ -115,6 +116,8 @@ def _align(module: torch.nn.Module) -> None:
     """Copies weights out of the mapped file: where they lie there unaligned, kernels of the CPU round differently."""
     copies: dict[int, torch.Tensor] = {}
     for _, tensor in named_tensors(module):
+        if tensor.data_ptr() % ALIGNMENT == 0:
+            continue
         if tensor.data_ptr() not in copies:
             copies[tensor.data_ptr()] = tensor.detach().clone()
         copy = copies[tensor.data_ptr()]

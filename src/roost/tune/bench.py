@@ -264,6 +264,8 @@ class Bench:
         world = self._trials.world
         if world.random_weights:
             notes.append("the weights were made at random: times and memory are the model's, pictures are noise.")
+        for name, why in self._trials.unshared.items():
+            notes.append(f"{name}: loaded anew for each trial, not shared between them: {why}.")
         if world.trial_steps < world.steps:
             notes.append(
                 f"trials ran {world.trial_steps} of {world.steps} steps; totals count the others at the median step."

@@ -14,17 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 from roost.errors import OutOfMemory, RoostError
 from roost.plan import ComponentPlan, PlanDocument
-from roost.probes.host import peak_rss_bytes, private_bytes
+from roost.probes.host import private_bytes
 from roost.profiles.classes import load_class_facts
+from roost.tune.host_peak import HostPeak
 from roost.tune.peers import peer_named
 from roost.tune.records import PLAIN
+from roost.tune.shared_load import SharedLoad
 from roost.units import format_bytes
 
 if TYPE_CHECKING:
     from roost.residency.loader import LoadComponent
     from roost.residency.plain import Place
     from roost.residency.stages import StageEvent
-    from roost.residency.trial import TrialFigures, TrialSetup
+    from roost.residency.trial import TrialSetup
 
 _BEAT_S = 0.5
 
@@ -93,15 +95,28 @@ def serve(request: Mapping[str, Any], reporter: Reporter) -> None:
     if request.get("host_bytes") is not None:
         reporter.limit_host(request["host_bytes"])
     call = GenerationRequest(**request["call"])
-    with open_trial(_setup(request), reporter.on_component, reporter.on_event) as trial:
+    host = HostPeak()
+    load = component_load(request, host)
+    with open_trial(_setup(request, load), reporter.on_component, reporter.on_event) as trial:
         if request["warm_up"] is not None:
             trial.warm_up(GenerationRequest(**{**request["call"], **request["warm_up"]}))
-        reporter.say("loaded", load_s=trial.load_s)
+        reporter.say("loaded", load_s=trial.load_s, unshared=load.unshared)
         for _ in sys.stdin:
-            reporter.say("result", **_facts(trial.measure(call)), load_s=trial.load_s)
+            figures = asdict(trial.measure(call))
+            reporter.say("result", **figures, host_peak_bytes=host.bytes, load_s=trial.load_s)
 
 
-def _setup(request: Mapping[str, Any]) -> TrialSetup:
+def component_load(request: Mapping[str, Any], host: HostPeak) -> SharedLoad:
+    """How this trial gets a component, whole, finished and in host memory; nothing else makes one."""
+    from roost.residency.loader import load_component  # imported here: it brings torch
+
+    emulated = request["device_kind"] == "emulated"
+    load = random_weights(request["device_kind"]) if request["random_weights"] else load_component
+    # Diffusers alone packs nothing, but on an emulated device its weights are copied too, to be aligned.
+    return SharedLoad(load, request["shared"], host, packs=request["peer"] is None or emulated)
+
+
+def _setup(request: Mapping[str, Any], load: SharedLoad) -> TrialSetup:
     from roost.residency.trial import TrialSetup  # imported here: it brings torch
 
     return TrialSetup(
@@ -111,7 +126,8 @@ def _setup(request: Mapping[str, Any]) -> TrialSetup:
         budget_bytes=request["budget_bytes"],
         place=None if request["peer"] is None else _place_of(request["peer"]),
         link_bytes_per_s=request["link_bytes_per_s"],
-        load=random_weights(request["device_kind"]) if request["random_weights"] else None,
+        load=load,
+        owed_s=lambda: load.owed_s,
     )
 
 
@@ -133,10 +149,6 @@ def random_weights(device_kind: str) -> LoadComponent:
         return finish_component(name, module, plan)
 
     return load
-
-
-def _facts(figures: TrialFigures) -> dict[str, object]:
-    return {**asdict(figures), "host_peak_bytes": peak_rss_bytes()}
 
 
 def main() -> None:

@@ -13,7 +13,8 @@ from roost.planner.search_plan import SearchQuestion
 from roost.tune.candidates import Field
 from roost.tune.figures import trial_result
 from roost.tune.process import COMMAND, Child, Message, OnMessage, Patience, TrialEnded
-from roost.tune.records import Candidate, Status, TrialResult
+from roost.tune.records import PLAIN, Candidate, Status, TrialResult
+from roost.tune.shared_files import SharedFiles
 from roost.units import format_measured
 
 # A first generation finds the order of blocks, and on a GPU it loads kernels; this many steps are enough for both.
@@ -35,7 +36,8 @@ class TrialWorld:
 
     ``call`` are the fields of ``GenerationRequest``, with the number of steps that a trial runs; ``steps`` are the
     workload's. ``host_bytes`` is what a trial may take of host memory beside the libraries' own, None as much as there
-    is. ``keep`` leaves children loaded between rounds. ``deadline_s`` is for loading, and for a generation.
+    is. ``keep`` leaves children loaded between rounds, ``share`` lets them have the same weights in memory.
+    ``deadline_s`` is for loading, and for a generation.
     """
 
     model_dir: Path
@@ -49,6 +51,7 @@ class TrialWorld:
     link_bytes_per_s: float | None
     warm_up: bool
     keep: bool
+    share: bool
     deadline_s: float
     random_weights: bool  # the directory has only configs
 
@@ -86,6 +89,7 @@ def world_of(
         # What a long step gains by being warm is less than what warming up costs.
         warm_up=emulated or step_s < _LONG_STEP_S,
         keep=emulated and loaded_bytes < question.machine.host.available_bytes / 2,
+        share=True,
         deadline_s=_EMULATED_DEADLINE_S if emulated else _LEAST_DEADLINE_S + 5 * slowest_s,
         random_weights=question.inventory.path is None,
     )
@@ -98,6 +102,8 @@ class Trials:
         self.world = world
         self._command = command
         self._kept: dict[str, Child] = {}
+        self._shared = SharedFiles(allowed=world.share)
+        self.unshared: dict[str, str] = {}  # components that every trial had to load by itself, and why
 
     def run(
         self,
@@ -113,8 +119,10 @@ class Trials:
         keep = False
         try:
             if child is None:
-                child = Child(self._request(candidate, bound), self._environment(), self._command)
-                child.ask("", patience, on_message)
+                files = self._files(candidate)
+                request = {**self._request(candidate, bound), "shared": files}
+                child = Child(request, self._environment(), self._command, files.values())
+                self._note(child.ask("", patience, on_message))
             message = child.ask("measure", patience, _watching(abort_after_step_s, on_message))
             keep = self.world.keep and bound
         except TrialEnded as ended:
@@ -132,14 +140,34 @@ class Trials:
             self._kept.pop(name).close()
 
     def close(self) -> None:
-        """Ends every child."""
+        """Ends every child, and gives back what they shared."""
         self.keep_only(())
+        self._shared.close()
 
     def __enter__(self) -> Trials:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _files(self, candidate: Candidate) -> dict[str, int]:
+        """The descriptors of the memory files that the trial shares, by component."""
+        assert candidate.plan is not None, "peers too have a plan: it says what to load"
+        components = candidate.plan.components.values()
+        # A component as it is read, before it is stored in fewer bits; diffusers' offload makes copies of all; an
+        # emulated device is host memory.
+        need_bytes = _LIBRARIES_BYTES + max(each.load_bytes * (2 if each.storage else 1) for each in components)
+        need_bytes += sum(each.load_bytes for each in components) if candidate.peer not in (None, PLAIN) else 0
+        need_bytes += self.world.budget_bytes if self.world.device_kind == "emulated" else 0
+        files = self._shared.of(candidate.plan, need_bytes)
+        if self._shared.given_up:
+            self.unshared = {"weights": "host memory is too short to keep them beside a trial"}
+        return files
+
+    def _note(self, loaded: Message) -> None:
+        unshared = loaded.get("unshared")
+        if isinstance(unshared, dict):
+            self.unshared.update(unshared)
 
     def _request(self, candidate: Candidate, bound: bool) -> dict[str, object]:
         assert candidate.plan is not None, "peers too have a plan: it says what to load"
