@@ -123,13 +123,20 @@ def test_a_component_of_the_users_own_class_is_dry_run_or_planned_by_its_weights
         assert generate(held, request_for("flux")).digest == bare_digest("flux")
 
 
-def test_a_wrapped_forward_is_not_run_for_planning() -> None:
+def test_a_wrapped_forward_is_not_run_for_planning_until_it_is_taken_off() -> None:
+    from diffusers.hooks import FirstBlockCacheConfig
+
     pipeline = own_pipeline("flux")
-    block = pipeline.transformer.transformer_blocks[1]
-    block.forward = block.forward
+    pipeline.transformer.enable_cache(FirstBlockCacheConfig(threshold=0.2))
+    assert "something wraps the forward of transformer.transformer_blocks.0" in source_of(pipeline)
+    pipeline.transformer.disable_cache()
+    assert source_of(pipeline) == "dry-run"
+
+
+def source_of(pipeline: Any) -> str:
     plan = plan_pipeline(pipeline, "8GiB", **SMALL)
     assert plan.predicted is not None
-    assert "something wraps the forward of transformer.transformer_blocks.1" in plan.predicted.source
+    return plan.predicted.source
 
 
 def test_an_option_that_attach_does_not_take_is_refused() -> None:

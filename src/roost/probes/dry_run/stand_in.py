@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from types import MethodType
 from typing import Any
 
 import torch
@@ -39,10 +40,16 @@ def stand_in(pipeline: Any, world: FakeWorld) -> Any:
 
 def _check_own_forward(name: str, module: torch.nn.Module) -> None:
     """A wrapper around forward belongs to the original, and so do the results that it keeps."""
-    wrapped = next((path for path, part in module.named_modules() if "forward" in vars(part)), None)
+    wrapped = next((path for path, part in module.named_modules() if not _has_own_forward(part)), None)
     if wrapped is not None:
         where = f"{name}.{wrapped}" if wrapped else name
         raise DryRunError(f"the live pipeline can't be dry-run: something wraps the forward of {where}, like a cache.")
+
+
+def _has_own_forward(part: torch.nn.Module) -> bool:
+    forward = vars(part).get("forward")
+    # A cache that is taken off leaves the class's own method on the instance, and that is copied with it.
+    return forward is None or forward == MethodType(type(part).forward, part)
 
 
 def _replace_weights(module: torch.nn.Module, world: FakeWorld, memo: dict[int, Any]) -> None:
