@@ -1,4 +1,4 @@
-"""Write src/roost/profiles/classes.json from the installed diffusers and transformers, or check that it is current.
+"""Write classes.json and pipelines.json in src/roost/profiles from diffusers and transformers, or check them.
 
 Run with --check to compare only; versions other than the recorded ones are reported and pass.
 """
@@ -15,7 +15,9 @@ import warnings
 from dataclasses import asdict
 from pathlib import Path
 
-TARGET = Path(__file__).resolve().parent.parent / "src" / "roost" / "profiles" / "classes.json"
+from pipeline_facts import pipeline_facts
+
+PROFILES = Path(__file__).resolve().parent.parent / "src" / "roost" / "profiles"
 
 # Encoders that pipelines accept through a base class's type hint, so that importing the pipelines does not reach them.
 UNHINTED_MODULES = ("dinov2", "mistral", "qwen2", "qwen3_vl", "siglip2")
@@ -37,20 +39,21 @@ LEGACY_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "t
 def main(arguments: list[str]) -> int:
     versions = installed_versions()
     if arguments == ["--check"]:
-        return check(versions)
-    TARGET.write_text(document(versions), encoding="utf-8", newline="\n")
-    print(f"wrote {TARGET.name} from {shown(versions)}")
+        return max([check(name, versions) for name in DOCUMENTS])
+    for name, document in DOCUMENTS.items():
+        (PROFILES / name).write_text(document(versions), encoding="utf-8", newline="\n")
+        print(f"wrote {name} from {shown(versions)}")
     return 0
 
 
-def check(versions: dict[str, str]) -> int:
-    committed = TARGET.read_text(encoding="utf-8")
+def check(name: str, versions: dict[str, str]) -> int:
+    committed = (PROFILES / name).read_text(encoding="utf-8")
     recorded = json.loads(committed)["generated_from"]
     if recorded != versions:
-        print(f"{TARGET.name} is from {shown(recorded)}; {shown(versions)} are installed: not compared.")
+        print(f"{name} is from {shown(recorded)}; {shown(versions)} are installed: not compared.")
         return 0
-    if committed != document(versions):
-        print(f"{TARGET.name} differs from the installed libraries; run scripts/generate_class_facts.py.")
+    if committed != DOCUMENTS[name](versions):
+        print(f"{name} differs from the installed libraries; run scripts/generate_class_facts.py.")
         return 1
     return 0
 
@@ -65,13 +68,20 @@ def shown(versions: dict[str, str]) -> str:
     return " and ".join(f"{name} {version}" for name, version in sorted(versions.items()))
 
 
-def document(versions: dict[str, str]) -> str:
-    """Canonical text: versions first, then one line a class, empty fields left out."""
+def classes_document(versions: dict[str, str]) -> str:
     import_pipelines()
-    facts = diffusers_facts() | transformers_facts()
+    return document(versions, "classes", diffusers_facts() | transformers_facts())
+
+
+def pipelines_document(versions: dict[str, str]) -> str:
+    return document(versions, "pipelines", pipeline_facts())
+
+
+def document(versions: dict[str, str], what: str, facts: dict[str, dict[str, object]]) -> str:
+    """Canonical text: versions first, then one line a class, empty fields left out."""
     lines = [f"{json.dumps(name)}: {json.dumps(facts[name], sort_keys=True)}" for name in sorted(facts)]
     body = ",\n".join(lines)
-    return f'{{"generated_from": {json.dumps(versions, sort_keys=True)},\n"classes": {{\n{body}\n}}}}\n'
+    return f'{{"generated_from": {json.dumps(versions, sort_keys=True)},\n"{what}": {{\n{body}\n}}}}\n'
 
 
 def import_pipelines() -> None:
@@ -147,6 +157,9 @@ def subclasses(parent: type) -> set[type]:
 
 def without_empty(**fields: object) -> dict[str, object]:
     return {name: value for name, value in fields.items() if value}
+
+
+DOCUMENTS = {"classes.json": classes_document, "pipelines.json": pipelines_document}
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def test_a_suffix_that_does_not_fit_is_refused(name: str, video: bool, tmp_path:
     with pytest.raises(UsageError, match=r"-o a name that ends in \.(png|mp4)"):
         save_outputs(output, tmp_path / name)
     with pytest.raises(UsageError):
-        check_output_path(tmp_path / name, video=video)
+        check_output_path(tmp_path / name, makes="video" if video else "image")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -12,6 +12,7 @@ Strategy = Literal["resident", "component-offload", "snapshot-offload", "layerwi
 Mode = Literal["auto", "memory", "speed", "manual"]
 Platform = Literal["cuda", "rocm", "cpu"]
 Task = Literal["image", "video"]
+Makes = Literal["image", "video", "audio"]
 DeviceKind = Literal["cuda", "emulated"]
 Storage = Literal["float8_e4m3fn"]
 
@@ -246,6 +247,21 @@ class ClassFacts:
     keep_in_float32_for_float16: tuple[str, ...] = ()  # only when float16 is asked
     ignored: tuple[str, ...] = ()  # patterns of stored tensors that the class drops
     renames: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineFacts:
+    """What a pipeline class's call takes and makes; sizes, frames and steps are its defaults.
+
+    Source: generated from the installed diffusers.
+    """
+
+    makes: Makes = "image"
+    prompt: bool = True  # whether it takes one
+    width: int | None = None
+    height: int | None = None
+    frames: int | None = None
+    steps: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Container
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from roost.api.inspection import profile_of
+from roost.api.generations import NO_PROMPT
+from roost.api.inspection import makes_of, profile_of, takes_prompt
 from roost.api.loras import read_loras
 from roost.api.pictures import PictureRecord, read_pictures
 from roost.api.ready import ReadyPlan, workload_of_run
 from roost.api.requests import RunRequest
-from roost.facts import Workload
+from roost.errors import UsageError
+from roost.facts import Inventory, Workload
+from roost.pipelines.parameters import FRAMES, call_parameters
 from roost.residency.lora_files import LoraFile
 
 if TYPE_CHECKING:
@@ -41,22 +45,22 @@ def check_call(ready: ReadyPlan, request: RunRequest) -> CheckedCall:
 
 def _checked(ready: ReadyPlan, request: RunRequest) -> CheckedCall:
     from roost.pipelines.classes import pipeline_class  # imported here: these bring torch
-    from roost.residency.calls import GenerationRequest, accepts, call_arguments
+    from roost.residency.calls import GenerationRequest, call_arguments
     from roost.residency.fused_loras import check_loras
     from roost.residency.media import check_output_path
 
     profile, wanted = profile_of(ready.inventory), workload_of_run(ready.plan, request)
+    check_prompt(ready.inventory, request)
     latent = request.output_type == "latent"
     if request.output is not None:
-        check_output_path(request.output, video=profile.task == "video", latent=latent)
+        check_output_path(request.output, makes=makes_of(ready.inventory), latent=latent)
     pipeline = pipeline_class(ready.plan.model.pipeline)
     loras = read_loras(request.loras, ready.plan)
     check_loras(pipeline, ready.plan, loras)
     pictures, records = read_pictures(request.images, pipeline, wanted)
-    if request.guidance is None and not accepts(pipeline, profile.guidance_argument):
-        wanted = replace(wanted, guidance=None)  # the family's default says nothing to this pipeline
+    _refuse_untaken(call_parameters(pipeline), pipeline.__name__, request, profile.guidance_argument)
     call = GenerationRequest(
-        prompt=request.prompts[0],
+        prompt=(request.prompts or NO_PROMPT)[0],
         negative_prompt=request.negative_prompt,
         seed=request.seeds[0],
         guidance_argument=profile.guidance_argument,
@@ -64,7 +68,28 @@ def _checked(ready: ReadyPlan, request: RunRequest) -> CheckedCall:
         more=pictures,
         **asdict(wanted),
     )
-    if pictures and not accepts(pipeline, "width"):
-        call = replace(call, width=None, height=None)  # the picture's size is the output's
     call_arguments(pipeline, call)
     return CheckedCall(call=call, workload=workload_of_run(ready.plan, request), pictures=records, loras=loras)
+
+
+def check_prompt(inventory: Inventory, request: RunRequest) -> None:
+    """Raises UsageError for a run without a prompt, unless its pipeline takes none; then for one with a prompt."""
+    if takes_prompt(inventory):
+        if not request.prompts:
+            raise UsageError("give either --prompt TEXT or --prompts FILE, a file with one prompt a line.")
+    elif request.prompts or request.negative_prompt is not None:
+        raise UsageError(f"{inventory.pipeline} takes no prompt; leave --prompt out.")
+
+
+def _refuse_untaken(parameters: Container[str], pipeline: str, request: RunRequest, guidance: str) -> None:
+    """Raises UsageError for a typed value that would change nothing."""
+    frames = next((name for name in FRAMES if name in parameters), FRAMES[0])
+    typed = {
+        "--size": ("width", request.size is not None and not request.images),
+        "--frames": (frames, request.frames is not None),
+        "--steps": ("num_inference_steps", request.steps is not None),
+        "--guidance": (guidance, request.guidance is not None),
+    }
+    for option, (name, given) in typed.items():
+        if given and name not in parameters:
+            raise UsageError(f"{option}: {pipeline} has no parameter {name!r}; leave {option} out.")

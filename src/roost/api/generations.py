@@ -7,6 +7,8 @@ from pathlib import Path
 
 from roost.api.requests import RunRequest
 
+NO_PROMPT = ("",)  # for a pipeline that takes none
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedGeneration:
@@ -33,7 +35,7 @@ def generations_of(request: RunRequest) -> list[PlannedGeneration]:
 
 def _numbered(request: RunRequest) -> list[tuple[int | None, str]]:
     if not request.listed:
-        return [(None, prompt) for prompt in request.prompts]
+        return [(None, prompt) for prompt in request.prompts or NO_PROMPT]
     return list(enumerate(request.prompts, start=1))
 
 

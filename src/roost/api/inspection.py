@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from roost.facts import Component, Inventory, ModelProfile, PublishedModel
+from roost.facts import Component, Inventory, Makes, ModelProfile, PublishedModel
 from roost.planner.kinds import base_name, group_of, kind_of, suffix
 from roost.planner.load_order import load_order
 from roost.probes.hub import is_path, resolve_model
@@ -13,6 +13,7 @@ from roost.probes.inventory import read_inventory
 from roost.probes.structure import read_structure
 from roost.profiles.classes import load_class_facts
 from roost.profiles.models import fallback_profile, load_model_profiles, recognise
+from roost.profiles.pipelines import load_pipeline_facts
 from roost.profiles.published import load_published_model, model_names
 
 
@@ -46,6 +47,18 @@ def profile_of(inventory: Inventory) -> ModelProfile:
     if inventory.family is not None:
         return load_model_profiles()[inventory.family]
     return fallback_profile(inventory.pipeline, {each.name: each.class_name for each in inventory.components})
+
+
+def makes_of(inventory: Inventory) -> Makes:
+    """What the model's pipeline makes, as the library's class says, or else its family's profile."""
+    facts = load_pipeline_facts().get(inventory.pipeline or "")
+    return facts.makes if facts is not None else profile_of(inventory).task
+
+
+def takes_prompt(inventory: Inventory) -> bool:
+    """Whether the model's pipeline takes a prompt, as all but a few do."""
+    facts = load_pipeline_facts().get(inventory.pipeline or "")
+    return facts is None or facts.prompt
 
 
 def inspection_document(inventory: Inventory) -> dict[str, object]:

@@ -19,6 +19,8 @@ _LONGEST_NAME = 180
 class RunRequest:
     """What to run: every prompt with every seed. None keeps the plan's value; ``output`` None writes nothing.
 
+    No prompts are for a pipeline that takes none.
+
     ``listed`` prompts come from a list, and outputs are numbered by their places in it. ``output_type`` latent gives
     what the VAE would decode, as a .safetensors file. ``images`` are [ARGUMENT=]PATH texts, ``loras``
     [COMPONENT=]PATH[:scale] texts. Raises UsageError for a value that no run takes and for an output that can't be

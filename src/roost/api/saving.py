@@ -30,5 +30,6 @@ def save_generation(ready: ReadyPlan, call: GenerationRequest, generation: Gener
         }
         saved = save_latents(generation.output, path, {name: each for name, each in facts.items() if each != "None"})
     else:
-        saved = save_outputs(generation.output, path, profile_of(ready.inventory).frames_per_s)
+        frames_per_s = profile_of(ready.inventory).frames_per_s
+        saved = save_outputs(generation.output, path, frames_per_s, generation.samples_per_s)
     return [str(each) for each in saved]

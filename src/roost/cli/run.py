@@ -67,7 +67,7 @@ def run(
     if update_plan and not Path(target).is_file():
         raise UsageError(f"--update-plan: {target!r} is not a plan's file; make one with: roost plan MODEL -o FILE")
     request = _request(context)
-    plan = _plan_of(target, context)
+    plan = _plan_of(target, context, request)
     workload_of_run(plan, request)
     ready = check_plan(plan, model=model, device=device, force=force)
     if dry_run:
@@ -102,19 +102,24 @@ def _request(context: typer.Context) -> RunRequest:
 def _prompts(prompt: str | None, file: str | None) -> tuple[str, ...]:
     from roost.api.prompt_files import read_prompts
 
-    if (prompt is None) == (file is None):
+    if prompt is not None and file is not None:
         raise UsageError("give either --prompt TEXT or --prompts FILE, a file with one prompt a line.")
-    return (prompt,) if prompt is not None else read_prompts(file or "")
+    if file is not None:
+        return read_prompts(file)
+    return () if prompt is None else (prompt,)
 
 
-def _plan_of(target: str, context: typer.Context) -> PlanDocument:
+def _plan_of(target: str, context: typer.Context, request: RunRequest) -> PlanDocument:
     """The plan in the file, or a new plan of the model, kept in the cache directory."""
+    from roost.api.checked_calls import check_prompt
+    from roost.api.inspection import inspect_model
     from roost.api.planning import keep_plan, load_plan, plan_model
 
     path = Path(target)
     if path.suffix.lower() in (".yaml", ".yml") or os.path.isfile(path):
         _refuse_planning_options(context)
         return load_plan(path)
+    check_prompt(inspect_model(target, variant=context.params["variant"]), request)  # before the slow planning
     plan = plan_model(target, typed_plan_options(context))
     show_note(f"planned {target}; the plan is kept at {keep_plan(plan)}")
     return plan

@@ -14,7 +14,7 @@ Prompts = Annotated[
 ]
 NegativePrompt = Annotated[str | None, typer.Option("--negative-prompt", help="What to avoid.")]
 Output = Annotated[
-    Path | None, typer.Option("-o", "--output", metavar="OUT", help="A .png, .mp4 or .safetensors file.")
+    Path | None, typer.Option("-o", "--output", metavar="OUT", help="A .png, .mp4, .wav or .safetensors file.")
 ]
 Images = Annotated[
     list[str] | None,

@@ -74,7 +74,7 @@ def _record_scheduler(directory: ModelDirectory, declared: Declared) -> None:
     """A scheduler's settings decide which expert runs when, so a plan stands on them too."""
     name = within(declared.folder, "scheduler_config.json")
     if directory.has(name):
-        directory.read_object(name)
+        directory.read_object(name, infinities=True)
 
 
 def _describe_lacking(directory: ModelDirectory, declared: Declared) -> str:

@@ -53,10 +53,10 @@ class ModelDirectory:
         folder, _, base = name.rpartition("/")
         return base in self.names(folder)
 
-    def read_object(self, name: str) -> dict[str, Any]:
+    def read_object(self, name: str, *, infinities: bool = False) -> dict[str, Any]:
         """The JSON object in a file, recorded with the hash of its whole content."""
         with open_regular(self._locate(name), name) as file:
-            parsed, raw = read_strict_object(file)
+            parsed, raw = read_strict_object(file, infinities=infinities)
         self.files[name] = StoredFile(bytes=len(raw), sha256=hashlib.sha256(raw).hexdigest())
         return parsed
 

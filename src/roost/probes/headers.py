@@ -13,7 +13,7 @@ from roost.probes.header_entries import check_entries
 from roost.probes.quoting import shown
 from roost.probes.regular_files import RegularFile, open_regular
 from roost.probes.signatures import recognise_content
-from roost.probes.strict_json import decode_strict, parse_strict
+from roost.probes.strict_json import HEADER_DECODER, decode_strict, parse_strict
 from roost.units import format_bytes
 
 MAX_HEADER_BYTES = 100_000_000
@@ -68,7 +68,7 @@ def header_of(raw: bytes, where: str) -> Header:
     if len(raw) > _COUNTED_FROM_BYTES and raw.count(b'"data_offsets"') > MAX_TENSORS:
         reject(f"it lists more than {MAX_TENSORS} tensors")
     text = decode_strict(raw, reject)
-    entries = read_canonical(text) or check_entries(parse_strict(text, reject, integers_only=True), reject)
+    entries = read_canonical(text) or check_entries(parse_strict(text, reject, decoder=HEADER_DECODER), reject)
     return Header(
         sizes=entries.sizes,
         metadata=entries.metadata,

@@ -11,7 +11,7 @@ from roost.errors import InvalidFile
 from roost.facts import PublishedModel, StoredFile
 from roost.probes.directory import ModelDirectory
 from roost.probes.headers import Header, header_of
-from roost.probes.strict_json import decode_strict, parse_strict
+from roost.probes.strict_json import config_decoder, decode_strict, parse_strict
 
 
 class PublishedDirectory(ModelDirectory):
@@ -29,13 +29,15 @@ class PublishedDirectory(ModelDirectory):
     def has_folder(self, folder: str) -> bool:
         return bool(folder) and folder in self._names
 
-    def read_object(self, name: str) -> dict[str, Any]:
+    def read_object(self, name: str, *, infinities: bool = False) -> dict[str, Any]:
         raw = self._model.documents[name]
 
         def reject(reason: str) -> NoReturn:
             raise InvalidFile(f"{self._model.name}: {name} isn't valid JSON: {reason}. Install Roost again.")
 
-        parsed: dict[str, Any] = parse_strict(decode_strict(raw, reject), reject)
+        parsed: dict[str, Any] = parse_strict(
+            decode_strict(raw, reject), reject, decoder=config_decoder(infinities=infinities)
+        )
         self.files[name] = StoredFile(bytes=len(raw), sha256=hashlib.sha256(raw).hexdigest())
         return parsed
 

@@ -26,8 +26,11 @@ class _Refused(ValueError):
     """A value that is JSON for Python and not for the format."""
 
 
-def read_strict_object(file: RegularFile) -> tuple[dict[str, Any], bytes]:
-    """The JSON object in a config or index of at most 32 MiB, and the bytes it came from."""
+def read_strict_object(file: RegularFile, *, infinities: bool = False) -> tuple[dict[str, Any], bytes]:
+    """The JSON object in a config or index of at most 32 MiB, and the bytes it came from.
+
+    ``infinities`` lets ``Infinity``, ``-Infinity`` and ``NaN`` pass, which diffusers writes into schedulers' configs.
+    """
     if file.bytes > MAX_CONFIG_BYTES:
         raise InvalidFile(f"{shown(file.where)} is larger than 32 MiB, too large for a config. Fetch it again.")
     raw = file.read_at(0, file.bytes)
@@ -40,7 +43,7 @@ def read_strict_object(file: RegularFile) -> tuple[dict[str, Any], bytes]:
 
     if not raw:
         reject("it is empty")
-    parsed = parse_strict(decode_strict(raw, reject), reject)
+    parsed = parse_strict(decode_strict(raw, reject), reject, decoder=config_decoder(infinities=infinities))
     if not isinstance(parsed, dict):
         reject("it must be an object ({...})")
     return parsed, raw
@@ -60,12 +63,8 @@ def decode_strict(raw: bytes, reject: _Reject) -> str:
         reject(f"byte {error.start} is not UTF-8")
 
 
-def parse_strict(text: str, reject: _Reject, *, integers_only: bool = False) -> Any:
-    """The value in ``text``; every departure from JSON goes to ``reject`` with its reason.
-
-    ``integers_only`` refuses all numbers but unsigned integers, as safetensors headers demand.
-    """
-    decoder = HEADER_DECODER if integers_only else _CONFIG_DECODER
+def parse_strict(text: str, reject: _Reject, *, decoder: json.JSONDecoder) -> Any:
+    """The value in ``text``; every departure from what ``decoder`` takes goes to ``reject`` with its reason."""
     try:
         value = decoder.decode(text)
         if "\\" in text:
@@ -82,6 +81,11 @@ def parse_strict(text: str, reject: _Reject, *, integers_only: bool = False) -> 
     except ValueError:
         reject("a number has too many digits")
     return value
+
+
+def config_decoder(*, infinities: bool) -> json.JSONDecoder:
+    """Of a config or index; ``infinities`` as above."""
+    return _LENIENT_DECODER if infinities else _CONFIG_DECODER
 
 
 def _lower_first(text: str) -> str:
@@ -121,6 +125,8 @@ def _finite(text: str) -> float:
 
 
 _CONFIG_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
+_LENIENT_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite)
+# Of all numbers only unsigned integers.
 HEADER_DECODER = json.JSONDecoder(
     object_pairs_hook=_unique,
     parse_constant=_refuse_constant,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -11,7 +12,8 @@ from typing import Any
 
 import yaml
 
-from roost.facts import ModelProfile, Workload
+from roost.facts import ModelProfile, PipelineFacts, Workload
+from roost.profiles.pipelines import load_pipeline_facts
 
 # The files are our own, so libyaml's faster loader is safe here; plans from others never meet it.
 _YamlLoader: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -41,10 +43,24 @@ def recognise(index: Mapping[str, object], configs: Mapping[str, Mapping[str, ob
 
 
 def fallback_profile(pipeline_class: str | None, component_classes: Mapping[str, str]) -> ModelProfile:
-    """The general profile for a family that is unknown: video if its pipeline or VAE class is a video one."""
+    """The general profile for a family that is unknown, with the defaults of the pipeline's own call.
+
+    Whether it is a video one says the library's class, or, where that is unknown, the names of pipeline and VAE class.
+    """
+    facts = load_pipeline_facts().get(pipeline_class or "")
+    if facts is not None:
+        general = load_model_profiles()["other-video" if facts.makes == "video" else "other-image"]
+        return replace(general, workload=_with_defaults(general.workload, facts))
     is_video = _VIDEO_PIPELINE.search(pipeline_class or "") is not None
     is_video = is_video or any(_VIDEO_VAE.search(each) for each in component_classes.values())
     return load_model_profiles()["other-video" if is_video else "other-image"]
+
+
+def _with_defaults(general: Workload, facts: PipelineFacts) -> Workload:
+    defaults = {"steps": facts.steps, "frames": facts.frames if facts.makes == "video" else None}
+    if facts.width is not None and facts.height is not None:
+        defaults |= {"width": facts.width, "height": facts.height}
+    return replace(general, **{name: each for name, each in defaults.items() if each is not None})
 
 
 @cache

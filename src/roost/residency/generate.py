@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from roost.errors import RoostError, UsageError
+from roost.pipelines.sound import samples_per_s
 from roost.residency.attach import Held
 from roost.residency.calls import GenerationRequest, call_arguments
 from roost.residency.digests import tensor_digest
@@ -26,6 +27,8 @@ from roost.residency.stages import StageRecord, StageRecorder
 class Generation:
     """``output`` is (batch, channel, height, width), or (batch, frame, channel, height, width) for video, 0 to 1.
 
+    Sound is (batch, sample) or (batch, channel, sample), -1 to 1.
+
     Latents are as the pipeline has them, batch first.
     ``latent_digest`` is of what the VAE decoded; None when nothing was decoded.
     """
@@ -37,6 +40,7 @@ class Generation:
     stages: tuple[StageRecord, ...]
     step_seconds: tuple[float, ...]  # from the second step on
     peak_bytes: int
+    samples_per_s: int | None = None  # of sound, where the pipeline's components say it
 
 
 def generate(held: Held, request: GenerationRequest) -> Generation:
@@ -67,6 +71,7 @@ def generate_with(
         stages=tuple(recorder.records),
         step_seconds=recorder.step_seconds,
         peak_bytes=max((stage.peak_bytes for stage in recorder.records), default=0),
+        samples_per_s=samples_per_s(pipeline),
     )
 
 

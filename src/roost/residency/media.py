@@ -1,9 +1,10 @@
-"""Generated tensors as picture, video and latent files, each whole or not there."""
+"""Generated tensors as picture, video, sound and latent files, each whole or not there."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import wave
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,19 +15,22 @@ from safetensors import SafetensorError
 from safetensors.torch import save
 
 from roost.errors import RoostError, UsageError
+from roost.facts import Makes
 
 LATENTS = ".safetensors"
-_SUFFIX = {4: ".png", 5: ".mp4"}
-_SHOWN = {4: "a picture", 5: "a video"}
+_SUFFIX: dict[Makes, str] = {"image": ".png", "video": ".mp4", "audio": ".wav"}
+_SHOWN: dict[Makes, str] = {"image": "a picture", "video": "a video", "audio": "sound"}
+_MADE: dict[int, Makes] = {2: "audio", 3: "audio", 4: "image", 5: "video"}
+_SAMPLES_PER_S = 44_100
 
 
-def check_output_path(path: Path, *, video: bool, latent: bool = False) -> None:
-    """UsageError unless the suffix fits: .png for pictures, .mp4 for videos, .safetensors for latents of both."""
+def check_output_path(path: Path, *, makes: Makes, latent: bool = False) -> None:
+    """UsageError unless the suffix fits: .png for pictures, .mp4, .wav, and .safetensors for latents of all."""
     if latent:
         if path.suffix.lower() != LATENTS:
             raise UsageError(f"{str(path)!r} can't hold latents; give -o a name that ends in {LATENTS}.")
         return
-    _check_suffix(path, 5 if video else 4)
+    _check_suffix(path, makes)
 
 
 def save_latents(tensor: torch.Tensor, path: Path, facts: Mapping[str, str]) -> list[Path]:
@@ -43,20 +47,26 @@ def save_latents(tensor: torch.Tensor, path: Path, facts: Mapping[str, str]) -> 
     return [path]
 
 
-def save_outputs(tensor: torch.Tensor, path: Path, frames_per_s: int = 16) -> list[Path]:
+def save_outputs(
+    tensor: torch.Tensor, path: Path, frames_per_s: int = 16, samples_per_s: int | None = None
+) -> list[Path]:
     """Writes (batch, channel, height, width) as PNG or (batch, frame, channel, height, width) as MP4, values 0 to 1.
 
+    (batch, sample) and (batch, channel, sample), values -1 to 1, become WAV of 16 bits.
     One output goes to ``path``; several to ``stem-0``, ``stem-1`` … beside it. Raises UsageError when the suffix
     doesn't fit, and RoostError when the files can't be written; none is then left half written.
     """
-    if tensor.ndim not in _SUFFIX:
-        raise RoostError(f"an output of shape {tuple(tensor.shape)} is neither pictures nor videos.")
-    _check_suffix(path, tensor.ndim)
+    makes = _MADE.get(tensor.ndim)
+    if makes is None:
+        raise RoostError(f"an output of shape {tuple(tensor.shape)} is neither pictures, videos nor sound.")
+    _check_suffix(path, makes)
     paths = [path] if len(tensor) == 1 else [path.with_stem(f"{path.stem}-{index}") for index in range(len(tensor))]
     temporaries = [_temporary(each) for each in paths]
     try:
         for output, temporary in zip(tensor, temporaries, strict=True):
-            if tensor.ndim == 4:
+            if makes == "audio":
+                _write_sound(output, temporary, samples_per_s or _SAMPLES_PER_S)
+            elif makes == "image":
                 Image.fromarray(_pixels(output)).save(temporary, format="PNG")
             else:
                 _write_video(output, temporary, frames_per_s)
@@ -75,10 +85,10 @@ def _unwritable(path: Path, error: Exception) -> RoostError:
     return RoostError(f"can't write {str(path)!r}: {reason}; choose another place with -o.")
 
 
-def _check_suffix(path: Path, dimensions: int) -> None:
-    wanted = _SUFFIX[dimensions]
+def _check_suffix(path: Path, makes: Makes) -> None:
+    wanted = _SUFFIX[makes]
     if path.suffix.lower() != wanted:
-        raise UsageError(f"{str(path)!r} can't hold {_SHOWN[dimensions]}; give -o a name that ends in {wanted}.")
+        raise UsageError(f"{str(path)!r} can't hold {_SHOWN[makes]}; give -o a name that ends in {wanted}.")
 
 
 def _temporary(path: Path) -> Path:
@@ -90,6 +100,17 @@ def _pixels(picture: torch.Tensor) -> numpy.ndarray:
     picture = picture[:3] if picture.shape[0] >= 3 else picture[:1].expand(3, -1, -1)
     levels = picture.detach().to("cpu", torch.float32).nan_to_num().clamp(0, 1).mul(255).round()
     return numpy.ascontiguousarray(levels.to(torch.uint8).permute(1, 2, 0).numpy())
+
+
+def _write_sound(sound: torch.Tensor, path: Path, samples_per_s: int) -> None:
+    """(sample) or (channel, sample) as 16 bits, channels interleaved."""
+    channels = sound.detach().to("cpu", torch.float32).reshape(-1, sound.shape[-1])
+    levels = channels.nan_to_num().clamp(-1, 1).mul(2**15 - 1).round().to(torch.int16)
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(len(channels))
+        file.setsampwidth(2)
+        file.setframerate(samples_per_s)
+        file.writeframes(levels.T.contiguous().numpy().astype("<i2").tobytes())
 
 
 def _write_video(frames: torch.Tensor, path: Path, frames_per_s: int) -> None:

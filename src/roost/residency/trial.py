@@ -11,7 +11,7 @@ from pathlib import Path
 from roost.facts import DeviceKind
 from roost.plan import PlanDocument
 from roost.residency.attach import Held
-from roost.residency.calls import GenerationRequest, accepts
+from roost.residency.calls import GenerationRequest
 from roost.residency.devices import open_device
 from roost.residency.generate import Generation, generate, generate_with
 from roost.residency.lanes import Device
@@ -77,7 +77,7 @@ class Trial:
         runner = self._runner
         runner.around_calls = self._device.counting_activations
         try:
-            generation = self._generate(_acceptable(request, self._subject.pipeline))
+            generation = self._generate(request)
         finally:
             runner.around_calls = nullcontext
         self._note_first(generation)
@@ -85,11 +85,11 @@ class Trial:
 
     def measure(self, request: GenerationRequest) -> TrialFigures:
         """One generation and its figures; raises what ``generate`` does."""
-        subject, held = self._subject, self._subject if isinstance(self._subject, Held) else None
+        held = self._subject if isinstance(self._subject, Held) else None
         copied_bytes = held.transfers.uploaded_bytes if held else 0
         if held:
             self._device.watch_stalls()
-        generation = self._generate(_acceptable(request, subject.pipeline))
+        generation = self._generate(request)
         self._note_first(generation)
         reserved_bytes = greatest(*(each.reserved_bytes for each in generation.stages))
         return TrialFigures(
@@ -149,10 +149,3 @@ def open_trial(
         device.synchronize()
         load_s = time.perf_counter() - began_s + setup.owed_s()
         yield Trial(plain, device, load_s, whole=setup.place is move_whole)
-
-
-def _acceptable(request: GenerationRequest, pipeline: object) -> GenerationRequest:
-    """The request without a guidance that the pipeline has no parameter for."""
-    if request.guidance is None or accepts(type(pipeline), request.guidance_argument):
-        return request
-    return replace(request, guidance=None)
