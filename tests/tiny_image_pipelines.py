@@ -42,7 +42,7 @@ def flux() -> DiffusionPipeline:
     )
     return FluxPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
-        vae=_autoencoder(latent_channels=4, scaling_factor=0.3611, shift_factor=0.1159),
+        vae=autoencoder(latent_channels=4, scaling_factor=0.3611, shift_factor=0.1159),
         text_encoder=clip_text(clip),
         tokenizer=clip,
         text_encoder_2=t5_encoder(t5),
@@ -69,7 +69,7 @@ def sdxl() -> DiffusionPipeline:
         projection_class_embeddings_input_dim=6 * 8 + WIDTH,
     )
     return StableDiffusionXLPipeline(
-        vae=_autoencoder(latent_channels=4, scaling_factor=0.13025, use_quant_conv=True),
+        vae=autoencoder(latent_channels=4, scaling_factor=0.13025, use_quant_conv=True),
         text_encoder=clip_text(clip),
         text_encoder_2=clip_text_projected(clip_2),
         tokenizer=clip,
@@ -101,7 +101,7 @@ def sd3() -> DiffusionPipeline:
     return StableDiffusion3Pipeline(
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=_autoencoder(latent_channels=4, scaling_factor=1.5305, shift_factor=0.0609),
+        vae=autoencoder(latent_channels=4, scaling_factor=1.5305, shift_factor=0.0609),
         text_encoder=clip_text_projected(clip),
         tokenizer=clip,
         text_encoder_2=clip_text_projected(clip_2),
@@ -148,14 +148,14 @@ def z_image() -> DiffusionPipeline:
     )
     return ZImagePipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=_autoencoder(latent_channels=4, scaling_factor=0.3611, shift_factor=0.1159),
+        vae=autoencoder(latent_channels=4, scaling_factor=0.3611, shift_factor=0.1159),
         text_encoder=qwen3(tokenizer),
         tokenizer=tokenizer,
         transformer=transformer,
     )
 
 
-def _autoencoder(
+def autoencoder(
     latent_channels: int, scaling_factor: float, shift_factor: float | None = None, use_quant_conv: bool = False
 ) -> AutoencoderKL:
     return AutoencoderKL(

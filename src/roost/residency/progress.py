@@ -22,7 +22,7 @@ class _StepBar:
         self._recorder.step(self._step, self._total)
 
     def __iter__(self) -> Iterator[Any]:
-        for each in self._iterable or ():
+        for each in () if self._iterable is None else self._iterable:
             yield each
             self.update()
 
@@ -43,7 +43,7 @@ def report_steps(pipeline: Any, recorder: StageRecorder) -> Iterator[None]:
     """While open, the sampler's steps go to ``recorder`` and no bar is drawn."""
     own = vars(pipeline).get("progress_bar")
 
-    def progress_bar(iterable: Iterable[Any] | None = None, total: int | None = None) -> _StepBar:
+    def progress_bar(iterable: Iterable[Any] | None = None, total: int | None = None, **_: object) -> _StepBar:
         return _StepBar(iterable, total, recorder)
 
     vars(pipeline)["progress_bar"] = progress_bar
