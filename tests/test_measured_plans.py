@@ -15,7 +15,7 @@ from roost.api.learning import known_of, model_class
 from roost.api.machine import gpu_of_profile
 from roost.cli.app import run
 from roost.measured import MeasuredKappa
-from roost.plan import PlanDocument
+from roost.plan import PlanDocument, plan_to_yaml
 from roost.profiles.gpus import find_gpu_profile
 from roost.profiles.store import MeasuredStore
 
@@ -138,3 +138,32 @@ def test_the_plans_file_tells_every_rate_with_its_source(tmp_path: Path, capsys:
     assert listed["kernels_per_s"]["when"] == WHEN
     assert listed["disk_bytes_per_s"]["source"] == "spec"
     assert "kernels_per_s:\n      value: 10000.0" in path.read_text()
+
+
+def test_a_run_of_a_model_can_be_planned_without_what_was_measured(capsys) -> None:
+    kept()
+    command = ["run", str(tiny_directory("wan2.2")), *DEVICE, *WORKLOAD, "--prompt", "a fox", "--dry-run"]
+    assert run(command) == 0
+    assert "uses rates measured on this machine" in capsys.readouterr().out
+    assert run([*command, "--no-measured"]) == 0
+    assert "uses rates measured on this machine" not in capsys.readouterr().out
+
+
+def test_a_plan_has_decided_whether_measurements_count(tmp_path: Path, capsys) -> None:
+    (tmp_path / "plan.yaml").write_text(plan_to_yaml(planned()))
+    assert run(["run", str(tmp_path / "plan.yaml"), "--prompt", "a fox", "--no-measured"]) == 2
+    assert capsys.readouterr().err.startswith("error: --no-measured: the plan has decided that")
+
+
+def test_what_does_not_fit_is_the_rules_plan_and_dry_runs_of_less_are_announced(
+    tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    words = ["plan", str(tiny_directory("wan2.2")), *DEVICE, "--vram", "5MiB", *WORKLOAD, "--size", "128x128"]
+    assert run(words) == 3
+    captured = capsys.readouterr()
+    assert "no plan fits; placement and figures below are those of the rules' plan:" in captured.out
+    announced = [line for line in captured.err.splitlines() if line.startswith("it does not fit; dry-running ")]
+    assert announced
+    assert run(words) == 3
+    assert "dry-running" not in capsys.readouterr().err  # they are kept

@@ -29,6 +29,7 @@ from roost.planner.timeline import simulate
 from roost.timelines import MemoryLevel, Pass, TimelineRecord, perfetto_document
 from roost.trace import Trace
 from searched_plans import PARTS, STEPS, USES, searched
+from trace_event_format import check_trace
 from traces import trace
 
 SMALL = {"gpu": "emulated", "vram": "22MiB", "headroom": "0", "size": "96x64", "frames": 9, "steps": 6}
@@ -107,6 +108,37 @@ def test_a_perfetto_trace_has_named_tracks_whose_slices_never_overlap() -> None:
     for spans in tracks.values():
         assert all(start <= end for start, end in spans)
         assert all(before[1] <= after[0] for before, after in pairwise(sorted(spans)))
+
+
+@pytest.mark.parametrize(
+    ("phase", "change"),
+    [
+        ("X", {"ts": 1.5}),
+        ("X", {"dur": -1}),
+        ("X", {"tid": 77}),  # a thread without a name
+        ("X", {"name": ""}),
+        ("X", {"ph": "B"}),
+        ("X", {"colour": "red"}),
+        ("C", {"args": {}}),
+        ("C", {"args": {"transformer": "much"}}),
+        ("C", {"ts": 10**12}),
+        ("M", {"args": {"label": "x"}}),
+        ("M", {"name": "process_title"}),
+    ],
+)
+def test_the_check_of_the_trace_format_sees_what_the_format_does_not_have(phase: str, change: dict) -> None:
+    document = perfetto_document([simulated()])
+    check_trace(document)
+    next(each for each in document["traceEvents"] if each["ph"] == phase).update(change)
+    with pytest.raises((AssertionError, KeyError)):
+        check_trace(document)
+
+
+def test_the_check_of_the_trace_format_sees_a_slice_that_reaches_into_the_next() -> None:
+    document = perfetto_document([simulated()])
+    next(each for each in document["traceEvents"] if each["ph"] == "X")["dur"] += 1
+    with pytest.raises(AssertionError):
+        check_trace(document)
 
 
 def test_counters_of_a_perfetto_trace_reach_the_peak_and_never_pass_it() -> None:
@@ -226,7 +258,9 @@ def test_the_command_writes_both_kinds(plan: PlanDocument, tmp_path: Path, capsy
     summary = json.loads(capsys.readouterr().out)
     assert summary["seconds"] == pytest.approx(plan.predicted.first_s.mid)
     assert (tmp_path / "out.html").read_text(encoding="utf-8").startswith("<!doctype html>")
-    assert json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["traceEvents"]
+    document = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    check_trace(document)
+    assert {each["ph"] for each in document["traceEvents"]} == {"M", "X", "C"}
 
 
 def failed(words: list[str], capsys) -> tuple[int, str]:

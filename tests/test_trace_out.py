@@ -25,6 +25,7 @@ from roost.residency.emulated import EmulatedDevice
 from roost.residency.generate import generate
 from roost.residency.recording import Recording
 from roost.timelines import MemoryLevel, Pass, Slice
+from trace_event_format import check_trace
 
 GIB = 1024**3
 
@@ -175,6 +176,7 @@ def test_the_command_writes_measured_beside_predicted(plan: PlanDocument, tmp_pa
     assert json.loads(captured.out)["digest"]
     assert "t.json" in captured.err
     document = json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))
+    check_trace(document)
     names = [each["args"]["name"] for each in document["traceEvents"] if each["name"] == "process_name"]
     assert [name.split(":")[0] for name in names] == ["measured", "predicted"]
     assert "2 steps" in names[0]
@@ -194,6 +196,7 @@ def test_a_run_that_fails_midway_leaves_the_trace_and_its_own_error(plan, tmp_pa
     assert run(words) == 1
     assert "planted" in capsys.readouterr().err
     document = json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))
+    check_trace(document)
     assert sum(each["ph"] == "X" for each in document["traceEvents"]) > 20
     assert [each.name for each in tmp_path.iterdir() if each.name.startswith(".")] == []
 

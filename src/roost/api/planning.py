@@ -21,7 +21,7 @@ from roost.api.options import (
     searches,
     workload_of,
 )
-from roost.api.tracing import trace_model
+from roost.api.tracing import kept_trace, trace_model
 from roost.api.versions import RECORDED, installed_versions
 from roost.errors import DryRunError, InvalidFile, UsageError
 from roost.facts import Workload
@@ -35,6 +35,8 @@ from roost.planner.untraced import guessing, untraced
 from roost.profiles.gpus import load_gpu_profiles
 from roost.trace import Trace
 
+OnRemedyRun = Callable[[Workload], None]
+
 
 def make_plan(model: str | Path, **options: object) -> PlanDocument:
     """The placement plan of a model directory or hub id; ``options`` are the fields of ``PlanOptions``.
@@ -44,21 +46,31 @@ def make_plan(model: str | Path, **options: object) -> PlanDocument:
     return plan_model(model, PlanOptions(**options))  # type: ignore[arg-type]
 
 
-def plan_model(model: str | Path, options: PlanOptions) -> PlanDocument:
-    """The plan of ``model`` under ``options``; the typed spelling of ``make_plan``."""
+def plan_model(model: str | Path, options: PlanOptions, on_remedy_run: OnRemedyRun | None = None) -> PlanDocument:
+    """The plan of ``model`` under ``options``; the typed spelling of ``make_plan``.
+
+    ``on_remedy_run`` hears of each smaller workload that is dry-run because the asked one fits nowhere.
+    """
     question = _question(model, options)
     by_rules = plan_by_rules(question)  # also for the search: it refuses wrong options before the slow dry run
     if not searches(options):
         return by_rules
     asked = traced_question(question, options, lambda: _trace(question, question.workload))
-    return plan_by_search(replace(asked, trace_other=lambda workload: _trace_if_possible(question, workload)))
+    return plan_by_search(
+        replace(asked, trace_other=lambda workload: _trace_if_possible(question, workload, on_remedy_run))
+    )
 
 
 def _trace(question: Question, workload: Workload) -> Trace:
     return trace_model(question.inventory, question.profile, workload)
 
 
-def _trace_if_possible(question: Question, workload: Workload) -> Trace | None:
+def _trace_if_possible(question: Question, workload: Workload, on_remedy_run: OnRemedyRun | None) -> Trace | None:
+    kept = kept_trace(question.inventory, question.profile, workload)
+    if kept is not None:
+        return kept
+    if on_remedy_run is not None:
+        on_remedy_run(workload)
     try:
         return _trace(question, workload)
     except DryRunError:

@@ -75,8 +75,6 @@ def plan(
 
     roost plan ./Wan2.2-T2V-A14B-Diffusers --gpu rtx-4090 --ram 96GiB -o wan.yaml
     """
-    from roost.api.planning import plan_model
-    from roost.cli.tuning import tune_plan
     from roost.errors import UsageError
 
     if was_typed(context, "tune_seconds") and not tune:
@@ -88,7 +86,15 @@ def plan(
             raise UsageError("--sweep plans under many budgets, --tune times plans on one; leave one out.")
         _sweep(model, options, sweep, output, as_json)
         return
-    _give(tune_plan(model, options, tune_seconds) if tune else plan_model(model, options), output, as_json)
+    _give(_planned(model, options, tune_seconds if tune else None), output, as_json)
+
+
+def _planned(model: str, options: PlanOptions, tune_s: float | None) -> PlanDocument:
+    from roost.api.planning import plan_model
+    from roost.cli.plan_view import show_remedy_run
+    from roost.cli.tuning import tune_plan
+
+    return plan_model(model, options, show_remedy_run) if tune_s is None else tune_plan(model, options, tune_s)
 
 
 def _check_output(output: Path | None) -> None:

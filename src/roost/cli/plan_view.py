@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from textwrap import wrap
 
-from roost.cli.screen import clean, show_table, show_text
+from roost.cli.screen import clean, show_note, show_table, show_text
 from roost.cli.trials_view import show_trials
+from roost.facts import Workload
 from roost.plan.prediction import Predicted
-from roost.plan.schema import ComponentPlan, PlanDocument
+from roost.plan.schema import ComponentPlan, PlanDocument, WorkloadRecord
 from roost.units import format_bytes, format_seconds
 
 _WIDTH = 80
@@ -17,11 +18,9 @@ def show_plan(plan: PlanDocument) -> None:
     """The model, the budget, one row a component, then why, what was blocked, and the verdict."""
     model, workload, gpu = plan.model, plan.workload, plan.machine.gpu
     total = sum(component.load_bytes for component in plan.components.values())
-    frames = f" × {workload.frames} frames" if workload.frames else ""
     show_text(f"{model.pipeline} · {model.family or 'unknown family'} · {format_bytes(total)} of weights loaded")
     show_text(
-        f"for {workload.width}×{workload.height}{frames}, {workload.steps} steps, batch {workload.batch}"
-        f" · mode {plan.policy.mode}, policy {plan.policy.name}"
+        f"for {_asked(workload)} · mode {plan.policy.mode}, policy {plan.policy.name}"
         + (f", role {plan.role.name}" if plan.role.name != "monolithic" else "")
     )
     host = plan.machine.host
@@ -31,6 +30,8 @@ def show_plan(plan: PlanDocument) -> None:
         f" ({gpu.source}), headroom {format_bytes(plan.budget.headroom_bytes)},"
         f" budget {format_bytes(plan.budget.budget_bytes)}"
     )
+    if not plan.fits and plan.policy.name == "search":
+        show_text("no plan fits; placement and figures below are those of the rules' plan:")
     show_table(
         ("Component", "Strategy", "Blocks", "Loaded", "Decided by"),
         [_row(name, plan.components[name]) for name in plan.load_order],
@@ -52,6 +53,16 @@ def show_plan(plan: PlanDocument) -> None:
     _show_labelled("verdict:", plan.budget.verdict.removesuffix(f" Would fit: {'; '.join(would_fit)}."))
     for remedy in would_fit:
         show_text(f"would fit  {remedy}")
+
+
+def show_remedy_run(workload: Workload) -> None:
+    """What takes a while after nothing fitted: a dry run of a smaller workload."""
+    show_note(f"it does not fit; dry-running {_asked(workload)}, which may")
+
+
+def _asked(workload: Workload | WorkloadRecord) -> str:
+    frames = f" × {workload.frames} frames" if workload.frames else ""
+    return f"{workload.width}×{workload.height}{frames}, {workload.steps} steps, batch {workload.batch}"
 
 
 def _show_labelled(label: str, text: str) -> None:

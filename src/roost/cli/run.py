@@ -11,6 +11,7 @@ import typer
 from roost.cli import options as opt
 from roost.cli import run_options as run_opt
 from roost.cli.plan import typed_plan_options, was_typed
+from roost.cli.plan_view import show_remedy_run
 from roost.cli.run_view import show_dry_run, show_record
 from roost.cli.screen import show_note
 from roost.errors import UsageError
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from roost.api.requests import RunRequest
     from roost.plan import PlanDocument
 
-_PLANNING = ("gpu", "vram", "ram", "headroom", "mode", "set", "variant", "dtype")
+_PLANNING = ("gpu", "vram", "ram", "headroom", "mode", "set", "variant", "dtype", "measured")
 
 
 def run(
@@ -55,6 +56,7 @@ def run(
     set: opt.Set = None,
     variant: opt.Variant = None,
     dtype: opt.Dtype = None,
+    measured: opt.Measured = True,
 ) -> None:
     """Generate with a plan; a model is planned first, by the planning options given here.
 
@@ -120,7 +122,7 @@ def _plan_of(target: str, context: typer.Context, request: RunRequest) -> PlanDo
         _refuse_planning_options(context)
         return load_plan(path)
     check_prompt(inspect_model(target, variant=context.params["variant"]), request)  # before the slow planning
-    plan = plan_model(target, typed_plan_options(context))
+    plan = plan_model(target, typed_plan_options(context), show_remedy_run)
     show_note(f"planned {target}; the plan is kept at {keep_plan(plan)}")
     return plan
 
@@ -128,6 +130,7 @@ def _plan_of(target: str, context: typer.Context, request: RunRequest) -> PlanDo
 def _refuse_planning_options(context: typer.Context) -> None:
     """A plan file has decided what these options decide."""
     typed = [f"--{name}" for name in _PLANNING if was_typed(context, name)]
+    typed = ["--no-measured" if each == "--measured" and not context.params["measured"] else each for each in typed]
     if typed:
         raise UsageError(f"{', '.join(typed)}: the plan has decided that; plan again with: roost plan MODEL -o PLAN")
 

@@ -31,6 +31,10 @@ def _process(record: TimelineRecord, pid: int) -> Iterator[Event]:
     for tid, track in enumerate(_TRACKS, start=1):
         yield _meta(pid, tid, "thread_name", {"name": track})
         yield _meta(pid, tid, "thread_sort_index", {"sort_index": tid})
+    yield from ({**event, "cat": record.kind} for event in _timed(record, pid))
+
+
+def _timed(record: TimelineRecord, pid: int) -> Iterator[Event]:
     for stage, start_s, end_s in stages_of(record.passes):
         yield _complete(pid, "stages", stage, (start_s, end_s), {})
     for each in record.passes:
@@ -46,9 +50,9 @@ def _process(record: TimelineRecord, pid: int) -> Iterator[Event]:
     kinds = dict.fromkeys(name for level in record.memory for name in level.bytes)
     for level in record.memory:
         held = {name: level.bytes.get(name, 0) for name in kinds}  # a counter that is not named keeps its value
-        yield {"ph": "C", "pid": pid, "ts": _us(level.time_s), "name": "device memory", "args": held}
+        yield _counter(pid, "device memory", level.time_s, held)
     for time_s in (0.0, record.seconds):
-        yield {"ph": "C", "pid": pid, "ts": _us(time_s), "name": "budget", "args": {"bytes": record.budget_bytes}}
+        yield _counter(pid, "budget", time_s, {"bytes": record.budget_bytes})
 
 
 def _between(record: TimelineRecord, lane: str, span: tuple[float, float]) -> tuple[float, float]:
@@ -73,6 +77,10 @@ def _complete(pid: int, track: str, name: str, span: tuple[float, float], args: 
     begin, end = _us(span[0]), _us(span[1])
     tid = _TRACKS.index(track) + 1
     return {"ph": "X", "pid": pid, "tid": tid, "name": name, "ts": begin, "dur": end - begin, "args": args}
+
+
+def _counter(pid: int, name: str, time_s: float, series: Mapping[str, int]) -> Event:
+    return {"ph": "C", "pid": pid, "tid": 0, "name": name, "ts": _us(time_s), "args": series}
 
 
 def _meta(pid: int, tid: int, name: str, args: Event) -> Event:
