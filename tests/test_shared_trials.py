@@ -2,39 +2,35 @@
 
 from __future__ import annotations
 
-import gc
+import mmap
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import roost
-from planted_bench import gone
-from roost.api.options import PlanOptions
-from roost.api.planning import search_question
+from roost.pipelines import random_weights
+from roost.pipelines.random_weights import random_component
 from roost.plan import ComponentPlan, PlanDocument
 from roost.plan.fields import Masters
-from roost.planner.search_plan import SearchQuestion
+from roost.probes.host import forget_peak_rss, private_bytes, resident_bytes
 from roost.residency.calls import GenerationRequest
 from roost.residency.loader import load_component
 from roost.residency.plain import move_whole
 from roost.residency.shared_weights import SharedFile
 from roost.residency.trial import TrialFigures, TrialSetup, open_trial
-from roost.tune.candidates import Field, list_candidates
+from roost.tune.child import component_load
 from roost.tune.host_peak import HostPeak
-from roost.tune.process import Message
 from roost.tune.shared_files import SharedFiles
 from roost.tune.shared_load import LoadCosts, SharedLoad
-from roost.tune.trials import Trials, world_of
 from tiny_models import build, default_call
 
 MIB = 1024**2
-DYING = Path(__file__).with_name("dying_child.py")
 STRATEGIES = ("resident", "component-offload", "snapshot-offload", "layerwise-offload")
 
 
@@ -74,8 +70,13 @@ class Counting:
 def trial(
     model: Path, plan: PlanDocument, descriptors: Mapping[str, int], counting: Counting, *, plain: bool = False
 ) -> tuple[TrialFigures, SharedLoad]:
-    """One generation, in this process, as a trial's own process would do it."""
+    """One generation with what is shared."""
     load = SharedLoad(counting, descriptors, HostPeak(), packs=True)
+    return trial_by(load, model, plan, plain=plain), load
+
+
+def trial_by(load: SharedLoad, model: Path, plan: PlanDocument, *, plain: bool = False) -> TrialFigures:
+    """One generation, in this process, as a trial's own process would do it."""
     setup = TrialSetup(
         plan=plan,
         model_dir=model,
@@ -87,7 +88,7 @@ def trial(
     )
     call = default_call("wan2.2")
     with open_trial(setup) as opened:
-        return opened.measure(GenerationRequest(prompt=call.pop("prompt"), more=call)), load
+        return opened.measure(GenerationRequest(prompt=call.pop("prompt"), more=call))
 
 
 def test_later_trials_of_every_strategy_need_no_files_and_give_the_same_bits(own_wan: Path, files: SharedFiles) -> None:
@@ -128,16 +129,6 @@ def test_a_later_trial_counts_what_the_first_load_took(
     assert load.owed_s <= before_s, "its own load it paid for while it loaded"
 
 
-def test_weights_in_8_bits_lie_beside_the_plain_ones(tmp_path: Path, files: SharedFiles) -> None:
-    model = build("wan2.1", tmp_path / "wan")
-    plain = plan_of(model, "layerwise-offload")
-    transformer = plain.components["transformer"]
-    fp8 = transformer.model_copy(update={"storage": "float8_e4m3fn"})
-    stored = plain.model_copy(update={"components": {**plain.components, "transformer": fp8}})
-    of_plain, of_stored = files.of(plain, 0), files.of(stored, 0)
-    assert {name for name in of_plain if of_plain[name] != of_stored[name]} == {"transformer"}
-
-
 def test_a_component_that_can_not_be_shared_is_loaded_for_each_trial(wan: Path, files: SharedFiles) -> None:
     class Odd(Counting):
         def __call__(self, name: str, plan: ComponentPlan, model_dir: Path) -> torch.nn.Module:
@@ -158,6 +149,28 @@ def test_a_component_that_can_not_be_shared_is_loaded_for_each_trial(wan: Path, 
     assert odd.names.count("transformer") == 1
 
 
+def test_a_model_of_random_weights_is_made_once(
+    wan: Path, tmp_path: Path, files: SharedFiles, monkeypatch: Any
+) -> None:
+    """By its name a model has only configs."""
+    plan = plan_of(wan, "layerwise-offload")
+    configs = shutil.copytree(wan, tmp_path / "configs", ignore=shutil.ignore_patterns("*.safetensors"))
+    request = {"device_kind": "emulated", "random_weights": True, "peer": None, "shared": files.of(plan, 0)}
+    made: list[str] = []
+
+    def counted(name: str, *args: Any, **options: Any) -> torch.nn.Module:
+        made.append(name)
+        return random_component(name, *args, **options)
+
+    monkeypatch.setattr(random_weights, "random_component", counted)
+    digests = []
+    for shared in (request["shared"], request["shared"], {}):
+        load = component_load({**request, "shared": shared}, HostPeak())
+        digests.append(trial_by(load, configs, plan).digest)
+    assert len(set(digests)) == 1
+    assert made == [*plan.load_order, *plan.load_order], "once for all who share, and once more alone"
+
+
 def test_a_trial_that_maps_its_masters_reads_the_files_itself(wan: Path, files: SharedFiles) -> None:
     plan, counting = plan_of(wan, "layerwise-offload"), Counting()
     transformer = plan.components["transformer"]
@@ -170,88 +183,32 @@ def test_a_trial_that_maps_its_masters_reads_the_files_itself(wan: Path, files: 
     assert {name: counting.names.count(name) for name in ("transformer", "vae")} == {"transformer": 3, "vae": 1}
 
 
-def test_without_room_beside_a_trial_nothing_is_shared_any_more(wan: Path) -> None:
-    plan = plan_of(wan, "resident")
-    weights = sum(each.load_bytes for each in plan.components.values())
-    left = 3 * weights
-    files = SharedFiles(allowed=True, available_bytes=lambda: left)
-    before = open_files()
-    assert files.of(plan, 2 * weights)
-    assert not files.given_up
-    left = weights  # somebody else took memory, or the files were filled
-    assert files.of(plan, 2 * weights) == {}
-    assert files.given_up
-    assert open_files() == before
-    left = 9 * weights
-    assert files.of(plan, 0) == {}, "what was given up stays so: it would be short again"
+def test_shared_pages_that_a_trial_reads_are_its_host_memory() -> None:
+    """Towards a typed --ram, and among what is resident."""
+    descriptor = os.memfd_create("roost-test")
+    size = 64 * MIB
+    os.ftruncate(descriptor, size)
+    for start in range(0, size, MIB):
+        os.pwrite(descriptor, b"x" * MIB, start)
+    private, resident = private_bytes() or 0, resident_bytes() or 0
+    pages = torch.frombuffer(mmap.mmap(descriptor, size), dtype=torch.uint8)
+    os.close(descriptor)
+    assert (private_bytes() or 0) - private < size / 2, "nobody has read them yet"
+    assert int(pages.max()) == ord("x")
+    assert (private_bytes() or 0) - private > size * 0.9
+    assert (resident_bytes() or 0) - resident > size * 0.9
 
 
-def test_where_the_system_has_no_memory_files_nothing_is_shared(wan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(name: str) -> int:
-        raise PermissionError(1, "not here")
-
-    monkeypatch.setattr(os, "memfd_create", refused)
-    files = SharedFiles(allowed=True)
-    assert files.of(plan_of(wan, "resident"), 0) == {}
-    monkeypatch.delattr(os, "memfd_create")
-    assert SharedFiles(allowed=True).of(plan_of(wan, "resident"), 0) == {}
-
-
-def open_files() -> list[str]:
-    """This process's memory files, also those that are mapped."""
-    gc.collect()  # components of trials in this process, which are used no more
-    folder = Path("/proc/self/fd")
-    names = [os.readlink(folder / each) for each in os.listdir(folder) if (folder / each).is_symlink()]
-    return [each for each in names if "memfd:roost-" in each]
-
-
-def asked_about(model: Path) -> SearchQuestion:
-    return search_question(
-        model, PlanOptions(gpu="emulated", vram="64MiB", headroom=0, size="64x64", frames=9, steps=2)
-    )
-
-
-def entrants_of(asked: SearchQuestion) -> Field:
-    return list_candidates(asked, ("resident", "snapshot-offload"))
-
-
-def test_processes_share_and_one_that_is_killed_while_it_fills_costs_the_next_only_a_load(own_wan: Path) -> None:
-    asked = asked_about(own_wan)
-    entrants = entrants_of(asked)
-    marker = own_wan.parent / "died"
-    with Trials(world_of(asked, entrants, own_wan, 2), (sys.executable, str(DYING), str(marker))) as trials:
-        assert entrants.plain is not None
-        dead = trials.run(entrants.plain)
-        assert (dead.status, marker.read_text()) == ("crashed", "vae")
-        second = trials.run(entrants.plain)
-        assert second.status == "ok", second.reason
-        assert trials.unshared == {}
-        assert open_files()
-        for file in own_wan.rglob("*.safetensors"):
-            file.unlink()
-        third = trials.run(entrants.racing[0])
-        assert third.status == "ok", third.reason
-        assert third.digest == second.digest
-        assert third.host_peak_bytes is not None
-    assert open_files() == []
-
-
-def test_an_interrupt_leaves_no_memory_file(wan: Path, tmp_path: Path) -> None:
-    asked = asked_about(wan)
-    entrants = entrants_of(asked)
-    pids: list[int] = []
-
-    def interrupt(message: Message) -> None:
-        if message.get("phase") == "loading transformer_2":
-            pids.extend(child_pids())
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt), Trials(world_of(asked, entrants, wan, 2)) as trials:
-        trials.run(entrants.racing[0], on_message=interrupt)
-    assert pids
-    assert all(gone(pid) for pid in pids)
-    assert open_files() == []
-
-
-def child_pids() -> list[int]:
-    return [int(pid) for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()]
+def test_the_peak_of_a_phase_counts_as_it_is_told() -> None:
+    host = HostPeak()
+    before = host.begin_phase()
+    taken = bytearray(b"x") * (256 * MIB)
+    grown = host.phase_bytes() - before
+    del taken
+    host.end_phase(before + 16 * MIB)
+    assert grown > 250 * MIB
+    assert host.bytes is not None
+    if forget_peak_rss():  # else the system has only one peak
+        assert host.bytes < before + 250 * MIB
+    host.end_phase(before + 2**40)
+    assert host.bytes == before + 2**40

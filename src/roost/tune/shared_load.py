@@ -48,17 +48,20 @@ class SharedLoad:
 
         file = SharedFile(self._files[name])
         began_s, before_bytes = time.perf_counter(), self._host.begin_phase()
-        module = None
         try:
             taken = file.take()
-            if taken is None:
-                module = self._load(name, plan, model_dir)
-                costs = self._fill(file, module, began_s, before_bytes)
-            else:
-                module, costs = taken[0], LoadCosts(**taken[1])
-        except NotShareable as error:
+        except (NotShareable, OSError) as error:
             self.unshared[name] = str(error)
-            return self._load(name, plan, model_dir) if module is None else module
+            return self._load(name, plan, model_dir)
+        if taken is not None:
+            module, costs = taken[0], LoadCosts(**taken[1])
+        else:
+            module = self._load(name, plan, model_dir)
+            try:
+                costs = self._fill(file, module, began_s, before_bytes)
+            except (NotShareable, OSError) as error:
+                self.unshared[name] = str(error)
+                return module
         self._host.end_phase(before_bytes + (costs.packed_bytes if self._packs else costs.read_bytes))
         self.owed_s += (costs.packed_s if self._packs else costs.read_s) - (time.perf_counter() - began_s)
         return module
