@@ -74,6 +74,20 @@ def test_without_room_beside_a_trial_nothing_is_shared_any_more(wan: Path) -> No
     assert files.of(plan, 0) == {}, "what was given up stays so: it would be short again"
 
 
+def test_weights_that_are_in_their_files_already_need_no_more_room(wan: Path) -> None:
+    plan = plan_of(wan, "resident")
+    weights = sum(each.load_bytes for each in plan.components.values())
+    left = 2 * weights
+    files = SharedFiles(allowed=True, available_bytes=lambda: left)
+    filled = files.of(plan, weights)
+    left = weights
+    for name, descriptor in filled.items():
+        os.pwrite(descriptor, b"x" * plan.components[name].load_bytes, 0)
+    assert files.of(plan, weights) == filled
+    os.ftruncate(filled["transformer"], 0)  # as one that nobody came to fill
+    assert files.of(plan, weights) == {}
+
+
 def test_where_the_system_has_no_memory_files_nothing_is_shared(wan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(name: str) -> int:
         raise PermissionError(1, "not here")

@@ -10,6 +10,8 @@ from roost.probes.host import read_host
 
 _Key = tuple[object, ...]
 
+_STAT_BLOCK_BYTES = 512  # whatever the file system's own blocks are
+
 
 def _available_bytes() -> int:
     return read_host().available_bytes
@@ -33,15 +35,15 @@ class SharedFiles:
         if not self._allowed:
             return {}
         keys = {name: _key(name, plan.components[name]) for name in plan.load_order}
-        missing = {name: key for name, key in keys.items() if key not in self._files}
-        more_bytes = sum(plan.components[name].load_bytes for name in missing)
+        more_bytes = sum(max(0, plan.components[name].load_bytes - self._held_bytes(key)) for name, key in keys.items())
         if need_bytes + more_bytes > self._available_bytes():
             self.close()
             self._allowed, self.given_up = False, True
             return {}
         try:
-            for name, key in missing.items():
-                self._files[key] = os.memfd_create(f"roost-{name}")
+            for name, key in keys.items():
+                if key not in self._files:
+                    self._files[key] = os.memfd_create(f"roost-{name}")
         except OSError:  # a sandbox without such files
             self.close()
             self._allowed = False
@@ -53,6 +55,10 @@ class SharedFiles:
         for descriptor in self._files.values():
             os.close(descriptor)
         self._files.clear()
+
+    def _held_bytes(self, key: _Key) -> int:
+        """What is in the file; less than the component where nobody has come to fill it, or has died over it."""
+        return os.fstat(self._files[key]).st_blocks * _STAT_BLOCK_BYTES if key in self._files else 0
 
 
 def _key(name: str, plan: ComponentPlan) -> _Key:
