@@ -10,11 +10,11 @@ from measurements import WHEN, rate
 from roost.api.machine import gpu_of_profile
 from roost.facts import Workload
 from roost.planner.checkpoints import cast_bytes
-from roost.planner.costs import CostModel, Kappa, work_s
+from roost.planner.costs import CostModel, Kappa
 from roost.planner.estimate import predict
 from roost.planner.loading import load_s
 from roost.planner.placements import Placement
-from roost.planner.rates import rates_of
+from roost.planner.rates import rates_of, single_dtypes_of
 from roost.planner.untraced import guessing, untraced
 from roost.profiles.gpus import find_gpu_profile
 from roost.trace import OpClassTotals
@@ -75,9 +75,12 @@ def test_work_takes_the_slower_of_arithmetic_and_memory_for_each_class_and_adds_
         "conv": OpClassTotals(),
         "elementwise": OpClassTotals(bytes=10**12, kernels=10),  # 1 s of memory
     }
-    device_s, launches_s = work_s(work, "bfloat16", speeds)
+    model = CostModel(rates=rates(), backend="emulated")
+    device_s, launches_s = model.work_s(work, "bfloat16", speeds)
     assert (device_s, launches_s) == (pytest.approx(6.0), pytest.approx(20 / 1e5))
-    assert work_s(work, "float32", speeds)[0] == pytest.approx(8.0 + 4.0)  # a quarter of the rate: 8 s; memory binds
+    assert model.work_s(work, "float32", speeds)[0] == pytest.approx(
+        8.0 + 4.0
+    )  # a quarter of the rate: 8 s; memory binds
 
 
 def test_stages_peak_at_their_weights_and_activations() -> None:
@@ -106,12 +109,42 @@ def test_a_slow_link_is_named_as_what_limits() -> None:
     assert predict(made, streaming).limiter == "link"
 
 
-@pytest.mark.parametrize(("method", "factor"), [("decode", 1.22), ("encode", 1.40)])
-def test_convolutional_vaes_on_cuda_take_the_prior_factor(method: str, factor: float) -> None:
-    work = replace(use(VAE, 0, GiB, method), totals={**totals(), "conv": OpClassTotals(flops=TERA)})
-    kappa = CostModel(rates=rates(), backend="cuda").kappa(VAE, work)
-    assert (kappa.low, kappa.mid, kappa.high) == (1.2, factor, 1.6)
-    assert CostModel(rates=rates(), backend="emulated").kappa(VAE, work).high == 1.0
+@pytest.mark.parametrize(
+    ("class_name", "method", "dtype", "factor"),
+    [
+        ("AutoencoderKL", "decode", "bfloat16", 1.60),
+        ("AutoencoderKL", "decode", "float32", 1.27),
+        ("AutoencoderKLWan", "decode", "float32", 1.22),
+        ("AutoencoderKL", "encode", "bfloat16", 1.40),
+    ],
+)
+def test_convolutional_vaes_on_cuda_take_the_prior_of_their_class(
+    class_name: str, method: str, dtype: str, factor: float
+) -> None:
+    vae = replace(VAE, class_name=class_name)
+    convolutions = {**totals(), "conv": OpClassTotals(flops=TERA)}
+    work = replace(use(vae, 0, GiB, method), totals=convolutions, compute_dtype=dtype)
+    kappa = CostModel(rates=rates(), backend="cuda").kappa(vae, work)
+    assert kappa.low < kappa.mid == factor < kappa.high
+    assert CostModel(rates=rates(), backend="emulated").kappa(vae, work).high == 1.0
+
+
+def test_on_a_gpu_every_kernel_takes_a_start_and_the_host_more_than_a_launch() -> None:
+    speeds = rates().at("mid")  # 10 µs a launch
+    small = {**totals(), "elementwise": OpClassTotals(bytes=1, kernels=1000)}
+    device_s, launches_s = CostModel(rates=rates()).work_s(small, "bfloat16", speeds)
+    assert device_s == pytest.approx(0.006, rel=1e-6)
+    assert launches_s == pytest.approx(0.050)
+
+
+def test_bfloat16_runs_at_float32s_rates_where_tensor_cores_lack_it() -> None:
+    turing, ampere = find_gpu_profile("t4"), find_gpu_profile("rtx-3060")
+    speeds = rates(flops=100e12).at("mid")
+    work = {**totals(), "matmul": OpClassTotals(flops=100 * TERA)}
+    for profile, seconds in ((turing, 4.0), (ampere, 1.0)):
+        model = CostModel(rates=rates(), single_dtypes=single_dtypes_of(profile))
+        assert model.work_s(work, "bfloat16", speeds)[0] == pytest.approx(seconds)
+        assert model.work_s(work, "float16", speeds)[0] == pytest.approx(1.0)
 
 
 def test_a_fitted_factor_replaces_the_prior() -> None:

@@ -187,7 +187,7 @@ def test_a_name_that_several_cards_share_lists_them_all(text, keys):
 
 
 @pytest.mark.parametrize(
-    ("text", "near"), [("rtx-4900", "rtx-4090"), ("4090", "rtx-4090"), ("h20", "h200"), ("rtx 6000", "rtx-6000-ada")]
+    ("text", "near"), [("rtx-4900", "rtx-4090"), ("4090", "rtx-4090"), ("h30", "h20"), ("rtx 6000", "rtx-6000-ada")]
 )
 def test_an_unknown_name_gets_the_nearest_keys(text, near):
     with pytest.raises(UsageError, match=rf"Did you mean .*{near}.*\? List them with: roost gpus"):

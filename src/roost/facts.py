@@ -206,9 +206,11 @@ class GpuProfile:
     memory_bytes_per_s: Number
     bf16_flop_per_s: Number | None
     fp16_flop_per_s: Number | None
+    fp32_flop_per_s: Number | None  # without tensor cores
     fp8_flop_per_s: Number | None
     pcie_generation: Number | None
     pcie_lanes: Number | None
+    power_w: Number | None  # of the board
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

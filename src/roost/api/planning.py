@@ -28,7 +28,7 @@ from roost.facts import Workload
 from roost.plan import PlanDocument, plan_to_yaml, read_plan, write_text_atomically
 from roost.planner.costs import CostModel
 from roost.planner.policy import Question, plan_by_rules
-from roost.planner.rates import Rate, Rates, rates_of
+from roost.planner.rates import Rate, Rates, rates_of, single_dtypes_of
 from roost.planner.roles import parse_role
 from roost.planner.search_plan import SearchQuestion, plan_by_search
 from roost.planner.untraced import guessing, untraced
@@ -123,8 +123,13 @@ def traced_question(
     gpu = question.machine.gpu
     backend = "emulated" if gpu.device_kind == "emulated" else gpu.platform
     measured = known_of(gpu, question.inventory, link_bytes_per_s) if options.measured else NOTHING_KNOWN
-    rates = rates_of(gpu, load_gpu_profiles().get(gpu.profile or ""), measured.timed, measured.fitted)
-    model = CostModel(rates=_throttled(rates, link_bytes_per_s), backend=backend, kappas=measured.kappas)
+    profile = load_gpu_profiles().get(gpu.profile or "")
+    model = CostModel(
+        rates=_throttled(rates_of(gpu, profile, measured.timed, measured.fitted), link_bytes_per_s),
+        backend=backend,
+        kappas=measured.kappas,
+        single_dtypes=single_dtypes_of(profile),
+    )
     try:
         trace = trace_it()
     except DryRunError as error:

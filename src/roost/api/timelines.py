@@ -18,7 +18,7 @@ from roost.plan import PlanDocument
 from roost.planner.arithmetic import cost_model_of
 from roost.planner.costs import CostModel
 from roost.planner.from_document import forecast_of, machine_of, placements_of
-from roost.planner.rates import rates_of
+from roost.planner.rates import rates_of, single_dtypes_of
 from roost.planner.timeline import Timeline, simulate
 from roost.planner.timeline.lanes import MemoryEvent
 from roost.planner.untraced import WEIGHTS_ONLY, guessing, untraced
@@ -91,7 +91,10 @@ def _costs_of(plan: PlanDocument, inventory: Inventory, *, only_kept: bool) -> t
     gpu, workload = machine_of(plan).gpu, Workload(**plan.workload.model_dump())
     backend = "emulated" if gpu.device_kind == "emulated" else gpu.platform
     recorded = cost_model_of(plan.arithmetic) if plan.arithmetic else None
-    model = recorded or CostModel(rates=rates_of(gpu, load_gpu_profiles().get(gpu.profile or "")), backend=backend)
+    profile = load_gpu_profiles().get(gpu.profile or "")
+    model = recorded or CostModel(
+        rates=rates_of(gpu, profile), backend=backend, single_dtypes=single_dtypes_of(profile)
+    )
     components = inventory.components
     reason = plan.trace.source if plan.trace else ""
     if not reason.startswith(WEIGHTS_ONLY):

@@ -30,6 +30,7 @@ def arithmetic_record(forecast: Forecast, placements: tuple[Placement, ...]) -> 
         context_bytes=schedule.context_bytes,
         rates={each.name: RateRecord(**asdict(getattr(model.rates, each.name))) for each in fields(Rates)},
         kappas={name: KappaRecord(**asdict(kappa)) for name, kappa in model.kappas.items()},
+        single_dtypes=sorted(model.single_dtypes),
         tiers={each.component.name: each.tier for each in placements if each.strategy in _MOVED_WHOLE},
         stages=[
             _work(name, stage, own_bytes[stage.component], activation_bytes[name], traced[name])
@@ -80,4 +81,5 @@ def cost_model_of(record: Arithmetic) -> CostModel | None:
         rates=Rates(**{name: Rate(**record.rates[name].model_dump()) for name in names}),
         backend=record.backend,
         kappas={name: Kappa(**kappa.model_dump()) for name, kappa in record.kappas.items()},
+        single_dtypes=frozenset(record.single_dtypes),
     )

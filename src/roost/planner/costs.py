@@ -9,7 +9,7 @@ from roost.blocks import block_names
 from roost.facts import Component, Kind
 from roost.planner.kinds import kind_of
 from roost.planner.placements import LossyChoices
-from roost.planner.rates import Level, Rates, Speeds
+from roost.planner.rates import SINGLE_DTYPES, Level, Rates, Speeds
 from roost.planner.storage import cast_costs
 from roost.planner.timeline import UseCost
 from roost.trace import OP_CLASSES, LinearWeights, OpClassTotals, Totals, Trace, UseTrace
@@ -37,8 +37,15 @@ class Kappa:
         return {"slow": self.high, "mid": self.mid, "fast": self.low}[level]
 
 
-# One card's convolutional VAEs, very stable over sizes: 1.22 in decode and 1.40 in encode, allocated. Prior elsewhere.
-_CONV_DECODE = Kappa(low=1.2, mid=1.22, high=1.6, source="prior: convolution workspaces in decode")
+# What a GPU loses to fill and drain its units for each kernel, however large. Prior.
+_KERNEL_START_S = 6e-6
+# Eager model code looks at views, allocates and runs Python modules around each kernel: so many launches' worth. Prior.
+_HOST_WORK = 5.0
+# Convolutional VAEs, allocated over traced, as others published it. In half precision a picture's channels are turned
+# around in copies (FLUX.1-dev and SDXL, five cards); Qwen-Image's VAE on one card is what stands for all others.
+_PICTURE_DECODE = Kappa(low=1.25, mid=1.60, high=1.8, source="prior: convolutions' workspaces and turned copies")
+_PICTURE_DECODE_SINGLE = Kappa(low=1.15, mid=1.27, high=1.6, source="prior: convolution workspaces in float32")
+_CONV_DECODE = Kappa(low=1.0, mid=1.22, high=1.6, source="prior: convolution workspaces in decode")
 _CONV_ENCODE = Kappa(low=1.2, mid=1.40, high=1.6, source="prior: convolution workspaces in encode")
 _OTHER = Kappa(low=1.0, mid=1.02, high=1.15, source="prior: allocator rounding")
 _EXACT = Kappa(low=1.0, mid=1.0, high=1.0, source="emulated: nothing hides from the trace")
@@ -46,11 +53,27 @@ _EXACT = Kappa(low=1.0, mid=1.0, high=1.0, source="emulated: nothing hides from 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostModel:
-    """Everything that turns a trace into seconds and bytes. ``kappas`` are fitted ones, by component class."""
+    """Everything that turns a trace into seconds and bytes. ``kappas`` are fitted ones, by component class.
+
+    ``single_dtypes`` are those that the device computes at its float32 rates.
+    """
 
     rates: Rates
     backend: str = "cuda"
     kappas: Mapping[str, Kappa] = field(default_factory=dict)
+    single_dtypes: frozenset[str] = SINGLE_DTYPES
+
+    def work_s(self, totals: Totals, dtype: str | None, speeds: Speeds) -> tuple[float, float]:
+        """Seconds that the device needs for the work, and seconds that the host needs to launch it."""
+        start_s, host_work = (0.0, 1.0) if self.backend == "emulated" else (_KERNEL_START_S, _HOST_WORK)
+        kernels = sum(work.kernels for work in totals.values())
+        device_s = kernels * start_s
+        for op_class in OP_CLASSES:
+            work = totals[op_class]
+            rate = speeds.flop_per_s(op_class, single=dtype in self.single_dtypes)
+            arithmetic_s = work.flops / rate if rate else 0.0
+            device_s += max(arithmetic_s, work.bytes / speeds["memory_bytes_per_s"])
+        return device_s, kernels * host_work / speeds["kernels_per_s"]
 
     def kappa(self, component: Component, use: UseTrace) -> Kappa:
         """The factor of one use's activations: fitted, else the prior for its kind."""
@@ -61,7 +84,13 @@ class CostModel:
             return _EXACT
         if kind_of(component) != "vae" or not use.totals["conv"].flops:
             return _OTHER
-        return _CONV_ENCODE if encodes else _CONV_DECODE
+        return _CONV_ENCODE if encodes else _decode_prior(component, use)
+
+
+def _decode_prior(component: Component, use: UseTrace) -> Kappa:
+    if component.class_name != "AutoencoderKL":
+        return _CONV_DECODE
+    return _PICTURE_DECODE_SINGLE if use.compute_dtype in SINGLE_DTYPES else _PICTURE_DECODE
 
 
 def stage_name(component: Component, method: str) -> str:
@@ -70,18 +99,6 @@ def stage_name(component: Component, method: str) -> str:
     if label == "decode" and "encode" in method:
         label = "image encode"
     return f"{label} ({component.name})"
-
-
-def work_s(totals: Totals, dtype: str | None, speeds: Speeds) -> tuple[float, float]:
-    """Seconds that the device needs for the work, and seconds that the host needs to launch it."""
-    device_s = 0.0
-    for op_class in OP_CLASSES:
-        work = totals[op_class]
-        rate = speeds.flop_per_s(op_class, dtype)
-        arithmetic_s = work.flops / rate if rate else 0.0
-        device_s += max(arithmetic_s, work.bytes / speeds["memory_bytes_per_s"])
-    kernels = sum(work.kernels for work in totals.values())
-    return device_s, kernels / speeds["kernels_per_s"]
 
 
 def use_costs(
@@ -117,9 +134,11 @@ def _with_casts(cost: UseCost, use: UseTrace, component: Component, linears: Lin
 def _use_cost(use: UseTrace, component: Component, model: CostModel, level: Level, speeds: Speeds) -> UseCost:
     index_of = {name: index for index, name in enumerate(block_names(component.units))}
     known = [block for block in use.blocks if block.name in index_of]
-    blocks = tuple((index_of[block.name], max(work_s(block.totals, use.compute_dtype, speeds))) for block in known)
+    blocks = tuple(
+        (index_of[block.name], max(model.work_s(block.totals, use.compute_dtype, speeds))) for block in known
+    )
     trunk = _less(use.totals, [block.totals for block in known])
-    trunk_s = max(work_s(trunk, use.compute_dtype, speeds))
+    trunk_s = max(model.work_s(trunk, use.compute_dtype, speeds))
     # Where the trunk's work lies is not traced: embeddings before the blocks, projections after them.
     before_s = trunk_s / 2 if blocks else trunk_s
     activations = use.activation_bytes.peak_bytes * model.kappa(component, use).at(level)
@@ -145,12 +164,13 @@ def _less(totals: Totals, parts: list[Totals]) -> Totals:
     }
 
 
-def launch_bound(trace: Trace, component: str, speeds: Speeds) -> bool:
+def launch_bound(trace: Trace, component: str, model: CostModel) -> bool:
     """Whether the host's launches, not the device, set the pace of the component's uses."""
+    speeds = model.rates.at("mid")
     device_s, launches_s = 0.0, 0.0
     for index, use in enumerate(trace.uses):
         if use.component == component:
-            seconds = work_s(use.totals, use.compute_dtype, speeds)
+            seconds = model.work_s(use.totals, use.compute_dtype, speeds)
             device_s += trace.calls(index) * seconds[0]
             launches_s += trace.calls(index) * seconds[1]
     return launches_s > device_s

@@ -149,7 +149,6 @@ def _denoise_stages(forecast: Forecast, timeline: Timeline) -> list[str]:
 
 def _stages(forecast: Forecast, placements: tuple[Placement, ...], timeline: Timeline) -> tuple[StagePrediction, ...]:
     by_name = {each.component.name: each for each in placements}
-    speeds = forecast.model.rates.at("mid")
     found = []
     for name, stage in timeline.stages[0].items():
         found.append(
@@ -163,7 +162,7 @@ def _stages(forecast: Forecast, placements: tuple[Placement, ...], timeline: Tim
                 binding=_binding(
                     stage.seconds > _COMPUTE_BOUND * stage.compute_s,
                     _reads_disk(by_name[stage.component], stage),
-                    launch_bound(forecast.trace, stage.component, speeds),
+                    launch_bound(forecast.trace, stage.component, forecast.model),
                 ),
             )
         )

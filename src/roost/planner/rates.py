@@ -1,7 +1,7 @@
 """How fast a card computes and its host link copies: every rate with its source and how far off it may be.
 
-Efficiencies are priors: shares of the data sheet's figure that large kernels usually achieve. They were not measured
-by this project; a measured rate replaces each, and narrows its interval.
+What large kernels reach of a data sheet are priors (``throughput``). They were not measured by this project; a measured
+rate replaces each, and narrows its interval.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from typing import Literal
 
 from roost.facts import GpuFacts, GpuProfile
 from roost.measured import MeasuredRate
+from roost.planner.throughput import reached
 from roost.trace import OpClass
 
 Source = Literal["spec", "measured", "fitted"]
 Level = Literal["slow", "mid", "fast"]
 Precision = Literal["half", "fp8", "single"]
 
+SINGLE_DTYPES = frozenset({"float32", "float64"})
 LEVELS: tuple[Level, ...] = ("slow", "mid", "fast")
 # Bytes per second and lane after line coding (8b/10b, 128b/130b, FLIT). Source: PCI-SIG base specifications.
 _PCIE_LANE_BYTES_PER_S = {1: 0.25e9, 2: 0.5e9, 3: 0.985e9, 4: 1.969e9, 5: 3.938e9, 6: 7.563e9}
 # Headers of 256-byte packets, flow control and the driver leave about this share. Prior.
 _PCIE_SHARE = 0.80
-# Share of the dense tensor peak, and how far off it may be, by class of operation. Prior.
-_SHARES: Mapping[OpClass, tuple[float, float]] = {"matmul": (0.70, 1.35), "attention": (0.50, 1.5), "conv": (0.40, 1.8)}
-_MEMORY_SHARE, _MEMORY_SPREAD = 0.80, 1.25
-# float32 runs on tensor cores only in convolutions (TF32, half the rate); the rest runs at about an eighth. Prior.
-_SINGLE_SHARES: Mapping[OpClass, float] = {"matmul": 1 / 8, "attention": 1 / 8, "conv": 1 / 2}
+# How far off each class of operation may be from its prior in ``throughput``. Attention has several kernels.
+_SPREADS: Mapping[OpClass, float] = {"matmul": 1.2, "attention": 1.3, "conv": 1.6}
+_MEMORY_SHARE, _MEMORY_SPREAD = 0.90, 1.2
 # Large operations of one shape were timed; a model has others.
 _SHAPES_SPREAD = 1.1
 # Before any run of a model, its rate may be this far from the timed one; on an emulated device, which no data sheet
@@ -36,6 +36,7 @@ _TIMED_REACH, _EMULATED_REACH = 1.5, 10.0
 # How much of the way past what was believed one, two or more runs go, by factors.
 _TRUST = (0.0, 0.5, 1.0)
 _UNKNOWN_SPREAD = 4.0
+_GUESS_FLOP_PER_S = 2e13
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,12 +88,16 @@ class Speeds:
     def __getitem__(self, name: str) -> float:
         return self.values[name]
 
-    def flop_per_s(self, op_class: OpClass, dtype: str | None) -> float | None:
+    def flop_per_s(self, op_class: OpClass, *, single: bool) -> float | None:
         """The rate of one class of operations; None for those that only move memory."""
         if op_class == "elementwise":
             return None
-        prefix = "single_" if dtype in ("float32", "float64") else ""
-        return self.values[f"{prefix}{op_class}_flop_per_s"]
+        return self.values[f"{'single_' if single else ''}{op_class}_flop_per_s"]
+
+
+def single_dtypes_of(profile: GpuProfile | None) -> frozenset[str]:
+    """The dtypes that run at the ``single`` rates: float32, and bfloat16 on a card whose tensor cores lack it."""
+    return SINGLE_DTYPES if profile is None or profile.bf16_flop_per_s else SINGLE_DTYPES | {"bfloat16"}
 
 
 def rates_of(
@@ -105,16 +110,9 @@ def rates_of(
 
     Both are by their field names; unknown names are left out, since they may be from a newer version's store.
     """
-    peak, known = _peak_flop_per_s(profile)
-    flops = {f"{name}_flop_per_s": _flop_rate(peak, share, known) for name, share in _SHARES.items()}
-    single = {
-        f"single_{name}_flop_per_s": _flop_rate(peak * _SINGLE_SHARES[name], (share, spread * 1.3), known)
-        for name, (share, spread) in _SHARES.items()
-    }
     memory = profile.memory_bytes_per_s.value if profile else 4e11
     rates = Rates(
-        **flops,
-        **single,
+        **_flop_rates(profile),
         memory_bytes_per_s=Rate(
             value=memory * _MEMORY_SHARE,
             spread=_MEMORY_SPREAD if profile else _UNKNOWN_SPREAD,
@@ -136,18 +134,19 @@ def rates_of(
     return replace(rates, **moved)
 
 
-def _peak_flop_per_s(profile: GpuProfile | None) -> tuple[float, bool]:
-    number = (profile.bf16_flop_per_s or profile.fp16_flop_per_s) if profile else None
-    return (number.value, True) if number else (3e13, False)
-
-
-def _flop_rate(peak: float, share: tuple[float, float], known: bool) -> Rate:
-    return Rate(
-        value=peak * share[0],
-        spread=share[1] if known else _UNKNOWN_SPREAD,
-        source="spec",
-        why=f"{share[0]:.0%} of {peak / 1e12:.3g} TFLOP/s" if known else "no data sheet for this card",
-    )
+def _flop_rates(profile: GpuProfile | None) -> dict[str, Rate]:
+    found = reached(profile) if profile else {}
+    rates = {}
+    for name, spread in _SPREADS.items():
+        guesses = {name: _GUESS_FLOP_PER_S, f"single_{name}": _GUESS_FLOP_PER_S / 8}
+        for kind, guess in guesses.items():
+            rates[f"{kind}_flop_per_s"] = Rate(
+                value=found[kind].flop_per_s if found else guess,
+                spread=spread * (1.0 if kind == name else 1.3) if found else _UNKNOWN_SPREAD,
+                source="spec",
+                why=found[kind].why if found else "no data sheet for this card",
+            )
+    return rates
 
 
 def _prior(value: float, spread: float, why: str) -> Rate:
