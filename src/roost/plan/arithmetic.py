@@ -63,14 +63,14 @@ class StageWork(Strict):
 class Arithmetic(Strict):
     """Everything that a prediction was worked out from, beside the trace.
 
-    ``kappas`` are fitted ones, by class; ``single_dtypes`` run at the float32 rates; ``tiers`` are those of the masters
-    that move as a whole, by component.
+    ``kappas`` are fitted ones, by class; ``single_dtypes`` run at the float32 rates (None: the usual); ``tiers`` are
+    those of the masters that move as a whole, by component.
     """
 
     backend: Name
     context_bytes: Bytes
     rates: dict[Name, RateRecord]
     kappas: dict[Name, KappaRecord]
-    single_dtypes: list[Name] = ["float32", "float64"]
+    single_dtypes: list[Name] | None = None
     tiers: dict[Name, Literal["pinned", "pageable", "mapped"]]
     stages: list[StageWork]

@@ -8,7 +8,7 @@ from roost.plan.arithmetic import Arithmetic, KappaRecord, RateRecord, StageWork
 from roost.planner.costs import CostModel, Kappa, stage_name
 from roost.planner.estimate import Forecast
 from roost.planner.placements import Placement
-from roost.planner.rates import Rate, Rates
+from roost.planner.rates import SINGLE_DTYPES, Rate, Rates
 from roost.planner.timeline import StageTimes
 
 _MOVED_WHOLE = ("component-offload", "snapshot-offload")
@@ -81,5 +81,5 @@ def cost_model_of(record: Arithmetic) -> CostModel | None:
         rates=Rates(**{name: Rate(**record.rates[name].model_dump()) for name in names}),
         backend=record.backend,
         kappas={name: Kappa(**kappa.model_dump()) for name, kappa in record.kappas.items()},
-        single_dtypes=frozenset(record.single_dtypes),
+        single_dtypes=SINGLE_DTYPES if record.single_dtypes is None else frozenset(record.single_dtypes),
     )
