@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from roost.api.planning import make_plan
 from roost.facts import GpuProfile, Number
 from roost.planner.throughput import reached
 from roost.profiles.gpus import find_gpu_profile, load_gpu_profiles
@@ -66,3 +67,13 @@ def test_an_architecture_after_the_newest_known_one_takes_that_ones_priors() -> 
 
 def test_a_card_without_a_tensor_rate_has_no_prior() -> None:
     assert reached(replace(find_gpu_profile("t4"), fp16_flop_per_s=None)) == {}
+
+
+def test_a_plan_in_bfloat16_warns_where_tensor_cores_lack_it() -> None:
+    def warned(gpu: str, dtype: str) -> bool:
+        plan = make_plan("sdxl", gpu=gpu, ram="64GiB", dtype=dtype, steps=2, measured=False)
+        return any("lack bfloat16" in each for each in plan.warnings)
+
+    assert warned("t4", "bfloat16")
+    assert not warned("t4", "float16")
+    assert not warned("rtx-3060", "bfloat16")

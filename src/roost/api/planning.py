@@ -28,7 +28,7 @@ from roost.facts import Workload
 from roost.plan import PlanDocument, plan_to_yaml, read_plan, write_text_atomically
 from roost.planner.costs import CostModel
 from roost.planner.policy import Question, plan_by_rules
-from roost.planner.rates import Rate, Rates, rates_of, single_dtypes_of
+from roost.planner.rates import SINGLE_DTYPES, Rate, Rates, rates_of, single_dtypes_of
 from roost.planner.roles import parse_role
 from roost.planner.search_plan import SearchQuestion, plan_by_search
 from roost.planner.untraced import guessing, untraced
@@ -141,8 +141,16 @@ def traced_question(
         model=model,
         aim=aim_of(options),
         generations=generations_of(options),
-        notes=measured.notes,
+        notes=(*measured.notes, *_slow_dtypes(trace, model)),
     )
+
+
+def _slow_dtypes(trace: Trace, model: CostModel) -> tuple[str, ...]:
+    """A warning where most of the work is in a dtype that the card's tensor cores lack."""
+    slow = model.single_dtypes - SINGLE_DTYPES
+    if not any(use.compute_dtype in slow for use in trace.uses):
+        return ()
+    return ("this card's tensor cores lack bfloat16, which runs at float32's rate; try --dtype float16.",)
 
 
 def _throttled(rates: Rates, link_bytes_per_s: float | None) -> Rates:
