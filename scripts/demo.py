@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "demo"
+# What the demo measures is an emulated GPU's, and no business of the user's own store, caches and journals.
+HOME = {f"XDG_{name}_HOME": str(DEMO / "home" / name.lower()) for name in ("DATA", "CACHE", "STATE")}
 # Less than the weights take, and some of it goes to activations.
 VRAM = "22MiB"
 
@@ -21,7 +24,7 @@ def run(*words: str) -> None:
     """Shows a command as a person would type it, runs it, and stops the demo when it fails."""
     print(f"$ {' '.join(f'{word!r}' if ' ' in word else word for word in words)}", flush=True)
     program = [sys.executable, "-m", "roost"] if words[0] == "roost" else [sys.executable, words[0]]
-    code = subprocess.run([*program, *words[1:]], cwd=ROOT, check=False).returncode
+    code = subprocess.run([*program, *words[1:]], cwd=ROOT, env={**os.environ, **HOME}, check=False).returncode
     if code:
         sys.exit(code)
 
@@ -54,7 +57,8 @@ def main() -> None:
     say("7. What if? A 126 GB model that isn't here, on a card that isn't here either.")
     run("roost", "plan", "wan2.2-t2v-a14b", "--gpu", "rtx-4090", "--ram", "96GiB")
     say("Left for you: demo/timeline.html and demo/bench.html (open them), demo/plan.yaml (read it),")
-    print("#    demo/fox.mp4 (random weights paint noise), demo/model.")
+    print("#    demo/fox.mp4 (random weights paint noise), demo/model. What was measured went into demo/home, not into")
+    print("#    your own data directory: roost profiles is as it was.")
 
 
 if __name__ == "__main__":

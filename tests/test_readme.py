@@ -13,6 +13,7 @@ import pytest
 import roost
 from build_demo_model import build_demo_model
 from roost.cli.app import run
+from roost.profiles.store import MeasuredStore
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -94,3 +95,5 @@ def test_the_demo_runs_and_leaves_a_video_and_a_plan(tmp_path: Path) -> None:
     assert digests[0] == digests[1]
     assert (copy / "demo" / "fox.mp4").stat().st_size > 0
     assert roost.load_plan(copy / "demo" / "plan.yaml").fits
+    assert MeasuredStore(copy / "demo" / "home" / "data" / "roost" / "measured").entries()
+    assert MeasuredStore().entries() == []

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import yaml
 
+from roost.api.options import PlanOptions, aim_of
 from roost.facts import Choices, Workload
 from roost.plan import PlanDocument, plan_to_yaml
 from roost.planner.costs import CostModel
@@ -164,6 +165,23 @@ def test_tiling_is_chosen_only_when_allowed() -> None:
     assert allowed.fits
     assert allowed.components["vae"].tiling
     assert "changes bits" in allowed.components["vae"].why
+
+
+def test_mode_memory_searches_for_the_least_peak_within_the_slowdown() -> None:
+    fast = plan_by_search(asked(60))
+    small = plan_by_search(asked(60, Choices(mode="memory"), aim=aim_of(PlanOptions(mode="memory"))))
+    assert (small.policy.mode, small.policy.objective, small.policy.max_slowdown) == ("memory", "memory", 1.2)
+    assert fast.policy.objective == "seconds"
+    assert small.predicted.peak_bytes.mid < fast.predicted.peak_bytes.mid / 2
+    total_s = [plan.predicted.load_s.mid + plan.predicted.first_s.mid for plan in (fast, small)]
+    assert total_s[1] <= 1.2 * total_s[0]
+
+
+def test_mode_memory_is_bound_by_what_was_typed() -> None:
+    choices = Choices(mode="memory", sets=(parse_set("transformer=resident"),))
+    plan = plan_by_search(asked(60, choices, aim=aim_of(PlanOptions(mode="memory"))))
+    assert plan.components["transformer"].strategy == "resident"
+    assert plan.components["text_encoder"].strategy != "resident"
 
 
 def test_what_would_fit_is_named_and_really_fits() -> None:
