@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     directory = parser.parse_args().directory
     weight_bytes = build_demo_model(directory)
-    print(f"{directory}: Wan2.2-like demo pipeline, {weight_bytes / 10**6:.1f} MB of random weights")
+    print(f"{directory}: Wan2.2-like demo pipeline, {weight_bytes / 2**20:.1f} MiB of random weights")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -17,7 +18,7 @@ VRAM = "22MiB"
 
 
 def say(text: str) -> None:
-    print(f"\n# {text}", flush=True)
+    print(f"\n{textwrap.fill(text, 79, initial_indent='# ', subsequent_indent='#    ')}", flush=True)
 
 
 def run(*words: str) -> None:
@@ -36,9 +37,9 @@ def main() -> None:
     run("scripts/build_demo_model.py", "demo/model")
     say("2. What is in it? Read from file headers; no weight is touched and torch is not imported.")
     run("roost", "inspect", "demo/model")
-    say(f"3. Where should each weight live on a GPU with {VRAM}, when weights and activations need more?")
-    print(
-        "#    A dry run of the pipeline tells what each call costs; the search finds the fastest placement that fits."
+    say(
+        f"3. Where should each weight live on a GPU with {VRAM}, when weights and activations need more? A dry run of"
+        " the pipeline tells what each call costs; the search finds the fastest placement that fits."
     )
     workload = ("--size", "96x64", "--frames", "9", "--steps", "6")
     gpu = ("--gpu", "emulated", "--vram", VRAM, "--headroom", "0")
@@ -54,11 +55,13 @@ def main() -> None:
     once = ("--strategies", "rules", "--rounds", "1")
     run("roost", "bench", "demo/plan.yaml", *once, "-o", "demo/bench.json")
     run("roost", "report", "demo/bench.json", "-o", "demo/bench.html")
-    say("7. What if? A 126 GB model that isn't here, on a card that isn't here either.")
+    say("7. What if? A model of 118 GiB that isn't here, on a card that isn't here either.")
     run("roost", "plan", "wan2.2-t2v-a14b", "--gpu", "rtx-4090", "--ram", "96GiB")
-    say("Left for you: demo/timeline.html and demo/bench.html (open them), demo/plan.yaml (read it),")
-    print("#    demo/fox.mp4 (random weights paint noise), demo/model. What was measured went into demo/home, not into")
-    print("#    your own data directory: roost profiles is as it was.")
+    say(
+        "Left for you: demo/timeline.html and demo/bench.html (open them), demo/plan.yaml (read it), demo/fox.mp4"
+        " (random weights paint noise), demo/model. What was measured is kept in demo/home and not in your own data"
+        " directory: roost profiles is as it was."
+    )
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ def test_the_demo_runs_and_leaves_a_video_and_a_plan(tmp_path: Path) -> None:
     for script in (ROOT / "scripts").glob("*.py"):
         (copy / "scripts" / script.name).write_bytes(script.read_bytes())
     demo = subprocess.run(
-        [sys.executable, "scripts/demo.py"], cwd=copy, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "scripts/demo.py"], cwd=copy, capture_output=True, text=True, timeout=1200, check=False
     )
     assert demo.returncode == 0, demo.stderr[-2000:]
     digests = re.findall(r"^digest (\w+)$", demo.stdout, flags=re.MULTILINE)

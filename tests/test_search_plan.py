@@ -13,7 +13,7 @@ from roost.facts import Choices, Workload
 from roost.plan import PlanDocument, plan_to_yaml
 from roost.planner.costs import CostModel
 from roost.planner.policy import plan_by_rules
-from roost.planner.search import Aim
+from roost.planner.search import Aim, Objective
 from roost.planner.search_plan import SearchQuestion, of_role, plan_by_search
 from roost.planner.selectors import parse_set
 from roost.planner.untraced import guessing, untraced
@@ -175,6 +175,16 @@ def test_mode_memory_searches_for_the_least_peak_within_the_slowdown() -> None:
     assert small.predicted.peak_bytes.mid < fast.predicted.peak_bytes.mid / 2
     total_s = [plan.predicted.load_s.mid + plan.predicted.first_s.mid for plan in (fast, small)]
     assert total_s[1] <= 1.2 * total_s[0]
+
+
+@pytest.mark.parametrize(
+    ("objective", "reason"),
+    [("seconds", "and VRAM holds no more blocks worth having."), ("memory", "and the least memory was asked for.")],
+)
+def test_why_blocks_stream_over_a_slow_link_depends_on_what_was_asked_for(objective: Objective, reason: str) -> None:
+    slow = CostModel(rates=rates(link=2e9), backend="cuda")
+    plan = plan_by_search(asked(24, model=slow, aim=Aim(objective=objective)))
+    assert plan.components["transformer"].why.endswith(reason)
 
 
 def test_mode_memory_is_bound_by_what_was_typed() -> None:

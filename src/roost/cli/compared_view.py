@@ -11,7 +11,7 @@ from roost.units import format_bytes, format_seconds
 _SECONDS = {"load_s": "load", "first_s": "first generation", "next_s": "next generation", "step_s": "a step"}
 
 
-def show_compared(compared: Mapping[str, Any]) -> None:
+def show_compared(compared: Mapping[str, Any], *, emulated: bool) -> None:
     """One row for each figure that was both predicted and measured, and what becomes of it."""
     rows = [
         _row(words, compared[name], format_seconds, compared[name])
@@ -22,6 +22,8 @@ def show_compared(compared: Mapping[str, Any]) -> None:
         pair = {"predicted": stage["predicted_peak_bytes"], "measured": stage["measured_peak_bytes"]}
         rows.append(_row(f"peak in {stage['name']}", pair, format_bytes))
     show_table(("Compared", "Predicted", "Between", "Measured", "Ratio"), rows, numbers=(1, 3, 4))
+    if emulated:
+        show_folded("emulated: peaks compare as on a GPU; how fast this CPU is, only runs can tell the next plan")
     if compared["kept"]:
         show_text("kept: the next plan of this model on this device uses it (roost profiles)")
     else:

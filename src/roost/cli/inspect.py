@@ -49,7 +49,8 @@ def _show(inventory: Inventory) -> None:
     show_text(f"load order: {', '.join(order)}")
     for each in components:
         where = f"{each.library}.{each.class_name}" if each.library else each.class_name
-        show_text(f"class  {each.name}: {where}, {len(each.files)} files, trunk {format_bytes(each.trunk_bytes)}")
+        files = "1 file" if len(each.files) == 1 else f"{len(each.files)} files"
+        show_text(f"class  {each.name}: {where}, {files}, trunk {format_bytes(each.trunk_bytes)}")
     for each in components:
         for note in each.notes:
             show_text(f"note: {each.name}: {note}")

@@ -39,7 +39,7 @@ def show_plan(plan: PlanDocument) -> None:
     )
     _show_reasons(plan)
     if plan.predicted:
-        _show_prediction(plan.predicted)
+        _show_prediction(plan.predicted, emulated=gpu.device_kind == "emulated")
         _show_measured(plan)
     else:
         for stage in plan.budget.stages:
@@ -103,7 +103,7 @@ def _streaming(component: ComponentPlan) -> str:
     return f"prefetch {component.prefetch}, {component.slots} slots, {masters} masters"
 
 
-def _show_prediction(predicted: Predicted) -> None:
+def _show_prediction(predicted: Predicted, *, emulated: bool) -> None:
     """Stages, then the totals with their ends, then the comparisons."""
     show_table(
         ("Stage", "Seconds", "Peak", "Limited by"),
@@ -135,6 +135,8 @@ def _show_prediction(predicted: Predicted) -> None:
     show_text(
         f"predicted  host {format_bytes(predicted.host_bytes)}, {format_bytes(predicted.pinned_bytes)} of it pinned"
     )
+    if emulated:
+        show_text("predicted  emulated: the seconds are this CPU's, a guess until runs have told")
     for note in predicted.notes:
         _show_labelled("note ", note)
 

@@ -33,7 +33,7 @@ def show_record(ready: ReadyPlan, record: RunRecord, *, as_json: bool) -> None:
         for path in each.output:
             show_text(f"saved {path}")
     if record.compared is not None:
-        show_compared(record.compared)
+        show_compared(record.compared, emulated=record.device_kind == "emulated")
 
 
 def _show_work(ready: ReadyPlan, record: RunRecord) -> None:

@@ -32,7 +32,7 @@ _MEMORY_SHARE, _MEMORY_SPREAD = 0.90, 1.2
 _SHAPES_SPREAD = 1.1
 # Before any run of a model, its rate may be this far from the timed one; on an emulated device, which no data sheet
 # describes, from the guess. Priors.
-_TIMED_REACH, _EMULATED_REACH = 1.5, 10.0
+_TIMED_REACH, _EMULATED_REACH = 1.5, 100.0
 # How much of the way past what was believed one, two or more runs go, by factors.
 _TRUST = (0.0, 0.5, 1.0)
 _UNKNOWN_SPREAD = 4.0

@@ -5,12 +5,13 @@ from __future__ import annotations
 from roost.plan.comparison import Compared, MoreMemory, OtherPlan
 from roost.planner.estimate import Prediction, StagePrediction
 from roost.planner.placements import Placement
+from roost.planner.search import Objective
 from roost.planner.solver import NOISE, Combination
 from roost.units import GiB, format_bytes, format_seconds
 
 
-def why_of(placement: Placement, prediction: Prediction) -> str:
-    """The reason for one component's placement."""
+def why_of(placement: Placement, prediction: Prediction, objective: Objective) -> str:
+    """The reason for one component's placement by a search for the least seconds or the least memory."""
     stages = [stage for stage in prediction.stages if stage.component == placement.component.name]
     if placement.strategy in ("resident", "fsdp"):
         return "it fits beside every stage and then never moves." + _lossy(placement)
@@ -20,10 +21,10 @@ def why_of(placement: Placement, prediction: Prediction) -> str:
     kept, count = placement.streaming.resident_blocks, len(placement.block_bytes)
     if placement.streaming.hold:
         return f"its {count} blocks come in at first touch and stay for the stage." + _lossy(placement)
-    return f"{kept} of {count} blocks stay and the others stream: {_pace(stages)}" + _lossy(placement)
+    return f"{kept} of {count} blocks stay and the others stream: {_pace(stages, objective)}" + _lossy(placement)
 
 
-def _pace(stages: list[StagePrediction]) -> str:
+def _pace(stages: list[StagePrediction], objective: Objective) -> str:
     stage = max(stages, key=lambda each: each.seconds, default=None)
     if stage is None:
         return "it is not used."
@@ -31,7 +32,8 @@ def _pace(stages: list[StagePrediction]) -> str:
     if stage.binding in ("compute", "host"):
         return f"compute hides the copies (it waits {waits}), so more residents would gain nothing."
     limiter = "the disk" if stage.binding == "disk" else "the link"
-    return f"{limiter} sets the pace (compute waits {waits}), and VRAM holds no more blocks worth having."
+    held = "VRAM holds no more blocks worth having" if objective == "seconds" else "the least memory was asked for"
+    return f"{limiter} sets the pace (compute waits {waits}), and {held}."
 
 
 def _lossy(placement: Placement) -> str:

@@ -22,7 +22,7 @@ from roost.planner.records import alternative_record, predicted_record, trace_re
 from roost.planner.remedies import TraceOther, remedies
 from roost.planner.roles import RoleView
 from roost.planner.rules import Outcome, apply_rules
-from roost.planner.search import Aim, Found, limits_of, search
+from roost.planner.search import Aim, Found, Objective, limits_of, search
 from roost.planner.solver import Combination
 from roost.planner.untraced import WEIGHTS_ONLY
 from roost.trace import Trace
@@ -61,7 +61,7 @@ def plan_by_search(asked: SearchQuestion) -> PlanDocument:
         return _infeasible(asked, role, outcome, ruled, forecast, found)
     placements = _placements(found.chosen)
     prediction = predict(forecast, placements)
-    placements = tuple(_explained(each, prediction) for each in placements)
+    placements = tuple(_explained(each, prediction, asked.aim.objective) for each in placements)
     document = document_of(asked.question, role, outcome, placements)
     also, alternatives = _alternatives(forecast, found, found.chosen)
     compared = compare(found, found.chosen, forecast, prediction)
@@ -123,11 +123,11 @@ def _placements(combination: Combination) -> tuple[Placement, ...]:
     return tuple(each.placement for each in combination.options)
 
 
-def _explained(placement: Placement, prediction: Prediction) -> Placement:
+def _explained(placement: Placement, prediction: Prediction, objective: Objective) -> Placement:
     """What was typed keeps its reason; everything else was the search's, also where it agrees with a rule."""
     if placement.decision.decided_by.startswith("flag:") or placement.strategy == "fsdp":
         return placement
-    decision = Decision(strategy=placement.strategy, decided_by="search", why=why_of(placement, prediction))
+    decision = Decision(strategy=placement.strategy, decided_by="search", why=why_of(placement, prediction, objective))
     return replace(placement, decision=decision)
 
 
