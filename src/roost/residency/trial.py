@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from roost.facts import DeviceKind
+from roost.pipelines.classes import component_class, pipeline_class
 from roost.plan import PlanDocument
 from roost.residency.attach import Held
 from roost.residency.calls import GenerationRequest
@@ -17,6 +18,7 @@ from roost.residency.generate import Generation, generate, generate_with
 from roost.residency.lanes import Device
 from roost.residency.loader import LoadComponent, OnComponent, load_pipeline
 from roost.residency.plain import Place, PlainPipeline, load_plain, move_whole, place_plain
+from roost.residency.quiet import quiet_libraries
 from roost.residency.stages import OnEvent, StageRecord, greatest
 
 
@@ -61,7 +63,7 @@ class TrialFigures:
 
 
 class Trial:
-    """A loaded candidate; each ``measure`` is one generation. ``load_s`` is what loading took."""
+    """A loaded candidate; each ``measure`` is one generation. ``load_s`` is what loading took, imports left out."""
 
     def __init__(self, subject: Held | PlainPipeline, device: Device, load_s: float, *, whole: bool = False) -> None:
         self.load_s = load_s
@@ -137,6 +139,7 @@ def open_trial(
     with ExitStack() as afterwards:
         budget_bytes = 2**62 if setup.budget_bytes is None else setup.budget_bytes
         device = afterwards.enter_context(open_device(setup.device_kind, budget_bytes, setup.link_bytes_per_s))
+        _import_classes(setup.plan)
         began_s = time.perf_counter()
         if setup.place is None:
             held = load_pipeline(setup.plan, setup.model_dir, device, on_component, on_event, setup.load)
@@ -149,3 +152,11 @@ def open_trial(
         device.synchronize()
         load_s = time.perf_counter() - began_s + setup.owed_s()
         yield Trial(plain, device, load_s, whole=setup.place is move_whole)
+
+
+def _import_classes(plan: PlanDocument) -> None:
+    """Has the libraries import what the pipeline needs: that takes seconds, once, and is no loading of weights."""
+    with quiet_libraries():
+        pipeline_class(plan.model.pipeline)
+        for each in plan.components.values():
+            component_class(each.library, each.class_name)
