@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from roost.planner.search_plan import SearchQuestion
-from roost.tune.bench import Bench, BenchSettings, Watcher, key_facts
+from roost.tune.bench import Bench, BenchSettings, key_facts
 from roost.tune.candidates import Field, list_candidates
+from roost.tune.cuts import Cut
 from roost.tune.journal import Journal, journal_key
 from roost.tune.process import Message
 from roost.tune.race import RoundReport
 from roost.tune.records import BenchResults, Row, TrialResult
 from roost.tune.trials import Trials, TrialWorld, world_of
+from roost.tune.watcher import Watcher
 
 STUB = Path(__file__).with_name("stub_trial.py")
 
@@ -31,6 +33,10 @@ class Silence:
     """Hears what a bench does, and does nothing."""
 
     def on_expected(self, seconds: float, candidates: int) -> None: ...
+
+    def on_heat(self, cut: Cut, candidates: int, seconds: float) -> None: ...
+
+    def on_heat_over(self, going_on: int, problem: str | None) -> None: ...
 
     def on_trial(self, name: str, round: int) -> None: ...
 
@@ -78,14 +84,20 @@ class Setting:
         )
 
     def run(
-        self, *, rounds: int = 1, watcher: Watcher | None = None, fresh: bool = False, **changed: Any
+        self,
+        *,
+        rounds: int = 1,
+        max_seconds: float = 300.0,
+        watcher: Watcher | None = None,
+        fresh: bool = False,
+        **changed: Any,
     ) -> BenchResults:
         world = self.world(**changed)
         key = journal_key(key_facts(self.asked, world))
         journal = Journal(self.journal_file, key, fresh=fresh)
         with Trials(world, (sys.executable, str(STUB), str(self.planted))) as trials:
             return Bench(self.asked, self.entrants, trials, journal, watcher or Silence()).run(
-                BenchSettings(rounds=rounds)
+                BenchSettings(rounds=rounds, max_seconds=max_seconds)
             )
 
     def lines(self) -> list[dict[str, Any]]:

@@ -108,7 +108,7 @@ def bench(
 
 def _failure(results: BenchResults) -> RoostError:
     """Why there is no winner; each row says more."""
-    statuses = {row.result.status for row in results.rows if row.rounds}
+    statuses = {row.result.status for row in results.rows} - {"skipped"}
     if not statuses:
         return NothingFits("nothing was tried, since the model says that none of it fits; give more --vram.")
     if statuses == {"oom"}:

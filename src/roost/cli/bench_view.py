@@ -12,6 +12,7 @@ from rich.status import Status as LiveStatus
 from rich.text import Text
 
 from roost.cli.screen import clean, show_folded, show_note, show_text
+from roost.tune.cuts import Cut
 from roost.tune.disturbances import timing_warnings
 from roost.tune.race import RoundReport
 from roost.tune.records import BenchResults, Row, Standing, TrialResult
@@ -29,7 +30,7 @@ class LiveLine:
 
     def __init__(self, *, emulated: bool = False) -> None:
         self._mark = " (emulated)" if emulated else ""
-        self._round, self._best = 0, ""
+        self._round, self._best, self._heat = 0, "", False
         self._live: LiveStatus | None = None
         if sys.stderr.isatty():
             self._live = LiveStatus("", console=Console(stderr=True))
@@ -51,8 +52,22 @@ class LiveLine:
             f"{candidates} candidate{'s' if candidates > 1 else ''}, up to {format_seconds(float(f'{seconds:.2g}'))}"
         )
 
+    def on_heat(self, cut: Cut, candidates: int, seconds: float) -> None:
+        """A heat begins; it too is in the expected time."""
+        took = format_seconds(float(f"{seconds:.2g}"))
+        show_note(f"first a heat of {candidates} candidates on {cut}, up to {took}")
+        self._heat = True
+
+    def on_heat_over(self, going_on: int, problem: str | None) -> None:
+        """The heat is over."""
+        self._heat = False
+        if problem is not None:
+            show_note(f"the model can't be run with stacks cut short, so all are timed whole: {problem}")
+        else:
+            show_note(f"heat: {going_on} go on")
+
     def on_trial(self, name: str, round: int) -> None:
-        """A trial of ``name`` begins; round 0 is the reference."""
+        """A trial of ``name`` begins; round 0 is the reference or a heat."""
         self._round = round
         self._say(name, "starts")
 
@@ -79,7 +94,8 @@ class LiveLine:
 
     def _say(self, name: str, what: str) -> None:
         if self._live:
-            line = f"round {self._round} · {name}: {what}{self._best}" if self._round else f"{name}: {what}"
+            where = "heat · " if self._heat else f"round {self._round} · " if self._round else ""
+            line = f"{where}{name}: {what}{self._best}"
             shown = Text(clean(line))
             shown.truncate(self._live.console.width - 2, overflow="ellipsis")  # beside the spinner
             self._live.update(shown)

@@ -1,46 +1,32 @@
-"""The bench: the reference, the race of the candidates, and what became of each."""
+"""The bench: the reference, a heat where time is short, the race of the candidates, and what became of each."""
 
 from __future__ import annotations
 
-import hashlib
-import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Protocol
 
 from roost.planner.search_plan import SearchQuestion
-from roost.probes.gpu_conditions import ConditionSampler, GpuConditions
-from roost.tune.candidates import Field, placement_of, why_not
+from roost.tune.candidates import Field, why_not
+from roost.tune.cuts import choose_cut
 from roost.tune.disturbances import condition_warnings
-from roost.tune.figures import against_reference, measurement, process_bytes, result_of, row_document, together
+from roost.tune.expected import (
+    HEATS_SHARE,
+    TrialCost,
+    all_rounds_s,
+    each_step_s,
+    heat_is_due,
+    heat_s,
+    measured_cost,
+    predicted_cost,
+)
+from roost.tune.figures import measurement, together
+from roost.tune.heats import HeatOutcome, in_heat_order, run_heat
 from roost.tune.journal import Journal
-from roost.tune.process import Message
 from roost.tune.race import RaceOutcome, RaceSettings, RoundReport, race
-from roost.tune.records import BenchResults, Candidate, Measurement, Row, TrialResult
+from roost.tune.recorded import RecordedTrials
+from roost.tune.records import BenchResults, Candidate, Measurement, Row, Standing, TrialResult
 from roost.tune.trials import Trials, TrialWorld
-
-# Loading the libraries, by the clock of machines with a warm page cache.
-START_S = 10.0
-
-
-class Watcher(Protocol):
-    """Hears what a bench does."""
-
-    def on_expected(self, seconds: float, candidates: int) -> None:
-        """How long it will take, at most, as far as that is known now."""
-
-    def on_trial(self, name: str, round: int) -> None:
-        """A trial begins; round 0 is the reference."""
-
-    def on_message(self, name: str, message: Message) -> None:
-        """The trial says something."""
-
-    def on_result(self, name: str, result: TrialResult) -> None:
-        """A trial is over."""
-
-    def on_round(self, report: RoundReport) -> None:
-        """A round is over."""
+from roost.tune.watcher import Watcher
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,14 +43,10 @@ class _Found:
 
     trials: dict[str, list[TrialResult]] = field(default_factory=dict)
     samples: dict[str, list[tuple[float, ...]]] = field(default_factory=dict)
-    looks: list[tuple[GpuConditions, ...]] = field(default_factory=list)
-    references: dict[object, tuple[str, str]] = field(default_factory=dict)  # name and digest, by what changes bits
     beyond: TrialResult | None = None  # of plain diffusers, which did not fit the budget
-
-    @property
-    def reference(self) -> str | None:
-        """The first whose digest others were compared with."""
-        return next((name for name, _ in self.references.values()), None)
+    ahead: dict[str, TrialResult] = field(default_factory=dict)  # of the first candidate, before the race
+    measured: TrialCost | None = None  # of the first whole trial, which stands for all where nothing predicts
+    heat: HeatOutcome | None = None
 
 
 class Bench:
@@ -73,10 +55,13 @@ class Bench:
     def __init__(
         self, asked: SearchQuestion, entrants: Field, trials: Trials, journal: Journal, watcher: Watcher
     ) -> None:
-        self._asked, self._field, self._trials, self._journal = asked, entrants, trials, journal
-        self._watcher = watcher
+        self._asked, self._field, self._world, self._journal = asked, entrants, trials.world, journal
+        self._watcher, self._running = watcher, trials
+        self._trials = RecordedTrials(
+            trials, journal, watcher, asked.question.machine.gpu, same_bits=entrants.plain is not None
+        )
         self._found = _Found()
-        self._replayed_s = 0.0
+        self._ahead_s = 0.0  # what a trial took that the race will count as its own
 
     def run(self, settings: BenchSettings) -> BenchResults:
         """Measures the field; never raises for what a candidate does."""
@@ -84,141 +69,113 @@ class Bench:
         plain = self._field.plain
         fits = plain is not None and why_not(plain) is None
         racers = [*([plain] if plain is not None and fits else []), *self._field.racing]
-        self._expect(self._predicted_s(racers, settings), len(racers))
+        if self._predicts:
+            whole_s = sum(predicted_cost(each, self._world).seconds for each in racers)
+            self._expect(whole_s, racers, settings)
         if plain is not None and not fits and racers:
             self._measure_reference(plain)
-            if self._found.beyond is not None:
-                self._expect_anew(racers, settings, self._clock() - began_s)
-        by_name = {each.name: each for each in racers}
-        outcome = race(
+            if self._found.measured is not None and not self._predicts:
+                self._expect(len(racers) * self._found.measured.seconds, racers, settings)
+        self._heat(racers, settings, began_s)
+        outcome = self._race(racers, settings, began_s)
+        self._journal.finish()
+        return self._results(racers, outcome)
+
+    @property
+    def _predicts(self) -> bool:
+        """An emulated device computes as fast as this CPU, which nobody predicts."""
+        return self._asked.question.machine.gpu.device_kind == "cuda"
+
+    def _clock(self) -> float:
+        return self._trials.clock() - self._ahead_s
+
+    def _race(self, racers: Sequence[Candidate], settings: BenchSettings, began_s: float) -> RaceOutcome:
+        order = racers if self._found.heat is None else in_heat_order(racers, self._found.heat)
+        by_name = {each.name: each for each in order}
+        if not self._found.ahead.keys() <= by_name.keys():
+            self._ahead_s = 0.0  # nobody's any more
+        return race(
             list(by_name),
             lambda name, abort_after_s: self._measure(by_name[name], abort_after_s),
             RaceSettings(
                 rounds=settings.rounds,
                 budget_s=max(0.0, settings.max_seconds - (self._clock() - began_s)),
-                predicted_step_s=self._predicted_step_s(racers),
+                predicted_step_s=each_step_s(racers, self._world.steps) if self._predicts else {},
             ),
             self._after_round,
             self._clock,
         )
-        self._journal.finish()
-        return self._results(racers, outcome)
-
-    def _clock(self) -> float:
-        """Seconds, with those of an interrupted bench: going on takes the time that is left."""
-        return time.monotonic() + self._replayed_s
 
     def _measure_reference(self, plain: Candidate) -> None:
         """Diffusers alone beyond the budget, where the machine has the memory: for its digest."""
+        if self._can_exceed_budget(plain):
+            began_s = self._clock()
+            self._found.beyond = self._trials.run(plain, 0, bound=False)
+            self._note_cost(self._found.beyond, self._clock() - began_s)
+
+    def _can_exceed_budget(self, plain: Candidate) -> bool:
         machine, predicted = self._asked.question.machine, plain.plan.predicted if plain.plan else None
         if machine.gpu.device_kind == "emulated":
-            possible = 2 * self._asked.question.inventory.load_bytes < machine.host.available_bytes
-        else:
-            possible = predicted is not None and predicted.peak_bytes.mid < machine.gpu.total_bytes
-        if not possible:
+            return 2 * self._asked.question.inventory.load_bytes < machine.host.available_bytes
+        return predicted is not None and predicted.peak_bytes.mid < machine.gpu.total_bytes
+
+    def _heat(self, racers: Sequence[Candidate], settings: BenchSettings, began_s: float) -> None:
+        """A heat, where the stacks can be cut and one whole round of all takes too long."""
+        plans = {each.name: each.plan for each in racers if each.plan is not None}
+        faithful = choose_cut(self._asked.question.inventory.components, plans)
+        costs = self._costs(racers) if faithful is not None else None
+        left_s = settings.max_seconds - (self._clock() - began_s) - self._ahead_s
+        if faithful is None or costs is None or not heat_is_due(costs, faithful, left_s):
             return
-        result = self._trial(plain, 0, None, bound=False)
-        self._found.beyond = result
-        if result.digest is not None:
-            self._found.references[self._bits(plain)] = plain.name, result.digest
+        if not self._predicts:
+            self._expect(sum(each.seconds for each in costs.values()), racers, settings)
+        self._watcher.on_heat(faithful.cut, len(faithful.names), heat_s(costs, faithful))
+        plain = self._field.plain
+        beyond = plain if plain is not None and plain not in racers and self._can_exceed_budget(plain) else None
+        self._found.heat = run_heat(racers, faithful, self._trials, HEATS_SHARE * left_s, beyond)
+        self._watcher.on_heat_over(len(racers) - len(self._found.heat.out), self._found.heat.problem)
+
+    def _costs(self, racers: Sequence[Candidate]) -> dict[str, TrialCost] | None:
+        """What a trial of each takes: as predicted, or as the first whole trial, which is run for that."""
+        if self._predicts:
+            return {each.name: predicted_cost(each, self._world) for each in racers}
+        if self._found.measured is None and self._found.beyond is None:
+            began_s = self._clock()
+            result = self._trials.run(racers[0], 1)
+            self._ahead_s = self._clock() - began_s
+            self._found.ahead[racers[0].name] = result
+            self._note_cost(result, self._ahead_s)
+        measured = self._found.measured
+        return None if measured is None else dict.fromkeys((each.name for each in racers), measured)
+
+    def _note_cost(self, result: TrialResult, took_s: float) -> None:
+        if result.step_seconds:
+            self._found.measured = measured_cost(took_s, result, self._world)
 
     def _measure(self, candidate: Candidate, abort_after_s: float | None) -> Measurement:
         rounds = self._found.trials.setdefault(candidate.name, [])
-        result = self._trial(candidate, len(rounds) + 1, abort_after_s)
-        if result.status == "ok" and result.digest is not None:
-            self._found.references.setdefault(self._bits(candidate), (candidate.name, result.digest))
+        if candidate.name in self._found.ahead:
+            result, self._ahead_s = self._found.ahead.pop(candidate.name), 0.0
+        else:
+            result = self._trials.run(candidate, len(rounds) + 1, abort_after_s)
         rounds.append(result)
-        seen = measurement(result, self._trials.world.steps)
+        seen = measurement(result, self._world.steps)
         if seen.status == "ok":
             self._found.samples.setdefault(candidate.name, []).append(seen.step_s)
         return seen
 
-    def _bits(self, candidate: Candidate) -> object:
-        """Equal for candidates whose outputs must be equal: all of them, where diffusers alone is what they must equal.
-
-        Where it is not, plans may differ in what changes bits, and somebody has allowed that.
-        """
-        if self._field.plain is not None or candidate.plan is None:
-            return None
-        return tuple(
-            (name, each.tiling, each.slicing, each.storage) for name, each in sorted(candidate.plan.components.items())
-        )
-
-    def _trial(
-        self, candidate: Candidate, round: int, abort_after_s: float | None, *, bound: bool = True
-    ) -> TrialResult:
-        """From the journal, or measured and put into it."""
-        name = candidate.name
-        plan = candidate.plan
-        placement = hashlib.sha256(repr(placement_of(plan) if plan else None).encode()).hexdigest()
-        known = self._journal.find(name=name, round=round, placement=placement)
-        if known is not None:
-            self._replayed_s += float(str(known.get("took_s", 0.0)))
-            return result_of(known)
-        began_s = self._clock()
-        self._watcher.on_trial(name, round)
-        with ExitStack() as sampling:
-            gpu = self._asked.question.machine.gpu
-            looks = sampling.enter_context(ConditionSampler(gpu.uuid)) if gpu.uuid else None
-            found = self._trials.run(
-                candidate, abort_after_s, lambda message: self._watcher.on_message(name, message), bound=bound
-            )
-        if looks is not None:
-            self._found.looks.append(looks.looks)
-            found = replace(found, process_bytes=process_bytes(looks.looks))
-        result = against_reference(found, *self._found.references.get(self._bits(candidate), ("", None)))
-        lossy = plan is not None and any(each.tiling or each.storage for each in plan.components.values())
-        if result.status == "wrong" and lossy:
-            result = replace(result, reason=f"{result.reason}; its plan changes bits, which a bench can't judge")
-        line = row_document(Row(candidate=candidate, result=result, rounds=1))
-        took_s = self._clock() - began_s
-        self._journal.add({**line, "round": round, "placement": placement, "took_s": took_s})
-        self._watcher.on_result(name, result)
-        return result
-
     def _after_round(self, report: RoundReport) -> None:
-        self._trials.keep_only(report.racing)
+        self._running.keep_only(report.racing)
         self._watcher.on_round(report)
 
-    def _expect(self, seconds: float | None, candidates: int) -> None:
-        if seconds is not None:
-            self._watcher.on_expected(seconds, candidates)
-
-    def _expect_anew(self, racers: list[Candidate], settings: BenchSettings, trial_s: float) -> None:
-        """From the first trial, where nothing predicts: an emulated device computes as fast as this CPU."""
-        if not self._predicts:
-            expected = (len(racers) + (settings.rounds - 1) * len(racers) / 2) * trial_s
-            self._expect(min(expected, settings.max_seconds), len(racers))
-
-    @property
-    def _predicts(self) -> bool:
-        return self._asked.question.machine.gpu.device_kind == "cuda"
-
-    def _predicted_s(self, racers: list[Candidate], settings: BenchSettings) -> float | None:
-        """All rounds, of which about half of the field runs the later ones; None where seconds aren't predicted."""
-        if not self._predicts:
-            return None
-        first = sum(self._trial_s(each) for each in racers)
-        return min(first * (1 + (settings.rounds - 1) / 2), settings.max_seconds)
-
-    def _trial_s(self, candidate: Candidate) -> float:
-        predicted = candidate.plan.predicted if candidate.plan else None
-        if predicted is None:
-            return START_S
-        world = self._trials.world
-        left_out_s = (world.steps - world.trial_steps) * predicted.step_s.mid
-        return START_S + predicted.load_s.mid + (2 if world.warm_up else 1) * (predicted.next_s.mid - left_out_s)
-
-    def _predicted_step_s(self, racers: list[Candidate]) -> Mapping[str, float]:
-        """Seconds of a generation for each step, as measured ones are counted; none for an emulated device."""
-        if not self._predicts:
-            return {}
-        known = {each.name: each.predicted for each in racers if each.predicted is not None}
-        return {name: each.next_s.mid / self._trials.world.steps for name, each in known.items()}
+    def _expect(self, round_s: float, racers: Sequence[Candidate], settings: BenchSettings) -> None:
+        """Says how long all rounds take; a heat comes where that is longer than the time there is."""
+        self._watcher.on_expected(min(all_rounds_s(round_s, settings.rounds), settings.max_seconds), len(racers))
 
     def _results(self, racers: list[Candidate], outcome: RaceOutcome) -> BenchResults:
         question, found = self._asked.question, self._found
-        rows = [self._row(each, outcome) for each in racers]
+        standings = [self._standing(each, outcome) for each in racers]
+        rows = [self._row(each, standing) for each, standing in zip(racers, standings, strict=True)]
         if self._field.plain is not None and self._field.plain not in racers:
             rows.insert(0, self._plain_row(self._field.plain))
         for candidate, reason in self._field.left_out:
@@ -229,18 +186,28 @@ class Bench:
             workload=question.workload,
             machine=question.machine,
             device_kind=question.machine.gpu.device_kind,
-            trial_steps=self._trials.world.trial_steps,
+            trial_steps=self._world.trial_steps,
             rows=tuple(rows),
             winner=outcome.winner,
-            reference=found.reference,
+            reference=self._trials.reference,
             samples=samples,
-            standings=outcome.standings,
+            standings=tuple(standings),
             versions=question.versions,
-            notes=(*self._notes(), *condition_warnings(found.looks)),
+            heat=None if found.heat is None else found.heat.record,
+            notes=(*self._notes(), *condition_warnings(self._trials.looks)),
         )
 
-    def _row(self, candidate: Candidate, outcome: RaceOutcome) -> Row:
-        standing = next(each for each in outcome.standings if each.name == candidate.name)
+    def _out_of_heat(self, candidate: Candidate) -> Standing | None:
+        if self._found.heat is None or candidate.name not in self._found.heat.out:
+            return None
+        status, reason = self._found.heat.out[candidate.name]
+        return Standing(name=candidate.name, status=status, reason=reason)
+
+    def _standing(self, candidate: Candidate, outcome: RaceOutcome) -> Standing:
+        out = self._out_of_heat(candidate)
+        return out or next(each for each in outcome.standings if each.name == candidate.name)
+
+    def _row(self, candidate: Candidate, standing: Standing) -> Row:
         trials = self._found.trials.get(candidate.name, [])
         result = together(trials) if trials else TrialResult(status="skipped")
         result = replace(result, status=standing.status, reason=standing.reason or result.reason)
@@ -258,21 +225,21 @@ class Bench:
     def _notes(self) -> list[str]:
         if not self._found.samples:
             return ["nothing ran to its end, so no output was compared."]
-        notes = []
+        notes = [self._found.heat.note] if self._found.heat is not None else []
         if not self._predicts:
             notes.append("the GPU is emulated on the CPU: these seconds say nothing about any GPU.")
-        world = self._trials.world
+        world = self._world
         if world.random_weights:
             notes.append("the weights were made at random: times and memory are the model's, pictures are noise.")
-        for name, why in self._trials.unshared.items():
+        for name, why in self._running.unshared.items():
             notes.append(f"{name}: loaded anew for each trial, not shared between them: {why}.")
         if world.trial_steps < world.steps:
             notes.append(
                 f"trials ran {world.trial_steps} of {world.steps} steps; totals count the others at the median step."
             )
-        if self._field.plain is not None and self._found.reference != self._field.plain.name:
+        if self._field.plain is not None and self._trials.reference != self._field.plain.name:
             notes.append(
-                f"diffusers alone could not run, so outputs were compared with that of {self._found.reference}."
+                f"diffusers alone could not run, so outputs were compared with that of {self._trials.reference}."
             )
         return notes
 

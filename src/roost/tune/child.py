@@ -119,16 +119,27 @@ def component_load(request: Mapping[str, Any], host: HostPeak) -> SharedLoad:
 def _setup(request: Mapping[str, Any], load: SharedLoad) -> TrialSetup:
     from roost.residency.trial import TrialSetup  # imported here: it brings torch
 
+    loading: LoadComponent = load
+    plan = PlanDocument.model_validate_json(request["plan"])
+    if request["cut"] is not None:
+        plan, loading = _cut(plan, load, request["cut"])
     return TrialSetup(
-        plan=PlanDocument.model_validate_json(request["plan"]),
+        plan=plan,
         model_dir=Path(request["model_dir"]),
         device_kind=request["device_kind"],
         budget_bytes=request["budget_bytes"],
         place=None if request["peer"] is None else _place_of(request["peer"]),
         link_bytes_per_s=request["link_bytes_per_s"],
-        load=load,
+        load=loading,
         owed_s=lambda: load.owed_s,
     )
+
+
+def _cut(whole: PlanDocument, load: LoadComponent, cut: Mapping[str, Any]) -> tuple[PlanDocument, LoadComponent]:
+    """For a heat: the plan for what is left of the model, and what loads no more than that."""
+    from roost.residency.cutting import loading_cut  # imported here: it brings torch
+
+    return PlanDocument.model_validate_json(cut["plan"]), loading_cut(load, whole, cut["kept"])
 
 
 def _place_of(peer: str) -> Place:

@@ -10,6 +10,7 @@ from typing import Any
 from roost.facts import DeviceKind
 from roost.measured import RunFigures, StageFigures
 from roost.probes.gpu_conditions import GpuConditions
+from roost.tune.cuts import Cut
 from roost.tune.records import Measurement, Row, StageTime, TrialResult
 
 
@@ -50,6 +51,18 @@ def measurement(result: TrialResult, steps: int) -> Measurement:
     middle = statistics.median(result.step_seconds)
     share = result.total_s / steps - middle
     return Measurement(status="ok", step_s=tuple(each + share for each in result.step_seconds))
+
+
+def undone_step_s(result: TrialResult, cut: Cut, steps: int, trial_steps: int) -> float:
+    """Seconds a step, as ``measurement`` counts them, of the whole whose cut form took ``result``.
+
+    All that happens in the cut components grows with their blocks. That counts what lies outside their blocks several
+    times, for every candidate alike, so that ratios are nearer to 1 than those of the whole.
+    """
+    assert result.total_s is not None, "the trial ran to its end"
+    inside_s = sum(each.seconds for each in result.stages if each.component in cut.stacks)
+    inside_s += (steps - trial_steps) * statistics.median(result.step_seconds)
+    return (result.total_s + (cut.scale - 1) * inside_s) / steps
 
 
 def process_bytes(looks: Sequence[GpuConditions]) -> int | None:

@@ -116,6 +116,19 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HeatRecord:
+    """What a heat ran, ``blocks`` of ``of_blocks``, and its verdict: times over the best's of all that finished it.
+
+    Who took more than ``margin`` times the best's was not timed whole.
+    """
+
+    blocks: int
+    of_blocks: int
+    margin: float
+    ratios: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BenchResults:
     """A whole bench: a row for each candidate in the order of promise, and the name of the winner, if there is one.
 
@@ -135,4 +148,5 @@ class BenchResults:
     samples: Mapping[str, tuple[tuple[float, ...], ...]]
     standings: tuple[Standing, ...]
     versions: Mapping[str, str]
+    heat: HeatRecord | None = None
     notes: tuple[str, ...] = ()  # what the reader must know: emulated figures, time that ran out, a slow link

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import cast
 
 from roost.facts import DeviceKind, Machine
+from roost.plan import PlanDocument
 from roost.planner.search_plan import SearchQuestion
 from roost.tune.candidates import Field
+from roost.tune.cuts import Cut, cut_plan
 from roost.tune.figures import trial_result
 from roost.tune.process import COMMAND, Child, Message, OnMessage, Patience, TrialEnded
 from roost.tune.records import PLAIN, Candidate, Status, TrialResult
@@ -18,7 +20,7 @@ from roost.tune.shared_files import SharedFiles
 from roost.units import format_measured
 
 # A first generation finds the order of blocks, and on a GPU it loads kernels; this many steps are enough for both.
-_WARM_UP_STEPS = 2
+WARM_UP_STEPS = 2
 _LONG_STEP_S = 5.0
 # How fast this CPU computes nobody predicts.
 _EMULATED_DEADLINE_S = 600.0
@@ -112,19 +114,23 @@ class Trials:
         on_message: OnMessage | None = None,
         *,
         bound: bool = True,
+        cut: Cut | None = None,
     ) -> TrialResult:
-        """One trial: whatever becomes of the child, a result with its reason. Without ``bound`` no budget holds."""
-        child = self._kept.pop(candidate.name, None)
+        """One trial: whatever becomes of the child, a result with its reason. Without ``bound`` no budget holds.
+
+        With a ``cut`` it is one of a heat, on what the cut leaves of the model.
+        """
+        child = self._kept.pop(candidate.name, None) if cut is None else None
         patience = Patience(deadline_s=self.world.deadline_s)
         keep = False
         try:
             if child is None:
                 files = self._files(candidate)
-                request = {**self._request(candidate, bound), "shared": files}
+                request = {**self._request(candidate, bound, cut), "shared": files}
                 child = Child(request, self._environment(), self._command, files.values())
                 self._note(child.ask("", patience, on_message))
             message = child.ask("measure", patience, _watching(abort_after_step_s, on_message))
-            keep = self.world.keep and bound
+            keep = self.world.keep and bound and cut is None
         except TrialEnded as ended:
             return TrialResult(status=cast(Status, ended.status), reason=str(ended))
         finally:
@@ -169,11 +175,12 @@ class Trials:
         if isinstance(unshared, dict):
             self.unshared.update(unshared)
 
-    def _request(self, candidate: Candidate, bound: bool) -> dict[str, object]:
+    def _request(self, candidate: Candidate, bound: bool, cut: Cut | None) -> dict[str, object]:
         assert candidate.plan is not None, "peers too have a plan: it says what to load"
         world = self.world
         return {
             "plan": candidate.plan.model_dump_json(by_alias=True),
+            "cut": None if cut is None else _cut_request(candidate.plan, cut),
             "peer": candidate.peer,
             "model_dir": str(world.model_dir),
             "device_kind": world.device_kind,
@@ -182,7 +189,7 @@ class Trials:
             "link_bytes_per_s": world.link_bytes_per_s,
             "random_weights": world.random_weights,
             "call": dict(world.call),
-            "warm_up": {"steps": min(_WARM_UP_STEPS, world.trial_steps)} if world.warm_up else None,
+            "warm_up": {"steps": min(WARM_UP_STEPS, world.trial_steps)} if world.warm_up else None,
         }
 
     def _environment(self) -> dict[str, str]:
@@ -190,6 +197,12 @@ class Trials:
         gpu = "" if self.world.device_kind == "emulated" else self.world.gpu_uuid
         visible = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
         return {**os.environ, **visible, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "HF_HUB_OFFLINE": "1"}
+
+
+def _cut_request(plan: PlanDocument, cut: Cut) -> dict[str, object]:
+    """The plan for what is left, and the places of the blocks that stay."""
+    kept = {name: {stack: each.kept for stack, each in stacks.items()} for name, stacks in cut.stacks.items()}
+    return {"plan": cut_plan(plan, cut).model_dump_json(by_alias=True), "kept": kept}
 
 
 def _host_bytes(machine: Machine) -> int | None:
