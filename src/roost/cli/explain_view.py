@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from roost.api.explaining import ComponentAccount, Explanation, PlanRow, StageSum
+from roost.api.explanation import ComponentAccount, Explanation, PlanRow, StageSum
 from roost.cli.rates import rate_name, rate_value
 from roost.cli.screen import show_folded, show_table, show_text
 from roost.cli.trials_view import show_trials
