@@ -61,6 +61,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], str]] = {
     "vram is empty": (_on_card("--vram", ""), "--vram ''"),
     "vram 0": (_on_card("--vram", "0"), "--vram 0"),
     "vram 0GiB": (_on_card("--vram", "0GiB"), "--vram 0"),
+    "vram 24": (_on_card("--vram", "24"), "24GiB"),
     "vram -1": (_on_card("--vram", "-1"), "--vram '-1'"),
     "vram 12XB": (_on_card("--vram", "12XB"), "--vram '12XB'"),
     "vram nan": (_on_card("--vram", "nan"), "--vram 'nan'"),

@@ -161,3 +161,19 @@ def test_a_terminal_gets_a_table_that_fits_80_columns(real_model) -> None:
     assert max(len(line) for line in shown[start : start + 5]) <= 80
     rows = [line.split()[0] for line in shown[start + 1 : start + 5]]
     assert rows == ["transformer", "text_encoder_2", "text_encoder", "vae"]
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_a_command_ends_well_without_the_streams_that_a_shell_has_closed(closed: str) -> None:
+    program = f"{sys.executable} -m roost rules {closed}"
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_folder_that_is_gone_is_one_line(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    program = f"cd {gone} && rmdir {gone} && {sys.executable} -m roost plan . --policy rules --gpu h200"
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "error: the folder that this command was started in is gone; change to another one.\n"

@@ -163,12 +163,11 @@ def test_loading_reads_casts_and_pins() -> None:
     assert load_s(kept, speeds) == pytest.approx(2 * GiB / 2e9 + 2 * GiB / 1e9 + GiB / 10e9)
 
 
-def test_mapped_masters_load_nothing_up_front() -> None:
+@pytest.mark.parametrize("tier", ["mapped", "pageable"])
+def test_files_are_read_at_load_also_where_masters_stay_in_them(tier: str) -> None:
     made = forecast((DIT, VAE), CALLS)
-    moved = replace(ruled(made)[0], strategy="snapshot-offload", streaming=None)
-    speeds = rates().at("mid")
-    assert load_s(replace(moved, tier="mapped"), speeds) == 0
-    assert load_s(replace(moved, tier="pageable"), speeds) == pytest.approx(20 * GiB / 2e9)
+    moved = replace(ruled(made)[0], strategy="snapshot-offload", streaming=None, tier=tier)
+    assert load_s(moved, rates().at("mid")) == pytest.approx(20 * GiB / 2e9)
 
 
 def test_without_a_trace_the_usual_stages_stand_in_and_say_so() -> None:

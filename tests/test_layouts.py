@@ -152,7 +152,7 @@ INDEX = "model_index.json"
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ({}, "'_class_name' must be a pipeline's class name, not 'None'"),
+        ({}, "'_class_name' must be a pipeline's class name, not 'null'"),
         ({"_class_name": 3}, "must be a pipeline's class name, not '3'"),
         ({"_class_name": ["a"]}, "must be a pipeline's class name"),
         ({"_class_name": ""}, "must be a pipeline's class name"),

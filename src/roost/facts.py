@@ -125,6 +125,7 @@ class Inventory:
     files: Mapping[str, StoredFile]
     fingerprint: str
     warnings: tuple[str, ...] = ()
+    bare: Mapping[str, str] = field(default_factory=dict)  # weightless entries whose files aren't there -> class
 
     def component(self, name: str) -> Component:
         return next(each for each in self.components if each.name == name)

@@ -15,6 +15,8 @@ for _power, _letter in enumerate("kmgt", start=1):
     _UNITS[_letter] = _UNITS[f"{_letter}ib"] = 1024**_power
     _UNITS[f"{_letter}b"] = 1000**_power
 
+_LEAST_PLAIN_BYTES = 1000  # whoever types less has forgotten the unit
+
 _BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE | re.ASCII)
 _SIZE = re.compile(r"(\d{1,5})[x×](\d{1,5})", re.IGNORECASE | re.ASCII)  # people type both
 
@@ -25,6 +27,8 @@ def parse_bytes(text: str, option: str) -> int:
     unit = _UNITS.get(match[2].lower()) if match else None
     if match is None or unit is None or float(match[1]) * unit >= 2**63:
         raise UsageError(f"{option} {text!r} is not a size in bytes; write it like 24GiB, 24GB or 512MiB.")
+    if not match[2] and 0 < float(match[1]) < _LEAST_PLAIN_BYTES:
+        raise UsageError(f"{option} {text!r} would be {match[1]} bytes; give its unit, like {match[1]}GiB.")
     return round(float(match[1]) * unit)
 
 

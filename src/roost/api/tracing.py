@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from platformdirs import user_cache_path
 
 from roost.api.models import materialise_configs
+from roost.api.stand_ins import add_stand_ins, copy_configs
 from roost.api.versions import installed_versions
 from roost.facts import Inventory, ModelProfile, Workload
 from roost.probes.dry_run import DryRunOptions, dry_run
@@ -54,10 +55,17 @@ def _key(inventory: Inventory, workload: Workload, options: DryRunOptions) -> st
 
 @contextmanager
 def configs_of(inventory: Inventory) -> Iterator[Path]:
-    """The model's directory; of a model known by its name, a temporary one with its configs and no weights."""
-    if inventory.path is not None:
+    """The model's directory; of a model known by its name, a temporary one with its configs and no weights.
+
+    So is that of a model whose tokenizers or scheduler aren't there, with stand-ins for them.
+    """
+    if inventory.path is not None and not inventory.bare:
         yield Path(inventory.path)
         return
     with TemporaryDirectory(prefix="roost-") as folder:
-        materialise_configs(inventory.family or "", Path(folder))
+        if inventory.path is None:
+            materialise_configs(inventory.family or "", Path(folder))
+        else:
+            copy_configs(inventory, Path(folder))
+            add_stand_ins(inventory, Path(folder))
         yield Path(folder)

@@ -67,6 +67,9 @@ def _show_unexpected(error: Exception) -> None:
         show_error("a disk, or what stdout goes to, is full; free some space and try again.")
         _drop_unwritten()
         return
+    if isinstance(error, FileNotFoundError) and error.filename is None:  # what os.getcwd raises
+        show_error("the folder that this command was started in is gone; change to another one.")
+        return
     show_error(f"unexpected {type(error).__name__}: {error}. Please report it with the command that led here.")
 
 

@@ -131,7 +131,8 @@ def _show_prediction(predicted: Predicted, *, emulated: bool) -> None:
         ],
         numbers=(1, 2, 3),
     )
-    show_text(f"predicted  a step is limited by {predicted.limiter}; calls known from: {predicted.source}")
+    source = predicted.source.partition(":")[0]  # why there was no dry run is a warning below
+    show_text(f"predicted  a step is limited by {predicted.limiter}; calls known from: {source}")
     show_text(
         f"predicted  host {format_bytes(predicted.host_bytes)}, {format_bytes(predicted.pinned_bytes)} of it pinned"
     )

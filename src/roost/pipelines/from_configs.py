@@ -67,9 +67,24 @@ def build_pipeline(model_dir: Path, modules: Mapping[str, torch.nn.Module]) -> A
     """The directory's pipeline around ``modules``; everything without weights is loaded from the directory."""
     index = json.loads((model_dir / "model_index.json").read_text(encoding="utf-8"))
     found: Any = pipeline_class(index["_class_name"])
+    _check_installed(index)
     pipeline = found.from_pretrained(str(model_dir), trust_remote_code=False, **_SAFELY, **modules)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def _check_installed(index: Mapping[str, Any]) -> None:
+    """InvalidFile for a processor that transformers only has beside another package: diffusers' own words name none."""
+    import transformers
+
+    for name, entry in index.items():
+        if name.startswith("_") or not isinstance(entry, list) or entry[:1] != ["transformers"]:
+            continue
+        try:
+            hasattr(getattr(transformers, entry[1], None), "from_pretrained")
+        except ImportError as error:
+            reason = str(error).strip().split(". ")[0].splitlines()[0]
+            raise InvalidFile(f"component {name!r}: {reason}; install that package.") from None
 
 
 def _cast(module: torch.nn.Module, dtype: torch.dtype, facts: ClassFacts) -> None:

@@ -95,7 +95,7 @@ def _decode_prior(component: Component, use: UseTrace) -> Kappa:
 
 def stage_name(component: Component, method: str) -> str:
     """What people call the stage: ``denoise (transformer)``."""
-    label = _STAGE_LABELS[kind_of(component)]
+    label = "check" if component.name == "safety_checker" else _STAGE_LABELS[kind_of(component)]
     if label == "decode" and "encode" in method:
         label = "image encode"
     return f"{label} ({component.name})"

@@ -9,12 +9,10 @@ from roost.planner.rates import Speeds
 
 
 def load_s(placement: Placement, speeds: Speeds) -> float:
-    """Seconds to load one component: mapped masters are read when they are needed, everything else now."""
+    """Seconds to load one component. Files of mapped masters are read too: the engine compares their bytes once."""
     component = placement.component
-    tiers = tier_bytes(placement)
-    mapped_share = tiers["mapped"] / component.load_bytes if component.load_bytes else 0.0
-    read_s = component.bytes * (1 - mapped_share) / speeds["disk_bytes_per_s"]
-    cast_s = cast_bytes(component) * (1 - mapped_share) / speeds["cast_bytes_per_s"]
-    pin_s = tiers["pinned"] / speeds["pin_bytes_per_s"]
+    read_s = component.bytes / speeds["disk_bytes_per_s"]
+    cast_s = cast_bytes(component) / speeds["cast_bytes_per_s"]
+    pin_s = tier_bytes(placement)["pinned"] / speeds["pin_bytes_per_s"]
     moved = placement.stage_bytes if placement.strategy in ("resident", "fsdp") else 0
     return read_s + cast_s + pin_s + moved / speeds["pageable_h2d_bytes_per_s"]

@@ -43,10 +43,14 @@ def untraced(components: Sequence[Component], workload: Workload, reason: str) -
         ),
         variants=(),
         workload=workload,
-        source=f"{WEIGHTS_ONLY}: {reason}"[:_MAX_SOURCE],
+        source=_shortened(f"{WEIGHTS_ONLY}: {reason.rstrip('.')}"),
         seconds=0.0,
         versions={},
     )
+
+
+def _shortened(source: str) -> str:
+    return source if len(source) <= _MAX_SOURCE else f"{source[: _MAX_SOURCE - 1]}…"
 
 
 def _denoising(indices: list[int], denoisers: list[Component], calls: int) -> Iterable[tuple[int, int]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,11 +11,8 @@ from roost.probes.layout import Declared, Layout, declared_class
 from roost.probes.quoting import listed, quoted, shown
 from roost.probes.resolve import describe_folder, find_variants, find_weights, within
 from roost.probes.stored import Found, StoredComponent, read_stored
+from roost.probes.weightless import is_weightless_class, lacking_file
 
-# Classes that load no weights, by how the libraries name them.
-_WEIGHTLESS = re.compile(
-    r"(Scheduler|Tokenizer(Fast)?|Processor(Fast)?|FeatureExtractor|Guidance|Guider|MistralCommonBackend)$"
-)
 _WEIGHTS_LIKE = (".safetensors", ".bin", ".index.json", ".pt", ".pth", ".onnx", ".msgpack", ".flashpack", ".gguf")
 
 
@@ -34,6 +30,7 @@ def read_components(
         elif _is_weightless(directory, declared):
             weightless.append(declared.name)
             _record_scheduler(directory, declared)
+            _report_bare(directory, layout, declared)
         else:
             lacking.append(_describe_lacking(directory, declared))
     _refuse_incomplete(found, lacking)
@@ -46,7 +43,7 @@ def read_components(
 
 def _find(directory: ModelDirectory, declared: Declared, variant: str | None) -> Found | None:
     """The component's weights. At the root only if the config there says that they are this component's."""
-    if _WEIGHTLESS.search(declared.class_name):
+    if is_weightless_class(declared.class_name):
         return None
     config_name = within(declared.folder, "config.json")
     config: Mapping[str, Any] | None = directory.read_object(config_name) if directory.has(config_name) else None
@@ -58,7 +55,7 @@ def _find(directory: ModelDirectory, declared: Declared, variant: str | None) ->
 
 
 def _is_weightless(directory: ModelDirectory, declared: Declared) -> bool:
-    if _WEIGHTLESS.search(declared.class_name):
+    if is_weightless_class(declared.class_name):
         return True
     names = directory.names(declared.folder)
     if not declared.folder or not names:
@@ -75,6 +72,16 @@ def _record_scheduler(directory: ModelDirectory, declared: Declared) -> None:
     name = within(declared.folder, "scheduler_config.json")
     if directory.has(name):
         directory.read_object(name, infinities=True)
+
+
+def _report_bare(directory: ModelDirectory, layout: Layout, declared: Declared) -> None:
+    """Weights may be there and a tokenizer not; a plan can do without it, a run can't."""
+    lacking = lacking_file(declared.class_name, directory.names(declared.folder))
+    if lacking is not None:
+        layout.bare[declared.name] = declared.class_name
+        layout.warnings.append(
+            f"{declared.name} has no {lacking} here (interrupted download?): plans take a stand-in, a run needs it"
+        )
 
 
 def _describe_lacking(directory: ModelDirectory, declared: Declared) -> str:

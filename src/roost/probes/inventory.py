@@ -70,6 +70,7 @@ def read_inventory(
         files=dict(sorted(directory.files.items())),
         fingerprint=directory.fingerprint(),
         warnings=tuple(layout.warnings),
+        bare=layout.bare,
     )
 
 

@@ -43,6 +43,7 @@ class Layout:
     absent: list[str] = field(default_factory=list)
     custom: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    bare: dict[str, str] = field(default_factory=dict)
 
 
 def read_layout(directory: ModelDirectory) -> Layout:

@@ -64,13 +64,20 @@ def _components() -> Mapping[str, Any]:
 
 
 def _tokenizer_files(index: Mapping[str, Any]) -> dict[str, bytes]:
-    classes = _read("tokenizers.json")["classes"]
-    entries = {name: entry[1] for name, entry in index.items() if isinstance(entry, list) and entry[1] in classes}
     return {
-        f"{folder}/{file_name}": text.encode()
-        for folder, class_name in entries.items()
-        for file_name, text in classes[class_name].items()
+        f"{folder}/{file_name}": content
+        for folder, entry in index.items()
+        if isinstance(entry, list) and entry[1] is not None
+        for file_name, content in stand_in_tokenizer(entry[1]).items()
     }
+
+
+def stand_in_tokenizer(class_name: str) -> dict[str, bytes]:
+    """The files of a small tokenizer of that class, by name; none for a class that no published model has."""
+    classes = _read("tokenizers.json")["classes"]
+    bare = class_name.removesuffix("Fast")
+    known = next((each for each in (class_name, f"{bare}Fast", bare) if each in classes), None)
+    return {name: text.encode() for name, text in classes[known].items()} if known else {}
 
 
 def _json_text(document: Mapping[str, Any]) -> bytes:

@@ -85,9 +85,7 @@ def _trace(
         raise DryRunError(f"{inventory.pipeline!r} can't be dry-run: {error}") from error
     except Exception as error:  # the models' own code raises every kind
         line = " ".join(str(error).split())[:300]
-        raise DryRunError(
-            f"{inventory.pipeline!r} can't be dry-run: {type(error).__name__}: {line!r}; plan with --policy rules."
-        ) from error
+        raise DryRunError(f"{inventory.pipeline!r} can't be dry-run: {type(error).__name__}: {line!r}.") from error
     return Trace(
         uses=tuple(log.uses),
         sequence=tuple(log.sequence),
