@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 _MAX_SHOWN = 100
 
 
 def quoted(value: object) -> str:
     """A value in quotes, ASCII only and cut to a readable length."""
-    return _cut(ascii(value if isinstance(value, str) else _as_typed(value)))
-
-
-def _as_typed(value: object) -> str:
-    """As it stands in JSON, where most of what is quoted comes from; anything else as Python shows it."""
-    return json.dumps(value, default=str) if value is None or isinstance(value, bool | list | dict) else str(value)
+    return _cut(ascii("null" if value is None else str(value)))
 
 
 def shown(name: str) -> str:
