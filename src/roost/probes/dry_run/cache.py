@@ -43,8 +43,6 @@ def trace_key(
         "options": repr(options),
         "versions": dict(versions),
     }
-    if inventory.bare:  # with a stand-in a prompt may have another length
-        facts["stand_ins"] = sorted(inventory.bare)
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
