@@ -227,6 +227,11 @@ def test_a_throttled_emulated_link_is_a_device_of_its_own() -> None:
     assert not any(each.when for each in planned().arithmetic.rates.values())
 
 
+def test_a_run_whose_peaks_say_nothing_leaves_no_empty_entry_of_its_device(card: GpuFacts) -> None:
+    assert remember(cuda_plan(), figures()).kept
+    assert [each.entry.model_class is None for each in MeasuredStore().entries()] == [False]
+
+
 def test_without_the_card_nothing_is_kept_and_the_reason_is_given(monkeypatch) -> None:
     def nobody() -> GpuFacts:
         raise UsageError("no GPU here.")

@@ -15,7 +15,14 @@ from roost.measured import Compared, DeviceKey, MeasuredRate, RunFigures, StageF
 from roost.plan import PlanDocument
 from roost.planner.comparing import compare, denoisers
 from roost.planner.costs import Kappa
-from roost.planner.fitting import fitted_in_use, kappas_in_use, residual_of, taught_device, taught_model
+from roost.planner.fitting import (
+    fitted_in_use,
+    kappa_samples,
+    kappas_in_use,
+    residual_of,
+    taught_device,
+    taught_model,
+)
 from roost.planner.untraced import WEIGHTS_ONLY
 from roost.profiles.store import MeasuredStore
 
@@ -131,7 +138,8 @@ def _keep(plan: PlanDocument, compared: Compared, h2d_bytes_per_s: float | None)
         key = device_key(present_gpu() if on_cuda else plan.machine.gpu, h2d_bytes_per_s)
         name = model_class(plan.model.family, plan.model.pipeline)
         store.update(key, name, lambda entry: taught_model(entry, residual))
-        store.update(key, None, lambda entry: taught_device(entry, compared, when))
+        if kappa_samples(compared):
+            store.update(key, None, lambda entry: taught_device(entry, compared, when))
     except RoostError as error:
         return str(error)
     return None
