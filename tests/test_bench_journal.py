@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from planted_bench import Silence
 from roost.api.machine import emulated_gpu
 from roost.errors import RoostError, UsageError
 from roost.profiles import lock
 from roost.tune.journal import Journal, journal_key, only_bench
+from roost.tune.recorded import RecordedTrials
+from roost.tune.records import Candidate, TrialResult
 
 KEY = journal_key({"model": "a"})
 
@@ -90,3 +93,29 @@ def test_two_benches_on_one_device_do_not_run_at_the_same_time(tmp_path: Path, m
         pytest.fail("it must not begin")
     with only_bench(gpu):
         pass
+
+
+class PlantedTrials:
+    """Answers each candidate with a digest of its own."""
+
+    def __init__(self, **digests: str) -> None:
+        self.digests, self.ran = digests, list[str]()
+
+    def run(self, candidate: Candidate, *_: object, **__: object) -> TrialResult:
+        self.ran.append(candidate.name)
+        return TrialResult(status="ok", step_seconds=(0.1,), total_s=1.0, digest=self.digests[candidate.name] * 64)
+
+
+def statuses(path: Path, trials: PlantedTrials, *names: str) -> list[str]:
+    """What a bench of these candidates, going on from the journal, finds of each."""
+    recorded = RecordedTrials(trials, Journal(path, KEY), Silence(), emulated_gpu(1024), same_bits=True)
+    return [recorded.run(Candidate(name=name, strategy=name, peer=name), 1).status for name in names]
+
+
+def test_an_output_is_judged_by_the_reference_of_the_bench_that_goes_on(tmp_path: Path) -> None:
+    trials, path = PlantedTrials(a="1", b="2", c="2"), tmp_path / "journal.jsonl"
+    assert statuses(path, trials, "a", "b") == ["ok", "wrong"]
+    assert statuses(path, trials, "a", "b") == ["ok", "wrong"]
+    assert statuses(path, trials, "b", "c") == ["ok", "ok"]  # without a, nothing is wrong with b
+    assert statuses(path, trials, "c", "a") == ["ok", "wrong"]
+    assert trials.ran == ["a", "b", "c"]

@@ -58,14 +58,17 @@ class RecordedTrials:
         known = self._journal.find(name=candidate.name, round=round, placement=placement, heat=heat)
         if known is not None:
             self._replayed_s += float(str(known.get("took_s", 0.0)))
-            result = result_of(known)
+            found = result_of(known)
         else:
             began_s = self.clock()
             self._watcher.on_trial(candidate.name, round)
-            result = self._compared(candidate, self._run(candidate, abort_after_s, bound, cut), cut)
-            line = row_document(Row(candidate=candidate, result=result, rounds=1))
+            found = self._run(candidate, abort_after_s, bound, cut)
+            # Without the verdict: who goes on from here with other candidates may have another reference.
+            line = row_document(Row(candidate=candidate, result=found, rounds=1))
             where = {"round": round, "placement": placement, "heat": heat, "took_s": self.clock() - began_s}
             self._journal.add({**line, **where})
+        result = self._compared(candidate, found, cut)
+        if known is None:
             self._watcher.on_result(candidate.name, result)
         if result.status == "ok" and result.digest is not None:
             self._references.setdefault(self._bits(candidate, cut), (candidate.name, result.digest))
