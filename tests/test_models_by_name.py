@@ -87,15 +87,13 @@ def test_a_name_gives_the_searched_plan_of_its_directory(name: str, real_model: 
     assert one == other
 
 
-def test_rules_by_name_need_no_torch_and_under_a_second(tmp_path: Path) -> None:
+def test_rules_by_name_need_no_torch(tmp_path: Path) -> None:
     script = (
-        "import sys, time; from roost.cli.app import run\n"
+        "import sys; from roost.cli.app import run\n"
         "assert run(['plan', 'wan2.2-t2v-a14b', '--policy', 'rules', '--gpu', 'rtx-4090', '--ram', '96GiB']) == 0\n"
-        "seconds = time.process_time()\n"
         "assert run(['models']) == 0\n"
         f"assert run(['model-dir', 'flux.1-dev', {str(tmp_path / 'flux')!r}, '--sparse']) == 0\n"
         "assert not {'torch', 'diffusers', 'transformers'} & set(sys.modules)\n"
-        "assert seconds < 1, seconds\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
 
