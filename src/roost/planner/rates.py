@@ -119,7 +119,7 @@ def rates_of(
             source="spec",
             why=f"{_MEMORY_SHARE:.0%} of {memory / 1e9:.0f} GB/s",
         ),
-        kernels_per_s=_prior(1 / 7e-6, 1.6, "7 µs of host time a kernel launch in eager PyTorch"),
+        kernels_per_s=_prior(1 / 7e-6, 1.6, "7 µs a bare launch; eager model code takes five a kernel"),
         disk_bytes_per_s=_prior(2e9, 2.5, "an NVMe disk read through the page cache"),
         pin_bytes_per_s=_prior(4e9, 2.0, "faulting in and registering host pages"),
         cast_bytes_per_s=_prior(3e9, 2.0, "casting on the host"),
