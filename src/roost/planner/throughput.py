@@ -1,7 +1,7 @@
 """How much of its data sheet a card reaches in eager PyTorch: one prior for each mechanism.
 
-None was measured by this project. They were chosen on timings that others published, and checked on others that had no
-part in choosing them: ``benchmarks/published.yaml`` has both, ``benchmarks/published.py`` compares.
+None was measured by this project. They were chosen on timings that others published, and checked on others that were
+held out: ``benchmarks/published.yaml`` has both, ``benchmarks/published.py`` compares.
 """
 
 from __future__ import annotations
