@@ -50,4 +50,7 @@ def facts_of(found: type) -> dict[str, object]:
     if frames is not None:
         defaults["frames"] = parameters[frames].default
     facts |= {name: each for name, each in defaults.items() if type(each) is int}
+    # Beside a denoise_strength it is something else: how much a given frame is kept.
+    if "strength" in parameters and "denoise_strength" not in parameters:
+        facts["strength"] = parameters["strength"].default
     return facts

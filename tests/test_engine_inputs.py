@@ -1,23 +1,28 @@
-"""Pipelines that take a picture, or a second denoiser beside the first: exact under a pairwise cover of the engine.
+"""Pipelines that take a picture or video, or have a second denoiser: exact under a pairwise cover of the engine.
 
-ControlNet alternates with the UNet in every step; image to image and image to video begin with the VAE's encode.
+ControlNet alternates with the UNet in every step; what starts from a picture or a video begins with the VAE's encode.
 """
 
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import pytest
 import torch
 from diffusers import (
+    CogVideoXVideoToVideoPipeline,
     ControlNetModel,
     FluxImg2ImgPipeline,
+    FluxInpaintPipeline,
     LTXImageToVideoPipeline,
     StableDiffusionXLControlNetPipeline,
     StableDiffusionXLImg2ImgPipeline,
     WanImageToVideoPipeline,
     WanTransformer3DModel,
+    WanVACEPipeline,
+    WanVideoToVideoPipeline,
 )
 from PIL import Image
 
@@ -30,6 +35,7 @@ from roost.residency.attach import hold
 from roost.residency.digests import tensor_digest
 from roost.residency.emulated import EmulatedDevice
 from tiny_models import default_call
+from tiny_video_inputs import wan_vace_parts
 
 
 def controlnet() -> Any:
@@ -52,11 +58,12 @@ def wan_image_to_video() -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """How a pipeline is made, the family whose small call it takes, and its entries for a picture."""
+    """How a pipeline is made, the family whose small call it takes, what else it is told, and its inputs."""
 
     make: Callable[[], Any]
     family: str
     more: Any
+    inputs: tuple[str, ...] = ("image",)
 
 
 SOURCES = {
@@ -72,8 +79,31 @@ SOURCES = {
     "ltx image to video": Source(
         make=lambda: LTXImageToVideoPipeline(**own_pipeline("ltx").components), family="ltx", more={}
     ),
+    "flux inpainting": Source(
+        make=lambda: FluxInpaintPipeline(**own_pipeline("flux").components),
+        family="flux", more={"strength": 0.9, "num_inference_steps": 3}, inputs=("image", "mask_image"),
+    ),
     "wan image to video": Source(make=wan_image_to_video, family="wan2.2", more={}),
+    "wan video to video": Source(
+        make=lambda: WanVideoToVideoPipeline(**parts_of("wan2.1", WanVideoToVideoPipeline)),
+        family="wan2.1", more={"strength": 0.7, "num_inference_steps": 3, "num_frames": None}, inputs=("video",),
+    ),
+    "wan vace": Source(
+        make=lambda: WanVACEPipeline(**wan_vace_parts()), family="wan2.1", more={}, inputs=("video", "mask"),
+    ),
+    "cogvideox video to video": Source(
+        make=lambda: CogVideoXVideoToVideoPipeline(**own_pipeline("cogvideox").components),
+        family="cogvideox",
+        more={"strength": 0.7, "num_inference_steps": 3, "num_frames": None}, inputs=("video",),
+    ),
 }  # fmt: skip
+
+
+def parts_of(family: str, wanted: type) -> dict[str, Any]:
+    """The family's components that a pipeline class has."""
+    return {
+        name: each for name, each in own_pipeline(family).components.items() if name in signature(wanted).parameters
+    }
 
 
 @functools.cache
@@ -89,9 +119,12 @@ def made(name: str) -> Any:
 def generated(name: str) -> str:
     source = SOURCES[name]
     call = {name: each for name, each in {**default_call(source.family), **source.more}.items() if each is not None}
-    picture = Image.linear_gradient("L").resize((64, 64)).convert("RGB")
+    gray = Image.linear_gradient("L").resize((64, 64))
+    given = {"image": gray.convert("RGB"), "mask_image": gray, "mask": [gray] * 9}
+    given["video"] = [gray.rotate(10 * index).convert("RGB") for index in range(9)]
+    inputs = {name: given[name] for name in source.inputs}
     generator = torch.Generator("cpu").manual_seed(0)
-    result = made(name)(**call, image=picture, generator=generator, output_type="pt", return_dict=False)[0]
+    result = made(name)(**call, **inputs, generator=generator, output_type="pt", return_dict=False)[0]
     return tensor_digest(result if isinstance(result, torch.Tensor) else torch.stack(list(result)))
 
 

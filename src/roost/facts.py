@@ -176,7 +176,10 @@ class Machine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """What one generation asks for. Frames is None for images."""
+    """What one generation asks for. Frames is None for images.
+
+    ``strength`` is how much noise an input gets, up to 1, and so which part of the steps runs; None where all do.
+    """
 
     width: int
     height: int
@@ -184,6 +187,12 @@ class Workload:
     steps: int
     batch: int
     guidance: float | None
+    strength: float | None = None
+
+    @property
+    def steps_run(self) -> int:
+        """How many of the steps run. Where the strength leaves a fraction, some pipelines run one more."""
+        return self.steps if self.strength is None else min(int(self.steps * self.strength), self.steps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,6 +244,7 @@ class ModelProfile:
     chunked_vae: bool  # its VAE runs many passes per decode, so blocks are held rather than streamed
     guidance_argument: str  # the pipeline call's parameter that --guidance sets
     role_extras: Mapping[str, tuple[str, ...]]  # role -> modules it needs beyond its own
+    frame_chunk: int  # its videos are whole chunks of so many frames and one more; 1: of any length
     frames_per_s: int  # at which its publisher plays its videos
     plan_only: bool  # no pipeline class in diffusers: inspect and plan, not run
 
@@ -265,6 +275,7 @@ class PipelineFacts:
     height: int | None = None
     frames: int | None = None
     steps: int | None = None
+    strength: float | None = None  # of a class that runs fewer of its steps by it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

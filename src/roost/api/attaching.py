@@ -119,7 +119,7 @@ def _plan(
         inventory=inventory,
         profile=profile,
         machine=machine,
-        workload=workload_of(options, profile),
+        workload=workload_of(options, profile, inventory.pipeline),
         choices=choices_of(options),
         role=parse_role(options.role),
         versions=installed_versions(RECORDED),

@@ -92,6 +92,7 @@ def _options_of(plan: PlanDocument, model_dir: Path) -> PlanOptions:
         steps=workload.steps,
         batch=workload.batch,
         guidance=workload.guidance,
+        strength=workload.strength,
         variant=plan.model.variant,
         dtype=_typed_dtype(plan, model_dir),
     )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Container
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from roost.api.generations import NO_PROMPT
+from roost.api.inputs import InputQuestion, InputRecord, read_inputs
 from roost.api.inspection import makes_of, profile_of, takes_prompt
 from roost.api.loras import read_loras
-from roost.api.pictures import PictureRecord, read_pictures
 from roost.api.ready import ReadyPlan, workload_of_run
 from roost.api.requests import RunRequest
 from roost.errors import UsageError
@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedCall:
-    """``call`` is the first generation's; the others differ in prompt and seed."""
+    """``call`` is the first generation's; the others differ in prompt and seed. ``workload`` is what will run."""
 
     call: GenerationRequest
     workload: Workload
-    pictures: tuple[PictureRecord, ...]
+    pictures: tuple[InputRecord, ...]
     loras: tuple[LoraFile, ...]
+    beyond: tuple[str, ...]  # of the inputs, what the plan does not count
 
 
 def check_call(ready: ReadyPlan, request: RunRequest) -> CheckedCall:
@@ -57,19 +58,30 @@ def _checked(ready: ReadyPlan, request: RunRequest) -> CheckedCall:
     pipeline = pipeline_class(ready.plan.model.pipeline)
     loras = read_loras(request.loras, ready.plan)
     check_loras(pipeline, ready.plan, loras)
-    pictures, records = read_pictures(request.images, pipeline, wanted)
     _refuse_untaken(call_parameters(pipeline), pipeline.__name__, request, profile.guidance_argument)
+    inputs = read_inputs(
+        request.images,
+        InputQuestion(
+            found=pipeline,
+            workload=wanted,
+            frames_typed=request.frames is not None,
+            frame_chunk=profile.frame_chunk,
+        ),
+    )
+    wanted = inputs.workload
     call = GenerationRequest(
         prompt=(request.prompts or NO_PROMPT)[0],
         negative_prompt=request.negative_prompt,
         seed=request.seeds[0],
         guidance_argument=profile.guidance_argument,
         output_type="latent" if latent else "pt",
-        more=pictures,
+        more=inputs.arguments,
         **asdict(wanted),
     )
+    if call.strength is None:
+        call = replace(call, strength=request.strength)
     call_arguments(pipeline, call)
-    return CheckedCall(call=call, workload=workload_of_run(ready.plan, request), pictures=records, loras=loras)
+    return CheckedCall(call=call, workload=wanted, pictures=inputs.records, loras=loras, beyond=inputs.beyond)
 
 
 def check_prompt(inventory: Inventory, request: RunRequest) -> None:
@@ -86,9 +98,10 @@ def _refuse_untaken(parameters: Container[str], pipeline: str, request: RunReque
     frames = next((name for name in FRAMES if name in parameters), FRAMES[0])
     typed = {
         "--size": ("width", request.size is not None and not request.images),
-        "--frames": (frames, request.frames is not None),
+        "--frames": (frames, request.frames is not None and not request.images),
         "--steps": ("num_inference_steps", request.steps is not None),
         "--guidance": (guidance, request.guidance is not None),
+        "--strength": ("strength", request.strength is not None),
     }
     for option, (name, given) in typed.items():
         if given and name not in parameters:

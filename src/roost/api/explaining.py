@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pydantic_core import to_jsonable_python
 
 from roost.api.explanation import ComponentAccount, Explanation, IfResident, PlanRow, StageSum
-from roost.facts import Strategy
+from roost.facts import Strategy, Workload
 from roost.plan.arithmetic import Arithmetic, StageWork
 from roost.plan.prediction import AlternativeComponent
 from roost.plan.schema import ComponentPlan, PlanDocument
@@ -20,7 +20,7 @@ def explain_plan(plan: PlanDocument) -> Explanation:
     """The arithmetic of every decision in ``plan``; needs neither the model nor a GPU."""
     stages = _predicted_stages(plan, plan.arithmetic) if plan.arithmetic else _weighed_stages(plan)
     denoising = [each for each in (plan.arithmetic.stages if plan.arithmetic else []) if _denoises(each)]
-    steps = plan.workload.steps
+    steps = max(1, Workload(**plan.workload.model_dump()).steps_run)
     return Explanation(
         stages=stages,
         components=tuple(_account(plan, name, stages) for name in plan.load_order),

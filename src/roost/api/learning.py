@@ -192,4 +192,5 @@ def _step_s(plan: PlanDocument, generation: GenerationRecord) -> float | None:
     """Seconds a step: the denoisers' stages over the steps."""
     components = denoisers(plan.predicted) if plan.predicted else frozenset()
     seconds = [each.seconds for each in generation.stages if each.component in components]
-    return sum(seconds) / plan.workload.steps if seconds else None
+    steps = Workload(**plan.workload.model_dump()).steps_run
+    return sum(seconds) / steps if seconds and steps else None

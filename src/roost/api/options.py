@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from roost.api.strengths import check_steps_run, check_strength
 from roost.errors import UsageError
 from roost.facts import GROUPS, Choices, Mode, ModelProfile, Platform, Workload
 from roost.planner.placements import Lossy
 from roost.planner.search import Aim, Objective
 from roost.planner.selectors import parse_selectors, parse_set
+from roost.profiles.pipelines import load_pipeline_facts
 from roost.units import parse_size
 
 POLICIES = ("search", "rules")
@@ -55,6 +57,7 @@ class PlanOptions:
     steps: int | None = None
     batch: int = 1
     guidance: float | None = None
+    strength: float | None = None
     dtype: str | None = None
     gpu: str | None = None
     vram: str | int | None = None
@@ -117,8 +120,8 @@ def generations_of(options: PlanOptions) -> int:
     return _at_least(1, options.generations, "--generations")
 
 
-def workload_of(options: PlanOptions, profile: ModelProfile) -> Workload:
-    """The family's default workload with what was typed in its place."""
+def workload_of(options: PlanOptions, profile: ModelProfile, pipeline: str | None) -> Workload:
+    """The family's default workload with what was typed in its place, and the strength of the ``pipeline`` class."""
     default = profile.workload
     width, height = default.width, default.height
     if options.size is not None:
@@ -128,14 +131,29 @@ def workload_of(options: PlanOptions, profile: ModelProfile) -> Workload:
     guidance = default.guidance if options.guidance is None else options.guidance
     if guidance is not None and not math.isfinite(guidance):
         raise UsageError(f"--guidance {guidance} is not a number; give one like 4.0.")
-    return Workload(
+    workload = Workload(
         width=width,
         height=height,
         frames=default.frames if options.frames is None else _at_least(1, options.frames, "--frames"),
         steps=default.steps if options.steps is None else _at_least(1, options.steps, "--steps"),
         batch=_at_least(1, options.batch, "--batch"),
         guidance=guidance,
+        strength=_strength(options.strength, pipeline),
     )
+    check_steps_run(workload)
+    return workload
+
+
+def _strength(typed: float | None, pipeline: str | None) -> float | None:
+    """What was typed, else the class's own default; None for a class whose steps all run."""
+    facts = load_pipeline_facts().get(pipeline or "")
+    default = facts.strength if facts is not None else None
+    if typed is None:
+        return default
+    check_strength(typed)
+    if default is None:
+        raise UsageError(f"--strength {typed:g}: {pipeline} runs all its steps at any strength; leave --strength out.")
+    return typed
 
 
 def dtype_of(options: PlanOptions) -> str | None:

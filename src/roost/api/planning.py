@@ -104,7 +104,7 @@ def _question(model: str | Path, options: PlanOptions) -> Question:
         inventory=inventory,
         profile=profile,
         machine=find_machine(options.gpu, options.vram, options.ram, options.headroom, options.pinned_max),
-        workload=workload_of(options, profile),
+        workload=workload_of(options, profile, inventory.pipeline),
         choices=choices,
         role=role,
         versions=installed_versions(RECORDED),

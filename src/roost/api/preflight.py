@@ -23,16 +23,19 @@ def check_workload(plan: PlanDocument, wanted: Workload) -> None:
         for name, asked, limit in (
             ("--size", wanted.width * wanted.height, planned.width * planned.height),
             ("--frames", wanted.frames or 1, planned.frames or 1),
-            ("--steps", wanted.steps, planned.steps),
             ("--batch", wanted.batch, planned.batch),
         )
         if asked > limit
     ]
+    # Fewer steps at a higher strength may be as much work.
+    if wanted.steps * (wanted.strength or 1) > planned.steps * (planned.strength or 1):
+        larger.append("--steps" if wanted.steps > planned.steps else "--strength")
     if larger:
         frames = f" --frames {wanted.frames}" if wanted.frames else ""
+        strength = f" --strength {wanted.strength:g}" if wanted.strength is not None else ""
         raise PlanMismatch(
             f"{', '.join(larger)}: more than this plan is for; plan it with: roost plan {_model_of(plan)}"
-            f" --size {wanted.width}x{wanted.height}{frames} --steps {wanted.steps} --batch {wanted.batch}"
+            f" --size {wanted.width}x{wanted.height}{frames} --steps {wanted.steps}{strength} --batch {wanted.batch}"
         )
 
 

@@ -20,6 +20,7 @@ from roost.api.preflight import (
     refuse,
 )
 from roost.api.requests import RunRequest
+from roost.api.strengths import check_steps_run
 from roost.errors import PlanMismatch, UsageError
 from roost.facts import DeviceKind, Inventory, Workload
 from roost.plan import PlanDocument
@@ -39,7 +40,10 @@ class ReadyPlan:
 
 
 def workload_of_run(plan: PlanDocument, request: RunRequest) -> Workload:
-    """The plan's workload with the request's sizes; raises PlanMismatch when larger than planned."""
+    """The plan's workload with the request's sizes; raises PlanMismatch when larger than planned.
+
+    A shorter input video makes it smaller still.
+    """
     planned = Workload(**plan.workload.model_dump())
     width, height = request.size or (planned.width, planned.height)
     if request.frames is not None and planned.frames is None:
@@ -52,6 +56,9 @@ def workload_of_run(plan: PlanDocument, request: RunRequest) -> Workload:
         value = getattr(wanted, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name} {value} is out of range; give a whole number from 1.")
+    if planned.strength is not None and request.strength is not None:
+        wanted = replace(wanted, strength=request.strength)
+    check_steps_run(wanted)
     check_workload(plan, wanted)
     return wanted
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from roost.api.pictures import PictureRecord
+from roost.api.inputs import InputRecord
 from roost.facts import DeviceKind
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class RunRecord:
     disturbances: tuple[str, ...]
     generations: tuple[GenerationRecord, ...]
     texts: TextsRecord | None
-    pictures: tuple[PictureRecord, ...]
+    pictures: tuple[InputRecord, ...]
     loras: tuple[LoraRecord, ...]
     compared: dict[str, object] | None = None
 

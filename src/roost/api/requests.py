@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from roost.api.strengths import check_strength
 from roost.errors import UsageError
 
 OUTPUT_TYPES = ("decoded", "latent")
@@ -22,9 +23,9 @@ class RunRequest:
     No prompts are for a pipeline that takes none.
 
     ``listed`` prompts come from a list, and outputs are numbered by their places in it. ``output_type`` latent gives
-    what the VAE would decode, as a .safetensors file. ``images`` are [ARGUMENT=]PATH texts, ``loras``
-    [COMPONENT=]PATH[:scale] texts. Raises UsageError for a value that no run takes and for an output that can't be
-    written.
+    what the VAE would decode, as a .safetensors file. ``images`` are [ARGUMENT=]PATH texts of pictures and videos,
+    ``loras`` [COMPONENT=]PATH[:scale] texts. Raises UsageError for a value that no run takes and for an output that
+    can't be written.
     """
 
     prompts: tuple[str, ...]
@@ -37,6 +38,7 @@ class RunRequest:
     steps: int | None = None
     batch: int | None = None
     guidance: float | None = None
+    strength: float | None = None
     output_type: str = "decoded"
     images: tuple[str, ...] = ()
     loras: tuple[str, ...] = ()
@@ -49,6 +51,8 @@ class RunRequest:
                 raise UsageError(f"--seed {seed} is given twice, and its output is the same; leave one out.")
         if self.guidance is not None and not math.isfinite(self.guidance):
             raise UsageError(f"--guidance {self.guidance} is not a number; give one like 4.0.")
+        if self.strength is not None:
+            check_strength(self.strength)
         if self.output_type not in OUTPUT_TYPES:
             known = ", ".join(OUTPUT_TYPES)
             raise UsageError(f"--output-type {self.output_type!r} is not known; choose one of {known}.")

@@ -15,7 +15,7 @@ from roost.api.generations import PlannedGeneration, generations_of
 from roost.api.journal import Journal
 from roost.api.learning import learn_from_run
 from roost.api.opening import OnComponent, open_pipeline
-from roost.api.ready import ReadyPlan, without_decoding, workload_of_run
+from roost.api.ready import ReadyPlan, without_decoding
 from roost.api.recording import recorded
 from roost.api.records import GenerationRecord, LoraRecord, RunRecord, TextsRecord, joined_digest, summed_stages
 from roost.api.requests import RunRequest
@@ -52,6 +52,7 @@ def run_plan(
     Raises OutOfMemory, and UsageError for an option that the pipeline can't take. What was saved before stays.
     """
     checked = check_call(ready, request)
+    ready = replace(ready, changes=(*ready.changes, *checked.beyond))
     if request.output_type == "latent":
         ready = without_decoding(ready)
     wanted = generations_of(request)
@@ -64,7 +65,7 @@ def run_plan(
     if plan_file is not None and made.demotions:
         update_plan(plan_file, made.demotions)
     record = _record(ready, checked, [finished.get(each) or made.records[each] for each in wanted], made)
-    remembered = learn_from_run(ready.plan, workload_of_run(ready.plan, request), record)
+    remembered = learn_from_run(ready.plan, checked.workload, record)
     return replace(record, compared=remembered.document())
 
 
@@ -134,7 +135,8 @@ def _journal(ready: ReadyPlan, request: RunRequest, checked: CheckedCall) -> Jou
     settings = {
         "model": ready.inventory.fingerprint,
         "components": loaded,
-        "workload": asdict(workload_of_run(ready.plan, request)),
+        "workload": asdict(checked.workload),
+        "strength": checked.call.strength,
         "negative_prompt": request.negative_prompt,
         "output_type": request.output_type,
         "pictures": [(each.argument, each.sha256) for each in checked.pictures],

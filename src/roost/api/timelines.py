@@ -10,6 +10,7 @@ from itertools import groupby
 from roost.api.inspection import inspect_model, profile_of
 from roost.api.options import DTYPES
 from roost.api.preflight import model_differences
+from roost.api.strengths import steps_text
 from roost.api.tracing import kept_trace, trace_model
 from roost.blocks import block_names
 from roost.errors import DryRunError, PlanMismatch, RoostError, UsageError
@@ -150,7 +151,7 @@ def record_of(plan: PlanDocument, timeline: Timeline, components: Iterable[Compo
 def workload_text(workload: Workload) -> str:
     """For people: ``1280×720 × 81 frames, 40 steps, batch 1``."""
     frames = f" × {workload.frames} frames" if workload.frames else ""
-    return f"{workload.width}×{workload.height}{frames}, {workload.steps} steps, batch {workload.batch}"
+    return f"{workload.width}×{workload.height}{frames}, {steps_text(workload)}, batch {workload.batch}"
 
 
 def _levels(events: tuple[MemoryEvent, ...]) -> Iterator[MemoryLevel]:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from roost.tune.records import BenchResults
 
 _DECIDED_BY_PLAN = (
-    *("gpu", "vram", "ram", "headroom", "size", "frames", "steps", "batch", "guidance", "variant", "dtype"),
+    *("gpu", "vram", "ram", "headroom", "size", "frames", "steps", "batch", "guidance", "strength"),
+    *("variant", "dtype"),
 )
 
 Target = Annotated[str, typer.Argument(metavar="MODEL|PLAN", help="A model's directory, or a plan's YAML file.")]
@@ -65,6 +66,7 @@ def bench(
     steps: opt.Steps = None,
     batch: opt.Batch = 1,
     guidance: opt.Guidance = None,
+    strength: opt.Strength = None,
     variant: opt.Variant = None,
     dtype: opt.Dtype = None,
 ) -> None:
@@ -72,7 +74,7 @@ def bench(
 
     roost bench ./Wan2.2-T2V-A14B-Diffusers --vram 12GiB
     """
-    from roost.api.benching import bench_target, is_plan_file
+    from roost.api.benching import bench_target
     from roost.api.requests import check_output
     from roost.cli.bench_view import show_results
     from roost.plan import write_text_atomically
@@ -88,8 +90,7 @@ def bench(
             raise UsageError(f"{option} {value:g} is out of range; give a number from 1.")
     if output is not None:
         check_output(output)
-    if is_plan_file(target):
-        _refuse_decided(context)
+    _refuse_decided(context, target)
     found = bench_target(target, typed_plan_options(context), link_speed)
     settings = BenchSettings(rounds=rounds, max_seconds=max_seconds)
     results = _measure(found, wanted, settings, trial_steps, fresh=fresh, peers=against is not None)
@@ -116,8 +117,12 @@ def _failure(results: BenchResults) -> RoostError:
     return RoostError("no trial ran to its end; each candidate's row says why.")
 
 
-def _refuse_decided(context: typer.Context) -> None:
+def _refuse_decided(context: typer.Context, target: str) -> None:
     """A plan file has decided what these options decide."""
+    from roost.api.benching import is_plan_file
+
+    if not is_plan_file(target):
+        return
     typed = [f"--{name}" for name in _DECIDED_BY_PLAN if was_typed(context, name)]
     if typed:
         raise UsageError(f"{', '.join(typed)}: the plan has decided that; leave it out, or give the model instead.")

@@ -18,6 +18,9 @@ Size = Annotated[str | None, typer.Option("--size", metavar="WxH", help="Picture
 Frames = Annotated[int | None, typer.Option("--frames", help="Frames of a video.")]
 Steps = Annotated[int | None, typer.Option("--steps", help="Denoising steps.")]
 Batch = Annotated[int, typer.Option("--batch", help="Outputs per prompt.")]
+Strength = Annotated[
+    float | None, typer.Option("--strength", metavar="X", help="How much an input changes: that share of the steps.")
+]
 Guidance = Annotated[float | None, typer.Option("--guidance", help="Guidance scale.")]
 
 Gpu = Annotated[

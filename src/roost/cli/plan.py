@@ -10,6 +10,7 @@ import typer
 
 from roost.cli import options as opt
 from roost.cli.screen import show_json, show_note
+from roost.errors import UsageError
 
 if TYPE_CHECKING:
     from roost.api.options import PlanOptions
@@ -46,6 +47,7 @@ def plan(
     steps: opt.Steps = None,
     batch: opt.Batch = 1,
     guidance: opt.Guidance = None,
+    strength: opt.Strength = None,
     mode: opt.Mode = "auto",
     policy: opt.Policy = "search",
     generations: opt.Generations = 1,
@@ -75,7 +77,6 @@ def plan(
 
     roost plan ./Wan2.2-T2V-A14B-Diffusers --gpu rtx-4090 --ram 96GiB -o wan.yaml
     """
-    from roost.errors import UsageError
 
     if was_typed(context, "tune_seconds") and not tune:
         raise UsageError("--tune-seconds says how long --tune may take; add --tune.")
@@ -127,7 +128,7 @@ def _sweep(model: str, options: PlanOptions, text: str, output: Path | None, as_
     """Plans under each value; ``output`` gets the JSON object. Exit code 3 when nothing fits under any of them."""
     from roost.api.sweeping import parse_sweep, sweep_document, sweep_model
     from roost.cli.sweep_view import show_sweep
-    from roost.errors import NothingFits, UsageError
+    from roost.errors import NothingFits
     from roost.plan import write_text_atomically
 
     if output is not None and output.suffix != ".json":

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from textwrap import wrap
 
+from roost.api.strengths import steps_text
 from roost.cli.screen import clean, show_note, show_table, show_text
 from roost.cli.trials_view import show_trials
 from roost.facts import Workload
 from roost.plan.prediction import Predicted
-from roost.plan.schema import ComponentPlan, PlanDocument, WorkloadRecord
+from roost.plan.schema import ComponentPlan, PlanDocument
 from roost.units import format_bytes, format_seconds
 
 _WIDTH = 80
@@ -16,7 +17,7 @@ _WIDTH = 80
 
 def show_plan(plan: PlanDocument) -> None:
     """The model, the budget, one row a component, then why, what was blocked, and the verdict."""
-    model, workload, gpu = plan.model, plan.workload, plan.machine.gpu
+    model, workload, gpu = plan.model, Workload(**plan.workload.model_dump()), plan.machine.gpu
     total = sum(component.load_bytes for component in plan.components.values())
     show_text(f"{model.pipeline} · {model.family or 'unknown family'} · {format_bytes(total)} of weights loaded")
     show_text(
@@ -60,9 +61,9 @@ def show_remedy_run(workload: Workload) -> None:
     show_note(f"it does not fit; dry-running {_asked(workload)}, which may")
 
 
-def _asked(workload: Workload | WorkloadRecord) -> str:
+def _asked(workload: Workload) -> str:
     frames = f" × {workload.frames} frames" if workload.frames else ""
-    return f"{workload.width}×{workload.height}{frames}, {workload.steps} steps, batch {workload.batch}"
+    return f"{workload.width}×{workload.height}{frames}, {steps_text(workload)}, batch {workload.batch}"
 
 
 def _show_labelled(label: str, text: str) -> None:

@@ -18,7 +18,9 @@ Output = Annotated[
 ]
 Images = Annotated[
     list[str] | None,
-    typer.Option("--image", metavar="[ARG=]PATH", help="A picture to start from; ARG like last_image; repeatable."),
+    typer.Option(
+        "--image", metavar="[ARG=]PATH", help="A picture, video or folder of frames to start from; repeatable."
+    ),
 ]
 Loras = Annotated[
     list[str] | None,

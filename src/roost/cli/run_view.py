@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from roost.api.strengths import steps_text
 from roost.cli.compared_view import show_compared
 from roost.cli.screen import show_folded, show_json, show_table, show_text
 from roost.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
     from roost.api.generations import PlannedGeneration
+    from roost.api.inputs import InputRecord
     from roost.api.ready import ReadyPlan
     from roost.api.records import RunRecord
     from roost.api.requests import RunRequest
@@ -49,6 +52,7 @@ def _show_work(ready: ReadyPlan, record: RunRecord) -> None:
         ],
         numbers=(2, 3),
     )
+    _show_inputs(record.pictures)
     for lora in record.loras:
         show_text(f"fused {lora.path} × {lora.scale:g} into {', '.join(lora.components)}")
     if record.texts is not None:
@@ -60,6 +64,13 @@ def _show_work(ready: ReadyPlan, record: RunRecord) -> None:
     show_text(f"peak {format_bytes(record.peak_bytes)} of a budget of {format_bytes(ready.budget_bytes)}")
 
 
+def _show_inputs(inputs: Sequence[InputRecord]) -> None:
+    """Of each video, how much of it is used."""
+    for each in inputs:
+        if each.frames is not None:
+            show_text(f"took {each.frames} frame{'s' * (each.frames != 1)} of {each.path} as {each.argument}")
+
+
 def _shortened(prompt: str, most: int = 50) -> str:
     return prompt if len(prompt) <= most else f"{prompt[: most - 1]}…"
 
@@ -67,11 +78,10 @@ def _shortened(prompt: str, most: int = 50) -> str:
 def show_dry_run(ready: ReadyPlan, request: RunRequest, *, as_json: bool) -> None:
     from roost.api.checked_calls import check_call
     from roost.api.generations import generations_of
-    from roost.api.ready import workload_of_run
     from roost.cli.plan_view import show_plan
 
-    check_call(ready, request)
-    wanted, generations = workload_of_run(ready.plan, request), generations_of(request)
+    checked, generations = check_call(ready, request), generations_of(request)
+    wanted, changes = checked.workload, [*ready.changes, *checked.beyond]
     if as_json:
         show_json(
             {
@@ -81,7 +91,8 @@ def show_dry_run(ready: ReadyPlan, request: RunRequest, *, as_json: bool) -> Non
                 "workload": asdict(wanted),
                 "seed": request.seeds[0],
                 "output": None if request.output is None else str(request.output),
-                "changes": list(ready.changes),
+                "changes": changes,
+                "pictures": [asdict(each) for each in checked.pictures],
                 "generations": [
                     {"prompt": each.prompt, "seed": each.seed, "output": _file(each)} for each in generations
                 ],
@@ -92,11 +103,12 @@ def show_dry_run(ready: ReadyPlan, request: RunRequest, *, as_json: bool) -> Non
     frames = f" × {wanted.frames} frames" if wanted.frames else ""
     count = f"{len(generations)} generations" if len(generations) > 1 else f"seed {request.seeds[0]}"
     show_text(
-        f"would run {wanted.width}×{wanted.height}{frames}, {wanted.steps} steps, {count}, on"
+        f"would run {wanted.width}×{wanted.height}{frames}, {steps_text(wanted)}, {count}, on"
         f" {ready.device_kind} within {format_bytes(ready.budget_bytes)}, and write"
         f" {_file(generations[0]) or 'no file'}{' and so on' if request.output and len(generations) > 1 else ''}"
     )
-    for change in ready.changes:
+    _show_inputs(checked.pictures)
+    for change in changes:
         show_text(f"change: {change}")
 
 

@@ -15,8 +15,9 @@ ARGUMENTS = (
     "ref_image",
     "reference_image",
     "cond_image",
+    "reference_images",
 )
-MASK = "mask_image"
+MASK, _LIST = "mask_image", "reference_images"
 
 # Signatures say None by default where the code then fails, so the names of the classes tell.
 _STARTS_FROM = re.compile(
@@ -49,14 +50,14 @@ def needed_pictures(found: type) -> tuple[str, ...]:
     )
 
 
-def takes_several(found: type) -> bool:
-    """Whether ``image`` may be a list of pictures for one output, and not one picture for each."""
-    return _SEVERAL.match(found.__name__) is not None
+def takes_several(found: type, argument: str = "image") -> bool:
+    """Whether the argument may be a list of pictures for one output, and not one picture for each."""
+    return argument == _LIST or (argument == "image" and _SEVERAL.match(found.__name__) is not None)
 
 
-def keeps_shape(found: type) -> bool:
+def keeps_shape(found: type, argument: str = "image") -> bool:
     """Whether the class looks at pictures of any shape, instead of starting from one of the output's size."""
-    return _LOOKS_AT.search(found.__name__) is not None
+    return argument == _LIST or (argument == "image" and _LOOKS_AT.search(found.__name__) is not None)
 
 
 def picture_siblings(found: type) -> list[str]:

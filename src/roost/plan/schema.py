@@ -52,6 +52,7 @@ class WorkloadRecord(Strict):
     steps: Positive
     batch: Positive
     guidance: Annotated[float, Field(allow_inf_nan=False)] | None
+    strength: Annotated[float, Field(gt=0, le=1)] | None = None
 
 
 class GpuRecord(Strict):

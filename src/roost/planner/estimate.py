@@ -75,7 +75,7 @@ class Forecast:
 
     @property
     def steps(self) -> int:
-        return self.trace.workload.steps
+        return self.trace.workload.steps_run
 
     def context_bytes(self, level: Level = "mid") -> int:
         """What the process holds on the device beside tensors; an emulated device has none."""

@@ -38,7 +38,7 @@ def untraced(components: Sequence[Component], workload: Workload, reason: str) -
         uses=tuple(_use(each, workload) for each in ordered),
         sequence=(
             *((index_of[each.name], passes) for each in encoders),
-            *_denoising([index_of[each.name] for each in denoisers], denoisers, workload.steps * passes),
+            *_denoising([index_of[each.name] for each in denoisers], denoisers, workload.steps_run * passes),
             *((index_of[each.name], 1) for each in decoders),
         ),
         variants=(),

@@ -79,6 +79,7 @@ def _read_profile(path: Path) -> ModelProfile:
         entries: dict[str, Any] = yaml.load(file, Loader=_YamlLoader)
     del entries["source"]  # for the reader of the file
     entries.setdefault("frames_per_s", _FRAMES_PER_S)
+    entries.setdefault("frame_chunk", 1)
     entries["workload"] = Workload(**entries["workload"])
     return ModelProfile(key=path.stem, **{name: _freeze(value) for name, value in entries.items()})
 

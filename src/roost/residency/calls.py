@@ -24,6 +24,7 @@ class GenerationRequest:
     steps: int | None = None
     guidance: float | None = None
     guidance_argument: str = "guidance_scale"
+    strength: float | None = None
     batch: int = 1
     seed: int = 0
     output_type: str = "pt"
@@ -49,6 +50,7 @@ def call_arguments(pipeline: type, request: GenerationRequest) -> dict[str, Any]
         name_among(FRAMES, parameters) or FRAMES[0]: request.frames,
         "num_inference_steps": request.steps,
         request.guidance_argument: request.guidance,
+        "strength": request.strength,
         "generator": torch.Generator("cpu").manual_seed(request.seed),
         "output_type": request.output_type,
     }

@@ -10,17 +10,18 @@ from PIL import Image, ImageOps
 from roost.errors import UsageError
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
-_MOST_PIXELS = 100_000_000
+MOST_PIXELS = 100_000_000
 _LEAST_SIDE = 16
 
 
-def decode_picture(raw: bytes, where: str, *, mask: bool = False) -> Image.Image:
-    """The first picture in ``raw``, as RGB, or as gray for a mask; UsageError, naming ``where``, for anything else."""
+def decode_picture(raw: bytes, where: str, *, mask: bool = False, also: str | None = None) -> Image.Image:
+    """The first picture in ``raw``, as RGB, or as gray for a mask; UsageError, naming ``where``, for anything else.
+
+    ``also`` says which other kinds would have been read.
+    """
     try:
         with Image.open(io.BytesIO(raw), formats=_FORMATS) as file:
-            width, height = file.size
-            if width * height > _MOST_PIXELS or min(width, height) < _LEAST_SIDE:
-                raise _wrong_size(where, f"{width}×{height}")
+            check_pixels(where, file.size)
             upright = ImageOps.exif_transpose(file)
             return upright.convert("L" if mask else "RGB")
     except UsageError:
@@ -28,14 +29,22 @@ def decode_picture(raw: bytes, where: str, *, mask: bool = False) -> Image.Image
     except Image.DecompressionBombError:
         raise _wrong_size(where, "far too many") from None
     except Exception:  # decoders raise every kind for a broken file
-        kinds = ", ".join(_FORMATS)
-        raise UsageError(f"--image {where!r} is no whole picture of a kind that Roost reads ({kinds}).") from None
+        kinds, what = ", ".join(_FORMATS), "picture"
+        if also is not None:
+            kinds, what = f"{kinds}, {also}", "picture or video"
+        raise UsageError(f"--image {where!r} is no whole {what} of a kind that Roost reads ({kinds}).") from None
+
+
+def check_pixels(where: str, size: tuple[int, int]) -> None:
+    """UsageError for a picture, or a video's frame, that is too large or too small."""
+    if size[0] * size[1] > MOST_PIXELS or min(size) < _LEAST_SIDE:
+        raise _wrong_size(where, f"{size[0]}×{size[1]}")
 
 
 def _wrong_size(where: str, pixels: str) -> UsageError:
     return UsageError(
         f"--image {where!r} has {pixels} pixels; Roost takes pictures with sides from {_LEAST_SIDE} and"
-        f" {_MOST_PIXELS // 10**6} million pixels at most."
+        f" {MOST_PIXELS // 10**6} million pixels at most."
     )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -67,7 +68,8 @@ def world_of(
     """
     question = asked.question
     workload, emulated = question.workload, question.machine.gpu.device_kind == "emulated"
-    steps = min(trial_steps, workload.steps)
+    steps = min(workload.steps, math.ceil(trial_steps / (workload.strength or 1)))
+    ran = replace(workload, steps=steps)
     plans = [each.plan for each in (entrants.plain, *entrants.racing) if each is not None and each.plan is not None]
     predicted = [plan.predicted for plan in plans if plan.predicted is not None]
     slowest_s = max((each.load_s.high + each.next_s.high for each in predicted), default=0.0)
@@ -81,11 +83,10 @@ def world_of(
         call={
             "prompt": _PROMPT,
             "guidance_argument": question.profile.guidance_argument,
-            **asdict(workload),
-            "steps": steps,
+            **asdict(ran),
         },
-        steps=workload.steps,
-        trial_steps=steps,
+        steps=workload.steps_run,
+        trial_steps=ran.steps_run,
         gpu_uuid=question.machine.gpu.uuid,
         link_bytes_per_s=link_bytes_per_s,
         # What a long step gains by being warm is less than what warming up costs.

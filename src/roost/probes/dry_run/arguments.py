@@ -1,15 +1,14 @@
-"""The arguments of a pipeline's call for a workload, by the names in its signature; pictures are made up."""
+"""The arguments of a pipeline's call for a workload, by the names in its signature; pictures and videos are made up."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from PIL import Image
 
 from roost.errors import DryRunError
 from roost.facts import Workload
+from roost.pipelines.made_up import made_up_inputs
 from roost.pipelines.parameters import BATCH, FRAMES, call_parameters, name_among, needed_parameters
 from roost.probes.dry_run.options import DryRunOptions
 
@@ -28,6 +27,7 @@ def call_arguments(pipeline: Any, workload: Workload, options: DryRunOptions) ->
         name_among(FRAMES, parameters) or FRAMES[0]: workload.frames,
         "num_inference_steps": workload.steps,
         options.guidance_argument: workload.guidance,
+        "strength": workload.strength,
         "generator": torch.Generator("cpu").manual_seed(0),
         "output_type": "pt",
     }
@@ -36,9 +36,8 @@ def call_arguments(pipeline: Any, workload: Workload, options: DryRunOptions) ->
         wanted[batch] = workload.batch
     elif workload.batch > 1:
         wanted["prompt"] = [options.prompt] * workload.batch
-    for name, make in _MADE_UP.items():
-        if name in parameters and not (name == "video" and "image" in parameters):
-            wanted[name] = make(workload)
+    wanted |= made_up_inputs(type(pipeline), workload.width, workload.height, workload.frames)
+    wanted["class_labels"] = [0] * workload.batch
     arguments = {name: value for name, value in wanted.items() if value is not None and name in parameters}
     arguments |= options.more
     missing = [name for name in needed_parameters(parameters) if name not in arguments]
@@ -53,32 +52,3 @@ def call_arguments(pipeline: Any, workload: Workload, options: DryRunOptions) ->
 def _negative_prompt(workload: Workload, options: DryRunOptions) -> str | None:
     needs_one = options.guidance_argument == _GUIDANCE_BY_NEGATIVE_PROMPT and (workload.guidance or 0) > 1
     return " " if options.negative_prompt is None and needs_one else options.negative_prompt
-
-
-def _picture(workload: Workload) -> Any:
-    return Image.new("RGB", (workload.width, workload.height), (127, 127, 127))
-
-
-def _mask(workload: Workload) -> Any:
-    return Image.new("L", (workload.width, workload.height), 255)
-
-
-def _video(workload: Workload) -> Any:
-    return [_picture(workload)] * (workload.frames or 1)
-
-
-def _labels(workload: Workload) -> Any:
-    return [0] * workload.batch
-
-
-_MADE_UP: dict[str, Callable[[Workload], Any]] = {
-    "image": _picture,
-    "control_image": _picture,
-    "mask_image": _mask,
-    "video": _video,
-    "pose_video": _video,
-    "face_video": _video,
-    "control_video": _video,
-    "conditioning_frames": _video,
-    "class_labels": _labels,
-}

@@ -22,6 +22,7 @@ from roost.probes.dry_run.arguments import call_arguments
 from roost.probes.dry_run.entry_calls import TracedComponent
 from roost.probes.dry_run.options import DryRunOptions
 from roost.probes.dry_run.stand_in import stand_in
+from roost.probes.dry_run.still_video import still_videos
 from roost.probes.dry_run.uses import UseLog
 from roost.probes.dry_run.world import FakeWorld
 from roost.trace import BlockLinears, LinearWeights, Trace
@@ -77,7 +78,7 @@ def _trace(
         with _quiet(), torch.no_grad(), world:
             pipeline, components = make(world)
             arguments = call_arguments(pipeline, workload, options)
-            with log.watch(components):
+            with log.watch(components), still_videos():
                 pipeline(**arguments)
     except DryRunError:
         raise
