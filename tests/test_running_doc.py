@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from clips import write_clip, write_folder
 from live_pipelines import live_pipeline
 from roost.cli.app import run
 from tiny_loras import lora_file
 from tiny_models import build
 from tiny_picture_pipelines import build_wan_i2v
+from tiny_video_inputs import BUILDERS
 
 TEXT = (Path(__file__).parents[1] / "docs" / "running.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^    (roost .*)$", TEXT, flags=re.MULTILINE)
@@ -23,11 +25,18 @@ COMMANDS = re.findall(r"^    (roost .*)$", TEXT, flags=re.MULTILINE)
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("running")
     options = shlex.split("--gpu emulated --vram 64MiB --headroom 0 --policy rules --size 64x64 --frames 9 --steps 2")
-    for model, plan in ((build("wan2.2", folder / "wan"), "wan.yaml"), (build_wan_i2v(folder / "i2v"), "i2v.yaml")):
+    models = {
+        "wan.yaml": build("wan2.2", folder / "wan"),
+        "i2v.yaml": build_wan_i2v(folder / "i2v"),
+        "v2v.yaml": BUILDERS["WanVideoToVideoPipeline"](folder / "v2v"),
+    }
+    for plan, model in models.items():
         assert run(["plan", str(model), *options, "-o", str(folder / plan)]) == 0
     (folder / "prompts.txt").write_text("a red fox\n# a comment\na grey goose\n", encoding="utf-8")
     for number, name in enumerate(("start.png", "end.png")):
         Image.new("RGB", (200, 100), (200 * number, 80, 40)).save(folder / name)
+    write_clip(folder / "clip.mp4")
+    write_folder(folder / "frames")
     return folder
 
 
