@@ -20,7 +20,8 @@ from roost.errors import UsageError
 from roost.facts import Workload
 from roost.planner.untraced import untraced
 from roost.probes.dry_run import DryRunOptions, dry_run
-from roost.profiles.classes import load_class_facts, load_strengths
+from roost.profiles.classes import load_class_facts
+from roost.profiles.pipelines import load_pipeline_facts
 from tiny_models import build
 from tiny_picture_pipelines import BUILDERS as OF_PICTURES
 from tiny_video_inputs import BUILDERS as OF_VIDEOS
@@ -169,8 +170,9 @@ def test_python_takes_it_too(made) -> None:
 
 
 def test_the_strengths_are_those_of_the_signatures_and_leave_out_steps() -> None:
-    for name, strength in load_strengths().items():
+    known = {name: each.strength for name, each in load_pipeline_facts().items() if each.strength is not None}
+    assert {"FluxImg2ImgPipeline", "WanVideoToVideoPipeline", "StableDiffusionXLInpaintPipeline"} <= known.keys()
+    for name, strength in known.items():
         parameters = inspect.signature(getattr(diffusers, name).__call__).parameters
         assert parameters["strength"].default == strength
-    assert "LTXConditionPipeline" not in load_strengths()
-    assert "FluxPipeline" not in load_strengths()
+    assert not {"LTXConditionPipeline", "FluxPipeline"} & known.keys()

@@ -78,6 +78,12 @@ class ResultWorkload(_Lenient):
     frames: int | None = None
     steps: Annotated[int, Field(ge=1)]
     batch: int = 1
+    strength: Annotated[float, Field(gt=0, le=1)] | None = None
+
+    @property
+    def steps_run(self) -> int:
+        """As ``facts.Workload`` has it."""
+        return max(1, self.steps if self.strength is None else int(self.steps * self.strength))
 
 
 class ResultGpu(_Lenient):

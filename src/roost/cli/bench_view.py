@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.status import Status as LiveStatus
 from rich.text import Text
 
+from roost.api.strengths import steps_text
 from roost.cli.screen import clean, show_folded, show_note, show_text
 from roost.tune.cuts import Cut
 from roost.tune.disturbances import timing_warnings
@@ -126,7 +127,8 @@ def _show_head(results: BenchResults) -> None:
     workload, machine = results.workload, results.machine
     frames = f" × {workload.frames} frames" if workload.frames else ""
     show_text(results.model)
-    show_text(f"{workload.width}×{workload.height}{frames}, {workload.steps} steps, {results.trial_steps} of them run")
+    steps = f"{steps_text(workload)}, {results.trial_steps} of them run"
+    show_text(f"{workload.width}×{workload.height}{frames}, {steps}")
     where = "an emulated device: no figure here is a GPU's" if results.device_kind == "emulated" else machine.gpu.name
     show_text(f"on {where}, budget {format_bytes(machine.budget_bytes)}")
     show_text("a step counts with its share of the stages around the denoising")

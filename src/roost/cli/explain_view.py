@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from roost.api.explanation import ComponentAccount, Explanation, PlanRow, StageSum
+from roost.api.strengths import steps_text
 from roost.cli.rates import rate_name, rate_value
 from roost.cli.screen import show_folded, show_table, show_text
 from roost.cli.trials_view import show_trials
+from roost.facts import Workload
 from roost.plan.arithmetic import RateRecord, StageWork
 from roost.plan.schema import PlanDocument
 from roost.units import format_bytes, format_seconds
@@ -17,9 +19,9 @@ _LIMITED_BY = {"link": "the link", "compute": "compute", "host": "the host's lau
 
 def plan_title(plan: PlanDocument) -> str:
     """One line: the model, the workload and the GPU."""
-    workload = plan.workload
+    workload = Workload(**plan.workload.model_dump())
     frames = f" × {workload.frames} frames" if workload.frames else ""
-    asked = f"{workload.width}×{workload.height}{frames}, {workload.steps} steps, batch {workload.batch}"
+    asked = f"{workload.width}×{workload.height}{frames}, {steps_text(workload)}, batch {workload.batch}"
     return f"{plan.model.family or plan.model.pipeline} · {asked} · {plan.machine.gpu.name}"
 
 

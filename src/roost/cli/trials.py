@@ -43,7 +43,7 @@ def _learn(results: BenchResults, link_bytes_per_s: float | None) -> None:
     from roost.api.learning import remember
     from roost.tune.figures import run_figures
 
-    whole = results.trial_steps == results.workload.steps
+    whole = results.trial_steps == results.workload.steps_run
     valid = [row for row in results.rows if row.result.status == "ok" and row.candidate.peer is None]
     for row in sorted(valid, key=lambda row: row.candidate.name == results.winner):
         if row.candidate.plan is not None and row.result.total_s is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from roost.facts import DeviceKind
 from roost.pipelines.classes import component_class, pipeline_class
+from roost.pipelines.made_up import made_up_inputs
 from roost.plan import PlanDocument
 from roost.residency.attach import Held
 from roost.residency.calls import GenerationRequest
@@ -79,7 +80,7 @@ class Trial:
         runner = self._runner
         runner.around_calls = self._device.counting_activations
         try:
-            generation = self._generate(request)
+            generation = self._generate(_with_inputs(request, self._subject.pipeline))
         finally:
             runner.around_calls = nullcontext
         self._note_first(generation)
@@ -91,7 +92,7 @@ class Trial:
         copied_bytes = held.transfers.uploaded_bytes if held else 0
         if held:
             self._device.watch_stalls()
-        generation = self._generate(request)
+        generation = self._generate(_with_inputs(request, self._subject.pipeline))
         self._note_first(generation)
         reserved_bytes = greatest(*(each.reserved_bytes for each in generation.stages))
         return TrialFigures(
@@ -160,3 +161,11 @@ def _import_classes(plan: PlanDocument) -> None:
         pipeline_class(plan.model.pipeline)
         for each in plan.components.values():
             component_class(each.library, each.class_name)
+
+
+def _with_inputs(request: GenerationRequest, pipeline: object) -> GenerationRequest:
+    """The request with made-up pictures and videos, where the pipeline takes some."""
+    if request.width is None or request.height is None:
+        return request
+    made_up = made_up_inputs(type(pipeline), request.width, request.height, request.frames)
+    return replace(request, more={**request.more, **made_up})

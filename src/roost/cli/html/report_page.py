@@ -27,7 +27,7 @@ def report_page(results: Results) -> str:
         items = "".join(element("li", plain(each)) for each in results.warnings)
         sections.append(section("What to know of it", element("ul", items)))
     frames = f" × {results.workload.frames} frames" if results.workload.frames else ""
-    size = f"{results.workload.width}×{results.workload.height}{frames}, {results.workload.steps} steps"
+    size = f"{results.workload.width}×{results.workload.height}{frames}, {results.workload.steps_run} steps"
     return page(
         "Bench",
         "measured on an emulated device" if emulated else "measured",
@@ -88,9 +88,10 @@ def _stage_section(results: Results) -> str | None:
         return None
     components = dict.fromkeys(stage.component for row in fastest for stage in row.stages)
     colours = {name: colour(index) for index, name in enumerate(components)}
-    ran = results.trial_steps or results.workload.steps
-    charts = [_stages(row, ran / results.workload.steps, colours) for row in fastest]
-    steps = f"{ran} of the {results.workload.steps} steps" if ran < results.workload.steps else "all steps"
+    whole = results.workload.steps_run
+    ran = results.trial_steps or whole
+    charts = [_stages(row, ran / whole, colours) for row in fastest]
+    steps = f"{ran} of the {whole} steps" if ran < whole else "all steps"
     return section(
         "Stages, measured against predicted",
         legend(colours),
