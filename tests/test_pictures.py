@@ -174,7 +174,7 @@ def test_a_picture_that_is_missing_or_of_no_use_is_said_before_anything_loads(pl
 def test_a_picture_for_a_text_to_image_pipeline_is_refused_with_what_takes_one(picture, tmp_path, capsys) -> None:
     plan = _plan(build("flux", tmp_path / "model"), frames=False)
     error = _refused(capsys, plan, "--image", picture)
-    assert "FluxPipeline takes no picture; leave --image out" in error
+    assert "FluxPipeline takes no picture or video; leave --image out" in error
     assert "FluxImg2ImgPipeline" in error
 
 
@@ -213,7 +213,7 @@ def test_classes_that_look_at_pictures_keep_their_shape_and_some_take_several() 
     assert keeps_shape(diffusers.QwenImageEditPipeline)
     assert keeps_shape(diffusers.FluxKontextPipeline)
     assert not keeps_shape(diffusers.FluxImg2ImgPipeline)
-    assert picture_siblings(diffusers.WanPipeline) == ["WanImageToVideoPipeline"]
+    assert picture_siblings(diffusers.WanPipeline) == ["WanImageToVideoPipeline", "WanVideoToVideoPipeline"]
 
 
 def _safely(ask: Callable[[type], bool], name: str) -> bool:

@@ -176,10 +176,7 @@ class Machine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """What one generation asks for. Frames is None for images.
-
-    ``strength`` is how much noise an input gets, up to 1, and so which part of the steps runs; None where all do.
-    """
+    """What one generation asks for. Frames is None for images."""
 
     width: int
     height: int
@@ -187,7 +184,7 @@ class Workload:
     steps: int
     batch: int
     guidance: float | None
-    strength: float | None = None
+    strength: float | None = None  # how much an input changes, up to 1: that part of the steps runs; None where all do
 
     @property
     def steps_run(self) -> int:

@@ -61,9 +61,11 @@ def keeps_shape(found: type, argument: str = "image") -> bool:
 
 
 def picture_siblings(found: type) -> list[str]:
-    """Names of diffusers' classes of the same family that start from a picture."""
+    """Names of diffusers' classes of the same family that start from a picture or a video."""
     import diffusers
 
     base = found.__name__.removesuffix("Pipeline")
-    names = (f"{base}{kind}Pipeline" for kind in ("Img2Img", "ImageToVideo", "Image2Video", "Edit", "I2V"))
+    names = (
+        f"{base}{kind}Pipeline" for kind in ("Img2Img", "ImageToVideo", "Image2Video", "VideoToVideo", "Edit", "I2V")
+    )
     return [name for name in names if hasattr(diffusers, name)]
