@@ -68,6 +68,7 @@ PROFILE = ModelProfile(
     chunked_vae=False,
     guidance_argument="guidance_scale",
     role_extras={},
+    frame_chunk=1,
     frames_per_s=16,
     plan_only=False,
 )
