@@ -261,7 +261,7 @@ class ClassFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineFacts:
-    """What a pipeline class's call takes and makes, and its defaults. Source: generated from the installed diffusers."""
+    """What a pipeline class's call takes and makes, and its defaults. Source: generated from diffusers."""
 
     makes: Makes = "image"
     prompt: bool = True  # whether it takes one
