@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from planted_bench import Setting, Silence, row_of
+from planted_bench import Setting, Silence, row_of, with_vram
 from roost.api.options import PlanOptions
 from roost.api.planning import search_question
 from roost.planner.search_plan import SearchQuestion
 from roost.tune import bench
+from roost.tune.candidates import list_candidates
 from roost.tune.cuts import Cut
 from roost.tune.expected import TrialCost
 from roost.tune.records import PLAIN, TrialResult
@@ -222,3 +224,30 @@ def test_the_fastest_of_a_heat_run_whole_first(setting: Setting) -> None:
     setting.run(watcher=watcher, max_seconds=short(setting))
     heats = watcher.heats[0][1]
     assert watcher.begun[heats + 1] == STREAMED  # after diffusers alone, whole and cut
+
+
+def test_without_room_for_diffusers_alone_its_digest_on_the_same_cut_is_the_heats_reference(asked, tmp_path) -> None:
+    (resident,) = list_candidates(asked, ("resident",)).racing
+    assert resident.predicted is not None
+    small = with_vram(asked, resident.predicted.peak_bytes.mid - 1024)
+    setting = Setting(small, tmp_path, ("layerwise-offload",))
+    first, *_ = setting.entrants.racing
+    plant(setting, **{f"heat {key_of(first)}": {**FAST, "digest": "b" * 64}})
+    results = setting.run(max_seconds=short(setting) - TRIAL_S)
+    assert heats_of(setting)[0] == PLAIN
+    assert setting.started.count(PLAIN) == 1  # and once whole
+    assert row_of(results, PLAIN).result.status == "skipped"
+    row = row_of(results, first.name).result
+    assert row.status == "wrong"
+    assert (row.reason or "").endswith(f"its output differs from that of {PLAIN}: {'b' * 12} instead of {'a' * 12}")
+
+
+def test_a_first_candidate_that_was_run_whole_to_know_the_time_may_be_out_too(setting: Setting) -> None:
+    first, *others = setting.entrants.racing
+    setting.entrants = replace(setting.entrants, plain=None)
+    plant(setting, **{f"heat {key_of(first)}": SLOW})
+    results = setting.run(max_seconds=short(setting) - TRIAL_S / 2)
+    row = row_of(results, first.name)
+    assert (row.result.status, row.rounds) == ("eliminated", 0)
+    assert results.winner in {each.name for each in others}
+    assert results.reference == first.name  # its output counts all the same

@@ -62,10 +62,9 @@ class LiveLine:
     def on_heat_over(self, going_on: int, problem: str | None) -> None:
         """The heat is over."""
         self._heat = False
-        if problem is not None:
-            show_note(f"the model can't be run with stacks cut short, so all are timed whole: {problem}")
-        else:
-            show_note(f"heat: {going_on} go on")
+        # The problem itself was said as the trial's result.
+        said = f"{going_on} go on" if problem is None else "the model can't be run cut short, so all are timed whole"
+        show_note(f"heat: {said}")
 
     def on_trial(self, name: str, round: int) -> None:
         """A trial of ``name`` begins; round 0 is the reference or a heat."""
@@ -83,7 +82,7 @@ class LiveLine:
     def on_result(self, name: str, result: TrialResult) -> None:
         """A trial is over; what failed is said at once."""
         if result.status not in ("ok", "eliminated"):
-            show_note(f"{name}: {result.status}: {result.reason}")
+            show_note(f"{'heat · ' if self._heat else ''}{name}: {result.status}: {result.reason}")
 
     def on_round(self, report: RoundReport) -> None:
         """A round is over."""
