@@ -18,7 +18,7 @@ from roost.pipelines.entries import wrap_entries
 from roost.pipelines.from_configs import build_pipeline
 from roost.probes.dry_run import DryRunOptions, dry_run
 from roost.probes.dry_run.arguments import call_arguments
-from roost.probes.dry_run.entry_calls import TracedComponent
+from roost.probes.dry_run.entry_calls import TracedComponent, weights_bytes
 from roost.probes.dry_run.uses import UseLog
 from roost.profiles.classes import load_class_facts
 from roost.trace import Trace
@@ -96,7 +96,11 @@ def real_uses(name: str) -> UseLog:
     pipeline, world = real_pipeline(name), RealWorld()
     components = [
         TracedComponent(
-            name=each.name, module=getattr(pipeline, each.name), blocks=block_names(each.units), kin=each.name
+            name=each.name,
+            module=getattr(pipeline, each.name),
+            blocks=block_names(each.units),
+            kin=each.name,
+            loaded_bytes=weights_bytes(getattr(pipeline, each.name)),
         )
         for each in tiny_inventory(name).components
     ]

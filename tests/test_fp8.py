@@ -59,11 +59,11 @@ def planned(model: Path, **options: Any) -> PlanDocument:
         "gpu": "emulated",
         "headroom": 0,
         "vram": "64MiB",
-        "ram": int(0.75 * denoiser_of(model).load_bytes),
         "size": (64, 64),
         "set": ["text_encoder=resident", "vae=resident", "transformer=layerwise-offload,resident_blocks=0"],
     }
-    return roost.make_plan(model, **{**given, **options})
+    plain_bytes = roost.make_plan(model, **given, ram="1GiB").budget.host_bytes
+    return roost.make_plan(model, **{**given, "ram": plain_bytes - denoiser_of(model).load_bytes // 4, **options})
 
 
 def picture(plan: PlanDocument, model: Path) -> tuple[str, torch.Tensor]:
@@ -195,3 +195,11 @@ def test_a_module_that_tells_its_dtype_by_a_block_is_refused() -> None:
 def plan_for_blocks(module: torch.nn.Module) -> Any:
     pipeline = SimpleNamespace(components={"transformer": module})
     return plan_for(pipeline).components["transformer"].model_copy(update={"storage": FP8})
+
+
+def test_a_plan_that_lacks_host_memory_alone_can_be_read_again(model: Path, tmp_path: Path) -> None:
+    plan, file = planned(model), tmp_path / "plan.yaml"
+    assert (plan.fits, plan.budget.deficit_bytes) == (False, 0)
+    assert plan.budget.host_deficit_bytes > 0
+    file.write_text(plan_to_yaml(plan))
+    assert read_plan(file) == plan

@@ -13,6 +13,8 @@ from roost.facts import Stack
 
 # A block larger than this is split into its own inner stacks: SDXL's largest falls from 2.4 GB to 0.2.
 SPLIT_BLOCK_BYTES = 1024**3
+# Every tensor starts on such an address in its unit's buffer: kernels round differently on misaligned weights.
+ALIGNMENT = 256
 # Lists of lists are entered this deep; real modules stop at two, names in a hostile file need not.
 _MAX_LIST_DEPTH = 8
 
@@ -62,13 +64,23 @@ def _found_stacks(sizes: _Sizes, names: Iterable[str], start: int, depth: int = 
     for prefix, blocks in lists.items():
         if _is_stack(prefix, blocks):
             members_of = [blocks[position] for position in range(len(blocks))]
-            block_bytes = tuple(sum(map(sizes.__getitem__, members)) for members in members_of)
-            found.append((Stack(name=prefix, block_bytes=block_bytes), members_of))
+            found.append((_stack(prefix, sizes, members_of), members_of))
         elif depth < _MAX_LIST_DEPTH:
             for position, members in blocks.items():
                 # From the dot after the index, so that a nested list's own index is found next.
                 found += _found_stacks(sizes, members, len(f"{prefix}.{position}"), depth + 1)
     return found
+
+
+def _stack(name: str, sizes: _Sizes, members_of: list[list[str]]) -> Stack:
+    block_bytes = tuple(sum(map(sizes.__getitem__, members)) for members in members_of)
+    extra_bytes = tuple(gap_bytes(map(sizes.__getitem__, members)) for members in members_of)
+    return Stack(name=name, block_bytes=block_bytes, extra_bytes=extra_bytes)
+
+
+def gap_bytes(sizes: Iterable[int]) -> int:
+    """What a buffer of tensors of these bytes has between and after them."""
+    return sum(-size % ALIGNMENT for size in sizes)
 
 
 def _members_by_block(names: Iterable[str], start: int) -> dict[str, list[str]]:

@@ -32,6 +32,8 @@ class Stack:
 
     name: str
     block_bytes: tuple[int, ...]
+    # Beside them in a buffer of each block: gaps that align tensors, and buffers of no file; empty when nobody counted.
+    extra_bytes: tuple[int, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def count(self) -> int:
@@ -67,6 +69,7 @@ class Component:
     quantization: str | None  # the method that config.json names
     storage: Storage | None = None  # of linear weights in blocks, where the sizes are of such a copy; never of a file
     renamed: int = 0  # tensors that its modules have under other names than its files
+    extra_bytes: int = 0  # beside ``load_bytes`` in the buffers of all units and the trunk; see ``Stack``
     notes: tuple[str, ...] = ()  # tied or unused weights, uncertain facts, unsupported formats
 
     @property

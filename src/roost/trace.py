@@ -55,7 +55,8 @@ class BlockTrace:
 class UseTrace:
     """One call of a component's entry with one signature; all figures are per call, blocks' work included.
 
-    ``blocks`` are in the order of their first call. ``compute_dtype`` is the dtype of most of the FLOPs.
+    ``blocks`` are in the order of their first call. ``compute_dtype`` is the dtype of most of the FLOPs. Weights whose
+    dtype the pipeline changed for the call (SDXL's VAE) take ``recast_bytes`` more than as they are loaded.
     """
 
     component: str
@@ -67,6 +68,7 @@ class UseTrace:
     output_bytes: int
     compute_dtype: str | None
     blocks: tuple[BlockTrace, ...]
+    recast_bytes: int = 0
 
     @property
     def flops(self) -> int:
@@ -105,6 +107,18 @@ class LinearWeights:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnfiledBuffers:
+    """Buffers of a component that no file holds, such as tables of rotations: what they add to the units' buffers.
+
+    ``block_bytes`` names the blocks that have any.
+    """
+
+    component: str
+    trunk_bytes: int
+    block_bytes: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
     """The distinct uses of one generation, and their order as (index into ``uses``, consecutive calls)."""
 
@@ -116,6 +130,7 @@ class Trace:
     seconds: float  # that the dry run took
     versions: Mapping[str, str]  # of the libraries that ran it
     linears: tuple[LinearWeights, ...] = ()
+    unfiled: tuple[UnfiledBuffers, ...] = ()
 
     def linears_of(self, component: str) -> LinearWeights | None:
         """What of the component could be stored in 8 bits; None when nobody looked."""
@@ -174,6 +189,7 @@ def _trace(document: dict[str, Any]) -> Trace:
         seconds=float(document["seconds"]),
         versions={str(library): str(version) for library, version in document["versions"].items()},
         linears=tuple(_linears(each) for each in document["linears"]),
+        unfiled=tuple(UnfiledBuffers(**each) for each in document["unfiled"]),
     )
 
 

@@ -26,6 +26,7 @@ from roost.api.versions import RECORDED, installed_versions
 from roost.errors import DryRunError, InvalidFile, UsageError
 from roost.facts import Workload
 from roost.plan import PlanDocument, plan_to_yaml, read_plan, write_text_atomically
+from roost.planner.buffers import with_unfiled
 from roost.planner.costs import CostModel
 from roost.planner.policy import Question, plan_by_rules
 from roost.planner.rates import SINGLE_DTYPES, Rate, Rates, rates_of, single_dtypes_of
@@ -136,7 +137,7 @@ def traced_question(
         components = question.inventory.components
         trace, model = untraced(components, question.workload, str(error)), guessing(model, components)
     return SearchQuestion(
-        question=question,
+        question=replace(question, inventory=with_unfiled(question.inventory, trace)),
         trace=trace,
         model=model,
         aim=aim_of(options),

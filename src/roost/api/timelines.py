@@ -17,6 +17,7 @@ from roost.errors import DryRunError, PlanMismatch, RoostError, UsageError
 from roost.facts import Component, Inventory, Workload
 from roost.plan import PlanDocument
 from roost.planner.arithmetic import cost_model_of
+from roost.planner.buffers import with_unfiled
 from roost.planner.costs import CostModel
 from roost.planner.from_document import forecast_of, machine_of, placements_of
 from roost.planner.rates import rates_of, single_dtypes_of
@@ -49,8 +50,9 @@ def replay_plan(plan: PlanDocument, model: str | None = None, *, only_kept: bool
     """
     inventory = _inventory_of(plan, model)
     trace, cost_model, notes = _costs_of(plan, inventory, only_kept=only_kept)
-    forecast = forecast_of(plan, inventory.components, trace, cost_model)
-    timeline = simulate(forecast.schedule(placements_of(plan, inventory.components, trace)), record=True)
+    components = with_unfiled(inventory, trace).components
+    forecast = forecast_of(plan, components, trace, cost_model)
+    timeline = simulate(forecast.schedule(placements_of(plan, components, trace)), record=True)
     if plan.predicted is not None:
         planned_s = plan.predicted.first_s.mid
         if abs(timeline.seconds - planned_s) > _SAME * max(planned_s, timeline.seconds):
@@ -58,7 +60,7 @@ def replay_plan(plan: PlanDocument, model: str | None = None, *, only_kept: bool
                 f"the simulation takes {format_seconds(timeline.seconds)} where the plan says"
                 f" {format_seconds(planned_s)}: it was planned by another version or from another trace."
             )
-    return Replay(record=record_of(plan, timeline, inventory.components), timeline=timeline, notes=tuple(notes))
+    return Replay(record=record_of(plan, timeline, components), timeline=timeline, notes=tuple(notes))
 
 
 def _inventory_of(plan: PlanDocument, model: str | None) -> Inventory:

@@ -238,6 +238,8 @@ class PlanDocument(Strict):
 
     @model_validator(mode="after")
     def _fits_agrees_with_budget(self) -> PlanDocument:
-        if self.fits is (self.budget.deficit_bytes > 0):
-            raise ValueError(f"fits is {self.fits}, but the budget's deficit is {self.budget.deficit_bytes} bytes")
+        deficit_bytes = self.budget.deficit_bytes
+        # A plan by the rules may fit with a host deficit, which it warns of; a searched one doesn't.
+        if deficit_bytes > 0 if self.fits else not (deficit_bytes or self.budget.host_deficit_bytes):
+            raise ValueError(f"fits is {self.fits}, but the budget's deficit is {deficit_bytes} bytes")
         return self

@@ -114,9 +114,19 @@ def use_costs(
     for index, use in enumerate(trace.uses):
         variant = trace.variant(index, "tiled") if (use.component, "tiling") in lossy else None
         cost = _use_cost(variant or use, components[use.component], model, level, speeds)
+        if level == "slow":
+            cost = replace(cost, activation_bytes=cost.activation_bytes + _kept_bytes(trace, index))
         linears = trace.linears_of(use.component) if (use.component, "fp8") in lossy else None
         costs.append(_with_casts(cost, use, components[use.component], linears, speeds) if linears else cost)
     return tuple(costs)
+
+
+def _kept_bytes(trace: Trace, use: int) -> int:
+    """Outputs of other components' earlier uses, which a pipeline may keep: of each the last two, for guidance."""
+    first_calls = list(dict.fromkeys(index for index, _ in trace.sequence))
+    earlier = first_calls[: first_calls.index(use)] if use in first_calls else []
+    others = [index for index in earlier if trace.uses[index].component != trace.uses[use].component]
+    return sum(trace.uses[index].output_bytes * min(2, trace.calls(index)) for index in others)
 
 
 def _with_casts(cost: UseCost, use: UseTrace, component: Component, linears: LinearWeights, speeds: Speeds) -> UseCost:
@@ -142,13 +152,15 @@ def _use_cost(use: UseTrace, component: Component, model: CostModel, level: Leve
     # Where the trunk's work lies is not traced: embeddings before the blocks, projections after them.
     before_s = trunk_s / 2 if blocks else trunk_s
     activations = use.activation_bytes.peak_bytes * model.kappa(component, use).at(level)
+    # An emulated device doesn't see what a pipeline makes between components, so perhaps not this use's inputs.
+    counted = level != "fast" or model.backend != "emulated"
     return UseCost(
         component=component.name,
         stage=stage_name(component, use.method),
         before_s=before_s,
         blocks=blocks,
         after_s=trunk_s - before_s,
-        activation_bytes=round(activations) + use.input_bytes,
+        activation_bytes=round(activations) + (use.input_bytes if counted else 0) + use.recast_bytes,
         rounds=max((block.calls for block in known), default=1),
     )
 

@@ -138,7 +138,7 @@ def _component(placement: Placement) -> ComponentPlan:
         variant=component.variant,
         load_dtype=component.load_dtype,
         load_bytes=component.load_bytes,
-        trunk_bytes=placement.trunk_bytes,
+        trunk_bytes=component.load_bytes - sum(unit.bytes for unit in component.units),
         stacks=[StackRecord(name=unit.name, count=unit.count, bytes=unit.bytes) for unit in component.units],
         strategy=placement.strategy,
         resident_blocks=streaming.resident_blocks if streaming else None,

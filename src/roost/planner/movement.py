@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from roost.blocks import resident_indices
+from roost.planner.buffers import all_buffers
 from roost.planner.placements import Placement
 from roost.planner.rates import Speeds
 from roost.planner.timeline import Weights
@@ -32,7 +33,7 @@ def weights_of(placement: Placement, speeds: Speeds) -> Weights:
         slots=streaming.slots if streaming else 0,
         hold=bool(streaming and streaming.hold),
         linger=placement.linger,
-        back_s=placement.component.load_bytes / speeds[back] if placement.strategy == "component-offload" else 0.0,
+        back_s=all_buffers(placement.component) / speeds[back] if placement.strategy == "component-offload" else 0.0,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Literal, cast
 from roost.blocks import ResidentPolicy, resident_indices
 from roost.errors import UsageError
 from roost.facts import Component, HostFacts, Strategy
+from roost.planner.buffers import all_buffers, block_buffers
 from roost.planner.case import Case, Decision
 from roost.planner.checkpoints import can_be_mapped
 from roost.planner.kinds import kind_of
@@ -58,12 +59,13 @@ class Placement:
 
     @property
     def block_bytes(self) -> tuple[int, ...]:
-        return tuple(size for stack in self.component.units for size in stack.block_bytes)
+        """What a buffer of each block takes."""
+        return block_buffers(self.component)
 
     @property
     def trunk_bytes(self) -> int:
-        """What no unit holds."""
-        return self.component.load_bytes - sum(self.block_bytes)
+        """What a buffer of all that no unit holds takes."""
+        return all_buffers(self.component) - sum(self.block_bytes)
 
     @property
     def resident_indices(self) -> frozenset[int]:
@@ -78,7 +80,7 @@ class Placement:
         if self.strategy == "fsdp":
             return math.ceil(self.component.load_bytes / self.fsdp_shards)
         if self.streaming is None or self.streaming.hold:
-            return self.component.load_bytes
+            return all_buffers(self.component)
         sizes, stay = self.block_bytes, self.resident_indices
         streamed = [size for index, size in enumerate(sizes) if index not in stay]
         slots = self.streaming.slots * max(streamed, default=0)
@@ -94,7 +96,7 @@ class Placement:
         """Bytes of its masters, those in checkpoint files included."""
         if self.strategy in ("resident", "fsdp"):
             return 0
-        return self.component.load_bytes
+        return all_buffers(self.component)
 
 
 def place(case: Case, decisions: Mapping[str, Decision]) -> tuple[Placement, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from roost.planner.buffers import all_buffers
 from roost.planner.candidates import Scope, candidate_placements
 from roost.planner.case import Case
 from roost.planner.columns import Column
@@ -123,12 +124,12 @@ def scope_of(case: Case, ruled: Placement, pricer: Pricer, aim: Aim) -> Scope:
 def _host_is_ample(case: Case, forecast: Forecast) -> bool:
     """Whether every weight could have a pinned master."""
     host = forecast.machine.host
-    return sum(each.load_bytes for each in case.components) <= min(host.available_bytes, host.pinnable_bytes)
+    return sum(map(all_buffers, case.components)) <= min(host.available_bytes, host.pinnable_bytes)
 
 
 def _with_ample_host(case: Case, ruled: tuple[Placement, ...], forecast: Forecast, aim: Aim) -> Combination | None:
     """The fastest plan if host memory were no limit."""
-    enough = sum(each.load_bytes for each in case.components)
+    enough = sum(map(all_buffers, case.components))
     host = replace(forecast.machine.host, available_bytes=enough, pinnable_bytes=enough)
     larger = replace(forecast, machine=replace(forecast.machine, host=host))
     pricer = Pricer(larger)

@@ -230,7 +230,7 @@ def _infeasible(
     fitting = _remedies(asked, case, forecast, missing) if asked.seek_remedies else []
     would = f" Would fit: {'; '.join(fitting)}." if fitting else ""
     update = {"verdict": f"does not fit: {missing.sentence()}{would}", "would_fit": fitting}
-    short = {"deficit_bytes": missing.short_bytes} if missing.memory == "VRAM" else {}
+    short = {"deficit_bytes" if missing.memory == "VRAM" else "host_deficit_bytes": missing.short_bytes}
     return document.model_copy(
         update={
             "fits": False,

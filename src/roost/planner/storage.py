@@ -45,4 +45,4 @@ def _smaller(unit: Stack, linears: LinearWeights) -> Stack:
     saved = {each.block: each.bytes // 2 for each in linears.blocks}
     names = block_names((unit,))
     sizes = tuple(size - saved.get(name, 0) for name, size in zip(names, unit.block_bytes, strict=True))
-    return Stack(name=unit.name, block_bytes=sizes)
+    return replace(unit, block_bytes=sizes)

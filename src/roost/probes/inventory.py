@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from roost.blocks import stacks_and_units
+from roost.blocks import gap_bytes, stacks_and_units
 from roost.errors import InvalidFile, UsageError
 from roost.facts import ClassFacts, Component, Inventory, ModelProfile, PublishedModel
 from roost.probes.components import read_components
@@ -115,5 +115,6 @@ def _size_component(stored: StoredComponent, sizing: _Sizing) -> Component:
         units=units,
         quantization=stored.quantization,
         renamed=renamed,
+        extra_bytes=gap_bytes(by_name.values()),
         notes=tuple(notes),
     )

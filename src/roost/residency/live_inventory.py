@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from roost.blocks import stacks_and_units
+from roost.blocks import gap_bytes, stacks_and_units
 from roost.errors import UsageError
 from roost.facts import Component, Inventory, ModelProfile
 from roost.residency.matching import held_modules
@@ -78,6 +78,7 @@ def _component(name: str, module: torch.nn.Module, position: int) -> Component:
         stacks=stacks,
         units=units,
         quantization=foreign_weight(module),
+        extra_bytes=gap_bytes(tensor.nbytes for tensor in tensors),
     )
 
 

@@ -9,10 +9,9 @@ from typing import Literal, Protocol
 
 import torch
 
+from roost.blocks import ALIGNMENT
 from roost.residency.census import Entry
 from roost.residency.host_blocks import HostBlock, PageableBlock
-
-ALIGNMENT = 256  # every weight starts on such an address everywhere: kernels round differently on misaligned weights
 
 Tier = Literal["pinned", "pageable", "mapped"]
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
+from roost.blocks import ALIGNMENT
 from roost.pipelines.classes import pipeline_class
 from roost.pipelines.entries import wrap_entries
 from roost.plan import PlanDocument
 from roost.residency.census import named_tensors
 from roost.residency.lanes import Device
 from roost.residency.loader import LoadComponent, OnComponent, assemble, load_component
-from roost.residency.masters import ALIGNMENT
 from roost.residency.memory_errors import out_of_memory_in
 from roost.residency.quiet import quiet_libraries
 from roost.residency.stages import OnEvent, StageRecorder, stage_name

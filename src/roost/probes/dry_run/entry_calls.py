@@ -22,6 +22,12 @@ class TracedComponent:
     module: torch.nn.Module
     blocks: tuple[str, ...]  # names of the units that stream
     kin: object
+    loaded_bytes: int  # of its weights, before any call
+
+
+def weights_bytes(module: torch.nn.Module) -> int:
+    """Bytes of the module's weights in the dtypes that they have now."""
+    return sum(each.nbytes for each in module.parameters())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

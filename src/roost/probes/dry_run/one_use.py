@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from roost.probes.dry_run.entry_calls import EntryCall, TracedComponent, tensors_within
+from roost.probes.dry_run.entry_calls import EntryCall, TracedComponent, tensors_within, weights_bytes
 from roost.probes.dry_run.recorder import Recorder
 from roost.probes.dry_run.replay import Replays
 from roost.probes.dry_run.structure import structure_of
@@ -60,6 +60,7 @@ def use_trace(call: EntryCall, recorder: Recorder, inputs: Iterable[torch.Tensor
         output_bytes=_storage_bytes(tensors_within(result)),
         compute_dtype=work.main_dtype,
         blocks=recorder.block_traces(),
+        recast_bytes=max(0, weights_bytes(call.component.module) - call.component.loaded_bytes),
     )
 
 

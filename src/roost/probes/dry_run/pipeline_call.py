@@ -7,25 +7,26 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from roost.blocks import block_names
+from roost.blocks import block_names, gap_bytes
 from roost.errors import DryRunError, RoostError
 from roost.facts import ClassFacts, Component, Inventory, Workload
 from roost.pipelines.from_configs import build_component, build_pipeline
 from roost.pipelines.linears import castable_linears
 from roost.probes.dry_run.arguments import call_arguments
-from roost.probes.dry_run.entry_calls import TracedComponent
+from roost.probes.dry_run.entry_calls import TracedComponent, weights_bytes
 from roost.probes.dry_run.options import DryRunOptions
 from roost.probes.dry_run.stand_in import stand_in
 from roost.probes.dry_run.still_video import still_videos
 from roost.probes.dry_run.uses import UseLog
 from roost.probes.dry_run.world import FakeWorld
-from roost.trace import BlockLinears, LinearWeights, Trace
+from roost.trace import BlockLinears, LinearWeights, Trace, UnfiledBuffers
 
 _LIBRARIES = ("torch", "diffusers", "transformers")
 
@@ -41,9 +42,12 @@ def trace_pipeline_call(
 
     def make(world: FakeWorld) -> tuple[Any, list[TracedComponent]]:
         components = build_components(model_dir, inventory, class_facts, world)
+        found.extend(unfiled_buffers(each) for each in components)
         return build_pipeline(model_dir, {each.name: each.module for each in components}), components
 
-    return _trace(make, inventory, workload, options)
+    found: list[UnfiledBuffers] = []
+    trace = _trace(make, inventory, workload, options)
+    return replace(trace, unfiled=tuple(found))  # a live pipeline's inventory has them already
 
 
 def trace_live_call(pipeline: Any, inventory: Inventory, workload: Workload, options: DryRunOptions) -> Trace:
@@ -52,12 +56,7 @@ def trace_live_call(pipeline: Any, inventory: Inventory, workload: Workload, opt
     def make(world: FakeWorld) -> tuple[Any, list[TracedComponent]]:
         copied = stand_in(pipeline, world)
         copied.set_progress_bar_config(disable=True)
-        return copied, [
-            TracedComponent(
-                name=each.name, module=getattr(copied, each.name), blocks=block_names(each.units), kin=each.name
-            )
-            for each in inventory.components
-        ]
+        return copied, [_traced_component(each, getattr(copied, each.name), each.name) for each in inventory.components]
 
     with torch.random.fork_rng(devices=[]):  # the user's next random number is not the dry run's business
         return _trace(make, inventory, workload, options)
@@ -99,6 +98,26 @@ def _trace(
     )
 
 
+def unfiled_buffers(component: TracedComponent) -> UnfiledBuffers:
+    """What the component's module has beside what its files hold."""
+    sizes = dict.fromkeys((None, *component.blocks), 0)
+    seen: set[int] = set()
+    owners = [(path, each) for path, each in component.module.named_modules() if each._non_persistent_buffers_set]
+    for path, owner in owners:
+        block = next((name for name in component.blocks if f"{path}.".startswith(f"{name}.")), None)
+        for name in owner._non_persistent_buffers_set:
+            buffer = owner._buffers.get(name)
+            if buffer is not None and id(buffer) not in seen:
+                seen.add(id(buffer))
+                sizes[block] += buffer.nbytes + gap_bytes((buffer.nbytes,))
+    trunk_bytes = sizes.pop(None)
+    return UnfiledBuffers(
+        component=component.name,
+        trunk_bytes=trunk_bytes,
+        block_bytes={name: size for name, size in sizes.items() if name is not None and size},
+    )
+
+
 def _linears_of(component: TracedComponent) -> LinearWeights:
     found = {name: list(castable_linears(component.module.get_submodule(name))) for name in component.blocks}
     sizes = {name: [layer.weight.nbytes for layer in layers] for name, layers in found.items()}
@@ -136,9 +155,18 @@ def build_components(
             facts = class_facts.get(component.class_name, ClassFacts())
             module = built[kin] = build_component(component.name, component, model_dir, facts, component.tensors)
             world.adopt(module)
-        names = block_names(component.units)
-        components.append(TracedComponent(name=component.name, module=module, blocks=names, kin=kin))
+        components.append(_traced_component(component, module, kin))
     return components
+
+
+def _traced_component(component: Component, module: torch.nn.Module, kin: object) -> TracedComponent:
+    return TracedComponent(
+        name=component.name,
+        module=module,
+        blocks=block_names(component.units),
+        kin=kin,
+        loaded_bytes=weights_bytes(module),
+    )
 
 
 def _kin(component: Component, model_dir: Path) -> object:
