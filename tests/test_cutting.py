@@ -11,14 +11,18 @@ import torch
 
 import roost
 from roost.api.inspection import inspect_model
+from roost.api.options import PlanOptions
+from roost.api.planning import search_question
 from roost.errors import UsageError
 from roost.plan import PlanDocument
 from roost.residency.calls import GenerationRequest
 from roost.residency.cutting import keep_blocks, loading_cut
 from roost.residency.loader import load_component
 from roost.residency.plain import move_whole
-from roost.residency.trial import Trial, TrialSetup, open_trial
+from roost.residency.trial import Trial, TrialFigures, TrialSetup, open_trial
+from roost.tune.candidates import list_candidates
 from roost.tune.cuts import Cut, cut_of, cut_plan
+from roost.tune.trials import Trials, world_of
 from tiny_models import build_deep, default_call
 
 CALL = {**default_call("wan2.2"), "num_inference_steps": 3}
@@ -55,27 +59,36 @@ def setup_of(model: Path, plan: PlanDocument, **changed: Any) -> TrialSetup:
     return replace(whole, **changed)
 
 
-def digest_of(trial: Trial) -> str:
+def measured(trial: Trial) -> TrialFigures:
     call = dict(CALL)
-    return trial.measure(GenerationRequest(prompt=call.pop("prompt"), more=call)).digest
+    return trial.measure(GenerationRequest(prompt=call.pop("prompt"), more=call))
 
 
 def test_a_cut_model_gives_the_bits_of_diffusers_alone_on_the_same_cut(model: Path) -> None:
     resident = plan_of(model, "all=resident")
     with open_trial(setup_of(model, resident, place=move_whole)) as trial:
-        cut = digest_of(trial)
-    streamed = plan_of(model, "dit=layerwise-offload,resident_blocks=3")
-    with open_trial(setup_of(model, streamed)) as trial:
-        again, figures = (
-            digest_of(trial),
-            trial.measure(GenerationRequest(prompt="a fox", more={**CALL, "prompt": "a fox"})),
-        )
+        plain = measured(trial)
+    with open_trial(setup_of(model, plan_of(model, "dit=layerwise-offload,resident_blocks=3"))) as trial:
+        first, second = measured(trial), measured(trial)
     whole = TrialSetup(plan=resident, model_dir=model, device_kind="emulated", budget_bytes=64 * MIB)
     with open_trial(whole) as trial:
-        assert digest_of(trial) != cut
-    assert again == figures.digest == cut
-    assert figures.bytes_copied
-    assert figures.demotions == {}
+        assert measured(trial).digest != plain.digest
+    assert first.digest == second.digest == plain.digest
+    assert second.bytes_copied
+    assert second.demotions == {}
+
+
+def test_children_that_share_weights_run_what_a_cut_leaves(model: Path) -> None:
+    options = PlanOptions(gpu="emulated", vram="64MiB", headroom=0, size="64x64", frames=9, steps=2)
+    asked = search_question(str(model), options)
+    entrants = list_candidates(asked, ("layerwise-offload",))
+    streamed = next(each for each in entrants.racing if each.name == "layerwise k=0 strided p1")
+    assert entrants.plain is not None
+    with Trials(world_of(asked, entrants, model, 2)) as trials:
+        plain, cut = (trials.run(each, cut=cut_to_four(model)) for each in (entrants.plain, streamed))
+    assert (plain.status, cut.status) == ("ok", "ok"), (plain.reason, cut.reason)
+    assert cut.digest == plain.digest
+    assert cut.bytes_copied
 
 
 class Block(torch.nn.Module):
