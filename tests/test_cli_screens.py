@@ -14,6 +14,7 @@ from model_mova import write_mova_directory
 from roost.cli.app import run
 from roost.cli.screen import clean
 from roost.planner.rules import RULES
+from roost.profiles.published import model_names
 
 
 def test_inspect_shows_a_row_per_component_in_load_order(real_model, capsys) -> None:
@@ -66,9 +67,11 @@ def test_gpus_lists_cards_and_says_why_none_is_here(capsys) -> None:
     assert document["gpus"] or document["problem"]
 
 
-@pytest.mark.parametrize("command", ["gpus", "models", "rules", "profiles"])
+@pytest.mark.parametrize(
+    "command", ["gpus", "models", "rules", "profiles", *(f"inspect {name}" for name in model_names())]
+)
 def test_lists_are_no_wider_than_a_terminal_when_piped(command: str, capsys) -> None:
-    assert run([command]) == 0
+    assert run(command.split()) == 0
     assert [line for line in capsys.readouterr().out.splitlines() if len(line) > 80] == []
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from roost.cli.options import Dtype, Json, ModelArgument, Variant
-from roost.cli.screen import show_json, show_table, show_text
+from roost.cli.screen import show_folded, show_json, show_table
 from roost.facts import Component, Inventory
 from roost.units import format_bytes
 
@@ -24,7 +24,7 @@ def _show(inventory: Inventory) -> None:
     from roost.planner.kinds import kind_of
     from roost.planner.load_order import load_order
 
-    show_text(
+    show_folded(
         f"{inventory.pipeline or 'no pipeline'} · {inventory.family or 'unknown family'}"
         f" · {len(inventory.components)} components"
         f" · {format_bytes(sum(each.bytes for each in inventory.components))} stored,"
@@ -46,19 +46,20 @@ def _show(inventory: Inventory) -> None:
         ],
         numbers=(2, 3),
     )
-    show_text(f"load order: {', '.join(order)}")
+    show_folded(f"load order: {', '.join(order)}")
     for each in components:
         where = f"{each.library}.{each.class_name}" if each.library else each.class_name
         files = "1 file" if len(each.files) == 1 else f"{len(each.files)} files"
-        show_text(f"class  {each.name}: {where}, {files}, trunk {format_bytes(each.trunk_bytes)}")
+        show_folded(f"class  {each.name}: {where}, {files}, trunk {format_bytes(each.trunk_bytes)}")
     for each in components:
         for note in each.notes:
-            show_text(f"note: {each.name}: {note}")
+            show_folded(f"note: {each.name}: {note}")
     for name in inventory.custom:
-        show_text(f"note: {name} is custom code; it is never run.")
+        show_folded(f"note: {name} is custom code; it is never run.")
     for warning in inventory.warnings:
-        show_text(f"warning: {warning}")
+        show_folded(f"warning: {warning}")
 
 
 def _blocks(component: Component) -> str:
-    return " + ".join(str(stack.count) for stack in component.stacks) or "none"
+    counts = [stack.count for stack in component.stacks]
+    return f"{sum(counts)} in {len(counts)} stacks" if len(counts) > 2 else " + ".join(map(str, counts)) or "none"
