@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 Kind = Literal["dit", "text_encoder", "image_encoder", "vae", "other"]
 Group = Literal["dit", "text_encoder", "image_encoder", "vae"]
@@ -17,13 +17,7 @@ DeviceKind = Literal["cuda", "emulated"]
 Storage = Literal["float8_e4m3fn"]
 
 GROUPS: tuple[Group, ...] = ("dit", "text_encoder", "image_encoder", "vae")
-STRATEGIES: tuple[Strategy, ...] = (
-    "resident",
-    "component-offload",
-    "snapshot-offload",
-    "layerwise-offload",
-    "fsdp",
-)
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
