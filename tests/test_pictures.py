@@ -17,6 +17,7 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
+from transformers.utils import is_torchvision_available
 
 import roost
 from live_pipelines import held_by
@@ -30,14 +31,14 @@ from roost.residency.generate import generate
 from roost.residency.pictures import decode_picture, resized, shrunk
 from roost.residency.quiet import quiet_libraries
 from tiny_models import build
-from tiny_picture_pipelines import BUILDERS
+from tiny_picture_pipelines import BUILDERS, build_qwen_edit
 
 SIZE = 64
 Planned = Callable[[str], Path]
 
 
-def _plan(model: Path, *, frames: bool) -> Path:
-    gpu = ("--gpu", "emulated", "--vram", "64MiB", "--headroom", "0", "--dtype", "float32")
+def _plan(model: Path, *, frames: bool, vram: str = "64MiB") -> Path:
+    gpu = ("--gpu", "emulated", "--vram", vram, "--headroom", "0", "--dtype", "float32")
     workload = ("--size", f"{SIZE}x{SIZE}", "--steps", "4", *(("--frames", "9") if frames else ()))
     assert run(["plan", str(model), *gpu, *workload, "-o", str(model.with_suffix(".yaml"))]) == 0
     return model.with_suffix(".yaml")
@@ -176,6 +177,19 @@ def test_a_picture_for_a_text_to_image_pipeline_is_refused_with_what_takes_one(p
     error = _refused(capsys, plan, "--image", picture)
     assert "FluxPipeline takes no picture or video; leave --image out" in error
     assert "FluxImg2ImgPipeline" in error
+
+
+@pytest.mark.skipif(is_torchvision_available(), reason="torchvision is installed")
+def test_an_editor_whose_processor_needs_a_missing_package_says_which_before_weights_load(
+    picture, tmp_path, capsys
+) -> None:
+    plan = _plan(build_qwen_edit(tmp_path / "model"), frames=False, vram="1GiB")
+    assert "needs torchvision, also for pictures alone" in roost.load_plan(plan).warnings[0]
+    capsys.readouterr()
+    assert run(["run", str(plan), "--prompt", "a fox", "--image", str(picture)]) == 2
+    error = capsys.readouterr().err
+    assert "component 'processor': Qwen2VLProcessor needs torchvision" in error
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize(

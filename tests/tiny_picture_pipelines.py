@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +32,18 @@ def build_wan_i2v(directory: Path) -> Path:
     pipeline: DiffusionPipeline = WanImageToVideoPipeline(**parts, image_processor=None, image_encoder=None)
     fill_with_random_weights(pipeline.components)
     pipeline.save_pretrained(directory)
+    return directory
+
+
+def build_qwen_edit(directory: Path) -> Path:
+    """Qwen-Image-Edit, with the processor that its encoder looks through."""
+    build_as("qwen-image", "QwenImageEditPipeline", directory)
+    shutil.copytree(directory / "tokenizer", directory / "processor")
+    settings = {"image_processor_type": "Qwen2VLImageProcessor", "patch_size": 14, "merge_size": 2}
+    (directory / "processor" / "preprocessor_config.json").write_text(json.dumps(settings))
+    index = directory / "model_index.json"
+    processor = {"processor": ["transformers", "Qwen2VLProcessor"]}
+    index.write_text(json.dumps({**json.loads(index.read_text()), **processor}))
     return directory
 
 

@@ -6,6 +6,7 @@ Call it inside a mode that makes tensors without data (the dry run's fake world)
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -67,13 +68,13 @@ def build_pipeline(model_dir: Path, modules: Mapping[str, torch.nn.Module]) -> A
     """The directory's pipeline around ``modules``; everything without weights is loaded from the directory."""
     index = json.loads((model_dir / "model_index.json").read_text(encoding="utf-8"))
     found: Any = pipeline_class(index["_class_name"])
-    _check_installed(index)
+    check_installed(index)
     pipeline = found.from_pretrained(str(model_dir), trust_remote_code=False, **_SAFELY, **modules)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
-def _check_installed(index: Mapping[str, Any]) -> None:
+def check_installed(index: Mapping[str, Any]) -> None:
     """InvalidFile for a processor that transformers only has beside another package: diffusers' own words name none."""
     import transformers
 
@@ -81,10 +82,20 @@ def _check_installed(index: Mapping[str, Any]) -> None:
         if name.startswith("_") or not isinstance(entry, list) or entry[:1] != ["transformers"]:
             continue
         try:
-            hasattr(getattr(transformers, entry[1], None), "from_pretrained")
+            found = getattr(transformers, entry[1], None)
+            hasattr(found, "from_pretrained")
         except ImportError as error:
             reason = str(error).strip().split(". ")[0].splitlines()[0]
             raise InvalidFile(f"component {name!r}: {reason}; install that package.") from None
+        if _has_video_processor(found) and not transformers.utils.is_torchvision_available():
+            raise InvalidFile(
+                f"component {name!r}: {entry[1]} needs torchvision, also for pictures alone; install that package."
+            )
+
+
+def _has_video_processor(found: object) -> bool:
+    """Whether it holds a processor of videos, of which transformers has none without torchvision."""
+    return isinstance(found, type) and "video_processor" in inspect.signature(found.__init__).parameters  # type: ignore[misc]
 
 
 def _cast(module: torch.nn.Module, dtype: torch.dtype, facts: ClassFacts) -> None:

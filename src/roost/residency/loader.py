@@ -12,6 +12,7 @@ import torch
 
 from roost.errors import InvalidFile, PlanMismatch
 from roost.pipelines.classes import component_class, pipeline_class, weighted_class
+from roost.pipelines.from_configs import check_installed
 from roost.plan import ComponentPlan, PlanDocument
 from roost.residency.attach import Held
 from roost.residency.checkpoint import Checkpoint
@@ -144,6 +145,7 @@ def _check_index(plan: PlanDocument, model_dir: Path) -> None:
             f"model_index.json says {index.get('_class_name')!r} and the plan is for {plan.model.pipeline!r}; "
             "make a plan for this model."
         )
+    check_installed(index)
     for name, entry in index.items():
         if not isinstance(entry, list) or name.startswith("_") or entry[:1] == [None]:
             continue
