@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from roost.api.opening import tie
 from roost.api.options import PlanOptions, aim_of, choices_of, searches, workload_of
 from roost.api.planning import plan_traced
 from roost.api.ready import meet_gpu
+from roost.api.typed_options import options_of
 from roost.api.versions import RECORDED, installed_versions
 from roost.errors import NothingFits, UsageError
 from roost.facts import DeviceKind, Inventory, Machine
@@ -95,11 +96,7 @@ def plan_pipeline(pipeline: Any, vram: str | None = None, ram: str | None = None
 
 
 def _options(vram: str | None, ram: str | None, options: Mapping[str, object]) -> PlanOptions:
-    asked = [each.name for each in fields(PlanOptions) if each.name not in _NOT_ASKED]
-    unknown = next((name for name in options if name not in asked), None)
-    if unknown is not None:
-        raise UsageError(f"attach has no option {unknown!r}; choose from {', '.join(asked)}.")
-    found = PlanOptions(vram=vram, ram=ram, **options)  # type: ignore[arg-type]  # typed by PlanOptions
+    found = options_of({"vram": vram, "ram": ram, **options}, "attach", _NOT_ASKED)
     if "fp8" in aim_of(found).allow:
         raise UsageError(
             "attach can't store weights in 8 bits, since it gives them back as they were; leave fp8 out of allow, or"

@@ -22,6 +22,7 @@ from roost.api.options import (
     workload_of,
 )
 from roost.api.tracing import kept_trace, trace_model
+from roost.api.typed_options import options_of
 from roost.api.versions import RECORDED, installed_versions
 from roost.errors import DryRunError, InvalidFile, UsageError
 from roost.facts import Workload
@@ -44,7 +45,7 @@ def make_plan(model: str | Path, **options: object) -> PlanDocument:
 
     The plan is returned also when it doesn't fit: look at ``fits`` and ``budget``. Raises UsageError, InvalidFile.
     """
-    return plan_model(model, PlanOptions(**options))  # type: ignore[arg-type]
+    return plan_model(model, options_of(options, "make_plan"))
 
 
 def plan_model(model: str | Path, options: PlanOptions, on_remedy_run: OnRemedyRun | None = None) -> PlanDocument:
