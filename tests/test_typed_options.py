@@ -40,6 +40,12 @@ def test_a_wrong_option_is_a_usage_error_of_one_short_line(option: dict[str, Any
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("plan", [None, {"schema": 1}, 5])
+def test_what_is_no_plan_can_not_be_attached(plan: Any) -> None:
+    with pytest.raises(UsageError, match="plan is 'auto', a plan or its file's path"):
+        roost.attach(object(), plan)
+
+
 def test_what_people_write_in_python_is_taken() -> None:
     given = {"allow": ["tiling", "fp8"], "set": None, "steps": numpy.int64(4), "size": [64, 32], "guidance": 4}
     found = options_of(given, "make_plan")

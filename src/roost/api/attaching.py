@@ -37,8 +37,8 @@ def attach(
     pipeline: Any,
     plan: str | Path | PlanDocument = "auto",
     *,
-    vram: str | None = None,
-    ram: str | None = None,
+    vram: str | int | None = None,
+    ram: str | int | None = None,
     **options: object,
 ) -> Held:
     """Puts a plan in force on a pipeline in memory; ``close`` what it returns, or use it in a ``with``, to take it off.
@@ -46,13 +46,15 @@ def attach(
     ``plan`` is a document, a YAML file's path or ``auto``, which plans the pipeline as ``roost plan`` would, by a dry
     run and the search. Then ``options`` are fields of ``PlanOptions``, such as the ``size``, ``frames`` and ``steps``
     of what you will generate; without them the family's usual workload counts. Sizes of memory are texts like
-    ``24GiB``. Without CUDA, ``vram`` is the budget of the emulated device. Raises UsageError, PlanMismatch,
+    ``24GiB`` or bytes. Without CUDA, ``vram`` is the budget of the emulated device. Raises UsageError, PlanMismatch,
     NothingFits and OutOfMemory; the pipeline is then as it was.
     """
     if plan == "auto":
         plan = plan_pipeline(pipeline, vram, ram, **options)
     elif options:
         raise UsageError(f"{next(iter(options))} can't change a plan that is made already; attach with plan='auto'.")
+    if not isinstance(plan, PlanDocument | str | Path):
+        raise UsageError(f"attach: plan is 'auto', a plan or its file's path, not a {type(plan).__name__}.")
     document = plan if isinstance(plan, PlanDocument) else read_plan(Path(plan))
     return _hold(pipeline, document, vram)
 
@@ -65,7 +67,9 @@ def detach(pipeline: Any) -> None:
     held.close()
 
 
-def plan_pipeline(pipeline: Any, vram: str | None = None, ram: str | None = None, **options: object) -> PlanDocument:
+def plan_pipeline(
+    pipeline: Any, vram: str | int | None = None, ram: str | int | None = None, **options: object
+) -> PlanDocument:
     """The search's plan of a pipeline in memory; ``options`` as in ``attach``.
 
     What can't be moved block by block gets the next best strategy. A pipeline that can't be dry-run is planned by its
@@ -95,7 +99,7 @@ def plan_pipeline(pipeline: Any, vram: str | None = None, ram: str | None = None
     return plan
 
 
-def _options(vram: str | None, ram: str | None, options: Mapping[str, object]) -> PlanOptions:
+def _options(vram: str | int | None, ram: str | int | None, options: Mapping[str, object]) -> PlanOptions:
     found = options_of({"vram": vram, "ram": ram, **options}, "attach", _NOT_ASKED)
     if "fp8" in aim_of(found).allow:
         raise UsageError(
@@ -134,7 +138,7 @@ def _plan(
     return plan.model_copy(update={"components": components, "model": model})
 
 
-def _hold(pipeline: Any, plan: PlanDocument, vram: str | None) -> Held:
+def _hold(pipeline: Any, plan: PlanDocument, vram: str | int | None) -> Held:
     from roost.residency.attach import hold  # imported here: these bring torch
     from roost.residency.devices import open_device
 
@@ -146,7 +150,7 @@ def _hold(pipeline: Any, plan: PlanDocument, vram: str | None) -> Held:
     elif plan.machine.gpu.device_kind == "cuda":
         changes.append(f"device: emulated on the CPU instead of {plan.machine.gpu.name}")
     if vram is not None:
-        budget_bytes = min(budget_bytes, max(0, parse_bytes(vram, "vram") - plan.budget.headroom_bytes))
+        budget_bytes = min(budget_bytes, max(0, parse_bytes(str(vram), "vram") - plan.budget.headroom_bytes))
     device = open_device(kind, budget_bytes)
     try:
         held = hold(pipeline, plan, device)
@@ -159,7 +163,7 @@ def _hold(pipeline: Any, plan: PlanDocument, vram: str | None) -> Held:
     return held
 
 
-def _device_kind(vram: str | None, plan: PlanDocument | None = None) -> DeviceKind:
+def _device_kind(vram: str | int | None, plan: PlanDocument | None = None) -> DeviceKind:
     """CUDA where it is, unless the plan says otherwise; else the emulated device, when its memory is known."""
     if plan is not None and plan.machine.gpu.device_kind == "emulated":
         return "emulated"

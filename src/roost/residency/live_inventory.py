@@ -24,7 +24,7 @@ def read_live_inventory(pipeline: Any, recognise: Recognise) -> Inventory:
     UsageError for an object without ``components`` or without weights.
     """
     if not isinstance(getattr(pipeline, "components", None), Mapping):
-        raise UsageError(f"a {type(pipeline).__name__} has no components; attach a diffusers pipeline.")
+        raise UsageError(f"{type(pipeline).__name__} has no components; attach a diffusers pipeline.")
     modules = held_modules(pipeline)
     if not modules:
         raise UsageError(f"no component of this {type(pipeline).__name__} has weights; there is nothing to place.")
