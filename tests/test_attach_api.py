@@ -76,7 +76,7 @@ def test_without_cuda_and_memory_the_remedy_is_named() -> None:
 
 
 def test_nothing_to_attach_or_detach_is_a_usage_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="^int has no components"):
+    with pytest.raises(UsageError, match="int has no components"):
         roost.attach(3, vram=ROOMY)
     with pytest.raises(UsageError, match="no plan holds this"):
         roost.detach(toy_pipeline())
