@@ -5,7 +5,8 @@
 Each round runs diffusers alone and three strategies, once sharing and once not, each trial in a process that ends with
 it, as on CUDA. Emulated, on this CPU: ready_s is from a process's start to its first generation, with the imports of
 the libraries, which sharing can't spare. What the first trial pays for all counts in wall_s; later_… are the others.
-Outputs must be the same bits, and load_s and host_peak_bytes, which trials report, much the same.
+Outputs must be the same bits, and load_s and host_peak_bytes, which trials report, much the same. Once with weights
+from files, which the page cache has, and once made at random, as those of a model known by its name are.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def row_of(candidate: Candidate, result: TrialResult, ready_s: float) -> dict[st
     }
 
 
-def measure(directory: Path, rounds: int) -> dict[str, object]:
+def measure(directory: Path, rounds: int, *, at_random: bool) -> dict[str, object]:
     """The rounds, sharing and not in turns, and what comes of them."""
     options = PlanOptions(gpu="emulated", vram="4GiB", headroom=0, size="64x64", frames=5, steps=2)
     asked = search_question(directory, options)
@@ -100,7 +101,7 @@ def measure(directory: Path, rounds: int) -> dict[str, object]:
     assert entrants.plain is not None
     by_strategy = {each.strategy: each for each in reversed(entrants.racing)}
     candidates = [entrants.plain, *by_strategy.values()]
-    world = replace(world_of(asked, entrants, directory, 2), keep=False, warm_up=False)
+    world = replace(world_of(asked, entrants, directory, 2), keep=False, warm_up=False, random_weights=at_random)
     found: dict[str, list[dict[str, object]]] = {"shared": [], "alone": []}
     run_once(world, candidates[:1])  # what the system caches of files and libraries, it has cached by now
     for number in range(rounds):
@@ -132,7 +133,10 @@ def main() -> int:
     load_average = os.getloadavg()[0]
     with TemporaryDirectory(prefix="roost-") as folder:
         count = build_model(Path(folder) / "model")
-        found = measure(Path(folder) / "model", options.rounds)
+        found = {
+            name: measure(Path(folder) / "model", options.rounds, at_random=name == "random")
+            for name in ("files", "random")
+        }
     record = {
         "device_kind": "emulated",
         "cpu_cores": os.cpu_count(),
@@ -145,7 +149,7 @@ def main() -> int:
     text = json.dumps(record, indent=1)
     if options.output is not None:
         options.output.write_text(text + "\n")
-    print(json.dumps({"weight_bytes": count, **record["summary"]}, indent=1))  # type: ignore[dict-item]
+    print(json.dumps({"weight_bytes": count, **{name: each["summary"] for name, each in found.items()}}, indent=1))
     return 0
 
 
