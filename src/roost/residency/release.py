@@ -42,13 +42,17 @@ class UseSequence:
 
 
 class Activations:
-    """What a component's stage took beside weights, at most so far; None before its first stage is over."""
+    """What a component's stage took beside weights, at most so far; None before such a stage is over.
+
+    Stages are told apart by name: a VAE that encodes a picture says nothing of what its decoding needs.
+    """
 
     def __init__(self) -> None:
-        self._bytes: dict[str, int] = {}
+        self._bytes: dict[tuple[str, str], int] = {}
 
-    def note(self, component: HeldComponent, activation_bytes: int) -> None:
-        self._bytes[component.name] = max(activation_bytes, self._bytes.get(component.name, 0))
+    def note(self, component: HeldComponent, stage: str, activation_bytes: int) -> None:
+        key = (component.name, stage)
+        self._bytes[key] = max(activation_bytes, self._bytes.get(key, 0))
 
-    def of(self, component: HeldComponent) -> int | None:
-        return self._bytes.get(component.name)
+    def of(self, component: HeldComponent, stage: str) -> int | None:
+        return self._bytes.get((component.name, stage))

@@ -46,6 +46,7 @@ class Runtime:
         self._plans, self._transfers, self._device = plans, transfers, transfers.device
         self._sequence, self._activations = UseSequence(components), Activations()
         self._current: HeldComponent | None = None
+        self._stage = ""  # the current component's
         self._began_with: tuple[int, int] | None = None  # bytes in use and bytes of weights, when the stage began
         self._short: set[str] = set()  # components in whose calls memory ran out: nothing comes ahead in those
         self._running = 0  # outermost calls that run; two when one component calls another
@@ -101,7 +102,7 @@ class Runtime:
         self._note_activations()
         self.stages.begin(stage, component.name)
         self._sequence.use(component)
-        self._current = component
+        self._current, self._stage = component, stage
         self._make_room(component)
         self._device.reset_peak()
         self._acquire(component)
@@ -213,7 +214,7 @@ class Runtime:
 
     def _make_room(self, component: HeldComponent) -> None:
         """Releases what the plan's baseline must not keep, and then what doesn't fit, furthest next use first."""
-        activations = self._activations.of(component)
+        activations = self._activations.of(component, self._stage)
         for each in self._idle(component):
             # Before a component's first stage is over nobody knows what its activations need.
             unknown = activations is None and not each.plan.linger
@@ -253,7 +254,7 @@ class Runtime:
             self._device.trim()
 
     def _drip(self, component: HeldComponent) -> None:
-        activations = self._activations.of(component)
+        activations = self._activations.of(component, self._stage)
         following = self._sequence.next_after(component, self.components)
         if activations is None or following is None or following.active or following.resident:
             return
@@ -270,7 +271,8 @@ class Runtime:
             used_bytes, weights_bytes = self._began_with
             # Held blocks and the next component's first ones may have come during the stage.
             came_bytes = max(0, self._weights_bytes() - weights_bytes)
-            self._activations.note(self._current, max(0, self._device.peak_bytes - used_bytes - came_bytes))
+            taken_bytes = max(0, self._device.peak_bytes - used_bytes - came_bytes)
+            self._activations.note(self._current, self._stage, taken_bytes)
         self._current = self._began_with = None
 
     def _weights_bytes(self) -> int:
