@@ -25,13 +25,16 @@ _KIND_BY_CLASS: tuple[tuple[str | None, re.Pattern[str], Kind], ...] = (
     ("transformers", re.compile(r"CLIPVision|Siglip|Dinov2"), "image_encoder"),
     (
         "transformers",
-        re.compile(r"T5|UMT5|MT5|ByT5|CLIPText|Qwen|Llama|Llava|Gemma|Mistral|Ministral|ChatGLM|Glm|Bert|Phi|SmolLM"),
+        re.compile(
+            r"T5|UMT5|MT5|ByT5|CLIPText|Qwen|Llama|Llava|Gemma|Mistral|Ministral|ChatGLM|Glm|Bert|Phi|SmolLM"
+            r"|GPT2|Clap|Roberta|XLMRoberta|Vits"
+        ),
         "text_encoder",
     ),
     ("transformers", re.compile(r""), "other"),
     (None, re.compile(r"ChatGLM"), "text_encoder"),
-    (None, re.compile(r"(Asymmetric)?Autoencoder|VQModel"), "vae"),
-    (None, re.compile(r".*Transformer.*Model$|UNet|.*Prior"), "dit"),
+    (None, re.compile(r"(Asymmetric)?Autoencoder|(Paella)?VQModel|.*Vocoder|.*LatentUpsampler"), "vae"),
+    (None, re.compile(r".*Transformer.*Model$|(StableCascade)?UNet|.*Prior"), "dit"),
 )
 
 

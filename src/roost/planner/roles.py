@@ -59,7 +59,13 @@ def parse_role(text: str) -> Role:
 
 
 def role_of(module: str) -> Role | None:
-    """The role that a module belongs to by the longest matching key; None when every role keeps it."""
+    """The role that a module belongs to by the longest matching key; None when every role keeps it.
+
+    A combined pipeline names the parts of its prior ``prior_text_encoder`` and so on.
+    """
+    of_prior = role_of(module.removeprefix("prior_")) if module.startswith("prior_") else None
+    if of_prior is not None:
+        return of_prior
     keys = [key for key in _ROLE_BY_MODULE if module == key or module.startswith(f"{key}_")]
     return _ROLE_BY_MODULE[max(keys, key=len)] if keys else None
 
