@@ -46,6 +46,11 @@ def component_class(library: str | None, class_name: str) -> type:
             f"{class_name!r} is not a loadable class of {module.__name__}; "
             "check model_index.json, or install a version of the library that has it."
         )
+    if not (hasattr(found, "load_config") or hasattr(found, "config_class")) and weighted_class(found):
+        raise InvalidFile(
+            f"{class_name!r} has no config of its own, as it holds several models; load it with its own tool, and use"
+            " roost.attach on the pipeline in memory."
+        )
     return found
 
 

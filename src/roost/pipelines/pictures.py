@@ -21,8 +21,8 @@ MASK, _LIST = "mask_image", "reference_images"
 
 # Signatures say None by default where the code then fails, so the names of the classes tell.
 _STARTS_FROM = re.compile(
-    r"Img2Img|Image2Image|Image(To|2)(Video|Image)|(?<!T)I2[VI]|Inpaint|Edit|Fill|Upscale|SuperResolution|Refiner"
-    r"|Pix2Pix|ImageVariation|StableVideoDiffusion|QwenImageLayered"
+    r"(Img|Depth)2Img|Image2Image|Image(To|2)(Video|Image)|(?<!T)I2[VI]|Inpaint|Edit|Fill|Upscale|SuperResolution|Refiner"
+    r"|Pix2Pix|Adapter|ImageVariation|StableVideoDiffusion|QwenImageLayered"
 )
 _LOOKS_AT = re.compile(r"Edit|Kontext|^Flux2|GlmImage|Omni|QwenImageLayered")
 _SEVERAL = re.compile(r"^(Flux2(Klein(KV)?)?|QwenImageEditPlus|GlmImage|ZImageOmni)Pipeline$")

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy
 import torch
 
 from roost.errors import RoostError, UsageError
@@ -21,6 +22,8 @@ from roost.residency.memory_errors import out_of_memory_in
 from roost.residency.progress import report_steps
 from roost.residency.quiet import quiet_libraries
 from roost.residency.stages import StageRecord, StageRecorder
+
+_OF_PICTURES = 4  # dimensions at least
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +96,12 @@ def calling(
                 raise
             reason = " ".join(str(error).split())[:300].rstrip(".")
             raise UsageError(f"{type(pipeline).__name__} refuses the call: {reason}; change that option.") from error
+        except NotImplementedError as error:
+            reason = " ".join(str(error).split())[:300].rstrip(".")
+            tiling = "; plan with --set vae=resident,tiling=true" if "tiling" in reason else ""
+            raise UsageError(
+                f"{type(pipeline).__name__} can't do this: {reason or 'no reason given'}{tiling}."
+            ) from error
         finally:
             end_call()
 
@@ -107,6 +116,9 @@ def _seeded(device: torch.device, seed: int) -> Iterator[None]:
 def _output_tensor(result: Any) -> torch.Tensor:
     """The pictures or videos of a pipeline's result: its first field, one tensor or a list of equal ones."""
     first = result[0]
+    if isinstance(first, numpy.ndarray):  # of pipelines that know no tensors as output: channels last
+        made = torch.from_numpy(first)
+        return made.movedim(-1, -3) if made.ndim >= _OF_PICTURES else made
     if isinstance(first, list | tuple) and first and all(isinstance(each, torch.Tensor) for each in first):
         first = torch.stack(list(first))
     if not isinstance(first, torch.Tensor):

@@ -149,6 +149,8 @@ def _check_index(plan: PlanDocument, model_dir: Path) -> None:
     for name, entry in index.items():
         if not isinstance(entry, list) or name.startswith("_") or entry[:1] == [None]:
             continue
+        if all(isinstance(part, int | float) for part in entry):
+            continue  # the pipeline's own setting, such as numbers of layers
         if len(entry) != 2 or not all(isinstance(part, str) for part in entry):
             raise InvalidFile(f"model_index.json: entry {name!r} is {entry!r}, not [library, class]; mend the index.")
         found = component_class(entry[0], entry[1])

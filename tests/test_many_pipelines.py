@@ -3,63 +3,37 @@
 from __future__ import annotations
 
 import json
+import re
 import wave
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
 
+import roost
 import tiny_unusual_pipelines as tiny
+from live_pipelines import live_pipeline
+from pipeline_cases import CASES, Case
 from random_weights import fill_with_random_weights
+from roost.api.inspection import profile_of
 from roost.cli.app import run
+from roost.planner.kinds import kind_of
+from roost.planner.roles import role_of
+from roost.residency.calls import accepts
 from roost.residency.digests import tensor_digest
+from roost.residency.release import Activations
+from tiny_models import FAMILIES
+from tiny_picture_pipelines import BUILDERS
 
+ROOT = Path(__file__).parents[1]
 STEPS = 2
 EMULATED = ("--gpu", "emulated", "--vram", "2GiB", "--dtype", "fp32", "--steps", str(STEPS), "--no-measured")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """How to make a pipeline, the words of its commands, and the arguments of the same call in Python."""
-
-    make: Callable[[], DiffusionPipeline]
-    planned: tuple[str, ...] = ("--size", "64x64")
-    prompt: str | None = "a fox"
-    picture: bool = False
-    call: dict[str, Any]
-    suffix: str = ".png"
-
-
-SIZE = {"width": 64, "height": 64}
-CASES: dict[str, Case] = {
-    "StableVideoDiffusionPipeline": Case(
-        make=tiny.stable_video_diffusion,
-        planned=("--size", "64x64", "--frames", "3"),
-        prompt=None,
-        picture=True,
-        call={**SIZE, "num_frames": 3},
-        suffix=".mp4",
-    ),
-    "LattePipeline": Case(
-        make=tiny.latte,
-        planned=("--size", "64x64", "--frames", "4"),
-        call={**SIZE, "video_length": 4},
-        suffix=".mp4",
-    ),
-    "StableAudioPipeline": Case(make=tiny.stable_audio, call={}, suffix=".wav"),
-    "DDPMPipeline": Case(make=tiny.ddpm, prompt=None, call={}),
-    "MarigoldDepthPipeline": Case(make=tiny.marigold_depth, prompt=None, picture=True, call={}),
-    "PixArtSigmaPipeline": Case(
-        make=tiny.pixart,
-        planned=("--size", "256x256"),
-        call={"width": 256, "height": 256, "guidance_scale": 4.5},
-    ),
-}
 
 
 @pytest.fixture(scope="module")
@@ -89,33 +63,50 @@ def _document(capsys: pytest.CaptureFixture[str], *words: object) -> dict[str, A
     return json.loads(out)
 
 
-def _bare_digest(pipeline: DiffusionPipeline, case: Case, picture: Path) -> str:
-    call = dict(case.call) | ({"prompt": case.prompt} if case.prompt else {})
-    if case.picture:
-        call["image"] = Image.open(picture).convert("RGB")
+def _bare_digest(pipeline: DiffusionPipeline, case: Case, model: Path, picture: Path) -> str:
+    call = case.arguments
+    profile = profile_of(roost.inspect_model(model))
+    if profile.workload.guidance is not None and accepts(type(pipeline), profile.guidance_argument):
+        call[profile.guidance_argument] = profile.workload.guidance
+    for name in case.pictures:
+        call[name] = Image.open(picture).convert("L" if name == "mask_image" else "RGB")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         generator = torch.Generator("cpu").manual_seed(0)
         made = pipeline(**call, num_inference_steps=STEPS, generator=generator, output_type="pt")[0]
+    if isinstance(made, numpy.ndarray):  # of pipelines that know no tensors as output
+        made = torch.from_numpy(made).movedim(-1, 1)
     return tensor_digest(made if isinstance(made, torch.Tensor) else torch.stack(list(made)))
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if case.slow else name for name, case in CASES.items()]
+)
 def test_it_is_dry_run_and_runs_streamed_with_the_bits_of_the_bare_pipeline(
     name: str, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     case, model = CASES[name], tmp_path / "model"
     pipeline = _saved(case.make, model)
+    assert type(pipeline).__name__ == name
     blocks = {each["name"]: each["blocks"] for each in _document(capsys, "inspect", model, "--json")["components"]}
     words = [f"--set={each}=layerwise-offload,resident_blocks=0" for each, stacks in blocks.items() if stacks]
     plan, output = tmp_path / "plan.yaml", tmp_path / f"made{case.suffix}"
     document = _document(capsys, "plan", model, *EMULATED, *case.planned, *words, "-o", plan, "--json")
     assert document["trace"]["source"] == "dry-run"
-    given = [*(["--prompt", case.prompt] if case.prompt else []), *(["--image", picture] if case.picture else [])]
+    given = [
+        *(["--prompt", case.prompt] if case.prompt else []),
+        *(f"--image={each}={picture}" for each in case.pictures),
+    ]
     record = _document(capsys, "run", plan, *given, "-o", output, "--json")
-    assert record["digest"] == _bare_digest(pipeline, case, picture)
+    assert record["digest"] == _bare_digest(pipeline, case, model, picture)
     assert record["output"] == [str(output)]
     assert {each["component"] for each in document["trace"]["uses"]} == {each["component"] for each in record["stages"]}
+
+
+def test_the_table_of_pipelines_lists_exactly_those_that_are_run() -> None:
+    listed = re.findall(r"^\| `(\w+Pipeline)` \| runs", (ROOT / "docs" / "pipelines.md").read_text(), re.MULTILINE)
+    families = {type(live_pipeline(name)).__name__ for name in FAMILIES}
+    assert sorted(listed) == sorted({*CASES, *BUILDERS, *families})
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +140,42 @@ def test_a_pipeline_that_takes_a_prompt_still_asks_for_one_before_planning(tmp_p
     assert run(["run", str(tmp_path / "model"), *EMULATED[:4]]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "give either --prompt TEXT or --prompts FILE" in line
+
+
+def test_a_setting_that_is_a_list_of_numbers_is_no_component(tmp_path: Path, capsys) -> None:
+    model, plan = tmp_path / "model", tmp_path / "plan.yaml"
+    _saved(tiny.ddpm, model)
+    index = model / "model_index.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "layers": [1, 2]}))
+    assert run(["plan", str(model), *EMULATED, "-o", str(plan)]) == 0
+    assert run(["run", str(plan)]) == 0
+    assert "denoise" in capsys.readouterr().err
+
+
+def test_what_encoding_took_says_nothing_of_what_decoding_takes() -> None:
+    activations, vae = Activations(), SimpleNamespace(name="vae")
+    activations.note(vae, "encode image", 7)
+    activations.note(vae, "encode image", 5)
+    assert activations.of(vae, "encode image") == 7
+    assert activations.of(vae, "decode") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "library", "class_name", "kind", "role"),
+    [
+        ("prior_prior", "diffusers", "StableCascadeUNet", "dit", "denoiser"),
+        ("prior_text_encoder", "transformers", "CLIPTextModelWithProjection", "text_encoder", "encoder"),
+        ("prior_image_encoder", "transformers", "CLIPVisionModelWithProjection", "image_encoder", "encoder"),
+        ("decoder", "diffusers", "StableCascadeUNet", "dit", None),
+        ("vqgan", "wuerstchen", "PaellaVQModel", "vae", None),
+        ("language_model", "transformers", "GPT2LMHeadModel", "text_encoder", None),
+        ("latent_upsampler", "diffusers", "LTXLatentUpsamplerModel", "vae", None),
+        ("connectors", "ltx2", "LTX2TextConnectors", "other", "encoder"),
+    ],
+)
+def test_components_of_rarer_pipelines_have_their_kind_and_role(name, library, class_name, kind, role) -> None:
+    component = SimpleNamespace(name=name, library=library, class_name=class_name)
+    assert (kind_of(component), role_of(name)) == (kind, role)
 
 
 def test_sound_is_saved_at_its_own_rate_with_all_channels(tmp_path: Path) -> None:
