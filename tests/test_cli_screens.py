@@ -180,3 +180,20 @@ def test_a_folder_that_is_gone_is_one_line(tmp_path: Path) -> None:
     done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == "error: the folder that this command was started in is gone; change to another one.\n"
+
+
+def test_an_interrupt_inside_exec_ends_with_its_code_too(tmp_path: Path) -> None:
+    program = """
+import roost.cli, roost.cli.app
+def run(words):
+    try:
+        exec("raise KeyboardInterrupt")
+    except KeyboardInterrupt:
+        return 130
+roost.cli.app.run = run
+roost.cli.main()
+"""
+    (tmp_path / "program.py").write_text(program)
+    words = [sys.executable, "-m", "program"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "")

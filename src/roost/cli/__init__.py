@@ -16,8 +16,20 @@ def main() -> None:
     try:
         from roost.cli.app import run  # imported here: an interrupt during the imports ends as quietly as a later one
     except KeyboardInterrupt:
+        _forget_interrupt()
         sys.exit(130)
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    _forget_interrupt()
+    sys.exit(code)
+
+
+def _forget_interrupt() -> None:
+    """Makes the exit code count also after an interrupt inside ``exec``, which libraries use while they are imported.
+
+    CPython keeps a mark of such an interrupt, handled or not, ends by the signal for it, and takes it off at the next
+    text that it runs.
+    """
+    exec("")
 
 
 def _open_closed_streams() -> None:
