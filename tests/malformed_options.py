@@ -169,7 +169,6 @@ SETS: dict[str, tuple[str, str]] = {
 
 # The words after ``roost run PLAN``.
 RUNS: dict[str, tuple[tuple[str, ...], int, str]] = {
-    "no prompt": ((), 2, "--prompt"),
     "device tpu": (("--prompt", "x", "--device", "tpu"), 2, "--device 'tpu'"),
     "device is empty": (("--prompt", "x", "--device", ""), 2, "--device ''"),
     "seed -1": (("--prompt", "x", "--seed", "-1"), 2, "--seed -1"),
