@@ -25,6 +25,7 @@ from plans import plan_for
 from roost.api.inspection import profile_of
 from roost.cli.app import run
 from roost.errors import UsageError
+from roost.pipelines.made_up import made_up_inputs
 from roost.pipelines.pictures import keeps_shape, needed_pictures, picture_arguments, picture_siblings, takes_several
 from roost.residency.calls import GenerationRequest, accepts
 from roost.residency.generate import generate
@@ -258,3 +259,16 @@ def test_a_picture_with_too_few_pixels_is_refused() -> None:
     Image.new("RGB", (8, 300)).save(buffer, format="PNG")
     with pytest.raises(UsageError, match="8×300"):
         decode_picture(buffer.getvalue(), "thin.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "planned_for"),
+    [
+        ("Flux2Pipeline", set()),
+        ("Flux2KleinPipeline", set()),
+        ("FluxKontextPipeline", {"image"}),
+        ("FluxInpaintPipeline", {"image", "mask_image"}),
+    ],
+)
+def test_a_plan_counts_pictures_where_most_runs_have_some(name: str, planned_for: set[str]) -> None:
+    assert set(made_up_inputs(getattr(diffusers, name), 64, 64, None)) == planned_for

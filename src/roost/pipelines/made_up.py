@@ -6,10 +6,10 @@ from typing import Any
 
 from PIL import Image
 
-from roost.pipelines.pictures import MASK, needed_pictures, picture_arguments
+from roost.pipelines.pictures import MASK, is_text_first, needed_pictures, picture_arguments
 from roost.pipelines.videos import MASKS, begins_with_video, needed_videos, video_arguments
 
-# What a run is most often given; others count where the call fails without them.
+# What a run is most often given, unless text comes first; others count where the call fails without them.
 _PICTURES = ("image", "control_image", MASK)
 _VIDEOS = ("video", "mask", "control_video", "conditioning_frames")
 
@@ -26,10 +26,11 @@ def made_up_inputs(found: type, width: int, height: int, frames: int | None) -> 
         for name in video_arguments(found)
         if name in _VIDEOS or name in needed_videos(found)
     }
+    usual = () if is_text_first(found) else _PICTURES
     pictures = {
         name: mask if name == MASK else picture
         for name in picture_arguments(found)
-        if name in _PICTURES or name in needed_pictures(found)
+        if name in usual or name in needed_pictures(found)
     }
     if "video" in videos and begins_with_video(found):
         pictures.pop("image", None)

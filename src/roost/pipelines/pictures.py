@@ -25,6 +25,8 @@ _STARTS_FROM = re.compile(
     r"|Pix2Pix|Adapter|ImageVariation|StableVideoDiffusion|QwenImageLayered"
 )
 _LOOKS_AT = re.compile(r"Edit|Kontext|^Flux2|GlmImage|Omni|QwenImageLayered")
+# Most runs of these have a text alone.
+_TEXT_FIRST = re.compile(r"^(Flux2(Klein(KV)?)?|GlmImage|QwenImage21|BriaFibo2|DreamLite(Mobile)?)Pipeline$")
 _SEVERAL = re.compile(r"^(Flux2(Klein(KV)?)?|QwenImageEditPlus|GlmImage|ZImageOmni)Pipeline$")
 
 
@@ -48,6 +50,11 @@ def needed_pictures(found: type) -> tuple[str, ...]:
         for each in picture_arguments(found)
         if parameters[each].default is inspect.Parameter.empty or by_name.get(each, False)
     )
+
+
+def is_text_first(found: type) -> bool:
+    """Whether the class's pictures are an extra beside its text, which most runs do without."""
+    return _TEXT_FIRST.match(found.__name__) is not None
 
 
 def takes_several(found: type, argument: str = "image") -> bool:
