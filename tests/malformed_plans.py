@@ -46,7 +46,7 @@ TEXTS: dict[str, tuple[bytes, str]] = {
     "a safetensors file": (b"\x40\0\0\0\0\0\0\0{}", "is not a plan's YAML"),
     "a picture": (b"\x89PNG\r\n\x1a\n" + bytes(range(128, 256)), "is not UTF-8"),
     "only a schema": (b"schema: 1\n", "model: Field required"),
-    "a newer schema": (b"schema: 2\n", "schema"),
+    "a newer schema": (b"schema: 2\n", "schema: 2 is of a newer Roost, this one reads 1; plan again"),
     "a model index": (b'{"_class_name": "WanPipeline", "vae": ["diffusers", "AutoencoderKLWan"]}', "plan"),
 }
 

@@ -10,7 +10,7 @@ import secrets
 from pathlib import Path
 
 from roost.errors import InvalidFile, RoostError, UsageError
-from roost.plan.schema import PlanDocument
+from roost.plan.schema import SCHEMA_VERSION, PlanDocument
 from roost.plan.strict_yaml import MAX_BYTES, NotValid, to_yaml, validated, yaml_mapping
 
 _LEFTOVER = ".roost-tmp"
@@ -29,7 +29,11 @@ def read_plan(path: Path) -> PlanDocument:
     the schema.
     """
     try:
-        return validated(yaml_mapping(_read(path), "plan"), PlanDocument, "plan")
+        found = yaml_mapping(_read(path), "plan")
+        version = found.get("schema")
+        if type(version) is int and version > SCHEMA_VERSION:
+            raise NotValid(f"schema: {version} is of a newer Roost, this one reads {SCHEMA_VERSION}")
+        return validated(found, PlanDocument, "plan")
     except NotValid as error:
         raise _invalid(path, str(error)) from None
 

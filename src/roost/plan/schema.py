@@ -1,4 +1,4 @@
-"""The plan document's schema, version 1: strict, every key always present, bytes as integers, seconds as floats."""
+"""The plan document's schema: strict, every key always present, bytes as integers, seconds as floats."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ from roost.plan.fields import (
 )
 from roost.plan.measured import Measured
 from roost.plan.prediction import Alternative, Predicted, TraceRecord
+
+SCHEMA_VERSION = 1
 
 
 class FileRecord(Strict):
@@ -207,7 +209,7 @@ class PlanDocument(Strict):
     ``also`` says which of the named alternatives (the rule plan, all resident) the plan itself is.
     """
 
-    schema_version: int = Field(alias="schema", ge=1, le=1)  # Literal[1] would take true
+    schema_version: int = Field(alias="schema", ge=SCHEMA_VERSION, le=SCHEMA_VERSION)  # Literal[1] would take true
     versions: dict[Name, str]
     model: ModelRecord
     workload: WorkloadRecord
