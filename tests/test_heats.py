@@ -16,6 +16,7 @@ from roost.tune import bench
 from roost.tune.candidates import list_candidates
 from roost.tune.cuts import Cut
 from roost.tune.expected import TrialCost
+from roost.tune.race import race
 from roost.tune.records import PLAIN, TrialResult
 from roost.tune.results import results_document
 from tiny_models import build_deep
@@ -224,6 +225,22 @@ def test_the_fastest_of_a_heat_run_whole_first(setting: Setting) -> None:
     setting.run(watcher=watcher, max_seconds=short(setting))
     heats = watcher.heats[0][1]
     assert watcher.begun[heats + 1] == STREAMED  # after diffusers alone, whole and cut
+
+
+def test_who_was_run_whole_before_the_heat_begins_the_race_which_may_have_no_time_for_others(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders = []
+
+    def noting(names, *others):
+        orders.append(list(names))
+        return race(names, *others)
+
+    monkeypatch.setattr(bench, "race", noting)
+    plant(setting, **{f"heat {PLAIN}": {"step_s": 150.0, "said_s": [1.0]}})
+    setting.run(max_seconds=short(setting))
+    assert len(heats_of(setting)) > 1
+    assert [order[0] for order in orders] == [PLAIN]
 
 
 def test_without_room_for_diffusers_alone_its_digest_on_the_same_cut_is_the_heats_reference(asked, tmp_path) -> None:
