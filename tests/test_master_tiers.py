@@ -103,7 +103,7 @@ def test_a_buffer_that_no_file_has_does_not_keep_its_unit_from_being_mapped(ltx:
 
 @pytest.mark.parametrize("strategy", ["snapshot-offload", "component-offload"])
 def test_a_typed_strategy_keeps_the_tier_that_the_search_found(ltx: Path, strategy: str) -> None:
-    plan = roost.make_plan(ltx, **SMALL, ram="800KiB", dtype="float32", set=[f"all={strategy}"])
+    plan = roost.make_plan(ltx, **SMALL, ram="16KiB", dtype="float32", set=[f"all={strategy}"])
     assert {each.master.mapped > 0 for each in plan.components.values()} == {True}
     assert plan.budget.host_bytes == 0
 

@@ -141,11 +141,12 @@ def test_processes_share_and_one_that_is_killed_while_it_fills_costs_the_next_on
 def test_an_interrupt_leaves_no_memory_file(wan: Path, tmp_path: Path) -> None:
     asked = asked_about(wan)
     entrants = entrants_of(asked)
+    others = child_pids()  # of other tests
     pids: list[int] = []
 
     def interrupt(message: Message) -> None:
         if message.get("phase") == "loading transformer_2":
-            pids.extend(child_pids())
+            pids.extend(set(child_pids()) - set(others))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt), Trials(world_of(asked, entrants, wan, 2)) as trials:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -146,10 +147,12 @@ def _check_index(plan: PlanDocument, model_dir: Path) -> None:
             "make a plan for this model."
         )
     check_installed(index)
+    parameters = inspect.signature(pipeline_class(plan.model.pipeline)).parameters.values()
+    components = {each.name for each in parameters if each.default is inspect.Parameter.empty}
     for name, entry in index.items():
         if not isinstance(entry, list) or name.startswith("_") or entry[:1] == [None]:
             continue
-        if all(isinstance(part, int | float) for part in entry):
+        if all(isinstance(part, int | float) for part in entry) and name not in components:
             continue  # the pipeline's own setting, such as numbers of layers
         if len(entry) != 2 or not all(isinstance(part, str) for part in entry):
             raise InvalidFile(f"model_index.json: entry {name!r} is {entry!r}, not [library, class]; mend the index.")
