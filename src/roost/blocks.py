@@ -6,6 +6,7 @@ Names are canonical module names (``blocks.17.attn.to_q.weight``), from file hea
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
@@ -73,14 +74,15 @@ def _found_stacks(sizes: _Sizes, names: Iterable[str], start: int, depth: int = 
 
 
 def _stack(name: str, sizes: _Sizes, members_of: list[list[str]]) -> Stack:
-    block_bytes = tuple(sum(map(sizes.__getitem__, members)) for members in members_of)
-    extra_bytes = tuple(gap_bytes(map(sizes.__getitem__, members)) for members in members_of)
-    return Stack(name=name, block_bytes=block_bytes, extra_bytes=extra_bytes)
+    sizes_of = [list(map(sizes.__getitem__, members)) for members in members_of]
+    return Stack(
+        name=name, block_bytes=tuple(map(sum, sizes_of)), extra_bytes=tuple(gap_bytes(each) for each in sizes_of)
+    )
 
 
 def gap_bytes(sizes: Iterable[int]) -> int:
     """What a buffer of tensors of these bytes has between and after them."""
-    return sum(-size % ALIGNMENT for size in sizes)
+    return sum(-size % ALIGNMENT * count for size, count in Counter(sizes).items())  # few sizes, many tensors
 
 
 def _members_by_block(names: Iterable[str], start: int) -> dict[str, list[str]]:

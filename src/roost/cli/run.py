@@ -11,7 +11,6 @@ import typer
 from roost.cli import options as opt
 from roost.cli import run_options as run_opt
 from roost.cli.plan import typed_plan_options, was_typed
-from roost.cli.plan_view import show_remedy_run
 from roost.cli.run_view import show_dry_run, show_record
 from roost.cli.screen import show_note
 from roost.errors import UsageError
@@ -118,6 +117,7 @@ def _plan_of(target: str, context: typer.Context, request: RunRequest) -> PlanDo
     from roost.api.checked_calls import check_prompt
     from roost.api.inspection import inspect_model
     from roost.api.planning import keep_plan, load_plan, plan_model
+    from roost.cli.plan_view import show_remedy_run
 
     path = Path(target)
     if path.suffix.lower() in (".yaml", ".yml") or os.path.isfile(path):

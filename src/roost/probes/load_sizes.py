@@ -67,7 +67,7 @@ def size_as_loaded(stored: Sizes, load_dtype: str, facts: ClassFacts, *, quantiz
 
 
 def _ignored(names: Iterable[str], patterns: tuple[str, ...]) -> list[str]:
-    all_names = "\n".join(names)
+    all_names = "\n".join(names) if patterns else ""
     # A pattern that is a plain word is first looked for in all names at once: mostly there is none.
     likely = [f"(?:{each})" for each in patterns if not each.isidentifier() or each in all_names]
     search = re.compile("|".join(likely)).search
