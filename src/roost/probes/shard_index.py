@@ -5,7 +5,6 @@ from __future__ import annotations
 import ntpath
 import posixpath
 from collections.abc import Iterable, Mapping
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -56,22 +55,14 @@ def is_plain(shard: str) -> bool:
 
 def check_against_headers(index: ShardIndex, headers: Mapping[str, Header]) -> None:
     """InvalidFile unless the shards (by file name) hold just the tensors that the index says, each once."""
-    tensors, listed = 0, _names_by_shard(index)
+    tensors = 0
     for shard, header in headers.items():
         for sizes in header.sizes.values():
             tensors += len(sizes)
-            if not sizes.keys() <= listed.get(shard, frozenset()):
+            if set(map(index.weight_map.get, sizes)) != {shard}:
                 _raise_unlisted(index, shard, sizes)
     if tensors < len(index.weight_map):
         _raise_absent(index, headers)
-
-
-def _names_by_shard(index: ShardIndex) -> dict[str, AbstractSet[str]]:
-    # Many small sets stay in the processor's cache where one large mapping does not.
-    by_shard: dict[str, dict[str, None]] = {}
-    for name, shard in index.weight_map.items():
-        by_shard.setdefault(shard, {})[name] = None
-    return {shard: names.keys() for shard, names in by_shard.items()}
 
 
 def _raise_unlisted(index: ShardIndex, shard: str, names: Iterable[str]) -> NoReturn:
