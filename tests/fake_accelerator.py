@@ -107,7 +107,7 @@ def _bind_by_replacing(device: FakeAccelerator, patch: pytest.MonkeyPatch) -> No
     holders: dict[
         int, list[tuple[dict[str, Any], str]]
     ] = {}  # of each tensor object, the modules' tables and its names
-    find_tables, placeholder = Unit.find_tables, units._placeholder
+    find_tables = Unit.find_tables
 
     def note_holders(unit: Unit, module: torch.nn.Module, *rest: Any) -> None:
         find_tables(unit, module, *rest)
@@ -127,17 +127,14 @@ def _bind_by_replacing(device: FakeAccelerator, patch: pytest.MonkeyPatch) -> No
 
     def bind_home(unit: Unit) -> None:
         unit.bind(list(unit._objects))
-        unit._placeholders = []
-
-    def fake_placeholder(tensor: torch.Tensor, where: torch.device) -> torch.Tensor:
-        with device.mode:
-            return placeholder(device.mode.from_tensor(tensor), where)
+        unit._own = None
 
     patch.setattr(Unit, "find_tables", note_holders)
     patch.setattr(Unit, "bind_home", bind_home)
     patch.setattr(Unit, "is_intact", lambda unit: True)
     patch.setattr(packing.Packer, "is_fresh", lambda packer: True)
+    for name in ("watch", "unwatch"):  # fake tensors know no class but their own and plain ones
+        patch.setattr(units, name, lambda *_: None)
     patch.setattr(units, "bind_one", bind_one)
     patch.setattr(tables, "bind_one", bind_one)
-    patch.setattr(units, "_placeholder", fake_placeholder)
     patch.setattr(Master, "source", property(lambda master: master.buffer))  # a staging thread can't share the mode

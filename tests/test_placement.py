@@ -95,8 +95,9 @@ Patch = pytest.MonkeyPatch
 
 
 def nothing_comes(patch: Patch) -> None:
-    for name in ("switch_to", "touch", "enter_block", "leave_block"):
-        patch.setattr(Runtime, name, lambda *_: None)
+    patch.setattr(Runtime, "switch_to", lambda *_: None)
+    for name in ("enter", "leave", "keep"):
+        patch.setattr(running.RunningBlocks, name, lambda *_: None)
 
 
 def what_came_is_not_used(patch: Patch) -> None:

@@ -75,8 +75,9 @@ def plan_pipeline(
     What can't be moved block by block gets the next best strategy. A pipeline that can't be dry-run is planned by its
     weights, and the plan says so. Raises NothingFits, with the verdict, when there is no plan that fits.
     """
+    from roost.residency.foreign import check_free
     from roost.residency.live_inventory import host_bytes, read_live_inventory  # imported here: they bring torch
-    from roost.residency.matching import check_free, held_modules
+    from roost.residency.matching import held_modules
     from roost.residency.obstacles import find_obstacles
 
     wanted = _options(vram, ram, options)

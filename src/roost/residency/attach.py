@@ -9,10 +9,11 @@ from typing import Any
 from roost.plan import PlanDocument
 from roost.residency.component import HeldComponent
 from roost.residency.demotions import demotions_of
+from roost.residency.foreign import check_free
 from roost.residency.fp8 import check_storage
 from roost.residency.hooks import hook_component, hook_movement, hook_pipeline
 from roost.residency.lanes import Device
-from roost.residency.matching import check_components, check_free, check_strategies, held_modules
+from roost.residency.matching import check_components, check_strategies, held_modules
 from roost.residency.obstacles import check_obstacles, foreign_weight
 from roost.residency.placing import Placer
 from roost.residency.runtime import Runtime

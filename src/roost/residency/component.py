@@ -11,6 +11,7 @@ from roost.plan import ComponentPlan
 from roost.residency.acquisition import acquiring, registered_order, set_kinds
 from roost.residency.census import TRUNK
 from roost.residency.checkpoint import Checkpoint
+from roost.residency.foreign import casts_weights
 from roost.residency.loading import copy_back, drop, settle
 from roost.residency.packing import Packer
 from roost.residency.predictor import Predictor
@@ -50,10 +51,13 @@ class HeldComponent:
         self.units = self._packer.units
         self._ring = SlotRing(transfers, self.predictor, self.units)
         self._acquiring: Iterator[None] | None = None
-        self.running = RunningBlocks(self.units, self._ring, self.predictor, transfers)
-        self._converting = self._resting = False
+        self.running = RunningBlocks(name, self.units, self._ring, self.predictor, transfers)
+        self._converting = False
+        self._rested = False  # a generation has ended since the weights were looked at
         self.place_again: Callable[[HeldComponent], None] = HeldComponent.place  # after a change of dtype
+        self.casts = casts_weights(self.attributes)  # before the plan came
         self.quiet = False  # in use, and the copy lane has nothing to do for it any more
+        self._watch()
 
     @property
     def resident(self) -> bool:
@@ -120,6 +124,8 @@ class HeldComponent:
         """Does one unit of ``acquire`` before its time; False when all are there or memory is short."""
         if self.active:
             return False
+        if self._acquiring is None:
+            self.refresh()
         self._acquiring = self._acquiring or self._acquisition()
         try:
             return next(self._acquiring, "done") is None
@@ -132,7 +138,8 @@ class HeldComponent:
         if self.present and not self.resident:
             if self.active and self.plan.strategy == "component-offload":
                 for unit in self.units.values():
-                    if unit.master is None or unit.master.tier != "mapped":  # a checkpoint is never written to
+                    mapped = unit.master is not None and unit.master.tier == "mapped"
+                    if not mapped and not unit.lent:  # a checkpoint is never written to, nor what someone edited
                         copy_back(unit, self._transfers)
             self.drop()
 
@@ -144,11 +151,12 @@ class HeldComponent:
     def restore(self) -> None:
         """Binds every weight to plain host memory, whatever the strategy."""
         self.drop()
+        self._unwatch()
         self._packer.unpin()
 
     def drop(self) -> None:
         """Leaves nothing on the device; what has no master is copied back first."""
-        self.active = self.quiet = self._resting = False
+        self.active = self.quiet = False
         self._acquiring = None
         self.running.heal()
         for unit in self.units.values():
@@ -161,33 +169,32 @@ class HeldComponent:
     def begin(self, entry: str) -> None:
         """An outermost call starts, with the component acquired."""
         self.predictor.begin(entry)
+        self.running.enter(TRUNK)
 
     def end(self, *, whole: bool) -> None:
         """An outermost call is over; it ran ``whole`` unless it raised."""
         self.running.heal()
         self.predictor.end(whole=whole)
-        self.running.first_uses.end(whole=whole)
         if whole and not self.quiet:
             waiting = any(unit.loaded and not unit.settled for unit in self.units.values())
             self.quiet = len(self._streamed()) <= len(self._ring.slots) and not waiting
 
     def rest(self) -> None:
-        """Between generations people look at weights and change them: what streams reads its master meanwhile."""
-        if self.active and not self.resident:
-            self._resting = True
-            for unit in self._streamed():
-                unit.bind_home()
+        """A generation is over: until the next one people change weights, and modules."""
+        self._rested = True
 
-    def wake(self) -> None:
-        """Ends ``rest``; leaves the device when weights were changed meanwhile, so that they come in anew."""
-        if not self._resting:
+    def refresh(self) -> None:
+        """Before a use: leaves the device where it may hold other weights than the module has, to come in anew."""
+        if self.resident:
             return
-        self._resting = False
-        if not self._packer.is_fresh():
+        if self._rested:
+            self._rested = False
+            # Memory that was lent once can be written to without a word.
+            lent = any(unit.lent for unit in self.units.values())
+            self.running.stale = self.running.stale or lent or not self._packer.is_fresh()
+        if self.running.stale:
             self.release()
-            return
-        for unit in self._streamed():
-            unit.unbind(self._device.device)
+            self.running.stale = False
 
     def step_down(self) -> str | None:
         """Gives up resident blocks, then slots, one rung at a time; says what, None when nothing is left.
@@ -205,6 +212,7 @@ class HeldComponent:
         if self.depth or self._converting:
             return change()
         self.drop()
+        self._unwatch()
         self._converting = True
         try:
             return change()
@@ -218,6 +226,7 @@ class HeldComponent:
             change()
             return
         self.drop()
+        self._unwatch()
         self._converting = True
         try:
             self._packer.recast(dtype, change)
@@ -226,11 +235,26 @@ class HeldComponent:
             self.place_again(self)
 
     def _acquisition(self) -> Iterator[None]:
-        self._packer.renew()
+        if not self._packer.is_fresh():
+            self._unwatch()
+            self._packer.renew()
         self._find_parts()
+        self._watch()
         set_kinds(self.units, self.rungs, self.running.outside)
         order = list(dict.fromkeys((*self.predictor.upcoming(), *self.rungs.names)))
         return acquiring(self.units, order, self.rungs.slots, self._ring, self._transfers)
+
+    def _watch(self) -> None:
+        """What a plan keeps on the device is there for everybody to see; of all else only copies are."""
+        for unit in self.units.values():
+            if self.resident:
+                unit.unwatch()
+            else:
+                unit.watch(self.running)
+
+    def _unwatch(self) -> None:
+        for unit in self.units.values():
+            unit.unwatch()
 
     def _find_parts(self) -> None:
         self.parts = tuple(self.module.modules())
@@ -239,8 +263,6 @@ class HeldComponent:
     def _activate(self) -> None:
         self._acquiring, self.active = None, True
         settle(self.units[TRUNK], self._transfers)
-        for name in self.rungs.names:
-            self.units[name].unbind(self._device.device)
         if self.resident:
             for name in self.rungs.names:
                 settle(self.units[name], self._transfers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from roost.errors import RoostError
 from roost.residency.component import HeldComponent
+from roost.residency.foreign import casts_weights, find_offloader
 from roost.residency.instance_attributes import set_attribute
 
 # Each of these would move weights behind the plan's back; some are accepted silently and then give wrong pictures.
@@ -40,6 +42,29 @@ def guard_component(component: HeldComponent, undo: ExitStack) -> None:
     _read_state_from_masters(component, undo)
 
 
+def check_components_stay(pipeline: Any, components: Mapping[str, HeldComponent]) -> None:
+    """RoostError where the pipeline has another component than the one that is held."""
+    for name, component in components.items():
+        if getattr(pipeline, name, component.module) is not component.module:
+            raise RoostError(
+                f"pipeline.{name} was replaced while a Roost plan holds the pipeline, and nobody would move the new "
+                "one's weights; detach the plan, replace it, and attach again."
+            )
+
+
+def check_held(component: HeldComponent) -> None:
+    """RoostError when something else has begun to move or convert the component's weights since it is held."""
+    found = find_offloader(component.attributes, held=True)
+    if found is None and "_hf_hook" not in component.attributes[0]:
+        found = "the removal of its hooks"
+    if found is None and not component.casts and casts_weights(component.attributes):
+        found = "diffusers' layerwise casting"
+    if found is not None:
+        raise RoostError(
+            f"{component.name} has met {found} while a Roost plan holds it; detach the plan, and use one of the two."
+        )
+
+
 def check_inference(component: HeldComponent) -> None:
     """RoostError for a call that would train: gradients would read weights that have left by then."""
     module = component.module
@@ -62,13 +87,12 @@ def _refuse(method: str, *_: object, **__: object) -> None:
 
 
 def _read_state_from_masters(component: HeldComponent, undo: ExitStack) -> None:
-    """Reads a component's state from its masters: what is bound while it is in use is not all there."""
+    """A component's state is on its masters between calls; while it runs it is not."""
     read: Any = component.module.state_dict
 
     def state_dict(*args: Any, **kwargs: Any) -> Any:
         if component.depth:
             raise RoostError(f"{component.name}.state_dict() can't be read while it runs; save it after the call.")
-        component.release()
         return read(*args, **kwargs)
 
     set_attribute(component.module, "state_dict", state_dict, undo)

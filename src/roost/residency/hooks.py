@@ -8,28 +8,21 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
-from accelerate.hooks import ModelHook
 
 from roost.errors import PlanMismatch
 from roost.pipelines.entries import wrap_entries
 from roost.residency.census import TRUNK, home_unit
 from roost.residency.component import HeldComponent
-from roost.residency.guards import forbid_moves, guard_component
+from roost.residency.foreign import ExecutionDevice
+from roost.residency.guards import check_components_stay, forbid_moves, guard_component
 from roost.residency.instance_attributes import set_attribute
 from roost.residency.runtime import Runtime
-
-
-class _ExecutionDevice(ModelHook):  # type: ignore[misc]  # accelerate has no types
-    """Only says where a component runs: pipelines send their inputs there, wherever the weights are parked."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.execution_device = device
 
 
 def hook_component(component: HeldComponent, runtime: Runtime, device: torch.device, undo: ExitStack) -> None:
     """Puts the plan in force for one component; ``undo`` takes it off."""
     module = component.module
-    set_attribute(module, "_hf_hook", _ExecutionDevice(device), undo)
+    set_attribute(module, "_hf_hook", ExecutionDevice(device), undo)
     _intercept_conversion(component, undo)
     guard_component(component, undo)
     for switch in ("tiling", "slicing"):
@@ -58,6 +51,7 @@ def hook_pipeline(pipeline: Any, runtime: Runtime, undo: ExitStack) -> None:
             runtime.end_call()
 
         set_attribute(pipeline, "maybe_free_model_hooks", at_end_of_call, undo)
+    runtime.before_call = functools.partial(check_components_stay, pipeline, runtime.components)
     forbid_moves(pipeline, undo)
 
 
@@ -82,7 +76,6 @@ class _BlockHooks:
 
         def compiled(*args: Any, **kwargs: Any) -> None:
             compile_block(*args, **kwargs)
-            self._component.running.first_uses.stop(self._name)
             self._register()
 
         set_attribute(self._block, "compile", compiled, undo)
@@ -103,21 +96,21 @@ class _BlockHooks:
         if torch.compiler.is_compiling():
             self._enter()
         else:
-            self._runtime.enter_block(self._component, self._name)
+            self._runtime.enter_unit(self._component, self._name)
 
     def _after(self, _module: object, _args: object, _output: object) -> None:
         if torch.compiler.is_compiling():
             self._leave()
         else:
-            self._runtime.leave_block(self._component, self._name)
+            self._runtime.leave_unit(self._component, self._name)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _enter(self) -> None:
-        self._runtime.enter_block(self._component, self._name)
+        self._runtime.enter_unit(self._component, self._name)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _leave(self) -> None:
-        self._runtime.leave_block(self._component, self._name)
+        self._runtime.leave_unit(self._component, self._name)
 
 
 def _hook_blocks(component: HeldComponent, runtime: Runtime, undo: ExitStack) -> None:
@@ -126,29 +119,20 @@ def _hook_blocks(component: HeldComponent, runtime: Runtime, undo: ExitStack) ->
 
 
 def _hook_weight_owners(component: HeldComponent, runtime: Runtime, undo: ExitStack) -> None:
-    """Brings in what is used past its component's forward, and finds blocks that are used past their own.
+    """Brings in what lies outside all blocks where it is used past its component's forward."""
 
-    The trunk's hooks stay. A block's inner ones go after the first call in which the block ran as a whole.
-    """
-    inner: dict[str, ExitStack] = {}
+    def before(_module: object, _args: object) -> None:
+        runtime.enter_unit(component, TRUNK)
+
+    def after(_module: object, _args: object, _output: object) -> None:
+        runtime.leave_unit(component, TRUNK)
+
+    enter, leave = torch.compiler.disable(before), torch.compiler.disable(after)  # type: ignore[no-untyped-call]
     blocks = frozenset(component.rungs.names)
-    # Hooks inside a compiled block would break its graph; such a block is only called as a whole.
-    compiled = {name for name in blocks if component.module.get_submodule(name)._compiled_call_impl is not None}
     for name, module in component.module.named_modules():
-        unit = home_unit(name, blocks)
-        if name == unit != TRUNK or unit in compiled or not _owns_tensors(module):
-            continue
-
-        def touch(_module: object, _args: object, unit: str = unit) -> None:
-            runtime.touch(component, unit)
-
-        untraced = torch.compiler.disable(touch)  # type: ignore[no-untyped-call]
-        remove = module.register_forward_pre_hook(untraced, prepend=True).remove
-        undo.callback(remove)
-        if unit != TRUNK:
-            inner.setdefault(unit, ExitStack()).callback(remove)
-    for unit, removers in inner.items():
-        component.running.first_uses.watch(unit, removers.close)
+        if home_unit(name, blocks) == TRUNK and _owns_tensors(module):
+            undo.callback(module.register_forward_pre_hook(enter, prepend=True).remove)
+            undo.callback(module.register_forward_hook(leave, always_call=True).remove)
 
 
 def _owns_tensors(module: torch.nn.Module) -> bool:

@@ -28,13 +28,12 @@ def load(unit: Unit, transfers: Transfers) -> None:
 
 
 def settle(unit: Unit, transfers: Transfers) -> None:
-    """Makes the compute lane wait for the copy, once, and binds it."""
-    assert unit.buffer is not None, "a unit is loaded before it is used"
+    """Makes the compute lane wait for the copy, once, and lets it be read."""
     if unit.ready is not None:
+        assert unit.buffer is not None, "a unit is loaded before it is used"
         transfers.wait(unit.ready)
         transfers.device.begin_use(unit.buffer)
-    unit.bind(unit.views_of(unit.buffer))
-    unit.settled = True
+    unit.settle()
 
 
 def copy_back(unit: Unit, transfers: Transfers) -> None:

@@ -42,16 +42,6 @@ def check_strategies(plan: PlanDocument, modules: Mapping[str, torch.nn.Module])
         )
 
 
-def check_free(pipeline: object, modules: Mapping[str, torch.nn.Module]) -> None:
-    """UsageError when something else already moves the pipeline's weights."""
-    moved = [name for name, each in modules.items() if any(hasattr(part, "_hf_hook") for part in each.modules())]
-    if moved or getattr(pipeline, "hf_device_map", None):
-        raise UsageError(
-            f"the weights of {', '.join(moved) or 'this pipeline'} are already placed by an offload, a device map or "
-            "another plan; undo that first (pipeline.remove_all_hooks(), reset_device_map(), or close the plan)."
-        )
-
-
 def check_components(plan: PlanDocument, modules: Mapping[str, torch.nn.Module]) -> None:
     """PlanMismatch, naming the first difference, unless ``modules`` are the components that the plan places."""
     for name in sorted(set(plan.components) ^ set(modules)):

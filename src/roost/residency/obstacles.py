@@ -12,8 +12,9 @@ from roost.errors import UsageError
 from roost.facts import Strategy
 from roost.plan import PlanDocument
 from roost.residency.census import attribute_tensors
+from roost.residency.watched import HeldBuffer, HeldParameter, as_engine
 
-_PLAIN = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
+_PLAIN = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer, HeldParameter, HeldBuffer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,11 @@ class Obstacle:
 
 def find_obstacle(module: torch.nn.Module) -> Obstacle | None:
     """None for a module that every strategy can move."""
+    with as_engine():
+        return _find_obstacle(module)
+
+
+def _find_obstacle(module: torch.nn.Module) -> Obstacle | None:
     if any(isinstance(part, FSDPModule) for part in module.modules()):
         return Obstacle(strategy="fsdp", why="It is managed by FSDP, which moves its own shards.")
     foreign = foreign_weight(module)

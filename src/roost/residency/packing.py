@@ -44,7 +44,7 @@ class Packer:
 
     def is_fresh(self) -> bool:
         """Whether the module still has just the tensors that the units know, reading what they were bound to."""
-        return self._places == _places(self._module) and all(unit.is_intact() for unit in self.units.values())
+        return self._places == _places(self._module) and all(map(_is_current, self.units.values()))
 
     def renew(self) -> None:
         """Takes in what changed since the last time: converted, fused or added weights. Everything is on the host."""
@@ -146,12 +146,18 @@ def _new_units(module: torch.nn.Module, blocks: tuple[str, ...], old: dict[str, 
     aside = kept_aside(module)
     for name, entries in take_census(module, blocks).items():
         before = old.get(name)
-        if before is not None and before.is_intact() and _objects(before.entries) == _objects(entries):
+        if before is not None and _is_current(before) and _objects(before.entries) == _objects(entries):
             units[name] = before
         else:
             units[name] = Unit(name, entries)
         units[name].find_tables(module, [each for entry in entries for each in entry.names], aside)
     return units
+
+
+def _is_current(unit: Unit) -> bool:
+    """Whether the unit's master has what its objects read."""
+    edited = unit.lent and unit.master is not None and unit.master.tier == "mapped"  # in memory, not in the file
+    return unit.is_intact() and not edited
 
 
 def _adopt(units: Iterable[Unit]) -> list[Unit]:

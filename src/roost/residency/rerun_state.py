@@ -19,6 +19,8 @@ _UNCHANGING = (
     *(torch.dtype, torch.device, torch.layout, torch.memory_format, GenerationConfig),
 )
 _OPAQUE = (torch.nn.Module, HookFunctionReference, type)
+_KNOWN_HOOKS = "diffusers.hooks."  # whose states are followed; what hangs on another library's hooks nobody knows
+_MOST_HELD = 100_000  # objects of cache hooks
 # Hooks count in small tensors, which they change in place.
 _COPIED_BYTES = 1024
 _PLAIN_TENSORS = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
@@ -84,7 +86,10 @@ class RerunState:
 
     def _note_held(self, where: str, value: object) -> None:
         """A hook, or what hangs on it: states of any class, containers and tensors."""
-        if isinstance(value, (*_UNCHANGING, *_OPAQUE)) or self._is_seen(value):
+        if isinstance(value, (*_UNCHANGING, *_OPAQUE)) or self._is_seen(value) or self._unknown is not None:
+            return
+        if len(self._seen) > _MOST_HELD:
+            self._unknown = f"{where} has more than {_MOST_HELD:,} parts"
             return
         if isinstance(value, torch.Tensor):
             if value.device.type == "cpu" and value.nbytes <= _COPIED_BYTES:
@@ -94,10 +99,13 @@ class RerunState:
             return
         if isinstance(value, (list, dict, tuple, set, deque)):
             children = self._note_container(value)
-        elif hasattr(value, "__dict__") and not callable(value):
-            children = self._note_container(vars(value))
-        else:
+        elif type(value).__module__.startswith(_KNOWN_HOOKS):
+            children = self._note_container(vars(value)) if hasattr(value, "__dict__") else []
+        elif callable(value):
             children = []
+        else:
+            self._unknown = f"{where} is a {type(value).__name__}, which the call may change and Roost can't put back"
+            return
         for _, each in children:
             self._note_held(where, each)
 

@@ -13,7 +13,7 @@ from roost.errors import RoostError
 from roost.plan import ComponentPlan
 from roost.residency.component import HeldComponent
 from roost.residency.elastic import run_elastically
-from roost.residency.guards import check_inference
+from roost.residency.guards import check_held, check_inference
 from roost.residency.ladder import leave_between_stages, may_leave, stream_blocks
 from roost.residency.memory_errors import Shortage
 from roost.residency.release import Activations, UseSequence
@@ -42,6 +42,7 @@ class Runtime:
         # Around what a component itself does in an outermost call
         self.around_calls: Callable[[], AbstractContextManager[object]] = transfers.device.counting_activations
         self.gate: Callable[[HeldComponent], None] | None = None  # may refuse a use, by raising, before anything moves
+        self.before_call: Callable[[], None] = lambda: None  # may refuse an outermost call, by raising
         self.on_eviction: Callable[[HeldComponent], None] = lambda component: None
         self._plans, self._transfers, self._device = plans, transfers, transfers.device
         self._sequence, self._activations = UseSequence(components), Activations()
@@ -98,7 +99,6 @@ class Runtime:
             self._begin_stage(component, stage)
 
     def _begin_stage(self, component: HeldComponent, stage: str) -> None:
-        component.wake()
         self._note_activations()
         self.stages.begin(stage, component.name)
         self._sequence.use(component)
@@ -108,27 +108,23 @@ class Runtime:
         self._acquire(component)
         self._began_with = (self._device.used_bytes, self._weights_bytes())
 
-    def touch(self, component: HeldComponent, unit: str) -> None:
-        """Before a module outside any block, or outside its block's forward, uses its weights."""
+    def enter_unit(self, component: HeldComponent, unit: str) -> None:
+        """Before the forward of a block, or of a module outside all blocks."""
+        if not component.depth:
+            component.refresh()
         if not component.active:
             self.switch_to(component, "forward")
-        component.running.keep(unit)
+        component.running.enter(unit)
 
-    def enter_block(self, component: HeldComponent, block: str) -> None:
-        """Before a block's forward."""
-        if not component.active:
-            self.switch_to(component, "forward")
-        component.running.enter(block)
-
-    def leave_block(self, component: HeldComponent, block: str) -> None:
-        """After a block's forward; while the copy lane is idle, a unit of the next component comes ahead."""
-        component.running.leave(block)
+    def leave_unit(self, component: HeldComponent, unit: str) -> None:
+        """After such a forward; while the copy lane is idle, a unit of the next component comes ahead."""
+        component.running.leave(unit)
         if component.quiet and component is self._current:
             self._drip(component)
 
     def end_call(self) -> None:
         """At the end of a pipeline's call."""
-        self._enter()  # resting takes weights away, also those that another thread would be using
+        self._enter()
         try:
             self._note_activations()
             self._sequence.end()
@@ -181,8 +177,11 @@ class Runtime:
         self, component: HeldComponent, method: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: Any
     ) -> Any:
         """One attempt at an outermost call."""
+        self.before_call()
+        check_held(component)
         check_inference(component)
         whole = False
+        component.refresh()
         self.switch_to(component, method)
         if self.observer is not None:
             self.observer(component.name, method, args, kwargs)

@@ -29,6 +29,7 @@ class StandIns:
 
     tables: list[tuple[Namespace, Table]]
     views: list[torch.Tensor]
+    made: dict[int, torch.Tensor]  # by the id of the object that each stands for
 
 
 class ParameterTables:
@@ -37,7 +38,7 @@ class ParameterTables:
     ``aside`` are the ids of tensors that some part keeps outside tables, too.
     """
 
-    __slots__ = ("_exchanged", "_objects", "_originals", "_others")
+    __slots__ = ("_exchanged", "_objects", "_originals", "_others", "others")
 
     def __init__(
         self, module: torch.nn.Module, objects: Sequence[torch.Tensor], names: Iterable[str], aside: Container[int]
@@ -57,6 +58,7 @@ class ParameterTables:
                 self._exchanged.append(names)
         found = {index for names in self._exchanged for index in names.values()}
         self._others = [index for index in range(len(self._objects)) if index not in found]
+        self.others = [self._objects[index] for index in self._others]  # what no stand-in can replace
 
     def stand_ins(self, views: Sequence[torch.Tensor]) -> StandIns:
         """Parameters over ``views``, one for each object in turn, in tables of their own."""
@@ -66,7 +68,8 @@ class ParameterTables:
         tables: list[tuple[Namespace, Table]] = []
         for (namespace, table), names in zip(self._originals, self._exchanged, strict=True):
             tables.append((namespace, {**table, **{name: made[index] for name, index in names.items()}}))
-        return StandIns(tables, [views[index] for index in self._others])
+        by_object: dict[int, torch.Tensor] = {id(self._objects[index]): each for index, each in made.items()}
+        return StandIns(tables, [views[index] for index in self._others], by_object)
 
     def put(self, stand_ins: StandIns) -> None:
         """Makes the modules read ``stand_ins``."""
@@ -83,7 +86,7 @@ class ParameterTables:
             self._bind_others([bound[index] for index in self._others])
 
     def _bind_others(self, views: Sequence[torch.Tensor]) -> None:
-        deque(map(bind_one, (self._objects[index] for index in self._others), views), maxlen=0)
+        deque(map(bind_one, self.others, views), maxlen=0)
 
 
 def kept_aside(module: torch.nn.Module) -> frozenset[int]:

@@ -4,28 +4,45 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Container, Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 
 from roost.residency.census import Entry
 from roost.residency.masters import HostCopy, Master, lay_out
 from roost.residency.tables import ParameterTables, StandIns, bind_one
+from roost.residency.watched import as_engine, unwatch, watch
 
 UnitKind = Literal["resident", "held", "streamed"]
+
+
+class Watcher(Protocol):
+    """Who is told what happens to the objects of a component's units."""
+
+    name: str  # the component's
+    device: torch.device
+    stale: bool  # set when a device copy may no longer be what the masters are
+
+    @property
+    def in_call(self) -> bool:
+        """Whether a call into the component runs, on this thread."""
+
+    def keep(self, name: str) -> None:
+        """Brings a unit in, for the rest of the call."""
 
 
 class Unit:
     """The weights of one block or of the trunk.
 
     ``resident`` and ``held`` units have a ``buffer`` of their own while loaded, ``streamed`` ones pass through a slot.
-    Objects are bound for long; between ``enter`` and ``leave`` the modules hold stand-ins for them. ``in_use`` counts
+    The objects of what a plan keeps on the device for good are bound to its buffer. Those of all others stay on their
+    master and are watched; between ``enter`` and ``leave`` the modules hold stand-ins for them. ``in_use`` counts
     running forwards. A loaded unit is ``settled`` once the compute lane waits for its copy.
     """
 
     __slots__ = (
-        "_bound", "_objects", "_placeholders", "_repeats", "_tables", "buffer", "entries", "in_use", "kind", "layout",
-        "master", "name", "ready", "settled", "slot", "spare",
+        "_bound", "_entered", "_objects", "_own", "_repeats", "_tables", "_watcher", "buffer", "entries", "in_use",
+        "kind", "layout", "lent", "master", "name", "ready", "settled", "slot", "spare",
     )  # fmt: skip
 
     def __init__(self, name: str, entries: Sequence[Entry]) -> None:
@@ -38,10 +55,13 @@ class Unit:
         self.settled = False
         self.slot: Any = None
         self.in_use = 0
+        self.lent = False  # someone has edited the master, or holds memory of it
         self._objects = [each for entry in entries for each in entry.objects]
         self._repeats = [index for index, entry in enumerate(entries) for _ in entry.objects]
         self._bound: list[torch.Tensor] = []
-        self._placeholders: list[torch.Tensor] = []
+        self._watcher: Watcher | None = None
+        self._own: StandIns | None = None  # over ``buffer``
+        self._entered: StandIns | None = None
 
     @property
     def bytes(self) -> int:
@@ -55,21 +75,44 @@ class Unit:
         """Looks where ``module`` has the unit's objects: under ``names``, and some of them ``aside``."""
         self._tables = ParameterTables(module, self._objects, names, aside)
 
-    def views_of(self, buffer: torch.Tensor) -> list[torch.Tensor]:
-        """Views of ``buffer`` to bind, one for every object."""
-        return self._repeated(self.layout.views(buffer))
+    def watch(self, watcher: Watcher) -> None:
+        """Keeps the objects on the master from now on; ``watcher`` is told who edits them, and asked who reads them."""
+        if self._watcher is None:
+            self._watcher = watcher
+            watch(self._objects, self)
+
+    def unwatch(self) -> None:
+        """Makes the objects ordinary tensors again."""
+        if self._watcher is not None:
+            self._watcher = None
+            unwatch(self._objects)
+
+    def settle(self) -> None:
+        """The buffer may be read from now on: by stand-ins, or by the objects where nobody watches them."""
+        assert self.buffer is not None, "a unit is loaded before it is used"
+        self.settled = True
+        if self._watcher is None:
+            self.bind(self._views_of(self.buffer))
+        else:
+            self._own = self.stand_ins(self.buffer)
 
     def stand_ins(self, buffer: torch.Tensor) -> StandIns:
         """What the modules hold during a forward that reads ``buffer``."""
-        return self._tables.stand_ins(self.views_of(buffer))
+        return self._tables.stand_ins(self._views_of(buffer))
 
-    def enter(self, stand_ins: StandIns) -> None:
-        """Makes the modules read ``stand_ins`` until ``leave``."""
-        self._tables.put(stand_ins)
+    def enter(self, stand_ins: StandIns | None = None) -> None:
+        """Makes the modules read ``stand_ins``, or else the unit's own buffer, until ``leave``."""
+        self._entered = stand_ins or self._own
+        if self._entered is not None:
+            unwatch(self._tables.others)
+            self._tables.put(self._entered)
 
     def leave(self) -> None:
         """Makes the modules read what is bound."""
-        self._tables.take_back(self._bound)
+        if self._entered is not None:
+            self._entered = None
+            self._tables.take_back(self._bound)
+            watch(self._tables.others, self)
 
     def adopt(self, master: HostCopy) -> None:
         """Takes the master that the objects already read."""
@@ -85,39 +128,53 @@ class Unit:
         deque(map(bind_one, self._objects, views), maxlen=0)
         self._bound = views
 
-    def unbind(self, device: torch.device) -> None:
-        """Keeps shape, dtype and device as they are in use, and gives NaN to whoever reads without asking."""
-        if not self._placeholders:
-            self._placeholders = self._repeated([_placeholder(entry.tensor, device) for entry in self.entries])
-        self.bind(self._placeholders)
-
     def bind_home(self) -> None:
         """Makes the objects read the master, except those that someone gave other memory meanwhile."""
-        if self.master is None:
+        self._own = None
+        if self.master is None or self._watcher is not None:
             return
         views = self._repeated(self.master.views)
         for each, bound, view in zip(self._objects, self._bound, views, strict=True):
             if _same_memory(each, bound):
                 each.data = view
         self._bound = views
-        self._placeholders = []
 
     def is_intact(self) -> bool:
         """Whether every object still reads what was bound last."""
-        return len(self._bound) == len(self._objects) and all(map(_same_memory, self._objects, self._bound))
+        with as_engine():
+            return len(self._bound) == len(self._objects) and all(map(_same_memory, self._objects, self._bound))
+
+    # As the home of what it watches
+
+    @property
+    def device(self) -> torch.device:
+        assert self._watcher is not None, "only what is watched asks"
+        return self._watcher.device
+
+    @property
+    def in_call(self) -> bool:
+        return self._watcher is not None and self._watcher.in_call
+
+    def device_copy(self, tensor: torch.Tensor) -> torch.Tensor:
+        assert self._watcher is not None, "only what is watched asks"
+        self._watcher.keep(self.name)
+        return tensor if self._entered is None else self._entered.made.get(id(tensor), tensor)
+
+    def lend(self) -> None:
+        if self._watcher is not None:
+            self.lent = self._watcher.stale = True
+
+    def describe(self, tensor: torch.Tensor) -> str:
+        assert self._watcher is not None, "only what is watched asks"
+        names = next((entry.names for entry in self.entries if any(each is tensor for each in entry.objects)), ["?"])
+        return f"{self._watcher.name}.{names[0]}"
+
+    def _views_of(self, buffer: torch.Tensor) -> list[torch.Tensor]:
+        """Views of ``buffer`` to bind, one for every object."""
+        return self._repeated(self.layout.views(buffer))
 
     def _repeated(self, views: list[torch.Tensor]) -> list[torch.Tensor]:
         return [views[index] for index in self._repeats]
-
-
-def _placeholder(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    with torch.inference_mode(False):
-        if tensor.is_floating_point() or tensor.is_complex():
-            one = torch.full((1,), float("nan"), dtype=torch.float32).to(device, tensor.dtype)
-        else:
-            highest = 1 if tensor.dtype == torch.bool else torch.iinfo(tensor.dtype).max
-            one = torch.full((1,), highest, dtype=tensor.dtype, device=device)
-        return one.as_strided(tensor.shape, (0,) * tensor.ndim)
 
 
 def _same_memory(tensor: torch.Tensor, other: torch.Tensor) -> bool:

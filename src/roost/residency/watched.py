@@ -1,0 +1,198 @@
+"""A held component's own parameters and buffers: they read host memory, and whoever reads or edits them is noticed.
+
+While a component is on the device its forwards read copies. The tensors that its modules own stay on their masters; so
+between calls what a user reads through them is right, and what he writes is what the next call uses. That a write makes
+a device copy stale no version counter tells (``weight.data.mul_(2)`` counts on a tensor of its own), and comparing
+contents would read every weight. So these tensors are, for as long as copies of them may exist, of a class that is
+asked first by whatever PyTorch does with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
+
+import torch
+
+from roost.errors import RoostError
+
+# Around what the engine itself does with held tensors: nobody is told. PyTorch documents it under "Extending PyTorch".
+as_engine = torch._C.DisableTorchFunctionSubclass
+
+
+class Home(Protocol):
+    """What a watched tensor belongs to."""
+
+    @property
+    def device(self) -> torch.device:
+        """The one that the component runs on."""
+
+    @property
+    def in_call(self) -> bool:
+        """Whether a call into the component runs, on this thread."""
+
+    def device_copy(self, tensor: torch.Tensor) -> torch.Tensor:
+        """What stands for ``tensor`` on the device during a call."""
+
+    def lend(self) -> None:
+        """Someone has edited the weights, or may from now on, since he holds memory of theirs."""
+
+    def describe(self, tensor: torch.Tensor) -> str:
+        """The tensor's component and name."""
+
+
+# Answers that are the same on host and device and can't be edited.
+_METADATA = frozenset({
+    "shape", "dtype", "layout", "ndim", "requires_grad", "is_leaf", "itemsize", "nbytes", "is_meta", "is_sparse",
+    "is_quantized", "is_nested", "grad", "grad_fn", "names", "size", "dim", "numel", "stride", "is_floating_point",
+    "is_complex", "element_size", "is_contiguous", "storage_offset", "is_signed", "is_inference", "__len__",
+    "_version", "_backward_hooks", "is_cpu", "_is_view",
+})  # fmt: skip
+_PLAIN_ANSWERS = (type(None), bool, int, float, complex, str, torch.Size, torch.dtype, torch.device, torch.layout)
+
+_homes: dict[int, Home] = {}  # by the id of a tensor that its home keeps alive
+
+
+class _Watched:
+    @classmethod
+    def __torch_function__(
+        cls, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        with as_engine():
+            return _answer(func, args, kwargs or {})
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return _plain_copy(self).__reduce_ex__(protocol)  # type: ignore[no-untyped-call]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> torch.Tensor:
+        found: torch.Tensor = memo.setdefault(id(self), _plain_copy(self))
+        return found
+
+
+class HeldParameter(_Watched, torch.nn.Parameter):
+    """A parameter of a held component."""
+
+
+class HeldBuffer(_Watched, torch.Tensor):
+    """A buffer of a held component, or a tensor that a module keeps beside its parameters."""
+
+
+_CLASSES: dict[type, type] = {torch.nn.Parameter: HeldParameter, torch.Tensor: HeldBuffer}
+_PLAIN_CLASSES = {held: plain for plain, held in _CLASSES.items()}
+_set_class: Callable[[torch.Tensor, type], None] = object.__dict__["__class__"].__set__
+
+
+def watch(tensors: Iterable[torch.Tensor], home: Home) -> None:
+    """Has ``home`` told of all that happens to ``tensors``, which it keeps alive until ``unwatch``."""
+    for each in tensors:
+        held = _CLASSES.get(type(each))
+        if held is not None:  # other libraries' classes are moved by themselves
+            _set_class(each, held)
+            _homes[id(each)] = home
+
+
+def unwatch(tensors: Iterable[torch.Tensor]) -> None:
+    """Makes them what they were."""
+    for each in tensors:
+        plain = _PLAIN_CLASSES.get(type(each))
+        if plain is not None:
+            _set_class(each, plain)
+            _homes.pop(id(each), None)
+
+
+def _answer(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What ``func`` gives for held tensors: of their device copies in a call, of their masters outside of one."""
+    name = _name_of(func)
+    if name in _METADATA:
+        return func(*args, **kwargs)
+    homes = {id(each): (each, _homes[id(each)]) for each in _tensors(args, kwargs) if id(each) in _homes}
+    running = {key: pair for key, pair in homes.items() if pair[1].in_call}
+    if running and name == "device":
+        return next(iter(running.values()))[1].device
+    copies = {key: home.device_copy(each) for key, (each, home) in running.items()}
+    args, kwargs = _replaced(args, copies), _replaced(kwargs, copies)
+    return _at_rest(func, args, kwargs, [pair for key, pair in homes.items() if key not in running])
+
+
+def _at_rest(
+    func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], held: list[tuple[torch.Tensor, Home]]
+) -> Any:
+    """Runs ``func`` on masters; lends those that it edits, or that can be edited through what it returns."""
+    versions = [each._version for each, _ in held]
+    try:
+        result = func(*args, **kwargs)
+    except RuntimeError as error:
+        mixed = _mixed(held, args, kwargs)
+        if mixed is None:
+            raise
+        raise RoostError(mixed) from error
+    finally:  # also an operation that raised may have written
+        _lend(home for (each, home), before in zip(held, versions, strict=True) if each._version != before)
+    if _sets_data(func) or not _is_apart(result, [each for each, _ in held]):
+        _lend(home for _, home in held)
+    return result
+
+
+def _lend(homes: Iterable[Home]) -> None:
+    for home in homes:
+        home.lend()
+
+
+def _name_of(func: Any) -> str:
+    """A function's name; where a property is read, the property's."""
+    name: str = getattr(func, "__name__", "")
+    return getattr(func.__self__, "__name__", name) if name == "__get__" else name
+
+
+def _sets_data(func: Any) -> bool:
+    return getattr(func, "__name__", "") == "__set__" and getattr(func.__self__, "__name__", "") == "data"
+
+
+def _tensors(*values: Any) -> Iterator[torch.Tensor]:
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(*value)
+        elif isinstance(value, dict):
+            yield from _tensors(*value.values())
+
+
+def _replaced(value: Any, copies: dict[int, torch.Tensor]) -> Any:
+    if isinstance(value, torch.Tensor):
+        return copies.get(id(value), value)
+    if type(value) in (list, tuple):
+        return type(value)(_replaced(each, copies) for each in value)
+    if isinstance(value, dict):
+        return {key: _replaced(each, copies) for key, each in value.items()}
+    return value
+
+
+def _is_apart(result: Any, held: list[torch.Tensor]) -> bool:
+    """Whether nobody can edit one of ``held`` through ``result``."""
+    if isinstance(result, list | tuple):
+        return all(_is_apart(each, held) for each in result)
+    if not isinstance(result, torch.Tensor):
+        return isinstance(result, _PLAIN_ANSWERS)
+    if any(result is each for each in held):  # it is watched as before
+        return True
+    return all(result.untyped_storage().data_ptr() != each.untyped_storage().data_ptr() for each in held)
+
+
+def _mixed(held: list[tuple[torch.Tensor, Home]], args: Any, kwargs: Any) -> str | None:
+    """What to say where an operation failed that mixes held weights with tensors on their component's device."""
+    others = [each.device for each in _tensors(args, kwargs) if id(each) not in _homes]
+    for tensor, home in held:
+        if home.device in others and tensor.device != home.device:
+            return (
+                f"{home.describe(tensor)} is used outside every call of its component, where a Roost plan keeps it in "
+                f"host memory; use a copy, like weight.to({str(home.device)!r}), or plan its component as resident."
+            )
+    return None
+
+
+def _plain_copy(tensor: Any) -> torch.Tensor:
+    """A copy of a held tensor that nobody holds."""
+    with as_engine(), torch.no_grad():
+        data = tensor.detach().clone()
+        return torch.nn.Parameter(data, tensor.requires_grad) if isinstance(tensor, torch.nn.Parameter) else data
