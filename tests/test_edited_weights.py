@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from live_pipelines import STRATEGIES, held_by, own_pipeline, request_for
+from live_pipelines import STRATEGIES, bare_digest, held_by, own_pipeline, request_for
 from plans import LAYERWISE, plan_for
 from roost.residency.generate import generate
 from toy_pipelines import state, toy_pipeline
@@ -262,3 +262,20 @@ def test_edits_between_generations_of_real_pipelines_give_the_bits_of_the_pipeli
         if isinstance(component, torch.nn.Module):
             kept = pipeline.components[name].state_dict()
             assert all(torch.equal(kept[key], each) for key, each in component.state_dict().items())
+
+
+@pytest.mark.parametrize("strategy", ["snapshot-offload", "layerwise-offload", "layerwise-offload, half resident"])
+def test_a_step_callback_that_reads_weights_sees_them_and_changes_nothing(strategy: str) -> None:
+    pipeline = own_pipeline("flux")
+    right = {name: each.clone() for name, each in pipeline.transformer.named_parameters()}
+    wrong: list[str] = []
+
+    def look(pipe: Any, _step: int, _time: Any, state: dict[str, Any]) -> dict[str, Any]:
+        named = pipe.transformer.named_parameters()
+        wrong.extend(name for name, each in named if not torch.equal(each.data, right[name]))
+        return state
+
+    with held_by(pipeline, plan_for(pipeline, STRATEGIES[strategy])) as held:
+        for _ in range(2):
+            assert generate(held, request_for("flux", callback_on_step_end=look)).digest == bare_digest("flux")
+    assert wrong == []

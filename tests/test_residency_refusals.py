@@ -98,7 +98,7 @@ def test_what_can_not_be_held_is_refused() -> None:
     pipeline = own_pipeline("ltx")
     with pytest.raises(UsageError, match="torchrun"):
         held_by(pipeline, plan_for(pipeline, "fsdp"))
-    with held_by(pipeline, plan_for(pipeline)), pytest.raises(UsageError, match="another plan"):
+    with held_by(pipeline, plan_for(pipeline)), pytest.raises(UsageError, match="another Roost plan"):
         held_by(pipeline, plan_for(pipeline))
     shared = pipeline.vae.decoder.conv_in.conv
     pipeline.transformer.proj_extra = shared

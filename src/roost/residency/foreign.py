@@ -25,9 +25,9 @@ _GROUP_OFFLOADING = ("group_offloading", "lazy_prefetch_group_offloading", "laye
 _CASTING = "layerwise_casting"
 _ACCELERATE_HOOKS = {
     "ExecutionDevice": "another Roost plan",
-    "CpuOffload": "diffusers' model CPU offload (accelerate's cpu_offload_with_hook)",
+    "CpuOffload": "diffusers' model CPU offload",
     "AlignDevicesHook": "accelerate's device map or sequential CPU offload",
-    "CustomOffloadHook": "diffusers' components manager (enable_auto_cpu_offload)",
+    "CustomOffloadHook": "diffusers' components manager",
 }
 
 
