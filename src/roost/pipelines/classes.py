@@ -48,8 +48,8 @@ def component_class(library: str | None, class_name: str) -> type:
         )
     if _is_pipeline(found):
         raise InvalidFile(
-            f"{class_name!r} is a whole pipeline, and Roost places no pipeline within another; load it with its own tool,"
-            " and use roost.attach on the pipeline in memory."
+            f"{class_name!r} is a whole pipeline, and Roost places no pipeline within another; load it with its own"
+            " tool, and use roost.attach on the pipeline in memory."
         )
     if not (hasattr(found, "load_config") or hasattr(found, "config_class")) and weighted_class(found):
         raise InvalidFile(

@@ -99,7 +99,7 @@ _RULES: Mapping[str, Callable[[object, Config], object]] = {
 
 
 def _first(value: object, allows: Callable[[str], bool]) -> object:
-    """The first text in ``value``, a word or an object or list that has some, that isn't allowed; None where all are."""
+    """The first text in ``value``, or in what it holds, that isn't allowed; None where all are."""
     return next((text for text in _texts(value) if text and not allows(text)), None)
 
 
