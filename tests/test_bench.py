@@ -245,7 +245,7 @@ def test_candidates_have_names_of_their_own_and_equal_placements_run_once(asked:
 
 
 def test_the_real_child_is_this_python() -> None:
-    assert (sys.executable, "-m", "roost.tune.child") == COMMAND
+    assert (sys.executable, "-P", "-m", "roost.tune.child") == COMMAND
 
 
 def test_a_process_that_came_with_the_trial_is_the_one_whose_memory_counts() -> None:

@@ -9,13 +9,17 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
+from transformers import dynamic_module_utils
+from transformers.integrations import hub_kernels
 
 from dry_runs import tiny_directory
 from roost.api.inspection import inspect_model
 from roost.errors import InvalidFile
 from roost.facts import ClassFacts, Component
-from roost.pipelines.classes import component_class
-from roost.pipelines.from_configs import build_component
+from roost.pipelines.classes import component_class, model_class
+from roost.pipelines.closed import closed_to_the_outside
+from roost.pipelines.from_configs import build_component, build_pipeline
 from roost.profiles.classes import load_class_facts
 
 
@@ -63,3 +67,37 @@ def test_a_config_of_absurdly_many_layers_ends_instead_of_building_them(tmp_path
     (folder / "config.json").write_text(json.dumps({**config, "num_layers": 10**9}))
     with pytest.raises(InvalidFile, match="far more modules than its files have weights"):
         build_component(component.name, component, tmp_path, ClassFacts(), component.tensors)
+
+
+def test_while_a_directory_loads_transformers_fetches_no_kernel_for_an_attention(monkeypatch) -> None:
+    fetched: list[str] = []
+    monkeypatch.setattr(hub_kernels, "is_kernels_available", lambda: True)
+    monkeypatch.setattr(hub_kernels, "get_kernel_hub", lambda name, **_: fetched.append(name), raising=False)
+    with closed_to_the_outside(), pytest.raises(ValueError, match="fetches no kernels"):
+        hub_kernels.load_and_register_attn_kernel("kernels-community/flash-attn2")
+    assert fetched == []
+    hub_kernels.get_kernel("kernels-community/flash-attn2")  # as before
+    assert fetched == ["kernels-community/flash-attn2"]
+
+
+def test_while_a_directory_loads_nobody_is_asked_whether_its_code_may_run(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'mark')!r}, 'w')\nclass T: pass\n")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"auto_map": {"AutoTokenizer": ["evil.T", None]}}))
+    before = dynamic_module_utils.TIME_OUT_REMOTE_CODE
+    with closed_to_the_outside(), pytest.raises(ValueError, match="custom code"):
+        transformers.AutoTokenizer.from_pretrained(str(tmp_path))  # what a processor does for its parts
+    assert not (tmp_path / "mark").exists()
+    assert before == dynamic_module_utils.TIME_OUT_REMOTE_CODE
+
+
+def test_a_component_that_is_a_pipeline_or_looks_for_another_class_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidFile, match="'StableDiffusionPipeline' is a whole pipeline"):
+        component_class("diffusers", "StableDiffusionPipeline")
+    for library in ("diffusers", "transformers"):
+        with pytest.raises(InvalidFile, match="'AutoModel' is no class of a model with weights"):
+            model_class(library, "AutoModel")
+    index = {"_class_name": "WanPipeline", "tokenizer": ["diffusers", "StableDiffusionPipeline"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(InvalidFile, match="whole pipeline"):
+        build_pipeline(tmp_path, {})

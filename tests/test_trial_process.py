@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from roost.tune import process
-from roost.tune.process import Child, Patience, TrialEnded
+from roost.tune.process import Child, Patience, TrialEnded, child_environment
 
 # What every planted child begins with: its request, and a way to answer.
 BEGIN = """
@@ -197,3 +197,38 @@ def test_a_real_child_that_takes_more_host_memory_than_it_may_is_out_of_memory()
     finally:
         child.close()
     assert caught.value.status == "oom"
+
+
+def test_a_child_finds_no_module_in_a_working_directory_a_relative_entry_or_the_user_site_of_a_model(
+    tmp_path: Path, monkeypatch
+) -> None:
+    model, own = tmp_path / "model", tmp_path / "own"
+    own.mkdir()
+    (own / "mine.py").write_text("")
+    monkeypatch.setenv("PYTHONUSERBASE", str(model / "base"))
+    monkeypatch.setattr(process.site, "USER_SITE", None)  # worked out anew
+    monkeypatch.setattr(process.site, "USER_BASE", None)
+    for folder in (model, model / "entry", Path(process.site.getusersitepackages())):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("roost", "json", "typing", "sitecustomize", "usercustomize"):
+            (folder / f"{name}.py").write_text(f"open({str(tmp_path / 'mark')!r}, 'w')")
+    monkeypatch.chdir(model)
+    paths = os.pathsep.join(("", "entry", ".", str(own), ""))
+    environment = child_environment({**os.environ, "PYTHONPATH": paths, "PYTHONSTARTUP": "roost.py"}, model)
+    script = "import typing, mine, roost.tune\nsay('loaded', at=os.getcwd(), path=sys.path)"
+    child = Child({}, environment, (sys.executable, "-c", BEGIN + script))
+    try:
+        loaded = child.ask("", PATIENT)
+    finally:
+        child.close()
+    assert not (tmp_path / "mark").exists()
+    assert loaded["at"] == os.path.abspath(os.sep)
+    assert str(own) in loaded["path"]
+    assert not [each for each in loaded["path"] if not os.path.isabs(each) or Path(each).is_relative_to(model)]
+    assert environment["PYTHONNOUSERSITE"] == "1"
+
+
+def test_a_child_finds_the_package_where_it_lies_below_a_relative_entry(tmp_path: Path, monkeypatch) -> None:
+    source = Path(process.__file__).parents[2]
+    monkeypatch.chdir(source.parent)
+    assert child_environment({"PYTHONPATH": source.name}, tmp_path)["PYTHONPATH"] == str(source)

@@ -10,6 +10,7 @@ import sys
 def main() -> None:
     """Runs the command line and exits with its documented code."""
     _open_closed_streams()
+    os.environ["HF_HUB_OFFLINE"] = "1"  # before a library reads it: no command needs the network
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that can't show a character gets its escape
             stream.reconfigure(errors="backslashreplace")

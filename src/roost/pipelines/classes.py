@@ -20,7 +20,7 @@ def pipeline_class(name: str) -> type:
     import diffusers
 
     found = _public_class(diffusers, name)
-    if found is None or not issubclass(found, diffusers.DiffusionPipeline):
+    if found is None or not _is_pipeline(found):
         raise InvalidFile(
             f"{name!r} is not a pipeline class of diffusers {diffusers.__version__}; "
             "check _class_name in model_index.json, or install a diffusers that has it."
@@ -46,10 +46,25 @@ def component_class(library: str | None, class_name: str) -> type:
             f"{class_name!r} is not a loadable class of {module.__name__}; "
             "check model_index.json, or install a version of the library that has it."
         )
+    if _is_pipeline(found):
+        raise InvalidFile(
+            f"{class_name!r} is a whole pipeline, and Roost places no pipeline within another; load it with its own"
+            " tool, and use roost.attach on the pipeline in memory."
+        )
     if not (hasattr(found, "load_config") or hasattr(found, "config_class")) and weighted_class(found):
         raise InvalidFile(
             f"{class_name!r} has no config of its own, as it holds several models; load it with its own tool, and use"
             " roost.attach on the pipeline in memory."
+        )
+    return found
+
+
+def model_class(library: str | None, class_name: str) -> type:
+    """The class of a component with weights; InvalidFile for one that holds none, as a class that looks for another."""
+    found = component_class(library, class_name)
+    if not weighted_class(found):
+        raise InvalidFile(
+            f"{class_name!r} is no class of a model with weights; name the class of the component in model_index.json."
         )
     return found
 
@@ -59,6 +74,12 @@ def weighted_class(found: type) -> bool:
     import torch
 
     return issubclass(found, torch.nn.Module)
+
+
+def _is_pipeline(found: type) -> bool:
+    import diffusers
+
+    return issubclass(found, diffusers.DiffusionPipeline)
 
 
 @functools.cache

@@ -16,7 +16,8 @@ import torch
 
 from roost.errors import InvalidFile
 from roost.facts import ClassFacts
-from roost.pipelines.classes import component_class, pipeline_class
+from roost.pipelines.classes import component_class, model_class, pipeline_class
+from roost.pipelines.closed import closed_to_the_outside
 
 _MODULES_AT_LEAST, _MODULES_PER_TENSOR = 10_000, 20
 _SAFELY = {"use_safetensors": True, "local_files_only": True}
@@ -41,11 +42,11 @@ def build_component(
     ``facts`` say which modules stay float32, ``tensors`` how many its files hold. Raises InvalidFile for a config that
     the class can't use.
     """
-    found: Any = component_class(described.library, described.class_name)
+    found: Any = model_class(described.library, described.class_name)
     folder = model_dir / name if (model_dir / name).is_dir() else model_dir
     dtype = getattr(torch, described.load_dtype or "float32")
     try:
-        with _default_dtype(dtype), _no_init(), _bounded(tensors or 0):
+        with closed_to_the_outside(), _default_dtype(dtype), _no_init(), _bounded(tensors or 0):
             if hasattr(found, "load_config"):
                 module = found.from_config(found.load_config(str(folder), local_files_only=True))
             else:
@@ -69,7 +70,11 @@ def build_pipeline(model_dir: Path, modules: Mapping[str, torch.nn.Module]) -> A
     index = json.loads((model_dir / "model_index.json").read_text(encoding="utf-8"))
     found: Any = pipeline_class(index["_class_name"])
     check_installed(index)
-    pipeline = found.from_pretrained(str(model_dir), trust_remote_code=False, **_SAFELY, **modules)
+    for name, entry in index.items():
+        if name not in modules and isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str):
+            component_class(*entry)
+    with closed_to_the_outside():
+        pipeline = found.from_pretrained(str(model_dir), trust_remote_code=False, **_SAFELY, **modules)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from roost.errors import InvalidFile, UsageError
 from roost.probes.directory import ModelDirectory
+from roost.probes.foreign import refuse_foreign
 from roost.probes.layout import Declared, Layout, declared_class
 from roost.probes.quoting import listed, quoted, shown
 from roost.probes.resolve import describe_folder, find_variants, find_weights, within
@@ -24,11 +25,14 @@ def read_components(
     weightless: list[str] = []
     lacking: list[str] = []
     for declared in layout.components:
+        refuse_foreign(directory, declared)
         each = _find(directory, declared, variant)
         if each is not None:
             found.append(each)
         elif _is_weightless(directory, declared):
             weightless.append(declared.name)
+            if declared.folder:
+                directory.refuse_links(declared.folder)
             _record_scheduler(directory, declared)
             _report_bare(directory, layout, declared)
         else:

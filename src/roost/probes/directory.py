@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from roost.probes.headers import Header, read_header, read_header_text
 from roost.probes.hub import blobs_folders, hub_cache
 from roost.probes.quoting import quoted, shown
 from roost.probes.regular_files import open_regular
-from roost.probes.strict_json import read_strict_object
+from roost.probes.strict_json import MAX_CONFIG_BYTES, read_strict_object
 
 _CACHED_BLOB = re.compile(r"models--[^/\\]+[/\\]blobs[/\\][^/\\]+")
 _CHUNK_BYTES = 1024**2
@@ -59,6 +60,26 @@ class ModelDirectory:
             parsed, raw = read_strict_object(file, infinities=infinities)
         self.files[name] = StoredFile(bytes=len(raw), sha256=hashlib.sha256(raw).hexdigest())
         return parsed
+
+    def peek(self, name: str) -> object:
+        """What a library finds in a JSON file that no plan stands on; None where that is no JSON. Nothing is recorded.
+
+        InvalidFile for a link that leads outside, and for what is no regular file of at most 32 MiB.
+        """
+        with open_regular(self._locate(name), name) as file:
+            if file.bytes > MAX_CONFIG_BYTES:
+                raise InvalidFile(f"{shown(name)} is larger than 32 MiB, too large for a config. Fetch it again.")
+            raw = file.read_at(0, file.bytes)
+        try:
+            return json.loads(raw)
+        except (ValueError, RecursionError):
+            return None
+
+    def refuse_links(self, folder: str) -> None:
+        """InvalidFile for a link in a folder that leads outside the directory."""
+        for name, is_link in self.names(folder).items():
+            if is_link:
+                self._refuse_outside(f"{folder}/{name}")
 
     def read_header(self, name: str) -> Header:
         """A safetensors file's header, recorded with its size and the header's hash."""

@@ -41,6 +41,9 @@ class PublishedDirectory(ModelDirectory):
         self.files[name] = StoredFile(bytes=len(raw), sha256=hashlib.sha256(raw).hexdigest())
         return parsed
 
+    def peek(self, name: str) -> object:
+        return None  # the package's own data name nothing outside
+
     def read_header(self, name: str) -> Header:
         header = header_of(self._model.weights[name].header, name)
         self.files[name] = StoredFile(bytes=header.file_bytes, sha256=header.sha256)

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from roost.errors import InvalidFile, PlanMismatch
-from roost.pipelines.classes import component_class, pipeline_class, weighted_class
+from roost.pipelines.classes import component_class, model_class, pipeline_class, weighted_class
+from roost.pipelines.closed import closed_to_the_outside
 from roost.pipelines.from_configs import check_installed
 from roost.plan import ComponentPlan, PlanDocument
 from roost.residency.attach import Held
@@ -87,7 +88,7 @@ def finish_component(name: str, module: torch.nn.Module, plan: ComponentPlan) ->
 
 def read_component(name: str, plan: ComponentPlan, model_dir: Path) -> torch.nn.Module:
     """One component in host memory, at the plan's dtype. Raises InvalidFile."""
-    found: Any = component_class(plan.library, plan.class_name)
+    found: Any = model_class(plan.library, plan.class_name)
     folder = model_dir / name
     # The folder itself, not ``subfolder``: given that, diffusers prefers a file of the same name at the model's root.
     source = folder if folder.is_dir() else model_dir  # a component without a folder lies at the root
@@ -98,7 +99,8 @@ def read_component(name: str, plan: ComponentPlan, model_dir: Path) -> torch.nn.
     if plan.load_dtype is not None:
         options["dtype"] = getattr(torch, plan.load_dtype)
     try:
-        module, loaded = found.from_pretrained(str(source), output_loading_info=True, **options)
+        with closed_to_the_outside():
+            module, loaded = found.from_pretrained(str(source), output_loading_info=True, **options)
     except Exception as error:  # the libraries raise every kind for a broken file
         raise _unloadable(name, error) from error
     missing = sorted(loaded["missing_keys"])
@@ -133,7 +135,8 @@ def assemble(found: Any, model_dir: Path, modules: dict[str, torch.nn.Module]) -
     """The pipeline of class ``found`` around ``modules``; InvalidFile when its other parts can't be loaded."""
     try:
         # The class's own loader: DiffusionPipeline's would load components that are passed as None.
-        return found.from_pretrained(str(model_dir), trust_remote_code=False, **_SAFELY, **modules)
+        with closed_to_the_outside():
+            return found.from_pretrained(str(model_dir), trust_remote_code=False, **_SAFELY, **modules)
     except Exception as error:  # the libraries raise every kind for a broken file
         raise _unloadable("pipeline", error) from error
 

@@ -11,12 +11,14 @@ import json
 import os
 import selectors
 import signal
+import site
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 from roost.probes.cgroup import count_oom_kills
@@ -26,7 +28,10 @@ from roost.units import format_seconds
 # failed: status and reason.
 MESSAGES = ("beat", "phase", "step", "loaded", "result", "failed")
 
-COMMAND = (sys.executable, "-m", "roost.tune.child")
+COMMAND = (sys.executable, "-P", "-m", "roost.tune.child")
+# Children work where nobody keeps models: a library that looks into the working directory finds nothing of a model's.
+_NEUTRAL_FOLDER = os.path.abspath(os.sep)
+_PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
 # A child beats twice a second from a thread; one stuck in foreign code that holds the interpreter's lock does not.
 SILENCE_S = 60.0
 _GOODBYE_S = 5.0
@@ -84,6 +89,7 @@ class Child:
                     stderr=self._complaints,
                     pass_fds=(written.fileno(), send, *descriptors),
                     env=dict(environment),
+                    cwd=_NEUTRAL_FOLDER,
                     start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends the whole group
                 )
                 started.pop_all()  # closed with the child
@@ -180,6 +186,24 @@ class Child:
         self._complaints.seek(max(0, self._complaints.tell() - 4096))
         lines = self._complaints.read().decode(errors="replace").strip().splitlines()
         return f": {lines[-1].strip()[:_REASON_CHARACTERS]}" if lines else ""
+
+
+def child_environment(environment: Mapping[str, str], model_dir: Path) -> dict[str, str]:
+    """``environment`` for a child in which no file of a working directory or of ``model_dir`` passes for a module.
+
+    Of the user's PYTHONPATH the absolute entries stay. Where this package lies in the working directory or below a
+    relative entry, the child gets its absolute path.
+    """
+    kept = [each for each in environment.get("PYTHONPATH", "").split(os.pathsep) if os.path.isabs(each)]
+    user_site = os.path.realpath(site.getusersitepackages())
+    installed = map(os.path.realpath, (*site.getsitepackages(), user_site, *kept))
+    if _PACKAGE_ROOT not in installed:
+        kept.append(_PACKAGE_ROOT)
+    safe = {name: value for name, value in environment.items() if name not in ("PYTHONPATH", "PYTHONSTARTUP")}
+    safe |= {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(kept)}  # empty it counts as none
+    if Path(user_site).is_relative_to(os.path.realpath(model_dir)):
+        safe["PYTHONNOUSERSITE"] = "1"
+    return safe
 
 
 def _written(request: Mapping[str, object]) -> IO[bytes]:

@@ -15,7 +15,7 @@ from roost.planner.search_plan import SearchQuestion
 from roost.tune.candidates import Field
 from roost.tune.cuts import Cut, cut_plan
 from roost.tune.figures import trial_result
-from roost.tune.process import COMMAND, Child, Message, OnMessage, Patience, TrialEnded
+from roost.tune.process import COMMAND, Child, Message, OnMessage, Patience, TrialEnded, child_environment
 from roost.tune.records import PLAIN, Candidate, Status, TrialResult
 from roost.tune.shared_files import SharedFiles
 from roost.units import format_measured
@@ -183,7 +183,7 @@ class Trials:
             "plan": candidate.plan.model_dump_json(by_alias=True),
             "cut": None if cut is None else _cut_request(candidate.plan, cut),
             "peer": candidate.peer,
-            "model_dir": str(world.model_dir),
+            "model_dir": str(world.model_dir.absolute()),
             "device_kind": world.device_kind,
             "budget_bytes": world.budget_bytes if bound else None,
             "host_bytes": world.host_bytes if bound else None,
@@ -197,7 +197,8 @@ class Trials:
         """The child sees one GPU, by its UUID, or none; and no network."""
         gpu = "" if self.world.device_kind == "emulated" else self.world.gpu_uuid
         visible = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
-        return {**os.environ, **visible, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "HF_HUB_OFFLINE": "1"}
+        inherited = child_environment(os.environ, self.world.model_dir)
+        return {**inherited, **visible, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "HF_HUB_OFFLINE": "1"}
 
 
 def _cut_request(plan: PlanDocument, cut: Cut) -> dict[str, object]:
