@@ -14,7 +14,7 @@ from roost.probes.directory import ModelDirectory
 from roost.probes.layout import Layout, read_layout
 from roost.probes.load_sizes import check_load_dtype, default_load_dtype, size_as_loaded
 from roost.probes.published_directory import PublishedDirectory
-from roost.probes.quoting import quoted
+from roost.probes.quoting import quoted, shown
 from roost.probes.single_file import read_checkpoint_files
 from roost.probes.stored import StoredComponent
 
@@ -50,7 +50,7 @@ def read_inventory(
     if layout.kind == "single-file":
         stored = _read_single_files(directory, layout, variant)
     else:
-        stored, weightless = read_components(directory, layout, variant)
+        stored, weightless = read_components(directory, layout, variant, class_facts)
     if not stored:
         raise InvalidFile(
             f"{quoted(directory.path)} declares no component with weights. Give a whole pipeline's directory."
@@ -69,9 +69,17 @@ def read_inventory(
         custom=tuple(layout.custom),
         files=dict(sorted(directory.files.items())),
         fingerprint=directory.fingerprint(),
-        warnings=tuple(layout.warnings),
+        warnings=(*layout.warnings, *_quantised_warnings(stored)),
         bare=layout.bare,
     )
+
+
+def _quantised_warnings(stored: list[StoredComponent]) -> list[str]:
+    return [
+        f"{each.name} is quantised ({shown(each.quantization)}): it is counted and planned as stored, and can't be run"
+        for each in stored
+        if each.quantization is not None
+    ]
 
 
 def _read_single_files(directory: ModelDirectory, layout: Layout, variant: str | None) -> list[StoredComponent]:
