@@ -148,6 +148,7 @@ class GpuFacts:
     compute_capability: str | None = None
     pcie_generation: int | None = None
     pcie_width: int | None = None
+    unified: bool = False  # its memory is the host's own: one pool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,6 +216,7 @@ class GpuProfile:
     pcie_generation: Number | None
     pcie_lanes: Number | None
     power_w: Number | None  # of the board
+    unified: bool = False  # shares one memory with the host
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
