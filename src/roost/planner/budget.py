@@ -49,7 +49,7 @@ def pool_warnings(machine: Machine) -> list[str]:
         return []
     return [
         f"{machine.gpu.name} shares its memory with the host: one pool, of which a plan may use {format_bytes(pool)}."
-        " Offloading frees nothing there, for the host's copy lies in the same memory."
+        " Offloading frees nothing there: a host's copy lies in the same memory, unless it stays in the model's files."
     ]
 
 
