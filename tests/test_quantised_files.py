@@ -1,4 +1,4 @@
-"""Quantised weights are named from their headers, counted as stored and never run; plain casts are counted as loaded."""
+"""Quantised weights are named from their headers, counted as stored, never run; plain casts count as loaded."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from directories import dit_of, inspect, safetensors, weights, with_dit, write, write_pipeline
 from typer.testing import CliRunner
 
+from directories import dit_of, inspect, safetensors, weights, with_dit, write, write_pipeline
 from roost.api.inspection import inspect_model
 from roost.cli.app import app
 from roost.errors import InvalidFile

@@ -6,10 +6,8 @@ from dataclasses import replace
 
 import pynvml
 import pytest
-from fake_nvml import FakeCard, FakeNvml, Fields
-from searched_plans import PARTS, searched
-from worlds import inventory, machine, question
 
+from fake_nvml import FakeCard, FakeNvml, Fields
 from roost.api.machine import find_machine
 from roost.facts import Choices, Machine
 from roost.plan import PlanDocument
@@ -18,6 +16,8 @@ from roost.planner.selectors import parse_set
 from roost.probes.gpu import read_gpus
 from roost.probes.host import read_unified
 from roost.units import GiB
+from searched_plans import PARTS, searched
+from worlds import inventory, machine, question
 
 
 def unified(free_gib: float, pool_gib: float) -> Machine:

@@ -133,5 +133,8 @@ class MachineSurvey:
 def survey_machine() -> MachineSurvey:
     """What is here now; never raises for a missing GPU or driver."""
     return MachineSurvey(
-        gpus=read_gpus(shares_memory=shares_memory), host=read_host(), disk_bytes=free_disk_bytes(Path.cwd()), profiles=load_gpu_profiles()
+        gpus=read_gpus(shares_memory=shares_memory),
+        host=read_host(),
+        disk_bytes=free_disk_bytes(Path.cwd()),
+        profiles=load_gpu_profiles(),
     )

@@ -44,7 +44,7 @@ def _compare(directory: ModelDirectory, component: Component, wanted: ModuleTens
         raise _unlike(component, f"hold {_count(misshapen)} in another shape than its config.json gives them")
     unused = sorted(stored.keys() - wanted.shapes.keys())
     if unused:
-        yield f"{component.name}: its files hold {_count(unused)} that {component.class_name} has no place for and drops"
+        yield f"{component.name}: its files hold {_count(unused)} that {component.class_name} has not and drops"
 
 
 def _unlike(component: Component, how: str) -> InvalidFile:

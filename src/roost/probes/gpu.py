@@ -60,9 +60,9 @@ def read_gpus(
 ) -> GpuSurvey:
     """Survey the GPUs that ``CUDA_VISIBLE_DEVICES`` leaves visible; never raises for what NVML refuses.
 
-    ``nvml`` stands in for the pynvml module. ``shares_memory`` tells of a product's name
-    whether it has no memory but the host's: NVML reports none then, and the host's counts. Choose cards by UUID rather than index: CUDA's default order is fastest
-    first, NVML's is by PCI address.
+    ``nvml`` stands in for the pynvml module. ``shares_memory`` tells of a product's name whether it has no memory but
+    the host's: NVML reports none then, and the host's counts. Choose cards by UUID rather than index: CUDA's default
+    order is fastest first, NVML's is by PCI address.
     """
     if nvml is None:
         import pynvml  # 40 ms that only a survey needs
@@ -102,12 +102,11 @@ def _survey(
     driver = ask(nvml, nvml.nvmlSystemGetDriverVersion)
     gpus: list[GpuReading] = []
     for device, memory in zip(visible, _sample_memory(nvml, visible, samples, pause_s), strict=True):
-        unified = isinstance(memory, nvml.NVMLError_NotSupported) and shares_memory(device.name)
-        if unified:
-            memory = _host_memory()
         if isinstance(memory, MemoryReading):
-            read = _read_gpu(nvml, device, memory, driver, doubt)
-            gpus.append(replace(read, facts=replace(read.facts, unified=unified)))
+            gpus.append(_read_gpu(nvml, device, memory, driver, doubt))
+        elif isinstance(memory, nvml.NVMLError_NotSupported) and shares_memory(device.name):
+            read = _read_gpu(nvml, device, _host_memory(), driver, doubt)
+            gpus.append(replace(read, facts=replace(read.facts, unified=True)))
         else:
             problems.append(f"GPU {device.index} ({device.name}): {explain(memory)}")
     return GpuSurvey(gpus=tuple(gpus), problem=" ".join(problems) or None)

@@ -32,9 +32,7 @@ def read_structure(source: Path | PublishedModel, inventory: Inventory, class_fa
     return digest.hexdigest()
 
 
-def read_tensors(
-    directory: ModelDirectory, component: Component, facts: ClassFacts
-) -> Iterator[tuple[str, list[int]]]:
+def read_tensors(directory: ModelDirectory, component: Component, facts: ClassFacts) -> Iterator[tuple[str, list[int]]]:
     """Name and shape of each tensor, under module names and without those that the class drops."""
     renames = [(re.compile(pattern), replacement) for pattern, replacement in facts.renames]
     ignored = [re.compile(pattern) for pattern in facts.ignored]
