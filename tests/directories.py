@@ -17,7 +17,19 @@ VAE = ["diffusers", "AutoencoderKL"]
 SINGLE = "diffusion_pytorch_model.safetensors"
 BLOCK_ELEMENTS = 36  # of one block of `weights`
 
-ITEM_BITS = {"F4": 4, "F6_E2M3": 6, "F8_E4M3": 8, "U8": 8, "BF16": 16, "F16": 16, "F32": 32, "I64": 64}
+ITEM_BITS = {
+    "F4": 4,
+    "F6_E2M3": 6,
+    "F8_E4M3": 8,
+    "F8_E5M2": 8,
+    "U8": 8,
+    "I8": 8,
+    "BF16": 16,
+    "F16": 16,
+    "F32": 32,
+    "I32": 32,
+    "I64": 64,
+}
 
 
 def framed(header: bytes, data: bytes = b"") -> bytes:

@@ -38,7 +38,9 @@ TENSORS = 4 * BLOCK_ELEMENTS
         ("BF16", "float32", "float32", 4 * TENSORS),
         ("F32", "float16", "float16", 2 * TENSORS),
         ("I64", "float16", "float16", 8 * TENSORS),
-        ("F8_E4M3", None, "bfloat16", TENSORS),
+        ("F8_E4M3", None, "bfloat16", 2 * TENSORS),
+        ("F8_E5M2", "float16", "float16", 2 * TENSORS),
+        ("F8_E4M3", "float32", "float32", 4 * TENSORS),
     ],
 )
 def test_weights_are_sized_at_their_load_dtype(

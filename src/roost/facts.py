@@ -60,7 +60,7 @@ class Component:
     load_bytes: int
     stacks: tuple[Stack, ...]
     units: tuple[Stack, ...]
-    quantization: str | None  # the method that config.json names
+    quantization: str | None  # the method that config.json names, or the files' headers show
     storage: Storage | None = None  # of linear weights in blocks, where the sizes are of such a copy; never of a file
     renamed: int = 0  # tensors that its modules have under other names than its files
     extra_bytes: int = 0  # beside ``load_bytes`` in the buffers of all units and the trunk; see ``Stack``
@@ -148,6 +148,7 @@ class GpuFacts:
     compute_capability: str | None = None
     pcie_generation: int | None = None
     pcie_width: int | None = None
+    unified: bool = False  # its memory is the host's own: one pool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,6 +216,7 @@ class GpuProfile:
     pcie_generation: Number | None
     pcie_lanes: Number | None
     power_w: Number | None  # of the board
+    unified: bool = False  # shares one memory with the host
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -119,6 +119,18 @@ class UnfiledBuffers:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModuleTensors:
+    """Names and shapes of what a component's module takes from its files.
+
+    ``spare`` are names that files may lack: those of tied weights, of which one is enough.
+    """
+
+    component: str
+    shapes: Mapping[str, tuple[int, ...]]
+    spare: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
     """The distinct uses of one generation, and their order as (index into ``uses``, consecutive calls)."""
 
@@ -131,6 +143,7 @@ class Trace:
     versions: Mapping[str, str]  # of the libraries that ran it
     linears: tuple[LinearWeights, ...] = ()
     unfiled: tuple[UnfiledBuffers, ...] = ()
+    tensors: tuple[ModuleTensors, ...] = ()  # of components whose files are loaded name by name
 
     def linears_of(self, component: str) -> LinearWeights | None:
         """What of the component could be stored in 8 bits; None when nobody looked."""
@@ -190,7 +203,13 @@ def _trace(document: dict[str, Any]) -> Trace:
         versions={str(library): str(version) for library, version in document["versions"].items()},
         linears=tuple(_linears(each) for each in document["linears"]),
         unfiled=tuple(UnfiledBuffers(**each) for each in document["unfiled"]),
+        tensors=tuple(_tensors(each) for each in document["tensors"]),
     )
+
+
+def _tensors(entry: dict[str, Any]) -> ModuleTensors:
+    shapes = {str(name): tuple(map(int, shape)) for name, shape in entry["shapes"].items()}
+    return ModuleTensors(component=entry["component"], shapes=shapes, spare=tuple(entry["spare"]))
 
 
 def _linears(entry: dict[str, Any]) -> LinearWeights:

@@ -15,6 +15,7 @@ from roost.profiles.classes import load_class_facts
 from roost.profiles.models import fallback_profile, load_model_profiles, recognise
 from roost.profiles.pipelines import load_pipeline_facts
 from roost.profiles.published import load_published_model, model_names
+from roost.profiles.usual_tensors import usual_tensors
 
 
 def inspect_model(model: str | Path, *, variant: str | None = None, dtype: str | None = None) -> Inventory:
@@ -23,7 +24,14 @@ def inspect_model(model: str | Path, *, variant: str | None = None, dtype: str |
     Raises InvalidFile or UsageError for a directory or variant that can't be used. Imports neither torch nor diffusers.
     """
     source, class_facts = _source_of(str(model)), load_class_facts()
-    inventory = read_inventory(source, variant=variant, dtype=dtype, class_facts=class_facts, recognise=recognise)
+    inventory = read_inventory(
+        source,
+        variant=variant,
+        dtype=dtype,
+        class_facts=class_facts,
+        recognise=recognise,
+        usual_of=usual_tensors,
+    )
     if isinstance(source, PublishedModel):
         return replace(inventory, fingerprint=read_structure(source, inventory, class_facts))
     return inventory

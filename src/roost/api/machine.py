@@ -10,7 +10,7 @@ from roost.errors import UsageError
 from roost.facts import GpuFacts, GpuProfile, HostFacts, Machine
 from roost.probes.gpu import GpuSurvey, read_gpus, select_gpu
 from roost.probes.host import free_disk_bytes, read_host
-from roost.profiles.gpus import find_gpu_profile, load_gpu_profiles, match_gpu_profile
+from roost.profiles.gpus import find_gpu_profile, load_gpu_profiles, match_gpu_profile, shares_memory
 from roost.units import GiB, parse_bytes
 
 DEFAULT_HEADROOM_BYTES = GiB
@@ -34,9 +34,13 @@ def find_machine(
     if vram_bytes == 0:
         raise UsageError("--vram 0 leaves nothing to plan with; give the free memory, like 12GiB.")
     headroom_bytes = _bytes(headroom, "--headroom")
+    card = _find_gpu(gpu, vram_bytes)
+    host = read_host(_bytes(ram, "--ram"), _bytes(pinned_max, "--pinned-max"))
+    if card.unified:
+        card, host = _one_pool(card, host, found=ram is None)
     return Machine(
-        gpu=_with_vram(_find_gpu(gpu, vram_bytes), vram_bytes),
-        host=read_host(_bytes(ram, "--ram"), _bytes(pinned_max, "--pinned-max")),
+        gpu=_with_vram(card, vram_bytes),
+        host=host,
         headroom_bytes=DEFAULT_HEADROOM_BYTES if headroom_bytes is None else headroom_bytes,
     )
 
@@ -56,9 +60,10 @@ def _find_gpu(gpu: str | None, vram_bytes: int | None) -> GpuFacts:
 
 def present_gpu() -> GpuFacts:
     """The GPU that CUDA would use first, with the profile of its product when there is one."""
-    gpu = select_gpu(read_gpus()).facts
+    gpu = select_gpu(read_gpus(shares_memory=shares_memory)).facts
     profile = match_gpu_profile(gpu.name, gpu.total_bytes)
-    return replace(gpu, profile=profile.key if profile else None)
+    unified = gpu.unified or (profile is not None and profile.unified)
+    return replace(gpu, profile=profile.key if profile else None, unified=unified)
 
 
 def emulated_gpu(vram_bytes: int | None) -> GpuFacts:
@@ -88,9 +93,22 @@ def gpu_of_profile(profile: GpuProfile) -> GpuFacts:
         source=f"profile:{profile.key}",
         profile=profile.key,
         compute_capability=profile.compute_capability,
+        unified=profile.unified,
         pcie_generation=int(generation.value) if generation else None,
         pcie_width=int(lanes.value) if lanes else None,
     )
+
+
+def _one_pool(gpu: GpuFacts, host: HostFacts, *, found: bool) -> tuple[GpuFacts, HostFacts]:
+    """Both sides of one memory: what is free for the one is what is available to the other.
+
+    The memory of a card by name is its own host's, not that of this machine, which was only ``found``.
+    """
+    if found and gpu.uuid is None:
+        share = host.pinnable_bytes / max(1, host.available_bytes)
+        pinnable = int(share * gpu.free_bytes)
+        host = HostFacts(available_bytes=gpu.free_bytes, pinnable_bytes=pinnable, source=gpu.source)
+    return replace(gpu, free_bytes=min(gpu.free_bytes, host.available_bytes)), host
 
 
 def _with_vram(gpu: GpuFacts, vram_bytes: int | None) -> GpuFacts:
@@ -115,5 +133,8 @@ class MachineSurvey:
 def survey_machine() -> MachineSurvey:
     """What is here now; never raises for a missing GPU or driver."""
     return MachineSurvey(
-        gpus=read_gpus(), host=read_host(), disk_bytes=free_disk_bytes(Path.cwd()), profiles=load_gpu_profiles()
+        gpus=read_gpus(shares_memory=shares_memory),
+        host=read_host(),
+        disk_bytes=free_disk_bytes(Path.cwd()),
+        profiles=load_gpu_profiles(),
     )

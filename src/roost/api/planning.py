@@ -21,6 +21,7 @@ from roost.api.options import (
     searches,
     workload_of,
 )
+from roost.api.tensors import check_tensors
 from roost.api.tracing import kept_trace, trace_model
 from roost.api.typed_options import options_of
 from roost.api.versions import RECORDED, installed_versions
@@ -132,8 +133,10 @@ def traced_question(
         kappas=measured.kappas,
         single_dtypes=single_dtypes_of(profile),
     )
+    warnings: tuple[str, ...] = ()
     try:
         trace = trace_it()
+        warnings = check_tensors(question.inventory, trace)
     except DryRunError as error:
         components = question.inventory.components
         trace, model = untraced(components, question.workload, str(error)), guessing(model, components)
@@ -143,7 +146,7 @@ def traced_question(
         model=model,
         aim=aim_of(options),
         generations=generations_of(options),
-        notes=(*measured.notes, *_slow_dtypes(trace, model)),
+        notes=(*warnings, *measured.notes, *_slow_dtypes(trace, model)),
     )
 
 

@@ -194,7 +194,8 @@ def check_fits(plan: PlanDocument, inventory: Inventory, host: HostFacts) -> Non
     # While it loads, the largest resident component passes through host memory beside the masters.
     passing = max((each.load_bytes for each in plan.components.values() if each.strategy == "resident"), default=0)
     converted = _mapped_in_vain(plan, inventory)
-    needed = plan.budget.host_bytes + passing + sum(converted.values())
+    shared = plan.budget.peak_weights_bytes if plan.machine.gpu.unified else 0  # lies in the same memory
+    needed = plan.budget.host_bytes + passing + shared + sum(converted.values())
     if needed > host.available_bytes:
         because = f" ({', '.join(converted)} can't stay in its files: they are converted as they load)"
         raise NothingFits(

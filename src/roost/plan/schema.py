@@ -70,6 +70,7 @@ class GpuRecord(Strict):
     compute_capability: Name | None
     pcie_generation: Positive | None
     pcie_width: Positive | None
+    unified: bool = False
 
 
 class HostRecord(Strict):

@@ -37,6 +37,22 @@ class Verdict:
     text: str
 
 
+def pool_bytes(machine: Machine) -> int | None:
+    """What device and host may take together where they share one memory; None where each has its own."""
+    return max(0, machine.host.available_bytes - machine.headroom_bytes) if machine.gpu.unified else None
+
+
+def pool_warnings(machine: Machine) -> list[str]:
+    """What a plan says of a memory that both sides share."""
+    pool = pool_bytes(machine)
+    if pool is None:
+        return []
+    return [
+        f"{machine.gpu.name} shares its memory with the host: one pool, of which a plan may use {format_bytes(pool)}."
+        " Offloading frees nothing there: a host's copy lies in the same memory, unless it stays in the model's files."
+    ]
+
+
 def stages(placements: Iterable[Placement]) -> tuple[Stage, ...]:
     """The pipeline's stages in the order of use, generic over families.
 
@@ -86,14 +102,26 @@ def judge(placements: Iterable[Placement], machine: Machine) -> Verdict:
     peak_bytes = peak.weights_bytes if peak else 0
     deficit = max(0, peak_bytes - machine.budget_bytes)
     host_bytes = sum(host_bytes_of(each) for each in placements)
+    pool = pool_bytes(machine)
+    host_deficit = max(0, host_bytes - (machine.host.available_bytes if pool is None else pool - peak_bytes))
+    shared_short = host_deficit if pool is not None else 0
     return Verdict(
         stages=listed,
-        fits=deficit == 0,
+        fits=deficit == 0 and not shared_short,
         peak=peak,
         deficit_bytes=deficit,
         host_bytes=host_bytes,
-        host_deficit_bytes=max(0, host_bytes - machine.host.available_bytes),
-        text=_sentence(peak, machine.budget_bytes),
+        host_deficit_bytes=host_deficit,
+        text=_shared_sentence(peak_bytes, host_bytes, shared_short) or _sentence(peak, machine.budget_bytes),
+    )
+
+
+def _shared_sentence(peak_bytes: int, host_bytes: int, short_bytes: int) -> str:
+    if not short_bytes:
+        return ""
+    return (
+        f"does not fit: weights peak at {format_bytes(peak_bytes)} on the GPU, and {format_bytes(host_bytes)} of host"
+        f" copies lie in the same memory, {format_bytes(short_bytes)} over what may be used of it."
     )
 
 

@@ -22,7 +22,7 @@ from roost.plan.schema import (
     StageWeights,
     WorkloadRecord,
 )
-from roost.planner.budget import Verdict, judge
+from roost.planner.budget import Verdict, judge, pool_warnings
 from roost.planner.explicit import strategy_options
 from roost.planner.kinds import kind_of
 from roost.planner.load_order import load_order
@@ -158,8 +158,9 @@ def _component(placement: Placement) -> ComponentPlan:
 
 
 def _host_warnings(machine: Machine, verdict: Verdict) -> list[str]:
-    if not verdict.host_deficit_bytes:
-        return []
+    shared = pool_warnings(machine)
+    if shared or not verdict.host_deficit_bytes:
+        return shared
     return [
         f"host memory is {format_bytes(verdict.host_deficit_bytes)} short of the {format_bytes(verdict.host_bytes)}"
         f" that offloaded weights need ({format_bytes(machine.host.available_bytes)} available)."

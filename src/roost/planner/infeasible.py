@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -10,7 +10,9 @@ from roost.planner.columns import Column
 from roost.planner.solver import Limits, possible
 from roost.units import MiB, format_bytes
 
-Memory = Literal["VRAM", "host memory", "pinned memory"]
+_POOL_STEPS = 16
+
+Memory = Literal["VRAM", "host memory", "pinned memory", "shared memory"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +44,31 @@ def shortfall(options: Mapping[str, Column], limits: Limits) -> Shortfall:
         return Shortfall(memory="VRAM", component=component, needed_bytes=needed_bytes, limit_bytes=limits.vram_bytes)
     return Shortfall(
         memory="host memory", component=None, needed_bytes=_least_host(options, limits), limit_bytes=limits.host_bytes
+    )
+
+
+def split_pool(limits: Limits, pool_bytes: int) -> Iterator[Limits]:
+    """Both sides' limits that share one memory, from the most on the device to the least."""
+    for step in range(_POOL_STEPS, 0, -1):
+        vram_bytes = min(limits.vram_bytes, pool_bytes) * step // _POOL_STEPS
+        host_bytes = min(limits.host_bytes, pool_bytes - vram_bytes)
+        yield replace(
+            limits,
+            vram_bytes=vram_bytes,
+            host_bytes=host_bytes,
+            pinned_bytes=min(limits.pinned_bytes, host_bytes),
+        )
+
+
+def shared_shortfall(options: Mapping[str, Column], limits: Limits, pool_bytes: int) -> Shortfall:
+    """By how much a memory that both sides share is too small."""
+    component, needed_bytes = least_vram(options)
+    if needed_bytes <= pool_bytes:
+        splits = [each for each in split_pool(limits, pool_bytes) if each.vram_bytes >= needed_bytes]
+        needs = [each.vram_bytes + _least_host(options, each) for each in splits]
+        component, needed_bytes = "", min(needs, default=needed_bytes)
+    return Shortfall(
+        memory="shared memory", component=component or None, needed_bytes=needed_bytes, limit_bytes=pool_bytes
     )
 
 

@@ -163,6 +163,9 @@ def _link_rates(gpu: GpuFacts, profile: GpuProfile | None) -> dict[str, Rate]:
     link = _PCIE_LANE_BYTES_PER_S[generation] * lanes if known else _PCIE_LANE_BYTES_PER_S[4] * 16
     spread = 1.2 if known else 2.5
     why = f"{_PCIE_SHARE:.0%} of PCIe {generation}.0 x{lanes}" if known else "prior: an unknown link as PCIe 4.0 x16"
+    if profile is not None and profile.unified:
+        link, spread = profile.memory_bytes_per_s.value / 2 / _PCIE_SHARE, 2.0
+        why = "prior: a copy within one memory, read and written"
     pinned = Rate(value=link * _PCIE_SHARE, spread=spread, source="spec", why=why)
     # Pageable copies go through a staging buffer, at the host's memcpy rate at best.
     pageable_value = min(0.45 * pinned.value, 9e9)

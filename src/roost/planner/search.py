@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from roost.planner.budget import pool_bytes
 from roost.planner.buffers import all_buffers
 from roost.planner.candidates import Scope, candidate_placements
 from roost.planner.case import Case
 from roost.planner.columns import Column
 from roost.planner.estimate import Forecast
-from roost.planner.infeasible import Shortfall, least_vram, shortfall
+from roost.planner.infeasible import Shortfall, least_vram, shared_shortfall, shortfall, split_pool
 from roost.planner.placements import Lossy, Placement
 from roost.planner.pricing import Option, Pricer
 from roost.planner.solver import NOISE, Combination, Limits, fastest, possible, simplest
@@ -58,14 +59,15 @@ class Found:
 def search(case: Case, ruled: tuple[Placement, ...], forecast: Forecast, aim: Aim) -> Found:
     """The best combination of placements; the rule plan is always among the candidates."""
     pricer = Pricer(forecast)
-    limits = limits_of(forecast)
     rules = _combination(pricer, [pricer.option(each) for each in ruled])
     sized = size_all(case, ruled, pricer, aim)
-    if not possible(sized, limits):
-        return Found(ruled=rules, shortfall=shortfall(sized, limits))
+    limits = _possible_limits(sized, forecast)
+    if isinstance(limits, Shortfall):
+        return Found(ruled=rules, shortfall=limits)
     levels = _Levels(pricer, price_all(case, ruled, pricer, aim), limits)
     chosen = _choose(levels, aim)
     assert chosen is not None  # something is possible
+    shared = forecast.machine.gpu.unified  # there is no more of the one without less of the other
     return Found(
         chosen=chosen,
         runner_up=_runner_up(levels, chosen),
@@ -74,9 +76,19 @@ def search(case: Case, ruled: tuple[Placement, ...], forecast: Forecast, aim: Ai
         all_resident=_all_resident(pricer, levels.options),
         front=_front(levels, chosen),
         fastest=levels.fastest(limits.vram_bytes),
-        more_vram=levels.fastest(limits.vram_bytes + MORE_BYTES),
-        more_host=None if _host_is_ample(case, forecast) else _with_ample_host(case, ruled, forecast, aim),
+        more_vram=None if shared else levels.fastest(limits.vram_bytes + MORE_BYTES),
+        more_host=None if shared or _host_is_ample(case, forecast) else _with_ample_host(case, ruled, forecast, aim),
     )
+
+
+def _possible_limits(sized: Mapping[str, Column], forecast: Forecast) -> Limits | Shortfall:
+    """Limits within which something is possible; of a shared memory, those that leave the device the most of it."""
+    limits, pool = limits_of(forecast), pool_bytes(forecast.machine)
+    if pool is None:
+        return limits if possible(sized, limits) else shortfall(sized, limits)
+    pool = max(0, pool - forecast.context_bytes())
+    within = next((each for each in split_pool(limits, pool) if possible(sized, each)), None)
+    return within or shared_shortfall(sized, limits, pool)
 
 
 def limits_of(forecast: Forecast) -> Limits:

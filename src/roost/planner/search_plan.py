@@ -9,6 +9,7 @@ from roost.facts import Workload
 from roost.plan.prediction import Alternative
 from roost.plan.schema import PlanDocument
 from roost.planner.arithmetic import arithmetic_record
+from roost.planner.budget import pool_warnings
 from roost.planner.case import Case, Decision
 from roost.planner.compare import compare
 from roost.planner.costs import CostModel
@@ -86,6 +87,7 @@ def plan_by_search(asked: SearchQuestion) -> PlanDocument:
             "warnings": [
                 *asked.question.inventory.warnings,
                 *role.warnings,
+                *pool_warnings(asked.question.machine),
                 *asked.notes,
                 *_warnings(forecast, prediction),
                 *_rounded(placements),

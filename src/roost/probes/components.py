@@ -6,21 +6,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from roost.errors import InvalidFile, UsageError
+from roost.facts import ClassFacts
 from roost.probes.directory import ModelDirectory
 from roost.probes.foreign import refuse_foreign
 from roost.probes.layout import Declared, Layout, declared_class
 from roost.probes.quoting import listed, quoted, shown
 from roost.probes.resolve import describe_folder, find_variants, find_weights, within
 from roost.probes.stored import Found, StoredComponent, read_stored
-from roost.probes.weightless import is_weightless_class, lacking_file
+from roost.probes.weightless import is_checker_class, is_weightless_class, lacking_file
 
 _WEIGHTS_LIKE = (".safetensors", ".bin", ".index.json", ".pt", ".pth", ".onnx", ".msgpack", ".flashpack", ".gguf")
 
 
 def read_components(
-    directory: ModelDirectory, layout: Layout, variant: str | None
+    directory: ModelDirectory, layout: Layout, variant: str | None, class_facts: Mapping[str, ClassFacts]
 ) -> tuple[list[StoredComponent], list[str]]:
-    """The components with weights, and the names of those without; what a loader would miss is InvalidFile."""
+    """The components with weights, and the names of those without; what a loader would miss is InvalidFile.
+
+    ``class_facts`` are of the classes that are known to have weights.
+    """
     found: list[Found] = []
     weightless: list[str] = []
     lacking: list[str] = []
@@ -29,7 +33,7 @@ def read_components(
         each = _find(directory, declared, variant)
         if each is not None:
             found.append(each)
-        elif _is_weightless(directory, declared):
+        elif _is_weightless(directory, declared, class_facts):
             weightless.append(declared.name)
             if declared.folder:
                 directory.refuse_links(declared.folder)
@@ -58,13 +62,15 @@ def _find(directory: ModelDirectory, declared: Declared, variant: str | None) ->
     return None if weights is None else Found(declared=declared, weights=weights, config=config)
 
 
-def _is_weightless(directory: ModelDirectory, declared: Declared) -> bool:
+def _is_weightless(directory: ModelDirectory, declared: Declared, class_facts: Mapping[str, ClassFacts]) -> bool:
     if is_weightless_class(declared.class_name):
         return True
-    names = directory.names(declared.folder)
-    if not declared.folder or not names:
+    names = directory.names(declared.folder) if declared.folder else {}
+    if any(map(_looks_like_weights, names)):
         return False
-    return "config.json" not in names and not any(map(_looks_like_weights, names))
+    if is_checker_class(declared.class_name) and declared.class_name not in class_facts:
+        return True
+    return bool(names) and "config.json" not in names
 
 
 def _looks_like_weights(name: str) -> bool:

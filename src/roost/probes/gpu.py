@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from roost.errors import UsageError
 from roost.facts import GpuFacts
+from roost.probes.host import read_unified
 from roost.probes.nvml import Device, MemoryReading, ask, explain, list_devices, read_memory
 from roost.probes.visible_devices import choose_visible, doubt_order
 from roost.units import MiB, format_bytes
@@ -55,11 +56,13 @@ def read_gpus(
     pause_s: float = 0.05,
     nvml: Any = None,
     environ: Mapping[str, str] = os.environ,
+    shares_memory: Callable[[str], bool] = lambda name: False,
 ) -> GpuSurvey:
     """Survey the GPUs that ``CUDA_VISIBLE_DEVICES`` leaves visible; never raises for what NVML refuses.
 
-    ``nvml`` stands in for the pynvml module. Choose cards by UUID rather than index: CUDA's default order is fastest
-    first, NVML's is by PCI address.
+    ``nvml`` stands in for the pynvml module. ``shares_memory`` tells of a product's name whether it has no memory but
+    the host's: NVML reports none then, and the host's counts. Choose cards by UUID rather than index: CUDA's default
+    order is fastest first, NVML's is by PCI address.
     """
     if nvml is None:
         import pynvml  # 40 ms that only a survey needs
@@ -70,7 +73,7 @@ def read_gpus(
     except nvml.NVMLError as error:
         return GpuSurvey(gpus=(), problem=explain(error))
     try:
-        return _survey(nvml, samples, pause_s, environ)
+        return _survey(nvml, samples, pause_s, environ, shares_memory)
     except nvml.NVMLError as error:
         return GpuSurvey(gpus=(), problem=explain(error))
     finally:
@@ -86,7 +89,9 @@ def select_gpu(survey: GpuSurvey) -> GpuReading:
     raise UsageError(f"{problem} Name a card with --gpu NAME (see: roost gpus), or use --gpu emulated --vram SIZE.")
 
 
-def _survey(nvml: Any, samples: int, pause_s: float, environ: Mapping[str, str]) -> GpuSurvey:
+def _survey(
+    nvml: Any, samples: int, pause_s: float, environ: Mapping[str, str], shares_memory: Callable[[str], bool]
+) -> GpuSurvey:
     devices, problems = list_devices(nvml)
     if not devices and not problems:
         problems.append("The NVIDIA driver is loaded but finds no GPU.")
@@ -99,9 +104,17 @@ def _survey(nvml: Any, samples: int, pause_s: float, environ: Mapping[str, str])
     for device, memory in zip(visible, _sample_memory(nvml, visible, samples, pause_s), strict=True):
         if isinstance(memory, MemoryReading):
             gpus.append(_read_gpu(nvml, device, memory, driver, doubt))
+        elif isinstance(memory, nvml.NVMLError_NotSupported) and shares_memory(device.name):
+            read = _read_gpu(nvml, device, _host_memory(), driver, doubt)
+            gpus.append(replace(read, facts=replace(read.facts, unified=True)))
         else:
             problems.append(f"GPU {device.index} ({device.name}): {explain(memory)}")
     return GpuSurvey(gpus=tuple(gpus), problem=" ".join(problems) or None)
+
+
+def _host_memory() -> MemoryReading:
+    total_bytes, free_bytes = read_unified()
+    return MemoryReading(total_bytes=total_bytes, free_bytes=free_bytes, used_bytes=None, reserved_bytes=None)
 
 
 def _sample_memory(nvml: Any, devices: list[Device], samples: int, pause_s: float) -> list[MemoryReading | Exception]:

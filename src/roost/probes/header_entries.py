@@ -33,6 +33,7 @@ DTYPE_BITS: Mapping[str, int] = {
     "I64": 64,
     "U64": 64,
 }
+Sizes = Mapping[str, Mapping[str, int]]  # stored dtype -> tensor name -> stored bytes
 MAX_NAME_CHARACTERS = 500
 _FIELDS = ("dtype", "shape", "data_offsets")
 METADATA_KEY = "__metadata__"

@@ -37,6 +37,13 @@ def read_host(
     return HostFacts(available_bytes=available, pinnable_bytes=pinnable, source=source)
 
 
+def read_unified() -> tuple[int, int]:
+    """Total and available bytes of a memory that a GPU shares with this host."""
+    import psutil  # as below
+
+    return int(psutil.virtual_memory().total), read_host().available_bytes
+
+
 def free_disk_bytes(path: Path) -> int:
     """Room for files at ``path``, which need not exist yet: then its nearest existing parent counts."""
     place = path.absolute()

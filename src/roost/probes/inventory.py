@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from roost.blocks import gap_bytes, stacks_and_units
 from roost.errors import InvalidFile, UsageError
@@ -14,10 +15,22 @@ from roost.probes.directory import ModelDirectory
 from roost.probes.layout import Layout, read_layout
 from roost.probes.load_sizes import check_load_dtype, default_load_dtype, size_as_loaded
 from roost.probes.published_directory import PublishedDirectory
-from roost.probes.quoting import quoted
+from roost.probes.quoting import listed, quoted, shown
 from roost.probes.single_file import read_checkpoint_files
 from roost.probes.stored import StoredComponent
 
+_NAMED = 3
+_MOST_COMPARED = 20_000  # tensors of a component
+
+
+class UsualTensors(Protocol):
+    """What published components of one class have; see ``profiles.usual_tensors``."""
+
+    def lacking(self, names: Collection[str]) -> list[str]: ...
+    def unusual(self, names: Collection[str]) -> list[str]: ...
+
+
+UsualOf = Callable[[str], UsualTensors | None]
 Recognise = Callable[[Mapping[str, object], Mapping[str, Mapping[str, object]]], ModelProfile | None]
 
 
@@ -28,6 +41,8 @@ class _Sizing:
     dtype: str | None
     profile: ModelProfile | None
     class_facts: Mapping[str, ClassFacts]
+    usual_of: UsualOf
+    doubts: list[str]  # filled as components are sized
 
 
 def read_inventory(
@@ -37,6 +52,7 @@ def read_inventory(
     dtype: str | None,
     class_facts: Mapping[str, ClassFacts],
     recognise: Recognise,
+    usual_of: UsualOf = lambda class_name: None,
 ) -> Inventory:
     """What the model directory at a path, or the one of a published model, holds and what it will occupy when loaded.
 
@@ -50,28 +66,58 @@ def read_inventory(
     if layout.kind == "single-file":
         stored = _read_single_files(directory, layout, variant)
     else:
-        stored, weightless = read_components(directory, layout, variant)
+        stored, weightless = read_components(directory, layout, variant, class_facts)
     if not stored:
         raise InvalidFile(
             f"{quoted(directory.path)} declares no component with weights. Give a whole pipeline's directory."
         )
     profile = recognise(layout.index, {each.name: each.config for each in stored})
-    sizing = _Sizing(dtype=dtype, profile=profile, class_facts=class_facts)
+    sizing = _Sizing(dtype=dtype, profile=profile, class_facts=class_facts, usual_of=usual_of, doubts=[])
+    components = tuple(_size_component(each, sizing) for each in stored)
     return Inventory(
         path=None if isinstance(source, PublishedModel) else str(source.absolute()),
         layout=layout.kind,
         pipeline=layout.pipeline,
         family=profile.key if profile else None,
         scalars=layout.scalars,
-        components=tuple(_size_component(each, sizing) for each in stored),
+        components=components,
         weightless=tuple(weightless),
         absent=tuple(layout.absent),
         custom=tuple(layout.custom),
         files=dict(sorted(directory.files.items())),
         fingerprint=directory.fingerprint(),
-        warnings=tuple(layout.warnings),
+        warnings=(*layout.warnings, *_quantised_warnings(stored), *sizing.doubts),
         bare=layout.bare,
     )
+
+
+def _doubts(stored: StoredComponent, names: Collection[str], usual: UsualTensors | None) -> Iterator[str]:
+    """What its tensors make doubtful, compared with those of published models of its class."""
+    if usual is None or stored.quantization is not None or len(names) > _MOST_COMPARED:
+        return
+    lacking, unusual = usual.lacking(names), usual.unusual(names)
+    if lacking:
+        yield (
+            f"{stored.name} lacks {_count(lacking)} that other blocks have: a plan by search makes sure whether"
+            f" {stored.class_name} has them, which would then be random"
+        )
+    if unusual:
+        yield (
+            f"{stored.name} holds {_count(unusual)} that no published {stored.class_name} has: unless its config asks"
+            " for them, they are dropped as it loads"
+        )
+
+
+def _count(names: list[str]) -> str:
+    return f"{len(names)} tensor{'s' * (len(names) > 1)} ({listed(names, _NAMED)})"
+
+
+def _quantised_warnings(stored: list[StoredComponent]) -> list[str]:
+    return [
+        f"{each.name} is quantised ({shown(each.quantization)}): it is counted and planned as stored, and can't be run"
+        for each in stored
+        if each.quantization is not None
+    ]
 
 
 def _read_single_files(directory: ModelDirectory, layout: Layout, variant: str | None) -> list[StoredComponent]:
@@ -96,6 +142,7 @@ def _size_component(stored: StoredComponent, sizing: _Sizing) -> Component:
         loaded = size_as_loaded(stored.sizes, asked, facts or ClassFacts(), quantized=stored.quantization is not None)
         by_name, renamed = loaded.by_name, loaded.renamed
         notes += loaded.notes
+        sizing.doubts.extend(_doubts(stored, by_name, sizing.usual_of(stored.class_name)))
         if facts is None and stored.library is not None:
             notes.append(f"load bytes are uncertain: {quoted(stored.class_name)} is not in the class data")
     stacks, units = stacks_and_units(by_name)

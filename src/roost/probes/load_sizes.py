@@ -8,16 +8,15 @@ from dataclasses import dataclass, field
 
 from roost.errors import UsageError
 from roost.facts import ClassFacts
-from roost.probes.header_entries import DTYPE_BITS
+from roost.probes.header_entries import DTYPE_BITS, Sizes
 from roost.probes.quoting import quoted
-from roost.probes.stored import Sizes
 from roost.units import format_bytes
 
 # Bits of one element loaded as each dtype that can be asked for.
 LOAD_DTYPE_BITS: Mapping[str, int] = {"float32": 32, "bfloat16": 16, "float16": 16}
-# Stored dtypes that loading casts; smaller floats, integers and complex numbers stay as they are.
-_CAST = frozenset({"F16", "BF16", "F32", "F64"})
-_SMALL_FLOATS = frozenset(name for name, bits in DTYPE_BITS.items() if name.startswith("F") and bits <= 8)
+# Stored dtypes that loading casts: the floats of whole bytes. Integers and complex numbers stay as they are.
+_CAST = frozenset(name for name, bits in DTYPE_BITS.items() if name.startswith(("F", "BF")) and bits >= 8)
+_SMALL_FLOATS = frozenset(name for name in _CAST if DTYPE_BITS[name] == 8)
 
 # The embedding that T5 and its kin share; a file that holds it twice loads it once.
 SHARED, SHARED_AGAIN = "shared.weight", "encoder.embed_tokens.weight"
@@ -40,7 +39,7 @@ def check_load_dtype(dtype: str | None) -> None:
 
 def default_load_dtype(bytes_by_dtype: Mapping[str, int]) -> str:
     """float16 for weights stored mostly so, by bytes; bfloat16 for everything else."""
-    other = sum(bytes_by_dtype.get(dtype, 0) for dtype in _CAST - {"F16"})
+    other = sum(bytes_by_dtype.get(dtype, 0) for dtype in _CAST - _SMALL_FLOATS - {"F16"})
     return "float16" if bytes_by_dtype.get("F16", 0) > other else "bfloat16"
 
 
@@ -62,7 +61,7 @@ def size_as_loaded(stored: Sizes, load_dtype: str, facts: ClassFacts, *, quantiz
         loaded.notes.append(f"unused: {len(unused)} stored tensors ({format_bytes(sum(unused))}) that its class drops")
     small = sum(sum(stored[dtype].values()) for dtype in stored if dtype in _SMALL_FLOATS)
     if small and not quantized:
-        loaded.notes.append(f"{format_bytes(small)} of weights in 8 bits or fewer are counted as stored")
+        loaded.notes.append(f"{format_bytes(small)} of weights are stored in 8 bits and load as {load_dtype}")
     return loaded
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 
 from roost.probes.directory import ModelDirectory
+from roost.probes.header_entries import Sizes
+from roost.probes.quantised import method_of
 from roost.probes.quoting import shown
-from roost.probes.stored import Sizes, StoredComponent
+from roost.probes.stored import StoredComponent
 
 # Prefix of a tensor's name -> component. What follows the prefix is the module's own name.
 _PREFIXES: tuple[tuple[str, str], ...] = (
@@ -36,7 +38,8 @@ def read_checkpoint_files(directory: ModelDirectory) -> tuple[list[StoredCompone
     files = sorted(name for name in directory.names() if name.endswith(".safetensors"))
     components: list[StoredComponent] = []
     for file in files:
-        for name, sizes in _group(directory.read_header(file).sizes).items():
+        header = directory.read_header(file)
+        for name, sizes in _group(header.sizes).items():
             taken = sum(each.base_name == name for each in components)
             components.append(
                 StoredComponent(
@@ -46,6 +49,7 @@ def read_checkpoint_files(directory: ModelDirectory) -> tuple[list[StoredCompone
                     position=len(components),
                     files=(file,),
                     sizes=sizes,
+                    quantization=method_of(sizes, header.metadata),
                 )
             )
     warnings = ["no model_index.json: components are guessed from the tensors' names"]

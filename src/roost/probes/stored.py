@@ -9,13 +9,13 @@ from typing import Any
 
 from roost.errors import InvalidFile
 from roost.probes.directory import ModelDirectory
+from roost.probes.header_entries import Sizes
 from roost.probes.headers import Header
 from roost.probes.layout import Declared
+from roost.probes.quantised import method_of
 from roost.probes.quoting import quoted, shown
 from roost.probes.resolve import Weights, within
 from roost.probes.shard_index import check_against_headers
-
-Sizes = Mapping[str, Mapping[str, int]]  # stored dtype -> tensor name -> stored bytes
 
 _SUFFIX = re.compile(r"_\d+$", re.ASCII)
 
@@ -42,7 +42,7 @@ class StoredComponent:
     pickled_bytes: int = 0
     variant: str | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
-    quantization: str | None = None  # the method that the config names
+    quantization: str | None = None  # the method that the config names, or else the headers show
     notes: tuple[str, ...] = ()
 
     @property
@@ -54,12 +54,14 @@ def read_stored(directory: ModelDirectory, found: Found) -> StoredComponent:
     """The component with the headers of its files read, or their sizes where they are pickled."""
     declared, weights = found.declared, found.weights
     notes = [] if found.config is not None else ["has no config.json, without which it can't be loaded"]
-    sizes, pickled_bytes = None, 0
+    sizes, pickled_bytes, method = None, 0, _quantization(found)
     if weights.pickled:
         pickled_bytes = sum(directory.measure(name) for name in weights.files)
         notes.append("pickled weights: sized, never opened; convert them to safetensors to load them")
     else:
-        sizes = _read_sizes(directory, weights)
+        headers = _read_headers(directory, weights)
+        sizes = _merged(headers)
+        method = method or method_of(sizes, {key: value for each in headers for key, value in each.metadata.items()})
     return StoredComponent(
         name=declared.name,
         library=declared.library,
@@ -70,7 +72,7 @@ def read_stored(directory: ModelDirectory, found: Found) -> StoredComponent:
         pickled_bytes=pickled_bytes,
         variant=weights.variant,
         config=found.config or {},
-        quantization=_quantization(found),
+        quantization=method,
         notes=tuple(notes),
     )
 
@@ -89,11 +91,11 @@ def _quantization(found: Found) -> str | None:
     return method if type(method) is str else "unknown"
 
 
-def _read_sizes(directory: ModelDirectory, weights: Weights) -> Sizes:
+def _read_headers(directory: ModelDirectory, weights: Weights) -> list[Header]:
     headers = {name.rpartition("/")[2]: directory.read_header(name) for name in weights.files}
     if weights.index is not None:
         check_against_headers(weights.index, headers)
-    return _merged(headers.values())
+    return list(headers.values())
 
 
 def _merged(headers: Iterable[Header]) -> Sizes:

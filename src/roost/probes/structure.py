@@ -24,7 +24,7 @@ def read_structure(source: Path | PublishedModel, inventory: Inventory, class_fa
     digest = hashlib.sha256(repr(inventory.pipeline).encode())
     for component in sorted(inventory.components, key=lambda each: each.name):
         digest.update(f"\n{component.name}\0{component.class_name}\n".encode())
-        shapes = dict(_tensors(directory, component, class_facts.get(component.class_name, ClassFacts())))
+        shapes = dict(read_tensors(directory, component, class_facts.get(component.class_name, ClassFacts())))
         if SHARED in shapes:
             shapes.pop(SHARED_AGAIN, None)  # some files hold the tied embedding twice
         lines = (f"{name}\0{shapes[name]}" for name in sorted(shapes))
@@ -32,7 +32,7 @@ def read_structure(source: Path | PublishedModel, inventory: Inventory, class_fa
     return digest.hexdigest()
 
 
-def _tensors(directory: ModelDirectory, component: Component, facts: ClassFacts) -> Iterator[tuple[str, list[int]]]:
+def read_tensors(directory: ModelDirectory, component: Component, facts: ClassFacts) -> Iterator[tuple[str, list[int]]]:
     """Name and shape of each tensor, under module names and without those that the class drops."""
     renames = [(re.compile(pattern), replacement) for pattern, replacement in facts.renames]
     ignored = [re.compile(pattern) for pattern in facts.ignored]

@@ -9,6 +9,8 @@ from collections.abc import Container
 _WEIGHTLESS = re.compile(
     r"(Scheduler|Tokenizer(Fast)?|Processor(Fast)?|FeatureExtractor|Guidance|Guider|MistralCommonBackend)$"
 )
+# Of a pipeline's own library, which fetches what it needs by itself: in the directory there is a config, or nothing.
+_CHECKER = re.compile(r"(Checker|Guardrail|Guard|Watermarker?)$")
 _TOKENIZER = re.compile(r"(?<!ByT5)Tokenizer(Fast)?$")  # a byte tokenizer needs no vocabulary
 _IMAGE_PROCESSOR = re.compile(r"(ImageProcessor(Fast)?|FeatureExtractor)$")
 _VOCABULARIES = (
@@ -20,6 +22,11 @@ _PROCESSOR_CONFIGS = ("preprocessor_config.json", "processor_config.json", "feat
 
 def is_weightless_class(class_name: str) -> bool:
     return _WEIGHTLESS.search(class_name) is not None
+
+
+def is_checker_class(class_name: str) -> bool:
+    """Whether it looks at results or prompts, by its name; one may have weights or none."""
+    return _CHECKER.search(class_name) is not None
 
 
 def lacking_file(class_name: str, names: Container[str]) -> str | None:

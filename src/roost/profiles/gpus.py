@@ -59,6 +59,12 @@ def match_gpu_profile(name: str, total_bytes: int) -> GpuProfile | None:
     return None
 
 
+def shares_memory(name: str) -> bool:
+    """Whether the product of that name has no memory but the host's."""
+    product = _normalise(name)
+    return any(each.unified and product in _product_names(each) for each in load_gpu_profiles().values())
+
+
 def _list_keys() -> list[str]:
     return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
 

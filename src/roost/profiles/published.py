@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,18 @@ def load_published_model(name: str) -> PublishedModel:
         tokenizers=_tokenizer_files(index),
         weights=weights,
     )
+
+
+def published_classes(name: str) -> dict[str, str]:
+    """The class of each component with weights of a published model, by the component's name."""
+    index = _read(f"families/{name}.json")["model_index"]
+    prefix = f"{name}/"
+    return {key[len(prefix) :]: index[key[len(prefix) :]][1] for key in _components() if key.startswith(prefix)}
+
+
+def published_tensors(name: str, component: str) -> Iterator[str]:
+    """The names of all tensors that the component's class takes."""
+    return (tensor for tensor, _ in expand(_tree(name, component)))
 
 
 def _tree(name: str, component: str) -> Tree:

@@ -21,12 +21,13 @@ from roost.pipelines.from_configs import build_component, build_pipeline
 from roost.pipelines.linears import castable_linears
 from roost.probes.dry_run.arguments import call_arguments
 from roost.probes.dry_run.entry_calls import TracedComponent, weights_bytes
+from roost.probes.dry_run.module_tensors import module_tensors
 from roost.probes.dry_run.options import DryRunOptions
 from roost.probes.dry_run.stand_in import stand_in
 from roost.probes.dry_run.still_video import still_videos
 from roost.probes.dry_run.uses import UseLog
 from roost.probes.dry_run.world import FakeWorld
-from roost.trace import BlockLinears, LinearWeights, Trace, UnfiledBuffers
+from roost.trace import BlockLinears, LinearWeights, ModuleTensors, Trace, UnfiledBuffers
 
 _LIBRARIES = ("torch", "diffusers", "transformers")
 
@@ -43,11 +44,13 @@ def trace_pipeline_call(
     def make(world: FakeWorld) -> tuple[Any, list[TracedComponent]]:
         components = build_components(model_dir, inventory, class_facts, world)
         found.extend(unfiled_buffers(each) for each in components)
+        tensors.extend(each for each in map(module_tensors, components) if each is not None)
         return build_pipeline(model_dir, {each.name: each.module for each in components}), components
 
     found: list[UnfiledBuffers] = []
+    tensors: list[ModuleTensors] = []
     trace = _trace(make, inventory, workload, options)
-    return replace(trace, unfiled=tuple(found))  # a live pipeline's inventory has them already
+    return replace(trace, unfiled=tuple(found), tensors=tuple(tensors))  # a live pipeline's inventory has them already
 
 
 def trace_live_call(pipeline: Any, inventory: Inventory, workload: Workload, options: DryRunOptions) -> Trace:
