@@ -63,6 +63,7 @@ class Component:
     quantization: str | None  # the method that config.json names
     storage: Storage | None = None  # of linear weights in blocks, where the sizes are of such a copy; never of a file
     renamed: int = 0  # tensors that its modules have under other names than its files
+    unsought: bool = False  # its library would not look for its files by itself
     extra_bytes: int = 0  # beside ``load_bytes`` in the buffers of all units and the trunk; see ``Stack``
     notes: tuple[str, ...] = ()  # tied or unused weights, uncertain facts, unsupported formats
 
@@ -267,6 +268,7 @@ class PipelineFacts:
     frames: int | None = None
     steps: int | None = None
     strength: float | None = None  # of a class that runs fewer of its steps by it
+    needs: tuple[str, ...] = ()  # pictures and videos without which it fails, by the call's argument
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

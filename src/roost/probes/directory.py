@@ -15,6 +15,7 @@ from roost.facts import StoredFile
 from roost.probes.headers import Header, read_header, read_header_text
 from roost.probes.hub import blobs_folders, hub_cache
 from roost.probes.quoting import quoted, shown
+from roost.probes.recognition.files import why_no_directory
 from roost.probes.regular_files import open_regular
 from roost.probes.strict_json import read_strict_object
 
@@ -31,8 +32,7 @@ class ModelDirectory:
 
     def __init__(self, path: Path) -> None:
         if not path.is_dir():
-            what = "is a file" if path.exists() else "doesn't exist"
-            raise InvalidFile(f"{quoted(path)} {what}. Give the path of a model directory.")
+            raise InvalidFile(why_no_directory(path))
         self.path = path
         self.files: dict[str, StoredFile] = {}
         self._root = os.path.realpath(path)
