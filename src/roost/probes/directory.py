@@ -17,10 +17,12 @@ from roost.probes.hub import blobs_folders, hub_cache
 from roost.probes.quoting import quoted, shown
 from roost.probes.recognition.files import why_no_directory
 from roost.probes.regular_files import open_regular
+from roost.probes.signatures import is_stand_in
 from roost.probes.strict_json import read_strict_object
 
 _CACHED_BLOB = re.compile(r"models--[^/\\]+[/\\]blobs[/\\][^/\\]+")
 _CHUNK_BYTES = 1024**2
+_SMALLEST_WEIGHTS_BYTES = 1024
 _EMPTY_SHA256 = hashlib.sha256().hexdigest()
 
 
@@ -71,8 +73,13 @@ class ModelDirectory:
         return read_header_text(self._locate(name), name)
 
     def measure(self, name: str) -> int:
-        """Size in bytes of a regular file that isn't read, recorded without a hash of its content."""
+        """Size in bytes of a regular file that isn't read, recorded without a hash of its content.
+
+        Only of one that is too small for weights the first bytes are looked at: it may stand for the real file.
+        """
         with open_regular(self._locate(name), name) as file:
+            if file.bytes < _SMALLEST_WEIGHTS_BYTES and is_stand_in(file.read_at(0, file.bytes)):
+                raise InvalidFile(f"{shown(name)} is empty or a Git LFS pointer. Run: git lfs pull, or fetch it again.")
             self.files[name] = StoredFile(bytes=file.bytes, sha256=_EMPTY_SHA256)
             return file.bytes
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from roost.errors import InvalidFile
 from roost.probes.directory import ModelDirectory
+from roost.probes.hub import blobs_folders
 from roost.probes.layout import Declared
 from roost.probes.quoting import listed, shown
 from roost.probes.recognition.checkpoints import content_of
@@ -74,9 +75,11 @@ def why_fetch(directory: ModelDirectory, folder: str) -> str:
 
 def _unfinished(directory: ModelDirectory, folder: str) -> Iterator[str]:
     """What ``hf download`` and other programs leave behind when they are stopped."""
-    for place in (folder, f"{_DOWNLOADS}/{folder}"):
+    root = os.path.realpath(directory.path)
+    inside = (os.path.join(root, *place.split("/")) for place in (folder, f"{_DOWNLOADS}/{folder}"))
+    for place in (*inside, *blobs_folders(root)):
         try:
-            names = os.listdir(os.path.join(directory.path, *place.split("/")))
+            names = os.listdir(place)
         except OSError:
             continue
         yield from (name for name in names if name.endswith(_UNFINISHED))
