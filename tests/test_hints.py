@@ -25,7 +25,7 @@ from roost.profiles.store import MeasuredStore
 from small_model import VAE_WEIGHTS, edit_json, write_small_model
 from worlds import component, inventory
 
-RULES = ("--gpu", "emulated", "--vram", "1GiB", "--headroom", "0", "--ram", "64GiB", "--policy", "rules")
+RULES = ("--gpu", "emulated", "--vram", "64GiB", "--headroom", "0", "--ram", "64GiB", "--policy", "rules")
 WINDOWS = "F:\\models\\New v4.4\\tiny"
 
 
