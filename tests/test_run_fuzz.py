@@ -18,7 +18,7 @@ from roost.residency import generate
 from tiny_models import build
 
 EXPECTED_CODES = {0, 2, 3, 4, 5}
-DAMAGES, MANY = 12, 250
+DAMAGES, MANY = 6, 250
 FAMILY = "sdxl"
 MACHINE = ("--gpu", "emulated", "--vram", "6MiB", "--headroom", "0", "--ram", "64GiB", "--mode", "memory")
 RUN = ["run", "plan.yaml", "--force", "--prompt", "x", "--steps", "1", "-o", "o.png"]
