@@ -5,6 +5,9 @@ from __future__ import annotations
 import inspect
 import re
 
+from roost.pipelines.pictures import needed_pictures
+from roost.pipelines.videos import needed_videos, needs_picture_or_video
+
 # An output class's first field says what a call makes: images=, frames=, videos=, audios=, prediction= and so on.
 FIRST_FIELD = re.compile(r"Output\(\s*(\w+)=")
 VIDEO_FIELDS = ("frames", "videos", "video")
@@ -53,4 +56,7 @@ def facts_of(found: type) -> dict[str, object]:
     # Beside a denoise_strength it is something else: how much a given frame is kept.
     if "strength" in parameters and "denoise_strength" not in parameters:
         facts["strength"] = parameters["strength"].default
+    needs = [*needed_pictures(found), *needed_videos(found)]
+    if needs or needs_picture_or_video(found):
+        facts["needs"] = needs or ["image"]
     return facts

@@ -42,9 +42,8 @@ class Stack:
 class Component:
     """One entry of ``model_index.json`` with weights. Source: file headers and configs, never tensor data.
 
-    ``bytes`` are stored payload bytes of the files its library would load; everything named ``load`` and all stacks
-    are at ``load_dtype``. ``stacks`` are the outermost repeated lists; ``units`` are what streams, the same with
-    oversized blocks split (``blocks.split_stacks``).
+    ``bytes`` are the payload of the files that its library would load; ``load_…`` and all stacks are at ``load_dtype``.
+    ``units`` are what streams: ``stacks``, the outermost repeated lists, with oversized blocks split.
     """
 
     name: str
@@ -63,6 +62,7 @@ class Component:
     quantization: str | None  # the method that config.json names, or the files' headers show
     storage: Storage | None = None  # of linear weights in blocks, where the sizes are of such a copy; never of a file
     renamed: int = 0  # tensors that its modules have under other names than its files
+    unsought: bool = False  # its library would not look for its files by itself
     extra_bytes: int = 0  # beside ``load_bytes`` in the buffers of all units and the trunk; see ``Stack``
     notes: tuple[str, ...] = ()  # tied or unused weights, uncertain facts, unsupported formats
 
@@ -269,6 +269,7 @@ class PipelineFacts:
     frames: int | None = None
     steps: int | None = None
     strength: float | None = None  # of a class that runs fewer of its steps by it
+    needs: tuple[str, ...] = ()  # pictures and videos without which it fails, by the call's argument
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,10 +30,12 @@ class BenchTarget:
     link_bytes_per_s: float | None
 
 
-def bench_target(target: str, options: PlanOptions, link_speed: str | None = None) -> BenchTarget:
+def bench_target(
+    target: str, options: PlanOptions, link_speed: str | None = None, plan_model: str | None = None
+) -> BenchTarget:
     """What to measure: a model under ``options``, or a plan's model under what the plan was made for.
 
-    A model known by its name is measured with random weights.
+    A model known by its name is measured with random weights. ``plan_model`` is where a plan's model is now.
 
     Raises UsageError for what can't be measured here, PlanMismatch for a plan of another model or GPU.
     """
@@ -41,7 +43,7 @@ def bench_target(target: str, options: PlanOptions, link_speed: str | None = Non
     given: dict[str, PlanDocument] = {}
     model = target
     if is_plan_file(target):
-        ready = check_plan(load_plan(target))
+        ready = check_plan(load_plan(target), model=plan_model)
         given[GIVEN_PLAN] = ready.plan
         model, options = str(ready.model_dir), _options_of(ready.plan, ready.model_dir)
     _check_measurable(model, options, link_speed)

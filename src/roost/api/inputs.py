@@ -13,6 +13,7 @@ from roost.api.video_inputs import moves, of_one_length, read_video
 from roost.errors import UsageError
 from roost.facts import Workload
 from roost.probes.regular_files import open_regular
+from roost.shell import shown_path
 from roost.units import format_bytes
 
 if TYPE_CHECKING:
@@ -90,13 +91,15 @@ def _parsed(text: str, found: type) -> tuple[str, str]:
     match = None if os.path.exists(text) else _NAMED.fullmatch(text)
     argument, path = (match[1], match[2]) if match else (None, text)
     if argument is not None and argument not in taken:
-        raise UsageError(f"--image {text!r}: {found.__name__} has no {argument!r}; it takes {', '.join(taken)}.")
+        raise UsageError(
+            f"--image {shown_path(text)}: {found.__name__} has no {argument!r}; it takes {', '.join(taken)}."
+        )
     moving = (argument is None or argument in pictures) and moves(path)
     if argument is None:
         argument = videos[0] if videos and (moving or not pictures) else taken[0]
     if moving and argument in pictures:
         raise UsageError(
-            f"--image {path!r} is a video, and {found.__name__} takes a picture as {argument!r}; give one."
+            f"--image {shown_path(path)} is a video, and {found.__name__} takes a picture as {argument!r}; give one."
         )
     return argument, path
 
@@ -177,5 +180,5 @@ def _read_videos(named: Sequence[tuple[str, str]], asked: InputQuestion) -> Inpu
 def _read(path: str) -> bytes:
     with open_regular(path, path) as file:
         if file.bytes > _MOST_BYTES:
-            raise UsageError(f"--image {path!r} has {format_bytes(file.bytes)}; make it smaller.")
+            raise UsageError(f"--image {shown_path(path)} has {format_bytes(file.bytes)}; make it smaller.")
         return file.read_at(0, file.bytes)

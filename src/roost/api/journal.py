@@ -15,6 +15,7 @@ from roost.api.generations import PlannedGeneration
 from roost.api.records import GenerationRecord
 from roost.errors import InvalidFile, RoostError
 from roost.probes.regular_files import open_regular
+from roost.shell import shown_path
 
 SCHEMA = 1
 _MAX_BYTES = 256 * 1024**2
@@ -78,7 +79,7 @@ class Journal:
                 os.fsync(file.fileno())
         except OSError as error:
             raise RoostError(
-                f"can't write {str(self._path)!r}: {error.strerror}; choose another place with -o."
+                f"can't write {shown_path(self._path)}: {error.strerror}; choose another place with -o."
             ) from None
 
     def _key(self, wanted: PlannedGeneration) -> str:
@@ -96,7 +97,7 @@ def _read(path: Path) -> Iterable[Finished]:
         return
     with open_regular(str(path), str(path)) as file:
         if file.bytes > _MAX_BYTES:
-            raise InvalidFile(f"{str(path)!r} is no journal of Roost; move it, or choose another name with -o.")
+            raise InvalidFile(f"{shown_path(path)} is no journal of Roost; move it, or choose another name with -o.")
         raw = file.read_at(0, file.bytes)
     for line in raw.splitlines():
         entry = _entry(line)

@@ -10,6 +10,7 @@ from roost.measured import Collection
 from roost.plan import write_text_atomically
 from roost.plan.strict_yaml import MAX_BYTES, NotValid, to_yaml, validated, yaml_mapping
 from roost.profiles.store import Kept, MeasuredStore
+from roost.shell import shown_path
 from roost.units import format_bytes
 
 
@@ -76,11 +77,11 @@ def import_measured(path: Path) -> int:
         with path.open("rb") as stream:
             collection = validated(yaml_mapping(stream.read(MAX_BYTES + 1), "collection"), Collection, "export")
     except OSError as error:
-        raise InvalidFile(f"{str(path)!r} can't be read: {error.strerror}; check its name.") from None
+        raise InvalidFile(f"{shown_path(path)} can't be read: {error.strerror}; check its name.") from None
     except ValueError as error:
         problem = str(error) if isinstance(error, NotValid) else "its name is not a path"
         raise InvalidFile(
-            f"{str(path)!r} is not what roost profiles export writes: {problem}; export it again."
+            f"{shown_path(path)} is not what roost profiles export writes: {problem}; export it again."
         ) from None
     store = MeasuredStore()
     for entry in collection.entries:

@@ -63,8 +63,9 @@ def model_class(family: str | None, pipeline: str | None) -> str:
 
 
 def _others(store: MeasuredStore, key: DeviceKey) -> tuple[str, ...]:
-    """A note for each device of the same name whose figures are not this one's."""
-    same = [each for each in store.devices() if (each.device_kind, each.name) == (key.device_kind, key.name)]
+    """A note for each other device of the same name; of this one there may be figures of other models alone."""
+    named = [each for each in store.devices() if (each.device_kind, each.name) == (key.device_kind, key.name)]
+    same = [each for each in named if each != key]
     wanted = "the card by its name alone" if key.device_kind == "cuda" and key.driver is None else key.text
     return tuple(f"what was measured on {each.text} is not used: this plan is for {wanted}." for each in same)
 

@@ -14,6 +14,7 @@ from roost.errors import UsageError
 from roost.plan import PlanDocument
 from roost.probes.headers import read_header
 from roost.residency.lora_files import LoraFile
+from roost.shell import shown_path
 
 _NAMED = re.compile(r"([A-Za-z_]\w*)=(.+)", re.DOTALL)
 _SCALED = re.compile(r"(.+):([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)", re.DOTALL)
@@ -31,11 +32,11 @@ def _read(text: str, plan: PlanDocument) -> LoraFile:
     component, path, scale = _parsed(text)
     if component is not None and component not in plan.components:
         known = ", ".join(plan.components)
-        raise UsageError(f"--lora {text!r}: the plan has no component {component!r}; it has {known}.")
+        raise UsageError(f"--lora {shown_path(text)}: the plan has no component {component!r}; it has {known}.")
     if not math.isfinite(scale):
-        raise UsageError(f"--lora {text!r}: the scale must be a number like 0.8.")
+        raise UsageError(f"--lora {shown_path(text)}: the scale must be a number like 0.8.")
     if Path(path).suffix != ".safetensors":  # the very letters: diffusers would take others for a pickle
-        raise UsageError(f"--lora {path!r} is not a .safetensors file; Roost opens no other kind of weights.")
+        raise UsageError(f"--lora {shown_path(path)} is not a .safetensors file; Roost opens no other kind of weights.")
     read_header(path)
     return LoraFile(path=Path(path), scale=scale, component=component, sha256=sha256_of(Path(path)))
 

@@ -10,6 +10,7 @@ from roost.api.inspection import inspect_model, profile_of
 from roost.errors import RoostError, UsageError
 from roost.facts import Inventory, PublishedModel, WeightsFile
 from roost.profiles.published import load_published_model, model_names
+from roost.shell import shown_path
 from roost.units import format_bytes
 
 
@@ -89,9 +90,9 @@ def _claim(directory: Path) -> None:
         is_empty = not any(directory.iterdir())
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise RoostError(f"can't write {str(directory)!r}: {reason}; choose another place.") from None
+        raise RoostError(f"can't write {shown_path(directory)}: {reason}; choose another place.") from None
     if not is_empty:
-        raise UsageError(f"{str(directory)!r} is not empty; choose another place, or empty it first.")
+        raise UsageError(f"{shown_path(directory)} is not empty; choose another place, or empty it first.")
 
 
 def _write_sparse(path: Path, weights: WeightsFile) -> None:

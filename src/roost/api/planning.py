@@ -12,6 +12,7 @@ from platformdirs import user_cache_path
 from roost.api.inspection import inspect_model, profile_of
 from roost.api.learning import NOTHING_KNOWN, known_of
 from roost.api.machine import find_machine
+from roost.api.named_files import check_sought, refuse_other_files, why_single_files
 from roost.api.options import (
     PlanOptions,
     aim_of,
@@ -36,6 +37,7 @@ from roost.planner.roles import parse_role
 from roost.planner.search_plan import SearchQuestion, plan_by_search
 from roost.planner.untraced import guessing, untraced
 from roost.profiles.gpus import load_gpu_profiles
+from roost.shell import shown_path
 from roost.trace import Trace
 
 OnRemedyRun = Callable[[Workload], None]
@@ -96,12 +98,12 @@ def _question(model: str | Path, options: PlanOptions) -> Question:
     choices, role, dtype = choices_of(options), parse_role(options.role), dtype_of(options)
     inventory = inspect_model(model, variant=options.variant, dtype=dtype)
     if not inventory.components or inventory.layout == "single-file":
-        raise InvalidFile(
-            f"model {inventory.path!r} is a single-file checkpoint, which has no components to place;"
-            " convert it to a diffusers directory first."
-        )
+        raise InvalidFile(why_single_files(inventory))
+    check_sought(inventory)
     if inventory.path is not None and not _is_text(inventory.path):
-        raise UsageError(f"model {inventory.path!r} has a path that a plan can't hold; rename it to UTF-8 text.")
+        raise UsageError(
+            f"model {shown_path(inventory.path)} has a path that a plan can't hold; rename it to UTF-8 text."
+        )
     profile = profile_of(inventory)
     return Question(
         inventory=inventory,
@@ -174,6 +176,7 @@ def _is_text(path: str) -> bool:
 
 def load_plan(path: str | Path) -> PlanDocument:
     """The validated plan in a YAML file; raises InvalidFile in one line for anything else."""
+    refuse_other_files(Path(path))
     return read_plan(Path(path))
 
 
@@ -185,8 +188,8 @@ def keep_plan(plan: PlanDocument) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(
-            f"the plan can't be kept in {str(folder)!r}: {error.strerror}; set XDG_CACHE_HOME to another place, or plan"
-            " with: roost plan MODEL -o plan.yaml"
+            f"the plan can't be kept in {shown_path(folder)}: {error.strerror}; set XDG_CACHE_HOME to another place, or"
+            " plan with: roost plan MODEL -o plan.yaml"
         ) from None
     path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.yaml"
     write_text_atomically(path, text)

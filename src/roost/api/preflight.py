@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from roost.api.inspection import structure_of
 from roost.errors import NothingFits, PlanMismatch, UsageError
 from roost.facts import Component, GpuFacts, HostFacts, Inventory, ModelProfile, Workload
 from roost.plan.schema import ComponentPlan, FileRecord, PlanDocument
 from roost.planner.checkpoints import can_be_mapped
+from roost.shell import command, shown_path
 from roost.units import format_bytes
 
 _TOTAL_TOLERANCE = 0.02
@@ -31,11 +33,12 @@ def check_workload(plan: PlanDocument, wanted: Workload) -> None:
     if wanted.steps * (wanted.strength or 1) > planned.steps * (planned.strength or 1):
         larger.append("--steps" if wanted.steps > planned.steps else "--strength")
     if larger:
-        frames = f" --frames {wanted.frames}" if wanted.frames else ""
-        strength = f" --strength {wanted.strength:g}" if wanted.strength is not None else ""
+        frames = ("--frames", str(wanted.frames)) if wanted.frames else ()
+        strength = ("--strength", f"{wanted.strength:g}") if wanted.strength is not None else ()
+        size = ("--size", f"{wanted.width}x{wanted.height}", *frames, "--steps", str(wanted.steps))
         raise PlanMismatch(
-            f"{', '.join(larger)}: more than this plan is for; plan it with: roost plan {_model_of(plan)}"
-            f" --size {wanted.width}x{wanted.height}{frames} --steps {wanted.steps}{strength} --batch {wanted.batch}"
+            f"{', '.join(larger)}: more than this plan is for; plan it with: "
+            + command("roost", "plan", _model_of(plan), *size, *strength, "--batch", str(wanted.batch))
         )
 
 
@@ -58,7 +61,9 @@ def check_runnable(inventory: Inventory, profile: ModelProfile) -> None:
     if profile.plan_only:
         raise UsageError(f"{inventory.pipeline} has no pipeline in diffusers; Roost inspects and plans it, no more.")
     if inventory.layout != "diffusers":
-        raise UsageError(f"model {inventory.path!r} has no model_index.json, so there is no pipeline to run.")
+        raise UsageError(
+            f"model {shown_path(inventory.path or '')} has no model_index.json, so there is no pipeline to run."
+        )
     for component in inventory.components:
         if component.tensors is None:
             raise UsageError(
@@ -72,9 +77,9 @@ def check_runnable(inventory: Inventory, profile: ModelProfile) -> None:
             )
 
 
-def _model_of(plan: PlanDocument) -> str:
+def _model_of(plan: PlanDocument) -> str | Path:
     """What to type for the plan's model."""
-    return plan.model.path or plan.model.family or "MODEL"
+    return Path(plan.model.path) if plan.model.path else plan.model.family or "MODEL"
 
 
 def model_differences(plan: PlanDocument, inventory: Inventory) -> list[str]:
@@ -178,7 +183,7 @@ def refuse(plan: PlanDocument, differences: list[str], *, what: str, force: bool
     again = "DIR" if what == "model" and plan.model.path is None else _model_of(plan)
     raise PlanMismatch(
         f"this plan was made for another {what}: {shown}{f'; and {more} more' if more > 0 else ''}."
-        f" Plan again with: roost plan {again}, or run with --force."
+        f" Plan again with: {command('roost', 'plan', again)} or run with --force."
     )
 
 

@@ -19,6 +19,7 @@ from roost.planner.rates import Rate, Rates, rates_of
 from roost.probes.disk_rate import DiskReading, read_disk
 from roost.profiles.gpus import load_gpu_profiles
 from roost.profiles.store import MeasuredStore
+from roost.shell import shown_path
 from roost.units import GiB
 
 _EMULATED_BYTES = GiB
@@ -138,7 +139,7 @@ def _add_disk(
         missing[_DISK] = str(error)
         return
     if reading.cached:
-        missing[_DISK] = f"the page cache keeps {str(reading.path.parent)!r} (a disk in memory?); try --file"
+        missing[_DISK] = f"the page cache keeps {shown_path(reading.path.parent)} (a disk in memory?); try --file"
         return
     if reading.cached is None:
         notes.append("the system does not tell whether the page cache answered for the disk.")

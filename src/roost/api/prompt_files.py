@@ -6,6 +6,7 @@ from pathlib import Path
 
 from roost.errors import InvalidFile
 from roost.probes.regular_files import open_regular
+from roost.shell import shown_path
 from roost.units import format_bytes
 
 MAX_BYTES = 16 * 1024**2
@@ -18,15 +19,17 @@ def read_prompts(path: str | Path) -> tuple[str, ...]:
     """
     with open_regular(str(path), str(path)) as file:
         if file.bytes > MAX_BYTES:
-            raise InvalidFile(f"{str(path)!r} has {format_bytes(file.bytes)}, too much for prompts; give one a line.")
+            raise InvalidFile(
+                f"{shown_path(path)} has {format_bytes(file.bytes)}, too much for prompts; give one a line."
+            )
         raw = file.read_at(0, file.bytes)
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise InvalidFile(f"{str(path)!r} is not UTF-8 in line {line}; save it as UTF-8.") from None
+        raise InvalidFile(f"{shown_path(path)} is not UTF-8 in line {line}; save it as UTF-8.") from None
     lines = (line.strip() for line in text.split("\n"))
     prompts = tuple(line for line in lines if line and not line.startswith("#"))
     if not prompts:
-        raise InvalidFile(f"{str(path)!r} holds no prompt; write one a line, without # before it.")
+        raise InvalidFile(f"{shown_path(path)} holds no prompt; write one a line, without # before it.")
     return prompts

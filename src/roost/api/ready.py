@@ -21,10 +21,13 @@ from roost.api.preflight import (
 )
 from roost.api.requests import RunRequest
 from roost.api.strengths import check_steps_run
-from roost.errors import PlanMismatch, UsageError
-from roost.facts import DeviceKind, Inventory, Workload
+from roost.errors import PlanMismatch, RoostError, UsageError
+from roost.facts import DeviceKind, Inventory, PipelineFacts, Workload
 from roost.plan import PlanDocument
 from roost.probes.host import read_host
+from roost.probes.hub import is_path
+from roost.profiles.pipelines import load_pipeline_facts
+from roost.shell import command, shown_path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +66,26 @@ def workload_of_run(plan: PlanDocument, request: RunRequest) -> Workload:
     return wanted
 
 
+def run_command(plan: PlanDocument, path: Path) -> tuple[str | None, str | None]:
+    """The command that runs a plan kept at ``path``, to paste and to complete; else None, and why no run can follow."""
+    try:
+        check_executable(plan)
+        inventory = inspect_model(plan.model.path or plan.model.family or "", variant=plan.model.variant)
+        check_runnable(inventory, profile_of(inventory))
+    except RoostError as error:
+        return None, str(error)
+    where = () if plan.model.path else ("--model", "DIR")
+    facts = load_pipeline_facts().get(plan.model.pipeline, PipelineFacts())
+    given = [option for name in facts.needs for option in ("--image", _named_input(name))]
+    # What a person writes is shown as they would write it.
+    prompt = ' --prompt "…"' if facts.prompt else ""
+    return command("roost", "run", path, *where, *given) + f"{prompt} -o OUT", None
+
+
+def _named_input(name: str) -> str:
+    return "FILE" if name in ("image", "video") else f"{name}=FILE"
+
+
 def check_plan(
     plan: PlanDocument, *, model: str | None = None, device: str | None = None, force: bool = False
 ) -> ReadyPlan:
@@ -72,12 +95,10 @@ def check_plan(
     plan that this machine can't run. With less free VRAM than planned, fewer blocks stay resident.
     """
     check_executable(plan)
-    path = plan.model.path if model is None else model
-    if path is None:
-        raise UsageError(f"this plan is for {plan.model.family} by name; say where the model is with --model DIR.")
+    path = _path_of(plan) if model is None else model
     inventory = inspect_model(path, variant=plan.model.variant)
     if inventory.path is None:
-        raise UsageError(f"--model {path!r} is only a name, and a run needs the files; give their directory.")
+        raise UsageError(f"--model {shown_path(path)} is only a name, and a run needs the files; give their directory.")
     changes = refuse(plan, model_differences(plan, inventory), what="model", force=force)
     check_components(plan, inventory)
     check_runnable(inventory, profile_of(inventory))
@@ -98,6 +119,19 @@ def check_plan(
         budget_bytes=budget_bytes,
         changes=tuple(changes),
     )
+
+
+def _path_of(plan: PlanDocument) -> str:
+    """Where the plan's model is; UsageError when the plan doesn't know, or was made where that place was."""
+    path = plan.model.path
+    if path is None:
+        raise UsageError(f"this plan is for {plan.model.family} by name; say where the model is with --model DIR.")
+    if not is_path(path):
+        raise UsageError(
+            f"this plan's model is in {shown_path(path)}, a directory that doesn't exist here; say where the model is"
+            " with --model DIR."
+        )
+    return path
 
 
 def _device_kind(plan: PlanDocument, device: str | None) -> DeviceKind:

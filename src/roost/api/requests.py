@@ -9,6 +9,7 @@ from pathlib import Path
 
 from roost.api.strengths import check_strength
 from roost.errors import UsageError
+from roost.shell import shown_path
 
 OUTPUT_TYPES = ("decoded", "latent")
 
@@ -68,7 +69,7 @@ def check_trace_path(path: Path | None) -> None:
     if path is None:
         return
     if path.suffix.lower() != ".json":
-        raise UsageError(f"--trace-out {str(path)!r}: a trace is written as .json; name it like trace.json.")
+        raise UsageError(f"--trace-out {shown_path(path)}: a trace is written as .json; name it like trace.json.")
     check_output(path, "--trace-out")
 
 
@@ -87,9 +88,9 @@ def check_output(path: Path, option: str = "-o") -> None:
     elif os.path.exists(path) and not os.path.isfile(path):
         problem = "it is not a regular file"
     elif not os.path.isdir(folder):
-        problem = f"there is no folder {str(folder)!r}"
+        problem = f"there is no folder {shown_path(folder)}"
     elif not os.access(folder, os.W_OK | os.X_OK):
-        problem = f"the folder {str(folder)!r} can't be written"
+        problem = f"the folder {shown_path(folder)} can't be written"
     else:
         return
-    raise UsageError(f"can't write {str(path)!r}: {problem}; choose another place with {option}.")
+    raise UsageError(f"can't write {shown_path(path)}: {problem}; choose another place with {option}.")

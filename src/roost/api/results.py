@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from roost.errors import InvalidFile
+from roost.shell import command, shown_path
 
 _MAX_BYTES = 32 * 1024**2
 _SHOWN_PROBLEMS = 3
@@ -122,12 +123,12 @@ def read_results(path: Path) -> Results:
     """The results in the file at ``path``; raises InvalidFile, in one line, for anything else."""
     try:
         if not path.is_file():
-            raise InvalidFile(f"results {str(path)!r} are not a file; make one with: roost bench MODEL -o {path}")
+            raise InvalidFile(f"results {shown_path(path)} are not a file; make one with: {_benching(path)}")
         with path.open("rb") as stream:
             raw = stream.read(_MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InvalidFile(f"results {str(path)!r} can't be read: {reason}; check the path.") from None
+        raise InvalidFile(f"results {shown_path(path)} can't be read: {reason}; check the path.") from None
     if len(raw) > _MAX_BYTES:
         raise _invalid(path, "they are larger than 32 MiB")
     try:
@@ -141,7 +142,11 @@ def read_results(path: Path) -> Results:
 
 def _invalid(path: Path, problem: str) -> InvalidFile:
     line = " ".join(problem.split())[:400]
-    return InvalidFile(f"results {str(path)!r} are not valid: {line}; measure again with: roost bench MODEL -o {path}")
+    return InvalidFile(f"results {shown_path(path)} are not valid: {line}; measure again with: {_benching(path)}")
+
+
+def _benching(path: Path) -> str:
+    return command("roost", "bench", "MODEL", "-o", path)
 
 
 def _problems(error: ValidationError) -> str:

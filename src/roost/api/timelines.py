@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import groupby
+from pathlib import Path
 
 from roost.api.inspection import inspect_model, profile_of
 from roost.api.options import DTYPES
@@ -24,7 +25,9 @@ from roost.planner.rates import rates_of, single_dtypes_of
 from roost.planner.timeline import Timeline, simulate
 from roost.planner.timeline.lanes import MemoryEvent
 from roost.planner.untraced import WEIGHTS_ONLY, guessing, untraced
+from roost.probes.hub import is_path
 from roost.profiles.gpus import load_gpu_profiles
+from roost.shell import command, shown_path
 from roost.timelines import MemoryLevel, Pass, Slice, TimelineRecord
 from roost.trace import Trace
 from roost.units import format_bytes, format_seconds
@@ -66,6 +69,12 @@ def replay_plan(plan: PlanDocument, model: str | None = None, *, only_kept: bool
 def _inventory_of(plan: PlanDocument, model: str | None) -> Inventory:
     """The plan's model, at the load dtypes that it was planned with."""
     source = model or plan.model.path or plan.model.family or ""
+    where = shown_path(source)
+    if model is None and plan.model.path is not None and not is_path(plan.model.path):
+        raise UsageError(
+            f"a timeline is simulated from what the plan's model does, and {where} doesn't exist here; say where the"
+            " model is with --model DIR."
+        )
     try:
         found = inspect_model(source, variant=plan.model.variant)
         planned = {name: each.load_dtype for name, each in plan.components.items()}
@@ -75,7 +84,7 @@ def _inventory_of(plan: PlanDocument, model: str | None) -> Inventory:
             found = inspect_model(source, variant=plan.model.variant, dtype=dtype)
     except RoostError as error:
         raise UsageError(
-            f"a timeline is simulated from what the plan's model does, and {source!r} can't be read: {error}"
+            f"a timeline is simulated from what the plan's model does, and {where} can't be read: {error}"
             " Say where the model is with --model DIR."
         ) from None
     if plan.model.fingerprint == found.fingerprint:
@@ -83,8 +92,8 @@ def _inventory_of(plan: PlanDocument, model: str | None) -> Inventory:
     differences = model_differences(plan, found) if found.path is not None else ["it is another model"]
     if differences:
         raise PlanMismatch(
-            f"the model at {source!r} is not the one that this plan is for: {'; '.join(differences[:3])}."
-            f" Plan it anew with: roost plan {source} -o PLAN"
+            f"the model at {where} is not the one that this plan is for: {'; '.join(differences[:3])}."
+            f" Plan it anew with: {command('roost', 'plan', Path(source), '-o', 'PLAN')}"
         )
     return found
 

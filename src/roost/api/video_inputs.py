@@ -13,6 +13,7 @@ from roost.api.file_hashes import sha256_of
 from roost.errors import UsageError
 from roost.facts import Workload
 from roost.probes.regular_files import open_regular
+from roost.shell import shown_path
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -91,8 +92,8 @@ def of_one_length(videos: Sequence[ReadVideo], chunk: int, wanted: int | None) -
     if wanted is not None and length < in_chunks(wanted, chunk):
         path = next(each.path for each in videos if each.argument == shortest)
         raise UsageError(
-            f"--image {path!r} has {lengths[shortest]} frames, and {wanted} are wanted; give --frames {length} or a"
-            " longer video."
+            f"--image {shown_path(path)} has {lengths[shortest]} frames, and {wanted} are wanted; give --frames"
+            f" {length} or a longer video."
         )
     widened = [replace(each, frames=each.frames * length) if each.argument in stills else each for each in videos]
     return list(_cut(widened, length)), length

@@ -41,6 +41,7 @@ LinkSpeed = Annotated[
 Against = Annotated[
     str | None, typer.Option("--against", metavar="diffusers", help="Also time diffusers' own offload modes.")
 ]
+PlanModel = Annotated[str | None, typer.Option("--model", metavar="DIR", help="Where a plan's model is now.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Measure anew what an interrupted bench has measured.")]
 Output = Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write the results as JSON.")]
 
@@ -69,6 +70,7 @@ def bench(
     strength: opt.Strength = None,
     variant: opt.Variant = None,
     dtype: opt.Dtype = None,
+    model: PlanModel = None,
 ) -> None:
     """Time each residency strategy in a process of its own, and compare outputs bit for bit.
 
@@ -91,7 +93,7 @@ def bench(
     if output is not None:
         check_output(output)
     _refuse_decided(context, target)
-    found = bench_target(target, typed_plan_options(context), link_speed)
+    found = bench_target(target, typed_plan_options(context), link_speed, model)
     settings = BenchSettings(rounds=rounds, max_seconds=max_seconds)
     results = _measure(found, wanted, settings, trial_steps, fresh=fresh, peers=against is not None)
     document = results_document(results)
@@ -101,10 +103,14 @@ def bench(
         show_json(document)
     else:
         show_results(results)
-    if output is not None:
-        show_note(f"saved {output}")
+    _show_saved(output)
     if results.winner is None:
         raise _failure(results)
+
+
+def _show_saved(output: Path | None) -> None:
+    if output is not None:
+        show_note(f"saved {output}")
 
 
 def _failure(results: BenchResults) -> RoostError:
@@ -122,6 +128,8 @@ def _refuse_decided(context: typer.Context, target: str) -> None:
     from roost.api.benching import is_plan_file
 
     if not is_plan_file(target):
+        if was_typed(context, "model"):
+            raise UsageError("--model: says where a plan's model is, and this is a model; leave it out.")
         return
     typed = [f"--{name}" for name in _DECIDED_BY_PLAN if was_typed(context, name)]
     if typed:

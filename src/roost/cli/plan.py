@@ -11,6 +11,7 @@ import typer
 from roost.cli import options as opt
 from roost.cli.screen import show_json, show_note
 from roost.errors import UsageError
+from roost.shell import shown_path
 
 if TYPE_CHECKING:
     from roost.api.options import PlanOptions
@@ -118,10 +119,16 @@ def _give(document: PlanDocument, output: Path | None, as_json: bool) -> None:
     else:
         show_plan(document)
     if output is not None and document.fits:
-        bind = "" if document.model.path else " --model DIR"
-        show_note(f'saved {output}. Next: roost run {output}{bind} --prompt "…" -o OUT')
+        show_note(_about_saved(document, output))
     if not document.fits:
         raise typer.Exit(NothingFits.exit_code)
+
+
+def _about_saved(document: PlanDocument, output: Path) -> str:
+    from roost.api.ready import run_command
+
+    next_command, why_not = run_command(document, output)
+    return f"saved {output}. " + (f"Next: {next_command}" if next_command else f"Roost can't run it: {why_not}")
 
 
 def _sweep(model: str, options: PlanOptions, text: str, output: Path | None, as_json: bool) -> None:
@@ -132,7 +139,7 @@ def _sweep(model: str, options: PlanOptions, text: str, output: Path | None, as_
     from roost.plan import write_text_atomically
 
     if output is not None and output.suffix != ".json":
-        raise UsageError(f"-o {str(output)!r}: a sweep is written as JSON; name a file that ends in .json.")
+        raise UsageError(f"-o {shown_path(output)}: a sweep is written as JSON; name a file that ends in .json.")
     sweep = parse_sweep(text)
     points = list(sweep_model(model, options, sweep))
     document = sweep_document(sweep, points)

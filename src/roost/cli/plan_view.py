@@ -58,7 +58,7 @@ def show_plan(plan: PlanDocument) -> None:
 
 def show_remedy_run(workload: Workload) -> None:
     """What takes a while after nothing fitted: a dry run of a smaller workload."""
-    show_note(f"it does not fit; dry-running {_asked(workload)}, which may")
+    show_note(f"it does not fit, and a smaller workload may; dry-running {_asked(workload)}")
 
 
 def _asked(workload: Workload) -> str:

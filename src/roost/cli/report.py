@@ -10,6 +10,7 @@ import typer
 from roost.cli.options import Json
 from roost.cli.screen import show_json, show_text
 from roost.errors import UsageError
+from roost.shell import shown_path
 
 ResultsFile = Annotated[Path, typer.Argument(metavar="RESULTS", help="What roost bench -o wrote.")]
 Output = Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="A .html file.")]
@@ -25,7 +26,7 @@ def report(results: ResultsFile, output: Output, as_json: Json = False) -> None:
     from roost.plan import write_text_atomically
 
     if output.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"-o {str(output)!r}: a report is written as .html; name it like report.html.")
+        raise UsageError(f"-o {shown_path(output)}: a report is written as .html; name it like report.html.")
     found = read_results(results)
     write_text_atomically(output, report_page(found))
     if as_json:

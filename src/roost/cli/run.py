@@ -14,6 +14,7 @@ from roost.cli.plan import typed_plan_options, was_typed
 from roost.cli.run_view import show_dry_run, show_record
 from roost.cli.screen import show_note
 from roost.errors import UsageError
+from roost.shell import shown_path
 from roost.units import parse_size
 
 if TYPE_CHECKING:
@@ -67,7 +68,9 @@ def run(
     if device not in (None, "cuda", "emulated"):
         raise UsageError(f"--device {device!r} is not known; choose cuda or emulated.")
     if update_plan and not Path(target).is_file():
-        raise UsageError(f"--update-plan: {target!r} is not a plan's file; make one with: roost plan MODEL -o FILE")
+        raise UsageError(
+            f"--update-plan: {shown_path(target)} is not a plan's file; make one with: roost plan MODEL -o FILE"
+        )
     request = _request(context)
     plan = _plan_of(target, context, request)
     workload_of_run(plan, request)

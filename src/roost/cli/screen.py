@@ -19,7 +19,9 @@ def clean(text: object) -> str:
 
 
 def show_error(message: str) -> None:
-    words = (_shortened(clean(word), _LONGEST_WORD) for word in message.split())
+    # Only line ends fold: a path in a command to type may hold two spaces in a row.
+    line = " ".join(part.strip() for part in message.splitlines())
+    words = (_shortened(clean(word), _LONGEST_WORD) for word in line.split(" "))
     print(f"error: {_shortened(' '.join(words), _LONGEST_ERROR)}", file=sys.stderr)  # noqa: T201
 
 

@@ -12,6 +12,7 @@ from roost.cli.explain import PlanFile
 from roost.cli.options import Json
 from roost.cli.screen import show_json, show_note, show_text
 from roost.errors import UsageError
+from roost.shell import shown_path
 from roost.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ def timeline(plan: PlanFile, output: Output, model: Model = None, as_json: Json 
     from roost.timelines import perfetto_document
 
     if output.suffix.lower() not in (".html", ".json"):
-        raise UsageError(f"-o {str(output)!r}: a timeline is written as .html or .json; name it like timeline.html.")
+        raise UsageError(
+            f"-o {shown_path(output)}: a timeline is written as .html or .json; name it like timeline.html."
+        )
     document = load_plan(plan)
     replay = replay_plan(document, model)
     for note in replay.notes:

@@ -12,6 +12,7 @@ from pathlib import Path
 from roost.errors import InvalidFile, RoostError, UsageError
 from roost.plan.schema import SCHEMA_VERSION, PlanDocument
 from roost.plan.strict_yaml import MAX_BYTES, NotValid, to_yaml, validated, yaml_mapping
+from roost.shell import command, shown_path
 
 _LEFTOVER = ".roost-tmp"
 _DISK_FAILS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
@@ -41,17 +42,24 @@ def read_plan(path: Path) -> PlanDocument:
 def _read(path: Path) -> bytes:
     try:
         if not path.is_file():
-            raise InvalidFile(f"plan {str(path)!r} is not a file; make one with: roost plan MODEL -o {path}")
+            raise InvalidFile(f"plan {shown_path(path)} is not a file; make one with: {_planning(path)}")
         with path.open("rb") as stream:
             return stream.read(MAX_BYTES + 1)
     except OSError as error:
-        raise InvalidFile(f"plan {str(path)!r} can't be read: {error.strerror}; check its permissions.") from None
+        raise InvalidFile(f"plan {shown_path(path)} can't be read: {error.strerror}; check its permissions.") from None
     except ValueError:  # a null byte in the path
-        raise InvalidFile(f"plan path {str(path)!r} is not a path; check its spelling.") from None
+        raise InvalidFile(f"plan path {shown_path(path)} is not a path; check its spelling.") from None
 
 
 def _invalid(path: Path, problem: str) -> InvalidFile:
-    return InvalidFile(f"plan {str(path)!r} is not valid: {problem}; plan again with: roost plan MODEL -o {path}")
+    return InvalidFile(f"plan {shown_path(path)} is not valid: {problem}; plan again with: {_planning(path)}")
+
+
+def _planning(path: Path) -> str:
+    """What to type for a plan at ``path``, as far as one can be written there."""
+    if path.is_dir():
+        return command("roost", "plan", path, "-o", "PLAN")
+    return command("roost", "plan", "MODEL", "-o", "PLAN" if path.exists() and not path.is_file() else path)
 
 
 def write_text_atomically(path: Path, text: str) -> None:
@@ -61,7 +69,7 @@ def write_text_atomically(path: Path, text: str) -> None:
     """
     path = Path(os.path.realpath(path))  # a link stays a link
     if os.path.exists(path) and not os.path.isfile(path):
-        raise UsageError(f"can't write {str(path)!r}: it is not a regular file; choose another place with -o.")
+        raise UsageError(f"can't write {shown_path(path)}: it is not a regular file; choose another place with -o.")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}{_LEFTOVER}")
     try:
         _sweep(path)
@@ -76,7 +84,7 @@ def write_text_atomically(path: Path, text: str) -> None:
             temporary.unlink(missing_ok=True)
         reason = getattr(error, "strerror", None) or str(error)
         kind = RoostError if getattr(error, "errno", None) in _DISK_FAILS else UsageError
-        raise kind(f"can't write {str(path)!r}: {reason}; choose another place with -o.") from None
+        raise kind(f"can't write {shown_path(path)}: {reason}; choose another place with -o.") from None
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

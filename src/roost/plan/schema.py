@@ -240,6 +240,13 @@ class PlanDocument(Strict):
         return self
 
     @model_validator(mode="after")
+    def _stages_are_of_components(self) -> PlanDocument:
+        for stage in self.predicted.stages if self.predicted else ():
+            if stage.component not in self.components:
+                raise ValueError(f"predicted has a stage of {stage.component}, which is no component of the plan")
+        return self
+
+    @model_validator(mode="after")
     def _fits_agrees_with_budget(self) -> PlanDocument:
         deficit_bytes = self.budget.deficit_bytes
         # A plan by the rules may fit with a host deficit, which it warns of; a searched one doesn't.

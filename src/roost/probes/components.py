@@ -11,7 +11,8 @@ from roost.probes.directory import ModelDirectory
 from roost.probes.foreign import refuse_foreign
 from roost.probes.layout import Declared, Layout, declared_class
 from roost.probes.quoting import listed, quoted, shown
-from roost.probes.resolve import describe_folder, find_variants, find_weights, within
+from roost.probes.recognition.folders import Lack, other_variants, why_fetch, why_lacking
+from roost.probes.resolve import find_variants, find_weights, within
 from roost.probes.stored import Found, StoredComponent, read_stored
 from roost.probes.weightless import is_checker_class, is_weightless_class, lacking_file
 
@@ -27,7 +28,7 @@ def read_components(
     """
     found: list[Found] = []
     weightless: list[str] = []
-    lacking: list[str] = []
+    lacking: dict[Lack, list[str]] = {}
     for declared in layout.components:
         refuse_foreign(directory, declared)
         each = _find(directory, declared, variant)
@@ -40,8 +41,8 @@ def read_components(
             _record_scheduler(directory, declared)
             _report_bare(directory, layout, declared)
         else:
-            lacking.append(_describe_lacking(directory, declared))
-    _refuse_incomplete(found, lacking)
+            lacking.setdefault(why_lacking(directory, declared, variant), []).append(f"{declared.name}/")
+    _refuse_incomplete(directory, found, lacking)
     if variant is not None:
         _check_variant(directory, layout, found, variant)
     for each in found:
@@ -94,21 +95,37 @@ def _report_bare(directory: ModelDirectory, layout: Layout, declared: Declared) 
         )
 
 
-def _describe_lacking(directory: ModelDirectory, declared: Declared) -> str:
-    if not declared.folder:
-        return f"{declared.name}/ is missing"
-    return f"{declared.name}/ has no weights to load ({describe_folder(directory, declared.folder)})"
-
-
-def _refuse_incomplete(found: list[Found], lacking: list[str]) -> None:
+def _refuse_incomplete(directory: ModelDirectory, found: list[Found], lacking: dict[Lack, list[str]]) -> None:
+    """Says of each component that can't be loaded why, and what to do about it; alike ones together."""
+    there = [f"{_sentence(names, lack)}. {lack.remedy}" for lack, names in lacking.items() if not lack.absent]
+    absent = [_sentence([name], lack) for lack, names in lacking.items() if lack.absent for name in names]
+    remedies = [lack.remedy for lack in lacking if lack.absent]
     missing = [name for each in found for name in each.weights.missing]
     if missing:
-        lacking = [f"missing: {listed(missing)}", *lacking]
-    if lacking:
-        raise InvalidFile(
-            f"The model directory is incomplete: {'; '.join(lacking)} (interrupted download?). "
-            "Fetch what is missing, in safetensors."
+        absent.insert(0, f"missing: {listed(missing)}")
+        remedies += [_about_missing(directory, each) for each in found if each.weights.missing]
+    if absent:
+        there.append(f"The model directory is incomplete: {'; '.join(absent)}. {' '.join(dict.fromkeys(remedies))}")
+    if there:
+        raise InvalidFile(" ".join(there))
+
+
+def _sentence(names: list[str], lack: Lack) -> str:
+    *others, last = names
+    who = f"{', '.join(others)} and {last}" if others else last
+    if lack.what is None:
+        return f"{who} {'are' if others else 'is'} missing"
+    return f"{who} {'have' if others else 'has'} no weights to load: {lack.what}"
+
+
+def _about_missing(directory: ModelDirectory, found: Found) -> str:
+    """The remedy where shards are missing: another variant may be whole."""
+    variants = [each for each in other_variants(directory, found.declared) if each != found.weights.variant]
+    if variants:
+        return (
+            f"Whole are the files of the variant {' and '.join(map(shown, variants))}: --variant {shown(variants[0])}."
         )
+    return why_fetch(directory, found.declared.folder)
 
 
 def _check_variant(directory: ModelDirectory, layout: Layout, found: list[Found], variant: str) -> None:

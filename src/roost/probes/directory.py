@@ -16,11 +16,14 @@ from roost.facts import StoredFile
 from roost.probes.headers import Header, read_header, read_header_text
 from roost.probes.hub import blobs_folders, hub_cache
 from roost.probes.quoting import quoted, shown
+from roost.probes.recognition.files import why_no_directory
 from roost.probes.regular_files import open_regular
+from roost.probes.signatures import is_stand_in
 from roost.probes.strict_json import MAX_CONFIG_BYTES, read_strict_object
 
 _CACHED_BLOB = re.compile(r"models--[^/\\]+[/\\]blobs[/\\][^/\\]+")
 _CHUNK_BYTES = 1024**2
+_SMALLEST_WEIGHTS_BYTES = 1024
 _EMPTY_SHA256 = hashlib.sha256().hexdigest()
 
 
@@ -32,8 +35,7 @@ class ModelDirectory:
 
     def __init__(self, path: Path) -> None:
         if not path.is_dir():
-            what = "is a file" if path.exists() else "doesn't exist"
-            raise InvalidFile(f"{quoted(path)} {what}. Give the path of a model directory.")
+            raise InvalidFile(why_no_directory(path))
         self.path = path
         self.files: dict[str, StoredFile] = {}
         self._root = os.path.realpath(path)
@@ -92,8 +94,13 @@ class ModelDirectory:
         return read_header_text(self._locate(name), name)
 
     def measure(self, name: str) -> int:
-        """Size in bytes of a regular file that isn't read, recorded without a hash of its content."""
+        """Size in bytes of a regular file that isn't read, recorded without a hash of its content.
+
+        Only of one that is too small for weights the first bytes are looked at: it may stand for the real file.
+        """
         with open_regular(self._locate(name), name) as file:
+            if file.bytes < _SMALLEST_WEIGHTS_BYTES and is_stand_in(file.read_at(0, file.bytes)):
+                raise InvalidFile(f"{shown(name)} is empty or a Git LFS pointer. Run: git lfs pull, or fetch it again.")
             self.files[name] = StoredFile(bytes=file.bytes, sha256=_EMPTY_SHA256)
             return file.bytes
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from roost.errors import UsageError
+from roost.shell import shown_path
 from roost.units import MiB, format_bytes
 
 _CHUNK_BYTES = 8 * MiB
@@ -50,7 +51,7 @@ def read_disk(file: Path | None, folder: Path) -> DiskReading:
             return _read(Path(stream.name))
     except OSError as error:
         raise UsageError(
-            f"the disk can't be tried in {str(folder)!r}: {error.strerror}; name a large file with --file."
+            f"the disk can't be tried in {shown_path(folder)}: {error.strerror}; name a large file with --file."
         ) from None
 
 
@@ -62,7 +63,7 @@ def _read(path: Path) -> DiskReading:
             size = min(os.fstat(stream.fileno()).st_size, _MOST_BYTES)
             if size < _LEAST_BYTES:
                 raise UsageError(
-                    f"--file {str(path)!r} has {format_bytes(size)}; a read of less than"
+                    f"--file {shown_path(path)} has {format_bytes(size)}; a read of less than"
                     f" {format_bytes(_LEAST_BYTES)} says nothing about a disk."
                 )
             cached = _forget(stream.fileno(), size)
@@ -73,7 +74,9 @@ def _read(path: Path) -> DiskReading:
                     done += stream.readinto(buffer) or 0
                 rates.append(done / (time.perf_counter() - began_s))
     except OSError as error:
-        raise UsageError(f"{str(path)!r} can't be read: {error.strerror}; name another file with --file.") from None
+        raise UsageError(
+            f"{shown_path(path)} can't be read: {error.strerror}; name another file with --file."
+        ) from None
     return DiskReading(bytes_per_s=tuple(rates), cached=cached, path=path)
 
 

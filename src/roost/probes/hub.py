@@ -10,6 +10,7 @@ from pathlib import Path
 
 from roost.errors import InvalidFile
 from roost.probes.quoting import quoted
+from roost.shell import shown_path
 
 _MODEL_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _SNAPSHOT = re.compile(r"[\w-]{1,64}", re.ASCII)
@@ -35,8 +36,8 @@ def resolve_model(model: str, names: Sequence[str] = ()) -> Path:
         return Path(model)
     if not _MODEL_ID.fullmatch(model):
         raise InvalidFile(
-            f"{quoted(model)} doesn't exist, and it isn't a Hugging Face id like org/name{_name_like(model, names)} "
-            "Give a model directory's path, or a name that roost models lists."
+            f"{shown_path(model)} doesn't exist, and it isn't a Hugging Face id like org/name{_name_like(model, names)}"
+            " Give a model directory's path, or a name that roost models lists."
         )
     return _find_snapshot(model)
 
@@ -63,7 +64,7 @@ def _find_snapshot(model_id: str) -> Path:
         revision = ""
     if not _SNAPSHOT.fullmatch(revision) or not (snapshots / revision).is_dir():
         raise InvalidFile(
-            f"{quoted(model_id)} is no path here and isn't in the Hugging Face cache {quoted(hub_cache())}. "
+            f"{quoted(model_id)} is no path here and isn't in the Hugging Face cache {shown_path(hub_cache())}. "
             f"Fetch it with: hf download {model_id}"
         )
     return snapshots / revision

@@ -161,6 +161,7 @@ def _size_component(stored: StoredComponent, sizing: _Sizing) -> Component:
         stacks=stacks,
         units=units,
         quantization=stored.quantization,
+        unsought=stored.unsought,
         renamed=renamed,
         extra_bytes=gap_bytes(by_name.values()),
         notes=tuple(notes),

@@ -9,7 +9,8 @@ from typing import Any, Literal, NoReturn, TypeGuard
 
 from roost.errors import InvalidFile
 from roost.probes.directory import ModelDirectory
-from roost.probes.quoting import listed, quoted, shown
+from roost.probes.quoting import quoted, shown
+from roost.probes.recognition.directories import why_no_layout
 from roost.probes.resolve import find_weights
 
 LayoutKind = Literal["diffusers", "modular", "component", "single-file"]
@@ -59,10 +60,7 @@ def read_layout(directory: ModelDirectory) -> Layout:
             return Layout(kind="component", components=[component])
     if any(name.endswith(".safetensors") for name in names):
         return Layout(kind="single-file")
-    what = "is empty" if not names else f"has no {_INDEX} (it holds {listed(sorted(names), 6)})"
-    raise InvalidFile(
-        f"{quoted(directory.path)} {what}. Give a directory in the diffusers layout, with safetensors weights."
-    )
+    raise InvalidFile(why_no_layout(directory.path, sorted(names)))
 
 
 def _root_component(directory: ModelDirectory) -> Declared | None:
@@ -111,7 +109,8 @@ class _Entry:
     def refuse(self, wanted: str, value: object = None) -> NoReturn:
         shown_value = self.value if value is None else value
         raise InvalidFile(
-            f"{self.file_name}: {quoted(self.name)} must be {wanted}, not {quoted(shown_value)}. Fetch that file again."
+            f"{self.file_name}: {quoted(self.name)} must be {wanted}, not {quoted(shown_value)}."
+            " Mend it, or fetch it again."
         )
 
 

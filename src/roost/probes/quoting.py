@@ -6,8 +6,15 @@ _MAX_SHOWN = 100
 
 
 def quoted(value: object) -> str:
-    """A value in quotes, ASCII only and cut to a readable length."""
-    return _cut(ascii("null" if value is None else str(value)))
+    r"""A value in quotes, ASCII only and cut to a readable length; a backslash stays one backslash."""
+    text = "null" if value is None else str(value)
+    escaped = "".join(_visible(char) for char in text)
+    return _cut(f'"{escaped}"' if "'" in text and '"' not in text else f"'{escaped}'")
+
+
+def _visible(char: str) -> str:
+    plain = char.isascii() and char.isprintable()
+    return char if plain else char.encode("unicode_escape").decode("ascii")
 
 
 def shown(name: str) -> str:

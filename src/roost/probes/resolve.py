@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from roost.errors import InvalidFile
@@ -35,6 +35,7 @@ class Weights:
     variant: str | None
     legacy_index: bool
     missing: tuple[str, ...]  # shards that the index names and the folder hasn't
+    unsought: bool = False  # the library would not look for them by itself
 
     @property
     def pickled(self) -> bool:
@@ -57,7 +58,23 @@ def find_weights(
         for name, role, legacy in _candidates(loader, wanted):
             if name in names:
                 return _weights(directory, folder, name, role, (wanted, legacy))
+    return _pickled_shards(directory, folder, variant) if loader == "diffusers" else None
+
+
+def _pickled_shards(directory: ModelDirectory, folder: str, variant: str | None) -> Weights | None:
+    """Shards that diffusers loads only when it is told not to look for safetensors; sized as other pickles are."""
+    for wanted in (variant, None) if variant else (None,):
+        name = f"{_DIFFUSERS}.bin.index{f'.{wanted}' if wanted else ''}.json"
+        if name in directory.names(folder):
+            return replace(_weights(directory, folder, name, "index", (wanted, False)), unsought=True)
     return None
+
+
+def stems_of(library: str | None, names: Iterable[str]) -> tuple[str, str]:
+    """Names without an end that the library gives its weights: of safetensors, of pickles."""
+    if _loader(library, names) == "diffusers":
+        return _DIFFUSERS, _DIFFUSERS
+    return _TRANSFORMERS, _PICKLED_TRANSFORMERS
 
 
 def find_variants(names: Mapping[str, bool]) -> set[str]:
@@ -66,7 +83,7 @@ def find_variants(names: Mapping[str, bool]) -> set[str]:
     return {match[1] for match in matches if match}
 
 
-def _loader(library: str | None, names: Mapping[str, bool]) -> str:
+def _loader(library: str | None, names: Iterable[str]) -> str:
     """Whose order counts. A pipeline's own module may hold models of either library: the file names tell."""
     if library in ("diffusers", "transformers"):
         return library

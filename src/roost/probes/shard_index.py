@@ -31,7 +31,10 @@ def read_index(name: str, content: Mapping[str, Any], extension: str) -> ShardIn
     if type(weight_map) is not dict or not weight_map:
         raise InvalidFile(f"{where} has no weight_map, an object from tensor names to file names. {_ONE_REVISION}")
     if type(content.get("metadata")) is not dict:
-        raise InvalidFile(f"{where} has no metadata, which the libraries need to load it. {_ONE_REVISION}")
+        raise InvalidFile(
+            f'{where} has no metadata, which the libraries need to load it. Add "metadata": {{"total_size": 0}} to it,'
+            " as who wrote it should have."
+        )
     if set(map(type, weight_map.values())) != {str}:
         raise InvalidFile(f"{where} maps a tensor to something that isn't a file name. {_ONE_REVISION}")
     shards = tuple(sorted(set(weight_map.values())))

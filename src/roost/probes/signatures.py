@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_DOWNLOAD = "Fetch the real file, for example with: hf download"
+_DOWNLOAD = "Fetch the real file, for example with: hf download ORG/NAME"
 _CONVERT = "Convert it to safetensors; Roost never opens pickled files."
 
 # First bytes -> what such a file is and the remedy.
@@ -14,6 +14,11 @@ _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
     (b"\x89HDF", "is an HDF5 file, not safetensors", "Use a model directory with safetensors weights."),
 )
 _PICKLE_PROTOCOLS = (2, 3, 4, 5)
+
+
+def is_stand_in(content: bytes) -> bool:
+    """Whether a small file only stands for a large one that was not fetched."""
+    return not content or content.startswith((b"version https://git-lfs", b"version https://hawser"))
 
 
 def recognise_content(first: bytes) -> tuple[str, str] | None:

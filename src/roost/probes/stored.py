@@ -43,6 +43,7 @@ class StoredComponent:
     variant: str | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     quantization: str | None = None  # the method that the config names, or else the headers show
+    unsought: bool = False  # its library would not look for these files by itself
     notes: tuple[str, ...] = ()
 
     @property
@@ -58,6 +59,8 @@ def read_stored(directory: ModelDirectory, found: Found) -> StoredComponent:
     if weights.pickled:
         pickled_bytes = sum(directory.measure(name) for name in weights.files)
         notes.append("pickled weights: sized, never opened; convert them to safetensors to load them")
+        if weights.unsought:
+            notes.append("diffusers doesn't look for pickled shards unless it is told use_safetensors=False")
     else:
         headers = _read_headers(directory, weights)
         sizes = _merged(headers)
@@ -73,6 +76,7 @@ def read_stored(directory: ModelDirectory, found: Found) -> StoredComponent:
         variant=weights.variant,
         config=found.config or {},
         quantization=method,
+        unsought=weights.unsought,
         notes=tuple(notes),
     )
 
@@ -85,7 +89,7 @@ def _quantization(found: Found) -> str | None:
     if type(settings) is not dict:
         raise InvalidFile(
             f"{shown(within(found.declared.folder, 'config.json'))}: quantization_config must be an object, "
-            f"not {quoted(settings)}. Fetch that file again."
+            f"not {quoted(settings)}. Mend it, or fetch it again."
         )
     method = settings.get("quant_method")
     return method if type(method) is str else "unknown"

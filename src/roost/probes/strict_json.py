@@ -39,7 +39,7 @@ def read_strict_object(file: RegularFile, *, infinities: bool = False) -> tuple[
         raise InvalidFile(f"{shown(file.where)} {known[0]}. {known[1]}")
 
     def reject(reason: str) -> NoReturn:
-        raise InvalidFile(f"{shown(file.where)} isn't valid JSON: {reason}. Fetch that file again.")
+        raise InvalidFile(f"{shown(file.where)} isn't valid JSON: {reason}. {_remedy(raw)}")
 
     if not raw:
         reject("it is empty")
@@ -47,6 +47,15 @@ def read_strict_object(file: RegularFile, *, infinities: bool = False) -> tuple[
     if not isinstance(parsed, dict):
         reject("it must be an object ({...})")
     return parsed, raw
+
+
+def _remedy(raw: bytes) -> str:
+    """What to do about a file that isn't JSON: only one that ends too early, or never was text, is worth fetching."""
+    if raw.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "An editor wrote it: save it as UTF-8 without a byte order mark."
+    if b"\0" in raw or not raw.rstrip().endswith((b"}", b"]")):
+        return "Fetch that file again."
+    return "Mend it, or fetch that file again."
 
 
 def decode_strict(raw: bytes, reject: _Reject) -> str:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from roost.errors import RoostError
+from roost.shell import shown_path
 
 _PATIENCE_S = 10.0
 _PAUSE_S = 0.02
@@ -33,7 +34,7 @@ def _wait(descriptor: int, path: Path) -> None:
     deadline = time.monotonic() + _PATIENCE_S
     while not _taken(descriptor):
         if time.monotonic() > deadline:
-            raise RoostError(f"another process has held {str(path)!r} for {_PATIENCE_S:.0f} s; try again later.")
+            raise RoostError(f"another process has held {shown_path(path)} for {_PATIENCE_S:.0f} s; try again later.")
         time.sleep(_PAUSE_S)
 
 

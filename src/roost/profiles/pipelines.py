@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from roost.facts import PipelineFacts
 
@@ -17,4 +18,8 @@ _FILE = Path(__file__).with_name("pipelines.json")
 def load_pipeline_facts() -> Mapping[str, PipelineFacts]:
     """Facts by class name; a class that is not among them is unknown."""
     pipelines = json.loads(_FILE.read_text(encoding="utf-8"))["pipelines"]
-    return MappingProxyType({name: PipelineFacts(**entry) for name, entry in pipelines.items()})
+    return MappingProxyType({name: _facts(**entry) for name, entry in pipelines.items()})
+
+
+def _facts(needs: Sequence[str] = (), **entry: Any) -> PipelineFacts:
+    return PipelineFacts(needs=tuple(needs), **entry)

@@ -21,6 +21,7 @@ from roost.measured import MEASURED_VERSION, DeviceKey, Entry
 from roost.plan import write_text_atomically
 from roost.plan.strict_yaml import MAX_BYTES, NotValid, to_yaml, validated, yaml_mapping
 from roost.profiles.lock import locked
+from roost.shell import shown_path
 
 _SUFFIX, _ASIDE = ".yaml", ".unusable"
 _DEVICE_FILE = "device"  # no model class has this slug: theirs end in a hash
@@ -116,7 +117,7 @@ class MeasuredStore:
         return None
 
     def _note(self, path: Path, problem: str) -> None:
-        note = f"measurements in {str(path)!r} are not used: {problem}"
+        note = f"measurements in {shown_path(path)} are not used: {problem}"
         if note not in self.notes:
             self.notes.append(note)
 
@@ -128,7 +129,7 @@ class MeasuredStore:
                 yield
         except OSError as error:
             raise RoostError(
-                f"measurements can't be kept in {str(self.folder)!r}: {error.strerror}; {_REMEDY}"
+                f"measurements can't be kept in {shown_path(self.folder)}: {error.strerror}; {_REMEDY}"
             ) from None
 
     def _set_aside(self, path: Path) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from roost.errors import UsageError
 from roost.residency.pictures import MOST_PIXELS, check_pixels
+from roost.shell import shown_path
 
 VIDEO_KINDS = "MP4, MOV, WebM, MKV, AVI, GIF"
 
@@ -56,7 +57,7 @@ def clip_frames(path: str, head: bytes, most: int, fit: Fit) -> list[Image.Image
     except Exception:  # decoders raise every kind for a broken file
         frames.clear()
     if not frames:
-        raise UsageError(f"--image {path!r} is no whole video of a kind that Roost reads ({VIDEO_KINDS}).")
+        raise UsageError(f"--image {shown_path(path)} is no whole video of a kind that Roost reads ({VIDEO_KINDS}).")
     return frames
 
 
@@ -104,10 +105,12 @@ def frame_files(folder: str) -> list[str]:
     try:
         names = [each for each in os.listdir(folder) if each.lower().endswith(FRAME_SUFFIXES) and each[0] != "."]
     except OSError as error:
-        raise UsageError(f"--image {folder!r} can't be read: {error.strerror}.") from None
+        raise UsageError(f"--image {shown_path(folder)} can't be read: {error.strerror}.") from None
     if not names:
         kinds = ", ".join(each[1:] for each in FRAME_SUFFIXES)
-        raise UsageError(f"--image {folder!r} is a folder without pictures ({kinds}); give one with a video's frames.")
+        raise UsageError(
+            f"--image {shown_path(folder)} is a folder without pictures ({kinds}); give one with a video's frames."
+        )
     return [os.path.join(folder, each) for each in sorted(names, key=_by_number)]
 
 

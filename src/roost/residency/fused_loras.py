@@ -14,6 +14,7 @@ from roost.pipelines.classes import pipeline_class
 from roost.plan import ComponentPlan, PlanDocument
 from roost.residency.loader import finish_component, load_component, read_component
 from roost.residency.lora_files import LoraFile
+from roost.shell import shown_path
 
 _DENOISERS = ("transformer", "unet")
 
@@ -83,12 +84,12 @@ class FusingLoader:
         except Exception as error:  # the libraries raise every kind for a file that doesn't fit
             line = " ".join(str(error).split())[:150]
             raise InvalidFile(
-                f"--lora {str(lora.path)!r} can't be fused into {self._class.__name__}:"
+                f"--lora {shown_path(lora.path)} can't be fused into {self._class.__name__}:"
                 f" {type(error).__name__}: {line}; use a LoRA that was made for this model."
             ) from error
         if not wanted:
             meant = lora.component or " or ".join(modules)
-            raise InvalidFile(f"--lora {str(lora.path)!r} holds no weights for {meant} of this model.")
+            raise InvalidFile(f"--lora {shown_path(lora.path)} holds no weights for {meant} of this model.")
         names = tuple(wanted) if expert is None else (lora.component or expert,)
         return FusedLora(file=lora, components=names, layers=layers, unused=max(0, unused))
 

@@ -12,9 +12,10 @@ from typing import Any
 import numpy
 import torch
 
-from roost.errors import RoostError, UsageError
+from roost.errors import InvalidFile, RoostError, UsageError
 from roost.pipelines.sound import samples_per_s
 from roost.residency.attach import Held
+from roost.residency.blame import is_of_libraries
 from roost.residency.calls import GenerationRequest, call_arguments
 from roost.residency.digests import tensor_digest
 from roost.residency.lanes import Device
@@ -50,7 +51,7 @@ def generate(held: Held, request: GenerationRequest) -> Generation:
     """Calls the held pipeline once.
 
     Raises UsageError for a value that the pipeline has no parameter for or refuses before it uses a component,
-    OutOfMemory when the device's budget ends.
+    InvalidFile when the libraries fail on the model, OutOfMemory when the device's budget ends.
     """
     with _latent_digests(held) as latents:
         generation = generate_with(held.pipeline, held.recorder, held.device, held.runtime.end_call, request)
@@ -91,19 +92,31 @@ def calling(
             end_call()
             with out_of_memory_in("the pipeline's call", device):
                 yield
-        except ValueError as error:
-            if recorder.began:  # pipelines check their arguments before they use a component; later it's something else
+        except RoostError:
+            raise
+        except Exception as error:  # of any kind: library code raises it, steered by a model's configs
+            explained = _explained(pipeline, error, began=recorder.began)
+            if explained is None:
                 raise
-            reason = " ".join(str(error).split())[:300].rstrip(".")
-            raise UsageError(f"{type(pipeline).__name__} refuses the call: {reason}; change that option.") from error
-        except NotImplementedError as error:
-            reason = " ".join(str(error).split())[:300].rstrip(".")
-            tiling = "; plan with --set vae=resident,tiling=true" if "tiling" in reason else ""
-            raise UsageError(
-                f"{type(pipeline).__name__} can't do this: {reason or 'no reason given'}{tiling}."
-            ) from error
+            raise explained from error
         finally:
             end_call()
+
+
+def _explained(pipeline: Any, error: Exception, *, began: bool) -> RoostError | None:
+    """What to raise in place of the call's error; None where nobody but Roost may be to blame."""
+    name, reason = type(pipeline).__name__, " ".join(str(error).split())[:300].rstrip(".")
+    if isinstance(error, ValueError) and not began:  # pipelines check their arguments before they use a component
+        return UsageError(f"{name} refuses the call: {reason}; change that option.")
+    if isinstance(error, NotImplementedError):
+        tiling = "; plan with --set vae=resident,tiling=true" if "tiling" in reason else ""
+        return UsageError(f"{name} can't do this: {reason or 'no reason given'}{tiling}.")
+    if not is_of_libraries(error):
+        return None
+    return InvalidFile(
+        f"{name} failed in its libraries' code: {type(error).__name__}: {reason or 'no reason given'}; check the"
+        " model's configs and the plan's load_dtype. If diffusers alone runs this model, please report it."
+    )
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 
 from roost.errors import RoostError
+from roost.shell import shown_path
 
 
 class HostBlock(Protocol):
@@ -110,6 +111,6 @@ def _stamp(status: os.stat_result) -> tuple[int, ...]:
 
 def _unusable(path: Path, problem: str) -> RoostError:
     return RoostError(
-        f"{path.name!r} {problem}, and its weights are read from it while the model runs: restore {str(path)!r} "
+        f"{path.name!r} {problem}, and its weights are read from it while the model runs: restore {shown_path(path)} "
         "and start again, or plan with host memory for its weights."
     )

@@ -26,6 +26,7 @@ from roost.residency.placing import Placer
 from roost.residency.quiet import quiet_libraries
 from roost.residency.stages import OnEvent
 from roost.residency.transfers import Transfers
+from roost.shell import shown_path
 
 OnComponent = Callable[[str], None]
 # Makes a component of the plan in host memory; a name, its plan and the model's directory.
@@ -168,9 +169,11 @@ def _read_index(path: Path) -> dict[str, object]:
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InvalidFile(f"{str(path)!r} can't be read: {_first_line(error)}; check the model directory.") from None
+        raise InvalidFile(
+            f"{shown_path(path)} can't be read: {_first_line(error)}; check the model directory."
+        ) from None
     if not isinstance(index, dict):
-        raise InvalidFile(f"{str(path)!r} is not a model index; check the model directory.")
+        raise InvalidFile(f"{shown_path(path)} is not a model index; check the model directory.")
     return index
 
 

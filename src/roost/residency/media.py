@@ -16,6 +16,7 @@ from safetensors.torch import save
 
 from roost.errors import RoostError, UsageError
 from roost.facts import Makes
+from roost.shell import shown_path
 
 LATENTS = ".safetensors"
 _SUFFIX: dict[Makes, str] = {"image": ".png", "video": ".mp4", "audio": ".wav"}
@@ -28,7 +29,7 @@ def check_output_path(path: Path, *, makes: Makes, latent: bool = False) -> None
     """UsageError unless the suffix fits: .png for pictures, .mp4, .wav, and .safetensors for latents of all."""
     if latent:
         if path.suffix.lower() != LATENTS:
-            raise UsageError(f"{str(path)!r} can't hold latents; give -o a name that ends in {LATENTS}.")
+            raise UsageError(f"{shown_path(path)} can't hold latents; give -o a name that ends in {LATENTS}.")
         return
     _check_suffix(path, makes)
 
@@ -82,13 +83,13 @@ def save_outputs(
 
 def _unwritable(path: Path, error: Exception) -> RoostError:
     reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
-    return RoostError(f"can't write {str(path)!r}: {reason}; choose another place with -o.")
+    return RoostError(f"can't write {shown_path(path)}: {reason}; choose another place with -o.")
 
 
 def _check_suffix(path: Path, makes: Makes) -> None:
     wanted = _SUFFIX[makes]
     if path.suffix.lower() != wanted:
-        raise UsageError(f"{str(path)!r} can't hold {_SHOWN[makes]}; give -o a name that ends in {wanted}.")
+        raise UsageError(f"{shown_path(path)} can't hold {_SHOWN[makes]}; give -o a name that ends in {wanted}.")
 
 
 def _temporary(path: Path) -> Path:

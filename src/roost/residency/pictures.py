@@ -8,6 +8,7 @@ import math
 from PIL import Image, ImageOps
 
 from roost.errors import UsageError
+from roost.shell import shown_path
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 MOST_PIXELS = 100_000_000
@@ -32,7 +33,9 @@ def decode_picture(raw: bytes, where: str, *, mask: bool = False, also: str | No
         kinds, what = ", ".join(_FORMATS), "picture"
         if also is not None:
             kinds, what = f"{kinds}, {also}", "picture or video"
-        raise UsageError(f"--image {where!r} is no whole {what} of a kind that Roost reads ({kinds}).") from None
+        raise UsageError(
+            f"--image {shown_path(where)} is no whole {what} of a kind that Roost reads ({kinds})."
+        ) from None
 
 
 def check_pixels(where: str, size: tuple[int, int]) -> None:
@@ -43,7 +46,7 @@ def check_pixels(where: str, size: tuple[int, int]) -> None:
 
 def _wrong_size(where: str, pixels: str) -> UsageError:
     return UsageError(
-        f"--image {where!r} has {pixels} pixels; Roost takes pictures with sides from {_LEAST_SIDE} and"
+        f"--image {shown_path(where)} has {pixels} pixels; Roost takes pictures with sides from {_LEAST_SIDE} and"
         f" {MOST_PIXELS // 10**6} million pixels at most."
     )
 

@@ -14,6 +14,7 @@ from platformdirs import user_state_path
 from roost.errors import RoostError, UsageError
 from roost.facts import GpuFacts
 from roost.profiles.lock import locked
+from roost.shell import shown_path
 
 _FINISHED = "finished"
 
@@ -38,7 +39,8 @@ def only_bench(gpu: GpuFacts) -> Iterator[None]:
             held.enter_context(locked(folder / f"{gpu.uuid or gpu.device_kind}.lock"))
         except OSError as error:
             raise UsageError(
-                f"the folder {str(folder)!r} can't be written: {error.strerror}; set XDG_STATE_HOME to another place."
+                f"the folder {shown_path(folder)} can't be written: {error.strerror}; set XDG_STATE_HOME to"
+                " another place."
             ) from None
         except RoostError:
             raise RoostError(
@@ -104,7 +106,7 @@ def _read(path: Path, key: str) -> list[dict[str, object]]:
         return []
     except OSError as error:
         raise RoostError(
-            f"the journal {str(path)!r} can't be read: {error.strerror}; start anew with --fresh."
+            f"the journal {shown_path(path)} can't be read: {error.strerror}; start anew with --fresh."
         ) from None
     lines = []
     for line in text.splitlines():

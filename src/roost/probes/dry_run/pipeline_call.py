@@ -27,6 +27,7 @@ from roost.probes.dry_run.stand_in import stand_in
 from roost.probes.dry_run.still_video import still_videos
 from roost.probes.dry_run.uses import UseLog
 from roost.probes.dry_run.world import FakeWorld
+from roost.shell import shown_path
 from roost.trace import BlockLinears, LinearWeights, ModuleTensors, Trace, UnfiledBuffers
 
 _LIBRARIES = ("torch", "diffusers", "transformers")
@@ -141,7 +142,7 @@ def _check_traceable(inventory: Inventory) -> None:
     elif quantized is not None:
         reason = f"its component {quantized.name!r} is quantized ({quantized.quantization!r})"
     if reason is not None:
-        raise DryRunError(f"{inventory.path!r} can't be dry-run: {reason}; plan with --policy rules.")
+        raise DryRunError(f"{shown_path(inventory.path or '')} can't be dry-run: {reason}; plan with --policy rules.")
 
 
 def build_components(
