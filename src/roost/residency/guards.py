@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch.nn.modules.batchnorm import _NormBase
 
 from roost.errors import RoostError
+from roost.residency.census import named_tensors
 from roost.residency.component import HeldComponent
 from roost.residency.instance_attributes import set_attribute
 
@@ -55,6 +57,14 @@ def check_inference(component: HeldComponent) -> None:
         raise RoostError(
             f"{component.name} is in training mode, in which its running statistics change; call eval() on it."
         )
+
+
+def weights_of(component: HeldComponent) -> Iterator[tuple[str, torch.Tensor]]:
+    """The component's weights by name. A buffer that nobody had packed is something that the model keeps for itself."""
+    packed = {id(each) for unit in component.units.values() for entry in unit.entries for each in entry.objects}
+    for name, tensor in named_tensors(component.module):
+        if isinstance(tensor, torch.nn.Parameter) or id(tensor) in packed:
+            yield name, tensor
 
 
 def _refuse(method: str, *_: object, **__: object) -> None:

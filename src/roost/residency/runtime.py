@@ -13,7 +13,7 @@ from roost.errors import RoostError
 from roost.plan import ComponentPlan
 from roost.residency.component import HeldComponent
 from roost.residency.elastic import run_elastically
-from roost.residency.guards import check_inference
+from roost.residency.guards import check_inference, weights_of
 from roost.residency.ladder import leave_between_stages, may_leave, stream_blocks
 from roost.residency.memory_errors import Shortage
 from roost.residency.release import Activations, UseSequence
@@ -189,7 +189,7 @@ class Runtime:
         component.begin(method)
         component.depth += 1
         try:
-            with self.around_calls():
+            with self.around_calls(), self._device.checking_reads(component.name, weights_of(component)):
                 result = call(*args, **kwargs)
             whole = True
             return result
