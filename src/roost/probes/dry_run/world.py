@@ -6,12 +6,13 @@ is the real one; whatever is large or depends on weights is a FakeTensor on the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensor
+from torch.nn.attention import flex_attention
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
@@ -51,6 +52,8 @@ class FakeWorld(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
     ``value_reads`` counts the times that values of tensors, real or not, decided something.
     """
 
+    supports_higher_order_operators = True  # what they do inside is seen
+
     def __init__(self, real_elements: int = REAL_ELEMENTS) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.real_elements = real_elements
@@ -62,6 +65,7 @@ class FakeWorld(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
 
     def __enter__(self) -> FakeWorld:
         self._entered.enter_context(self._function_mode)
+        self._entered.enter_context(_eager_flex_attention())
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -75,6 +79,8 @@ class FakeWorld(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         if func is _DEVICE:  # more than half of all calls
             return CPU
         kwargs = kwargs or {}
+        if isinstance(func, torch._ops.HigherOrderOperator):
+            return self._look_inside(func, args, kwargs)
         if func in _VALUE_READS:
             self.value_reads += 1
         with torch._C.DisableTorchFunction():  # looking at shapes and storages must not come by _DataReads
@@ -110,6 +116,17 @@ class FakeWorld(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
             return tensor
         return self.empty(tensor.shape, tensor.stride(), tensor.dtype)
 
+    def _look_inside(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Runs a higher-order operator as the operations it is made of, like flex attention's dense scores."""
+        eager = func.py_kernels.get(torch._C.DispatchKey.CompositeExplicitAutograd)
+        if eager is None:
+            return func(*args, **kwargs)
+        super().__enter__()  # type: ignore[no-untyped-call]
+        try:
+            return eager(*args, **kwargs)
+        finally:
+            super().__exit__(None, None, None)  # type: ignore[no-untyped-call]
+
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         fake = [isinstance(each, FakeTensor) for each in tensors_in((*args, *kwargs.values()))]
         if any(fake):
@@ -140,6 +157,20 @@ class FakeWorld(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         if isinstance(made, torch.Tensor) and made.numel() > self.real_elements:
             return made
         return func(*args, **kwargs)
+
+
+@contextmanager
+def _eager_flex_attention() -> Iterator[None]:
+    """Has flex attention call its operator as it is: it would have it compiled first, which fake tensors don't survive.
+
+    The switch is torch's own for debugging, and private.
+    """
+    before = flex_attention._FLEX_ATTENTION_DISABLE_COMPILE_DEBUG
+    flex_attention._FLEX_ATTENTION_DISABLE_COMPILE_DEBUG = True
+    try:
+        yield
+    finally:
+        flex_attention._FLEX_ATTENTION_DISABLE_COMPILE_DEBUG = before
 
 
 class _DataReads(TorchFunctionMode):
