@@ -24,13 +24,11 @@ def _inference() -> Iterator[None]:
 @contextmanager
 def watched(pipeline: Any, strategy: Any) -> Iterator[Held]:
     """``pipeline`` held by a device that watches every operation."""
-    with EmulatedDevice(GIB, count_activations=True) as device, hold(pipeline, plan_for(pipeline, strategy), device) as held:
+    with (
+        EmulatedDevice(GIB, count_activations=True) as device,
+        hold(pipeline, plan_for(pipeline, strategy), device) as held,
+    ):
         yield held
-
-
-def with_forward(model: ToyModel, forward: Any) -> None:
-    """Makes ``forward`` that of ``model``, as a library's own class would have it."""
-    model.__class__ = type("OwnModel", (type(model),), {"forward": forward})
 
 
 READS = {
@@ -58,10 +56,13 @@ def test_a_weight_in_host_memory_is_named_however_it_is_read(read: str) -> None:
 
 def test_numbers_copies_and_shapes_of_weights_in_host_memory_may_be_taken() -> None:
     scale, table = torch.tensor(2.0), torch.ones(WIDTH)
-    with EmulatedDevice(GIB, count_activations=True) as device, device.counting_activations():
-        with device.checking_reads("transformer", [("scale", scale), ("table", table)]):
-            moved = torch.empty_like(table).copy_(table) + table.new_zeros(1) + table.to(torch.float64)
-            assert (moved * scale + table[0].item()).tolist() == [5.0] * WIDTH
+    with (
+        EmulatedDevice(GIB, count_activations=True) as device,
+        device.counting_activations(),
+        device.checking_reads("transformer", [("scale", scale), ("table", table)]),
+    ):
+        moved = torch.empty_like(table).copy_(table) + table.new_zeros(1) + table.to(torch.float64)
+        assert (moved * scale + table[0].item()).tolist() == [5.0] * WIDTH
 
 
 def test_weights_on_the_device_and_what_operations_made_there_may_be_read() -> None:
@@ -90,8 +91,12 @@ def test_a_streamed_weight_that_is_read_outside_its_blocks_forward_is_named() ->
 
     with_forward(pipeline.transformer, forward)
     right = pipeline.transformer(state())
-    with watched(pipeline, LAYERWISE), pytest.raises(
-        RoostError, match=r"^transformer\.blocks\.4\.linear\.weight was read while it is not on .*transformer=resident"
+    with (
+        watched(pipeline, LAYERWISE),
+        pytest.raises(
+            RoostError,
+            match=r"^transformer\.blocks\.4\.linear\.weight was read while it is not on .*transformer=resident",
+        ),
     ):
         pipeline.transformer(state())
     for strategy in ("resident", "snapshot-offload"):

@@ -112,9 +112,10 @@ def _needs_gradients(values: Iterable[object]) -> bool:
         if isinstance(value, torch.Tensor):
             if value.requires_grad:
                 return True
-        elif isinstance(value, Mapping | list | tuple):
-            if _needs_gradients(value.values() if isinstance(value, Mapping) else value):
-                return True
+        elif isinstance(value, Mapping):
+            value = tuple(value.values())
+        if isinstance(value, list | tuple) and _needs_gradients(value):
+            return True
     return False
 
 

@@ -86,10 +86,8 @@ class Device(ABC):
         """Inside the context, memory of activations counts as used; real devices count it anyway."""
         return nullcontext()
 
-    def checking_reads(
-        self, owner: str, weights: Iterable[tuple[str, torch.Tensor]]
-    ) -> AbstractContextManager[object]:
-        """Inside the context, an operation that reads ``owner``'s ``weights`` off the device is an error; CUDA's own."""
+    def checking_reads(self, owner: str, weights: Iterable[tuple[str, torch.Tensor]]) -> AbstractContextManager[object]:
+        """Inside the context, an operation that reads ``owner``'s ``weights`` off the device is an error."""
         return _NOTHING
 
     def engine_work(self) -> AbstractContextManager[object]:

@@ -18,7 +18,7 @@ _PLAIN = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Obstacle:
-    """The only strategy that suits a module, why, and what would leave the choice. Source: a look at the live module."""
+    """The only strategy that suits a module, why, and what would leave the choice. Source: the live module."""
 
     strategy: Strategy
     why: str

@@ -45,7 +45,9 @@ class Runtime:
         self.around_calls: Callable[[], AbstractContextManager[object]] = transfers.device.counting_activations
         self.gate: Callable[[HeldComponent], None] | None = None  # may refuse a use, by raising, before anything moves
         self.on_eviction: Callable[[HeldComponent], None] = lambda component: None
-        self.on_nan: Callable[[tuple[str, ...]], object] = _warn_of_nan  # at the end of a call, which components gave it
+        self.on_nan: Callable[[tuple[str, ...]], object] = (
+            _warn_of_nan  # at the end of a call, which components gave it
+        )
         self._inference, self._nan_outputs = Inference(), NanOutputs(plans)
         self._plans, self._transfers, self._device = plans, transfers, transfers.device
         self._sequence, self._activations = UseSequence(components), Activations()

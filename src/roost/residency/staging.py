@@ -166,9 +166,7 @@ class Stager(Device):
     def counting_activations(self) -> AbstractContextManager[object]:
         return self._device.counting_activations()
 
-    def checking_reads(
-        self, owner: str, weights: Iterable[tuple[str, torch.Tensor]]
-    ) -> AbstractContextManager[object]:
+    def checking_reads(self, owner: str, weights: Iterable[tuple[str, torch.Tensor]]) -> AbstractContextManager[object]:
         return self._device.checking_reads(owner, weights)
 
     def engine_work(self) -> AbstractContextManager[object]:

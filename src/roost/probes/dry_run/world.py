@@ -52,8 +52,6 @@ class FakeWorld(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
     ``value_reads`` counts the times that values of tensors, real or not, decided something.
     """
 
-    supports_higher_order_operators = True  # what they do inside is seen
-
     def __init__(self, real_elements: int = REAL_ELEMENTS) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.real_elements = real_elements
@@ -79,8 +77,6 @@ class FakeWorld(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         if func is _DEVICE:  # more than half of all calls
             return CPU
         kwargs = kwargs or {}
-        if isinstance(func, torch._ops.HigherOrderOperator):
-            return self._look_inside(func, args, kwargs)
         if func in _VALUE_READS:
             self.value_reads += 1
         with torch._C.DisableTorchFunction():  # looking at shapes and storages must not come by _DataReads
@@ -116,17 +112,6 @@ class FakeWorld(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
             return tensor
         return self.empty(tensor.shape, tensor.stride(), tensor.dtype)
 
-    def _look_inside(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """Runs a higher-order operator as the operations it is made of, like flex attention's dense scores."""
-        eager = func.py_kernels.get(torch._C.DispatchKey.CompositeExplicitAutograd)
-        if eager is None:
-            return func(*args, **kwargs)
-        super().__enter__()  # type: ignore[no-untyped-call]
-        try:
-            return eager(*args, **kwargs)
-        finally:
-            super().__exit__(None, None, None)  # type: ignore[no-untyped-call]
-
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         fake = [isinstance(each, FakeTensor) for each in tensors_in((*args, *kwargs.values()))]
         if any(fake):
@@ -161,16 +146,17 @@ class FakeWorld(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
 
 @contextmanager
 def _eager_flex_attention() -> Iterator[None]:
-    """Has flex attention call its operator as it is: it would have it compiled first, which fake tensors don't survive.
+    """Has flex attention run as the operations that it is made of where nobody compiles it: dense scores.
 
-    The switch is torch's own for debugging, and private.
+    It would have its operator compiled first, which fake tensors don't survive. Both names are private to torch.
     """
-    before = flex_attention._FLEX_ATTENTION_DISABLE_COMPILE_DEBUG
-    flex_attention._FLEX_ATTENTION_DISABLE_COMPILE_DEBUG = True
-    try:
+    operator = flex_attention.flex_attention_hop
+    dense = operator.py_kernels[torch._C.DispatchKey.CompositeExplicitAutograd]
+    with ExitStack() as undo:
+        for name, value in (("_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True), ("flex_attention_hop", dense)):
+            undo.callback(setattr, flex_attention, name, getattr(flex_attention, name))
+            setattr(flex_attention, name, value)
         yield
-    finally:
-        flex_attention._FLEX_ATTENTION_DISABLE_COMPILE_DEBUG = before
 
 
 class _DataReads(TorchFunctionMode):

@@ -55,7 +55,7 @@ class ActivationCount:
 
     @contextmanager
     def checking_reads(self, owner: str, weights: Iterable[tuple[str, torch.Tensor]]) -> Iterator[None]:
-        """While entered, an operation that counts and reads one of ``owner``'s ``weights`` off the device is an error."""
+        """While entered, an operation that counts and reads ``owner``'s ``weights`` off the device is an error."""
         with self._reads.refused(owner, ((name, each) for name, each in weights if not self._is_there(each))):
             yield
 

@@ -193,9 +193,7 @@ class EmulatedDevice(Device):
         """Counts what operations allocate inside the context, on this thread, towards the budget while it lives."""
         return nullcontext() if self._activations is None else self._activations.on()
 
-    def checking_reads(
-        self, owner: str, weights: Iterable[tuple[str, torch.Tensor]]
-    ) -> AbstractContextManager[object]:
+    def checking_reads(self, owner: str, weights: Iterable[tuple[str, torch.Tensor]]) -> AbstractContextManager[object]:
         return _NOTHING if self._activations is None else self._activations.checking_reads(owner, weights)
 
     def mark(self, lane: Lane = "compute") -> LaneMark:
