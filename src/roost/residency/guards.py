@@ -109,12 +109,10 @@ class Inference:
 def _needs_gradients(values: Iterable[object]) -> bool:
     """Whether a tensor among ``values``, in lists and dictionaries too, requires gradients."""
     for value in values:
-        if isinstance(value, torch.Tensor):
-            if value.requires_grad:
-                return True
-        elif isinstance(value, Mapping):
-            value = tuple(value.values())
-        if isinstance(value, list | tuple) and _needs_gradients(value):
+        if isinstance(value, torch.Tensor) and value.requires_grad:
+            return True
+        inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+        if _needs_gradients(inner):
             return True
     return False
 
