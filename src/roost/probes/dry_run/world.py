@@ -150,7 +150,7 @@ def _eager_flex_attention() -> Iterator[None]:
 
     It would have its operator compiled first, which fake tensors don't survive. Both names are private to torch.
     """
-    operator = flex_attention.flex_attention_hop
+    operator: Any = vars(flex_attention)["flex_attention_hop"]
     dense = operator.py_kernels[torch._C.DispatchKey.CompositeExplicitAutograd]
     with ExitStack() as undo:
         for name, value in (("_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True), ("flex_attention_hop", dense)):

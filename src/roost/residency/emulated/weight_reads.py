@@ -55,7 +55,8 @@ class WeightReads:
 
     def check(self, func: Any, given: Collection[int]) -> None:
         """RoostError for an operation on such weights, unless it reads no values or is a copy from host memory."""
-        operation = func.name() if isinstance(func, torch._ops.HigherOrderOperator) else func.overloadpacket.__name__
+        higher = isinstance(func, torch._ops.HigherOrderOperator)
+        operation = None if higher else func.overloadpacket.__name__
         if operation in _READ_NOTHING:
             return
         for found in (self._off_device[key] for key in given if key in self._off_device):
