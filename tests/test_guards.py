@@ -1,5 +1,9 @@
 """Misuse of a held pipeline is loud, in one line, and costs nothing: the next call is exact."""
 
+import copy
+import io
+import pickle
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -104,13 +108,14 @@ def test_a_second_thread_can_neither_call_nor_end_a_generation_meanwhile() -> No
     assert raised == ["another thread is running this pipeline; call it from one thread at a time."] * 2
 
 
-def test_gradients_and_running_statistics_are_refused() -> None:
+def test_training_and_running_statistics_are_refused() -> None:
     pipeline = toy_pipeline()
-    pipeline.transformer.requires_grad_(True)
     pipeline.vae.norm = torch.nn.BatchNorm1d(8)
     with held_by(pipeline, plan_for(pipeline, LAYERWISE)):
-        with pytest.raises(RoostError, match="transformer was called with gradients enabled"):
+        pipeline.transformer.train()
+        with pytest.raises(RoostError, match="transformer is in training mode"):
             pipeline.transformer(state())
+        pipeline.transformer.eval()
         with torch.no_grad():
             right = pipeline.transformer(state())
             pipeline.vae.train()
@@ -119,3 +124,70 @@ def test_gradients_and_running_statistics_are_refused() -> None:
             pipeline.vae.eval()
             assert torch.equal(pipeline.transformer(state()), right)
             pipeline.vae(right)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_helper_called_with_gradients_enabled_works_as_without_a_plan(
+    strategy: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    pipeline = own_pipeline("flux")
+    for name in ("text_encoder", "text_encoder_2"):
+        getattr(pipeline, name).requires_grad_(True)
+    with torch.no_grad():  # where gradients are on, attention takes another kernel
+        right = pipeline.encode_prompt("a fox", "a fox", max_sequence_length=16)
+    with held_by(pipeline, plan_for(pipeline, STRATEGIES[strategy])) as held:
+        for _ in range(2):
+            encoded = pipeline.encode_prompt("a fox", "a fox", max_sequence_length=16)
+            assert all(map(torch.equal, encoded, right))
+        assert generate(held, request_for("flux")).digest == bare_digest("flux")
+    (notice,) = caplog.records
+    assert "runs as inside torch.no_grad()" in notice.getMessage()
+    assert pipeline.text_encoder(torch.tensor([[1, 2]])).last_hidden_state.requires_grad
+
+
+def test_gradients_that_are_asked_for_are_refused_unless_they_are_right() -> None:
+    pipeline = toy_pipeline()
+    wanted = state().requires_grad_(True)
+    (right,) = torch.autograd.grad(pipeline.transformer(wanted).sum(), wanted)
+    with held_by(pipeline, plan_for(pipeline, LAYERWISE)):
+        for inputs in ((wanted,), (wanted * 2,)):
+            with pytest.raises(RoostError, match=r"input that requires them; .*torch\.no_grad\(\)"):
+                pipeline.transformer(*inputs)
+        with torch.no_grad():
+            pipeline.transformer(wanted)
+        assert not pipeline.transformer(state()).requires_grad
+    with held_by(pipeline, plan_for(pipeline, "resident")):
+        (found,) = torch.autograd.grad(pipeline.transformer(wanted).sum(), wanted)
+        assert torch.equal(found, right)
+        pipeline.transformer.requires_grad_(True)
+        with pytest.raises(RoostError, match="input that requires them"):
+            pipeline.transformer(wanted)
+
+
+COPIES: dict[str, Callable[[Any], object]] = {
+    "copy.copy": copy.copy,
+    "copy.deepcopy": copy.deepcopy,
+    "pickle.dumps": pickle.dumps,
+    "torch.save": lambda each: torch.save(each, io.BytesIO()),
+}
+
+
+@pytest.mark.parametrize("copied", COPIES)
+def test_copies_of_what_is_held_are_refused_in_one_line_and_work_afterwards(copied: str) -> None:
+    pipeline = own_pipeline("flux")
+    parts: dict[str, Any] = {
+        "the pipeline": pipeline,
+        "transformer": pipeline.transformer,
+        "text_encoder_2": pipeline.text_encoder_2,
+        "transformer.transformer_blocks.1": pipeline.transformer.transformer_blocks[1],
+        "vae.decoder.conv_in": pipeline.vae.decoder.conv_in,
+    }
+    with held_by(pipeline, plan_for(pipeline, LAYERWISE)) as held:
+        for name, part in parts.items():
+            with pytest.raises(RoostError, match=rf"^{re.escape(name)} can't be copied or pickled .*detach") as refused:
+                COPIES[copied](part)
+            assert "\n" not in str(refused.value)
+        torch.save(pipeline.transformer.state_dict(), io.BytesIO())
+        assert generate(held, request_for("flux")).digest == bare_digest("flux")
+    for name in ("transformer", "transformer.transformer_blocks.1", "vae.decoder.conv_in"):
+        COPIES[copied](parts[name])

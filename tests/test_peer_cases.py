@@ -12,6 +12,7 @@ from diffusers import FluxImg2ImgPipeline
 import roost
 from live_pipelines import STRATEGIES, bare_digest, held_by, live_pipeline, own_pipeline, request_for
 from plans import LAYERWISE, plan_for
+from roost.errors import UsageError
 from roost.residency.digests import tensor_digest
 from roost.residency.generate import generate
 from toy_pipelines import WIDTH, state
@@ -213,3 +214,17 @@ def test_weights_that_are_cast_for_each_use_stay_resident_and_exact() -> None:
         assert "casts its weights around every use" in planned.why
         assert [generate(held, request_for("flux")).digest for _ in range(2)] == [cast] * 2 != [bare_digest("flux")] * 2
     assert bare_output(pipeline) == cast
+
+
+def test_an_option_that_casting_leaves_no_choice_of_is_refused_by_the_casting() -> None:
+    pipeline = own_pipeline("flux")
+    pipeline.transformer.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
+    small = {"vram": "8GiB", "ram": "8GiB", "size": "64x64", "steps": 2}
+    for typed in ("transformer=layerwise-offload,resident_blocks=1", "dit=snapshot-offload"):
+        with pytest.raises(UsageError, match=rf"^--set {typed} can't .* resident\. Layerwise casting is on") as refused:
+            roost.attach(pipeline, set=typed, **small)
+        assert "enable_layerwise_casting" in str(refused.value)
+    with roost.attach(pipeline, set=("transformer=resident", "vae=snapshot-offload"), **small) as held:
+        assert held.plan.components["transformer"].strategy == "resident"
+    with roost.attach(pipeline, set="vae=snapshot-offload", **small) as held:
+        assert held.plan.policy.choices == ["--set vae=snapshot-offload"]

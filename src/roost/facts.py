@@ -274,12 +274,13 @@ class PipelineFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetChoice:
-    """One ``--set SELECTOR=STRATEGY[,key=value…]``, as typed."""
+    """One ``--set SELECTOR=STRATEGY[,key=value…]``, as typed, or what a live module's nature leaves: ``found``."""
 
     option: str
     selector: str
     strategy: Strategy
     parameters: Mapping[str, object] = field(default_factory=dict)
+    found: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

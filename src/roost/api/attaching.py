@@ -16,8 +16,9 @@ from roost.api.ready import meet_gpu
 from roost.api.typed_options import options_of
 from roost.api.versions import RECORDED, installed_versions
 from roost.errors import NothingFits, UsageError
-from roost.facts import DeviceKind, Inventory, Machine
+from roost.facts import Choices, DeviceKind, Inventory, Machine, SetChoice
 from roost.plan import PlanDocument, read_plan
+from roost.planner.explicit import resolve
 from roost.planner.policy import Question, plan_by_rules
 from roost.planner.roles import parse_role
 from roost.probes.dry_run import DryRunOptions, dry_run_live
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 
 # What is in memory already, or where it runs, is not asked.
+_FOUND = "live module"  # decides what the nature of a module in memory leaves no choice of
 _NOT_ASKED = ("gpu", "dtype", "variant", "role", "fsdp")
 
 
@@ -113,16 +115,13 @@ def _options(vram: str | int | None, ram: str | int | None, options: Mapping[str
 def _plan(
     pipeline: Any, inventory: Inventory, machine: Machine, obstacles: dict[str, Obstacle], options: PlanOptions
 ) -> PlanDocument:
-    typed = (options.set,) if isinstance(options.set, str) else tuple(options.set)
-    forced = tuple(f"{name}={obstacle.strategy}" for name, obstacle in obstacles.items())
-    options = replace(options, set=(*typed, *forced))
     profile = profile_of(inventory)
     question = Question(
         inventory=inventory,
         profile=profile,
         machine=machine,
         workload=workload_of(options, profile, inventory.pipeline),
-        choices=choices_of(options),
+        choices=_with_found(choices_of(options), inventory, obstacles),
         role=parse_role(options.role),
         versions=installed_versions(RECORDED),
     )
@@ -134,9 +133,27 @@ def _plan(
         )
     components = dict(plan.components)
     for name, obstacle in obstacles.items():
-        components[name] = components[name].model_copy(update={"decided_by": "live module", "why": obstacle.why})
+        components[name] = components[name].model_copy(update={"decided_by": _FOUND, "why": obstacle.why})
     model = plan.model.model_copy(update={"path": None})
     return plan.model_copy(update={"components": components, "model": model})
+
+
+def _with_found(choices: Choices, inventory: Inventory, obstacles: Mapping[str, Obstacle]) -> Choices:
+    """What was typed, and what the live modules leave no choice of; UsageError where the two disagree."""
+    typed = resolve(Choices(sets=choices.sets), inventory.components).components
+    for name, obstacle in obstacles.items():
+        wish = typed.get(name)
+        if wish is not None and wish.strategy != obstacle.strategy:
+            raise UsageError(
+                f"{wish.option} can't be had for the live {name!r}, which must be {obstacle.strategy}. {obstacle.why} "
+                f"Leave that option out, or {obstacle.remedy}."
+            )
+    found = (
+        SetChoice(option=_FOUND, selector=name, strategy=obstacle.strategy, found=True)
+        for name, obstacle in obstacles.items()
+        if name not in typed
+    )
+    return replace(choices, sets=(*choices.sets, *found))
 
 
 def _hold(pipeline: Any, plan: PlanDocument, vram: str | int | None) -> Held:

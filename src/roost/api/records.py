@@ -27,6 +27,8 @@ class GenerationRecord:
     stages: tuple[StageRecord, ...]
     peak_bytes: int | None
     skipped: bool
+    has_nan: bool = False  # what was generated
+    nan_components: tuple[str, ...] = ()  # the denoisers and VAEs that gave it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +56,8 @@ class RunRecord:
 
     ``digest`` and ``latent_digest`` are those of the one generation, or one hash over those of all. ``seconds`` and
     ``stages`` add up what this run did, texts included, without the load. ``texts`` is None where a single generation
-    was made. ``disturbances`` are what slowed the GPU down meanwhile. ``compared`` has the plan's prediction beside
+    was made. ``disturbances`` are what slowed the GPU down meanwhile, ``warnings`` what to think of the result.
+    ``compared`` has the plan's prediction beside
     what was measured; None for a plan without one, and where nothing was made. Stages are the runtime's
     ``StageRecord``.
     """
@@ -75,6 +78,7 @@ class RunRecord:
     pictures: tuple[InputRecord, ...]
     loras: tuple[LoraRecord, ...]
     compared: dict[str, object] | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def joined_digest(digests: Sequence[str | None]) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -170,6 +170,8 @@ def _generate(ready: ReadyPlan, held: Held, wanted: PlannedGeneration, call: Gen
         stages=generation.stages,
         peak_bytes=generation.peak_bytes,
         skipped=False,
+        has_nan=generation.has_nan,
+        nan_components=generation.nan_components,
     )
 
 
@@ -198,4 +200,16 @@ def _record(ready: ReadyPlan, checked: CheckedCall, generations: list[Generation
             )
             for each in made.loras
         ),
+        warnings=tuple(_nan_warnings(generations)),
     )
+
+
+def _nan_warnings(generations: Sequence[GenerationRecord]) -> Iterator[str]:
+    for each in generations:
+        gave = ", ".join(each.nan_components)
+        found = [*(["the result contains NaN"] if each.has_nan else []), *([f"{gave} gave NaN"] if gave else [])]
+        if found:
+            yield (
+                f"seed {each.seed}: {' and '.join(found)}; plan with another --dtype, such as bf16 or fp32, or check "
+                "the model's weights."
+            )

@@ -59,8 +59,8 @@ def _show_work(ready: ReadyPlan, record: RunRecord) -> None:
         why_not = record.texts.why_not
         took = f"first, in {format_seconds(record.texts.seconds)}" if why_not is None else f"with each: {why_not}"
         show_text(f"texts encoded {took}")
-    for disturbance in record.disturbances:
-        show_folded(f"warning: {disturbance}")
+    for warning in (*record.disturbances, *record.warnings):
+        show_folded(f"warning: {warning}")
     show_text(f"peak {format_bytes(record.peak_bytes)} of a budget of {format_bytes(ready.budget_bytes)}")
 
 

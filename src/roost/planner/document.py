@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from roost.facts import Choices, Machine
 from roost.plan.schema import (
@@ -113,7 +113,8 @@ def typed_options(choices: Choices) -> tuple[str, ...]:
         f"--dmd-steps {choices.dmd_steps}": choices.dmd_steps is not None,
         f"--platform {choices.platform}": choices.platform is not None,
     }
-    return (*strategy_options(choices), *(flag for flag, typed in flags.items() if typed))
+    without_found = replace(choices, sets=tuple(each for each in choices.sets if not each.found))
+    return (*strategy_options(without_found), *(flag for flag, typed in flags.items() if typed))
 
 
 def _role(role: RoleView) -> RolePlan:

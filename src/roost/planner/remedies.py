@@ -119,6 +119,8 @@ def _need(change: Change) -> float:
 
 def _fewer_options(choices: Choices) -> Iterator[tuple[str, Choices]]:
     for index, choice in enumerate(choices.sets):
+        if choice.found:
+            continue
         yield (
             f"without --set {choice.option.removeprefix('--set ')}",
             replace(choices, sets=choices.sets[:index] + choices.sets[index + 1 :]),

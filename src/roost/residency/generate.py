@@ -20,6 +20,7 @@ from roost.residency.calls import GenerationRequest, call_arguments
 from roost.residency.digests import tensor_digest
 from roost.residency.lanes import Device
 from roost.residency.memory_errors import out_of_memory_in
+from roost.residency.nan_outputs import has_nan
 from roost.residency.progress import report_steps
 from roost.residency.quiet import quiet_libraries
 from roost.residency.stages import StageRecord, StageRecorder
@@ -44,6 +45,8 @@ class Generation:
     stages: tuple[StageRecord, ...]
     step_seconds: tuple[float, ...]  # from the second step on
     peak_bytes: int
+    has_nan: bool = False  # the output
+    nan_components: tuple[str, ...] = ()  # denoisers and VAEs that gave NaN
     samples_per_s: int | None = None  # of sound, where the pipeline's components say it
 
 
@@ -53,9 +56,9 @@ def generate(held: Held, request: GenerationRequest) -> Generation:
     Raises UsageError for a value that the pipeline has no parameter for or refuses before it uses a component,
     InvalidFile when the libraries fail on the model, OutOfMemory when the device's budget ends.
     """
-    with _latent_digests(held) as latents:
+    with _latent_digests(held) as latents, _nan_components(held) as nan:
         generation = generate_with(held.pipeline, held.recorder, held.device, held.runtime.end_call, request)
-    return replace(generation, latent_digest=_joined(latents))
+    return replace(generation, latent_digest=_joined(latents), nan_components=tuple(nan))
 
 
 def generate_with(
@@ -74,6 +77,7 @@ def generate_with(
         seconds=seconds,
         stages=tuple(recorder.records),
         step_seconds=recorder.step_seconds,
+        has_nan=has_nan(output),
         peak_bytes=max((stage.peak_bytes for stage in recorder.records), default=0),
         samples_per_s=samples_per_s(pipeline),
     )
@@ -154,6 +158,17 @@ def _latent_digests(held: Held) -> Iterator[list[str]]:
         yield digests
     finally:
         held.runtime.observer = None
+
+
+@contextmanager
+def _nan_components(held: Held) -> Iterator[list[str]]:
+    """The components that give NaN inside the context; they are told to nobody else."""
+    found: list[str] = []
+    before, held.runtime.on_nan = held.runtime.on_nan, found.extend
+    try:
+        yield found
+    finally:
+        held.runtime.on_nan = before
 
 
 def _joined(digests: list[str]) -> str | None:

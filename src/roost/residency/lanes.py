@@ -8,6 +8,7 @@ latest *earlier* record. Nothing here blocks the host except ``synchronize`` and
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -84,6 +85,10 @@ class Device(ABC):
     def counting_activations(self) -> AbstractContextManager[object]:
         """Inside the context, memory of activations counts as used; real devices count it anyway."""
         return nullcontext()
+
+    def checking_reads(self, owner: str, weights: Iterable[tuple[str, torch.Tensor]]) -> AbstractContextManager[object]:
+        """Inside the context, an operation that reads ``owner``'s ``weights`` off the device is an error."""
+        return _NOTHING
 
     def engine_work(self) -> AbstractContextManager[object]:
         """Inside the context, operations are the engine's own, and what they allocate is no activation."""

@@ -19,10 +19,11 @@ _PLAIN = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer, HeldParameter, Held
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Obstacle:
-    """The only strategy that suits a module, and why. Source: a look at the live module."""
+    """The only strategy that suits a module, why, and what would leave the choice. Source: the live module."""
 
     strategy: Strategy
     why: str
+    remedy: str
 
 
 def find_obstacle(module: torch.nn.Module) -> Obstacle | None:
@@ -33,21 +34,30 @@ def find_obstacle(module: torch.nn.Module) -> Obstacle | None:
 
 def _find_obstacle(module: torch.nn.Module) -> Obstacle | None:
     if any(isinstance(part, FSDPModule) for part in module.modules()):
-        return Obstacle(strategy="fsdp", why="It is managed by FSDP, which moves its own shards.")
+        return Obstacle(
+            strategy="fsdp", why="It is managed by FSDP, which moves its own shards.", remedy="leave fully_shard out"
+        )
     foreign = foreign_weight(module)
     if foreign is not None:
         return Obstacle(
-            strategy="resident", why=f"Its weights are moved by their own class only: {foreign}, so they stay whole."
+            strategy="resident",
+            why=f"Its weights are moved by their own class only: {foreign}, so they stay whole.",
+            remedy="load plain, unquantised weights",
         )
     cast = next((name for name, part in module.named_modules() if _casts_its_weights(part)), None)
     if cast is not None:
         return Obstacle(
-            strategy="resident", why=f"{cast!r} casts its weights around every use, into memory of its own; all stay."
+            strategy="resident",
+            why=f"Layerwise casting is on: {cast!r} casts its weights around every use, into memory of its own; all "
+            "stay.",
+            remedy="load it again without enable_layerwise_casting",
         )
     borrowed = next(_borrowed_weights(module), None)
     if borrowed is not None:
         return Obstacle(
-            strategy="resident", why=f"{borrowed}, so nobody can tell when that weight is needed, and all stay."
+            strategy="resident",
+            why=f"{borrowed}, so nobody can tell when that weight is needed, and all stay.",
+            remedy="have that module keep no other module's weight",
         )
     return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -13,9 +14,10 @@ from roost.errors import RoostError
 from roost.plan import ComponentPlan
 from roost.residency.component import HeldComponent
 from roost.residency.elastic import run_elastically
-from roost.residency.guards import check_held, check_inference
+from roost.residency.guards import Inference, check_held, weights_of
 from roost.residency.ladder import leave_between_stages, may_leave, stream_blocks
 from roost.residency.memory_errors import Shortage
+from roost.residency.nan_outputs import NanOutputs
 from roost.residency.release import Activations, UseSequence
 from roost.residency.remedies import remedy_for
 from roost.residency.rerun_state import RerunState
@@ -44,6 +46,10 @@ class Runtime:
         self.gate: Callable[[HeldComponent], None] | None = None  # may refuse a use, by raising, before anything moves
         self.before_call: Callable[[], None] = lambda: None  # may refuse an outermost call, by raising
         self.on_eviction: Callable[[HeldComponent], None] = lambda component: None
+        self.on_nan: Callable[[tuple[str, ...]], object] = (
+            _warn_of_nan  # at the end of a call, which components gave it
+        )
+        self._inference, self._nan_outputs = Inference(), NanOutputs(plans)
         self._plans, self._transfers, self._device = plans, transfers, transfers.device
         self._sequence, self._activations = UseSequence(components), Activations()
         self._current: HeldComponent | None = None
@@ -129,6 +135,9 @@ class Runtime:
             self._note_activations()
             self._sequence.end()
             self.stages.finish()
+            nan = self._nan_outputs.take()
+            if nan:
+                self.on_nan(nan)
             self._device.forget_activations()  # what a call returns is its caller's
             for component in self.components.values():
                 component.rest()
@@ -179,7 +188,7 @@ class Runtime:
         """One attempt at an outermost call."""
         self.before_call()
         check_held(component)
-        check_inference(component)
+        inference = self._inference.around(component, args, kwargs)
         whole = False
         component.refresh()
         self.switch_to(component, method)
@@ -188,8 +197,10 @@ class Runtime:
         component.begin(method)
         component.depth += 1
         try:
-            with self.around_calls():
+            reads = self._device.checking_reads(component.name, weights_of(component))
+            with inference, self.around_calls(), reads:
                 result = call(*args, **kwargs)
+            self._nan_outputs.look(component.name, result)
             whole = True
             return result
         finally:
@@ -279,3 +290,10 @@ class Runtime:
 
     def _free_bytes(self, component: HeldComponent) -> int:
         return self._device.free_bytes + component.device_bytes
+
+
+def _warn_of_nan(components: tuple[str, ...]) -> None:
+    logging.getLogger(__name__).warning(
+        "what %s gave contains NaN, and so may the result: check the weights and inputs, or use another dtype.",
+        ", ".join(components),
+    )

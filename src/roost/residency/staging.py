@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from queue import SimpleQueue
 from typing import Any
@@ -165,6 +165,9 @@ class Stager(Device):
 
     def counting_activations(self) -> AbstractContextManager[object]:
         return self._device.counting_activations()
+
+    def checking_reads(self, owner: str, weights: Iterable[tuple[str, torch.Tensor]]) -> AbstractContextManager[object]:
+        return self._device.checking_reads(owner, weights)
 
     def engine_work(self) -> AbstractContextManager[object]:
         return self._device.engine_work()

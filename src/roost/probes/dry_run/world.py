@@ -6,12 +6,13 @@ is the real one; whatever is large or depends on weights is a FakeTensor on the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensor
+from torch.nn.attention import flex_attention
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
@@ -62,6 +63,7 @@ class FakeWorld(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
 
     def __enter__(self) -> FakeWorld:
         self._entered.enter_context(self._function_mode)
+        self._entered.enter_context(_eager_flex_attention())
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -140,6 +142,21 @@ class FakeWorld(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         if isinstance(made, torch.Tensor) and made.numel() > self.real_elements:
             return made
         return func(*args, **kwargs)
+
+
+@contextmanager
+def _eager_flex_attention() -> Iterator[None]:
+    """Has flex attention run as the operations that it is made of where nobody compiles it: dense scores.
+
+    It would have its operator compiled first, which fake tensors don't survive. Both names are private to torch.
+    """
+    operator: Any = vars(flex_attention)["flex_attention_hop"]
+    dense = operator.py_kernels[torch._C.DispatchKey.CompositeExplicitAutograd]
+    with ExitStack() as undo:
+        for name, value in (("_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True), ("flex_attention_hop", dense)):
+            undo.callback(setattr, flex_attention, name, getattr(flex_attention, name))
+            setattr(flex_attention, name, value)
+        yield
 
 
 class _DataReads(TorchFunctionMode):

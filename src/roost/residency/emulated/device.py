@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -192,6 +192,9 @@ class EmulatedDevice(Device):
     def counting_activations(self) -> AbstractContextManager[object]:
         """Counts what operations allocate inside the context, on this thread, towards the budget while it lives."""
         return nullcontext() if self._activations is None else self._activations.on()
+
+    def checking_reads(self, owner: str, weights: Iterable[tuple[str, torch.Tensor]]) -> AbstractContextManager[object]:
+        return _NOTHING if self._activations is None else self._activations.checking_reads(owner, weights)
 
     def mark(self, lane: Lane = "compute") -> LaneMark:
         mark = LaneMark()
