@@ -178,6 +178,6 @@ def test_attaching_twice_is_refused_and_the_first_stays() -> None:
     pipeline = toy_pipeline()
     right = pipeline.transformer(state())
     with roost.attach(pipeline, vram=ROOMY, **SMALL):
-        with pytest.raises(RoostError, match="another plan"):
+        with pytest.raises(RoostError, match="another Roost plan"):
             roost.attach(pipeline, vram=ROOMY, **SMALL)
         assert torch.equal(pipeline.transformer(state()), right)

@@ -51,7 +51,7 @@ class HeldComponent:
         self.units = self._packer.units
         self._ring = SlotRing(transfers, self.predictor, self.units)
         self._acquiring: Iterator[None] | None = None
-        self.running = RunningBlocks(name, self.units, self._ring, self.predictor, transfers)
+        self.running = RunningBlocks(self.units, self._ring, self.predictor, transfers)
         self._converting = False
         self._rested = False  # a generation has ended since the weights were looked at
         self.place_again: Callable[[HeldComponent], None] = HeldComponent.place  # after a change of dtype

@@ -19,10 +19,7 @@ class RunningBlocks:
     ``enter`` and ``leave`` are on the way of every block's forward: what they do is counted in microseconds.
     """
 
-    def __init__(
-        self, name: str, units: Mapping[str, Unit], ring: SlotRing, predictor: Predictor, transfers: Transfers
-    ) -> None:
-        self.name = name  # the component's
+    def __init__(self, units: Mapping[str, Unit], ring: SlotRing, predictor: Predictor, transfers: Transfers) -> None:
         self.device = transfers.device.device
         self.outside: set[str] = set()  # blocks whose weights are used outside their forward
         self.stale = False  # the device may hold other weights than the masters do

@@ -19,7 +19,6 @@ UnitKind = Literal["resident", "held", "streamed"]
 class Watcher(Protocol):
     """Who is told what happens to the objects of a component's units."""
 
-    name: str  # the component's
     device: torch.device
     stale: bool  # set when a device copy may no longer be what the masters are
 
@@ -163,11 +162,6 @@ class Unit:
     def lend(self) -> None:
         if self._watcher is not None:
             self.lent = self._watcher.stale = True
-
-    def describe(self, tensor: torch.Tensor) -> str:
-        assert self._watcher is not None, "only what is watched asks"
-        names = next((entry.names for entry in self.entries if any(each is tensor for each in entry.objects)), ["?"])
-        return f"{self._watcher.name}.{names[0]}"
 
     def _views_of(self, buffer: torch.Tensor) -> list[torch.Tensor]:
         """Views of ``buffer`` to bind, one for every object."""

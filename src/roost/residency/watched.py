@@ -14,8 +14,6 @@ from typing import Any, Protocol
 
 import torch
 
-from roost.errors import RoostError
-
 # Around what the engine itself does with held tensors: nobody is told. PyTorch documents it under "Extending PyTorch".
 as_engine = torch._C.DisableTorchFunctionSubclass
 
@@ -36,9 +34,6 @@ class Home(Protocol):
 
     def lend(self) -> None:
         """Someone has edited the weights, or may from now on, since he holds memory of theirs."""
-
-    def describe(self, tensor: torch.Tensor) -> str:
-        """The tensor's component and name."""
 
 
 # Answers that are the same on host and device and can't be edited.
@@ -118,19 +113,29 @@ def _at_rest(
     func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], held: list[tuple[torch.Tensor, Home]]
 ) -> Any:
     """Runs ``func`` on masters; lends those that it edits, or that can be edited through what it returns."""
+    away = _away(func, args, kwargs, held)
+    args, kwargs = _replaced(args, away), _replaced(kwargs, away)
     versions = [each._version for each, _ in held]
     try:
         result = func(*args, **kwargs)
-    except RuntimeError as error:
-        mixed = _mixed(held, args, kwargs)
-        if mixed is None:
-            raise
-        raise RoostError(mixed) from error
     finally:  # also an operation that raised may have written
         _lend(home for (each, home), before in zip(held, versions, strict=True) if each._version != before)
     if _sets_data(func) or not _is_apart(result, [each for each, _ in held]):
         _lend(home for _, home in held)
     return result
+
+
+def _away(
+    func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], held: list[tuple[torch.Tensor, Home]]
+) -> dict[int, torch.Tensor]:
+    """Copies of masters for an operation on the component's device, as a pipeline's own code may do with a weight.
+
+    One that edits gets none, so that no edit is lost: PyTorch refuses what is on two devices.
+    """
+    if _name_of(func).endswith("_") or "out" in kwargs:
+        return {}
+    used = {each.device for each in _tensors(args, kwargs) if id(each) not in _homes}
+    return {id(each): each.to(home.device) for each, home in held if home.device in used - {each.device}}
 
 
 def _lend(homes: Iterable[Home]) -> None:
@@ -177,18 +182,6 @@ def _is_apart(result: Any, held: list[torch.Tensor]) -> bool:
     if any(result is each for each in held):  # it is watched as before
         return True
     return all(result.untyped_storage().data_ptr() != each.untyped_storage().data_ptr() for each in held)
-
-
-def _mixed(held: list[tuple[torch.Tensor, Home]], args: Any, kwargs: Any) -> str | None:
-    """What to say where an operation failed that mixes held weights with tensors on their component's device."""
-    others = [each.device for each in _tensors(args, kwargs) if id(each) not in _homes]
-    for tensor, home in held:
-        if home.device in others and tensor.device != home.device:
-            return (
-                f"{home.describe(tensor)} is used outside every call of its component, where a Roost plan keeps it in "
-                f"host memory; use a copy, like weight.to({str(home.device)!r}), or plan its component as resident."
-            )
-    return None
 
 
 def _plain_copy(tensor: Any) -> torch.Tensor:
