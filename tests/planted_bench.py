@@ -12,7 +12,6 @@ from typing import Any
 from roost.planner.search_plan import SearchQuestion
 from roost.tune.bench import Bench, BenchSettings, key_facts
 from roost.tune.candidates import Field, list_candidates
-from roost.tune.cuts import Cut
 from roost.tune.journal import Journal, journal_key
 from roost.tune.process import Message
 from roost.tune.race import RoundReport
@@ -34,9 +33,7 @@ class Silence:
 
     def on_expected(self, seconds: float, candidates: int) -> None: ...
 
-    def on_heat(self, cut: Cut, candidates: int, seconds: float) -> None: ...
-
-    def on_heat_over(self, going_on: int, problem: str | None) -> None: ...
+    def on_shortage(self, reached: int, candidates: int, seconds: float) -> None: ...
 
     def on_trial(self, name: str, round: int) -> None: ...
 

@@ -3,9 +3,8 @@
     python stub_trial.py PLANTED REQUEST_DESCRIPTOR ANSWER_DESCRIPTOR
 
 PLANTED maps the denoiser's placement (``resident``, ``layerwise-offload 0 strided 1``) or a peer's name to what
-happens: ``{"step_s": 0.01}`` with further figures, or ``{"do": "crash" | "oom" | "kill" | "hang" | "sleep"}``. In a
-heat it is what stands under that key with ``heat`` before it, if anything does. Every start appends a line to
-PLANTED.started.
+happens: ``{"step_s": 0.01}`` with further figures, or ``{"do": "crash" | "oom" | "kill" | "hang" | "sleep"}``. Every
+start appends a line to PLANTED.started.
 """
 
 import json
@@ -43,12 +42,11 @@ def figures(planted: dict[str, Any], steps: int) -> dict[str, Any]:
 def main() -> None:
     with os.fdopen(int(sys.argv[-2])) as file:
         request = json.load(file)
-    key, heat = key_of(request), "heat " if request["cut"] else ""
+    key = key_of(request)
     with open(f"{sys.argv[1]}.started", "a") as started:
-        started.write(f"{heat}{key}\t{os.getpid()}\n")
+        started.write(f"{key}\t{os.getpid()}\n")
     with open(sys.argv[1]) as file:
-        everything = json.load(file)
-    planted = everything.get(heat + key, everything.get(key, {}))
+        planted = json.load(file).get(key, {})
     say("phase", phase="loading transformer")
     what = planted.get("do")
     if what == "crash":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,8 +28,7 @@ class TrialSetup:
     """What a trial loads. With ``place`` diffusers runs the plan's model its own way, without the plan.
 
     ``link_bytes_per_s`` throttles an emulated device. ``budget_bytes`` None binds nothing but the device itself.
-    ``load`` makes components in another way than from their files; ``owed_s``, asked when all is loaded, is to be added
-    to the seconds that this took.
+    ``load`` makes components in another way than from their files.
     """
 
     plan: PlanDocument
@@ -39,7 +38,6 @@ class TrialSetup:
     place: Place | None = None
     link_bytes_per_s: float | None = None
     load: LoadComponent | None = None
-    owed_s: Callable[[], float] = float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,14 +143,13 @@ def open_trial(
         if setup.place is None:
             held = load_pipeline(setup.plan, setup.model_dir, device, on_component, on_event, setup.load)
             afterwards.callback(held.abandon)  # the process ends with the trial: nothing has to come back
-            yield Trial(held, device, time.perf_counter() - began_s + setup.owed_s())
+            yield Trial(held, device, time.perf_counter() - began_s)
             return
         pipeline = load_plain(setup.plan, setup.model_dir, device, on_component, setup.load)
         plain = place_plain(pipeline, setup.plan, device, setup.place, on_event)
         afterwards.callback(plain.close)
         device.synchronize()
-        load_s = time.perf_counter() - began_s + setup.owed_s()
-        yield Trial(plain, device, load_s, whole=setup.place is move_whole)
+        yield Trial(plain, device, time.perf_counter() - began_s, whole=setup.place is move_whole)
 
 
 def _import_classes(plan: PlanDocument) -> None:

@@ -14,12 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from roost.errors import OutOfMemory, RoostError
 from roost.plan import ComponentPlan, PlanDocument
-from roost.probes.host import private_bytes
+from roost.probes.host import peak_rss_bytes, private_bytes
 from roost.profiles.classes import load_class_facts
-from roost.tune.host_peak import HostPeak
 from roost.tune.peers import peer_named
 from roost.tune.records import PLAIN
-from roost.tune.shared_load import SharedLoad
 from roost.units import format_bytes
 
 if TYPE_CHECKING:
@@ -95,51 +93,27 @@ def serve(request: Mapping[str, Any], reporter: Reporter) -> None:
     if request.get("host_bytes") is not None:
         reporter.limit_host(request["host_bytes"])
     call = GenerationRequest(**request["call"])
-    host = HostPeak()
-    load = component_load(request, host)
-    with open_trial(_setup(request, load), reporter.on_component, reporter.on_event) as trial:
+    with open_trial(_setup(request), reporter.on_component, reporter.on_event) as trial:
         if request["warm_up"] is not None:
             trial.warm_up(GenerationRequest(**{**request["call"], **request["warm_up"]}))
-        reporter.say("loaded", load_s=trial.load_s, unshared=load.unshared)
+        reporter.say("loaded", load_s=trial.load_s)
         for _ in sys.stdin:
             figures = asdict(trial.measure(call))
-            reporter.say("result", **figures, host_peak_bytes=host.bytes, load_s=trial.load_s)
+            reporter.say("result", **figures, host_peak_bytes=peak_rss_bytes(), load_s=trial.load_s)
 
 
-def component_load(request: Mapping[str, Any], host: HostPeak) -> SharedLoad:
-    """How this trial gets a component, whole, finished and in host memory; nothing else makes one."""
-    from roost.residency.loader import load_component  # imported here: it brings torch
-
-    emulated = request["device_kind"] == "emulated"
-    load = random_weights(request["device_kind"]) if request["random_weights"] else load_component
-    # Diffusers alone packs nothing, but on an emulated device its weights are copied too, to be aligned.
-    return SharedLoad(load, request["shared"], host, packs=request["peer"] is None or emulated)
-
-
-def _setup(request: Mapping[str, Any], load: SharedLoad) -> TrialSetup:
+def _setup(request: Mapping[str, Any]) -> TrialSetup:
     from roost.residency.trial import TrialSetup  # imported here: it brings torch
 
-    loading: LoadComponent = load
-    plan = PlanDocument.model_validate_json(request["plan"])
-    if request["cut"] is not None:
-        plan, loading = _cut(plan, load, request["cut"])
     return TrialSetup(
-        plan=plan,
+        plan=PlanDocument.model_validate_json(request["plan"]),
         model_dir=Path(request["model_dir"]),
         device_kind=request["device_kind"],
         budget_bytes=request["budget_bytes"],
         place=None if request["peer"] is None else _place_of(request["peer"]),
         link_bytes_per_s=request["link_bytes_per_s"],
-        load=loading,
-        owed_s=lambda: load.owed_s,
+        load=random_weights(request["device_kind"]) if request["random_weights"] else None,
     )
-
-
-def _cut(whole: PlanDocument, load: LoadComponent, cut: Mapping[str, Any]) -> tuple[PlanDocument, LoadComponent]:
-    """For a heat: the plan for what is left of the model, and what loads no more than that."""
-    from roost.residency.cutting import loading_cut  # imported here: it brings torch
-
-    return PlanDocument.model_validate_json(cut["plan"]), loading_cut(load, whole, cut["kept"])
 
 
 def _place_of(peer: str) -> Place:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from roost.facts import DeviceKind
 from roost.measured import RunFigures, StageFigures
 from roost.probes.gpu_conditions import GpuConditions
-from roost.tune.cuts import Cut
-from roost.tune.records import Measurement, Row, StageTime, TrialResult
+from roost.tune.records import Candidate, Measurement, Row, StageTime, TrialResult
 
 
 def trial_result(message: Mapping[str, Any], steps: int, trial_steps: int) -> TrialResult:
@@ -53,16 +55,10 @@ def measurement(result: TrialResult, steps: int) -> Measurement:
     return Measurement(status="ok", step_s=tuple(each + share for each in result.step_seconds))
 
 
-def undone_step_s(result: TrialResult, cut: Cut, steps: int, trial_steps: int) -> float:
-    """Seconds a step, as ``measurement`` counts them, of the whole whose cut form took ``result``.
-
-    All that happens in the cut components grows with their blocks. That counts what lies outside their blocks several
-    times, for every candidate alike, so that ratios are nearer to 1 than those of the whole.
-    """
-    assert result.total_s is not None, "the trial ran to its end"
-    inside_s = sum(each.seconds for each in result.stages if each.component in cut.stacks)
-    inside_s += (steps - trial_steps) * statistics.median(result.step_seconds)
-    return (result.total_s + (cut.scale - 1) * inside_s) / steps
+def predicted_step_s(candidates: Iterable[Candidate], steps: int) -> dict[str, float]:
+    """Predicted seconds of a generation for each step, as ``measurement`` counts measured ones."""
+    known = {each.name: each.predicted for each in candidates if each.predicted is not None}
+    return {name: each.next_s.mid / steps for name, each in known.items()}
 
 
 def process_bytes(looks: Sequence[GpuConditions]) -> int | None:
@@ -170,16 +166,17 @@ def row_document(row: Row) -> dict[str, object]:
     }
 
 
-def result_of(document: Mapping[str, Any]) -> TrialResult:
-    """The trial that a journal line records."""
-    named = {
-        name: document[name] for name in TrialResult.__dataclass_fields__ if name not in ("stages", "step_seconds")
-    }
-    return TrialResult(
-        **named,
-        step_seconds=tuple(document["step_seconds"]),
-        stages=tuple(StageTime(**each) for each in document["stages"]),
-    )
+def result_of(document: Mapping[str, Any]) -> TrialResult | None:
+    """The trial that a journal line records; None for one that no version wrote. Keys of newer ones are left out."""
+    try:
+        return _results().validate_python(document)
+    except ValidationError:
+        return None
+
+
+@cache
+def _results() -> TypeAdapter[TrialResult]:
+    return TypeAdapter(TrialResult)
 
 
 def _single_step(stages: Sequence[StageTime], trial_steps: int) -> tuple[float, ...]:

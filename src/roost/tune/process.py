@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO
 
@@ -63,9 +63,7 @@ class Child:
         request: Mapping[str, object],
         environment: Mapping[str, str],
         command: Sequence[str] = COMMAND,
-        descriptors: Iterable[int] = (),
     ) -> None:
-        """``descriptors`` are further files that the child gets, under the same numbers."""
         self._oom_kills = count_oom_kills()
         self._phase = "starting"
         self._buffer = b""
@@ -82,7 +80,7 @@ class Child:
                     stdin=subprocess.PIPE,
                     stdout=self._complaints,
                     stderr=self._complaints,
-                    pass_fds=(written.fileno(), send, *descriptors),
+                    pass_fds=(written.fileno(), send),
                     env=dict(environment),
                     start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends the whole group
                 )

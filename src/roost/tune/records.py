@@ -116,16 +116,12 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HeatRecord:
-    """What a heat ran, ``blocks`` of ``of_blocks``, and its verdict: times over the best's of all that finished it.
+class Shortage:
+    """Of a bench without time for one trial of everybody: ``raced`` candidates ran, the best predicted first."""
 
-    Who took more than ``margin`` times the best's was not timed whole.
-    """
-
-    blocks: int
-    of_blocks: int
-    margin: float
-    ratios: Mapping[str, float]
+    max_seconds: float
+    raced: int
+    left_out: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,5 +144,5 @@ class BenchResults:
     samples: Mapping[str, tuple[tuple[float, ...], ...]]
     standings: tuple[Standing, ...]
     versions: Mapping[str, str]
-    heat: HeatRecord | None = None
+    shortage: Shortage | None = None
     notes: tuple[str, ...] = ()  # what the reader must know: emulated figures, time that ran out, a slow link

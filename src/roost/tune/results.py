@@ -24,7 +24,7 @@ def results_document(results: BenchResults) -> dict[str, object]:
         "reference": results.reference,
         "standings": [asdict(each) for each in results.standings],
         "samples": {name: [list(each) for each in rounds] for name, rounds in results.samples.items()},
-        "heat": None if results.heat is None else asdict(results.heat),
+        "shortage": None if results.shortage is None else asdict(results.shortage),
         "versions": dict(results.versions),
         "warnings": [*results.notes, *timing_warnings(results.samples)],
     }
