@@ -18,6 +18,7 @@ from roost.api.options import PlanOptions
 from roost.api.planning import search_question
 from roost.errors import UsageError
 from roost.facts import HostFacts
+from roost.plan.results import TrialResult
 from roost.planner.search_plan import SearchQuestion
 from roost.probes.gpu import PcieLink
 from roost.probes.gpu_conditions import GpuConditions
@@ -26,7 +27,7 @@ from roost.tune.bench import key_facts
 from roost.tune.candidates import STRATEGIES, list_candidates, parse_strategies
 from roost.tune.figures import process_bytes, run_figures
 from roost.tune.process import COMMAND
-from roost.tune.records import PLAIN, TrialResult
+from roost.tune.records import PLAIN
 from roost.tune.results import results_document
 from tiny_models import build
 

@@ -11,10 +11,11 @@ import pytest
 from planted_bench import Silence
 from roost.api.machine import emulated_gpu
 from roost.errors import RoostError, UsageError
+from roost.plan.results import TrialResult
 from roost.profiles import lock
 from roost.tune.journal import Journal, journal_key, only_bench
 from roost.tune.recorded import RecordedTrials
-from roost.tune.records import Candidate, TrialResult
+from roost.tune.records import Candidate
 
 KEY = journal_key({"model": "a"})
 

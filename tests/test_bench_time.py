@@ -12,10 +12,11 @@ from planted_bench import Setting, Silence, row_of, with_vram
 from roost.api.options import PlanOptions
 from roost.api.planning import search_question
 from roost.cli.bench_view import show_results
+from roost.plan.results import TrialResult
 from roost.planner.search_plan import SearchQuestion
 from roost.tune.candidates import list_candidates
 from roost.tune.recorded import RecordedTrials
-from roost.tune.records import PLAIN, TrialResult
+from roost.tune.records import PLAIN
 from roost.tune.results import results_document
 from tiny_models import build
 

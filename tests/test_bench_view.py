@@ -12,8 +12,9 @@ import pytest
 
 from made_up_bench import FAILED, bench_results
 from roost.cli.bench_view import LiveLine, show_results
+from roost.plan.results import TrialResult
+from roost.tune.messages import Beat, Phase, StepTook
 from roost.tune.race import RoundReport
-from roost.tune.records import TrialResult
 
 GOLDEN = Path(__file__).parent / "golden"
 REPORT = RoundReport(round=1, best="rule plan", best_step_s=0.5, racing=("rule plan", "b"), out={}, spent_s=9.0)
@@ -86,7 +87,7 @@ def test_in_a_pipe_progress_is_a_line_a_round_and_a_failure(capsys) -> None:
     with LiveLine(emulated=True) as live:
         live.on_expected(271.0, 8)
         live.on_trial("rule plan", 1)
-        live.on_message("rule plan", {"what": "step", "seconds": 0.5})
+        live.on_message("rule plan", StepTook(seconds=0.5))
         live.on_result("rule plan", TrialResult(status="ok"))
         live.on_result("resident", TrialResult(status="oom", reason="too large"))
         live.on_round(REPORT)
@@ -113,11 +114,11 @@ def test_too_little_time_is_said_before_the_first_trial(capsys) -> None:
     ("message", "line"),
     [
         (
-            {"what": "phase", "phase": "loading [red]vae\x1b[0m"},
+            Phase(phase="loading [red]vae\x1b[0m"),
             "round 2 · k=20: loading [red]vae\\x1b[0m · best: rule plan…",
         ),
-        ({"what": "step", "seconds": 0.41234}, "round 2 · k=20: step 412 ms · best: rule plan, 500 ms"),
-        ({"what": "beat"}, "round 2 · k=20: starts · best: rule plan, 500 ms"),
+        (StepTook(seconds=0.41234), "round 2 · k=20: step 412 ms · best: rule plan, 500 ms"),
+        (Beat(), "round 2 · k=20: starts · best: rule plan, 500 ms"),
     ],
 )
 def test_on_a_terminal_progress_is_one_line_that_is_wiped(monkeypatch, message, line) -> None:

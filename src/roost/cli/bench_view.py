@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from operator import itemgetter
 from types import TracebackType
 
@@ -13,9 +13,11 @@ from rich.text import Text
 
 from roost.api.strengths import steps_text
 from roost.cli.screen import clean, show_folded, show_note, show_text
+from roost.plan.results import Standing, TrialResult
 from roost.tune.disturbances import timing_warnings
+from roost.tune.messages import Message, Phase, StepTook
 from roost.tune.race import RoundReport
-from roost.tune.records import BenchResults, Row, Standing, TrialResult
+from roost.tune.records import BenchResults, Row
 from roost.units import format_bytes, format_measured, format_seconds
 
 _LABEL = 12  # characters before a figure
@@ -62,13 +64,12 @@ class LiveLine:
         self._round = round
         self._say(name, "starts")
 
-    def on_message(self, name: str, message: Mapping[str, object]) -> None:
+    def on_message(self, name: str, message: Message) -> None:
         """The trial that runs says what it does, or how long a step took."""
-        seconds = message.get("seconds")
-        if message.get("what") == "phase":
-            self._say(name, str(message.get("phase")))
-        elif message.get("what") == "step" and isinstance(seconds, float):
-            self._say(name, f"step {format_measured(seconds, figures=3)}{self._mark}")
+        if isinstance(message, Phase):
+            self._say(name, message.phase)
+        elif isinstance(message, StepTook):
+            self._say(name, f"step {format_measured(message.seconds, figures=3)}{self._mark}")
 
     def on_result(self, name: str, result: TrialResult) -> None:
         """A trial is over; what failed is said at once."""

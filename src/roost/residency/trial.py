@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from roost.facts import DeviceKind
 from roost.pipelines.classes import component_class, pipeline_class
 from roost.pipelines.made_up import made_up_inputs
 from roost.plan import PlanDocument
+from roost.plan.results import StageTime, TrialResult
 from roost.residency.attach import Held
 from roost.residency.calls import GenerationRequest
 from roost.residency.devices import open_device
@@ -40,27 +41,6 @@ class TrialSetup:
     load: LoadComponent | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrialFigures:
-    """What one generation of a trial took; None is unknown. ``step_seconds`` begin with the second step.
-
-    ``peak_bytes``, also of stages, are the first generation's: what the plan needs. ``later_peak_bytes`` is this one's,
-    in which components have stayed where there was room; an emulated device doesn't know its activations.
-    """
-
-    seconds: float
-    step_seconds: tuple[float, ...]
-    stages: tuple[StageRecord, ...]
-    digest: str
-    peak_bytes: int | None
-    later_peak_bytes: int | None
-    reserved_bytes: int | None
-    pinned_bytes: int | None
-    bytes_copied: int | None
-    stall_s: float | None
-    demotions: Mapping[str, Mapping[str, object]]
-
-
 class Trial:
     """A loaded candidate; each ``measure`` is one generation. ``load_s`` is what loading took, imports left out."""
 
@@ -84,8 +64,8 @@ class Trial:
         self._note_first(generation)
         self._warm_reserved_bytes = greatest(*(each.reserved_bytes for each in generation.stages)) or 0
 
-    def measure(self, request: GenerationRequest) -> TrialFigures:
-        """One generation and its figures; raises what ``generate`` does."""
+    def measure(self, request: GenerationRequest) -> TrialResult:
+        """What one generation took; raises what ``generate`` does."""
         held = self._subject if isinstance(self._subject, Held) else None
         copied_bytes = held.transfers.uploaded_bytes if held else 0
         if held:
@@ -93,8 +73,10 @@ class Trial:
         generation = self._generate(_with_inputs(request, self._subject.pipeline))
         self._note_first(generation)
         reserved_bytes = greatest(*(each.reserved_bytes for each in generation.stages))
-        return TrialFigures(
-            seconds=generation.seconds,
+        return TrialResult(
+            status="ok",
+            load_s=self.load_s,
+            generation_s=generation.seconds,
             step_seconds=generation.step_seconds,
             stages=self._with_first_peaks(generation.stages),
             digest=generation.digest,
@@ -118,10 +100,16 @@ class Trial:
         if self._first_peaks is None:
             self._first_peaks = {(each.name, each.component): each.peak_bytes for each in generation.stages}
 
-    def _with_first_peaks(self, stages: tuple[StageRecord, ...]) -> tuple[StageRecord, ...]:
+    def _with_first_peaks(self, stages: tuple[StageRecord, ...]) -> tuple[StageTime, ...]:
         first = self._first_peaks or {}
         return tuple(
-            replace(each, peak_bytes=first.get((each.name, each.component), each.peak_bytes)) for each in stages
+            StageTime(
+                name=each.name,
+                component=each.component,
+                seconds=each.seconds,
+                peak_bytes=first.get((each.name, each.component), each.peak_bytes),
+            )
+            for each in stages
         )
 
     def _known(self, peak_bytes: int) -> int | None:

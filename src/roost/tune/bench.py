@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import accumulate
 
+from roost.plan.results import Shortage, Standing, TrialResult
 from roost.planner.search_plan import SearchQuestion
 from roost.tune.candidates import Field, why_not
 from roost.tune.disturbances import condition_warnings
@@ -13,7 +14,7 @@ from roost.tune.figures import measurement, predicted_step_s, together
 from roost.tune.journal import Journal
 from roost.tune.race import RaceOutcome, RaceSettings, RoundReport, race
 from roost.tune.recorded import RecordedTrials
-from roost.tune.records import BenchResults, Candidate, Measurement, Row, Shortage, Standing, TrialResult
+from roost.tune.records import BenchResults, Candidate, Measurement, Row
 from roost.tune.trials import Trials, TrialWorld, expected_s
 from roost.tune.watcher import Watcher
 from roost.units import format_seconds

@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from roost.tune.records import Measurement, Standing, Status
+from roost.plan.results import Standing, Status
+from roost.tune.records import Measurement
 from roost.tune.standings import Comparison, Noise, compare, levels, noise_of, pairs_of, undisturbed
 from roost.units import format_seconds
 

@@ -8,11 +8,13 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from roost.facts import GpuFacts
+from roost.plan.results import TrialResult
 from roost.probes.gpu_conditions import ConditionSampler, GpuConditions
 from roost.tune.candidates import placement_of
-from roost.tune.figures import against_reference, process_bytes, result_of, row_document
+from roost.tune.figures import against_reference, process_bytes
 from roost.tune.journal import Journal
-from roost.tune.records import Candidate, Row, TrialResult
+from roost.tune.records import Candidate, Row
+from roost.tune.results import result_of, row_document
 from roost.tune.trials import Trials
 from roost.tune.watcher import Watcher
 

@@ -7,14 +7,15 @@ import os
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import cast
 
 from roost.facts import DeviceKind, Machine
+from roost.plan.results import TrialResult
 from roost.planner.search_plan import SearchQuestion
 from roost.tune.candidates import Field
-from roost.tune.figures import trial_result
-from roost.tune.process import COMMAND, Child, Message, OnMessage, Patience, TrialEnded
-from roost.tune.records import Candidate, Status, TrialResult
+from roost.tune.figures import completed
+from roost.tune.messages import Message, StepTook, Timed, TrialRequest, encode_request
+from roost.tune.process import COMMAND, Child, OnMessage, Patience, TrialEnded
+from roost.tune.records import Candidate
 from roost.units import format_measured
 
 # A first generation finds the order of blocks, and on a GPU it loads kernels; this many steps are enough for both.
@@ -30,6 +31,7 @@ _LIBRARIES_BYTES = 700 * 1024**2
 # Something else on the machine may hold one step up, but not as much as this.
 _BY_FAR = 3.0
 _PROMPT = "a red fox in the snow"
+_OUT_OF_TURN = "the trial said that it had loaded when it was to measure"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,18 +118,20 @@ class Trials:
         keep = False
         try:
             if child is None:
-                child = Child(self._request(candidate, bound), self._environment(), self._command)
+                child = Child(encode_request(self._request(candidate, bound)), self._environment(), self._command)
                 child.ask("", patience, on_message)
-            message = child.ask("measure", patience, _watching(abort_after_step_s, on_message))
+            answer = child.ask("measure", patience, _watching(abort_after_step_s, on_message))
             keep = self.world.keep and bound
         except TrialEnded as ended:
-            return TrialResult(status=cast(Status, ended.status), reason=str(ended))
+            return TrialResult(status=ended.status, reason=str(ended))
         finally:
             if child is not None and not keep:
                 child.close()
         if keep:
             self._kept[candidate.name] = child
-        return trial_result(message, self.world.steps, self.world.trial_steps)
+        if not isinstance(answer, Timed):
+            return TrialResult(status="crashed", reason=_OUT_OF_TURN)
+        return completed(answer.result, self.world.steps, self.world.trial_steps)
 
     def keep_only(self, names: Container[str]) -> None:
         """Ends the children of candidates that don't run again."""
@@ -144,21 +148,21 @@ class Trials:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _request(self, candidate: Candidate, bound: bool) -> dict[str, object]:
+    def _request(self, candidate: Candidate, bound: bool) -> TrialRequest:
         assert candidate.plan is not None, "peers too have a plan: it says what to load"
         world = self.world
-        return {
-            "plan": candidate.plan.model_dump_json(by_alias=True),
-            "peer": candidate.peer,
-            "model_dir": str(world.model_dir),
-            "device_kind": world.device_kind,
-            "budget_bytes": world.budget_bytes if bound else None,
-            "host_bytes": world.host_bytes if bound else None,
-            "link_bytes_per_s": world.link_bytes_per_s,
-            "random_weights": world.random_weights,
-            "call": dict(world.call),
-            "warm_up": {"steps": min(_WARM_UP_STEPS, world.trial_steps)} if world.warm_up else None,
-        }
+        return TrialRequest(
+            plan=candidate.plan,
+            peer=candidate.peer,
+            model_dir=world.model_dir,
+            device_kind=world.device_kind,
+            budget_bytes=world.budget_bytes if bound else None,
+            host_bytes=world.host_bytes if bound else None,
+            link_bytes_per_s=world.link_bytes_per_s,
+            random_weights=world.random_weights,
+            call=world.call,
+            warm_up_steps=min(_WARM_UP_STEPS, world.trial_steps) if world.warm_up else None,
+        )
 
     def _environment(self) -> dict[str, str]:
         """The child sees one GPU, by its UUID, or none; and no network."""
@@ -193,9 +197,9 @@ def _watching(abort_after_step_s: float | None, on_message: OnMessage | None) ->
         nonlocal too_long
         if on_message is not None:
             on_message(message)
-        seconds = message.get("seconds")
-        if abort_after_step_s is None or message.get("what") != "step" or not isinstance(seconds, float):
+        if abort_after_step_s is None or not isinstance(message, StepTook):
             return
+        seconds = message.seconds
         too_long += seconds > abort_after_step_s
         if too_long == 2 or seconds > _BY_FAR * abort_after_step_s:
             took, limit = format_measured(seconds), format_measured(abort_after_step_s, like=seconds)

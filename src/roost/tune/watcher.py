@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from roost.tune.process import Message
+from roost.plan.results import TrialResult
+from roost.tune.messages import Message
 from roost.tune.race import RoundReport
-from roost.tune.records import TrialResult
 
 
 class Watcher(Protocol):
