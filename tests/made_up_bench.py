@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from roost.facts import GpuFacts, HostFacts, Machine, Workload
 from roost.plan.prediction import BytesInterval, Predicted, SecondsInterval
+from roost.plan.results import TrialResult
 from roost.tune.race import RaceSettings, race
-from roost.tune.records import PLAIN, BenchResults, Candidate, Measurement, Row, TrialResult
+from roost.tune.records import PLAIN, BenchResults, Candidate, Measurement, Row
 from roost.units import GiB
 
 STEPS_S = {

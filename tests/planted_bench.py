@@ -9,14 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from roost.plan.results import TrialResult
 from roost.planner.search_plan import SearchQuestion
 from roost.tune.bench import Bench, BenchSettings, key_facts
 from roost.tune.candidates import Field, list_candidates
-from roost.tune.cuts import Cut
 from roost.tune.journal import Journal, journal_key
-from roost.tune.process import Message
+from roost.tune.messages import Message
 from roost.tune.race import RoundReport
-from roost.tune.records import BenchResults, Row, TrialResult
+from roost.tune.records import BenchResults, Row
 from roost.tune.trials import Trials, TrialWorld, world_of
 from roost.tune.watcher import Watcher
 
@@ -34,9 +34,7 @@ class Silence:
 
     def on_expected(self, seconds: float, candidates: int) -> None: ...
 
-    def on_heat(self, cut: Cut, candidates: int, seconds: float) -> None: ...
-
-    def on_heat_over(self, going_on: int, problem: str | None) -> None: ...
+    def on_shortage(self, reached: int, candidates: int, seconds: float) -> None: ...
 
     def on_trial(self, name: str, round: int) -> None: ...
 

@@ -5,15 +5,11 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from types import SimpleNamespace
+from dataclasses import dataclass, field
 
-from roost.tune.cuts import Cut, Faithful, cut_of
-from roost.tune.expected import HEATS_SHARE
-from roost.tune.heats import HeatOutcome, in_heat_order, run_heat
+from roost.plan.results import Status
 from roost.tune.race import RaceOutcome, RaceSettings, RoundReport, race
-from roost.tune.records import Candidate, Measurement, StageTime, Status, TrialResult
-from worlds import component
+from roost.tune.records import Measurement
 
 SETUP_S = 3.0  # of a trial: the child starts, weights load, the first steps warm up
 STEPS = 5
@@ -80,6 +76,13 @@ def shuffled(ratios: Sequence[float], seed: int) -> dict[str, float]:
     return {chr(ord("a") + place): each for place, each in enumerate(times)}
 
 
+def by_prediction(step_s: Mapping[str, float], seed: int, off: float) -> dict[str, float]:
+    """The same candidates, the best predicted first, where ``off`` is the spread of what is predicted of each."""
+    chance = random.Random(f"prediction {seed}")
+    predicted = {name: each * math.exp(chance.gauss(0, off)) for name, each in step_s.items()}
+    return {name: step_s[name] for name in sorted(step_s, key=predicted.__getitem__)}
+
+
 def run_race(
     machine: Machine,
     on_round: Callable[[RoundReport], None] | None = None,
@@ -98,6 +101,11 @@ def time_exhaustively(machine: Machine, rounds: int) -> str:
     return min(samples, key=lambda name: sum(samples[name]))
 
 
+def whole_round_s(machine: Machine) -> float:
+    """What one trial of every candidate takes when nothing goes wrong."""
+    return sum(SETUP_S + STEPS * each for each in machine.step_s.values())
+
+
 def scripted(rounds: Mapping[str, Sequence[float | Status]]) -> Callable[[str, float | None], Measurement]:
     """A ``measure`` that answers each candidate's n-th trial with its n-th entry: a step time, or a failure."""
     left = {name: iter(entries) for name, entries in rounds.items()}
@@ -109,88 +117,3 @@ def scripted(rounds: Mapping[str, Sequence[float | Status]]) -> Callable[[str, f
         return Measurement(status="ok", step_s=(entry,))
 
     return measure
-
-
-@dataclass
-class HeatMachine(Machine):
-    """A machine whose candidates can also run with a quarter of their blocks.
-
-    ``step_s`` is the sum of three: a candidate's ``beside_s``, other stages' share, which no cut shortens; ``trunk_s``,
-    what every candidate's step takes outside blocks; and its blocks. ``off`` is the factor by which a cut changes the
-    time of a candidate's blocks, beyond their number.
-    """
-
-    trunk_s: float = 0.0
-    beside_s: Mapping[str, float] = field(default_factory=dict)
-    off: Mapping[str, float] = field(default_factory=dict)
-
-    def run_heat(self, budget_s: float = math.inf) -> HeatOutcome:
-        """A heat of all candidates, in their order, in its share of the time."""
-        faithful = Faithful(cut=QUARTER, names=frozenset(self.step_s))
-        return run_heat(_candidates(self), faithful, _HeatTrials(self), HEATS_SHARE * budget_s, None)  # type: ignore[arg-type]
-
-    def measure_cut(self, name: str, abort_after_s: float | None) -> TrialResult:
-        beside_s = self.beside_s.get(name, 0.0)
-        blocks_s = (self.step_s[name] - beside_s - self.trunk_s) * self.off.get(name, 1.0) / QUARTER.scale
-        factor = self._noise(name)
-        self.now_s += SETUP_S
-        first_s = (self.trunk_s + blocks_s) * factor
-        if abort_after_s is not None and first_s > abort_after_s:
-            self.now_s += 2 * first_s
-            return TrialResult(status="eliminated", reason="a step took longer")
-        steps = tuple(first_s * math.exp(self.chance.gauss(0, self.sigma)) for _ in range(STEPS))
-        total_s = sum(steps) + STEPS * beside_s * factor
-        self.now_s += total_s
-        stages = (
-            StageTime(name="denoise", component="transformer", seconds=sum(steps), peak_bytes=1),
-            StageTime(name="decode", component="vae", seconds=total_s - sum(steps), peak_bytes=1),
-        )
-        return TrialResult(status="ok", total_s=total_s, step_seconds=steps, stages=stages)
-
-
-class _HeatTrials:
-    """Stands in for recorded trials."""
-
-    def __init__(self, machine: HeatMachine) -> None:
-        self.machine, self.clock = machine, machine.clock
-        self.trials = SimpleNamespace(world=SimpleNamespace(steps=STEPS, trial_steps=STEPS))
-
-    def run(
-        self, candidate: Candidate, round: int, abort_after_s: float | None, *, bound: bool, cut: Cut
-    ) -> TrialResult:
-        return self.machine.measure_cut(candidate.name, abort_after_s)
-
-
-QUARTER = cut_of((component("transformer", 4000, blocks=40),), 4)
-
-
-def whole_round_s(machine: Machine) -> float:
-    """What one trial of every candidate takes when nothing goes wrong."""
-    return sum(SETUP_S + STEPS * each for each in machine.step_s.values())
-
-
-def run_heat_and_race(machine: HeatMachine, budget_s: float, rounds: int) -> RaceOutcome:
-    """A heat, and a race of those who go on in what it leaves of the time."""
-    heat = machine.run_heat(budget_s)
-    racing = [each.name for each in in_heat_order(_candidates(machine), heat)]
-    settings = RaceSettings(rounds=rounds, budget_s=budget_s - machine.now_s)
-    return race(racing, machine.measure, settings, clock=machine.clock)
-
-
-def _candidates(machine: Machine) -> list[Candidate]:
-    return [Candidate(name=name, strategy=name) for name in machine.step_s]
-
-
-def heat_machine(step_s: Mapping[str, float], seed: int, sigma: float) -> HeatMachine:
-    """A messy machine on which cuts are as false as ``cuts.keeps_proportions`` lets them be.
-
-    Up to two fifths of the best's step are outside its blocks, up to a fifth of anybody's is beside the denoising. A
-    cut makes one candidate in two seem up to a quarter slower or, since more copies hide behind fewer blocks, faster.
-    """
-    messy, chance = messy_machine(step_s, seed, sigma), random.Random(f"heat {seed}")
-    return HeatMachine(
-        **{each.name: getattr(messy, each.name) for each in fields(Machine)},
-        trunk_s=chance.uniform(0, 0.4) * min(step_s.values()),
-        beside_s={name: chance.uniform(0, 0.2) * each for name, each in step_s.items()},
-        off={name: chance.uniform(0.75, 1.25) for name in step_s if chance.random() < 0.5},
-    )

@@ -3,9 +3,8 @@
     python stub_trial.py PLANTED REQUEST_DESCRIPTOR ANSWER_DESCRIPTOR
 
 PLANTED maps the denoiser's placement (``resident``, ``layerwise-offload 0 strided 1``) or a peer's name to what
-happens: ``{"step_s": 0.01}`` with further figures, or ``{"do": "crash" | "oom" | "kill" | "hang" | "sleep"}``. In a
-heat it is what stands under that key with ``heat`` before it, if anything does. Every start appends a line to
-PLANTED.started.
+happens: ``{"step_s": 0.01}`` with further figures, or ``{"do": "crash" | "oom" | "kill" | "hang" | "sleep"}``. Every
+start appends a line to PLANTED.started.
 """
 
 import json
@@ -17,7 +16,7 @@ from typing import Any
 
 
 def key_of(request: dict[str, Any]) -> str:
-    plan = json.loads(request["plan"])["components"]["transformer"]
+    plan = request["plan"]["components"]["transformer"]
     if request["peer"]:
         return request["peer"]
     if plan["strategy"] != "layerwise-offload":
@@ -33,22 +32,21 @@ def figures(planted: dict[str, Any], steps: int) -> dict[str, Any]:
     step_s = planted.get("step_s", 0.01)
     stages = [{"name": "denoise", "component": "transformer", "seconds": step_s * steps, "peak_bytes": 1000}]
     return {
-        "load_s": 0.5, "seconds": 1.0 + step_s * steps, "step_seconds": [step_s] * (steps - 1), "stages": stages,
-        "digest": "a" * 64, "peak_bytes": 1000, "later_peak_bytes": 1000, "reserved_bytes": None,
+        "status": "ok", "load_s": 0.5, "generation_s": 1.0 + step_s * steps, "step_seconds": [step_s] * (steps - 1),
+        "stages": stages, "digest": "a" * 64, "peak_bytes": 1000, "later_peak_bytes": 1000, "reserved_bytes": None,
         "host_peak_bytes": 5000, "pinned_bytes": 100, "bytes_copied": 200,
-        "stall_s": 0.0, "demotions": {}, **{k: v for k, v in planted.items() if k != "step_s"},
+        "stall_s": 0.0, "demotions": {}, **{k: v for k, v in planted.items() if k not in ("step_s", "said_s")},
     }  # fmt: skip
 
 
 def main() -> None:
     with os.fdopen(int(sys.argv[-2])) as file:
         request = json.load(file)
-    key, heat = key_of(request), "heat " if request["cut"] else ""
+    key = key_of(request)
     with open(f"{sys.argv[1]}.started", "a") as started:
-        started.write(f"{heat}{key}\t{os.getpid()}\n")
+        started.write(f"{key}\t{os.getpid()}\n")
     with open(sys.argv[1]) as file:
-        everything = json.load(file)
-    planted = everything.get(heat + key, everything.get(key, {}))
+        planted = json.load(file).get(key, {})
     say("phase", phase="loading transformer")
     what = planted.get("do")
     if what == "crash":
@@ -67,7 +65,7 @@ def main() -> None:
     for _ in sys.stdin:
         for seconds in planted.get("said_s") or [planted.get("step_s", 0.01)] * request["call"]["steps"]:
             say("step", seconds=float(seconds))
-        say("result", **figures(planted, request["call"]["steps"]))
+        say("result", result=figures(planted, request["call"]["steps"]))
 
 
 if __name__ == "__main__":

@@ -18,15 +18,16 @@ from roost.api.options import PlanOptions
 from roost.api.planning import search_question
 from roost.errors import UsageError
 from roost.facts import HostFacts
+from roost.plan.results import TrialResult
 from roost.planner.search_plan import SearchQuestion
 from roost.probes.gpu import PcieLink
 from roost.probes.gpu_conditions import GpuConditions
-from roost.tune import process, shared_files
+from roost.tune import process
 from roost.tune.bench import key_facts
 from roost.tune.candidates import STRATEGIES, list_candidates, parse_strategies
 from roost.tune.figures import process_bytes, run_figures
 from roost.tune.process import COMMAND
-from roost.tune.records import PLAIN, TrialResult
+from roost.tune.records import PLAIN
 from roost.tune.results import results_document
 from tiny_models import build
 
@@ -97,16 +98,6 @@ def test_another_output_is_wrong_and_never_wins(setting: Setting) -> None:
     assert row.status == "wrong"
     assert row.reason == f"its output differs from that of {PLAIN}: {'b' * 12} instead of {'a' * 12}"
     assert results.winner not in (None, STREAMED)
-
-
-def test_a_bench_says_when_host_memory_is_too_short_to_share_weights(setting: Setting, monkeypatch) -> None:
-    said = "weights: loaded anew for each trial, not shared between them: host memory is too short to keep them"
-    assert not any(said in note for note in setting.run().notes)
-    nothing = HostFacts(available_bytes=0, pinnable_bytes=0, source="nothing")
-    monkeypatch.setattr(shared_files, "read_host", lambda: nothing)
-    results = setting.run(fresh=True)
-    assert sum(said in note for note in results.notes) == 1
-    assert results.winner is not None
 
 
 def test_memory_that_did_not_allow_the_plan_counts_as_out_of_memory(setting: Setting) -> None:

@@ -11,10 +11,11 @@ import pytest
 from planted_bench import Silence
 from roost.api.machine import emulated_gpu
 from roost.errors import RoostError, UsageError
+from roost.plan.results import TrialResult
 from roost.profiles import lock
 from roost.tune.journal import Journal, journal_key, only_bench
 from roost.tune.recorded import RecordedTrials
-from roost.tune.records import Candidate, TrialResult
+from roost.tune.records import Candidate
 
 KEY = journal_key({"model": "a"})
 
@@ -59,6 +60,18 @@ def test_lines_of_another_key_and_what_is_no_line_do_not_count(tmp_path: Path) -
     with path.open("a") as file:
         file.write("[1]\nnull\n\n")
     assert Journal(path, KEY).trials == 0
+
+
+def test_trials_on_a_model_cut_short_which_earlier_versions_ran_do_not_count(tmp_path: Path) -> None:
+    path, cut = tmp_path / "journal.jsonl", {"blocks": 4, "of_blocks": 16, "kept": "0" * 16}
+    written = Journal(path, KEY)
+    written.add({"name": "resident", "round": 0, "n": 1, "heat": cut})
+    written.add({"name": "resident", "round": 0, "n": 2, "heat": None})
+    written.add({"name": "streamed", "round": 0, "heat": cut})
+    journal = Journal(path, KEY)
+    assert journal.trials == 1
+    assert (journal.find(name="resident", round=0) or {})["n"] == 2
+    assert journal.find(name="streamed", round=0) is None
 
 
 def test_fresh_and_finished_journals_make_way_and_are_kept(tmp_path: Path) -> None:
@@ -110,6 +123,19 @@ def statuses(path: Path, trials: PlantedTrials, *names: str) -> list[str]:
     """What a bench of these candidates, going on from the journal, finds of each."""
     recorded = RecordedTrials(trials, Journal(path, KEY), Silence(), emulated_gpu(1024), same_bits=True)
     return [recorded.run(Candidate(name=name, strategy=name, peer=name), 1).status for name in names]
+
+
+def test_lines_of_newer_versions_count_and_lines_of_no_version_are_measured_anew(tmp_path: Path) -> None:
+    trials, path = PlantedTrials(a="1", b="2"), tmp_path / "journal.jsonl"
+    assert statuses(path, trials, "a", "b") == ["ok", "wrong"]
+    newer, broken = (json.loads(line) for line in path.read_text().splitlines())
+    newer["from tomorrow"] = {"stages": []}
+    newer["stages"] = [{"name": "decode", "component": "vae", "seconds": 1.0, "peak_bytes": 1, "from tomorrow": 1}]
+    del newer["stall_s"], broken["status"]
+    path.write_text("".join(json.dumps(line) + "\n" for line in (newer, broken)))
+    for _ in range(2):  # what was measured anew is found the next time
+        assert statuses(path, trials, "a", "b") == ["ok", "wrong"]
+    assert trials.ran == ["a", "b", "b"]
 
 
 def test_an_output_is_judged_by_the_reference_of_the_bench_that_goes_on(tmp_path: Path) -> None:

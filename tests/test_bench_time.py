@@ -8,12 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from planted_bench import Setting, Silence, with_vram
+from planted_bench import Setting, Silence, row_of, with_vram
 from roost.api.options import PlanOptions
 from roost.api.planning import search_question
+from roost.cli.bench_view import show_results
+from roost.plan.results import TrialResult
 from roost.planner.search_plan import SearchQuestion
 from roost.tune.candidates import list_candidates
-from roost.tune.records import PLAIN, TrialResult
+from roost.tune.recorded import RecordedTrials
+from roost.tune.records import PLAIN
+from roost.tune.results import results_document
 from tiny_models import build
 
 
@@ -65,3 +69,87 @@ def test_without_the_reference_nothing_says_how_long_it_will_take(asked: SearchQ
     results = setting.run(watcher=Hears())
     assert results.winner is not None
     assert PLAIN not in setting.started
+
+
+TRIAL_S = 10.0
+
+
+class Hears(Silence):
+    """The order of the trials, and what was said of the time."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.shortages: list[tuple[int, int]] = []
+
+    def on_trial(self, name: str, round: int) -> None:
+        self.begun.append(name)
+
+    def on_shortage(self, reached: int, candidates: int, seconds: float) -> None:
+        self.shortages.append((reached, candidates))
+
+
+@pytest.fixture
+def slow(asked: SearchQuestion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setting:
+    """A bench by whose clock each trial takes ``TRIAL_S``."""
+    setting = Setting(asked, tmp_path)
+    monkeypatch.setattr(RecordedTrials, "clock", lambda _: TRIAL_S * len(setting.started))
+    return setting
+
+
+def test_without_time_for_all_the_best_predicted_are_raced_and_each_other_has_its_row(slow: Setting, capsys) -> None:
+    watcher = Hears()
+    results = slow.run(watcher=watcher, max_seconds=4.5 * TRIAL_S)
+    racing = slow.entrants.racing
+    predicted_s = [float(f"{each.predicted.next_s.mid:.2g}") for each in racing if each.predicted]
+    assert predicted_s == sorted(predicted_s)
+    assert watcher.begun == [PLAIN, *(each.name for each in racing[:3])]
+    assert results.reference == PLAIN
+    assert results.winner in watcher.begun
+    left_out = [each.name for each in racing[3:]]
+    assert left_out
+    for name in left_out:
+        row = row_of(results, name)
+        assert (row.result.status, row.result.reason, row.rounds) == ("skipped", "no time was left of 45.0 s", 0)
+    document = json.loads(json.dumps(results_document(results)))
+    assert document["shortage"] == {"max_seconds": 45.0, "raced": 4, "left_out": left_out}
+    said = f"45.0 s were too short for all: 4 of {len(racing) + 1} candidates were raced, the best predicted first"
+    assert document["warnings"][0].startswith(said)
+    show_results(results)
+    assert said in " ".join(capsys.readouterr().out.split())
+
+
+def test_with_time_for_all_nothing_is_said_of_a_shortage(slow: Setting) -> None:
+    watcher = Hears()
+    results = slow.run(watcher=watcher, max_seconds=1000.0)
+    assert (watcher.shortages, results.shortage) == ([], None)
+    assert results_document(results)["shortage"] is None
+
+
+def test_on_a_gpu_the_shortage_is_foreseen_before_the_first_trial(slow: Setting) -> None:
+    class Foresees(Hears):
+        def on_shortage(self, reached: int, candidates: int, seconds: float) -> None:
+            assert not self.begun
+            super().on_shortage(reached, candidates, seconds)
+
+    question = slow.asked.question
+    gpu = replace(question.machine.gpu, device_kind="cuda")
+    slow.asked = replace(slow.asked, question=replace(question, machine=replace(question.machine, gpu=gpu)))
+    watcher = Foresees()
+    slow.run(watcher=watcher, max_seconds=4.5 * TRIAL_S)
+    ((reached, candidates),) = watcher.shortages
+    assert 1 <= reached < candidates == len(slow.entrants.racing) + 1
+
+
+def test_an_emulated_device_is_foreseen_by_what_the_reference_took(
+    asked: SearchQuestion, tmp_path, monkeypatch
+) -> None:
+    (resident,) = list_candidates(asked, ("resident",)).racing
+    assert resident.predicted is not None
+    setting = Setting(with_vram(asked, resident.predicted.peak_bytes.mid - 1024), tmp_path, ("layerwise-offload",))
+    monkeypatch.setattr(RecordedTrials, "clock", lambda _: TRIAL_S * len(setting.started))
+    watcher = Hears()
+    results = setting.run(watcher=watcher, max_seconds=3.5 * TRIAL_S)
+    assert watcher.shortages == [(2, len(setting.entrants.racing))]
+    assert setting.started[0] == PLAIN
+    assert results.shortage is not None
+    assert results.shortage.raced == 2

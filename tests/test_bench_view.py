@@ -12,10 +12,9 @@ import pytest
 
 from made_up_bench import FAILED, bench_results
 from roost.cli.bench_view import LiveLine, show_results
-from roost.tune.cuts import cut_of
+from roost.plan.results import TrialResult
+from roost.tune.messages import Beat, Phase, StepTook
 from roost.tune.race import RoundReport
-from roost.tune.records import TrialResult
-from worlds import component
 
 GOLDEN = Path(__file__).parent / "golden"
 REPORT = RoundReport(round=1, best="rule plan", best_step_s=0.5, racing=("rule plan", "b"), out={}, spent_s=9.0)
@@ -88,7 +87,7 @@ def test_in_a_pipe_progress_is_a_line_a_round_and_a_failure(capsys) -> None:
     with LiveLine(emulated=True) as live:
         live.on_expected(271.0, 8)
         live.on_trial("rule plan", 1)
-        live.on_message("rule plan", {"what": "step", "seconds": 0.5})
+        live.on_message("rule plan", StepTook(seconds=0.5))
         live.on_result("rule plan", TrialResult(status="ok"))
         live.on_result("resident", TrialResult(status="oom", reason="too large"))
         live.on_round(REPORT)
@@ -103,21 +102,11 @@ def test_in_a_pipe_progress_is_a_line_a_round_and_a_failure(capsys) -> None:
     ]
 
 
-def test_a_heat_says_what_it_runs_and_how_many_go_on(capsys) -> None:
-    cut = cut_of([component("transformer", 4000, blocks=40)], 4)
+def test_too_little_time_is_said_before_the_first_trial(capsys) -> None:
     with LiveLine() as live:
-        live.on_heat(cut, 8, 123.4)
-        live.on_trial("resident", 0)
-        live.on_result("resident", TrialResult(status="oom", reason="too large"))
-        live.on_heat_over(5, None)
-        live.on_result("rule plan", TrialResult(status="crashed", reason="died"))
-        live.on_heat_over(8, "died")
+        live.on_shortage(5, 12, 123.4)
     assert capsys.readouterr().err.splitlines() == [
-        "first a heat of 8 candidates on 10 of 40 blocks, up to 2 min 00 s",
-        "heat · resident: oom: too large",
-        "heat: 5 go on",
-        "rule plan: crashed: died",
-        "heat: the model can't be run cut short, so all are timed whole",
+        "2 min 00 s hold trials of about 5 of the 12: the best predicted come first"
     ]
 
 
@@ -125,11 +114,11 @@ def test_a_heat_says_what_it_runs_and_how_many_go_on(capsys) -> None:
     ("message", "line"),
     [
         (
-            {"what": "phase", "phase": "loading [red]vae\x1b[0m"},
+            Phase(phase="loading [red]vae\x1b[0m"),
             "round 2 · k=20: loading [red]vae\\x1b[0m · best: rule plan…",
         ),
-        ({"what": "step", "seconds": 0.41234}, "round 2 · k=20: step 412 ms · best: rule plan, 500 ms"),
-        ({"what": "beat"}, "round 2 · k=20: starts · best: rule plan, 500 ms"),
+        (StepTook(seconds=0.41234), "round 2 · k=20: step 412 ms · best: rule plan, 500 ms"),
+        (Beat(), "round 2 · k=20: starts · best: rule plan, 500 ms"),
     ],
 )
 def test_on_a_terminal_progress_is_one_line_that_is_wiped(monkeypatch, message, line) -> None:

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from racing_fields import (
     Machine,
-    heat_machine,
+    by_prediction,
     messy_machine,
-    run_heat_and_race,
     run_race,
     scripted,
     shuffled,
@@ -59,35 +58,6 @@ def offloading(seed: int) -> tuple[float, ...]:
     """Long steps that differ as offloading makes them differ: up to fivefold."""
     chance = random.Random(f"offloading {seed}")
     return tuple(6 * math.exp(chance.uniform(0, 1.6)) for _ in range(8))
-
-
-def close_offloading(seed: int) -> tuple[float, ...]:
-    return tuple(6 * each for each in spread_out(seed))
-
-
-@pytest.mark.parametrize("field", [offloading, close_offloading])
-@pytest.mark.parametrize("sigma", [0.01, 0.02])
-def test_a_heat_leaves_the_best_of_eight_in(field, sigma) -> None:
-    kept = 0
-    for seed in range(4 * REPETITIONS):
-        machine = heat_machine(shuffled(field(seed), seed), seed, sigma)
-        best = min(machine.step_s, key=machine.step_s.__getitem__)
-        kept += best not in machine.run_heat().out
-    assert kept >= 0.99 * 4 * REPETITIONS
-
-
-@pytest.mark.parametrize(("field", "gain"), [(offloading, 0.2), (close_offloading, 0.1)])
-def test_with_time_for_three_quarters_of_a_round_a_heat_finds_the_best_more_often(field, gain) -> None:
-    right = right_without = 0
-    for seed in range(REPETITIONS):
-        step_s = shuffled(field(seed), seed)
-        with_heat, without = heat_machine(step_s, seed, 0.015), messy_machine(step_s, seed, 0.015)
-        budget_s = 0.75 * whole_round_s(without)
-        winner = run_heat_and_race(with_heat, budget_s, 3).winner
-        other = run_race(without, rounds=3, budget_s=budget_s).winner
-        right += step_s[winner] <= 1.02 * min(step_s.values())
-        right_without += step_s[other] <= 1.02 * min(step_s.values())
-    assert right >= right_without + gain * REPETITIONS
 
 
 def test_equals_are_a_tie_that_the_first_candidate_wins() -> None:
@@ -184,6 +154,37 @@ def test_time_that_ends_in_the_first_round_leaves_the_last_candidates_out() -> N
     assert outcome.winner == "b"
     assert (outcome.standings[2].status, outcome.standings[2].reason) == ("skipped", "no time was left of 17.0 s")
     assert outcome.why == "the time of 17.0 s is over"
+    assert outcome.untimed == ("c",)
+
+
+def test_only_who_time_was_too_short_for_is_called_untimed() -> None:
+    rounds = {"oom": ["oom"], "a": [1.0, 1.0], "b": [2.0, 2.0]}
+    assert race(list(rounds), scripted(rounds), RaceSettings(rounds=2, budget_s=100.0), clock=lambda: 0.0).untimed == ()
+
+
+def test_of_a_field_that_time_is_too_short_for_the_first_candidates_are_raced_and_the_last_are_not() -> None:
+    for seed in range(20):
+        step_s = by_prediction(shuffled(offloading(seed), seed), seed, 0.15)
+        machine = messy_machine(step_s, seed, 0.015)
+        outcome = run_race(machine, rounds=3, budget_s=0.3 * whole_round_s(machine))
+        raced = [name for name in step_s if name in machine.trials]
+        assert raced == list(step_s)[: len(raced)]
+        assert outcome.untimed == tuple(step_s)[len(raced) :]
+        assert outcome.winner in raced
+
+
+def test_with_time_for_half_a_round_predictions_with_the_order_nearly_right_find_the_best() -> None:
+    right = right_by_chance = 0
+    for seed in range(REPETITIONS):
+        step_s = shuffled(offloading(seed), seed)
+        predicted = messy_machine(by_prediction(step_s, seed, 0.15), seed, 0.015)
+        by_chance = messy_machine(step_s, seed, 0.015)
+        budget_s = 0.5 * whole_round_s(predicted)
+        right += step_s[run_race(predicted, rounds=3, budget_s=budget_s).winner] <= 1.02 * min(step_s.values())
+        other = run_race(by_chance, rounds=3, budget_s=budget_s).winner
+        right_by_chance += step_s[other] <= 1.02 * min(step_s.values())
+    assert right >= 0.85 * REPETITIONS
+    assert right >= right_by_chance + 0.3 * REPETITIONS
 
 
 def test_time_for_a_second_round_of_two_is_kept_back() -> None:

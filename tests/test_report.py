@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ from hypothesis import strategies as st
 
 from made_up_bench import bench_results
 from pages import needs_chromium, opened
-from roost.api.results import Results, read_results
 from roost.cli.app import run
 from roost.cli.html.report_page import report_page
 from roost.cli.html.scatter import pareto
-from roost.tune.results import results_document
+from roost.plan.results import Shortage, TrialResult
+from roost.tune.results import Results, read_results, results_document
 
 GIB = 1024**3
+TRIAL_KEYS = [each.name for each in fields(TrialResult)]
 
 
 def row(strategy: str, total_s: float | None, peak_gib: float | None, **changed: Any) -> dict[str, Any]:
@@ -96,6 +98,16 @@ def test_a_bench_s_own_document_can_be_drawn(tmp_path: Path) -> None:
     page = report_page(found)
     assert found.winner in page
     assert all(each.title in page for each in found.candidates)
+
+
+def test_what_a_bench_found_is_read_back_as_it_was(tmp_path: Path) -> None:
+    made = bench_results(shortage=Shortage(max_seconds=300.0, raced=3, left_out=("component-offload",)))
+    (tmp_path / "results.json").write_text(json.dumps(results_document(made)), encoding="utf-8")
+    found = read_results(tmp_path / "results.json")
+    assert (found.standings, found.shortage) == (made.standings, made.shortage)
+    for row, read in zip(made.rows, found.candidates, strict=True):
+        assert (read.name, read.strategy, read.rounds) == (row.candidate.name, row.candidate.strategy, row.rounds)
+        assert {key: getattr(read, key) for key in TRIAL_KEYS} == {key: getattr(row.result, key) for key in TRIAL_KEYS}
 
 
 def test_emulated_figures_are_said_to_be() -> None:

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from roost.plan.results import TrialResult
 from roost.tune import process
+from roost.tune.messages import Loaded, Message, Phase, Timed
 from roost.tune.process import Child, Patience, TrialEnded, child_environment
 
 # What every planted child begins with: its request, and a way to answer.
@@ -23,8 +25,8 @@ say("phase", phase="loading transformer")
 PATIENT = Patience(deadline_s=30.0)
 
 
-def planted(script: str, request: dict | None = None) -> Child:
-    return Child(request or {}, os.environ, (sys.executable, "-c", BEGIN + script))
+def planted(script: str, request: bytes = b"{}") -> Child:
+    return Child(request, os.environ, (sys.executable, "-c", BEGIN + script))
 
 
 def ending_of(script: str, patience: Patience = PATIENT) -> TrialEnded:
@@ -59,7 +61,7 @@ def open_descriptors() -> int:
 def test_a_program_that_can_not_be_started_is_a_reason_and_leaves_nothing_open() -> None:
     before = open_descriptors()
     with pytest.raises(TrialEnded, match="the trial can't be started: No such file or directory") as caught:
-        Child({}, os.environ, ("/nonexistent/python",))
+        Child(b"{}", os.environ, ("/nonexistent/python",))
     assert caught.value.status == "crashed"
     assert open_descriptors() == before
 
@@ -77,24 +79,32 @@ def test_a_full_folder_for_temporary_files_is_a_reason_and_leaves_nothing_open(r
     monkeypatch.setattr(process.tempfile, "TemporaryFile", temporary_file)
     before = open_descriptors()
     with pytest.raises(TrialEnded, match="the trial can't be started: No space left on device"):
-        Child({}, os.environ, (sys.executable, "-c", "pass"))
+        Child(b"{}", os.environ, (sys.executable, "-c", "pass"))
     assert open_descriptors() == before
 
 
+def timed(digest: str) -> Timed:
+    return Timed(result=TrialResult(status="ok", digest=digest))
+
+
 def test_a_child_answers_every_line_and_gets_its_request() -> None:
-    child = planted("say('loaded', n=request['n'])\nfor line in sys.stdin: say('result', line=line)", {"n": 7})
+    child = planted(
+        "say('loaded', load_s=request['n'])\n"
+        "for line in sys.stdin: say('result', result={'status': 'ok', 'digest': line})",
+        b'{"n": 7}',
+    )
     heard: list[object] = []
     try:
-        assert child.ask("", PATIENT)["n"] == 7
-        assert child.ask("one", PATIENT, lambda message: heard.append(message["what"]))["line"] == "one\n"
-        assert child.ask("two", PATIENT)["line"] == "two\n"
+        assert child.ask("", PATIENT) == Loaded(load_s=7.0)
+        assert child.ask("one", PATIENT, heard.append) == timed("one\n")
+        assert child.ask("two", PATIENT) == timed("two\n")
     finally:
         child.close()
-    assert heard == ["result"]
+    assert heard == [timed("one\n")]
 
 
 def test_a_request_larger_than_any_pipe_does_not_block_on_a_child_that_never_reads() -> None:
-    child = Child({"plan": "x" * 10**6}, os.environ, (sys.executable, "-c", "import time; time.sleep(60)"))
+    child = Child(b"x" * 10**6, os.environ, (sys.executable, "-c", "import time; time.sleep(60)"))
     try:
         with pytest.raises(TrialEnded, match=r"not done after 200 ms"):
             child.ask("", Patience(deadline_s=0.2))
@@ -138,21 +148,35 @@ def test_a_silent_child_hangs_long_before_its_deadline() -> None:
     assert (ended.status, str(ended)) == ("hung", "no sign of life for 1.0 s, while loading transformer")
 
 
-def test_an_unreadable_answer_is_a_crash() -> None:
-    assert ending_of("os.write(int(sys.argv[-1]), b'\\xff{\\n')\ntime.sleep(60)").status == "crashed"
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "b'\\xff{\\n'",
+        "b'[]\\n'",
+        'b\'{"what": "song"}\\n\'',
+        'b\'{"what": "loaded"}\\n\'',
+        'b\'{"what": "failed", "status": "odd", "reason": ""}\\n\'',
+        'b\'{"what": "result", "result": {"status": "ok", "load_s": -1}}\\n\'',
+    ],
+)
+def test_an_answer_that_is_no_message_is_a_crash(answer: str) -> None:
+    ended = ending_of(f"os.write(int(sys.argv[-1]), {answer})\ntime.sleep(60)")
+    assert (ended.status, str(ended)) == ("crashed", "the trial said something unreadable, while loading transformer")
 
 
 def test_close_kills_what_the_child_started_too_and_ignores_a_deaf_ear() -> None:
     child = planted(
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
         "own = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
-        "say('loaded', pids=[os.getpid(), own.pid])\ntime.sleep(600)"
+        "say('phase', phase=f'{os.getpid()} {own.pid}')\nsay('loaded', load_s=0)\ntime.sleep(600)"
     )
+    said: list[Message] = []
     try:
-        pids = child.ask("", PATIENT)["pids"]
+        child.ask("", PATIENT, said.append)
     finally:
         child.close()
-    assert isinstance(pids, list)
+    pids = [int(pid) for message in said[-2:-1] if isinstance(message, Phase) for pid in message.phase.split()]
+    assert len(pids) == 2
     assert all(gone_within_s(pid, 5.0) for pid in pids)
     child.close()  # twice does no harm
 
@@ -163,7 +187,7 @@ def test_a_real_child_ends_by_itself_when_its_parent_is_killed() -> None:
         "from roost.tune.process import Child\n"
         "beating = 'import sys, time; from roost.tune.child import Reporter;'"
         " ' Reporter(int(sys.argv[-1])); time.sleep(600)'\n"
-        "child = Child({}, os.environ, (sys.executable, '-c', beating))\n"
+        "child = Child(b'{}', os.environ, (sys.executable, '-c', beating))\n"
         "print(child.pid, flush=True)\n"
         "time.sleep(600)"
     )
@@ -184,13 +208,14 @@ def test_a_real_child_that_takes_more_host_memory_than_it_may_is_out_of_memory()
     script = (
         "import sys, time\n"
         "from roost.tune.child import Reporter\n"
+        "from roost.tune.messages import Phase\n"
         "reporter = Reporter(int(sys.argv[-1]))\n"
         "reporter.limit_host(64 * 2**20)\n"
-        "reporter.say('phase', phase='loading transformer')\n"
+        "reporter.say(Phase(phase='loading transformer'))\n"
         "taken = bytearray(b'x') * (256 * 2**20)\n"
         "time.sleep(60)"
     )
-    child = Child({}, os.environ, (sys.executable, "-c", script))
+    child = Child(b"{}", os.environ, (sys.executable, "-c", script))
     try:
         with pytest.raises(TrialEnded, match=r"host memory: it took 256 MiB and may take 64.0 MiB") as caught:
             child.ask("", PATIENT)
@@ -215,12 +240,18 @@ def test_a_child_finds_no_module_in_a_working_directory_a_relative_entry_or_the_
     monkeypatch.chdir(model)
     paths = os.pathsep.join(("", "entry", ".", str(own), ""))
     environment = child_environment({**os.environ, "PYTHONPATH": paths, "PYTHONSTARTUP": "roost.py"}, model)
-    script = "import typing, mine, roost.tune\nsay('loaded', at=os.getcwd(), path=sys.path)"
-    child = Child({}, environment, (sys.executable, "-c", BEGIN + script))
+    said = tmp_path / "said.json"
+    script = (
+        "import typing, mine, roost.tune\n"
+        f"json.dump({{'at': os.getcwd(), 'path': sys.path}}, open({str(said)!r}, 'w'))\n"
+        "say('loaded', load_s=0.0)"
+    )
+    child = Child(b"{}", environment, (sys.executable, "-c", BEGIN + script))
     try:
-        loaded = child.ask("", PATIENT)
+        child.ask("", PATIENT)
     finally:
         child.close()
+    loaded = json.loads(said.read_text())
     assert not (tmp_path / "mark").exists()
     assert loaded["at"] == os.path.abspath(os.sep)
     assert str(own) in loaded["path"]

@@ -1,7 +1,7 @@
 """Tiny real pipeline directories with seeded random weights, by family name, and how to call each."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ from diffusers import DiffusionPipeline
 import tiny_image_pipelines
 import tiny_video_pipelines
 from random_weights import fill_with_random_weights
-from tiny_wan import wan_pipeline
 
 _IMAGE = {"height": 64, "width": 64}
 _VIDEO = {"height": 64, "width": 64, "num_frames": 9}
@@ -54,15 +53,6 @@ def build(name: str, directory: Path, dtype: torch.dtype = torch.float32) -> Pat
     pipeline = FAMILIES[name].make()
     fill_with_random_weights(pipeline.components)
     pipeline.to(dtype).save_pretrained(directory)
-    return directory
-
-
-def build_deep(directory: Path, blocks: int, *, two_experts: bool = False) -> Path:
-    """Save a Wan with that many tiny blocks into `directory` and return it: stacks that a heat can cut short."""
-    size = replace(tiny_video_pipelines.WAN_SIZE, blocks=blocks)
-    pipeline = wan_pipeline(size, two_experts=two_experts)
-    fill_with_random_weights(pipeline.components)
-    pipeline.save_pretrained(directory)
     return directory
 
 

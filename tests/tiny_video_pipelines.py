@@ -22,17 +22,17 @@ from tiny_wan import WanSize, wan_pipeline
 _HEADS = 2
 _HEAD_DIM = 16
 _AXES = (4, 6, 6)  # how a head's width is shared out over time, height and width
-WAN_SIZE = WanSize(blocks=4, heads=_HEADS, head_dim=24, ffn_dim=64, text_blocks=3, text_dim=WIDTH, vae_base_dim=4)
+_WAN_SIZE = WanSize(blocks=4, heads=_HEADS, head_dim=24, ffn_dim=64, text_blocks=3, text_dim=WIDTH, vae_base_dim=4)
 
 
 def wan_2_1() -> DiffusionPipeline:
     """Wan 2.1: one transformer."""
-    return wan_pipeline(WAN_SIZE, two_experts=False)
+    return wan_pipeline(_WAN_SIZE, two_experts=False)
 
 
 def wan_2_2() -> DiffusionPipeline:
     """Wan 2.2: two experts, the second below the boundary."""
-    return wan_pipeline(WAN_SIZE, two_experts=True)
+    return wan_pipeline(_WAN_SIZE, two_experts=True)
 
 
 def ltx() -> DiffusionPipeline:

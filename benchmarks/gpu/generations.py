@@ -33,7 +33,7 @@ def rows_of(trial: Trial, plan: PlanDocument) -> list[dict[str, object]]:
         figures = trial.measure(request)
         rows.append(
             {
-                "seconds": figures.seconds,
+                "seconds": figures.generation_s,
                 "peak_bytes": figures.peak_bytes,
                 "reserved_bytes": figures.reserved_bytes,
                 "bytes_copied": figures.bytes_copied,

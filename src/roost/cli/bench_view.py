@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from operator import itemgetter
 from types import TracebackType
 
@@ -13,10 +13,11 @@ from rich.text import Text
 
 from roost.api.strengths import steps_text
 from roost.cli.screen import clean, show_folded, show_note, show_text
-from roost.tune.cuts import Cut
+from roost.plan.results import Standing, TrialResult
 from roost.tune.disturbances import timing_warnings
+from roost.tune.messages import Message, Phase, StepTook
 from roost.tune.race import RoundReport
-from roost.tune.records import BenchResults, Row, Standing, TrialResult
+from roost.tune.records import BenchResults, Row
 from roost.units import format_bytes, format_measured, format_seconds
 
 _LABEL = 12  # characters before a figure
@@ -31,7 +32,7 @@ class LiveLine:
 
     def __init__(self, *, emulated: bool = False) -> None:
         self._mark = " (emulated)" if emulated else ""
-        self._round, self._best, self._heat = 0, "", False
+        self._round, self._best = 0, ""
         self._live: LiveStatus | None = None
         if sys.stderr.isatty():
             self._live = LiveStatus("", console=Console(stderr=True))
@@ -53,36 +54,27 @@ class LiveLine:
             f"{candidates} candidate{'s' if candidates > 1 else ''}, up to {format_seconds(float(f'{seconds:.2g}'))}"
         )
 
-    def on_heat(self, cut: Cut, candidates: int, seconds: float) -> None:
-        """A heat begins; it too is in the expected time."""
-        took = format_seconds(float(f"{seconds:.2g}"))
-        show_note(f"first a heat of {candidates} candidates on {cut}, up to {took}")
-        self._heat = True
-
-    def on_heat_over(self, going_on: int, problem: str | None) -> None:
-        """The heat is over."""
-        self._heat = False
-        # The problem itself was said as the trial's result.
-        said = f"{going_on} go on" if problem is None else "the model can't be run cut short, so all are timed whole"
-        show_note(f"heat: {said}")
+    def on_shortage(self, reached: int, candidates: int, seconds: float) -> None:
+        """Time is too short for all of them."""
+        left = format_seconds(float(f"{seconds:.2g}"))
+        show_note(f"{left} hold trials of about {reached} of the {candidates}: the best predicted come first")
 
     def on_trial(self, name: str, round: int) -> None:
-        """A trial of ``name`` begins; round 0 is the reference or a heat."""
+        """A trial of ``name`` begins; round 0 is the reference."""
         self._round = round
         self._say(name, "starts")
 
-    def on_message(self, name: str, message: Mapping[str, object]) -> None:
+    def on_message(self, name: str, message: Message) -> None:
         """The trial that runs says what it does, or how long a step took."""
-        seconds = message.get("seconds")
-        if message.get("what") == "phase":
-            self._say(name, str(message.get("phase")))
-        elif message.get("what") == "step" and isinstance(seconds, float):
-            self._say(name, f"step {format_measured(seconds, figures=3)}{self._mark}")
+        if isinstance(message, Phase):
+            self._say(name, message.phase)
+        elif isinstance(message, StepTook):
+            self._say(name, f"step {format_measured(message.seconds, figures=3)}{self._mark}")
 
     def on_result(self, name: str, result: TrialResult) -> None:
         """A trial is over; what failed is said at once."""
         if result.status not in ("ok", "eliminated"):
-            show_note(f"{'heat · ' if self._heat else ''}{name}: {result.status}: {result.reason}")
+            show_note(f"{name}: {result.status}: {result.reason}")
 
     def on_round(self, report: RoundReport) -> None:
         """A round is over."""
@@ -94,7 +86,7 @@ class LiveLine:
 
     def _say(self, name: str, what: str) -> None:
         if self._live:
-            where = "heat · " if self._heat else f"round {self._round} · " if self._round else ""
+            where = f"round {self._round} · " if self._round else ""
             line = f"{where}{name}: {what}{self._best}"
             shown = Text(clean(line))
             shown.truncate(self._live.console.width - 2, overflow="ellipsis")  # beside the spinner

@@ -21,9 +21,9 @@ def report(results: ResultsFile, output: Output, as_json: Json = False) -> None:
 
     roost report results.json -o report.html
     """
-    from roost.api.results import read_results
     from roost.cli.html.report_page import report_page
     from roost.plan import write_text_atomically
+    from roost.tune.results import read_results
 
     if output.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"-o {shown_path(output)}: a report is written as .html; name it like report.html.")

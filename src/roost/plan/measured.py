@@ -8,9 +8,8 @@ from pydantic import Field
 
 from roost.facts import DeviceKind
 from roost.plan.fields import Bytes, Label, Name, Positive, Seconds, Sha256, Strict
+from roost.plan.results import Ratio, Status
 
-TrialStatus = Literal["ok", "oom", "crashed", "hung", "wrong", "skipped", "eliminated"]
-Ratio = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Utc = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
 
 
@@ -26,7 +25,7 @@ class Rival(Strict):
     """Another candidate of the same race; ``ratio`` is its time over the plan's, with one standard error."""
 
     name: Name
-    status: TrialStatus
+    status: Status
     reason: Label | None
     ratio: Ratio | None
     ratio_error: Ratio | None

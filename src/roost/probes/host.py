@@ -58,20 +58,6 @@ def peak_rss_bytes(proc: Path = Path("/proc")) -> int | None:
     return _read_status(proc, "VmHWM")
 
 
-def resident_bytes(proc: Path = Path("/proc")) -> int | None:
-    """What this process has resident now; None where the system doesn't say."""
-    return _read_status(proc, "VmRSS")
-
-
-def forget_peak_rss(proc: Path = Path("/proc")) -> bool:
-    """Makes ``peak_rss_bytes`` begin anew; False where the system doesn't let it."""
-    try:
-        (proc / "self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return True
-
-
 def private_bytes(proc: Path = Path("/proc")) -> int | None:
     """Resident memory of this process that no file stands behind, pinned pages included; None where nobody says."""
     anonymous, shared = _read_status(proc, "RssAnon"), _read_status(proc, "RssShmem")

@@ -77,46 +77,23 @@ def lay_out(entries: Sequence[Entry]) -> Layout:
     return Layout(tuple(spans), offset)
 
 
-def page_bytes(count: int) -> int:
-    """``count`` bytes as whole pages, at least one."""
-    return max(1, -(-count // mmap.PAGESIZE)) * mmap.PAGESIZE
-
-
 def host_memory(count: int) -> torch.Tensor:
     """``count`` bytes of whole pages of their own, which take no memory before they are written."""
     flags = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_ANONYMOUS") else {}
+    pages = max(1, -(-count // mmap.PAGESIZE)) * mmap.PAGESIZE
     with torch.inference_mode(False):
-        return torch.frombuffer(mmap.mmap(-1, page_bytes(count), **flags), dtype=torch.uint8)
-
-
-def lying_memory(entries: Sequence[Entry], layout: Layout) -> torch.Tensor | None:
-    """The pages that hold ``entries`` and nothing else, just as ``layout`` wants them; None where they don't lie so."""
-    if not layout.bytes:
-        return None
-    storage = next(each.tensor.untyped_storage() for each in entries if each.extent)
-    start = storage.data_ptr()
-    if start % mmap.PAGESIZE or storage.nbytes() != page_bytes(layout.bytes) or storage.device.type != "cpu":
-        return None
-    for entry, span in zip(entries, layout.spans, strict=True):
-        inside = entry.tensor.untyped_storage().data_ptr() == start
-        if entry.extent and not (inside and entry.address == start + span.offset):
-            return None
-    with torch.inference_mode(False):
-        return torch.empty(0, dtype=torch.uint8).set_(storage)
+        return torch.frombuffer(mmap.mmap(-1, pages, **flags), dtype=torch.uint8)
 
 
 class Master:
-    """A unit's weights in host memory. Nothing writes to them after ``fill``, save a copy back of the same bytes.
-
-    ``memory`` is whole pages that may hold the weights already; without it, new ones.
-    """
+    """A unit's weights in host memory. Nothing writes to them after ``fill``, save a copy back of the same bytes."""
 
     __slots__ = ("_memory", "buffer", "layout", "tier", "views")
 
-    def __init__(self, layout: Layout, memory: torch.Tensor | None = None) -> None:
+    def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self.tier: Tier = "pageable"
-        self._memory = host_memory(layout.bytes) if memory is None else memory
+        self._memory = host_memory(layout.bytes)
         self.buffer = self._memory[: layout.bytes]
         self.views = layout.views(self.buffer)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import torch
 
@@ -12,10 +12,10 @@ from roost.plan import ComponentPlan
 from roost.residency.census import TRUNK, Entry, take_census
 from roost.residency.checkpoint import Checkpoint
 from roost.residency.images import Image, Images
-from roost.residency.masters import Master, Tier, lying_memory
+from roost.residency.masters import Master, Tier
 from roost.residency.rungs import Rungs
 from roost.residency.tables import kept_aside
-from roost.residency.transfers import REFUSED, Transfers
+from roost.residency.transfers import Transfers
 from roost.residency.units import Unit
 
 Places = frozenset[tuple[int, str, int]]
@@ -79,7 +79,6 @@ class Packer:
 
     def _take_in(self, renewed: dict[str, Unit], *, keep: bool) -> None:
         """Makes ``renewed`` the units, and masters for those that have none; pinned old ones stay so for ``keep``."""
-        first = not self.units
         if not keep:
             self._unpin(unit for name, unit in self.units.items() if renewed[name] is not unit)
         self.units.update(renewed)
@@ -88,23 +87,10 @@ class Packer:
         for unit in fresh:
             if self._tiers.get(unit.name) == "mapped" and unit.bytes:
                 self._map(unit)
-        # Later, memory that lies well may be an older master's, with a life of its own.
-        adopted = _adopt(fresh) if first else []
         _pack([unit for unit in fresh if unit.master is None])
         for unit in fresh:
             if self._tiers.get(unit.name) == "pinned" and isinstance(unit.master, Master) and unit.bytes:
-                self._pin(unit, unit.master, adopted=unit in adopted)
-
-    def _pin(self, unit: Unit, master: Master, *, adopted: bool) -> None:
-        why_not = self._transfers.pin(master)
-        if why_not == REFUSED and adopted:  # memory of another kind than our own
-            _pack([unit])
-            assert isinstance(unit.master, Master)
-            why_not = self._transfers.pin(unit.master)
-        if why_not is not None:
-            self._transfers.changes.append(
-                f"{self._label(unit)}: its host copy is pageable instead of pinned, because {why_not}"
-            )
+                self._transfers.pin(unit.master, self._label(unit))
 
     def _unpin(self, units: Iterable[Unit]) -> None:
         for unit in units:
@@ -160,34 +146,17 @@ def _is_current(unit: Unit) -> bool:
     return unit.is_intact() and not edited
 
 
-def _adopt(units: Iterable[Unit]) -> list[Unit]:
-    """Makes masters of memory in which units lie already as their layouts want; returns those units."""
-    adopted = []
-    for unit in units:
-        memory = lying_memory(unit.entries, unit.layout) if unit.master is None else None
-        if memory is not None:
-            unit.adopt(Master(unit.layout, memory))
-            adopted.append(unit)
-    return adopted
-
-
 def _pack(units: Iterable[Unit]) -> None:
-    """Builds the masters of ``units`` and binds them."""
-    masters = {unit: Master(unit.layout) for unit in units}
-    move_in([(unit.entries, master) for unit, master in masters.items()])
-    for unit, master in masters.items():
-        unit.adopt(master)
-
-
-def move_in(packed: Iterable[tuple[Sequence[Entry], Master]]) -> None:
-    """Copies entries into their masters, which the entries' objects read from then on.
+    """Builds the masters of ``units`` and binds them.
 
     Host memory grows by one source at a time: entries are taken in the order of their addresses, so that a checkpoint
     file's mapping goes as soon as all that it holds was taken.
     """
-    work = [(entry, master, index) for entries, master in packed for index, entry in enumerate(entries)]
+    masters = {unit: Master(unit.layout) for unit in units}
+    work = [(entry, unit, index) for unit in masters for index, entry in enumerate(unit.entries)]
     taken_bytes = 0
-    for entry, master, index in sorted(work, key=lambda item: item[0].address):
+    for entry, unit, index in sorted(work, key=lambda item: item[0].address):
+        master = masters[unit]
         master.fill(index, entry.tensor)
         for each in entry.objects:
             each.data = master.views[index]
@@ -195,6 +164,8 @@ def move_in(packed: Iterable[tuple[Sequence[Entry], Master]]) -> None:
         if taken_bytes >= _TRIM_BYTES:
             _return_freed_memory()
             taken_bytes = 0
+    for unit, master in masters.items():
+        unit.adopt(master)
 
 
 def _return_freed_memory() -> None:

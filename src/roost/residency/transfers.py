@@ -17,8 +17,6 @@ from roost.units import format_bytes
 
 Watch = Callable[[HostCopy, int], AbstractContextManager[object]]
 
-REFUSED = "the system refused to pin it"
-
 
 class Transfers:
     """The copy lane of one device, with the record of what deviated from the plan.
@@ -68,16 +66,18 @@ class Transfers:
         self.device.wait_host(self.device.record("copy"))
         self.downloaded_bytes += master.bytes
 
-    def pin(self, master: Master) -> str | None:
-        """Registers a filled master with the device; it stays pageable when the budget or the system refuses: why."""
+    def pin(self, master: Master, name: str) -> None:
+        """Registers a filled master with the device; it stays pageable when the budget or the system refuses."""
         pages = master.pages
         if self.pinned_bytes + pages.nbytes > self._pinnable_bytes:
-            return f"the plan's pinned budget of {format_bytes(self._pinnable_bytes)} is spent"
-        if not self.device.register(pages):
-            return REFUSED
-        self.pinned_bytes += pages.nbytes
-        master.tier = "pinned"
-        return None
+            reason = f"the plan's pinned budget of {format_bytes(self._pinnable_bytes)} is spent"
+        elif not self.device.register(pages):
+            reason = "the system refused to pin it"
+        else:
+            self.pinned_bytes += pages.nbytes
+            master.tier = "pinned"
+            return
+        self.changes.append(f"{name}: its host copy is pageable instead of pinned, because {reason}")
 
     def reserve_host(self, count: int) -> bool:
         """Takes ``count`` bytes of the spare host memory, or gives them back; False when so many aren't left."""

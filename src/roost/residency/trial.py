@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from roost.facts import DeviceKind
 from roost.pipelines.classes import component_class, pipeline_class
 from roost.pipelines.made_up import made_up_inputs
 from roost.plan import PlanDocument
+from roost.plan.results import StageTime, TrialResult
 from roost.residency.attach import Held
 from roost.residency.calls import GenerationRequest
 from roost.residency.devices import open_device
@@ -28,8 +29,7 @@ class TrialSetup:
     """What a trial loads. With ``place`` diffusers runs the plan's model its own way, without the plan.
 
     ``link_bytes_per_s`` throttles an emulated device. ``budget_bytes`` None binds nothing but the device itself.
-    ``load`` makes components in another way than from their files; ``owed_s``, asked when all is loaded, is to be added
-    to the seconds that this took.
+    ``load`` makes components in another way than from their files.
     """
 
     plan: PlanDocument
@@ -39,28 +39,6 @@ class TrialSetup:
     place: Place | None = None
     link_bytes_per_s: float | None = None
     load: LoadComponent | None = None
-    owed_s: Callable[[], float] = float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrialFigures:
-    """What one generation of a trial took; None is unknown. ``step_seconds`` begin with the second step.
-
-    ``peak_bytes``, also of stages, are the first generation's: what the plan needs. ``later_peak_bytes`` is this one's,
-    in which components have stayed where there was room; an emulated device doesn't know its activations.
-    """
-
-    seconds: float
-    step_seconds: tuple[float, ...]
-    stages: tuple[StageRecord, ...]
-    digest: str
-    peak_bytes: int | None
-    later_peak_bytes: int | None
-    reserved_bytes: int | None
-    pinned_bytes: int | None
-    bytes_copied: int | None
-    stall_s: float | None
-    demotions: Mapping[str, Mapping[str, object]]
 
 
 class Trial:
@@ -86,8 +64,8 @@ class Trial:
         self._note_first(generation)
         self._warm_reserved_bytes = greatest(*(each.reserved_bytes for each in generation.stages)) or 0
 
-    def measure(self, request: GenerationRequest) -> TrialFigures:
-        """One generation and its figures; raises what ``generate`` does."""
+    def measure(self, request: GenerationRequest) -> TrialResult:
+        """What one generation took; raises what ``generate`` does."""
         held = self._subject if isinstance(self._subject, Held) else None
         copied_bytes = held.transfers.uploaded_bytes if held else 0
         if held:
@@ -95,8 +73,10 @@ class Trial:
         generation = self._generate(_with_inputs(request, self._subject.pipeline))
         self._note_first(generation)
         reserved_bytes = greatest(*(each.reserved_bytes for each in generation.stages))
-        return TrialFigures(
-            seconds=generation.seconds,
+        return TrialResult(
+            status="ok",
+            load_s=self.load_s,
+            generation_s=generation.seconds,
             step_seconds=generation.step_seconds,
             stages=self._with_first_peaks(generation.stages),
             digest=generation.digest,
@@ -120,10 +100,16 @@ class Trial:
         if self._first_peaks is None:
             self._first_peaks = {(each.name, each.component): each.peak_bytes for each in generation.stages}
 
-    def _with_first_peaks(self, stages: tuple[StageRecord, ...]) -> tuple[StageRecord, ...]:
+    def _with_first_peaks(self, stages: tuple[StageRecord, ...]) -> tuple[StageTime, ...]:
         first = self._first_peaks or {}
         return tuple(
-            replace(each, peak_bytes=first.get((each.name, each.component), each.peak_bytes)) for each in stages
+            StageTime(
+                name=each.name,
+                component=each.component,
+                seconds=each.seconds,
+                peak_bytes=first.get((each.name, each.component), each.peak_bytes),
+            )
+            for each in stages
         )
 
     def _known(self, peak_bytes: int) -> int | None:
@@ -145,14 +131,13 @@ def open_trial(
         if setup.place is None:
             held = load_pipeline(setup.plan, setup.model_dir, device, on_component, on_event, setup.load)
             afterwards.callback(held.abandon)  # the process ends with the trial: nothing has to come back
-            yield Trial(held, device, time.perf_counter() - began_s + setup.owed_s())
+            yield Trial(held, device, time.perf_counter() - began_s)
             return
         pipeline = load_plain(setup.plan, setup.model_dir, device, on_component, setup.load)
         plain = place_plain(pipeline, setup.plan, device, setup.place, on_event)
         afterwards.callback(plain.close)
         device.synchronize()
-        load_s = time.perf_counter() - began_s + setup.owed_s()
-        yield Trial(plain, device, load_s, whole=setup.place is move_whole)
+        yield Trial(plain, device, time.perf_counter() - began_s, whole=setup.place is move_whole)
 
 
 def _import_classes(plan: PlanDocument) -> None:

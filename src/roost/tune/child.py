@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roost.errors import OutOfMemory, RoostError
-from roost.plan import ComponentPlan, PlanDocument
-from roost.probes.host import private_bytes
+from roost.plan import ComponentPlan
+from roost.probes.host import peak_rss_bytes, private_bytes
 from roost.profiles.classes import load_class_facts
-from roost.tune.host_peak import HostPeak
+from roost.tune.messages import (
+    Beat,
+    Failed,
+    Loaded,
+    Message,
+    Phase,
+    StepTook,
+    Timed,
+    TrialRequest,
+    decode_request,
+    encode,
+)
 from roost.tune.peers import peer_named
 from roost.tune.records import PLAIN
-from roost.tune.shared_load import SharedLoad
 from roost.units import format_bytes
 
 if TYPE_CHECKING:
@@ -41,9 +49,9 @@ class Reporter:
         self._host_bytes: tuple[int, int] | None = None  # where it began, and how much it may grow
         threading.Thread(target=self._beat, name="roost-beat", daemon=True).start()
 
-    def say(self, what: str, **facts: object) -> None:
+    def say(self, message: Message) -> None:
         """Sends one message."""
-        line = f"{json.dumps({'what': what, **facts})}\n".encode()
+        line = encode(message)
         with self._writing:
             while line:
                 line = line[os.write(self._descriptor, line) :]
@@ -53,23 +61,23 @@ class Reporter:
         self._host_bytes = (private_bytes() or 0, count)
 
     def on_component(self, name: str) -> None:
-        self.say("phase", phase=f"loading {name}")
+        self.say(Phase(phase=f"loading {name}"))
 
     def on_event(self, event: StageEvent) -> None:
         """Steps with the host's time between them; exact times come with the result."""
         now_s = time.perf_counter()
         if event.what == "begin":
-            self.say("phase", phase=f"in {event.stage} ({event.component})")
+            self.say(Phase(phase=f"in {event.stage} ({event.component})"))
             self._step_began_s = None
         elif event.what == "step":
             if self._step_began_s is not None:
-                self.say("step", seconds=now_s - self._step_began_s, step=event.step, steps=event.steps)
+                self.say(StepTook(seconds=now_s - self._step_began_s))
             self._step_began_s = now_s
 
     def _beat(self) -> None:
         while True:
             try:
-                self.say("beat")
+                self.say(Beat())
                 self._check_host()
             except OSError:  # nobody listens any more
                 os._exit(1)
@@ -82,64 +90,39 @@ class Reporter:
         began_bytes, limit_bytes = self._host_bytes
         if now_bytes - began_bytes > limit_bytes:
             took, limit = format_bytes(now_bytes - began_bytes), format_bytes(limit_bytes)
-            self.say("failed", status="oom", reason=f"host memory: it took {took} and may take {limit}")
+            self.say(Failed(status="oom", reason=f"host memory: it took {took} and may take {limit}"))
             os._exit(1)
 
 
-def serve(request: Mapping[str, Any], reporter: Reporter) -> None:
-    """Loads what ``request`` says, then answers every further line of stdin with the figures of one generation."""
-    reporter.say("phase", phase="importing the libraries")
+def serve(request: TrialRequest, reporter: Reporter) -> None:
+    """Loads what ``request`` says, then answers every further line of stdin with what one generation took."""
+    reporter.say(Phase(phase="importing the libraries"))
     from roost.residency.calls import GenerationRequest  # imported here: these bring torch
     from roost.residency.trial import open_trial
 
-    if request.get("host_bytes") is not None:
-        reporter.limit_host(request["host_bytes"])
-    call = GenerationRequest(**request["call"])
-    host = HostPeak()
-    load = component_load(request, host)
-    with open_trial(_setup(request, load), reporter.on_component, reporter.on_event) as trial:
-        if request["warm_up"] is not None:
-            trial.warm_up(GenerationRequest(**{**request["call"], **request["warm_up"]}))
-        reporter.say("loaded", load_s=trial.load_s, unshared=load.unshared)
+    if request.host_bytes is not None:
+        reporter.limit_host(request.host_bytes)
+    call = GenerationRequest(**request.call)
+    with open_trial(_setup(request), reporter.on_component, reporter.on_event) as trial:
+        if request.warm_up_steps is not None:
+            trial.warm_up(replace(call, steps=request.warm_up_steps))
+        reporter.say(Loaded(load_s=trial.load_s))
         for _ in sys.stdin:
-            figures = asdict(trial.measure(call))
-            reporter.say("result", **figures, host_peak_bytes=host.bytes, load_s=trial.load_s)
+            reporter.say(Timed(result=replace(trial.measure(call), host_peak_bytes=peak_rss_bytes())))
 
 
-def component_load(request: Mapping[str, Any], host: HostPeak) -> SharedLoad:
-    """How this trial gets a component, whole, finished and in host memory; nothing else makes one."""
-    from roost.residency.loader import load_component  # imported here: it brings torch
-
-    emulated = request["device_kind"] == "emulated"
-    load = random_weights(request["device_kind"]) if request["random_weights"] else load_component
-    # Diffusers alone packs nothing, but on an emulated device its weights are copied too, to be aligned.
-    return SharedLoad(load, request["shared"], host, packs=request["peer"] is None or emulated)
-
-
-def _setup(request: Mapping[str, Any], load: SharedLoad) -> TrialSetup:
+def _setup(request: TrialRequest) -> TrialSetup:
     from roost.residency.trial import TrialSetup  # imported here: it brings torch
 
-    loading: LoadComponent = load
-    plan = PlanDocument.model_validate_json(request["plan"])
-    if request["cut"] is not None:
-        plan, loading = _cut(plan, load, request["cut"])
     return TrialSetup(
-        plan=plan,
-        model_dir=Path(request["model_dir"]),
-        device_kind=request["device_kind"],
-        budget_bytes=request["budget_bytes"],
-        place=None if request["peer"] is None else _place_of(request["peer"]),
-        link_bytes_per_s=request["link_bytes_per_s"],
-        load=loading,
-        owed_s=lambda: load.owed_s,
+        plan=request.plan,
+        model_dir=request.model_dir,
+        device_kind=request.device_kind,
+        budget_bytes=request.budget_bytes,
+        place=None if request.peer is None else _place_of(request.peer),
+        link_bytes_per_s=request.link_bytes_per_s,
+        load=random_weights(request.device_kind) if request.random_weights else None,
     )
-
-
-def _cut(whole: PlanDocument, load: LoadComponent, cut: Mapping[str, Any]) -> tuple[PlanDocument, LoadComponent]:
-    """For a heat: the plan for what is left of the model, and what loads no more than that."""
-    from roost.residency.cutting import loading_cut  # imported here: it brings torch
-
-    return PlanDocument.model_validate_json(cut["plan"]), loading_cut(load, whole, cut["kept"])
 
 
 def _place_of(peer: str) -> Place:
@@ -166,14 +149,14 @@ def main() -> None:
     """Runs one trial; a failure is a message to the parent, never a traceback."""
     reporter = Reporter(int(sys.argv[-1]))
     try:
-        with os.fdopen(int(sys.argv[-2])) as file:
-            request = json.load(file)
+        with os.fdopen(int(sys.argv[-2]), "rb") as file:
+            request = decode_request(file.read())
         serve(request, reporter)
     except OutOfMemory as error:
-        reporter.say("failed", status="oom", reason=str(error))
+        reporter.say(Failed(status="oom", reason=str(error)))
     except Exception as error:  # whatever a model's code raises costs this candidate only
         kind = "" if isinstance(error, RoostError) else f"{type(error).__name__}: "
-        reporter.say("failed", status="crashed", reason=" ".join(f"{kind}{error}".split())[:500])
+        reporter.say(Failed(status="crashed", reason=" ".join(f"{kind}{error}".split())[:500]))
 
 
 if __name__ == "__main__":

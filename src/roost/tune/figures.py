@@ -3,44 +3,28 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from roost.facts import DeviceKind
 from roost.measured import RunFigures, StageFigures
+from roost.plan.results import StageTime, TrialResult
 from roost.probes.gpu_conditions import GpuConditions
-from roost.tune.cuts import Cut
-from roost.tune.records import Measurement, Row, StageTime, TrialResult
+from roost.tune.records import Candidate, Measurement, Row
 
 
-def trial_result(message: Mapping[str, Any], steps: int, trial_steps: int) -> TrialResult:
-    """What the child's ``result`` message says, for a workload of ``steps`` of which ``trial_steps`` were run."""
-    stages = tuple(
-        StageTime(
-            name=each["name"], component=each["component"], seconds=each["seconds"], peak_bytes=each["peak_bytes"]
-        )
-        for each in message["stages"]
-    )
-    steady = tuple(message["step_seconds"]) or _single_step(stages, trial_steps)
+def completed(measured: TrialResult, steps: int, trial_steps: int) -> TrialResult:
+    """One measured generation as the trial of a workload of ``steps``, of which ``trial_steps`` were run."""
+    if measured.generation_s is None:
+        return TrialResult(status="crashed", reason="the trial's figures are not complete")
+    steady = measured.step_seconds or _single_step(measured.stages, trial_steps)
     left_out_s = (steps - trial_steps) * statistics.median(steady) if steady else 0.0
-    demotions = message["demotions"]
-    return TrialResult(
-        status="oom" if demotions else "ok",
-        reason=_demoted(demotions) if demotions else None,
-        load_s=message["load_s"],
+    return replace(
+        measured,
+        status="oom" if measured.demotions else "ok",
+        reason=_demoted(measured.demotions) if measured.demotions else None,
         step_seconds=steady,
-        total_s=message["seconds"] + left_out_s,
-        peak_bytes=message["peak_bytes"],
-        later_peak_bytes=message["later_peak_bytes"],
-        reserved_bytes=message["reserved_bytes"],
-        host_peak_bytes=message["host_peak_bytes"],
-        pinned_bytes=message["pinned_bytes"],
-        bytes_copied=message["bytes_copied"],
-        stall_s=message["stall_s"],
-        digest=message["digest"],
-        stages=stages,
-        demotions=demotions,
+        total_s=measured.generation_s + left_out_s,
     )
 
 
@@ -53,16 +37,10 @@ def measurement(result: TrialResult, steps: int) -> Measurement:
     return Measurement(status="ok", step_s=tuple(each + share for each in result.step_seconds))
 
 
-def undone_step_s(result: TrialResult, cut: Cut, steps: int, trial_steps: int) -> float:
-    """Seconds a step, as ``measurement`` counts them, of the whole whose cut form took ``result``.
-
-    All that happens in the cut components grows with their blocks. That counts what lies outside their blocks several
-    times, for every candidate alike, so that ratios are nearer to 1 than those of the whole.
-    """
-    assert result.total_s is not None, "the trial ran to its end"
-    inside_s = sum(each.seconds for each in result.stages if each.component in cut.stacks)
-    inside_s += (steps - trial_steps) * statistics.median(result.step_seconds)
-    return (result.total_s + (cut.scale - 1) * inside_s) / steps
+def predicted_step_s(candidates: Iterable[Candidate], steps: int) -> dict[str, float]:
+    """Predicted seconds of a generation for each step, as ``measurement`` counts measured ones."""
+    known = {each.name: each.predicted for each in candidates if each.predicted is not None}
+    return {name: each.next_s.mid / steps for name, each in known.items()}
 
 
 def process_bytes(looks: Sequence[GpuConditions]) -> int | None:
@@ -91,6 +69,7 @@ def run_figures(row: Row, device_kind: DeviceKind, *, whole: bool) -> RunFigures
             peak_bytes=each.peak_bytes,
         )
         for each in result.stages
+        if each.peak_bytes is not None
     ]
     return RunFigures(
         load_s=result.load_s,
@@ -127,58 +106,6 @@ def together(trials: Sequence[TrialResult]) -> TrialResult:
         process_bytes=_most([each.process_bytes for each in ok]),
         host_peak_bytes=_most([each.host_peak_bytes for each in ok]),
         stall_s=_median([each.stall_s for each in ok]),
-    )
-
-
-def row_document(row: Row) -> dict[str, object]:
-    """One candidate as JSON; a line of the journal is the same of one trial, and a few keys more."""
-    candidate, result = row.candidate, row.result
-    steps = result.step_seconds
-    return {
-        "name": candidate.name,
-        "strategy": candidate.strategy,
-        "params": dict(candidate.params),
-        "status": result.status,
-        "reason": result.reason,
-        "rounds": row.rounds,
-        "load_s": result.load_s,
-        "step_s": {
-            "mean": statistics.fmean(steps) if steps else None,
-            "sd": statistics.stdev(steps) if len(steps) > 1 else None,
-            "n": len(steps),
-            "median": statistics.median(steps) if steps else None,
-            "min": min(steps, default=None),
-            "max": max(steps, default=None),
-        },
-        "total_s": result.total_s,
-        "peak_bytes": result.peak_bytes,
-        "later_peak_bytes": result.later_peak_bytes,
-        "reserved_bytes": result.reserved_bytes,
-        "process_bytes": result.process_bytes,
-        "host_peak_bytes": result.host_peak_bytes,
-        "pinned_bytes": result.pinned_bytes,
-        "bytes_copied": result.bytes_copied,
-        "stall_s": result.stall_s,
-        "digest": result.digest,
-        "step_seconds": list(steps),
-        "stages": [
-            {"name": each.name, "component": each.component, "seconds": each.seconds, "peak_bytes": each.peak_bytes}
-            for each in result.stages
-        ],
-        "demotions": {name: dict(fields) for name, fields in result.demotions.items()},
-        "predicted": None if candidate.predicted is None else candidate.predicted.model_dump(mode="json"),
-    }
-
-
-def result_of(document: Mapping[str, Any]) -> TrialResult:
-    """The trial that a journal line records."""
-    named = {
-        name: document[name] for name in TrialResult.__dataclass_fields__ if name not in ("stages", "step_seconds")
-    }
-    return TrialResult(
-        **named,
-        step_seconds=tuple(document["step_seconds"]),
-        stages=tuple(StageTime(**each) for each in document["stages"]),
     )
 
 

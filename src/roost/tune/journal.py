@@ -52,7 +52,8 @@ def only_bench(gpu: GpuFacts) -> Iterator[None]:
 class Journal:
     """The lines of one key. An unfinished journal is taken up where it ended; a finished one makes way for a new one.
 
-    A torn last line, and every line that isn't this key's, is ignored.
+    A torn last line is ignored, and so is every line that isn't this key's, or of a trial on a model cut short, which
+    earlier versions ran.
     """
 
     def __init__(self, path: Path, key: str, *, fresh: bool = False) -> None:
@@ -71,8 +72,9 @@ class Journal:
         return len(self._lines)
 
     def find(self, **facts: object) -> Mapping[str, object] | None:
-        """The first line with these values."""
-        return next((line for line in self._lines if all(line.get(name) == facts[name] for name in facts)), None)
+        """The newest line with these values."""
+        lines = reversed(self._lines)
+        return next((line for line in lines if all(line.get(name) == facts[name] for name in facts)), None)
 
     def add(self, line: Mapping[str, object]) -> None:
         """Appends a trial's line; it is on the disk when this returns. UsageError when it can't be written."""
@@ -114,7 +116,7 @@ def _read(path: Path, key: str) -> list[dict[str, object]]:
             document = json.loads(line)
         except ValueError:  # torn by a crash
             continue
-        if isinstance(document, dict) and document.get("key") == key:
+        if isinstance(document, dict) and document.get("key") == key and document.get("heat") is None:
             lines.append(document)
     return lines
 

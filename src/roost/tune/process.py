@@ -1,13 +1,12 @@
 """One trial's process: started in a session of its own, listened to, and ended whatever it does.
 
-The child's last two arguments are descriptors: a file with one JSON object, its request, and the pipe on which it
-answers with JSON lines, whose kinds ``MESSAGES`` lists. For each line on its stdin it measures one generation.
+The child's last two arguments are descriptors: a file with its request, and the pipe on which it answers with lines, as
+``messages`` has both. For each line on its stdin it measures one generation.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import selectors
 import signal
@@ -16,17 +15,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from roost.plan.results import Status
 from roost.probes.cgroup import count_oom_kills
+from roost.tune.messages import Answer, Failed, Loaded, Message, Phase, Timed, decode
 from roost.units import format_seconds
-
-# beat: alive; phase: what it does now; step: seconds of one step; loaded: ready to measure; result: the figures;
-# failed: status and reason.
-MESSAGES = ("beat", "phase", "step", "loaded", "result", "failed")
 
 COMMAND = (sys.executable, "-P", "-m", "roost.tune.child")
 # Children work where nobody keeps models: a library that looks into the working directory finds nothing of a model's.
@@ -37,14 +34,13 @@ SILENCE_S = 60.0
 _GOODBYE_S = 5.0
 _REASON_CHARACTERS = 300
 
-Message = Mapping[str, object]
 OnMessage = Callable[[Message], None]
 
 
 class TrialEnded(Exception):
     """The child ended, or was ended, without a result: the row's status and reason."""
 
-    def __init__(self, status: str, reason: str) -> None:
+    def __init__(self, status: Status, reason: str) -> None:
         super().__init__(reason)
         self.status, self.reason = status, reason
 
@@ -65,12 +61,10 @@ class Child:
 
     def __init__(
         self,
-        request: Mapping[str, object],
+        request: bytes,
         environment: Mapping[str, str],
         command: Sequence[str] = COMMAND,
-        descriptors: Iterable[int] = (),
     ) -> None:
-        """``descriptors`` are further files that the child gets, under the same numbers."""
         self._oom_kills = count_oom_kills()
         self._phase = "starting"
         self._buffer = b""
@@ -87,7 +81,7 @@ class Child:
                     stdin=subprocess.PIPE,
                     stdout=self._complaints,
                     stderr=self._complaints,
-                    pass_fds=(written.fileno(), send, *descriptors),
+                    pass_fds=(written.fileno(), send),
                     env=dict(environment),
                     cwd=_NEUTRAL_FOLDER,
                     start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends the whole group
@@ -101,8 +95,8 @@ class Child:
         """Also the id of its session and group."""
         return self._process.pid
 
-    def ask(self, line: str, patience: Patience, on_message: OnMessage | None = None) -> Message:
-        """Sends ``line`` and returns the answer to it, a ``result`` or ``loaded``; ``on_message`` sees all on the way.
+    def ask(self, line: str, patience: Patience, on_message: OnMessage | None = None) -> Answer:
+        """Sends ``line`` and returns the answer to it; ``on_message`` sees all on the way.
 
         Raises TrialEnded for a child that fails, dies, falls silent or takes too long; ``on_message`` may raise too.
         """
@@ -111,14 +105,13 @@ class Child:
         deadline_s = time.monotonic() + patience.deadline_s
         while True:
             message = self._receive(deadline_s, patience)
-            what = message.get("what")
-            if what == "phase":
-                self._phase = str(message.get("phase"))
+            if isinstance(message, Phase):
+                self._phase = message.phase
             if on_message is not None:
                 on_message(message)
-            if what == "failed":
-                raise TrialEnded(str(message.get("status")), str(message.get("reason")))
-            if what in ("loaded", "result"):
+            if isinstance(message, Failed):
+                raise TrialEnded(message.status, message.reason)
+            if isinstance(message, Loaded | Timed):
                 return message
 
     def close(self) -> None:
@@ -161,10 +154,9 @@ class Child:
                 self._buffer += read
         line, _, self._buffer = self._buffer.partition(b"\n")
         try:
-            message = json.loads(line)
+            return decode(line)
         except ValueError:
             raise TrialEnded("crashed", f"the trial said something unreadable, while {self._phase}") from None
-        return message if isinstance(message, dict) else {}
 
     def _death(self) -> TrialEnded:
         """Why a child that closed its side is gone."""
@@ -206,11 +198,11 @@ def child_environment(environment: Mapping[str, str], model_dir: Path) -> dict[s
     return safe
 
 
-def _written(request: Mapping[str, object]) -> IO[bytes]:
+def _written(request: bytes) -> IO[bytes]:
     """The request in a file without a name: a pipe would block on a child that never reads."""
     with contextlib.ExitStack() as broken:
         file = broken.enter_context(tempfile.TemporaryFile())
-        file.write(json.dumps(request).encode())
+        file.write(request)
         file.seek(0)
         broken.pop_all()
     return file

@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from roost.tune.records import Measurement, Standing, Status
+from roost.plan.results import Standing, Status
+from roost.tune.records import Measurement
 from roost.tune.standings import Comparison, Noise, compare, levels, noise_of, pairs_of, undisturbed
 from roost.units import format_seconds
 
@@ -53,12 +54,16 @@ class RoundReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RaceOutcome:
-    """``standings`` are in the order of the candidates; ``why`` says what ended the race. No winner: none ran."""
+    """``standings`` are in the order of the candidates; ``why`` says what ended the race. No winner: none ran.
+
+    ``untimed`` are those that no time was left for.
+    """
 
     winner: str | None
     why: str
     rounds: int
     standings: tuple[Standing, ...]
+    untimed: tuple[str, ...] = ()
 
 
 def race(
@@ -72,7 +77,8 @@ def race(
 
     ``measure(name, abort_after_step_s)`` runs one trial and gives its steady steps, or status ``eliminated`` when a
     step took longer than that. Rounds go forth and back (A B C, C B A, …), so that a machine that slowly warms up
-    favours nobody. A round that the time left doesn't hold is run with the leaders alone.
+    favours nobody. Where time is short the first round ends with whom it was too short for, so that the last
+    ``candidates`` are left out; a later round that the time left doesn't hold is run with the leaders alone.
     """
     running = _Race(candidates, measure, settings, clock)
     why = f"{settings.rounds} rounds are over"
@@ -103,6 +109,7 @@ class _Race:
         self.aborts: dict[str, list[str]] = {name: [] for name in candidates}
         self.trial_s: dict[str, float] = {}
         self.out: dict[str, tuple[Status, str]] = {}
+        self.untimed: list[str] = []
         self.best: str | None = None
         self.best_s: float | None = None
         self.round = 0
@@ -151,7 +158,9 @@ class _Race:
     def outcome(self, why: str) -> RaceOutcome:
         noise = noise_of(self.counted)
         standings = tuple(self._standing(name, noise) for name in self.order)
-        return RaceOutcome(winner=self.best, why=why, rounds=self.round, standings=standings)
+        return RaceOutcome(
+            winner=self.best, why=why, rounds=self.round, standings=standings, untimed=tuple(self.untimed)
+        )
 
     def _spent_s(self) -> float:
         return self.clock() - self.began_s
@@ -167,6 +176,7 @@ class _Race:
         expected_s = (1 + kept_back) * statistics.fmean(self.trial_s.values())
         if self._spent_s() + expected_s <= self.settings.budget_s:
             return True
+        self.untimed.append(name)
         self._drop(name, "skipped", f"no time was left of {format_seconds(self.settings.budget_s)}")
         return False
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from contextlib import ExitStack
 from dataclasses import replace
 
 from roost.facts import GpuFacts
+from roost.plan.results import TrialResult
 from roost.probes.gpu_conditions import ConditionSampler, GpuConditions
 from roost.tune.candidates import placement_of
-from roost.tune.cuts import Cut
-from roost.tune.figures import against_reference, process_bytes, result_of, row_document
+from roost.tune.figures import against_reference, process_bytes
 from roost.tune.journal import Journal
-from roost.tune.records import Candidate, Row, TrialResult
+from roost.tune.records import Candidate, Row
+from roost.tune.results import result_of, row_document
 from roost.tune.trials import Trials
 from roost.tune.watcher import Watcher
 
@@ -29,8 +29,7 @@ class RecordedTrials:
         self.trials = trials
         self.looks: list[tuple[GpuConditions, ...]] = []
         self._journal, self._watcher, self._gpu, self._same_bits = journal, watcher, gpu, same_bits
-        # Name and digest, by the size that was run and by what changes bits
-        self._references: dict[tuple[str | None, object], tuple[str, str]] = {}
+        self._references: dict[object, tuple[str, str]] = {}  # name and digest, by what changes bits
         self._replayed_s = 0.0
 
     def clock(self) -> float:
@@ -39,42 +38,36 @@ class RecordedTrials:
 
     @property
     def reference(self) -> str | None:
-        """The first whose digest others were compared with, of those that ran whole."""
-        return next((name for (size, _), (name, _) in self._references.items() if size is None), None)
+        """The first whose digest others were compared with."""
+        return next((name for name, _ in self._references.values()), None)
 
     def run(
-        self,
-        candidate: Candidate,
-        round: int,
-        abort_after_s: float | None = None,
-        *,
-        bound: bool = True,
-        cut: Cut | None = None,
+        self, candidate: Candidate, round: int, abort_after_s: float | None = None, *, bound: bool = True
     ) -> TrialResult:
-        """One trial, of what ``cut`` leaves in a heat. An output that differs from the reference's is ``wrong``."""
+        """One trial. An output that differs from the reference's is ``wrong``."""
         plan = candidate.plan
         placement = hashlib.sha256(repr(placement_of(plan) if plan else None).encode()).hexdigest()
-        heat = None if cut is None else _heat_record(cut)
-        known = self._journal.find(name=candidate.name, round=round, placement=placement, heat=heat)
-        if known is not None:
-            self._replayed_s += float(str(known.get("took_s", 0.0)))
-            found = result_of(known)
+        line = self._journal.find(name=candidate.name, round=round, placement=placement)
+        known = None if line is None else result_of(line)
+        if line is not None and known is not None:
+            self._replayed_s += float(str(line.get("took_s", 0.0)))
+            found = known
         else:
             began_s = self.clock()
             self._watcher.on_trial(candidate.name, round)
-            found = self._run(candidate, abort_after_s, bound, cut)
+            found = self._run(candidate, abort_after_s, bound)
             # Without the verdict: who goes on from here with other candidates may have another reference.
-            line = row_document(Row(candidate=candidate, result=found, rounds=1))
-            where = {"round": round, "placement": placement, "heat": heat, "took_s": self.clock() - began_s}
-            self._journal.add({**line, **where})
-        result = self._compared(candidate, found, cut)
+            row = row_document(Row(candidate=candidate, result=found, rounds=1))
+            where = {"round": round, "placement": placement, "took_s": self.clock() - began_s}
+            self._journal.add({**row, **where})
+        result = self._compared(candidate, found)
         if known is None:
             self._watcher.on_result(candidate.name, result)
         if result.status == "ok" and result.digest is not None:
-            self._references.setdefault(self._bits(candidate, cut), (candidate.name, result.digest))
+            self._references.setdefault(self._bits(candidate), (candidate.name, result.digest))
         return result
 
-    def _run(self, candidate: Candidate, abort_after_s: float | None, bound: bool, cut: Cut | None) -> TrialResult:
+    def _run(self, candidate: Candidate, abort_after_s: float | None, bound: bool) -> TrialResult:
         with ExitStack() as sampling:
             looks = sampling.enter_context(ConditionSampler(self._gpu.uuid)) if self._gpu.uuid else None
             found = self.trials.run(
@@ -82,35 +75,26 @@ class RecordedTrials:
                 abort_after_s,
                 lambda message: self._watcher.on_message(candidate.name, message),
                 bound=bound,
-                cut=cut,
             )
         if looks is None:
             return found
         self.looks.append(looks.looks)
         return replace(found, process_bytes=process_bytes(looks.looks))
 
-    def _compared(self, candidate: Candidate, found: TrialResult, cut: Cut | None) -> TrialResult:
-        result = against_reference(found, *self._references.get(self._bits(candidate, cut), ("", None)))
+    def _compared(self, candidate: Candidate, found: TrialResult) -> TrialResult:
+        result = against_reference(found, *self._references.get(self._bits(candidate), ("", None)))
         placed = candidate.plan.components.values() if candidate.plan else ()
         if result.status == "wrong" and any(each.tiling or each.storage for each in placed):
             return replace(result, reason=f"{result.reason}; its plan changes bits, which a bench can't judge")
         return result
 
-    def _bits(self, candidate: Candidate, cut: Cut | None) -> tuple[str | None, object]:
+    def _bits(self, candidate: Candidate) -> object:
         """Equal for trials whose outputs must be equal: all of them, where diffusers alone is what they must equal.
 
         Where it is not, plans may differ in what changes bits, and somebody has allowed that.
         """
-        size = None if cut is None else str(cut)
         if self._same_bits or candidate.plan is None:
-            return size, None
-        return size, tuple(
+            return None
+        return tuple(
             (name, each.tiling, each.slicing, each.storage) for name, each in sorted(candidate.plan.components.items())
         )
-
-
-def _heat_record(cut: Cut) -> dict[str, object]:
-    """What tells a heat's lines from those of whole trials, and from those of another cut."""
-    kept = {name: {stack: each.kept for stack, each in stacks.items()} for name, stacks in cut.stacks.items()}
-    places = hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
-    return {"blocks": cut.blocks, "of_blocks": cut.of_blocks, "kept": places[:16]}

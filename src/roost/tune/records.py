@@ -1,17 +1,15 @@
-"""The facts of timed trials: what is tried, what one trial found, and what a whole bench says."""
+"""The facts of a bench: what is tried, what the race sees of a trial, and what the whole of it says."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal
 
 from roost.facts import DeviceKind, Machine, Workload
 from roost.plan import PlanDocument
 from roost.plan.prediction import Predicted
-
-Status = Literal["ok", "oom", "crashed", "hung", "wrong", "skipped", "eliminated"]
+from roost.plan.results import Shortage, Standing, Status, TrialResult
 
 # The peer that is diffusers without any offload: its digest is what every other output must equal.
 PLAIN = "plain diffusers"
@@ -38,45 +36,6 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StageTime:
-    """What one component took in one stage of a trial; ``seconds`` include its copies."""
-
-    name: str
-    component: str
-    seconds: float
-    peak_bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrialResult:
-    """What one trial, or all trials of one candidate, found. None is unknown, also what a failed trial never reached.
-
-    ``step_seconds`` are the steady steps, those after warm-up. ``total_s`` is a whole generation of the workload:
-    the measured stages, with the steps that were left out at the median of the steady ones. ``peak_bytes`` are the
-    allocator's in the first generation: what the plan needs; ``later_peak_bytes`` those of a measured one, in which
-    components stayed where there was room. ``reserved_bytes`` are the allocator's too, ``process_bytes`` what NVML
-    sees. ``demotions`` are what memory did not allow, by component; a trial with any is ``oom``.
-    """
-
-    status: Status
-    reason: str | None = None
-    load_s: float | None = None
-    step_seconds: tuple[float, ...] = ()
-    total_s: float | None = None
-    peak_bytes: int | None = None
-    later_peak_bytes: int | None = None
-    reserved_bytes: int | None = None
-    process_bytes: int | None = None
-    host_peak_bytes: int | None = None
-    pinned_bytes: int | None = None
-    bytes_copied: int | None = None
-    stall_s: float | None = None
-    digest: str | None = None
-    stages: tuple[StageTime, ...] = ()
-    demotions: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """What the race sees of one trial. ``step_s`` is empty unless ``status`` is ok.
 
@@ -90,42 +49,12 @@ class Measurement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
-    """One candidate at the end. ``rounds_s`` is the median step of each round; ``held_up`` counts those that something
-    disturbed, which are in no other figure. ``ratio`` is its time over the winner's, with one standard error.
-    """
-
-    name: str
-    status: Status
-    reason: str | None
-    rounds_s: tuple[float, ...] = ()
-    held_up: int = 0
-    mean_s: float | None = None
-    sd_s: float | None = None
-    ratio: float | None = None
-    ratio_error: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One candidate with all that its ``rounds`` trials found together."""
 
     candidate: Candidate
     result: TrialResult
     rounds: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeatRecord:
-    """What a heat ran, ``blocks`` of ``of_blocks``, and its verdict: times over the best's of all that finished it.
-
-    Who took more than ``margin`` times the best's was not timed whole.
-    """
-
-    blocks: int
-    of_blocks: int
-    margin: float
-    ratios: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,5 +77,5 @@ class BenchResults:
     samples: Mapping[str, tuple[tuple[float, ...], ...]]
     standings: tuple[Standing, ...]
     versions: Mapping[str, str]
-    heat: HeatRecord | None = None
+    shortage: Shortage | None = None
     notes: tuple[str, ...] = ()  # what the reader must know: emulated figures, time that ran out, a slow link

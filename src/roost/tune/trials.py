@@ -7,22 +7,22 @@ import os
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import cast
 
 from roost.facts import DeviceKind, Machine
-from roost.plan import PlanDocument
+from roost.plan.results import TrialResult
 from roost.planner.search_plan import SearchQuestion
 from roost.tune.candidates import Field
-from roost.tune.cuts import Cut, cut_plan
-from roost.tune.figures import trial_result
-from roost.tune.process import COMMAND, Child, Message, OnMessage, Patience, TrialEnded, child_environment
-from roost.tune.records import PLAIN, Candidate, Status, TrialResult
-from roost.tune.shared_files import SharedFiles
+from roost.tune.figures import completed
+from roost.tune.messages import Message, StepTook, Timed, TrialRequest, encode_request
+from roost.tune.process import COMMAND, Child, OnMessage, Patience, TrialEnded, child_environment
+from roost.tune.records import Candidate
 from roost.units import format_measured
 
 # A first generation finds the order of blocks, and on a GPU it loads kernels; this many steps are enough for both.
-WARM_UP_STEPS = 2
+_WARM_UP_STEPS = 2
 _LONG_STEP_S = 5.0
+# Loading the libraries, by the clock of machines with a warm page cache.
+_START_S = 10.0
 # How fast this CPU computes nobody predicts.
 _EMULATED_DEADLINE_S = 600.0
 _LEAST_DEADLINE_S = 120.0
@@ -31,6 +31,7 @@ _LIBRARIES_BYTES = 700 * 1024**2
 # Something else on the machine may hold one step up, but not as much as this.
 _BY_FAR = 3.0
 _PROMPT = "a red fox in the snow"
+_OUT_OF_TURN = "the trial said that it had loaded when it was to measure"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +40,7 @@ class TrialWorld:
 
     ``call`` are the fields of ``GenerationRequest``, with the number of steps that a trial runs; ``steps`` are the
     workload's. ``host_bytes`` is what a trial may take of host memory beside the libraries' own, None as much as there
-    is. ``keep`` leaves children loaded between rounds, ``share`` lets them have the same weights in memory.
-    ``deadline_s`` is for loading, and for a generation.
+    is. ``keep`` leaves children loaded between rounds. ``deadline_s`` is for loading, and for a generation.
     """
 
     model_dir: Path
@@ -54,7 +54,6 @@ class TrialWorld:
     link_bytes_per_s: float | None
     warm_up: bool
     keep: bool
-    share: bool
     deadline_s: float
     random_weights: bool  # the directory has only configs
 
@@ -92,7 +91,6 @@ def world_of(
         # What a long step gains by being warm is less than what warming up costs.
         warm_up=emulated or step_s < _LONG_STEP_S,
         keep=emulated and loaded_bytes < question.machine.host.available_bytes / 2,
-        share=True,
         deadline_s=_EMULATED_DEADLINE_S if emulated else _LEAST_DEADLINE_S + 5 * slowest_s,
         random_weights=question.inventory.path is None,
     )
@@ -105,8 +103,6 @@ class Trials:
         self.world = world
         self._command = command
         self._kept: dict[str, Child] = {}
-        self._shared = SharedFiles(allowed=world.share)
-        self.unshared: dict[str, str] = {}  # components that every trial had to load by itself, and why
 
     def run(
         self,
@@ -115,31 +111,27 @@ class Trials:
         on_message: OnMessage | None = None,
         *,
         bound: bool = True,
-        cut: Cut | None = None,
     ) -> TrialResult:
-        """One trial: whatever becomes of the child, a result with its reason. Without ``bound`` no budget holds.
-
-        With a ``cut`` it is one of a heat, on what the cut leaves of the model.
-        """
-        child = self._kept.pop(candidate.name, None) if cut is None else None
+        """One trial: whatever becomes of the child, a result with its reason. Without ``bound`` no budget holds."""
+        child = self._kept.pop(candidate.name, None)
         patience = Patience(deadline_s=self.world.deadline_s)
         keep = False
         try:
             if child is None:
-                files = self._files(candidate)
-                request = {**self._request(candidate, bound, cut), "shared": files}
-                child = Child(request, self._environment(), self._command, files.values())
-                self._note(child.ask("", patience, on_message))
-            message = child.ask("measure", patience, _watching(abort_after_step_s, on_message))
-            keep = self.world.keep and bound and cut is None
+                child = Child(encode_request(self._request(candidate, bound)), self._environment(), self._command)
+                child.ask("", patience, on_message)
+            answer = child.ask("measure", patience, _watching(abort_after_step_s, on_message))
+            keep = self.world.keep and bound
         except TrialEnded as ended:
-            return TrialResult(status=cast(Status, ended.status), reason=str(ended))
+            return TrialResult(status=ended.status, reason=str(ended))
         finally:
             if child is not None and not keep:
                 child.close()
         if keep:
             self._kept[candidate.name] = child
-        return trial_result(message, self.world.steps, self.world.trial_steps)
+        if not isinstance(answer, Timed):
+            return TrialResult(status="crashed", reason=_OUT_OF_TURN)
+        return completed(answer.result, self.world.steps, self.world.trial_steps)
 
     def keep_only(self, names: Container[str]) -> None:
         """Ends the children of candidates that don't run again."""
@@ -147,9 +139,8 @@ class Trials:
             self._kept.pop(name).close()
 
     def close(self) -> None:
-        """Ends every child, and gives back what they shared."""
+        """Ends every child."""
         self.keep_only(())
-        self._shared.close()
 
     def __enter__(self) -> Trials:
         return self
@@ -157,41 +148,21 @@ class Trials:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _files(self, candidate: Candidate) -> dict[str, int]:
-        """The descriptors of the memory files that the trial shares, by component."""
-        assert candidate.plan is not None, "peers too have a plan: it says what to load"
-        components = candidate.plan.components.values()
-        # A component as it is read, before it is stored in fewer bits; diffusers' offload makes copies of all; an
-        # emulated device is host memory.
-        need_bytes = _LIBRARIES_BYTES + max(each.load_bytes * (2 if each.storage else 1) for each in components)
-        need_bytes += sum(each.load_bytes for each in components) if candidate.peer not in (None, PLAIN) else 0
-        need_bytes += self.world.budget_bytes if self.world.device_kind == "emulated" else 0
-        files = self._shared.of(candidate.plan, need_bytes)
-        if self._shared.given_up:
-            self.unshared = {"weights": "host memory is too short to keep them beside a trial"}
-        return files
-
-    def _note(self, loaded: Message) -> None:
-        unshared = loaded.get("unshared")
-        if isinstance(unshared, dict):
-            self.unshared.update(unshared)
-
-    def _request(self, candidate: Candidate, bound: bool, cut: Cut | None) -> dict[str, object]:
+    def _request(self, candidate: Candidate, bound: bool) -> TrialRequest:
         assert candidate.plan is not None, "peers too have a plan: it says what to load"
         world = self.world
-        return {
-            "plan": candidate.plan.model_dump_json(by_alias=True),
-            "cut": None if cut is None else _cut_request(candidate.plan, cut),
-            "peer": candidate.peer,
-            "model_dir": str(world.model_dir.absolute()),
-            "device_kind": world.device_kind,
-            "budget_bytes": world.budget_bytes if bound else None,
-            "host_bytes": world.host_bytes if bound else None,
-            "link_bytes_per_s": world.link_bytes_per_s,
-            "random_weights": world.random_weights,
-            "call": dict(world.call),
-            "warm_up": {"steps": min(WARM_UP_STEPS, world.trial_steps)} if world.warm_up else None,
-        }
+        return TrialRequest(
+            plan=candidate.plan,
+            peer=candidate.peer,
+            model_dir=world.model_dir.absolute(),
+            device_kind=world.device_kind,
+            budget_bytes=world.budget_bytes if bound else None,
+            host_bytes=world.host_bytes if bound else None,
+            link_bytes_per_s=world.link_bytes_per_s,
+            random_weights=world.random_weights,
+            call=world.call,
+            warm_up_steps=min(_WARM_UP_STEPS, world.trial_steps) if world.warm_up else None,
+        )
 
     def _environment(self) -> dict[str, str]:
         """The child sees one GPU, by its UUID, or none; and no network."""
@@ -201,10 +172,14 @@ class Trials:
         return {**inherited, **visible, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "HF_HUB_OFFLINE": "1"}
 
 
-def _cut_request(plan: PlanDocument, cut: Cut) -> dict[str, object]:
-    """The plan for what is left, and the places of the blocks that stay."""
-    kept = {name: {stack: each.kept for stack, each in stacks.items()} for name, stacks in cut.stacks.items()}
-    return {"plan": cut_plan(plan, cut).model_dump_json(by_alias=True), "kept": kept}
+def expected_s(candidate: Candidate, world: TrialWorld) -> float:
+    """Seconds of a trial, by the plan's prediction."""
+    predicted = candidate.plan.predicted if candidate.plan else None
+    if predicted is None:
+        return _START_S
+    beside_s = predicted.next_s.mid - world.steps * predicted.step_s.mid
+    generation_s = beside_s + world.trial_steps * predicted.step_s.mid
+    return _START_S + predicted.load_s.mid + (2 if world.warm_up else 1) * generation_s
 
 
 def _host_bytes(machine: Machine) -> int | None:
@@ -223,9 +198,9 @@ def _watching(abort_after_step_s: float | None, on_message: OnMessage | None) ->
         nonlocal too_long
         if on_message is not None:
             on_message(message)
-        seconds = message.get("seconds")
-        if abort_after_step_s is None or message.get("what") != "step" or not isinstance(seconds, float):
+        if abort_after_step_s is None or not isinstance(message, StepTook):
             return
+        seconds = message.seconds
         too_long += seconds > abort_after_step_s
         if too_long == 2 or seconds > _BY_FAR * abort_after_step_s:
             took, limit = format_measured(seconds), format_measured(abort_after_step_s, like=seconds)

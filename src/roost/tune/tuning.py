@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from roost.plan import ComponentPlan, PlanDocument
 from roost.plan.measured import Measured, Rival, StepTimes
+from roost.plan.results import Standing
 from roost.planner.rule_plan import predicted_rule_plan
 from roost.planner.search_plan import SearchQuestion, plan_by_search
 from roost.tune.candidates import (
@@ -19,7 +20,7 @@ from roost.tune.candidates import (
     why_not,
 )
 from roost.tune.disturbances import timing_warnings
-from roost.tune.records import BenchResults, Candidate, Row, Standing
+from roost.tune.records import BenchResults, Candidate, Row
 
 _OTHERS = 3  # beside the searched plan and the rule plan
 

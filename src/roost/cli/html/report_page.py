@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from roost.api.results import ResultRow, Results, StageSeconds
 from roost.cli.html.markup import box, element, label, plain, shortened, table
 from roost.cli.html.page import chart, colour, legend, page, section
 from roost.cli.html.scatter import HEIGHT, WIDTH, Point, scatter
+from roost.plan.results import ResultRow, StageTime
+from roost.tune.results import Results
 from roost.units import GiB, MiB, format_bytes, format_seconds
 
 _SHOWN_STAGES = 4  # candidates whose stages are drawn
@@ -121,7 +122,7 @@ def _stages(row: ResultRow, share: float, colours: Mapping[str, str]) -> str:
     return chart(WIDTH, height, "".join(drawn), f"Stages of {row.title}, measured and predicted")
 
 
-def _bar(bar: Sequence[tuple[StageSeconds, float]], top: float, scale: float, colours: Mapping[str, str]) -> str:
+def _bar(bar: Sequence[tuple[StageTime, float]], top: float, scale: float, colours: Mapping[str, str]) -> str:
     drawn, x = [], 78.0
     for stage, seconds in bar:
         tip = f"{stage.name}, {stage.component}: {format_seconds(seconds)}"
