@@ -1,6 +1,7 @@
 """A trial's process may crash, run out of memory, hang or start others: its parent learns why, and nothing is left."""
 
 import errno
+import json
 import os
 import signal
 import subprocess
