@@ -24,7 +24,7 @@ LAYERS = (
     ("plan",),
     ("trace", "timelines"),
     ("facts",),
-    ("units",),
+    ("units", "temporary"),
     ("errors",),
 )
 

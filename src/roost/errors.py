@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+
+_DISK_FAILS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+
 
 class RoostError(Exception):
     """Anything Roost reports to its user. Subclasses set ``exit_code``."""
@@ -41,3 +45,10 @@ class OutOfMemory(RoostError):
 
 class DryRunError(RoostError):
     """A pipeline that can't be dry-run, with the reason; planning can go on with the profile's stages."""
+
+
+def unwritable(path: object, error: Exception, remedy: str) -> RoostError:
+    """What to raise when ``path`` can't be written: UsageError for the place, RoostError for a disk that fails."""
+    reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+    kind = RoostError if getattr(error, "errno", None) in _DISK_FAILS else UsageError
+    return kind(f"can't write {str(path)!r}: {reason}; {remedy}.")

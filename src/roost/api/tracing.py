@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from platformdirs import user_cache_path
 
@@ -16,6 +15,7 @@ from roost.facts import Inventory, ModelProfile, Workload
 from roost.probes.dry_run import DryRunOptions, dry_run
 from roost.probes.dry_run.cache import read_trace, trace_key, weightless_digests, write_trace
 from roost.profiles.classes import load_class_facts
+from roost.temporary import temporary_folder
 from roost.trace import Trace
 
 _LIBRARIES = ("torch", "diffusers", "transformers")
@@ -62,10 +62,10 @@ def configs_of(inventory: Inventory) -> Iterator[Path]:
     if inventory.path is not None and not inventory.bare:
         yield Path(inventory.path)
         return
-    with TemporaryDirectory(prefix="roost-") as folder:
+    with temporary_folder() as folder:
         if inventory.path is None:
-            materialise_configs(inventory.family or "", Path(folder))
+            materialise_configs(inventory.family or "", folder)
         else:
-            copy_configs(inventory, Path(folder))
-            add_stand_ins(inventory, Path(folder))
-        yield Path(folder)
+            copy_configs(inventory, folder)
+            add_stand_ins(inventory, folder)
+        yield folder
