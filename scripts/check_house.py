@@ -25,6 +25,7 @@ LAYERS = (
     ("trace", "timelines"),
     ("facts",),
     ("units", "temporary"),
+    ("homes",),
     ("errors",),
 )
 

@@ -246,6 +246,21 @@ def test_a_place_that_is_no_directory_is_a_usage_error(world: Path, capsys) -> N
         assert capsys.readouterr().err.count("\n") == 1
 
 
+@needs_signals
+def test_a_user_without_a_home_gets_no_folder_named_after_it(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pwd
+
+    def unknown(_: int) -> None:
+        raise KeyError
+
+    for name in ("HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    assert run([*PLAN, "--policy", "rules", "-o", "plan.yaml"]) == 0
+    assert run(["profiles"]) == 0
+    assert not (world / "~").exists()
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 @pytest.mark.parametrize(
     ("words", "code"),

@@ -22,6 +22,8 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+from roost.homes import user_folder
+
 _NAME = re.compile(r".+\.(\d+)\.[0-9a-f]{8}\.roost-tmp(\.\w+)?", re.DOTALL)
 _LIST = re.compile(r"(\d+)\.[0-9a-f]{8}")
 _SHOWN_BYTES = 80  # of the name that it stands for: a file's name has 255
@@ -143,9 +145,7 @@ def _make_file(path: Path) -> None:
 
 
 def _lists_folder() -> Path:
-    from platformdirs import user_state_path  # imported here: it takes longer than all else at start-up
-
-    return user_state_path("roost") / "temporary"
+    return user_folder("state") / "temporary"
 
 
 def _new_list() -> tuple[Path, int] | None:

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from platformdirs import user_cache_path
-
 from roost.api.models import materialise_configs
 from roost.api.stand_ins import add_stand_ins, copy_configs
 from roost.api.versions import installed_versions
 from roost.facts import Inventory, ModelProfile, Workload
+from roost.homes import user_folder
 from roost.probes.dry_run import DryRunOptions, dry_run
 from roost.probes.dry_run.cache import read_trace, trace_key, weightless_digests, write_trace
 from roost.profiles.classes import load_class_facts
@@ -46,7 +45,7 @@ def _options_of(profile: ModelProfile) -> DryRunOptions:
 
 
 def _folder() -> Path:
-    return user_cache_path("roost") / "traces"
+    return user_folder("cache") / "traces"
 
 
 def _key(inventory: Inventory, workload: Workload, options: DryRunOptions) -> str:
