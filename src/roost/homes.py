@@ -15,5 +15,8 @@ def user_folder(kind: Literal["cache", "data", "state"]) -> Path:
     from platformdirs import user_cache_path, user_data_path, user_state_path  # imported here: start-up needs none
 
     find = {"cache": user_cache_path, "data": user_data_path, "state": user_state_path}[kind]
-    folder = find("roost")
+    try:
+        folder = find("roost")
+    except RuntimeError:  # some versions raise, others answer with a "~" that nothing stands for
+        return _NOWHERE
     return folder if folder.is_absolute() else _NOWHERE
