@@ -104,7 +104,8 @@ def _parse_plain(text: str) -> Any | None:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    keys, inner = 0, [[value]]
+    keys = 0
+    inner: list[Any] = [[value]]
     while inner:
         each = inner.pop()
         keys += len(each) if type(each) is dict else 0
