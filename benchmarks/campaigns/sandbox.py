@@ -118,7 +118,9 @@ class Sandbox:
 
     def temporary(self) -> list[str]:
         """What is there and temporary."""
-        found = [*self.root.rglob("*.roost-tmp*"), *(self.root / "tmp").iterdir()]
+        # torch keeps a cache of its own in the temporary directory, which it means to stay.
+        in_tmp = (path for path in (self.root / "tmp").iterdir() if not path.name.startswith("torchinductor_"))
+        found = [*self.root.rglob("*.roost-tmp*"), *in_tmp]
         found += [*(self.root / "xdg_state_home").glob("roost/temporary/*")]
         return sorted(str(path.relative_to(self.root)) for path in found)
 
