@@ -24,7 +24,8 @@ LAYERS = (
     ("plan",),
     ("trace", "timelines"),
     ("facts",),
-    ("units", "shell"),
+    ("units", "temporary"),
+    ("homes", "shell"),
     ("errors",),
 )
 

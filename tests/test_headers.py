@@ -9,6 +9,7 @@ import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from safetensors import SafetensorError, safe_open
@@ -18,8 +19,11 @@ from malformed_headers import CASES, ENTRY, MalformedHeader
 from roost.errors import InvalidFile
 from roost.probes import headers
 from roost.probes.canonical_header import read_canonical
-from roost.probes.header_entries import DTYPE_BITS
+from roost.probes.header_entries import DTYPE_BITS, Entries, check_entries
 from roost.probes.headers import read_header
+from roost.probes.plain_header import read_plain
+from roost.probes.regular_files import open_regular
+from roost.probes.strict_json import HEADER_DECODER, parse_strict, read_strict_object
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -205,3 +209,72 @@ def test_nothing_is_accepted_that_the_library_rejects(seed: int, tmp_path: Path)
         assert not ours or _accepted_by_the_library(path), path.read_bytes()
     assert verdicts[True] > 15, "too few mutations stay right for the comparison to mean anything"
     assert verdicts[False] > 2000
+
+
+_TENSORS = {"a-0.w": ("BF16", [3, 1], [0, 6]), "b,-1": ("U8", [0], [6, 6]), 'c":': ("F32", [], [6, 10])}
+_SPELLINGS = [
+    {name: {"dtype": dtype, "shape": shape, "data_offsets": offsets} for name, (dtype, shape, offsets) in chosen}
+    for chosen in (list(_TENSORS.items()), list(_TENSORS.items())[::-1], list(_TENSORS.items())[:1])
+]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_what_the_quick_readers_read_is_what_the_exact_one_reads(seed: int) -> None:
+    """Of the same mutations: nothing is let through, and nothing is read otherwise."""
+
+    def reject(reason: str) -> NoReturn:
+        raise InvalidFile(reason)
+
+    def exact(text: str) -> Entries | None:
+        try:
+            return check_entries(parse_strict(text, reject, decoder=HEADER_DECODER), reject)
+        except InvalidFile:
+            return None
+
+    chance = random.Random(seed)
+    texts = [json.dumps(each, indent=indent) for each in _SPELLINGS for indent in (None, 1)]
+    texts += [json.dumps({"__metadata__": {"format": "pt", ":": ":"}, **each}) for each in _SPELLINGS]
+    texts += [text.replace("w", "\\u0077").replace(",", " ,") for text in texts]
+    agreed = dict.fromkeys((read_canonical, read_plain), 0)
+    for number in range(4000):
+        text = chance.choice(texts)
+        if number % 4:
+            raw = _mutate(framed(text.encode(), b""), chance)[8:]
+            text = raw.decode("utf-8", "replace")
+        for reader in agreed:
+            found = reader(text)
+            assert found is None or found == exact(text), text
+            agreed[reader] += found is not None
+    assert min(agreed.values()) > 50
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        '"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}',
+        '"a":{"dtype":"U8","dtype":"U8","shape":[1],"data_offsets":[0,1]}',
+        '"a":{"dtype":"U8","shape":[1],"data_offsets":[-0,1]}',
+        '"a":{"dtype":"U8","shape":[1.0],"data_offsets":[0,1]}',
+        '"a":{"dtype":"U8","shape":[true],"data_offsets":[0,1]}',
+        '"\\ud800":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}',
+        '"__metadata__":null,"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}',
+        '"__metadata__":{"a":"1","a":"2"},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}',
+        '"__metadata__":{"a" :"1","a" :":"},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}',
+        '"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[0],"data_offsets":[2,2]}',
+        '"a":{"dtype":"U8","shape":[18446744073709551616,0],"data_offsets":[0,0]}',
+    ],
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_no_quick_reader_overlooks_what_is_to_be_refused(inner: str, turned: bool, tmp_path: Path) -> None:
+    if turned:  # keys in an order that only the second reader reads
+        inner = inner.replace('"dtype":"U8",', "", 1).replace('"data_offsets"', '"dtype":"U8","data_offsets"', 1)
+    text = f"{{{inner}}}"
+    assert read_canonical(text) is None
+    assert read_plain(text) is None
+
+
+def test_a_config_is_read_alike_quickly_and_exactly(tmp_path: Path) -> None:
+    for text in ('{"a": 1, "a": 1}', '{"b": [{"a": ":", "a" : 1}]}', '{"a": 1e999}', '{"a": NaN}', '{"a": "\\ud800"}'):
+        path = write(tmp_path / "config.json", text.encode())
+        with pytest.raises(InvalidFile), open_regular(str(path), "config.json") as file:
+            read_strict_object(file)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 from pathlib import Path
+
+from roost.errors import RoostError, UsageError
+
+_DISK_FAILS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 # A longer word would be cut where it is shown, and a cut command is worse than one to complete.
 _LONGEST_WORD = 300
@@ -46,3 +51,10 @@ def shown_path(path: str | Path) -> str:
     text = str(path)
     shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
     return f'"{shown}"' if "'" in text and '"' not in text else f"'{shown}'"
+
+
+def unwritable(path: str | Path, error: Exception, remedy: str) -> RoostError:
+    """What to raise when ``path`` can't be written: UsageError for the place, RoostError for a disk that fails."""
+    reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+    kind = RoostError if getattr(error, "errno", None) in _DISK_FAILS else UsageError
+    return kind(f"can't write {shown_path(path)}: {reason}; {remedy}.")

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from platformdirs import user_cache_path
-
 from roost.api.inspection import inspect_model, profile_of
 from roost.api.learning import NOTHING_KNOWN, known_of
 from roost.api.machine import find_machine
@@ -28,6 +26,7 @@ from roost.api.typed_options import options_of
 from roost.api.versions import RECORDED, installed_versions
 from roost.errors import DryRunError, InvalidFile, UsageError
 from roost.facts import Workload
+from roost.homes import user_folder
 from roost.plan import PlanDocument, plan_to_yaml, read_plan, write_text_atomically
 from roost.planner.buffers import with_unfiled
 from roost.planner.costs import CostModel
@@ -183,7 +182,7 @@ def load_plan(path: str | Path) -> PlanDocument:
 def keep_plan(plan: PlanDocument) -> Path:
     """Writes the plan into the user's cache directory, named after its content, and returns its path."""
     text = plan_to_yaml(plan)
-    folder = user_cache_path("roost") / "plans"
+    folder = user_folder("cache") / "plans"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

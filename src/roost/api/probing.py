@@ -8,12 +8,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import median
 
-from platformdirs import user_cache_path
-
 from roost.api.learning import now
 from roost.api.machine import emulated_gpu, present_gpu
 from roost.errors import UsageError
 from roost.facts import GpuFacts
+from roost.homes import user_folder
 from roost.measured import DeviceKey, MeasuredRate, device_key
 from roost.planner.rates import Rate, Rates, rates_of
 from roost.probes.disk_rate import DiskReading, read_disk
@@ -132,7 +131,7 @@ def _add_disk(
     notes: list[str],
 ) -> None:
     try:
-        reading = read_disk(file, user_cache_path("roost"))
+        reading = read_disk(file, user_folder("cache"))
     except UsageError as error:
         if file is not None:
             raise

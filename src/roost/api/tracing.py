@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
-
-from platformdirs import user_cache_path
 
 from roost.api.models import materialise_configs
 from roost.api.stand_ins import add_stand_ins, copy_configs
 from roost.api.versions import installed_versions
 from roost.facts import Inventory, ModelProfile, Workload
+from roost.homes import user_folder
 from roost.probes.dry_run import DryRunOptions, dry_run
 from roost.probes.dry_run.cache import read_trace, trace_key, weightless_digests, write_trace
 from roost.profiles.classes import load_class_facts
+from roost.temporary import temporary_folder
 from roost.trace import Trace
 
 _LIBRARIES = ("torch", "diffusers", "transformers")
@@ -46,7 +45,7 @@ def _options_of(profile: ModelProfile) -> DryRunOptions:
 
 
 def _folder() -> Path:
-    return user_cache_path("roost") / "traces"
+    return user_folder("cache") / "traces"
 
 
 def _key(inventory: Inventory, workload: Workload, options: DryRunOptions) -> str:
@@ -62,10 +61,10 @@ def configs_of(inventory: Inventory) -> Iterator[Path]:
     if inventory.path is not None and not inventory.bare:
         yield Path(inventory.path)
         return
-    with TemporaryDirectory(prefix="roost-") as folder:
+    with temporary_folder() as folder:
         if inventory.path is None:
-            materialise_configs(inventory.family or "", Path(folder))
+            materialise_configs(inventory.family or "", folder)
         else:
-            copy_configs(inventory, Path(folder))
-            add_stand_ins(inventory, Path(folder))
-        yield Path(folder)
+            copy_configs(inventory, folder)
+            add_stand_ins(inventory, folder)
+        yield folder

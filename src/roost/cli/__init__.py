@@ -15,13 +15,29 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # a terminal that can't show a character gets its escape
             stream.reconfigure(errors="backslashreplace")
     try:
-        from roost.cli.app import run  # imported here: an interrupt during the imports ends as quietly as a later one
+        code = _run()
     except KeyboardInterrupt:
-        _forget_interrupt()
-        sys.exit(130)
-    code = run(sys.argv[1:])
+        code = 130
     _forget_interrupt()
     sys.exit(code)
+
+
+def _run() -> int:
+    from roost.cli.endings import endings  # all imported here: an interrupt meanwhile ends as quietly as a later one
+
+    endings.catch()
+    try:
+        from roost.cli.app import run
+
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:
+        code = endings.exit_code
+    endings.ignore()
+    from roost.cli.screen import flush_or_drop
+
+    for stream in (sys.stdout, sys.stderr):
+        flush_or_drop(stream)
+    return code
 
 
 def _forget_interrupt() -> None:

@@ -13,10 +13,12 @@ import typer
 
 from roost.cli import bench, diff, explain, gpus, inspect, models, plan, probe, profiles, report, rules, timeline
 from roost.cli import run as run_command
-from roost.cli.screen import show_error
+from roost.cli.endings import endings
+from roost.cli.screen import flush_or_drop, show_error
 from roost.errors import RoostError
+from roost.temporary import sweep
 
-INTERRUPTED = 130
+INTERRUPTED = 130  # what Typer makes of one
 
 app = typer.Typer(
     name="roost",
@@ -57,49 +59,62 @@ def _root(
     pass
 
 
-def _drop_unwritten() -> None:
-    """What stdout could not take must not fail again at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def _show_unexpected(error: Exception) -> None:
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # files that a person names say so themselves
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         show_error("a disk, or what stdout goes to, is full; free some space and try again.")
-        _drop_unwritten()
         return
-    if isinstance(error, FileNotFoundError) and error.filename is None:  # what os.getcwd raises
+    if isinstance(error, OSError) and _folder_is_gone():
         show_error("the folder that this command was started in is gone; change to another one.")
         return
     show_error(f"unexpected {type(error).__name__}: {error}. Please report it with the command that led here.")
 
 
+def _folder_is_gone() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
+
+
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line and returns its exit code; an error is one line on stderr, never a traceback."""
+    sweep()
     try:
         code = int(app(list(arguments), prog_name="roost", standalone_mode=False) or 0)
         sys.stdout.flush()
-        if code == INTERRUPTED:  # Typer has turned the interrupt into its code
-            show_error("interrupted.")
-        return code
-    except RoostError as error:
+    except BaseException as error:  # whatever it is becomes a line and a code
+        code = _code_of(error)
+    # Typer has turned an interrupt into its code, and libraries may have turned it into an error of theirs.
+    if code == INTERRUPTED or (code and endings.first):
+        show_error(endings.said)
+        return endings.exit_code
+    return code
+
+
+def _code_of(error: BaseException) -> int:
+    """Shows the error, unless it is an interrupt, and returns its code."""
+    if isinstance(error, KeyboardInterrupt | typer.Abort) or endings.first:
+        return INTERRUPTED
+    if isinstance(error, RoostError):
         show_error(str(error))
         return error.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        show_error("interrupted.")
-        return INTERRUPTED
-    except BrokenPipeError:
-        # The reader has left (`roost gpus | head`).
-        _drop_unwritten()
+    if isinstance(error, BrokenPipeError):  # the reader has left (`roost gpus | head`)
+        flush_or_drop(sys.stdout)
         return 1
-    except Exception as error:
-        # Typer's usage errors share no public base class over its versions, but all can format themselves.
-        usage = getattr(error, "format_message", None)
-        if usage is None:
-            _show_unexpected(error)
-            return 1
-        text = usage()
-        if type(error).__name__ == "NoArgsIsHelpError":
-            typer.echo(text)
-        else:
-            show_error(text)
+    # Typer's usage errors share no public base class over its versions, but all can format themselves.
+    usage = getattr(error, "format_message", None)
+    if usage is not None:
+        _show_usage(error, usage())
         return 2
+    if not isinstance(error, Exception):  # SystemExit and the like
+        raise error
+    _show_unexpected(error)
+    return 1
+
+
+def _show_usage(error: BaseException, text: str) -> None:
+    if type(error).__name__ == "NoArgsIsHelpError":
+        typer.echo(text)
+    else:
+        show_error(text)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import textwrap
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TextIO
 
 # Characters; what a person typed or a model holds may have any length.
 _LONGEST_WORD, _LONGEST_ERROR = 300, 2000
@@ -22,7 +23,7 @@ def show_error(message: str) -> None:
     # Only line ends fold: a path in a command to type may hold two spaces in a row.
     line = " ".join(part.strip() for part in message.splitlines())
     words = (_shortened(clean(word), _LONGEST_WORD) for word in line.split(" "))
-    print(f"error: {_shortened(' '.join(words), _LONGEST_ERROR)}", file=sys.stderr)  # noqa: T201
+    _say(f"error: {_shortened(' '.join(words), _LONGEST_ERROR)}")
 
 
 def _shortened(text: str, most: int) -> str:
@@ -32,7 +33,26 @@ def _shortened(text: str, most: int) -> str:
 
 def show_note(message: str) -> None:
     """A line for the person, beside the result: on stderr."""
-    print(clean(message), file=sys.stderr)  # noqa: T201
+    _say(clean(message))
+
+
+def _say(line: str) -> None:
+    """On stderr, if it takes anything: the result and the exit code don't hang on that."""
+    try:
+        print(line, file=sys.stderr)  # noqa: T201
+    except OSError:
+        flush_or_drop(sys.stderr)
+
+
+def flush_or_drop(stream: TextIO) -> None:
+    """Writes out what ``stream`` holds; what can't be written is dropped, so that it doesn't fail again at exit."""
+    try:
+        stream.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+        stream.flush()
 
 
 def show_text(text: str = "") -> None:

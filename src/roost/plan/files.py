@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
-import re
-import secrets
 from pathlib import Path
 
-from roost.errors import InvalidFile, RoostError, UsageError
+from roost.errors import InvalidFile, UsageError
 from roost.plan.schema import SCHEMA_VERSION, PlanDocument
 from roost.plan.strict_yaml import MAX_BYTES, NotValid, to_yaml, validated, yaml_mapping
-from roost.shell import command, shown_path
-
-_LEFTOVER = ".roost-tmp"
-_DISK_FAILS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+from roost.shell import command, shown_path, unwritable
+from roost.temporary import temporary_file
 
 
 def plan_to_yaml(plan: PlanDocument) -> str:
@@ -70,42 +64,16 @@ def write_text_atomically(path: Path, text: str) -> None:
     path = Path(os.path.realpath(path))  # a link stays a link
     if os.path.exists(path) and not os.path.isfile(path):
         raise UsageError(f"can't write {shown_path(path)}: it is not a regular file; choose another place with -o.")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}{_LEFTOVER}")
     try:
-        _sweep(path)
-        with temporary.open("x", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
+        with temporary_file(path) as temporary:
+            with temporary.open("w", encoding="utf-8", newline="\n") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
         _sync_directory(path.parent)
     except (OSError, ValueError) as error:
-        with contextlib.suppress(OSError, ValueError):
-            temporary.unlink(missing_ok=True)
-        reason = getattr(error, "strerror", None) or str(error)
-        kind = RoostError if getattr(error, "errno", None) in _DISK_FAILS else UsageError
-        raise kind(f"can't write {shown_path(path)}: {reason}; choose another place with -o.") from None
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _sweep(path: Path) -> None:
-    """Removes what writers of the same file left behind when they were killed."""
-    pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.[0-9a-f]{{8}}{re.escape(_LEFTOVER)}")
-    for entry in path.parent.iterdir():
-        match = pattern.fullmatch(entry.name)
-        if match and not _is_running(int(match[1])):
-            entry.unlink(missing_ok=True)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        import psutil  # imported here: only a leftover needs it
-
-        return psutil.pid_exists(pid)
-    except (OverflowError, ValueError):
-        return False
+        raise unwritable(path, error, "choose another place with -o") from None
 
 
 def _sync_directory(directory: Path) -> None:

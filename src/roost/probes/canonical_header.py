@@ -1,7 +1,7 @@
 """Headers as the safetensors library writes them, matched by their pattern: faster than parsing them as JSON.
 
-A text that the pattern covers to the last character, with the offsets that its shapes give, is right by construction.
-Any other gets None here: ``header_entries`` then parses it exactly and says what is wrong, if anything.
+A text that the pattern covers to the last character, with offsets that its shapes give, is right by construction.
+Any other gets None here: ``plain_header`` and ``header_entries`` then parse it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from itertools import accumulate, chain, pairwise
 from math import prod
+from operator import sub
 from typing import NamedTuple
 
 from roost.probes.header_entries import (
@@ -18,6 +19,7 @@ from roost.probes.header_entries import (
     MAX_PAYLOAD_BYTES,
     METADATA_KEY,
     Entries,
+    are_adjacent,
 )
 from roost.probes.strict_json import HEADER_DECODER
 
@@ -84,6 +86,8 @@ def _split_metadata(text: str, style: _Style) -> tuple[dict[str, str], str]:
 
 
 def _read_tensors(metadata: dict[str, str], text: str, style: _Style) -> Entries:
+    if style.entry.match(text) is None or f'"{METADATA_KEY}"' in text:  # found out before the rest is read
+        raise ValueError
     found = style.entry.findall(text)
     names, kinds, spans = zip(*found, strict=True) if found else ((), (), ())
     varying_characters = sum(map(len, ("".join(names), "".join(kinds), "".join(spans))))
@@ -91,15 +95,28 @@ def _read_tensors(metadata: dict[str, str], text: str, style: _Style) -> Entries
         raise ValueError
     bytes_of = {kind: _stored_bytes(kind, style) for kind in set(kinds)}
     stored = [bytes_of[kind] for kind in kinds]
-    ends = list(accumulate(stored))
-    offsets = map(str, [0, *ends])
-    expected = style.comma.join(chain.from_iterable(pairwise(offsets)))
-    if style.comma.join(spans) != expected or ends[-1] >= MAX_PAYLOAD_BYTES:
-        raise ValueError
+    payload_bytes = _check_spans(spans, stored, style)
     sizes = dict(zip(names, stored, strict=True))
-    if len(sizes) < len(names) or METADATA_KEY in sizes or max(map(len, sizes)) > MAX_NAME_CHARACTERS:
+    if len(sizes) < len(names) or max(map(len, sizes)) > MAX_NAME_CHARACTERS:
         raise ValueError
-    return Entries(_by_dtype(sizes, kinds, bytes_of), metadata, ends[-1])
+    return Entries(_by_dtype(sizes, kinds, bytes_of), metadata, payload_bytes)
+
+
+def _check_spans(spans: tuple[str, ...], stored: list[int], style: _Style) -> int:
+    """Where the data ends; ValueError unless the spans are as long as they must be and follow each other from 0."""
+    spelt = style.comma.join(spans)
+    ends = list(accumulate(stored))
+    if spelt == style.comma.join(chain.from_iterable(pairwise(map(str, [0, *ends])))):
+        if ends[-1] >= MAX_PAYLOAD_BYTES:
+            raise ValueError
+        return ends[-1]
+    offsets = list(map(int, spelt.split(style.comma)))  # listed in another order
+    starts, ends = offsets[::2], offsets[1::2]
+    if style.comma.join(map(str, offsets)) != spelt or list(map(sub, ends, starts)) != stored:
+        raise ValueError
+    if not are_adjacent(starts, ends):
+        raise ValueError
+    return max(ends)
 
 
 def _stored_bytes(kind: str, style: _Style) -> int:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from roost.errors import UsageError
 from roost.shell import shown_path
+from roost.temporary import temporary_file
 from roost.units import MiB, format_bytes
 
 _CHUNK_BYTES = 8 * MiB
@@ -42,13 +42,14 @@ def read_disk(file: Path | None, folder: Path) -> DiskReading:
         return _read(file)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix="roost-disk-") as stream:
-            chunk = os.urandom(_CHUNK_BYTES)  # disks that compress would read zeros for nothing
-            for _ in range(_OWN_BYTES // _CHUNK_BYTES):
-                stream.write(chunk)
-            stream.flush()
-            os.fsync(stream.fileno())
-            return _read(Path(stream.name))
+        with temporary_file(folder / "disk") as temporary:
+            with temporary.open("wb") as stream:
+                chunk = os.urandom(_CHUNK_BYTES)  # disks that compress would read zeros for nothing
+                for _ in range(_OWN_BYTES // _CHUNK_BYTES):
+                    stream.write(chunk)
+                stream.flush()
+                os.fsync(stream.fileno())
+            return _read(temporary)
     except OSError as error:
         raise UsageError(
             f"the disk can't be tried in {shown_path(folder)}: {error.strerror}; name a large file with --file."

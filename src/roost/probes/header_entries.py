@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import eq
 from typing import Any, NoReturn, Protocol
 
 from roost.probes.quoting import quoted
@@ -35,9 +36,9 @@ DTYPE_BITS: Mapping[str, int] = {
 }
 Sizes = Mapping[str, Mapping[str, int]]  # stored dtype -> tensor name -> stored bytes
 MAX_NAME_CHARACTERS = 500
-_FIELDS = ("dtype", "shape", "data_offsets")
+FIELDS = ("dtype", "shape", "data_offsets")
 METADATA_KEY = "__metadata__"
-_UNSIGNED_LIMIT = 2**64
+UNSIGNED_LIMIT = 2**64
 MAX_PAYLOAD_BYTES = 2**60  # the library counts bits in 64
 
 
@@ -79,12 +80,12 @@ def _check_metadata(metadata: Any, reject: Reject) -> dict[str, str]:
 
 def _check_fields(name: str, entry: Any, reject: Reject) -> Mapping[str, Any]:
     if type(entry) is not dict:
-        reject(f"tensor {quoted(name)} must be an object with {', '.join(_FIELDS)}")
-    for field in _FIELDS:
+        reject(f"tensor {quoted(name)} must be an object with {', '.join(FIELDS)}")
+    for field in FIELDS:
         if field not in entry:
             reject(f"tensor {quoted(name)} has no {field}")
     for field in entry:
-        if field not in _FIELDS:
+        if field not in FIELDS:
             reject(f"tensor {quoted(name)} has an unknown field {quoted(field)}")
     if type(entry["dtype"]) is not str or entry["dtype"] not in DTYPE_BITS:
         reject(f"tensor {quoted(name)} has the unknown dtype {quoted(entry['dtype'])}")
@@ -104,7 +105,7 @@ def _check_offsets(name: str, entry: Mapping[str, Any], reject: Reject) -> tuple
 
 
 def _are_unsigned(values: Any) -> bool:
-    return type(values) is list and all(type(each) is int and 0 <= each < _UNSIGNED_LIMIT for each in values)
+    return type(values) is list and all(type(each) is int and 0 <= each < UNSIGNED_LIMIT for each in values)
 
 
 def _check_span(name: str, entry: Mapping[str, Any], stored: int, reject: Reject) -> None:
@@ -112,7 +113,7 @@ def _check_span(name: str, entry: Mapping[str, Any], stored: int, reject: Reject
     for size in entry["shape"]:
         elements *= size
         # Before a later zero hides it: the library's arithmetic has 64 bits.
-        if elements >= _UNSIGNED_LIMIT:
+        if elements >= UNSIGNED_LIMIT:
             reject(f"tensor {quoted(name)} has a shape too large for 64 bits")
     bits = elements * DTYPE_BITS[dtype]
     if bits % 8:
@@ -132,3 +133,17 @@ def _check_coverage(spans: list[tuple[int, int, str]], reject: Reject) -> int:
     if position >= MAX_PAYLOAD_BYTES:
         reject("its data would be larger than any file")
     return position
+
+
+def are_adjacent(starts: Sequence[int], ends: Sequence[int]) -> bool:
+    """Whether the spans follow each other from 0 and end in a file, in whatever order they are listed.
+
+    There is at least one, and none ends before it starts.
+    """
+    if max(ends) >= MAX_PAYLOAD_BYTES:
+        return False
+    if any(map(eq, starts, ends)):  # an empty one may lie anywhere in another
+        in_order, ends_in_order = map(list, zip(*sorted(zip(starts, ends, strict=True)), strict=True))
+    else:  # one that begins at 0, and at each end but the last begins another
+        in_order, ends_in_order = sorted(starts), sorted(ends)
+    return in_order == [0, *ends_in_order[:-1]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import math
+import re
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -18,6 +19,8 @@ MAX_CONFIG_BYTES = 32 * 1024**2
 # Counts of what costs memory when parsed. A header of the longest allowed list of tensors stays below each.
 _BOUNDED_FROM_BYTES = 2 * 1024**2
 _MOST = {b'"': 4_000_000, b"[": 1_000_000, b"{": 1_000_000, b",": 4_000_000}
+
+_AFTER_KEY = re.compile(r'"[ \t\n\r]*:')
 
 _Reject = Callable[[str], NoReturn]
 
@@ -43,7 +46,10 @@ def read_strict_object(file: RegularFile, *, infinities: bool = False) -> tuple[
 
     if not raw:
         reject("it is empty")
-    parsed = parse_strict(decode_strict(raw, reject), reject, decoder=config_decoder(infinities=infinities))
+    text = decode_strict(raw, reject)
+    parsed = _parse_plain(text)
+    if parsed is None:
+        parsed = parse_strict(text, reject, decoder=config_decoder(infinities=infinities))
     if not isinstance(parsed, dict):
         reject("it must be an object ({...})")
     return parsed, raw
@@ -90,6 +96,35 @@ def parse_strict(text: str, reject: _Reject, *, decoder: json.JSONDecoder) -> An
     except ValueError:
         reject("a number has too many digits")
     return value
+
+
+def count_keys(text: str) -> int:
+    """How many keys stand in a JSON text, or more: strings may hold what looks like one's end."""
+    if any(f"{blank}:" in text for blank in " \t\n\r"):
+        return len(_AFTER_KEY.findall(text))
+    return text.count('":')
+
+
+def _parse_plain(text: str) -> Any | None:
+    """The value in ``text``, in a third of the time, where it is certain that nothing in it is to be refused."""
+    if "\\" in text:
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    keys = 0
+    inner: list[Any] = [[value]]
+    while inner:
+        each = inner.pop()
+        keys += len(each) if type(each) is dict else 0
+        values = each.values() if type(each) is dict else each
+        kinds = set(map(type, values))
+        if float in kinds and not all(math.isfinite(number) for number in values if type(number) is float):
+            return None
+        if not kinds.isdisjoint((dict, list)):
+            inner.extend(found for found in values if type(found) in (dict, list))
+    return value if keys == count_keys(text) else None
 
 
 def config_decoder(*, infinities: bool) -> json.JSONDecoder:

@@ -14,9 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from platformdirs import user_data_path
-
 from roost.errors import RoostError, UsageError
+from roost.homes import user_folder
 from roost.measured import MEASURED_VERSION, DeviceKey, Entry
 from roost.plan import write_text_atomically
 from roost.plan.strict_yaml import MAX_BYTES, NotValid, to_yaml, validated, yaml_mapping
@@ -41,7 +40,7 @@ class MeasuredStore:
     """The entries below ``folder`` (the user's data directory). ``notes`` gathers what could not be used."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = user_data_path("roost") / "measured" if folder is None else folder
+        self.folder = user_folder("data") / "measured" if folder is None else folder
         self.notes: list[str] = []
 
     def read(self, device: DeviceKey, model_class: str | None) -> Entry | None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import secrets
 import wave
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy
@@ -16,13 +16,15 @@ from safetensors.torch import save
 
 from roost.errors import RoostError, UsageError
 from roost.facts import Makes
-from roost.shell import shown_path
+from roost.shell import shown_path, unwritable
+from roost.temporary import temporary_file
 
 LATENTS = ".safetensors"
 _SUFFIX: dict[Makes, str] = {"image": ".png", "video": ".mp4", "audio": ".wav"}
 _SHOWN: dict[Makes, str] = {"image": "a picture", "video": "a video", "audio": "sound"}
 _MADE: dict[int, Makes] = {2: "audio", 3: "audio", 4: "image", 5: "video"}
 _SAMPLES_PER_S = 44_100
+_REMEDY = "choose another place with -o"
 
 
 def check_output_path(path: Path, *, makes: Makes, latent: bool = False) -> None:
@@ -36,15 +38,13 @@ def check_output_path(path: Path, *, makes: Makes, latent: bool = False) -> None
 
 def save_latents(tensor: torch.Tensor, path: Path, facts: Mapping[str, str]) -> list[Path]:
     """Writes the tensor ``latents`` as safetensors, with ``facts`` as its metadata; RoostError when that fails."""
-    temporary = _temporary(path)
     try:
-        # Not save_file: its files are readable by their owner alone, whatever the umask says.
-        temporary.write_bytes(save({"latents": tensor.detach().to("cpu").contiguous()}, metadata=dict(facts)))
-        os.replace(temporary, path)
+        with temporary_file(path, path.suffix) as temporary:
+            # Not save_file: its files are readable by their owner alone, whatever the umask says.
+            temporary.write_bytes(save({"latents": tensor.detach().to("cpu").contiguous()}, metadata=dict(facts)))
+            os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
-        raise _unwritable(path, error) from None
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise unwritable(path, error, _REMEDY) from None
     return [path]
 
 
@@ -62,38 +62,27 @@ def save_outputs(
         raise RoostError(f"an output of shape {tuple(tensor.shape)} is neither pictures, videos nor sound.")
     _check_suffix(path, makes)
     paths = [path] if len(tensor) == 1 else [path.with_stem(f"{path.stem}-{index}") for index in range(len(tensor))]
-    temporaries = [_temporary(each) for each in paths]
     try:
-        for output, temporary in zip(tensor, temporaries, strict=True):
-            if makes == "audio":
-                _write_sound(output, temporary, samples_per_s or _SAMPLES_PER_S)
-            elif makes == "image":
-                Image.fromarray(_pixels(output)).save(temporary, format="PNG")
-            else:
-                _write_video(output, temporary, frames_per_s)
-        for temporary, each in zip(temporaries, paths, strict=True):
-            os.replace(temporary, each)
+        with ExitStack() as made:
+            temporaries = [made.enter_context(temporary_file(each, path.suffix)) for each in paths]
+            for output, temporary in zip(tensor, temporaries, strict=True):
+                if makes == "audio":
+                    _write_sound(output, temporary, samples_per_s or _SAMPLES_PER_S)
+                elif makes == "image":
+                    Image.fromarray(_pixels(output)).save(temporary, format="PNG")
+                else:
+                    _write_video(output, temporary, frames_per_s)
+            for temporary, each in zip(temporaries, paths, strict=True):
+                os.replace(temporary, each)
     except OSError as error:
-        raise _unwritable(path, error) from None
-    finally:
-        for temporary in temporaries:
-            temporary.unlink(missing_ok=True)
+        raise unwritable(path, error, _REMEDY) from None
     return paths
-
-
-def _unwritable(path: Path, error: Exception) -> RoostError:
-    reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
-    return RoostError(f"can't write {shown_path(path)}: {reason}; choose another place with -o.")
 
 
 def _check_suffix(path: Path, makes: Makes) -> None:
     wanted = _SUFFIX[makes]
     if path.suffix.lower() != wanted:
         raise UsageError(f"{shown_path(path)} can't hold {_SHOWN[makes]}; give -o a name that ends in {wanted}.")
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.stem}.{os.getpid()}.{secrets.token_hex(4)}.roost-tmp{path.suffix}")
 
 
 def _pixels(picture: torch.Tensor) -> numpy.ndarray:

@@ -9,10 +9,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from platformdirs import user_state_path
-
 from roost.errors import RoostError, UsageError
 from roost.facts import GpuFacts
+from roost.homes import user_folder
 from roost.profiles.lock import locked
 from roost.shell import shown_path
 
@@ -26,13 +25,13 @@ def journal_key(facts: Mapping[str, object]) -> str:
 
 def journal_path(key: str) -> Path:
     """Where the journal of that key lies: in the user's state directory."""
-    return user_state_path("roost") / "bench" / f"{key[:16]}.jsonl"
+    return user_folder("state") / "bench" / f"{key[:16]}.jsonl"
 
 
 @contextmanager
 def only_bench(gpu: GpuFacts) -> Iterator[None]:
     """Keeps other benches off the device meanwhile; RoostError when one is there and doesn't end soon."""
-    folder = user_state_path("roost") / "bench"
+    folder = user_folder("state") / "bench"
     with ExitStack() as held:
         try:
             folder.mkdir(parents=True, exist_ok=True)
