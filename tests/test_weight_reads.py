@@ -83,7 +83,8 @@ def with_forward(model: ToyModel, forward: Any) -> None:
     model.__class__ = type("OwnModel", (type(model),), {"forward": forward})
 
 
-def test_a_streamed_weight_that_is_read_outside_its_blocks_forward_is_named() -> None:
+@pytest.mark.parametrize("strategy", [LAYERWISE, "resident", "snapshot-offload"], ids=str)
+def test_a_weight_that_is_read_outside_its_blocks_forward_is_read_on_the_device(strategy: Any) -> None:
     pipeline = toy_pipeline()
 
     def forward(self: Any, latents: torch.Tensor) -> torch.Tensor:
@@ -91,16 +92,8 @@ def test_a_streamed_weight_that_is_read_outside_its_blocks_forward_is_named() ->
 
     with_forward(pipeline.transformer, forward)
     right = pipeline.transformer(state())
-    with (
-        watched(pipeline, LAYERWISE),
-        pytest.raises(
-            RoostError,
-            match=r"^transformer\.blocks\.4\.linear\.weight was read while it is not on .*transformer=resident",
-        ),
-    ):
-        pipeline.transformer(state())
-    for strategy in ("resident", "snapshot-offload"):
-        with watched(pipeline, strategy):
+    with watched(pipeline, strategy):
+        for _ in range(2):
             assert torch.equal(pipeline.transformer(state()), right)
 
 
