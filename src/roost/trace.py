@@ -120,7 +120,11 @@ class UnfiledBuffers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
-    """The distinct uses of one generation, and their order as (index into ``uses``, consecutive calls)."""
+    """The distinct uses of one generation, and their order as (index into ``uses``, consecutive calls).
+
+    ``no_dry_run`` is the reason when nothing was recorded and the figures are guessed from sizes. ``uncached`` are
+    components whose step caches the dry run left off.
+    """
 
     uses: tuple[UseTrace, ...]
     sequence: tuple[tuple[int, int], ...]
@@ -131,6 +135,8 @@ class Trace:
     versions: Mapping[str, str]  # of the libraries that ran it
     linears: tuple[LinearWeights, ...] = ()
     unfiled: tuple[UnfiledBuffers, ...] = ()
+    no_dry_run: str | None = None
+    uncached: tuple[str, ...] = ()
 
     def linears_of(self, component: str) -> LinearWeights | None:
         """What of the component could be stored in 8 bits; None when nobody looked."""
@@ -190,6 +196,8 @@ def _trace(document: dict[str, Any]) -> Trace:
         versions={str(library): str(version) for library, version in document["versions"].items()},
         linears=tuple(_linears(each) for each in document["linears"]),
         unfiled=tuple(UnfiledBuffers(**each) for each in document["unfiled"]),
+        no_dry_run=document.get("no_dry_run"),
+        uncached=tuple(document.get("uncached", ())),
     )
 
 

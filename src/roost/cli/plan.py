@@ -117,7 +117,10 @@ def _give(document: PlanDocument, output: Path | None, as_json: bool) -> None:
         show_json(document.model_dump(mode="json", by_alias=True))
     else:
         show_plan(document)
-    if output is not None and document.fits:
+    unjudged = document.policy.name == "rules" and document.budget.activations_known is False
+    if output is not None and unjudged:
+        show_note(f"saved {output}.")
+    elif output is not None and document.fits:
         bind = "" if document.model.path else " --model DIR"
         show_note(f'saved {output}. Next: roost run {output}{bind} --prompt "…" -o OUT')
     if not document.fits:
