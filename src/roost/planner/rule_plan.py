@@ -59,6 +59,4 @@ def _judged(document: PlanDocument, placements: tuple[Placement, ...], forecast:
         "activations_known": True,
         "deficit_bytes": over_bytes,
     }
-    return document.model_copy(
-        update={"fits": not over_bytes, "budget": document.budget.model_copy(update=budget)}
-    )
+    return document.model_copy(update={"fits": not over_bytes, "budget": document.budget.model_copy(update=budget)})

@@ -1,7 +1,7 @@
 """diffusers' caches over steps on a live component: a dry run leaves them off, so that every step does all its work.
 
 A cache decides by values, which a dry run hasn't, and calls back into the user's pipeline. Its hooks are private names
-of diffusers, used here and nowhere else in this room; ``test_the_caches_of_diffusers_are_known`` tells when they change.
+of diffusers, used nowhere else in this room; ``test_the_caches_of_diffusers_are_known`` tells when they change.
 """
 
 from __future__ import annotations
