@@ -51,8 +51,8 @@ class SearchQuestion:
 def plan_by_search(asked: SearchQuestion) -> PlanDocument:
     """The best plan found; when nothing fits, the rule plan with what is short and what would fit.
 
-    Without a dry run, a plan leaves room for what activations are guessed to take where it can; what refuses is bytes of
-    weights alone. Raises UsageError as ``plan_by_rules`` does.
+    Without a dry run, a plan leaves room for what activations are guessed to take where it can; only bytes of weights
+    refuse. Raises UsageError as ``plan_by_rules`` does.
     """
     case, role = case_of(asked.question)
     outcome = apply_rules(case)

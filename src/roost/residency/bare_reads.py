@@ -14,10 +14,10 @@ from roost.residency.census import TRUNK
 from roost.residency.component import HeldComponent
 
 # What a tensor says about itself without its values.
+_PROPERTIES = ("dtype", "device", "shape", "ndim", "layout", "is_cuda", "requires_grad", "grad", "is_meta")
 _METADATA = frozenset(
     (
-        *(getattr(torch.Tensor, name).__get__ for name in ("dtype", "device", "shape", "ndim", "layout", "is_cuda")),
-        *(torch.Tensor.requires_grad.__get__, torch.Tensor.grad.__get__, torch.Tensor.is_meta.__get__),
+        *(getattr(torch.Tensor, name).__get__ for name in _PROPERTIES),
         *(torch.Tensor.size, torch.Tensor.dim, torch.Tensor.numel, torch.Tensor.stride, torch.Tensor.is_floating_point),
         *(torch.Tensor.is_complex, torch.Tensor.element_size, torch.Tensor.__len__),
     )
