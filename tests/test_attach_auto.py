@@ -1,5 +1,6 @@
 """``roost.attach(plan="auto")``: the pipeline in memory is dry-run and planned as ``roost plan`` does it from files."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -123,14 +124,36 @@ def test_a_component_of_the_users_own_class_is_dry_run_or_planned_by_its_weights
         assert generate(held, request_for("flux")).digest == bare_digest("flux")
 
 
-def test_a_wrapped_forward_is_not_run_for_planning_until_it_is_taken_off() -> None:
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_wrapped_forward_is_not_run_for_planning_until_it_is_taken_off(cached: bool) -> None:
+    """Also beneath a cache of diffusers, which by itself is no obstacle (``test_step_caches``)."""
     from diffusers.hooks import FirstBlockCacheConfig
 
     pipeline = own_pipeline("flux")
-    pipeline.transformer.enable_cache(FirstBlockCacheConfig(threshold=0.2))
+    block = pipeline.transformer.transformer_blocks[0]
+    forward = block.forward
+    block.forward = functools.partial(forward)
+    if cached:
+        pipeline.transformer.enable_cache(FirstBlockCacheConfig(threshold=0.2))
     assert "something wraps the forward of transformer.transformer_blocks.0" in source_of(pipeline)
-    pipeline.transformer.disable_cache()
+    if cached:
+        pipeline.transformer.disable_cache()
+    del block.forward
     assert source_of(pipeline) == "dry-run"
+
+
+def test_no_default_refuses_a_pipeline_that_starts_from_a_picture() -> None:
+    """Its class's strength of 0.6 leaves no step of one, nor do 28 steps of a strength of 0.01: callers give both."""
+    from diffusers import FluxImg2ImgPipeline
+
+    pipeline = FluxImg2ImgPipeline(**live_pipeline("flux").components)
+    by_default = plan_pipeline(pipeline, "8GiB", size="64x64", steps=1)
+    assert (by_default.workload.steps, by_default.workload.strength) == (1, 1.0)
+    assert "dry-run" in str(by_default.predicted)
+    weak = plan_pipeline(pipeline, "8GiB", size="64x64", strength=0.01)
+    assert (weak.workload.steps, weak.workload.strength) == (101, 0.01)
+    with pytest.raises(UsageError, match=r"--strength 0.3 of 2 steps leaves none to run"):  # both were given
+        plan_pipeline(pipeline, "8GiB", size="64x64", steps=2, strength=0.3)
 
 
 def source_of(pipeline: Any) -> str:

@@ -48,7 +48,8 @@ def test_plan_screen_names_decision_reason_block_stage_and_verdict(real_model, c
     assert "transformer_2, transformer: --dit-cpu-offload" in shown
     assert "blocked  WAN-DIT-LAYERWISE by --dit-cpu-offload" in shown
     assert "stage  denoise (transformer): 26.7 GiB of weights on the GPU" in shown
-    assert "verdict: fits by weights alone" in shown
+    assert "verdict: weights fit; activations not known" in shown
+    assert "warning: the rules know nothing of activations; --policy search" in shown
 
 
 def test_rules_lists_every_row(capsys) -> None:

@@ -132,7 +132,11 @@ class ModuleTensors:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
-    """The distinct uses of one generation, and their order as (index into ``uses``, consecutive calls)."""
+    """The distinct uses of one generation, and their order as (index into ``uses``, consecutive calls).
+
+    ``no_dry_run`` is the reason when nothing was recorded and the figures are guessed from sizes. ``uncached`` are
+    components whose step caches the dry run left off.
+    """
 
     uses: tuple[UseTrace, ...]
     sequence: tuple[tuple[int, int], ...]
@@ -144,6 +148,8 @@ class Trace:
     linears: tuple[LinearWeights, ...] = ()
     unfiled: tuple[UnfiledBuffers, ...] = ()
     tensors: tuple[ModuleTensors, ...] = ()  # of components whose files are loaded name by name
+    no_dry_run: str | None = None
+    uncached: tuple[str, ...] = ()
 
     def linears_of(self, component: str) -> LinearWeights | None:
         """What of the component could be stored in 8 bits; None when nobody looked."""
@@ -204,6 +210,8 @@ def _trace(document: dict[str, Any]) -> Trace:
         linears=tuple(_linears(each) for each in document["linears"]),
         unfiled=tuple(UnfiledBuffers(**each) for each in document["unfiled"]),
         tensors=tuple(_tensors(each) for each in document["tensors"]),
+        no_dry_run=document.get("no_dry_run"),
+        uncached=tuple(document.get("uncached", ())),
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from roost.api.inspection import profile_of
 from roost.api.machine import find_machine, present_gpu
 from roost.api.opening import tie
-from roost.api.options import PlanOptions, aim_of, choices_of, searches, workload_of
+from roost.api.options import PlanOptions, aim_of, choices_of, live_workload_of, searches
 from roost.api.planning import plan_traced
 from roost.api.ready import meet_gpu
 from roost.api.typed_options import options_of
@@ -120,7 +120,7 @@ def _plan(
         inventory=inventory,
         profile=profile,
         machine=machine,
-        workload=workload_of(options, profile, inventory.pipeline),
+        workload=live_workload_of(options, profile, inventory.pipeline),
         choices=_with_found(choices_of(options), inventory, obstacles),
         role=parse_role(options.role),
         versions=installed_versions(RECORDED),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from roost.api.strengths import check_steps_run, check_strength
@@ -122,6 +122,23 @@ def generations_of(options: PlanOptions) -> int:
 
 def workload_of(options: PlanOptions, profile: ModelProfile, pipeline: str | None) -> Workload:
     """The family's default workload with what was typed in its place, and the strength of the ``pipeline`` class."""
+    workload = _workload(options, profile, pipeline)
+    check_steps_run(workload)
+    return workload
+
+
+def live_workload_of(options: PlanOptions, profile: ModelProfile, pipeline: str | None) -> Workload:
+    """The same for a pipeline in memory, whose caller gives strength and steps later: no default refuses it."""
+    workload = _workload(options, profile, pipeline)
+    if workload.steps_run < 1 and options.strength is None:
+        workload = replace(workload, strength=1.0)  # every step runs
+    elif workload.steps_run < 1 and options.steps is None:
+        workload = replace(workload, steps=math.floor(1 / (workload.strength or 1.0)) + 1)
+    check_steps_run(workload)
+    return workload
+
+
+def _workload(options: PlanOptions, profile: ModelProfile, pipeline: str | None) -> Workload:
     default = profile.workload
     width, height = default.width, default.height
     if options.size is not None:
@@ -131,7 +148,7 @@ def workload_of(options: PlanOptions, profile: ModelProfile, pipeline: str | Non
     guidance = default.guidance if options.guidance is None else options.guidance
     if guidance is not None and not math.isfinite(guidance):
         raise UsageError(f"--guidance {guidance} is not a number; give one like 4.0.")
-    workload = Workload(
+    return Workload(
         width=width,
         height=height,
         frames=default.frames if options.frames is None else _at_least(1, options.frames, "--frames"),
@@ -140,8 +157,6 @@ def workload_of(options: PlanOptions, profile: ModelProfile, pipeline: str | Non
         guidance=guidance,
         strength=_strength(options.strength, pipeline),
     )
-    check_steps_run(workload)
-    return workload
 
 
 def _strength(typed: float | None, pipeline: str | None) -> float | None:

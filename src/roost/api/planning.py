@@ -33,6 +33,7 @@ from roost.planner.costs import CostModel
 from roost.planner.policy import Question, plan_by_rules
 from roost.planner.rates import SINGLE_DTYPES, Rate, Rates, rates_of, single_dtypes_of
 from roost.planner.roles import parse_role
+from roost.planner.rule_plan import traced_rule_plan
 from roost.planner.search_plan import SearchQuestion, plan_by_search
 from roost.planner.untraced import guessing, untraced
 from roost.profiles.gpus import load_gpu_profiles
@@ -58,11 +59,17 @@ def plan_model(model: str | Path, options: PlanOptions, on_remedy_run: OnRemedyR
     question = _question(model, options)
     by_rules = plan_by_rules(question)  # also for the search: it refuses wrong options before the slow dry run
     if not searches(options):
-        return by_rules
+        return _with_kept_trace(question, options) or by_rules
     asked = traced_question(question, options, lambda: _trace(question, question.workload))
     return plan_by_search(
         replace(asked, trace_other=lambda workload: _trace_if_possible(question, workload, on_remedy_run))
     )
+
+
+def _with_kept_trace(question: Question, options: PlanOptions) -> PlanDocument | None:
+    """The rule plan, judged by a trace that an earlier dry run left; None without one. Imports no torch."""
+    trace = kept_trace(question.inventory, question.profile, question.workload)
+    return None if trace is None else traced_rule_plan(traced_question(question, options, lambda: trace))
 
 
 def _trace(question: Question, workload: Workload) -> Trace:

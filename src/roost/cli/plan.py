@@ -118,8 +118,9 @@ def _give(document: PlanDocument, output: Path | None, as_json: bool) -> None:
         show_json(document.model_dump(mode="json", by_alias=True))
     else:
         show_plan(document)
+    unjudged = document.policy.name == "rules" and document.budget.activations_known is False
     if output is not None and document.fits:
-        show_note(_about_saved(document, output))
+        show_note(f"saved {output}." if unjudged else _about_saved(document, output))
     if not document.fits:
         raise typer.Exit(NothingFits.exit_code)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import inspect
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -18,14 +20,56 @@ ENTRY_METHODS = (
     "get_image_features",
     "get_video_features",
     "get_audio_features",
+    "post_process_latents",  # of priors: it reads weights after the forward
 )
+
+_LIBRARIES = frozenset(("torch", "diffusers", "transformers", "accelerate", "peft", "huggingface_hub", "builtins"))
 
 Around = Callable[[str, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
 
 def entry_methods(module: torch.nn.Module) -> tuple[str, ...]:
-    """Which of the entry methods ``module`` has."""
-    return tuple(name for name in ENTRY_METHODS if callable(getattr(module, name, None)))
+    """The methods through which a pipeline may reach the weights of ``module``: the usual ones and its class's own."""
+    usual = [name for name in ENTRY_METHODS if callable(getattr(module, name, None))]
+    return (*usual, *(name for name in own_methods(module) if name not in usual))
+
+
+def of_a_library(kind: type) -> bool:
+    """Whether a class is one of those that pipelines are known to call by the usual methods only."""
+    return kind.__module__.partition(".")[0] in _LIBRARIES
+
+
+def own_methods(module: torch.nn.Module) -> tuple[str, ...]:
+    """Methods that no library's class has and whose code names parts or weights of ``module``, maybe by each other.
+
+    What only hands out its parts, or changes settings, does no harm as an entry.
+    """
+    kinds = type(module).__mro__
+    known = {name for kind in kinds if of_a_library(kind) for name in vars(kind)}
+    own = {name: value for kind in reversed(kinds) if not of_a_library(kind) for name, value in vars(kind).items()}
+    named = {
+        name: _names_in(inspect.unwrap(value).__code__)
+        for name, value in own.items()
+        if name not in known and _may_be_entry(name, value)
+    }
+    reached = {*module._modules, *module._parameters, *module._buffers, *ENTRY_METHODS}
+    while more := {name for name, names in named.items() if name not in reached and names & reached}:
+        reached |= more
+    return tuple(name for name in named if name in reached)
+
+
+def _may_be_entry(name: str, value: object) -> bool:
+    """A plain method: not one of Python's own, and none that gives control back before it has run."""
+    if name.startswith("__") or not isinstance(value, types.FunctionType):
+        return False
+    function = inspect.unwrap(value)
+    return isinstance(function, types.FunctionType) and not inspect.isgeneratorfunction(function)
+
+
+def _names_in(code: types.CodeType) -> set[str]:
+    """Names and texts (of a getattr) in a function's code and in the functions within it."""
+    names = {*code.co_names, *(each for each in code.co_consts if isinstance(each, str))}
+    return names.union(*(_names_in(each) for each in code.co_consts if isinstance(each, types.CodeType)))
 
 
 def wrap_entries(module: torch.nn.Module, around: Around) -> Callable[[], None]:

@@ -93,8 +93,9 @@ class StageWeights(Strict):
 
 
 class Budget(Strict):
-    """The arithmetic of the verdict, on weights alone: activations are not in it.
+    """The arithmetic of the verdict. Stages are of weights alone.
 
+    ``activations_known`` says whether the verdict counts activations too; None in plans from before it was written.
     ``would_fit`` are single changes of the asked options, each verified by planning with it; empty in a plan that fits.
     """
 
@@ -109,6 +110,7 @@ class Budget(Strict):
     host_deficit_bytes: Bytes
     verdict: str
     would_fit: list[str] = Field(default_factory=list)
+    activations_known: bool | None = None
 
 
 class Fired(Strict):

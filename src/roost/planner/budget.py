@@ -128,11 +128,16 @@ def _shared_sentence(peak_bytes: int, host_bytes: int, short_bytes: int) -> str:
 def _sentence(peak: Stage | None, budget_bytes: int) -> str:
     if peak is None:
         return "nothing to place."
+    over = peak.weights_bytes - budget_bytes
+    if over <= 0:
+        return weights_fit(peak.weights_bytes, peak.name, budget_bytes)
     weights = f"weights peak at {format_bytes(peak.weights_bytes)} in {peak.name}"
-    spare = budget_bytes - peak.weights_bytes
-    if spare < 0:
-        return f"does not fit: {weights}, {format_bytes(-spare)} over the budget of {format_bytes(budget_bytes)}."
+    return f"does not fit: {weights}, {format_bytes(over)} over the budget of {format_bytes(budget_bytes)}."
+
+
+def weights_fit(peak_bytes: int, stage: str, budget_bytes: int) -> str:
+    """The verdict on what has room for its weights, where nobody knows what activations take."""
     return (
-        f"fits by weights alone: {weights} of a budget of {format_bytes(budget_bytes)};"
-        f" {format_bytes(spare)} is left for activations."
+        f"weights fit; activations not known: weights peak at {format_bytes(peak_bytes)} in {stage} of a budget of"
+        f" {format_bytes(budget_bytes)}; {format_bytes(budget_bytes - peak_bytes)} is left for activations."
     )

@@ -88,6 +88,7 @@ def _budget(machine: Machine, verdict: Verdict) -> Budget:
         host_bytes=verdict.host_bytes,
         host_deficit_bytes=verdict.host_deficit_bytes,
         verdict=verdict.text,
+        activations_known=False,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from roost.facts import Component, Machine
@@ -65,13 +65,17 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """Everything but the placements: simulate any of them with the same workload, machine and costs."""
+    """Everything but the placements: simulate any of them with the same workload, machine and costs.
+
+    With ``weights_only``, bytes are those of weights, which are known also where activations are not.
+    """
 
     components: Mapping[str, Component]
     trace: Trace
     model: CostModel
     machine: Machine
     generations: int = 1
+    weights_only: bool = False
 
     @property
     def steps(self) -> int:
@@ -79,10 +83,11 @@ class Forecast:
 
     def context_bytes(self, level: Level = "mid") -> int:
         """What the process holds on the device beside tensors; an emulated device has none."""
-        return 0 if self.model.backend == "emulated" else _CONTEXT_BYTES[level]
+        return 0 if self.weights_only or self.model.backend == "emulated" else _CONTEXT_BYTES[level]
 
     def costs(self, level: Level = "mid", lossy: LossyChoices = frozenset()) -> tuple[UseCost, ...]:
-        return use_costs(self.trace, self.components, self.model, level, lossy)
+        costs = use_costs(self.trace, self.components, self.model, level, lossy)
+        return tuple(replace(each, activation_bytes=0) for each in costs) if self.weights_only else costs
 
     def timeline(self, placements: tuple[Placement, ...], level: Level = "mid", *, record: bool = False) -> Timeline:
         """Two generations, so that the second shows what stays."""

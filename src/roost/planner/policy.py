@@ -14,15 +14,20 @@ from roost.planner.selectors import check_selectors
 
 __all__ = ["Question", "case_of", "plan_by_rules"]
 
+_BY_WEIGHTS = "the rules know nothing of activations; --policy search dry-runs the model and counts them."
+
 
 def plan_by_rules(question: Question) -> PlanDocument:
-    """The rule plan, fitting or not: ``fits`` and the budget say by how much.
+    """The rule plan, fitting by weights or not: ``fits`` and the budget say by how much.
 
     Raises UsageError for options that contradict each other or name components that don't exist.
     """
     case, role = case_of(question)
     outcome = apply_rules(case)
-    return document_of(question, role, outcome, place(case, outcome.decisions))
+    document = document_of(question, role, outcome, place(case, outcome.decisions))
+    if not document.fits:
+        return document
+    return document.model_copy(update={"warnings": [*document.warnings, _BY_WEIGHTS]})
 
 
 def case_of(question: Question) -> tuple[Case, RoleView]:

@@ -9,6 +9,9 @@ from roost.planner.search import Objective
 from roost.planner.solver import NOISE, Combination
 from roost.units import GiB, format_bytes, format_seconds
 
+# Of a plan by weights alone, where even a guess at activations leaves nothing that fits.
+LEAST_WEIGHTS = "nobody knows what activations take, so as little as possible stays on the GPU."
+
 
 def why_of(placement: Placement, prediction: Prediction, objective: Objective) -> str:
     """The reason for one component's placement by a search for the least seconds or the least memory."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -9,7 +10,7 @@ from roost.facts import Workload
 from roost.plan.prediction import Alternative
 from roost.plan.schema import PlanDocument
 from roost.planner.arithmetic import arithmetic_record
-from roost.planner.budget import pool_warnings
+from roost.planner.budget import pool_warnings, weights_fit
 from roost.planner.case import Case, Decision
 from roost.planner.compare import compare
 from roost.planner.costs import CostModel
@@ -18,14 +19,13 @@ from roost.planner.estimate import Forecast, Prediction, predict
 from roost.planner.infeasible import Shortfall
 from roost.planner.placements import Placement, place
 from roost.planner.policy import Question, case_of
-from roost.planner.reasons import notes_of, why_not, why_of
+from roost.planner.reasons import LEAST_WEIGHTS, notes_of, why_not, why_of
 from roost.planner.records import alternative_record, predicted_record, trace_record
 from roost.planner.remedies import TraceOther, remedies
 from roost.planner.roles import RoleView
 from roost.planner.rules import Outcome, apply_rules
 from roost.planner.search import Aim, Found, Objective, limits_of, search
 from roost.planner.solver import Combination
-from roost.planner.untraced import WEIGHTS_ONLY
 from roost.trace import Trace
 from roost.units import format_bytes
 
@@ -51,35 +51,36 @@ class SearchQuestion:
 def plan_by_search(asked: SearchQuestion) -> PlanDocument:
     """The best plan found; when nothing fits, the rule plan with what is short and what would fit.
 
-    Raises UsageError as ``plan_by_rules`` does.
+    Without a dry run, a plan leaves room for what activations are guessed to take where it can; only bytes of weights
+    refuse. Raises UsageError as ``plan_by_rules`` does.
     """
     case, role = case_of(asked.question)
     outcome = apply_rules(case)
     ruled = place(case, outcome.decisions)
-    forecast = forecast_of(asked, case)
-    found = search(case, ruled, forecast, asked.aim)
+    forecast, found = _found(asked, case, ruled)
     if found.chosen is None:
         return _infeasible(asked, role, outcome, ruled, forecast, found)
     placements = _placements(found.chosen)
     prediction = predict(forecast, placements)
-    placements = tuple(_explained(each, prediction, asked.aim.objective) for each in placements)
+    placements = tuple(_explained(each, prediction, forecast, asked.aim.objective) for each in placements)
     document = document_of(asked.question, role, outcome, placements)
-    also, alternatives = _alternatives(forecast, found, found.chosen)
-    compared = compare(found, found.chosen, forecast, prediction)
+    also, alternatives = ([], []) if forecast.weights_only else _alternatives(forecast, found, found.chosen)
+    compared = None if forecast.weights_only else compare(found, found.chosen, forecast, prediction)
     return document.model_copy(
         update={
             "fits": True,
             "policy": _policy(document, asked),
             "budget": document.budget.model_copy(
                 update={
-                    "verdict": _fitting(forecast, prediction),
+                    "verdict": _fitting(forecast, placements, prediction),
+                    "activations_known": asked.trace.no_dry_run is None,
                     "deficit_bytes": 0,
                     "host_bytes": prediction.host_bytes,
                     "host_deficit_bytes": 0,
                 }
             ),
             "trace": trace_record(asked.trace),
-            "predicted": predicted_record(prediction, notes_of(compared)),
+            "predicted": predicted_record(prediction, notes_of(compared) if compared else ()),
             "compared": compared,
             "arithmetic": arithmetic_record(forecast, placements),
             "alternatives": alternatives,
@@ -94,6 +95,17 @@ def plan_by_search(asked: SearchQuestion) -> PlanDocument:
             ],
         }
     )
+
+
+def _found(asked: SearchQuestion, case: Case, ruled: tuple[Placement, ...]) -> tuple[Forecast, Found]:
+    """What the search finds, and the forecast it goes by: a guess that nothing fits gives way to weights alone."""
+    forecast = forecast_of(asked, case)
+    found = search(case, ruled, forecast, asked.aim)
+    if found.chosen is not None or asked.trace.no_dry_run is None:
+        return forecast, found
+    by_weights = replace(forecast, weights_only=True)
+    least = replace(asked.aim, objective="memory", max_slowdown=math.inf)  # whatever is left is for activations
+    return by_weights, search(case, ruled, by_weights, least)
 
 
 def forecast_of(asked: SearchQuestion, case: Case) -> Forecast:
@@ -125,12 +137,12 @@ def _placements(combination: Combination) -> tuple[Placement, ...]:
     return tuple(each.placement for each in combination.options)
 
 
-def _explained(placement: Placement, prediction: Prediction, objective: Objective) -> Placement:
+def _explained(placement: Placement, prediction: Prediction, forecast: Forecast, objective: Objective) -> Placement:
     """What was typed keeps its reason; everything else was the search's, also where it agrees with a rule."""
     if placement.decision.decided_by.startswith("flag:") or placement.strategy == "fsdp":
         return placement
-    decision = Decision(strategy=placement.strategy, decided_by="search", why=why_of(placement, prediction, objective))
-    return replace(placement, decision=decision)
+    why = LEAST_WEIGHTS if forecast.weights_only else why_of(placement, prediction, objective)
+    return replace(placement, decision=Decision(strategy=placement.strategy, decided_by="search", why=why))
 
 
 def _policy(document: PlanDocument, asked: SearchQuestion) -> object:
@@ -145,8 +157,12 @@ def _policy(document: PlanDocument, asked: SearchQuestion) -> object:
     )
 
 
-def _fitting(forecast: Forecast, prediction: Prediction) -> str:
+def _fitting(forecast: Forecast, placements: tuple[Placement, ...], prediction: Prediction) -> str:
     budget = forecast.machine.budget_bytes
+    if forecast.trace.no_dry_run is not None and prediction.stages:
+        weights = predict(replace(forecast, weights_only=True), placements)
+        most = max(weights.stages, key=lambda stage: stage.peak_bytes)
+        return weights_fit(most.peak_bytes, most.name, budget)
     worst = max(prediction.stages, key=lambda stage: stage.peak_bytes, default=None)
     where = f" in {worst.name}" if worst else ""
     peak = prediction.peak_bytes
@@ -157,6 +173,8 @@ def _fitting(forecast: Forecast, prediction: Prediction) -> str:
 
 
 def _warnings(forecast: Forecast, prediction: Prediction) -> list[str]:
+    if forecast.trace.no_dry_run is not None:
+        return _trace_warnings(forecast)
     return [*_peak_warnings(forecast, prediction), *_trace_warnings(forecast)]
 
 
@@ -168,10 +186,14 @@ def _rounded(placements: Iterable[Placement]) -> list[str]:
 
 
 def _trace_warnings(forecast: Forecast) -> list[str]:
-    source = forecast.trace.source
-    if not source.startswith(WEIGHTS_ONLY):
-        return []
-    return [f"no dry run ({source}): work and activations are guessed from sizes."]
+    trace = forecast.trace
+    if trace.no_dry_run is None:
+        return [f"{name} was dry-run without its step cache; what that keeps isn't counted." for name in trace.uncached]
+    if forecast.weights_only:
+        rest = "nobody knows what activations take; VRAM figures are of weights alone, and work is guessed from sizes."
+    else:
+        rest = "work and activations are guessed from sizes."
+    return [f"no dry run ({trace.source}): {rest}"]
 
 
 def _peak_warnings(forecast: Forecast, prediction: Prediction) -> list[str]:
@@ -231,14 +253,20 @@ def _infeasible(
     case, _ = case_of(asked.question)
     fitting = _remedies(asked, case, forecast, missing) if asked.seek_remedies else []
     would = f" Would fit: {'; '.join(fitting)}." if fitting else ""
-    update = {"verdict": f"does not fit: {missing.sentence()}{would}", "would_fit": fitting}
+    why_unknown = asked.trace.no_dry_run
+    unknown = f" That is of weights alone: activations are not known, as the dry run failed ({why_unknown})."
+    update = {
+        "verdict": f"does not fit: {missing.sentence()}{unknown if why_unknown is not None else ''}{would}",
+        "would_fit": fitting,
+        "activations_known": why_unknown is None,
+    }
     short = {"deficit_bytes" if missing.memory == "VRAM" else "host_deficit_bytes": missing.short_bytes}
     return document.model_copy(
         update={
             "fits": False,
             "policy": _policy(document, asked),
             "budget": document.budget.model_copy(update={**update, **short}),
-            "warnings": [*document.warnings, *asked.notes],
+            "warnings": [*document.warnings, *asked.notes, *_trace_warnings(forecast)],
             "trace": trace_record(asked.trace),
             "predicted": predicted_record(predict(forecast, ruled)),
             "arithmetic": arithmetic_record(forecast, ruled),
@@ -253,4 +281,5 @@ def _remedies(asked: SearchQuestion, case: Case, forecast: Forecast, missing: Sh
         trace = asked.trace_other(workload) if asked.trace_other else None
         return of_role(trace, names) if trace else None
 
-    return list(remedies(case, forecast, asked.aim, missing, trace_other if asked.trace_other else None))
+    traceable = asked.trace_other is not None and asked.trace.no_dry_run is None
+    return list(remedies(case, forecast, asked.aim, missing, trace_other if traceable else None))

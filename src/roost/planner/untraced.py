@@ -1,4 +1,7 @@
-"""What stands in for a trace when a model has no dry run: the usual stages, with work and bytes guessed from sizes."""
+"""What stands in for a trace when a model has no dry run: the usual stages, with work and bytes guessed from sizes.
+
+The guessed bytes of activations say how much room a plan leaves where it can; they refuse nothing.
+"""
 
 from __future__ import annotations
 
@@ -46,6 +49,7 @@ def untraced(components: Sequence[Component], workload: Workload, reason: str) -
         source=_shortened(f"{WEIGHTS_ONLY}: {reason.rstrip('.')}"),
         seconds=0.0,
         versions={},
+        no_dry_run=reason.rstrip("."),
     )
 
 

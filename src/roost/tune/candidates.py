@@ -100,7 +100,8 @@ def why_not(candidate: Candidate) -> str | None:
         return plan.budget.verdict.split(" Would fit:")[0].rstrip(".")
     if plan.budget.host_deficit_bytes:
         return f"host memory is {format_bytes(plan.budget.host_deficit_bytes)} short"
-    if plan.predicted is not None and plan.predicted.peak_bytes.low > plan.budget.budget_bytes:
+    guessed = plan.budget.activations_known is False
+    if not guessed and plan.predicted is not None and plan.predicted.peak_bytes.low > plan.budget.budget_bytes:
         peak, budget = format_bytes(plan.predicted.peak_bytes.low), format_bytes(plan.budget.budget_bytes)
         return f"does not fit: it would peak at {peak} or more of a budget of {budget}"
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 
 from roost.blocks import block_names, gap_bytes
@@ -23,7 +25,7 @@ from roost.probes.dry_run.arguments import call_arguments
 from roost.probes.dry_run.entry_calls import TracedComponent, weights_bytes
 from roost.probes.dry_run.module_tensors import module_tensors
 from roost.probes.dry_run.options import DryRunOptions
-from roost.probes.dry_run.stand_in import stand_in
+from roost.probes.dry_run.stand_in import cached_components, stand_in
 from roost.probes.dry_run.still_video import still_videos
 from roost.probes.dry_run.uses import UseLog
 from roost.probes.dry_run.world import FakeWorld
@@ -62,8 +64,21 @@ def trace_live_call(pipeline: Any, inventory: Inventory, workload: Workload, opt
         copied.set_progress_bar_config(disable=True)
         return copied, [_traced_component(each, getattr(copied, each.name), each.name) for each in inventory.components]
 
-    with torch.random.fork_rng(devices=[]):  # the user's next random number is not the dry run's business
-        return _trace(make, inventory, workload, options)
+    with _random_numbers_kept():
+        trace = _trace(make, inventory, workload, options)
+    return replace(trace, uncached=cached_components(pipeline))
+
+
+@contextmanager
+def _random_numbers_kept() -> Iterator[None]:
+    """The user's next random numbers are not the dry run's business, whichever library draws them."""
+    drawn, drawn_by_numpy = random.getstate(), numpy.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            random.setstate(drawn)
+            numpy.random.set_state(drawn_by_numpy)
 
 
 def _trace(

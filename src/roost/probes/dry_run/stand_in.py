@@ -7,9 +7,11 @@ from types import MethodType
 from typing import Any
 
 import torch
+from diffusers import DiffusionPipeline
 
 from roost.errors import DryRunError
 from roost.probes.dry_run.fake_ops import CPU
+from roost.probes.dry_run.step_caches import cached_forward, leave_off, take_off
 from roost.probes.dry_run.world import FakeWorld
 
 _LIBRARIES = ("torch", "diffusers", "transformers")  # whose hooks belong to the model: some collect its outputs
@@ -18,24 +20,36 @@ _LIBRARIES = ("torch", "diffusers", "transformers")  # whose hooks belong to the
 def stand_in(pipeline: Any, world: FakeWorld) -> Any:
     """A copy of ``pipeline`` with ``world``'s fake weights; only modules, schedulers and settings are copied.
 
-    Raises DryRunError for what a copy would not keep to itself: a pipeline of the user's own class, which may do
-    anything when called, and a module whose forward someone else wrapped.
+    Caches of diffusers are left off. Raises DryRunError for what a copy would not keep to itself: an object that is no
+    diffusers pipeline, and a module whose forward someone else wrapped.
     """
     kind = type(pipeline)
-    if kind.__module__.partition(".")[0] != "diffusers":
-        raise DryRunError(f"{kind.__name__!r} can't be dry-run: it is not a class of diffusers.")
+    if not isinstance(pipeline, DiffusionPipeline):
+        raise DryRunError(f"{kind.__name__!r} can't be dry-run: it is no pipeline of diffusers.")
     memo: dict[int, Any] = {}
     for name, each in pipeline.components.items():
         if isinstance(each, torch.nn.Module):
             _check_own_forward(name, each)
+            for part in each.modules():
+                leave_off(part, memo)
             _replace_weights(each, world, memo)
         elif not hasattr(each, "timesteps"):  # a tokenizer: slow to copy, and not changed by its use
             memo[id(each)] = each
     copied = copy.deepcopy(pipeline, memo)
     for each in copied.components.values():
         if isinstance(each, torch.nn.Module):
+            for part in each.modules():
+                take_off(part)
             _leave_alone(each)
     return copied
+
+
+def cached_components(pipeline: Any) -> tuple[str, ...]:
+    """Names of the components whose caches a copy leaves off."""
+    modules = {name: each for name, each in pipeline.components.items() if isinstance(each, torch.nn.Module)}
+    return tuple(
+        name for name, each in modules.items() if any(cached_forward(part) is not None for part in each.modules())
+    )
 
 
 def _check_own_forward(name: str, module: torch.nn.Module) -> None:
@@ -47,7 +61,7 @@ def _check_own_forward(name: str, module: torch.nn.Module) -> None:
 
 
 def _has_own_forward(part: torch.nn.Module) -> bool:
-    forward = vars(part).get("forward")
+    forward = cached_forward(part) or vars(part).get("forward")
     # A cache that is taken off leaves the class's own method on the instance, and that is copied with it.
     return forward is None or forward == MethodType(type(part).forward, part)
 
