@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import torch
 
+from roost.errors import RoostError
 from roost.plan import ComponentPlan
 from roost.residency.acquisition import acquiring, registered_order, set_kinds
 from roost.residency.census import TRUNK
@@ -175,6 +176,12 @@ class HeldComponent:
         """An outermost call is over; it ran ``whole`` unless it raised."""
         self.running.heal()
         self.predictor.end(whole=whole)
+        edited, self.running.edited = self.running.edited, None
+        if whole and edited is not None:
+            raise RoostError(
+                f"{self.name} changes weights of its own while it runs ({edited or 'outside its blocks'}), and under a "
+                f"Roost plan that would be lost; detach the plan first, or plan it with --set {self.name}=resident."
+            )
         if whole and not self.quiet:
             waiting = any(unit.loaded and not unit.settled for unit in self.units.values())
             self.quiet = len(self._streamed()) <= len(self._ring.slots) and not waiting

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 
 from roost.errors import PlanMismatch
-from roost.pipelines.entries import Around, of_a_library, wrap_entries
-from roost.residency.bare_reads import BareReads
+from roost.pipelines.entries import wrap_entries
 from roost.residency.census import TRUNK, home_unit
 from roost.residency.component import HeldComponent
 from roost.residency.foreign import ExecutionDevice
@@ -30,15 +29,10 @@ def hook_component(component: HeldComponent, runtime: Runtime, device: torch.dev
         if getattr(component.plan, switch):
             _switch_on(module, switch, undo)
     # A component that is compiled as a whole runs as it is: the engine's work on the way can't be traced.
-    call = functools.partial(torch.compiler.disable(runtime.call), component)  # type: ignore[no-untyped-call]
-    undo.callback(wrap_entries(module, call if of_a_library(type(module)) else _with_bare_reads(component, call)))
+    call = torch.compiler.disable(runtime.call)  # type: ignore[no-untyped-call]
+    undo.callback(wrap_entries(module, functools.partial(call, component)))
     if not component.resident:
         hook_movement(component, runtime, undo)
-
-
-def _with_bare_reads(component: HeldComponent, around: Around) -> Around:
-    reads = BareReads(component)
-    return lambda method, call, args, kwargs: around(method, reads.watching(call), args, kwargs)
 
 
 def hook_movement(component: HeldComponent, runtime: Runtime, undo: ExitStack) -> None:

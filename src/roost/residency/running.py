@@ -22,6 +22,7 @@ class RunningBlocks:
     def __init__(self, units: Mapping[str, Unit], ring: SlotRing, predictor: Predictor, transfers: Transfers) -> None:
         self.device = transfers.device.device
         self.outside: set[str] = set()  # blocks whose weights are used outside their forward
+        self.edited: str | None = None  # the unit whose device copy a call has edited
         self.stale = False  # the device may hold other weights than the masters do
         self._units, self._ring, self._predictor, self._transfers = units, ring, predictor, transfers
         self._in_use: set[Unit] = set()

@@ -31,6 +31,11 @@ class StandIns:
     views: list[torch.Tensor]
     made: dict[int, torch.Tensor]  # by the id of the object that each stands for
 
+    @property
+    def version(self) -> int:
+        """How often they were edited in place: all are views of one buffer, and share its count."""
+        return next(iter(self.made.values()))._version if self.made else 0
+
 
 class ParameterTables:
     """The tables of ``module``'s parts that hold ``objects`` under the dotted ``names``.

@@ -21,6 +21,7 @@ class Watcher(Protocol):
 
     device: torch.device
     stale: bool  # set when a device copy may no longer be what the masters are
+    edited: str | None  # the unit whose device copy the component's own code has edited
 
     @property
     def in_call(self) -> bool:
@@ -40,8 +41,8 @@ class Unit:
     """
 
     __slots__ = (
-        "_bound", "_entered", "_objects", "_own", "_repeats", "_tables", "_watcher", "buffer", "entries", "in_use",
-        "kind", "layout", "lent", "master", "name", "ready", "settled", "slot", "spare",
+        "_bound", "_entered", "_objects", "_own", "_repeats", "_tables", "_version", "_watcher", "buffer", "entries",
+        "in_use", "kind", "layout", "lent", "master", "name", "ready", "settled", "slot", "spare",
     )  # fmt: skip
 
     def __init__(self, name: str, entries: Sequence[Entry]) -> None:
@@ -61,6 +62,7 @@ class Unit:
         self._watcher: Watcher | None = None
         self._own: StandIns | None = None  # over ``buffer``
         self._entered: StandIns | None = None
+        self._version = 0  # of those, when they were put
 
     @property
     def bytes(self) -> int:
@@ -103,12 +105,15 @@ class Unit:
         """Makes the modules read ``stand_ins``, or else the unit's own buffer, until ``leave``."""
         self._entered = stand_ins or self._own
         if self._entered is not None:
+            self._version = self._entered.version
             unwatch(self._tables.others)
             self._tables.put(self._entered)
 
     def leave(self) -> None:
         """Makes the modules read what is bound."""
         if self._entered is not None:
+            if self._watcher is not None and self._entered.version != self._version:
+                self._watcher.edited = self.name
             self._entered = None
             self._tables.take_back(self._bound)
             watch(self._tables.others, self)
