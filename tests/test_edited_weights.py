@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -279,3 +280,23 @@ def test_a_step_callback_that_reads_weights_sees_them_and_changes_nothing(strate
         for _ in range(2):
             assert generate(held, request_for("flux", callback_on_step_end=look)).digest == bare_digest("flux")
     assert wrong == []
+
+
+@pytest.mark.parametrize("strategy", ["resident", "layerwise-offload"])
+def test_weights_can_be_saved_by_torch_while_held_and_afterwards(strategy: str, tmp_path: Path) -> None:
+    pipeline = own_pipeline("sdxl")  # CLIP has numbers of two dtypes in one unit
+    encoder = pipeline.text_encoder
+    right = {name: each.clone() for name, each in encoder.state_dict().items()}
+
+    def saved(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        torch.save(state, tmp_path / "state.pt")
+        # As large as the weights: no tensor brings its neighbours' memory with it.
+        assert (tmp_path / "state.pt").stat().st_size < 1.5 * sum(each.nbytes for each in right.values()) + 2**16
+        found: dict[str, torch.Tensor] = torch.load(tmp_path / "state.pt", weights_only=True)
+        return found
+
+    with held_by(pipeline, plan_for(pipeline, STRATEGIES[strategy])) as held:
+        generate(held, request_for("sdxl"))
+        if strategy != "resident":
+            assert all(torch.equal(each, right[name]) for name, each in saved(encoder.state_dict()).items())
+    assert all(torch.equal(each, right[name]) for name, each in saved(encoder.state_dict()).items())

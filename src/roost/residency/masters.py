@@ -95,7 +95,7 @@ class Master:
         self.tier: Tier = "pageable"
         self._memory = host_memory(layout.bytes)
         self.buffer = self._memory[: layout.bytes]
-        self.views = layout.views(self.buffer)
+        self.views = _views_apart(layout, self._memory)
 
     @property
     def bytes(self) -> int:
@@ -116,6 +116,20 @@ class Master:
         source = tensor.detach().as_strided((span.extent_bytes // span.dtype.itemsize,), (1,))
         with torch.no_grad():
             self.buffer[span.offset : span.offset + span.extent_bytes].view(span.dtype).copy_(source)
+
+
+def _views_apart(layout: Layout, memory: torch.Tensor) -> list[torch.Tensor]:
+    """Views that share no storage object: people save weights, and PyTorch writes the whole storage of each tensor."""
+    data = memory.numpy()
+    views = []
+    with torch.inference_mode(False), torch.no_grad():
+        for span in layout.spans:
+            count = span.extent_bytes // span.dtype.itemsize
+            flat = torch.empty(0, dtype=span.dtype)
+            if count:
+                flat = torch.frombuffer(data, dtype=span.dtype, count=count, offset=span.offset)
+            views.append(flat.as_strided(span.shape, span.stride))
+    return views
 
 
 def aligned_bytes(tensor: torch.Tensor) -> int:
