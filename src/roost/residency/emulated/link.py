@@ -34,10 +34,11 @@ class Link:
 
         def work() -> None:
             start_s = time.perf_counter()
+            written = target.data  # what the lane does is no edit of weights: it counts for no version
             if self._poison:
-                fill_with_poison(target)  # a reader that should have waited finds NaN, not last pass's weights
+                fill_with_poison(written)  # a reader that should have waited finds NaN, not last pass's weights
             lane.pause()
-            target.copy_(source)
+            written.copy_(source)
             self._throttle(target.nbytes, direction, start_s, enqueued_s)
             record = CopyRecord(
                 lane=name,
