@@ -63,4 +63,4 @@ class Link:
 
 
 def fill_with_poison(memory: torch.Tensor) -> None:
-    memory.view(torch.uint8).fill_(POISON)
+    memory.data.view(torch.uint8).fill_(POISON)  # no edit of weights either
