@@ -71,13 +71,13 @@ def _edited(tmp_path: Path, version: str, *path: str) -> Path:
 def test_a_plan_with_newer_keys_is_said_to_be_written_by_a_newer_version(
     tmp_path: Path, version: str, path: tuple[str, ...]
 ) -> None:
-    with pytest.raises(InvalidFile, match="planets.*written by a newer version, Roost '.*update Roost, or plan again"):
+    with pytest.raises(InvalidFile, match=r"planets.*written by a newer version, Roost '.*update Roost, or plan again"):
         read_plan(_edited(tmp_path, version, *path))
 
 
 @pytest.mark.parametrize("version", ["0.1.0", "0.0.9", "unknown"])
 def test_unknown_keys_in_a_plan_of_an_older_version_may_also_come_by_hand(tmp_path: Path, version: str) -> None:
-    with pytest.raises(InvalidFile, match="planets.*written by a newer version than this.*or by hand: take them out"):
+    with pytest.raises(InvalidFile, match=r"planets.*written by a newer version than this.*or by hand: take them out"):
         read_plan(_edited(tmp_path, version, "policy"))
 
 

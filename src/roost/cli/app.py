@@ -13,6 +13,7 @@ import typer
 
 from roost.cli import bench, diff, explain, gpus, inspect, models, plan, probe, profiles, report, rules, timeline
 from roost.cli import run as run_command
+from roost.cli.logs import logs
 from roost.cli.screen import show_error
 from roost.errors import RoostError
 
@@ -50,11 +51,18 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
+    verbose: Annotated[
+        int,
+        typer.Option("--verbose", "-v", count=True, help="Say on stderr what is done meanwhile; -vv says more."),
+    ] = 0,
+    traceback: Annotated[
+        bool, typer.Option("--traceback", help="Show an error's traceback too; so does ROOST_DEBUG=1.")
+    ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    pass
+    logs.begin(verbose, traceback)
 
 
 def _drop_unwritten() -> None:
@@ -70,11 +78,14 @@ def _show_unexpected(error: Exception) -> None:
     if isinstance(error, FileNotFoundError) and error.filename is None:  # what os.getcwd raises
         show_error("the folder that this command was started in is gone; change to another one.")
         return
-    show_error(f"unexpected {type(error).__name__}: {error}. Please report it with the command that led here.")
+    where = logs.keep_traceback(error)
+    what = f"unexpected {type(error).__name__}: {error}."
+    show_error(f"{what} Please report it with the command that led here and {where}.")
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Runs one command line and returns its exit code; an error is one line on stderr, never a traceback."""
+    """Runs one command line and returns its exit code; an error is one line on stderr, and a traceback if asked for."""
+    logs.begin()
     try:
         code = int(app(list(arguments), prog_name="roost", standalone_mode=False) or 0)
         sys.stdout.flush()
@@ -82,6 +93,7 @@ def run(arguments: Sequence[str]) -> int:
             show_error("interrupted.")
         return code
     except RoostError as error:
+        logs.show_traceback(error)
         show_error(str(error))
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):

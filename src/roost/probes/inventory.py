@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from roost.probes.published_directory import PublishedDirectory
 from roost.probes.quoting import quoted
 from roost.probes.single_file import read_checkpoint_files
 from roost.probes.stored import StoredComponent
+
+_log = logging.getLogger(__name__)
 
 Recognise = Callable[[Mapping[str, object], Mapping[str, Mapping[str, object]]], ModelProfile | None]
 
@@ -56,6 +59,11 @@ def read_inventory(
             f"{quoted(directory.path)} declares no component with weights. Give a whole pipeline's directory."
         )
     profile = recognise(layout.index, {each.name: each.config for each in stored})
+    _log.info(
+        "read %s: %s, family %s", directory.path, layout.pipeline or layout.kind, profile.key if profile else None
+    )
+    for each in stored:
+        _log.debug("%s: %s in %s", each.name, each.class_name, each.files)
     sizing = _Sizing(dtype=dtype, profile=profile, class_facts=class_facts)
     return Inventory(
         path=None if isinstance(source, PublishedModel) else str(source.absolute()),
