@@ -1,7 +1,7 @@
 # `make demo` and `make test` are enough to start; both make .venv by themselves.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format clean .venv
+.PHONY: help demo test test-fast test-oldest check build format clean .venv
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -20,6 +20,9 @@ help:
 	@echo 'make check   format, lint, types, import law, sizes, stale generated files'
 	@echo 'make format  format and mend what ruff can mend'
 	@echo 'make clean   remove caches, builds and demo/ (.venv stays)'
+	@echo 'make test-fast    the tests that need no torch, in under a minute'
+	@echo 'make test-oldest  the canaries, with the oldest diffusers and transformers that pyproject.toml admits'
+	@echo 'make build        the wheel, in dist/, installed into a fresh environment and tried outside this folder'
 
 demo: $(STAMP)
 	$(BIN)/python scripts/demo.py
@@ -27,6 +30,20 @@ demo: $(STAMP)
 # Two workers with one torch thread each: small models gain nothing from a second thread.
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
+
+# What needs torch is skipped where it would be imported: tests/conftest.py.
+test-fast: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --fast
+
+test-oldest: $(STAMP)
+	$(BIN)/python scripts/oldest_libraries.py build/oldest
+	OMP_NUM_THREADS=1 build/oldest/bin/python -m pytest -m canary
+
+# build/lib would bring files into the wheel that are no more.
+build: $(STAMP)
+	rm -rf build/lib dist
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	$(BIN)/python scripts/try_wheel.py dist
 
 check: $(STAMP)
 	$(BIN)/ruff format --check $(CODE)

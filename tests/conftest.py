@@ -1,12 +1,16 @@
-"""The world every test runs in: offline, away from the user's files, few threads; slow and gpu tests by choice."""
+"""The world every test runs in: offline, away from the user's files, few threads; which tests run, by choice."""
 
 from __future__ import annotations
 
 import itertools
 import os
 import shutil
+import sys
 import tempfile
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -36,12 +40,28 @@ def pytest_unconfigure() -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--runslow", action="store_true", help="also run the tests marked slow")
+    parser.addoption("--fast", action="store_true", help="skip what needs torch or takes long without it")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--fast"):
+        sys.meta_path.insert(0, _NoTorch())
+
+
+class _NoTorch(MetaPathFinder):
+    """Whoever imports torch, or what loads it, is skipped: a module as it is collected, a test in the middle."""
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
+        if fullname in ("torch", "diffusers", "transformers", "accelerate"):
+            raise pytest.skip.Exception(f"fast: needs {fullname}", allow_module_level=True)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--runslow"):
         _skip(items, "slow", "slow: runs with --runslow")
-    if any(item.get_closest_marker("gpu") for item in items) and not _has_cuda():
+    if config.getoption("--fast"):
+        _skip(items, "long", "long: runs without --fast")
+    elif any(item.get_closest_marker("gpu") for item in items) and not _has_cuda():
         _skip(items, "gpu", "gpu: torch finds no CUDA device")
 
 

@@ -10,7 +10,7 @@ from measurements import WHEN, rate
 from roost.api.machine import gpu_of_profile
 from roost.facts import Workload
 from roost.planner.checkpoints import cast_bytes
-from roost.planner.costs import CostModel, Kappa
+from roost.planner.costs import CostModel, Kappa, use_costs
 from roost.planner.estimate import predict
 from roost.planner.loading import load_s
 from roost.planner.placements import Placement
@@ -188,3 +188,23 @@ def test_experts_share_the_steps_when_there_is_no_trace() -> None:
     parts = (DIT, component("transformer_2", GiB, blocks=4, position=2))
     workload = Workload(width=64, height=64, frames=5, steps=11, batch=1, guidance=1.0)
     assert [count for _, count in untraced(parts, workload, "x").sequence] == [5, 6]
+
+
+def test_at_worst_a_pipeline_keeps_two_outputs_of_each_earlier_component_for_guidance() -> None:
+    encoder = component("text_encoder", GiB, blocks=4, position=2)
+    encode = replace(use(encoder, TERA), output_bytes=10)
+    denoise, decode = (
+        replace(use(DIT, TERA), output_bytes=1000),
+        replace(use(VAE, TERA, method="decode"), output_bytes=7),
+    )
+    model = CostModel(rates=rates(), backend="emulated")
+
+    def kept(*calls) -> list[int]:
+        """What each use holds beside its own, at worst."""
+        components = {each.name: each for each in (DIT, VAE, encoder)}
+        slow, mid = (use_costs(trace(*calls), components, model, level) for level in ("slow", "mid"))
+        return [worst.activation_bytes - likely.activation_bytes for worst, likely in zip(slow, mid, strict=True)]
+
+    assert kept((encode, 1), (denoise, 8), (decode, 1)) == [0, 10, 10 + 2 * 1000]
+    assert kept((encode, 2), (denoise, 1), (decode, 1)) == [0, 2 * 10, 2 * 10 + 1000]
+    assert kept((encode, 5), (denoise, 8), (decode, 1)) == [0, 2 * 10, 2 * 10 + 2 * 1000]

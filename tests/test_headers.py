@@ -191,6 +191,7 @@ def _mutate(content: bytes, chance: random.Random) -> bytes:
     return length.to_bytes(8, "little") + bytes(header) + data
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(4))
 def test_nothing_is_accepted_that_the_library_rejects(seed: int, tmp_path: Path) -> None:
     chance = random.Random(seed)

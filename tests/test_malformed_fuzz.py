@@ -16,6 +16,8 @@ from mutations import mutate_bytes, mutate_document
 from roost.cli.app import run
 from small_model import SHARD_INDEX, edit_json, write_small_model
 
+pytestmark = pytest.mark.long
+
 MUTATIONS = 60
 # Zero, an invalid file, a placement that doesn't fit, a plan for something else.
 EXPECTED_CODES = {0, 2, 3, 4}

@@ -22,6 +22,8 @@ from malformed_shards import SHARD_INDEXES, miss_many_shards
 from roost.cli.app import run
 from small_model import SHARD_INDEX, VAE_WEIGHTS, write_small_model
 
+pytestmark = pytest.mark.long
+
 CARD = ("--gpu", "h200", "--ram", "64GiB")
 RUN = ("--prompt", "x", "--device", "emulated", "-o")
 

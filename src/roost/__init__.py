@@ -6,6 +6,7 @@ imported before it is used: ``import roost`` stays as light as the command line.
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ _HOMES = {
     "load_plan": "roost.api.planning",
     "load_pipeline": "roost.api.opening",
 }
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # whoever uses the library decides who hears of it
 
 __all__ = ["attach", "detach", "inspect_model", "load_pipeline", "load_plan", "make_plan"]
 

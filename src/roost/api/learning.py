@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -148,7 +148,7 @@ def _keep(plan: PlanDocument, compared: Compared, h2d_bytes_per_s: float | None)
 
 def now() -> str:
     """The time as the store writes it."""
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def learn_from_run(plan: PlanDocument, workload: Workload, record: RunRecord) -> Remembered:

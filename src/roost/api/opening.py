@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from roost.residency.attach import Held
     from roost.residency.loader import LoadComponent
     from roost.residency.stages import OnEvent
+
+_log = logging.getLogger(__name__)
 
 OnComponent = Callable[[str], None]
 
@@ -37,6 +40,7 @@ def open_pipeline(
         device.close()
         raise
     held.then(device.close)
+    _log.info("loaded %s from %s", ready.plan.model.pipeline, ready.model_dir)
     return held
 
 

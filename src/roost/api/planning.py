@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +41,8 @@ from roost.profiles.gpus import load_gpu_profiles
 from roost.shell import shown_path
 from roost.trace import Trace
 
+_log = logging.getLogger(__name__)
+
 OnRemedyRun = Callable[[Workload], None]
 
 
@@ -57,6 +60,7 @@ def plan_model(model: str | Path, options: PlanOptions, on_remedy_run: OnRemedyR
     ``on_remedy_run`` hears of each smaller workload that is dry-run because the asked one fits nowhere.
     """
     question = _question(model, options)
+    _log.info("planning %s for %s", question.inventory.path or question.inventory.family, question.machine)
     by_rules = plan_by_rules(question)  # also for the search: it refuses wrong options before the slow dry run
     if not searches(options):
         return _with_kept_trace(question, options) or by_rules
@@ -142,10 +146,14 @@ def traced_question(
         single_dtypes=single_dtypes_of(profile),
     )
     warnings: tuple[str, ...] = ()
+    for note in measured.notes:
+        _log.info("%s", note)
+    _log.debug("rates: %s", model.rates)
     try:
         trace = trace_it()
         warnings = check_tensors(question.inventory, trace)
     except DryRunError as error:
+        _log.info("planned by weights alone: %s", error)
         components = question.inventory.components
         trace, model = untraced(components, question.workload, str(error)), guessing(model, components)
     return SearchQuestion(

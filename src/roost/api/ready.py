@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,8 @@ from roost.probes.host import read_host
 from roost.probes.hub import is_path
 from roost.profiles.pipelines import load_pipeline_facts
 from roost.shell import command, shown_path
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +114,9 @@ def check_plan(
         changes.append(f"device: emulated on the CPU instead of {plan.machine.gpu.name}")
     if not force:
         check_fits(running, inventory, read_host())
+    _log.info("the plan is checked: it runs on %s with %d bytes of budget", kind, budget_bytes)
+    for change in changes:
+        _log.info("%s", change)
     return ReadyPlan(
         plan=running,
         model_dir=Path(inventory.path),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from roost.residency.fused_loras import FusedLora
     from roost.residency.loader import LoadComponent
     from roost.residency.stages import OnEvent, StageRecord
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +62,7 @@ def run_plan(
     journal = _journal(ready, request, checked)
     finished = {each: journal.finished(each) for each in wanted} if journal else {}
     left = [each for each in wanted if finished.get(each) is None]
+    _log.info("%d generations, %d of them finished by an earlier run", len(wanted), len(wanted) - len(left))
     if not left:
         return _record(ready, checked, [each for each in finished.values() if each], _Made())
     made = _make(ready, left, checked, listeners or Listeners(), journal)
@@ -108,6 +112,9 @@ def _make(
                 if listeners.on_generation is not None:
                     listeners.on_generation(each, index + 1, len(wanted))
                 made.records[each] = _generate(ready, held, each, calls[index])
+                _log.info(
+                    "generation %d of %d made in %.1f s", index + 1, len(wanted), made.records[each].seconds or 0.0
+                )
                 if journal is not None:
                     journal.note(each, made.records[each])
         made.disturbances = disturbances()

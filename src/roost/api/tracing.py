@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,8 @@ from roost.profiles.classes import load_class_facts
 from roost.temporary import temporary_folder
 from roost.trace import Trace
 
+_log = logging.getLogger(__name__)
+
 _LIBRARIES = ("torch", "diffusers", "transformers")
 
 
@@ -27,8 +30,11 @@ def trace_model(inventory: Inventory, profile: ModelProfile, workload: Workload)
     kept. Raises DryRunError with the reason when the model can't be dry-run.
     """
     trace = kept_trace(inventory, profile, workload)
-    if trace is None:
+    if trace is not None:
+        _log.debug("the trace of %s is from the cache in %s", inventory.pipeline, _folder())
+    else:
         options = _options_of(profile)
+        _log.info("dry run of %s: %s", inventory.pipeline, workload)
         with configs_of(inventory) as model_dir:
             trace = dry_run(model_dir, inventory, workload, load_class_facts(), options)
         write_trace(_folder(), _key(inventory, workload, options), trace)

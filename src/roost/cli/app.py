@@ -14,6 +14,7 @@ import typer
 from roost.cli import bench, diff, explain, gpus, inspect, models, plan, probe, profiles, report, rules, timeline
 from roost.cli import run as run_command
 from roost.cli.endings import endings
+from roost.cli.logs import logs
 from roost.cli.screen import flush_or_drop, show_error
 from roost.errors import RoostError
 from roost.temporary import sweep
@@ -52,11 +53,18 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
+    verbose: Annotated[
+        int,
+        typer.Option("--verbose", "-v", count=True, help="Say on stderr what is done meanwhile; -vv says more."),
+    ] = 0,
+    traceback: Annotated[
+        bool, typer.Option("--traceback", help="Show an error's traceback too; so does ROOST_DEBUG=1.")
+    ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    pass
+    logs.begin(verbose, traceback)
 
 
 def _show_unexpected(error: Exception) -> None:
@@ -66,7 +74,9 @@ def _show_unexpected(error: Exception) -> None:
     if isinstance(error, OSError) and _folder_is_gone():
         show_error("the folder that this command was started in is gone; change to another one.")
         return
-    show_error(f"unexpected {type(error).__name__}: {error}. Please report it with the command that led here.")
+    where = logs.keep_traceback(error)
+    what = f"unexpected {type(error).__name__}: {error}."
+    show_error(f"{what} Please report it with the command that led here and {where}.")
 
 
 def _folder_is_gone() -> bool:
@@ -78,7 +88,8 @@ def _folder_is_gone() -> bool:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Runs one command line and returns its exit code; an error is one line on stderr, never a traceback."""
+    """Runs one command line and returns its exit code; an error is one line on stderr, and a traceback if asked for."""
+    logs.begin()
     sweep()
     try:
         code = int(app(list(arguments), prog_name="roost", standalone_mode=False) or 0)
@@ -97,6 +108,7 @@ def _code_of(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt | typer.Abort) or endings.first:
         return INTERRUPTED
     if isinstance(error, RoostError):
+        logs.show_traceback(error)
         show_error(str(error))
         return error.exit_code
     if isinstance(error, BrokenPipeError):  # the reader has left (`roost gpus | head`)

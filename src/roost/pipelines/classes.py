@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 import types
 
-from roost.errors import InvalidFile
+from roost.errors import InvalidFile, UsageError
+
+if sys.flags.optimize > 1:
+    raise UsageError(
+        "Python runs with PYTHONOPTIMIZE=2 or -OO, under which transformers can't be imported; unset it, or set it to 1."
+    )
 
 # Read by diffusers when it is first imported; no code of a model directory is run, whatever a caller passes.
 os.environ.setdefault("DIFFUSERS_DISABLE_REMOTE_CODE", "1")

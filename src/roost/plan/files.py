@@ -23,6 +23,7 @@ def read_plan(path: Path) -> PlanDocument:
     Raises InvalidFile, in one line, for anything else: not a regular file, over ``MAX_BYTES``, not YAML, or not
     the schema.
     """
+    found: dict[object, object] = {}
     try:
         found = yaml_mapping(_read(path), "plan")
         version = found.get("schema")
@@ -30,7 +31,36 @@ def read_plan(path: Path) -> PlanDocument:
             raise NotValid(f"schema: {version} is of a newer Roost, this one reads {SCHEMA_VERSION}")
         return validated(found, PlanDocument, "plan")
     except NotValid as error:
-        raise _invalid(path, str(error)) from None
+        raise _invalid(path, str(error), _other_remedy(found, error)) from None
+
+
+def _other_remedy(found: dict[object, object], error: NotValid) -> str:
+    """What to do before planning again, when a newer version may have written the plan."""
+    versions = found.get("versions")
+    written = versions.get("roost") if isinstance(versions, dict) else None
+    here = _version_here()
+    if not isinstance(written, str) or here is None:
+        return ""
+    if _release(written) > _release(here):
+        return f"it was written by a newer version, Roost {written[:40]!r}, and this is {here}: update Roost, or "
+    if error.unknown_keys:
+        return f"such keys are written by a newer version than this, Roost {here}, or by hand: take them out, or "
+    return ""
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """The numbers of a version, for comparing: ``0.10.1rc2`` is (0, 10, 1)."""
+    found = re.match(r"\d{1,9}(\.\d{1,9}){0,5}", version)
+    return tuple(int(part) for part in found[0].split(".")) if found else ()
+
+
+def _version_here() -> str | None:
+    from importlib import metadata  # imported here: only a plan that can't be read needs it
+
+    try:
+        return metadata.version("roost")
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _read(path: Path) -> bytes:
@@ -45,8 +75,9 @@ def _read(path: Path) -> bytes:
         raise InvalidFile(f"plan path {shown_path(path)} is not a path; check its spelling.") from None
 
 
-def _invalid(path: Path, problem: str) -> InvalidFile:
-    return InvalidFile(f"plan {shown_path(path)} is not valid: {problem}; plan again with: {_planning(path)}")
+def _invalid(path: Path, problem: str, other_remedy: str = "") -> InvalidFile:
+    remedy = f"{other_remedy}plan again with: {_planning(path)}"
+    return InvalidFile(f"plan {shown_path(path)} is not valid: {problem}; {remedy}")
 
 
 def _planning(path: Path) -> str:

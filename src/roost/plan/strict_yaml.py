@@ -18,7 +18,14 @@ Document = TypeVar("Document", bound=BaseModel)
 
 
 class NotValid(ValueError):
-    """Text that isn't the document it should be; its message is the problem alone, on one line."""
+    """Text that isn't the document it should be; its message is the problem alone, on one line.
+
+    ``unknown_keys`` says whether it has keys that the schema doesn't know.
+    """
+
+    def __init__(self, problem: str, *, unknown_keys: bool = False) -> None:
+        super().__init__(problem)
+        self.unknown_keys = unknown_keys
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -89,7 +96,8 @@ def validated(mapping: dict[object, object], model: type[Document], what: str) -
     try:
         return model.model_validate(mapping)
     except ValidationError as error:
-        raise NotValid(_first_problems(error, what)) from None
+        unknown_keys = any(each["type"] == "extra_forbidden" for each in error.errors())
+        raise NotValid(_first_problems(error, what), unknown_keys=unknown_keys) from None
     except RecursionError:
         raise NotValid("it nests too deeply") from None
 

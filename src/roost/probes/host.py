@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 from roost.facts import HostFacts
 from roost.probes.cgroup import MemoryBound, list_memory_bounds
 from roost.units import KiB
+
+_log = logging.getLogger(__name__)
 
 _PINNABLE_SHARE = 0.8  # pinned pages can't be swapped or moved; the rest stays for everything else
 
@@ -30,6 +33,7 @@ def read_host(
         available, source = tightest.available_bytes, tightest.source
     else:
         available, source = ram_bytes, "--ram"
+    _log.debug("host memory: %d bytes available by %s", available, source)
     if pinned_max_bytes is None:
         pinnable = int(available * _PINNABLE_SHARE)
     else:

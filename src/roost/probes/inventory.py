@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ class UsualTensors(Protocol):
 
 
 UsualOf = Callable[[str], UsualTensors | None]
+_log = logging.getLogger(__name__)
+
 Recognise = Callable[[Mapping[str, object], Mapping[str, Mapping[str, object]]], ModelProfile | None]
 
 
@@ -72,6 +75,11 @@ def read_inventory(
             f"{quoted(directory.path)} declares no component with weights. Give a whole pipeline's directory."
         )
     profile = recognise(layout.index, {each.name: each.config for each in stored})
+    _log.info(
+        "read %s: %s, family %s", directory.path, layout.pipeline or layout.kind, profile.key if profile else None
+    )
+    for each in stored:
+        _log.debug("%s: %s in %s", each.name, each.class_name, each.files)
     sizing = _Sizing(dtype=dtype, profile=profile, class_facts=class_facts, usual_of=usual_of, doubts=[])
     components = tuple(_size_component(each, sizing) for each in stored)
     return Inventory(

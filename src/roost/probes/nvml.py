@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+_log = logging.getLogger(__name__)
 
 # Sentences by the class of nvidia-ml-py's exception, so that the package need not be imported to read them.
 _MEANINGS = {
@@ -76,6 +79,7 @@ def list_devices(nvml: Any) -> tuple[list[Device], list[str]]:
         else:
             if not any(device.index == index for device in devices):
                 problems.append(f"GPU {index}: MIG mode is on but it has no MIG device; create one or turn MIG off.")
+    _log.debug("NVML: %s; problems: %s", [(each.index, each.name, each.uuid) for each in devices], problems)
     return devices, problems
 
 

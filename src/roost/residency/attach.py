@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
@@ -19,6 +20,8 @@ from roost.residency.placing import Placer
 from roost.residency.runtime import Runtime
 from roost.residency.stages import OnEvent, StageRecord, StageRecorder
 from roost.residency.transfers import Transfers
+
+_log = logging.getLogger(__name__)
 
 
 class Held:
@@ -74,6 +77,7 @@ class Held:
         """Takes everything off: no hook, wrapper, thread or device copy remains; the weights are in host memory."""
         with self._afterwards, self._weights:
             self._undo.close()
+        _log.info("%s is let go", type(self.pipeline).__name__)
 
     def abandon(self) -> None:
         """Takes hooks and wrappers off a pipeline that is used no more: its weights stay where they are.
@@ -121,5 +125,8 @@ def hold(pipeline: Any, plan: PlanDocument, device: Device, on_event: OnEvent | 
             placer.place(components[name])
         held = Held(pipeline, plan, components, transfers, on_event)
         held.then(moved_whole.pop_all().close)
+        _log.info(
+            "%s is held: %s", type(pipeline).__name__, {name: each.plan.strategy for name, each in components.items()}
+        )
         undo.pop_all()
     return held

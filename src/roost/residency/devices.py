@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 
 from roost.facts import DeviceKind
 from roost.residency.cuda import CudaDevice
 from roost.residency.emulated import EmulatedDevice
 from roost.residency.lanes import Device
+
+_log = logging.getLogger(__name__)
 
 
 def has_cuda() -> bool:
@@ -20,6 +24,7 @@ def open_device(device_kind: DeviceKind, budget_bytes: int, link_bytes_per_s: fl
 
     ``link_bytes_per_s`` throttles the copies of an emulated one, each way.
     """
+    _log.debug("opening the %s device with %d bytes", device_kind, budget_bytes)
     if device_kind == "cuda":
         return CudaDevice(budget_bytes)
     return EmulatedDevice(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -10,6 +11,8 @@ import torch
 from roost.residency.memory_errors import Shortage
 from roost.residency.rerun_state import RerunState
 from roost.residency.transfers import Transfers
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -40,5 +43,6 @@ def run_elastically(
         if said is None:
             raise shortage.error("nothing is left to give up")
         transfers.changes.append(f"{said}, because memory ran out in {shortage.where}")
+        _log.warning("%s", transfers.changes[-1])
         transfers.device.trim()
         state.restore()

@@ -17,7 +17,7 @@ import torch
 from roost.facts import DeviceKind
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 Lane = Literal["compute", "copy"]
 

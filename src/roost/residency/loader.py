@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,6 +28,8 @@ from roost.residency.quiet import quiet_libraries
 from roost.residency.stages import OnEvent
 from roost.residency.transfers import Transfers
 from roost.shell import shown_path
+
+_log = logging.getLogger(__name__)
 
 OnComponent = Callable[[str], None]
 # Makes a component of the plan in host memory; a name, its plan and the model's directory.
@@ -68,6 +71,7 @@ def load_pipeline(
             components[name] = HeldComponent(name, module, plan.components[name], transfers, checkpoint)
             undo.callback(components[name].restore)
             placer.place(components[name])
+            _log.info("%s: loaded as %s", name, components[name].plan.strategy)
         modules = {name: component.module for name, component in components.items()}
         pipeline = assemble(found, model_dir, modules)
         held = Held(pipeline, plan, components, transfers, on_event)
