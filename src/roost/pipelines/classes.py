@@ -11,7 +11,7 @@ from roost.errors import InvalidFile, UsageError
 
 if sys.flags.optimize > 1:
     raise UsageError(
-        "Python runs with PYTHONOPTIMIZE=2 or -OO, under which transformers can't be imported; unset it, or set it to 1."
+        "under PYTHONOPTIMIZE=2 (or -OO) transformers can't be imported; unset it, or set it to 1."
     )
 
 # Read by diffusers when it is first imported; no code of a model directory is run, whatever a caller passes.
