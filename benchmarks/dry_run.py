@@ -31,10 +31,10 @@ MAX_RSS_BYTES = 3 * 1000**3
 
 def trace_cold(directory: str) -> dict[str, float]:
     """One dry run in this process, whose imports are done before the clock starts."""
-    from roost.api.inspection import inspect_model, profile_of
+    from roost.api.models.inspect import inspect_model, profile_of
     from roost.pipelines.classes import component_class, pipeline_class
     from roost.probes.dry_run import DryRunOptions, dry_run, pipeline_call  # noqa: F401 - imported for its imports
-    from roost.profiles.classes import load_class_facts
+    from roost.profiles.class_facts import load_class_facts
 
     inventory = inspect_model(directory)
     profile = profile_of(inventory)
@@ -55,8 +55,8 @@ def trace_cold(directory: str) -> dict[str, float]:
 
 def trace_cached(directory: str) -> dict[str, float]:
     """What a plan needs of a trace that is in the cache."""
-    from roost.api.inspection import inspect_model, profile_of
-    from roost.api.tracing import trace_model
+    from roost.api.models.inspect import inspect_model, profile_of
+    from roost.api.models.traces import trace_model
 
     inventory = inspect_model(directory)
     profile = profile_of(inventory)
@@ -75,7 +75,7 @@ def run_child(what: str, directory: Path, cache: Path) -> tuple[dict[str, float]
 
 
 def measure(name: str, folder: Path) -> dict[str, object]:
-    from roost.api.models import write_model_directory
+    from roost.api.models.published import write_model_directory
 
     directory, cache = folder / name, folder / "cache"
     write_model_directory(name, directory, sparse=True)

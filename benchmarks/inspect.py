@@ -109,8 +109,8 @@ def read_floor(shards: list[Path]) -> None:
 
 
 def read_inventory_of(root: Path) -> Measurement:
-    from roost.probes.inventory import read_inventory
-    from roost.profiles.classes import load_class_facts
+    from roost.probes.model.inventory import read_inventory
+    from roost.profiles.class_facts import load_class_facts
     from roost.profiles.models import recognise
 
     class_facts = load_class_facts()
@@ -129,7 +129,7 @@ def open_all(shards: list[Path]) -> None:
 
 
 def read_headers(shards: list[Path]) -> None:
-    from roost.probes.headers import read_header
+    from roost.probes.files.headers import read_header
 
     for path in shards:
         read_header(str(path))

@@ -21,7 +21,7 @@ from typing import Any  # noqa: E402
 
 import yaml  # noqa: E402
 
-from roost.api.planning import make_plan  # noqa: E402
+from roost.api.plans.plan import make_plan  # noqa: E402
 from roost.plan import PlanDocument  # noqa: E402
 
 POINTS = Path(__file__).with_suffix(".yaml")

@@ -1,4 +1,4 @@
-"""Check the laws of the house on the source's syntax trees: imports, torch's rooms, planner purity, sizes.
+"""Check the laws of the house on the source's syntax trees: imports, torch's rooms, planner purity, rooms, sizes.
 
 Prints every violation as ``path:line: message`` and exits 1 if there is one.
 """
@@ -7,27 +7,84 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 PACKAGE = "roost"
 
-# Who may import whom: a module imports from rows below its own and from its own room; rooms in one row never meet.
-LAYERS = (
-    ("__init__", "__main__"),
-    ("cli",),
-    ("api", "tune"),
-    ("probes", "planner", "residency", "profiles"),
-    ("pipelines", "blocks"),
-    ("measured",),
-    ("plan",),
-    ("trace", "timelines"),
-    ("facts",),
-    ("units", "temporary"),
-    ("homes", "shell"),
-    ("errors",),
-)
+# Who may import whom, by folder: what is in a row imports from rows below it, and inside itself; rooms in one row never
+# meet. "*" stands for everything of the folder that no row names, which may meet; without it all must be named. Where a
+# folder isn't here, its files may meet.
+LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "": (
+        ("__init__", "__main__"),
+        ("cli",),
+        ("api", "tune"),
+        ("probes", "planner", "residency", "profiles"),
+        ("pipelines", "blocks"),
+        ("plan",),
+        ("trace", "timeline"),
+        ("facts",),
+        ("units", "temporary", "shell"),
+        ("homes",),
+        ("errors",),
+    ),
+    "cli": (
+        ("app",),
+        ("commands",),
+        ("trials",),
+        ("views", "html"),
+        ("options", "screen", "endings", "logs"),
+    ),
+    "api": (
+        ("attach", "bench"),
+        ("runs",),
+        ("plans",),
+        ("measurements",),
+        ("requests", "models"),
+        ("machine",),
+    ),
+    "tune": (
+        ("bench", "choice"),
+        ("trials",),
+        ("race",),
+        ("results",),
+    ),
+    "planner": (
+        ("rule_plan", "prediction_error", "calibration"),
+        ("by_search",),
+        ("by_rules",),
+        ("documents",),
+        ("search",),
+        ("cost",),
+        ("placements",),
+        ("buffers", "rules"),
+    ),
+    "planner/cost": (
+        ("*",),
+        ("simulator",),
+    ),
+    "probes": (
+        ("dry_run", "machine"),
+        ("model",),
+        ("recognition",),
+        ("files",),
+    ),
+    "residency": (
+        ("run",),
+        ("hold",),
+        ("engine", "rates"),
+        ("weights",),
+        ("device", "media"),
+    ),
+    "residency/device": (
+        ("choice",),
+        ("cuda", "emulated"),
+        ("interface",),
+    ),
+}
 
 TORCH_LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "safetensors.torch")
 TORCH_ROOMS = ("residency", "pipelines")
@@ -43,6 +100,7 @@ PLANNER_CALLS = ("print", "open")
 SIZED_FOLDERS = ("src", "tests", "benchmarks", "scripts")
 MAX_FILE_LINES = 300
 MAX_FUNCTION_LINES = 60
+MAX_FOLDER_FILES = 14  # beside its __init__
 
 
 class Violation(NamedTuple):
@@ -63,7 +121,7 @@ class Source(NamedTuple):
 
     @property
     def room(self) -> str:
-        """The module or folder directly below the package: ``planner`` for ``roost/planner/search.py``."""
+        """The module or folder directly below the package: ``planner`` for ``roost/planner/placements.py``."""
         return self.module[1]
 
 
@@ -78,19 +136,50 @@ def read_sources(root: Path) -> list[Source]:
 
 
 def check_import_law(sources: Iterable[Source]) -> Iterator[Violation]:
-    """A room imports only rooms of lower layers, and itself."""
-    layer_of = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms}
+    """In every folder that has layers, a room or file imports only what is in lower ones, and what is inside itself."""
     for source in sources:
-        if source.room not in layer_of:
-            yield Violation(source.path, 1, f"room {source.room!r} has no place in the import law: add it to LAYERS")
-            continue
+        yield from _unplaced(source)
         for line, name in imported_names(source):
-            if name.split(".")[0] != PACKAGE:
-                continue
-            # `from roost import make_plan` names no room: it is the package's top.
-            target = next((part for part in name.split(".")[1:2] if part in layer_of), "__init__")
-            if target != source.room and layer_of[target] <= layer_of[source.room]:
-                yield Violation(source.path, line, f"{source.room} must not import {name} (import law)")
+            if name.split(".")[0] == PACKAGE:
+                folder, here, there = _parting(source.module, tuple(name.split(".")))
+                if not _may_import(folder, here, there):
+                    place = "/".join((*folder, here))
+                    yield Violation(source.path, line, f"{place} must not import {name} (import law)")
+
+
+def _unplaced(source: Source) -> Iterator[Violation]:
+    for depth, room in enumerate(source.module[1:], 1):
+        folder = "/".join(source.module[1:depth])
+        if folder in LAYERS and _layer_of(folder, room) is None and not (folder and room == "__init__"):
+            message = f"room {room!r} has no place in the import law: add it to LAYERS[{folder!r}]"
+            yield Violation(source.path, 1, message)
+
+
+def _parting(importing: tuple[str, ...], imported: tuple[str, ...]) -> tuple[tuple[str, ...], str, str]:
+    """The last folder that two modules share, and where each goes on from there."""
+    depth = 1
+    while depth < min(len(importing) - 1, len(imported)) and importing[depth] == imported[depth]:
+        depth += 1
+    there = imported[depth] if depth < len(imported) else "__init__"
+    if depth == 1 and _layer_of("", there) is None:
+        there = "__init__"  # `from roost import make_plan` names no room: it is the package's top
+    return importing[1:depth], importing[depth], there
+
+
+def _may_import(folder: tuple[str, ...], here: str, there: str) -> bool:
+    name = "/".join(folder)
+    above, below = _layer_of(name, here), _layer_of(name, there)
+    if here == there or (folder and here == "__init__"):
+        return True
+    if above is None or below is None:
+        return True  # no order here, or a missing place, which is a violation of its own
+    return above < below or (above == below and "*" in LAYERS[name][above])
+
+
+def _layer_of(folder: str, room: str) -> int | None:
+    rows = list(enumerate(LAYERS.get(folder, ())))
+    rest = next((index for index, row in rows if "*" in row), None)
+    return next((index for index, row in rows if room in row), rest)
 
 
 def check_torch_rooms(sources: Iterable[Source]) -> Iterator[Violation]:
@@ -115,6 +204,22 @@ def check_planner_purity(sources: Iterable[Source]) -> Iterator[Violation]:
         for node in ast.walk(source.tree):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in PLANNER_CALLS:
                 yield Violation(source.path, node.lineno, f"planner must not call {node.func.id}()")
+
+
+def check_rooms(sources: Iterable[Source]) -> Iterator[Violation]:
+    """A folder holds what can be looked over, and says at its door what lives there and what may not."""
+    folders: dict[Path, list[Source]] = defaultdict(list)
+    for source in sources:
+        folders[source.path.parent].append(source)
+    for folder, inside in folders.items():
+        top = next((source for source in inside if source.module[-1] == "__init__"), None)
+        if top is None or len((ast.get_docstring(top.tree) or "").splitlines()) < 2:
+            message = "folder has no __init__.py that says, in two lines, what lives there and what may not"
+            yield Violation(folder / "__init__.py", 1, message)
+        count = len(inside) - (top is not None)
+        if count > MAX_FOLDER_FILES:
+            message = f"folder has {count} files, more than {MAX_FOLDER_FILES}: make rooms within it"
+            yield Violation(folder / "__init__.py", 1, message)
 
 
 def check_sizes(sources: Iterable[Source]) -> Iterator[Violation]:
@@ -160,7 +265,7 @@ def check_all(root: Path) -> list[Violation]:
     package = [source for source in read_sources(root / "src") if source.module[0] == PACKAGE]
     sized = [source for folder in SIZED_FOLDERS for source in read_sources(root / folder)]
     found = [*check_import_law(package), *check_torch_rooms(package), *check_planner_purity(package)]
-    return sorted([*found, *check_sizes(sized)])
+    return sorted([*found, *check_rooms(package), *check_sizes(sized)])
 
 
 def main() -> int:

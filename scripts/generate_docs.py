@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from roost.planner.rules import RULES
+from roost.planner.rules.table import RULES
 
 TARGET = Path(__file__).parents[1] / "docs" / "rules.md"
 
@@ -15,7 +15,7 @@ def rules_page() -> str:
     parts = [
         "# Placement rules",
         "",
-        "Generated from `src/roost/planner/rules.py` by `scripts/generate_docs.py`; edit there.",
+        "Generated from `src/roost/planner/rules/table.py` by `scripts/generate_docs.py`; edit there.",
         "",
         "`roost plan --policy rules` evaluates these rows once, from top to bottom. Each starts from what is still",
         "undecided; what a row decided is never decided again. `roost rules` prints the same table.",

@@ -5,8 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 
-from roost.pipelines.pictures import needed_pictures
-from roost.pipelines.videos import needed_videos, needs_picture_or_video
+from roost.pipelines.signatures import needed_pictures, needed_videos, needs_picture_or_video
 
 # An output class's first field says what a call makes: images=, frames=, videos=, audios=, prediction= and so on.
 FIRST_FIELD = re.compile(r"Output\(\s*(\w+)=")

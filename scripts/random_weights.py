@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from roost.pipelines.random_weights import fill_randomly
+from roost.pipelines.build import fill_randomly
 
 
 def fill_with_random_weights(components: Mapping[str, object]) -> None:

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightRenaming, rename_source_key
 
-from roost.facts import ClassFacts
+from roost.facts.model import ClassFacts
 
 Rename = tuple[str, str]
 

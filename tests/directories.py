@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from roost.facts import ClassFacts, Component, Inventory, ModelProfile
-from roost.probes.inventory import read_inventory
+from roost.facts.model import ClassFacts, Component, Inventory, ModelProfile
+from roost.probes.model.inventory import read_inventory
 
 Tensors = Mapping[str, tuple[str, tuple[int, ...]]]  # name -> (dtype, shape)
 DIT = ["diffusers", "WanTransformer3DModel"]

@@ -10,17 +10,17 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from roost.api.inspection import inspect_model, profile_of
+from roost.api.models.inspect import inspect_model, profile_of
 from roost.blocks import block_names
-from roost.facts import Inventory, Workload
+from roost.facts.model import Inventory
+from roost.facts.request import Workload
+from roost.pipelines.build import build_pipeline
 from roost.pipelines.classes import component_class
 from roost.pipelines.entries import wrap_entries
-from roost.pipelines.from_configs import build_pipeline
 from roost.probes.dry_run import DryRunOptions, dry_run
-from roost.probes.dry_run.arguments import call_arguments
-from roost.probes.dry_run.entry_calls import TracedComponent, weights_bytes
+from roost.probes.dry_run.entry_calls import TracedComponent, call_arguments, weights_bytes
 from roost.probes.dry_run.uses import UseLog
-from roost.profiles.classes import load_class_facts
+from roost.profiles.class_facts import load_class_facts
 from roost.trace import Trace
 from tiny_models import FAMILIES, build
 

@@ -12,9 +12,9 @@ from live_pipelines import live_pipeline, request_for
 from plans import GIB, LAYERWISE, plan_for
 from roost.plan import PlanDocument
 from roost.plan.schema import Masters
-from roost.residency.attach import Held, hold
-from roost.residency.emulated import EmulatedDevice
-from roost.residency.generate import generate
+from roost.residency.device.emulated import EmulatedDevice
+from roost.residency.hold.attach import Held, hold
+from roost.residency.run.generate import generate
 
 SHARES = (0, 1, 0.5, 1.0)  # resident blocks: none, one, half of them, all
 

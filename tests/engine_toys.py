@@ -14,12 +14,12 @@ from safetensors.torch import save_file
 from plans import component_plan
 from roost.plan import ComponentPlan
 from roost.plan.schema import Masters
-from roost.residency.checkpoint import Checkpoint
-from roost.residency.component import HeldComponent
-from roost.residency.cuda import CudaDevice
-from roost.residency.emulated import EmulatedDevice
-from roost.residency.staging import Stager
-from roost.residency.transfers import Transfers
+from roost.residency.device.cuda import CudaDevice
+from roost.residency.device.emulated import EmulatedDevice
+from roost.residency.engine.component import HeldComponent
+from roost.residency.weights.mapped_masters import Checkpoint
+from roost.residency.weights.staging import Stager
+from roost.residency.weights.transfers import Transfers
 from toy_worlds import Block, Use, World, block_order
 
 TIMEOUT_S = 60

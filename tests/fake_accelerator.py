@@ -17,10 +17,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
-from roost.residency import nan_outputs, packing, tables, units
-from roost.residency.lanes import Device, Lane
-from roost.residency.masters import Master
-from roost.residency.units import Unit
+from roost.residency.device.interface import Device, Lane
+from roost.residency.engine import nan_outputs
+from roost.residency.weights import packing, units
+from roost.residency.weights import units as tables
+from roost.residency.weights.masters import Master
+from roost.residency.weights.units import Unit
 
 NAME = "emu"
 

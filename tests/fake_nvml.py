@@ -4,7 +4,7 @@ from types import SimpleNamespace as Fields
 
 import pynvml
 
-from roost.probes.gpu import read_gpus
+from roost.probes.machine.gpu import read_gpus
 
 MiB, GiB = 1024**2, 1024**3
 

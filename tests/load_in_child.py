@@ -8,11 +8,11 @@ import torch
 
 from plans import component_plan
 from roost.pipelines.classes import component_class
-from roost.residency.component import HeldComponent
-from roost.residency.emulated import EmulatedDevice
-from roost.residency.loader import load_component
-from roost.residency.quiet import quiet_libraries
-from roost.residency.transfers import Transfers
+from roost.residency.device.emulated import EmulatedDevice
+from roost.residency.engine.component import HeldComponent
+from roost.residency.run.loader import load_component
+from roost.residency.run.quiet import quiet_libraries
+from roost.residency.weights.transfers import Transfers
 
 
 def host_bytes(key: str) -> int:

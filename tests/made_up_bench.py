@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from roost.facts import GpuFacts, HostFacts, Machine, Workload
-from roost.plan.prediction import BytesInterval, Predicted, SecondsInterval
+from roost.facts.machine import GpuFacts, HostFacts, Machine
+from roost.facts.request import Workload
+from roost.plan.figures import BytesInterval, Predicted, SecondsInterval
 from roost.plan.results import TrialResult
-from roost.tune.race import RaceSettings, race
-from roost.tune.records import PLAIN, BenchResults, Candidate, Measurement, Row
+from roost.tune.race.race import RaceSettings, race
+from roost.tune.results.records import PLAIN, BenchResults, Candidate, Measurement, Row
 from roost.units import GiB
 
 STEPS_S = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from roost.measured import (
+from roost.plan.measurements import (
     Compared,
     DeviceKey,
     Entry,

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
-from roost.residency.emulated import EmulatedDevice
-from roost.residency.emulated.arena import Arena
+from roost.residency.device.emulated import EmulatedDevice
+from roost.residency.device.emulated.arena import Arena
 
 
 class FailingArena(Arena):

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from roost.blocks import streamed_stacks
-from roost.facts import Kind, Stack
+from roost.facts.model import Kind, Stack
 from roost.plan import ComponentPlan, PlanDocument
 from roost.plan.fields import Masters
 from roost.plan.schema import (

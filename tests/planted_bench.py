@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from roost.plan.results import TrialResult
-from roost.planner.search_plan import SearchQuestion
+from roost.planner.by_search import SearchQuestion
 from roost.tune.bench import Bench, BenchSettings, key_facts
-from roost.tune.candidates import Field, list_candidates
-from roost.tune.journal import Journal, journal_key
-from roost.tune.messages import Message
-from roost.tune.race import RoundReport
-from roost.tune.records import BenchResults, Row
-from roost.tune.trials import Trials, TrialWorld, world_of
-from roost.tune.watcher import Watcher
+from roost.tune.race.race import RoundReport
+from roost.tune.results.records import BenchResults, Row
+from roost.tune.trials.candidates import Field, list_candidates
+from roost.tune.trials.journal import Journal, journal_key
+from roost.tune.trials.messages import Message
+from roost.tune.trials.recorded import Watcher
+from roost.tune.trials.runner import Trials, TrialWorld, world_of
 
 STUB = Path(__file__).with_name("stub_trial.py")
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from roost.plan.results import Status
-from roost.tune.race import RaceOutcome, RaceSettings, RoundReport, race
-from roost.tune.records import Measurement
+from roost.tune.race.race import RaceOutcome, RaceSettings, RoundReport, race
+from roost.tune.results.records import Measurement
 
 SETUP_S = 3.0  # of a trial: the child starts, weights load, the first steps warm up
 STEPS = 5

@@ -23,7 +23,7 @@ def real_model(tmp_path_factory: pytest.TempPathFactory) -> RealModel:
         directory = root / name
         if not directory.exists():
             from model_mova import write_mova_directory
-            from roost.api.models import write_model_directory
+            from roost.api.models.published import write_model_directory
 
             building = root / f".{name}.{os.getpid()}"
             if name == "mova":

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from roost.facts import Choices, Component
+from roost.facts.model import Component
+from roost.facts.request import Choices
 from roost.plan import PlanDocument
-from roost.planner.costs import CostModel
-from roost.planner.policy import plan_by_rules
-from roost.planner.search import Aim
-from roost.planner.search_plan import SearchQuestion, plan_by_search
-from roost.planner.selectors import parse_set
+from roost.planner.by_rules import plan_by_rules
+from roost.planner.by_search import SearchQuestion, plan_by_search
+from roost.planner.cost.costs import CostModel
+from roost.planner.rules.selectors import parse_set
+from roost.planner.search.search import Aim
 from roost.units import GiB
 from traces import rates, trace, use
 from worlds import component, inventory, machine, question

@@ -13,13 +13,13 @@ from live_pipelines import STRATEGIES, bare_digest, held_by, live_pipeline, own_
 from out_of_memory import failing_device
 from plans import GIB, plan_for
 from roost.errors import OutOfMemory
-from roost.facts import Workload
+from roost.facts.request import Workload
 from roost.plan import PlanDocument
 from roost.probes.dry_run import DryRunOptions
-from roost.probes.dry_run.arguments import call_arguments
-from roost.residency.attach import Held, hold
-from roost.residency.emulated import EmulatedDevice
-from roost.residency.generate import generate
+from roost.probes.dry_run.entry_calls import call_arguments
+from roost.residency.device.emulated import EmulatedDevice
+from roost.residency.hold.attach import Held, hold
+from roost.residency.run.generate import generate
 from toy_pipelines import state, toy_pipeline
 
 

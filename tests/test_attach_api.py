@@ -15,7 +15,7 @@ import roost
 from attach_options import ROOMY, SMALL
 from live_pipelines import held_by, live_pipeline, own_pipeline, state_of
 from plans import LAYERWISE, plan_for
-from roost.api.attaching import plan_pipeline
+from roost.api.attach import plan_pipeline
 from roost.errors import InvalidFile, NothingFits, RoostError, UsageError
 from roost.plan import plan_to_yaml
 from toy_pipelines import ToyModel, state, toy_pipeline

@@ -11,10 +11,10 @@ import roost
 from attach_options import ROOMY, SMALL
 from live_pipelines import bare_digest, live_pipeline, own_pipeline, request_for, state_of
 from plans import plan_for
-from roost.api.attaching import plan_pipeline
+from roost.api.attach import plan_pipeline
 from roost.errors import UsageError
 from roost.plan import PlanDocument
-from roost.residency.generate import generate
+from roost.residency.run.generate import generate
 
 
 @pytest.fixture(autouse=True)

@@ -14,21 +14,21 @@ from pathlib import Path
 import pytest
 
 from planted_bench import Setting, Silence, gone, row_of, with_vram
-from roost.api.options import PlanOptions
-from roost.api.planning import search_question
+from roost.api.plans.plan import search_question
+from roost.api.requests.options import PlanOptions
 from roost.errors import UsageError
-from roost.facts import HostFacts
+from roost.facts.machine import HostFacts
 from roost.plan.results import TrialResult
-from roost.planner.search_plan import SearchQuestion
-from roost.probes.gpu import PcieLink
-from roost.probes.gpu_conditions import GpuConditions
-from roost.tune import process
+from roost.planner.by_search import SearchQuestion
+from roost.probes.machine.gpu import PcieLink
+from roost.probes.machine.gpu_conditions import GpuConditions
 from roost.tune.bench import key_facts
-from roost.tune.candidates import STRATEGIES, list_candidates, parse_strategies
-from roost.tune.figures import process_bytes, run_figures
-from roost.tune.process import COMMAND
-from roost.tune.records import PLAIN
-from roost.tune.results import results_document
+from roost.tune.results.document import results_document
+from roost.tune.results.figures import process_bytes, run_figures
+from roost.tune.results.records import PLAIN
+from roost.tune.trials import process
+from roost.tune.trials.candidates import STRATEGIES, list_candidates, parse_strategies
+from roost.tune.trials.process import COMMAND
 from tiny_models import build
 
 STREAMED = "layerwise k=0 strided p1"
@@ -236,7 +236,7 @@ def test_candidates_have_names_of_their_own_and_equal_placements_run_once(asked:
 
 
 def test_the_real_child_is_this_python() -> None:
-    assert (sys.executable, "-P", "-m", "roost.tune.child") == COMMAND
+    assert (sys.executable, "-P", "-m", "roost.tune.trials.child") == COMMAND
 
 
 def test_a_process_that_came_with_the_trial_is_the_one_whose_memory_counts() -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from roost.api.benching import bench_target
-from roost.api.options import PlanOptions
+from roost.api.bench import bench_target
+from roost.api.requests.options import PlanOptions
 from roost.cli.app import run
 from tiny_models import build
 
@@ -77,8 +77,8 @@ def test_a_model_without_files_is_measured_with_random_weights(
     found = bench_target(model, PlanOptions(gpu="emulated", vram="64MiB", headroom="0", size=(64, 64), steps=2))
     inventory = replace(found.asked.question.inventory, path=None, family="small")
     asked = replace(found.asked, question=replace(found.asked.question, inventory=inventory))
-    monkeypatch.setattr("roost.api.benching.bench_target", lambda *_: replace(found, asked=asked))
-    monkeypatch.setattr("roost.api.tracing.configs_of", lambda _: nullcontext(configs))
+    monkeypatch.setattr("roost.api.bench.bench_target", lambda *_: replace(found, asked=asked))
+    monkeypatch.setattr("roost.api.models.traces.configs_of", lambda _: nullcontext(configs))
     assert run(["bench", "small", "--strategies", "resident", "--rounds", "1", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["model"] == "small"

@@ -13,9 +13,9 @@ from roost.api.machine import emulated_gpu
 from roost.errors import RoostError, UsageError
 from roost.plan.results import TrialResult
 from roost.profiles import lock
-from roost.tune.journal import Journal, journal_key, only_bench
-from roost.tune.recorded import RecordedTrials
-from roost.tune.records import Candidate
+from roost.tune.results.records import Candidate
+from roost.tune.trials.journal import Journal, journal_key, only_bench
+from roost.tune.trials.recorded import RecordedTrials
 
 KEY = journal_key({"model": "a"})
 

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from planted_bench import Setting, Silence, row_of, with_vram
-from roost.api.options import PlanOptions
-from roost.api.planning import search_question
-from roost.cli.bench_view import show_results
+from roost.api.plans.plan import search_question
+from roost.api.requests.options import PlanOptions
+from roost.cli.views.bench import show_results
 from roost.plan.results import TrialResult
-from roost.planner.search_plan import SearchQuestion
-from roost.tune.candidates import list_candidates
-from roost.tune.recorded import RecordedTrials
-from roost.tune.records import PLAIN
-from roost.tune.results import results_document
+from roost.planner.by_search import SearchQuestion
+from roost.tune.results.document import results_document
+from roost.tune.results.records import PLAIN
+from roost.tune.trials.candidates import list_candidates
+from roost.tune.trials.recorded import RecordedTrials
 from tiny_models import build
 
 

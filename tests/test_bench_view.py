@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from made_up_bench import FAILED, bench_results
-from roost.cli.bench_view import LiveLine, show_results
+from roost.cli.views.bench import LiveLine, show_results
 from roost.plan.results import TrialResult
-from roost.tune.messages import Beat, Phase, StepTook
-from roost.tune.race import RoundReport
+from roost.tune.race.race import RoundReport
+from roost.tune.trials.messages import Beat, Phase, StepTook
 
 GOLDEN = Path(__file__).parent / "golden"
 REPORT = RoundReport(round=1, best="rule plan", best_step_s=0.5, racing=("rule plan", "b"), out={}, spent_s=9.0)

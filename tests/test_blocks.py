@@ -17,7 +17,7 @@ from roost.blocks import (
     stacks_and_units,
     streamed_stacks,
 )
-from roost.facts import Stack
+from roost.facts.model import Stack
 
 
 def _blocks(prefix: str, count: int, size: int, parts: Iterable[str] = ("attn.weight", "ff.weight")) -> dict[str, int]:

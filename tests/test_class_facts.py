@@ -22,8 +22,8 @@ from transformers import (
     T5EncoderModel,
 )
 
-from roost.facts import ClassFacts
-from roost.profiles.classes import load_class_facts
+from roost.facts.model import ClassFacts
+from roost.profiles.class_facts import load_class_facts
 
 FACTS = load_class_facts()
 DECODER = {

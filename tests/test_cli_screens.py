@@ -13,7 +13,7 @@ import pytest
 from model_mova import write_mova_directory
 from roost.cli.app import run
 from roost.cli.screen import clean
-from roost.planner.rules import RULES
+from roost.planner.rules.table import RULES
 from roost.profiles.published import model_names
 
 

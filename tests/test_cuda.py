@@ -6,9 +6,9 @@ import torch
 from live_pipelines import STRATEGIES, bare_digest, own_pipeline, request_for, state_of
 from plans import plan_for
 from roost.errors import OutOfMemory
-from roost.residency.attach import hold
-from roost.residency.cuda import CudaDevice
-from roost.residency.generate import generate
+from roost.residency.device.cuda import CudaDevice
+from roost.residency.hold.attach import hold
+from roost.residency.run.generate import generate
 
 pytestmark = pytest.mark.gpu
 GIB = 1024**3

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from engine_toys import call, play, streaming
-from roost.residency.cuda import CudaDevice
-from roost.residency.lanes import Lane
-from roost.residency.masters import host_memory
+from roost.residency.device.cuda import CudaDevice
+from roost.residency.device.interface import Lane
+from roost.residency.weights.masters import host_memory
 from toy_worlds import World
 
 pytestmark = pytest.mark.gpu

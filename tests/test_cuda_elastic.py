@@ -6,9 +6,9 @@ import torch
 from live_pipelines import STRATEGIES, bare_digest, own_pipeline, request_for, state_of
 from out_of_memory import failing_forwards
 from plans import LAYERWISE, plan_for
-from roost.residency.attach import hold
-from roost.residency.cuda import CudaDevice
-from roost.residency.generate import generate
+from roost.residency.device.cuda import CudaDevice
+from roost.residency.hold.attach import hold
+from roost.residency.run.generate import generate
 from toy_pipelines import state, toy_pipeline
 
 pytestmark = pytest.mark.gpu

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from roost.api.differences import diff_plans
+from roost.api.plans.diff import diff_plans
 from roost.cli.app import run
 from roost.plan import PlanDocument, plan_to_yaml
-from roost.plan.measured import Measured, StepTimes
+from roost.plan.trials import Measured, StepTimes
 from searched_plans import PARTS, ruled, searched
 
 

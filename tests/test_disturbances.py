@@ -9,12 +9,12 @@ import pynvml
 import pytest
 
 from fake_nvml import FakeCard, FakeNvml
-from roost.api import disturbances
-from roost.api.disturbances import disturbances_of, watched
-from roost.probes.gpu import PcieLink
-from roost.probes.gpu_conditions import ConditionSampler, GpuConditions, read_conditions
-from roost.probes.nvml import list_devices
-from roost.tune.disturbances import condition_warnings, outliers, timing_warnings
+from roost.api.runs import disturbances
+from roost.api.runs.disturbances import disturbances_of, watched
+from roost.probes.machine.gpu import PcieLink
+from roost.probes.machine.gpu_conditions import ConditionSampler, GpuConditions, read_conditions
+from roost.probes.machine.nvml import list_devices
+from roost.tune.results.disturbances import condition_warnings, outliers, timing_warnings
 
 HEAT, POWER = pynvml.nvmlClocksEventReasonHwThermalSlowdown, pynvml.nvmlClocksEventReasonSwPowerCap
 GEN4, GEN3, IDLE = PcieLink(4, 16), PcieLink(3, 16), PcieLink(1, 16)

@@ -21,11 +21,11 @@ from dry_runs import (
     tiny_workload,
     trace_tiny,
 )
-from roost.api.inspection import inspect_model
+from roost.api.models.inspect import inspect_model
 from roost.errors import DryRunError
-from roost.facts import Workload
+from roost.facts.request import Workload
 from roost.probes.dry_run import DryRunOptions, dry_run
-from roost.profiles.classes import load_class_facts
+from roost.profiles.class_facts import load_class_facts
 from roost.trace import Totals, Trace, UseTrace
 from tiny_models import FAMILIES
 

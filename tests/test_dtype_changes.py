@@ -11,8 +11,8 @@ from live_pipelines import STRATEGIES, digest_without_plan, held_by, own_pipelin
 from plans import LAYERWISE, plan_for
 from roost.plan import PlanDocument
 from roost.plan.schema import Masters
-from roost.residency.generate import generate
-from roost.residency.masters import Master
+from roost.residency.run.generate import generate
+from roost.residency.weights.masters import Master
 from toy_pipelines import state, toy_pipeline
 
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from roost.errors import UsageError
-from roost.residency.devices import open_device
-from roost.residency.emulated import EmulatedDevice
-from roost.residency.emulated.lane import WorkLane
-from roost.residency.lanes import Device
-from roost.residency.masters import host_memory
+from roost.residency.device.choice import open_device
+from roost.residency.device.emulated import EmulatedDevice
+from roost.residency.device.emulated.lane import WorkLane
+from roost.residency.device.interface import Device
+from roost.residency.weights.masters import host_memory
 
 MIB = 1024**2
 # A lane that a test holds goes on by itself after this, so that a wait for the wrong thing fails instead of hanging.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from roost.api.models import write_model_directory
+from roost.api.models.published import write_model_directory
 from roost.cli.app import run
 from roost.errors import RoostError
 from roost.temporary import sweep, temporary_file, temporary_folder
@@ -20,7 +20,7 @@ from roost.temporary import sweep, temporary_file, temporary_folder
 PLAN = ("plan", "sdxl", "--gpu", "rtx-4090", "--ram", "64GiB", "--no-measured")
 # A command that tells when it is in the middle of things, and stays there. The dry run needs the temporary folder; the
 # plan's file is written but not yet moved to its place.
-IN_A_DRY_RUN = "import roost.api.tracing as it; it.dry_run = lambda *_: wait()"
+IN_A_DRY_RUN = "import roost.api.models.traces as it; it.dry_run = lambda *_: wait()"
 IN_A_WRITE = "import os; os.replace = lambda *_: wait()"
 PROGRAM = """
 import time
@@ -192,7 +192,7 @@ def killed(world: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path
 
     def write(name: str) -> Path:
         program = (
-            "import roost.api.models as it, os, signal; from pathlib import Path\n"
+            "import roost.api.models.published as it, os, signal; from pathlib import Path\n"
             "it._write_sparse = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
             f"it.write_model_directory({name!r}, Path('dir'), sparse=True)"
         )
@@ -228,7 +228,7 @@ def test_model_dir_leaves_nothing_when_it_can_not_be_finished(world: Path, monke
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("roost.api.models._write_sparse", full)
+    monkeypatch.setattr("roost.api.models.published._write_sparse", full)
     (world / "empty").mkdir()
     for name, left in (("new", False), ("empty", True)):
         with pytest.raises(RoostError, match="No space left on device"):

@@ -31,9 +31,9 @@ from live_pipelines import STRATEGIES, own_pipeline
 from plans import GIB, plan_for
 from random_weights import fill_with_random_weights
 from roost.plan import PlanDocument
-from roost.residency.attach import hold
-from roost.residency.digests import tensor_digest
-from roost.residency.emulated import EmulatedDevice
+from roost.residency.device.emulated import EmulatedDevice
+from roost.residency.hold.attach import hold
+from roost.residency.run.generate import tensor_digest
 from tiny_models import default_call
 from tiny_video_inputs import wan_vace_parts
 

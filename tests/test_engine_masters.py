@@ -18,12 +18,12 @@ from plans import LAYERWISE, plan_for
 from roost.errors import RoostError, UsageError
 from roost.plan import PlanDocument
 from roost.plan.schema import FileRecord, Masters
-from roost.residency.attach import hold
-from roost.residency.emulated import EmulatedDevice
-from roost.residency.generate import generate
-from roost.residency.loader import load_pipeline
-from roost.residency.masters import Master
-from roost.residency.quiet import quiet_libraries
+from roost.residency.device.emulated import EmulatedDevice
+from roost.residency.hold.attach import hold
+from roost.residency.run.generate import generate
+from roost.residency.run.loader import load_pipeline
+from roost.residency.run.quiet import quiet_libraries
+from roost.residency.weights.masters import Master
 from tiny_models import build
 from toy_pipelines import WIDTH, state, toy_pipeline
 

@@ -10,8 +10,8 @@ from engine_cases import Case, digest_of, held_on, plan_of, with_pinned
 from live_pipelines import bare_digest, live_pipeline, weights_bytes
 from plans import LAYERWISE, plan_for
 from roost.blocks import resident_indices
-from roost.residency.attach import Held
-from roost.residency.component import HeldComponent
+from roost.residency.engine.component import HeldComponent
+from roost.residency.hold.attach import Held
 
 STEPS = 5
 REGISTERED = [f"transformer_blocks.{i}" for i in range(3)] + [f"single_transformer_blocks.{i}" for i in range(4)]

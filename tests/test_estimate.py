@@ -8,14 +8,14 @@ import pytest
 
 from measurements import WHEN, rate
 from roost.api.machine import gpu_of_profile
-from roost.facts import Workload
-from roost.planner.checkpoints import cast_bytes
-from roost.planner.costs import CostModel, Kappa, use_costs
-from roost.planner.estimate import predict
-from roost.planner.loading import load_s
+from roost.facts.request import Workload
+from roost.planner.buffers import cast_bytes
+from roost.planner.cost.costs import CostModel, Kappa, use_costs
+from roost.planner.cost.estimate import predict
+from roost.planner.cost.movement import load_s
+from roost.planner.cost.rates import rates_of, single_dtypes_of
+from roost.planner.cost.untraced import guessing, untraced
 from roost.planner.placements import Placement
-from roost.planner.rates import rates_of, single_dtypes_of
-from roost.planner.untraced import guessing, untraced
 from roost.profiles.gpus import find_gpu_profile
 from roost.trace import OpClassTotals
 from roost.units import GiB

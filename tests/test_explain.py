@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from roost.api.explaining import explain_plan, explanation_document
+from roost.api.plans.explain import explain_plan, explanation_document
 from roost.cli.app import run
 from roost.plan import PlanDocument, plan_to_yaml
 from roost.units import GiB

@@ -9,7 +9,7 @@ from torch.nn.attention import flex_attention
 from plans import GIB
 from roost.probes.dry_run.recorder import Recorder
 from roost.probes.dry_run.world import FakeWorld
-from roost.residency.emulated import EmulatedDevice
+from roost.residency.device.emulated import EmulatedDevice
 
 SHAPE = (1, 2, 128, 16)
 SCORE_BYTES = 4 * 2 * 128 * 128

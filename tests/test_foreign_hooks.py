@@ -12,9 +12,9 @@ from diffusers.hooks import apply_group_offloading, apply_layerwise_casting
 from live_pipelines import bare_digest, held_by, live_pipeline, own_pipeline, request_for
 from plans import LAYERWISE, plan_for
 from roost.errors import RoostError, UsageError
-from roost.residency.attach import hold
-from roost.residency.emulated import EmulatedDevice
-from roost.residency.generate import generate
+from roost.residency.device.emulated import EmulatedDevice
+from roost.residency.hold.attach import hold
+from roost.residency.run.generate import generate
 from toy_pipelines import state, toy_pipeline
 
 CPU = torch.device("cpu")

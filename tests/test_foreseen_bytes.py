@@ -12,10 +12,10 @@ import torch
 
 import roost
 from roost.plan import PlanDocument
-from roost.residency.calls import GenerationRequest
-from roost.residency.emulated import EmulatedDevice
-from roost.residency.generate import generate
-from roost.residency.loader import load_pipeline
+from roost.residency.device.emulated import EmulatedDevice
+from roost.residency.run.calls import GenerationRequest
+from roost.residency.run.generate import generate
+from roost.residency.run.loader import load_pipeline
 from tiny_models import FAMILIES, build, default_call
 
 Saved = Callable[[str], Path]

@@ -12,19 +12,18 @@ import torch
 import roost
 from live_pipelines import live_pipeline
 from plans import plan_for
-from roost.api.inspection import inspect_model
+from roost.api.models.inspect import inspect_model
 from roost.errors import UsageError
 from roost.pipelines.linears import castable_linears
 from roost.plan import PlanDocument, plan_to_yaml, read_plan
-from roost.residency.calls import GenerationRequest
-from roost.residency.digests import tensor_digest
-from roost.residency.emulated import EmulatedDevice
-from roost.residency.fp8 import Fp8Linear, store_as_planned
-from roost.residency.fused_loras import FusingLoader
-from roost.residency.generate import generate
-from roost.residency.loader import load_component, load_pipeline
-from roost.residency.lora_files import LoraFile
-from roost.tune.child import random_weights
+from roost.residency.device.emulated import EmulatedDevice
+from roost.residency.run.calls import GenerationRequest
+from roost.residency.run.generate import generate, tensor_digest
+from roost.residency.run.loader import load_component, load_pipeline
+from roost.residency.run.lora_files import LoraFile
+from roost.residency.run.loras import FusingLoader
+from roost.residency.weights.fp8 import Fp8Linear, store_as_planned
+from roost.tune.trials.child import random_weights
 from tiny_loras import lora_file
 from tiny_models import build, default_call
 

@@ -10,7 +10,7 @@ from plans import LAYERWISE, plan_for
 from roost.errors import NothingFits
 from roost.plan import PlanDocument
 from roost.plan.schema import StageWeights
-from roost.residency.free_memory import fewer_resident_blocks
+from roost.residency.hold.free_memory import fewer_resident_blocks
 
 BLOCK_BYTES = 4 * (100 + 10)
 HEADROOM = 1000

@@ -14,13 +14,13 @@ from transformers import dynamic_module_utils
 from transformers.integrations import hub_kernels
 
 from dry_runs import tiny_directory
-from roost.api.inspection import inspect_model
+from roost.api.models.inspect import inspect_model
 from roost.errors import InvalidFile
-from roost.facts import ClassFacts, Component
+from roost.facts.model import ClassFacts, Component
+from roost.pipelines.build import build_component, build_pipeline
 from roost.pipelines.classes import component_class, model_class
 from roost.pipelines.closed import closed_to_the_outside
-from roost.pipelines.from_configs import build_component, build_pipeline
-from roost.profiles.classes import load_class_facts
+from roost.profiles.class_facts import load_class_facts
 
 
 def layouts(module: torch.nn.Module) -> dict[str, tuple[Any, ...]]:

@@ -10,7 +10,7 @@ import pytest
 
 from fake_nvml import FakeCard, GiB, MiB, mig_card, survey
 from roost.errors import UsageError
-from roost.probes.gpu import GpuSurvey, PcieLink, select_gpu
+from roost.probes.machine.gpu import GpuSurvey, PcieLink, select_gpu
 
 
 def test_a_card_is_read_in_full():
@@ -148,6 +148,7 @@ def test_no_gpu_is_an_error_that_names_both_ways_on():
 
 def test_importing_the_probe_does_not_import_nvml():
     check = (
-        "import sys, roost.probes.gpu, roost.probes.host; sys.exit('pynvml' in sys.modules or 'torch' in sys.modules)"
+        "import sys, roost.probes.machine.gpu, roost.probes.machine.host\n"
+        "sys.exit('pynvml' in sys.modules or 'torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

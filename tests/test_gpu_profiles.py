@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from roost.errors import UsageError
-from roost.facts import GpuProfile, Number
+from roost.facts.machine import GpuProfile, Number
 from roost.profiles import gpus
 from roost.profiles.gpus import find_gpu_profile, load_gpu_profiles, match_gpu_profile
 

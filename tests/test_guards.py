@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from live_pipelines import STRATEGIES, bare_digest, held_by, live_pipeline, own_pipeline, request_for, state_of
 from plans import LAYERWISE, plan_for
 from roost.errors import RoostError
-from roost.residency.generate import generate
+from roost.residency.run.generate import generate
 from toy_pipelines import state, toy_pipeline
 
 MISUSES: dict[str, Callable[[Any], Any]] = {

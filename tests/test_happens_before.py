@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from roost.residency.emulated import EmulatedDevice, HappensBeforeError
-from roost.residency.masters import host_memory
+from roost.residency.device.emulated import EmulatedDevice, HappensBeforeError
+from roost.residency.weights.masters import host_memory
 
 SOURCE = torch.ones(512, dtype=torch.uint8)
 

@@ -17,13 +17,13 @@ from safetensors import SafetensorError, safe_open
 from directories import framed, safetensors, write
 from malformed_headers import CASES, ENTRY, MalformedHeader
 from roost.errors import InvalidFile
-from roost.probes import headers
-from roost.probes.canonical_header import read_canonical
-from roost.probes.header_entries import DTYPE_BITS, Entries, check_entries
-from roost.probes.headers import read_header
-from roost.probes.plain_header import read_plain
-from roost.probes.regular_files import open_regular
-from roost.probes.strict_json import HEADER_DECODER, parse_strict, read_strict_object
+from roost.probes.files import headers
+from roost.probes.files.canonical_header import read_canonical
+from roost.probes.files.header_entries import DTYPE_BITS, Entries, check_entries
+from roost.probes.files.headers import read_header
+from roost.probes.files.plain_header import read_plain
+from roost.probes.files.safe_files import open_regular
+from roost.probes.files.strict_json import HEADER_DECODER, parse_strict, read_strict_object
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -110,9 +110,9 @@ def test_unusual_headers_that_the_library_loads_are_accepted(text: str, data_byt
 
 
 def test_files_are_read_where_the_system_has_no_pread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from roost.probes import regular_files
+    from roost.probes.files import safe_files
 
-    monkeypatch.setattr(regular_files, "_pread", regular_files._seek_and_read)
+    monkeypatch.setattr(safe_files, "_pread", safe_files._seek_and_read)
     path = write(tmp_path / "x.safetensors", safetensors({"a": ("F32", (2, 3))}))
     assert read_header(str(path)).payload_bytes == 24
 

@@ -12,15 +12,15 @@ import yaml
 
 from directories import DIT, safetensors, weights, write, write_pipeline
 from measurements import EMULATED, entry
-from roost.api.learning import known_of
 from roost.api.machine import find_machine
+from roost.api.measurements.learned import known_of
 from roost.cli.app import run
-from roost.cli.plan_view import show_remedy_run
+from roost.cli.views.plan import show_remedy_run
 from roost.errors import InvalidFile
-from roost.facts import Workload
+from roost.facts.request import Workload
 from roost.plan.files import read_plan
-from roost.probes.directory import ModelDirectory
-from roost.probes.shard_index import read_index
+from roost.probes.model.directory import ModelDirectory
+from roost.probes.model.shard_index import read_index
 from roost.profiles.store import MeasuredStore
 from small_model import VAE_WEIGHTS, edit_json, write_small_model
 from worlds import component, inventory

@@ -6,8 +6,8 @@ from types import SimpleNamespace as Fields
 import psutil
 import pytest
 
-from roost.probes.cgroup import count_oom_kills
-from roost.probes.host import free_disk_bytes, peak_rss_bytes, private_bytes, read_host
+from roost.probes.machine.cgroup import count_oom_kills
+from roost.probes.machine.host import free_disk_bytes, peak_rss_bytes, private_bytes, read_host
 
 GiB = 1024**3
 NO_LIMIT_V1 = 9223372036854771712

@@ -23,8 +23,9 @@ from directories import (
     write_pipeline,
 )
 from roost.errors import UsageError
-from roost.facts import ClassFacts, ModelProfile, Workload
-from roost.probes.inventory import read_inventory
+from roost.facts.model import ClassFacts, ModelProfile
+from roost.facts.request import Workload
+from roost.probes.model.inventory import read_inventory
 
 TENSORS = 4 * BLOCK_ELEMENTS
 

@@ -9,10 +9,10 @@ import torch
 from live_pipelines import bare_digest, held_by, live_pipeline, request_for, state_of, weights_bytes
 from out_of_memory import failing_forwards
 from plans import LAYERWISE, plan_for
-from roost.api.updating import update_plan
+from roost.api.plans.update import update_plan
 from roost.errors import OutOfMemory
 from roost.plan import plan_to_yaml, read_plan
-from roost.residency.generate import generate
+from roost.residency.run.generate import generate
 from toy_pipelines import state, toy_pipeline
 
 

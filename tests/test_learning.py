@@ -11,17 +11,18 @@ import pytest
 from dry_runs import tiny_directory
 from measurements import RTX
 from roost import make_plan
-from roost.api import learning
-from roost.api.learning import remember
 from roost.api.machine import gpu_of_profile
+from roost.api.measurements import learned
+from roost.api.measurements.learned import remember
 from roost.cli.app import run
 from roost.errors import UsageError
-from roost.facts import GpuFacts, Workload
-from roost.measured import RunFigures, StageFigures
+from roost.facts.machine import GpuFacts
+from roost.facts.request import Workload
 from roost.plan import PlanDocument, plan_to_yaml
-from roost.planner.costs import CostModel
-from roost.planner.search import Aim
-from roost.planner.search_plan import SearchQuestion, plan_by_search
+from roost.plan.measurements import RunFigures, StageFigures
+from roost.planner.by_search import SearchQuestion, plan_by_search
+from roost.planner.cost.costs import CostModel
+from roost.planner.search.search import Aim
 from roost.profiles.gpus import find_gpu_profile
 from roost.profiles.store import MeasuredStore
 from roost.units import GiB
@@ -167,7 +168,7 @@ def figures(**peaks: int) -> RunFigures:
 @pytest.fixture
 def card(monkeypatch: pytest.MonkeyPatch) -> GpuFacts:
     gpu = GpuFacts(**{name: getattr(HERE, name) for name in HERE.__dataclass_fields__} | {"driver": RTX.driver})
-    monkeypatch.setattr(learning, "present_gpu", lambda: gpu)
+    monkeypatch.setattr(learned, "present_gpu", lambda: gpu)
     return gpu
 
 
@@ -236,7 +237,7 @@ def test_without_the_card_nothing_is_kept_and_the_reason_is_given(monkeypatch) -
     def nobody() -> GpuFacts:
         raise UsageError("no GPU here.")
 
-    monkeypatch.setattr(learning, "present_gpu", nobody)
+    monkeypatch.setattr(learned, "present_gpu", nobody)
     found = remember(cuda_plan(), figures())
     assert (found.kept, found.why_not) == (False, "no GPU here.")
 

@@ -111,12 +111,12 @@ def test_a_log_line_is_one_line_without_terminal_codes(capsys: pytest.CaptureFix
 
 def test_as_a_library_roost_says_nothing_unless_its_user_wants_it() -> None:
     code = (
-        "import logging, roost, roost.probes.host\n"
+        "import logging, roost, roost.probes.machine.host\n"
         "logging.getLogger('roost.probes').critical('not heard')\n"
-        "roost.probes.host.read_host()\n"
+        "roost.probes.machine.host.read_host()\n"
         "logging.basicConfig(level='DEBUG', format='%(name)s')\n"
-        "roost.probes.host.read_host()\n"
+        "roost.probes.machine.host.read_host()\n"
     )
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert child.stdout == ""
-    assert child.stderr.split() == ["roost.probes.host"]
+    assert child.stderr.split() == ["roost.probes.machine.host"]

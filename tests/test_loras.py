@@ -15,17 +15,17 @@ from diffusers import DiffusionPipeline
 
 from live_pipelines import STRATEGIES, held_by, live_pipeline, request_for
 from plans import LAYERWISE, plan_for
-from roost.api.loras import read_loras
+from roost.api.requests.given_files import read_loras
 from roost.cli.app import run
 from roost.errors import InvalidFile, UsageError
 from roost.plan import PlanDocument
-from roost.residency.attach import Held
-from roost.residency.emulated import EmulatedDevice
-from roost.residency.fused_loras import FusingLoader
-from roost.residency.generate import generate
-from roost.residency.loader import load_pipeline
-from roost.residency.lora_files import LoraFile
-from roost.residency.quiet import quiet_libraries
+from roost.residency.device.emulated import EmulatedDevice
+from roost.residency.hold.attach import Held
+from roost.residency.run.generate import generate
+from roost.residency.run.loader import load_pipeline
+from roost.residency.run.lora_files import LoraFile
+from roost.residency.run.loras import FusingLoader
+from roost.residency.run.quiet import quiet_libraries
 from tiny_loras import lora_file
 from tiny_models import build
 
@@ -207,7 +207,7 @@ def test_what_is_no_safetensors_file_is_never_opened(name: str | None, content: 
 
 
 def test_without_peft_a_lora_says_what_to_install(saved: Saved, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("roost.api.loras.find_spec", lambda name: None)
+    monkeypatch.setattr("roost.api.requests.given_files.find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"pip install 'roost\[lora\]'"):
         read_loras([str(saved("wan2.2") / "lora.safetensors")], plan_for(live_pipeline("wan2.2")))
 

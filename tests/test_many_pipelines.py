@@ -21,13 +21,13 @@ import tiny_unusual_pipelines as tiny
 from live_pipelines import live_pipeline
 from pipeline_cases import CASES, Case
 from random_weights import fill_with_random_weights
-from roost.api.inspection import profile_of
+from roost.api.models.inspect import profile_of
 from roost.cli.app import run
-from roost.planner.kinds import kind_of
-from roost.planner.roles import role_of
-from roost.residency.calls import accepts
-from roost.residency.digests import tensor_digest
-from roost.residency.release import Activations
+from roost.planner.rules.names import kind_of
+from roost.planner.rules.roles import role_of
+from roost.residency.engine.release import Activations
+from roost.residency.run.calls import accepts
+from roost.residency.run.generate import tensor_digest
 from tiny_models import FAMILIES
 from tiny_picture_pipelines import BUILDERS
 
@@ -179,7 +179,7 @@ def test_components_of_rarer_pipelines_have_their_kind_and_role(name, library, c
 
 
 def test_sound_is_saved_at_its_own_rate_with_all_channels(tmp_path: Path) -> None:
-    from roost.residency.media import save_outputs
+    from roost.residency.media.outputs import save_outputs
 
     sound = torch.tensor([[[0.0, 1.0, -1.0], [0.5, 2.0, float("nan")]]])
     (path,) = save_outputs(sound, tmp_path / "fox.wav", samples_per_s=8000)

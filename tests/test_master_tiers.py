@@ -10,17 +10,17 @@ import roost
 from engine_cases import digest_of
 from live_pipelines import bare_digest
 from plans import LAYERWISE, plan_for
-from roost.api import ready
-from roost.api.preflight import check_fits
+from roost.api.plans.preflight import check_fits
+from roost.api.runs import ready
 from roost.errors import NothingFits
-from roost.facts import HostFacts
+from roost.facts.machine import HostFacts
 from roost.plan import PlanDocument
 from roost.plan.schema import FileRecord, Masters
-from roost.residency.checkpoint import MappedMaster
-from roost.residency.emulated import EmulatedDevice
-from roost.residency.loader import load_pipeline
-from roost.residency.masters import Master
-from roost.residency.quiet import quiet_libraries
+from roost.residency.device.emulated import EmulatedDevice
+from roost.residency.run.loader import load_pipeline
+from roost.residency.run.quiet import quiet_libraries
+from roost.residency.weights.mapped_masters import MappedMaster
+from roost.residency.weights.masters import Master
 from tiny_models import build
 
 SMALL = {"gpu": "emulated", "vram": "3GiB", "headroom": "0", "size": "64x64", "frames": 9, "steps": 2}
@@ -73,9 +73,9 @@ def test_blocks_and_the_rest_are_in_the_planned_tier_and_stay_in_it(ltx: Path, s
 def test_a_buffer_that_no_file_has_does_not_keep_its_unit_from_being_mapped(ltx: Path, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
-    from roost.residency.checkpoint import Checkpoint
-    from roost.residency.component import HeldComponent
-    from roost.residency.transfers import Transfers
+    from roost.residency.engine.component import HeldComponent
+    from roost.residency.weights.mapped_masters import Checkpoint
+    from roost.residency.weights.transfers import Transfers
     from toy_pipelines import toy_pipeline
 
     pipeline = toy_pipeline()

@@ -6,11 +6,11 @@ import pytest
 
 from live_pipelines import live_pipeline
 from plans import plan_for
-from roost.api.updating import update_plan
-from roost.cli.plan_view import show_plan
+from roost.api.plans.update import update_plan
+from roost.cli.views.plan import show_plan
 from roost.errors import InvalidFile
 from roost.plan import PlanDocument, plan_to_yaml, read_plan
-from roost.plan.measured import Measured, Rival, StepTimes
+from roost.plan.trials import Measured, Rival, StepTimes
 
 MEASURED = Measured(
     source="trial",

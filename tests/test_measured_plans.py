@@ -11,11 +11,11 @@ import pytest
 from dry_runs import tiny_directory, tiny_inventory
 from measurements import EMULATED, RTX, WHEN, entry, rate
 from roost import make_plan
-from roost.api.learning import known_of, model_class
 from roost.api.machine import gpu_of_profile
+from roost.api.measurements.learned import known_of, model_class
 from roost.cli.app import run
-from roost.measured import MeasuredKappa
 from roost.plan import PlanDocument, plan_to_yaml
+from roost.plan.measurements import MeasuredKappa
 from roost.profiles.gpus import find_gpu_profile
 from roost.profiles.store import MeasuredStore
 

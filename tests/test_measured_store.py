@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from measurements import EMULATED, RTX, entry, rate, residual
 from roost.errors import RoostError, UsageError
-from roost.measured import KEPT_RUNS, DeviceKey, Entry
+from roost.plan.measurements import KEPT_RUNS, DeviceKey, Entry
 from roost.profiles import lock
 from roost.profiles.store import MeasuredStore
 

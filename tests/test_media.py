@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from roost.errors import RoostError, UsageError
-from roost.residency.digests import tensor_digest
-from roost.residency.media import check_output_path, save_outputs
+from roost.residency.media.outputs import check_output_path, save_outputs
+from roost.residency.run.generate import tensor_digest
 
 
 def test_a_picture_keeps_its_pixels(tmp_path: Path) -> None:

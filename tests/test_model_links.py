@@ -9,7 +9,7 @@ import pytest
 
 from directories import BLOCK_ELEMENTS, DIT, inspect, safetensors, weights, write, write_pipeline
 from roost.errors import InvalidFile
-from roost.probes.hub import resolve_model
+from roost.probes.model.hub import resolve_model
 
 
 def _linked(root: Path, target: Path | str) -> Path:

@@ -7,7 +7,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from roost.facts import GROUPS, ModelProfile
+from roost.facts.model import ModelProfile
+from roost.facts.request import GROUPS
 from roost.profiles import models
 from roost.profiles.models import fallback_profile, load_model_profiles, recognise
 

@@ -14,19 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from real_models import RealModel
-from roost.api import ready
-from roost.api.inspection import inspect_model, structure_of
-from roost.api.models import materialise_configs, write_model_directory
-from roost.api.planning import make_plan
-from roost.api.preflight import model_differences
+from roost.api.models.inspect import inspect_model, structure_of
+from roost.api.models.published import materialise_configs, write_model_directory
+from roost.api.plans.plan import make_plan
+from roost.api.plans.preflight import model_differences
+from roost.api.runs import ready
 from roost.cli.app import run
 from roost.errors import PlanMismatch, UsageError
-from roost.facts import HostFacts, Inventory
+from roost.facts.machine import HostFacts
+from roost.facts.model import Inventory
 from roost.plan import PlanDocument
 from roost.profiles import published
 from roost.profiles.models import load_model_profiles
-from roost.profiles.published import load_published_model, model_names
-from roost.profiles.tensor_tree import expand
+from roost.profiles.published import expand, load_published_model, model_names
 from tensor_trees import fold
 
 EVERY_NAME = pytest.mark.parametrize("name", model_names())

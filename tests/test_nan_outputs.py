@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from live_pipelines import STRATEGIES, bare_digest, held_by, own_pipeline, request_for
 from plans import plan_for
 from roost.cli.app import run
-from roost.residency.generate import generate
+from roost.residency.run.generate import generate
 from tiny_models import build, default_call
 
 

@@ -9,19 +9,19 @@ import pytest
 import yaml
 
 from real_models import RealModel
-from roost.api import planning
+from roost.api.plans import plan as planning
 from roost.cli.app import run
-from roost.facts import Choices, Workload
+from roost.facts.request import Choices, Workload
 from roost.plan import PlanDocument, plan_to_yaml, read_plan
-from roost.planner.costs import CostModel
-from roost.planner.policy import plan_by_rules
+from roost.planner.by_rules import plan_by_rules
+from roost.planner.by_search import SearchQuestion, plan_by_search
+from roost.planner.cost.costs import CostModel
+from roost.planner.cost.untraced import guessing, untraced
 from roost.planner.rule_plan import predicted_rule_plan, traced_rule_plan
-from roost.planner.search import Aim
-from roost.planner.search_plan import SearchQuestion, plan_by_search
-from roost.planner.selectors import parse_set
-from roost.planner.untraced import guessing, untraced
+from roost.planner.rules.selectors import parse_set
+from roost.planner.search.search import Aim
 from roost.trace import trace_from_json, trace_to_json
-from roost.tune.candidates import Candidate, why_not
+from roost.tune.trials.candidates import Candidate, why_not
 from roost.units import MiB
 from traces import rates, trace, use
 from worlds import component, inventory, machine, question

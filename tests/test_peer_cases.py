@@ -13,8 +13,7 @@ import roost
 from live_pipelines import STRATEGIES, bare_digest, held_by, live_pipeline, own_pipeline, request_for
 from plans import LAYERWISE, plan_for
 from roost.errors import UsageError
-from roost.residency.digests import tensor_digest
-from roost.residency.generate import generate
+from roost.residency.run.generate import generate, tensor_digest
 from toy_pipelines import WIDTH, state
 
 TESTS = Path(__file__).parent

@@ -9,7 +9,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from live_pipelines import bare_digest, digest_without_plan, own_pipeline
-from roost.tune.peers import PEERS, Peer, peer_named
+from roost.tune.trials.peers import PEERS, Peer, peer_named
 
 CPU = torch.device("cpu")
 STREAMED = [each for each in PEERS if each.params.get("use_stream")]

@@ -13,9 +13,11 @@ from fake_accelerator import NAME, FakeAccelerator, fake_accelerator
 from live_pipelines import STRATEGIES, digest_without_plan, own_pipeline
 from plans import plan_for
 from roost.pipelines.entries import wrap_entries
-from roost.residency import component, running, tables, units
-from roost.residency.attach import Held, hold
-from roost.residency.runtime import Runtime
+from roost.residency.engine import component, on_device
+from roost.residency.engine.runtime import Runtime
+from roost.residency.hold.attach import Held, hold
+from roost.residency.weights import units
+from roost.residency.weights import units as tables
 
 NAMES = ("wan2.2", "flux", "sdxl")
 Entry = tuple[str, str, Any, Any]
@@ -97,11 +99,11 @@ Patch = pytest.MonkeyPatch
 def nothing_comes(patch: Patch) -> None:
     patch.setattr(Runtime, "switch_to", lambda *_: None)
     for name in ("enter", "leave", "keep"):
-        patch.setattr(running.RunningBlocks, name, lambda *_: None)
+        patch.setattr(on_device.RunningBlocks, name, lambda *_: None)
 
 
 def what_came_is_not_used(patch: Patch) -> None:
-    for module in (component, running):
+    for module in (component, on_device):
         patch.setattr(module, "settle", lambda unit, transfers: None)
 
 

@@ -24,14 +24,14 @@ from live_pipelines import (
 )
 from out_of_memory import failing_device
 from plans import GIB, LAYERWISE, plan_for
-from roost.api.updating import update_plan
+from roost.api.plans.update import update_plan
 from roost.errors import OutOfMemory
 from roost.plan import plan_to_yaml, read_plan
-from roost.residency.attach import Held, hold
-from roost.residency.emulated import EmulatedDevice
-from roost.residency.generate import generate
-from roost.residency.loader import load_pipeline
-from roost.residency.obstacles import check_obstacles
+from roost.residency.device.emulated import EmulatedDevice
+from roost.residency.hold.attach import Held, hold
+from roost.residency.run.generate import generate
+from roost.residency.run.loader import load_pipeline
+from roost.residency.weights.obstacles import check_obstacles
 from roost.units import parse_bytes
 from tiny_models import build
 from toy_pipelines import state, toy_pipeline

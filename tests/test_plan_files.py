@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from roost.errors import InvalidFile, RoostError
 from roost.plan import PlanDocument, plan_to_yaml, read_plan, write_text_atomically
 from roost.plan.schema import FileRecord
-from roost.planner.policy import plan_by_rules
+from roost.planner.by_rules import plan_by_rules
 from roost.units import GiB
 from worlds import component, inventory, machine, question
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 
 from roost.errors import UsageError
-from roost.facts import Choices
-from roost.planner.kinds import base_name, kind_of, suffix
-from roost.planner.load_order import load_order
-from roost.planner.policy import plan_by_rules
-from roost.planner.selectors import parse_selectors, parse_set
+from roost.facts.request import Choices
+from roost.planner.by_rules import plan_by_rules
+from roost.planner.rules.names import base_name, kind_of, load_order, suffix
+from roost.planner.rules.selectors import parse_selectors, parse_set
 from roost.units import GiB, MiB
 from worlds import component, inventory, machine, profile, question
 

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from engine_toys import play
-from roost.residency import acquisition, running
-from roost.residency.emulated import EmulatedDevice, HappensBeforeError
-from roost.residency.masters import HostCopy
-from roost.residency.slots import Slot, SlotRing
-from roost.residency.transfers import Transfers
-from roost.residency.units import Unit
+from roost.residency.device.emulated import EmulatedDevice, HappensBeforeError
+from roost.residency.engine import on_device
+from roost.residency.engine.slots import Slot, SlotRing
+from roost.residency.weights.masters import HostCopy
+from roost.residency.weights.transfers import Transfers
+from roost.residency.weights.units import Unit
 from toy_worlds import World
 
 Patch = pytest.MonkeyPatch
@@ -77,8 +77,8 @@ def missing_acquire_fence(patch: Patch) -> None:
         slot.free = early
         return slot
 
-    original_load, original_new_slot = acquisition.load, SlotRing.new_slot
-    for user in (acquisition, running):
+    original_load, original_new_slot = on_device.load, SlotRing.new_slot
+    for user in (on_device, on_device):
         patch.setattr(user, "load", load)
     patch.setattr(SlotRing, "new_slot", new_slot)
 

@@ -13,15 +13,15 @@ import pytest
 from dry_runs import tiny_directory
 from measurements import EMULATED
 from roost.cli.app import run
-from roost.facts import GpuFacts
-from roost.planner.rates import Rates
-from roost.probes import disk_rate
+from roost.facts.machine import GpuFacts
+from roost.planner.cost.rates import Rates
+from roost.probes.machine import disk_rate
 from roost.profiles.store import MeasuredStore
-from roost.residency.emulated import EmulatedDevice
-from roost.residency.probing import kernels, timing, transfers
-from roost.residency.probing.measure import measure_rates
-from roost.residency.probing.timing import reading_of
-from roost.residency.probing.transfers import transfer_points
+from roost.residency.device.emulated import EmulatedDevice
+from roost.residency.rates import kernels, timing, transfers
+from roost.residency.rates.measure import measure_rates
+from roost.residency.rates.timing import reading_of
+from roost.residency.rates.transfers import transfer_points
 from roost.units import GiB, MiB
 
 NAMES = {each.name for each in fields(Rates)}
@@ -134,7 +134,7 @@ def test_without_a_gpu_the_emulated_one_is_timed_unless_cuda_was_asked_for(monke
 
         raise UsageError("There is no GPU. Name a card with --gpu NAME.")
 
-    monkeypatch.setattr("roost.api.probing.present_gpu", nobody)
+    monkeypatch.setattr("roost.api.measurements.probe.present_gpu", nobody)
     assert run(["probe", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["device"]["device_kind"] == "emulated"
@@ -180,7 +180,7 @@ def test_the_temporary_file_is_gone_afterwards(tmp_path: Path) -> None:
 
 @pytest.mark.gpu
 def test_a_cuda_device_has_every_rate_and_nothing_stays_on_it() -> None:
-    from roost.residency.cuda import CudaDevice
+    from roost.residency.device.cuda import CudaDevice
 
     with CudaDevice(8 * GiB) as device:
         before = device.used_bytes

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from measurements import EMULATED, RTX, WHEN, entry, rate, residual
-from roost.api import kept as exports
+from roost.api.measurements import store as exports
 from roost.cli.app import run
 from roost.profiles.store import MeasuredStore
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from roost.api.machine import gpu_of_profile
 from roost.blocks import resident_indices
-from roost.planner.rates import rates_of
-from roost.planner.timeline import Schedule, StageTimes, UseCost, Weights, simulate
+from roost.planner.cost.rates import rates_of
+from roost.planner.cost.simulator import Schedule, StageTimes, UseCost, Weights, simulate
 from roost.profiles.gpus import find_gpu_profile
 from roost.units import GiB
 

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from directories import dit_of, inspect, safetensors, weights, with_dit, write, write_pipeline
-from roost.api.inspection import inspect_model
+from roost.api.models.inspect import inspect_model
 from roost.cli.app import app
 from roost.errors import InvalidFile
 

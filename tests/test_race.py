@@ -20,7 +20,7 @@ from racing_fields import (
     time_exhaustively,
     whole_round_s,
 )
-from roost.tune.race import RaceSettings, race
+from roost.tune.race.race import RaceSettings, race
 
 CLEAR = (1.0, 1.05, 1.1, 1.15, 1.25, 1.4, 1.7, 2.2)
 CLOSE = (1.0, 1.01, 1.02, 1.03, 1.05, 1.1, 1.2, 1.5)

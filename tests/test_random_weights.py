@@ -10,15 +10,14 @@ import torch
 
 import roost
 from dry_runs import tiny_directory
-from roost.api.inspection import inspect_model
-from roost.pipelines.from_configs import build_pipeline
-from roost.pipelines.random_weights import random_component
+from roost.api.models.inspect import inspect_model
+from roost.pipelines.build import build_pipeline, random_component
 from roost.plan import PlanDocument
-from roost.profiles.classes import load_class_facts
-from roost.residency.calls import GenerationRequest
-from roost.residency.digests import tensor_digest
-from roost.residency.plain import Place, move_whole
-from roost.residency.trial import TrialSetup, open_trial
+from roost.profiles.class_facts import load_class_facts
+from roost.residency.run.calls import GenerationRequest
+from roost.residency.run.generate import tensor_digest
+from roost.residency.run.plain import Place, move_whole
+from roost.residency.run.trial import TrialSetup, open_trial
 from tiny_models import build, default_call
 
 

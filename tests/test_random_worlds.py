@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from engine_toys import call, play, streaming
-from roost.residency.component import HeldComponent
-from roost.residency.emulated import EmulatedDevice
-from roost.residency.transfers import Transfers
+from roost.residency.device.emulated import EmulatedDevice
+from roost.residency.engine.component import HeldComponent
+from roost.residency.weights.transfers import Transfers
 from toy_worlds import World, batches
 
 NORMAL, MORE = 320, 3000

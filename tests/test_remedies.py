@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roost.facts import Workload
-from roost.planner.costs import CostModel
-from roost.planner.search import Aim
-from roost.planner.search_plan import SearchQuestion, plan_by_search
-from roost.planner.smaller import amount, option, smaller
+from roost.facts.request import Workload
+from roost.planner.by_search import SearchQuestion, plan_by_search
+from roost.planner.cost.costs import CostModel
+from roost.planner.search.search import Aim
+from roost.planner.search.smaller import amount, option, smaller
 from roost.trace import Trace
 from roost.units import GiB
 from traces import rates, trace, use

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from roost.probes.dry_run.recorder import Recorder
-from roost.probes.dry_run.replay import Replays
-from roost.probes.dry_run.structure import structure_of
+from roost.probes.dry_run.replay import Replays, structure_of
 from roost.probes.dry_run.world import FakeWorld
 
 

@@ -18,7 +18,7 @@ from roost.cli.app import run
 from roost.cli.html.report_page import report_page
 from roost.cli.html.scatter import pareto
 from roost.plan.results import Shortage, TrialResult
-from roost.tune.results import Results, read_results, results_document
+from roost.tune.results.document import Results, read_results, results_document
 
 GIB = 1024**3
 TRIAL_KEYS = [each.name for each in fields(TrialResult)]

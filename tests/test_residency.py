@@ -14,8 +14,8 @@ from live_pipelines import (
     state_of,
 )
 from plans import LAYERWISE, plan_for
-from roost.residency.generate import generate
-from roost.residency.stages import StageEvent
+from roost.residency.engine.stages import StageEvent
+from roost.residency.run.generate import generate
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -8,10 +8,10 @@ import torch
 from live_pipelines import bare_digest, held_by, live_pipeline, own_pipeline, request_for, state_of, weights_bytes
 from plans import GIB, LAYERWISE, plan_for
 from roost.errors import OutOfMemory
-from roost.residency.attach import hold
-from roost.residency.emulated import EmulatedDevice
-from roost.residency.generate import generate
-from roost.residency.matching import held_modules
+from roost.residency.device.emulated import EmulatedDevice
+from roost.residency.hold.attach import hold
+from roost.residency.hold.live_modules import held_modules
+from roost.residency.run.generate import generate
 
 
 @pytest.mark.parametrize("share", [0, 0.5])

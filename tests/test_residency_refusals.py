@@ -16,7 +16,7 @@ from live_pipelines import (
 )
 from plans import LAYERWISE, plan_for
 from roost.errors import PlanMismatch, RoostError, UsageError
-from roost.residency.generate import generate
+from roost.residency.run.generate import generate
 
 
 @pytest.mark.parametrize(

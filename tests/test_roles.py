@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from roost.errors import UsageError
-from roost.planner.policy import plan_by_rules
-from roost.planner.roles import parse_role, role_of, view
+from roost.planner.by_rules import plan_by_rules
+from roost.planner.rules.roles import parse_role, role_of, view
 from worlds import component, inventory, machine, profile, question
 
 MODEL = inventory(

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from roost.cli.app import run
-from roost.residency import generate
+from roost.residency.run import generate
 from tiny_models import build
 
 EXPECTED_CODES = {0, 2, 3, 4, 5}

@@ -12,16 +12,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import roost
-from roost.api.generations import generations_of
-from roost.api.opening import open_pipeline
-from roost.api.prompt_files import read_prompts
-from roost.api.ready import check_plan, without_decoding
-from roost.api.requests import RunRequest
+from roost.api.requests.given_files import read_prompts
+from roost.api.requests.request import RunRequest, generations_of
+from roost.api.runs.pipeline import open_pipeline
+from roost.api.runs.ready import check_plan, without_decoding
 from roost.cli.app import run
-from roost.cli.progress import Progress
+from roost.cli.views.progress import Progress
 from roost.errors import InvalidFile, UsageError
-from roost.residency.digests import tensor_digest
-from roost.residency.media import save_outputs
+from roost.residency.media.outputs import save_outputs
+from roost.residency.run.generate import tensor_digest
 from tiny_models import build
 
 EMULATED = ("--gpu", "emulated", "--vram", "64MiB", "--headroom", "0", "--policy", "rules")

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from roost.facts import Choices
-from roost.planner.candidates import candidate_placements, complexity
-from roost.planner.estimate import predict
-from roost.planner.movement import tier_bytes
-from roost.planner.pricing import Pricer
-from roost.planner.search import Aim, limits_of, price_all, scope_of, search
-from roost.planner.selectors import parse_set
-from roost.planner.solver import NOISE, fastest
+from roost.facts.request import Choices
+from roost.planner.cost.estimate import predict
+from roost.planner.cost.movement import tier_bytes
+from roost.planner.rules.selectors import parse_set
+from roost.planner.search.candidates import candidate_placements, complexity
+from roost.planner.search.pricing import Pricer
+from roost.planner.search.search import Aim, limits_of, price_all, scope_of, search
+from roost.planner.search.solver import NOISE, fastest
 from roost.units import GiB
 from traces import case_of, forecast, trace, use
 from worlds import component

@@ -8,16 +8,16 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from roost.api.options import PlanOptions, aim_of
-from roost.facts import Choices, Workload
+from roost.api.requests.options import PlanOptions, aim_of
+from roost.facts.request import Choices, Workload
 from roost.plan import PlanDocument, plan_to_yaml
-from roost.planner.costs import CostModel
-from roost.planner.policy import plan_by_rules
-from roost.planner.search import Aim, Objective
-from roost.planner.search_plan import SearchQuestion, of_role, plan_by_search
-from roost.planner.selectors import parse_set
-from roost.planner.untraced import guessing, untraced
-from roost.trace import VaeVariant
+from roost.planner.by_rules import plan_by_rules
+from roost.planner.by_search import SearchQuestion, plan_by_search
+from roost.planner.cost.costs import CostModel
+from roost.planner.cost.untraced import guessing, untraced
+from roost.planner.rules.selectors import parse_set
+from roost.planner.search.search import Aim, Objective
+from roost.trace import VaeVariant, of_role
 from roost.units import GiB
 from traces import rates, trace, use
 from worlds import component, inventory, machine, question

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import pytest
 
 from roost.errors import InvalidFile
-from roost.probes.headers import Header
-from roost.probes.shard_index import check_against_headers, read_index
+from roost.probes.files.headers import Header
+from roost.probes.model.shard_index import check_against_headers, read_index
 
 PLACES = {"a.weight": "one.safetensors", "b.weight": "one.safetensors", "c.weight": "two.safetensors"}
 

@@ -1,7 +1,7 @@
 """Stages are maximal runs of the same use; encoders that take turns within one are one record each."""
 
-from roost.residency.emulated import EmulatedDevice
-from roost.residency.stages import StageRecorder
+from roost.residency.device.emulated import EmulatedDevice
+from roost.residency.engine.stages import StageRecorder
 
 
 def recorded(*uses: tuple[str, str]) -> list[tuple[str, str]]:

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from roost.errors import RoostError
-from roost.residency.emulated import EmulatedDevice
-from roost.residency.host_blocks import FileBlock, FilePiece, PageableBlock
-from roost.residency.staging import Stager
+from roost.residency.device.emulated import EmulatedDevice
+from roost.residency.weights.host_blocks import FileBlock, FilePiece, PageableBlock
+from roost.residency.weights.staging import Stager
 
 SIZE = 10_000
 

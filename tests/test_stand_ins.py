@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from roost import inspect_model, make_plan
-from roost.api.models import write_model_directory
-from roost.probes.weightless import lacking_file
+from roost.api.models.published import write_model_directory
+from roost.probes.model.components import lacking_file
 
 GPU = {"gpu": "rtx-4090", "ram": "64GiB", "steps": 4}
 

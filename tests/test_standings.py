@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roost.tune.standings import compare, levels, noise_of, undisturbed
-from roost.tune.student import below, t_quantile
+from roost.tune.race.statistics import below, compare, levels, noise_of, t_quantile, undisturbed
 
 LAPS = {
     "a": {1: 0.00, 2: 0.01, 3: -0.01},

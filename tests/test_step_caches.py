@@ -14,8 +14,8 @@ from diffusers import FirstBlockCacheConfig, MagCacheConfig, PyramidAttentionBro
 import roost
 from attach_options import SMALL
 from live_pipelines import own_pipeline, request_for
-from roost.probes.dry_run.step_caches import CACHES
-from roost.residency.digests import tensor_digest
+from roost.probes.dry_run.stand_in import CACHES
+from roost.residency.run.generate import tensor_digest
 
 _STEPS = 4
 CONFIGS: dict[str, Callable[[Any], Any]] = {

@@ -11,7 +11,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from live_pipelines import held_by, state_of
 from plans import LAYERWISE, plan_for
-from roost.residency.attach import Held
+from roost.residency.hold.attach import Held
 from toy_pipelines import WIDTH, state, toy_pipeline
 
 

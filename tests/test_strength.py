@@ -14,14 +14,13 @@ import pytest
 from PIL import Image
 
 import roost
-from roost.api.inspection import inspect_model
+from roost.api.models.inspect import inspect_model
 from roost.cli.app import run
 from roost.errors import UsageError
-from roost.facts import Workload
-from roost.planner.untraced import untraced
+from roost.facts.request import Workload
+from roost.planner.cost.untraced import untraced
 from roost.probes.dry_run import DryRunOptions, dry_run
-from roost.profiles.classes import load_class_facts
-from roost.profiles.pipelines import load_pipeline_facts
+from roost.profiles.class_facts import load_class_facts, load_pipeline_facts
 from tiny_models import build
 from tiny_picture_pipelines import BUILDERS as OF_PICTURES
 from tiny_video_inputs import BUILDERS as OF_VIDEOS

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from dry_runs import tiny_directory
-from roost.api import planning
-from roost.api.sweeping import Sweep, parse_sweep
+from roost.api.plans import plan as planning
+from roost.api.plans.sweep import Sweep, parse_sweep
 from roost.cli.app import run
-from roost.cli.sweep_view import placement_in_short
+from roost.cli.views.sweep import placement_in_short
 from roost.errors import UsageError
 from roost.units import GiB
 from searched_plans import searched

@@ -13,8 +13,8 @@ from diffusers import ModelMixin
 from safetensors.torch import load_file, save_file
 
 from dry_runs import tiny_directory, tiny_trace
-from roost.api.inspection import inspect_model
-from roost.api.tensors import check_tensors
+from roost.api.models.inspect import inspect_model
+from roost.api.models.tensors import check_tensors
 from roost.errors import InvalidFile
 from roost.pipelines.classes import component_class
 from roost.probes.dry_run import module_tensors

@@ -12,12 +12,11 @@ import torch
 
 from live_pipelines import STRATEGIES, held_by, own_pipeline, request_for, state_of
 from plans import LAYERWISE, plan_for
-from roost.residency import texts_ahead
-from roost.residency.attach import Held
-from roost.residency.calls import GenerationRequest
-from roost.residency.generate import generate
-from roost.residency.kept_results import Unkeepable, keep
-from roost.residency.texts_ahead import TextsAhead
+from roost.residency.hold.attach import Held
+from roost.residency.run import texts_ahead
+from roost.residency.run.calls import GenerationRequest
+from roost.residency.run.generate import generate
+from roost.residency.run.texts_ahead import TextsAhead, Unkeepable, keep
 
 PROMPTS = ("a fox", "a red goose in the snow", "a fox")
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from roost.api.planning import make_plan
-from roost.facts import GpuProfile, Number
-from roost.planner.throughput import reached
+from roost.api.plans.plan import make_plan
+from roost.facts.machine import GpuProfile, Number
+from roost.planner.cost.throughput import reached
 from roost.profiles.gpus import find_gpu_profile, load_gpu_profiles
 
 CLASSES = {"matmul", "attention", "conv"}

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roost.blocks import resident_indices
-from roost.planner.timeline import Schedule, UseCost, Weights, repeated_patterns, simulate
+from roost.planner.cost.simulator import Schedule, UseCost, Weights, repeated_patterns, simulate
 
 TINY = 1e-9
 SECONDS = st.sampled_from([0.5, 1.0, 1.5, 2.0, 3.0])

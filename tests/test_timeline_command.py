@@ -13,20 +13,20 @@ from hypothesis import strategies as st
 
 from build_demo_model import build_demo_model
 from pages import needs_chromium, opened
-from roost.api.planning import make_plan
-from roost.api.timelines import record_of, replay_plan
+from roost.api.plans.plan import make_plan
+from roost.api.plans.timeline import record_of, replay_plan
 from roost.cli.app import run
 from roost.cli.html.axis import Piece, pieces_of
 from roost.cli.html.lanes import stretches
 from roost.cli.html.timeline_page import timeline_page
-from roost.facts import Component
+from roost.facts.model import Component
 from roost.plan import PlanDocument, plan_to_yaml
-from roost.planner.arithmetic import cost_model_of
-from roost.planner.estimate import predict
-from roost.planner.from_document import forecast_of, placements_of
-from roost.planner.records import predicted_record
-from roost.planner.timeline import simulate
-from roost.timelines import MemoryLevel, Pass, TimelineRecord, perfetto_document
+from roost.planner.cost.estimate import predict
+from roost.planner.cost.simulator import simulate
+from roost.planner.documents.cost_model import cost_model_of
+from roost.planner.documents.reader import forecast_of, placements_of
+from roost.planner.documents.records import predicted_record
+from roost.timeline import MemoryLevel, Pass, TimelineRecord, perfetto_document
 from roost.trace import Trace
 from searched_plans import PARTS, STEPS, USES, searched
 from trace_event_format import check_trace

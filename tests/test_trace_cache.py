@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from dry_runs import tiny_directory, tiny_inventory, tiny_trace, tiny_workload
-from roost.api import tracing
-from roost.api.inspection import profile_of
+from roost.api.models import traces
+from roost.api.models.inspect import profile_of
 from roost.errors import InvalidFile
 from roost.probes.dry_run import DryRunOptions
 from roost.probes.dry_run.cache import read_trace, trace_key, weightless_digests, write_trace
@@ -34,18 +34,18 @@ def test_a_kept_trace_comes_back_equal(tmp_path: Path) -> None:
 
 def test_the_second_trace_of_a_model_comes_from_the_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inventory, workload = tiny_inventory("ltx"), tiny_workload("ltx")
-    first = tracing.trace_model(inventory, profile_of(inventory), workload)
-    monkeypatch.setattr(tracing, "dry_run", lambda *_: pytest.fail("dry-run again"))
-    assert tracing.trace_model(inventory, profile_of(inventory), workload) == first
+    first = traces.trace_model(inventory, profile_of(inventory), workload)
+    monkeypatch.setattr(traces, "dry_run", lambda *_: pytest.fail("dry-run again"))
+    assert traces.trace_model(inventory, profile_of(inventory), workload) == first
 
 
 @pytest.mark.parametrize("broken", [b"", b"{", b"[]", b'{"uses": []}', b"\xff", b"[" * 100_000])
 def test_a_broken_file_is_traced_anew_and_rewritten(cache: Path, broken: bytes) -> None:
     inventory, workload = tiny_inventory("ltx"), tiny_workload("ltx")
-    first = tracing.trace_model(inventory, profile_of(inventory), workload)
+    first = traces.trace_model(inventory, profile_of(inventory), workload)
     (file,) = cache.iterdir()
     file.write_bytes(broken)
-    again = tracing.trace_model(inventory, profile_of(inventory), workload)
+    again = traces.trace_model(inventory, profile_of(inventory), workload)
     assert again.uses == first.uses
     assert read_trace(cache, file.stem) == again
 
@@ -98,12 +98,12 @@ def test_what_is_no_regular_file_among_tokenizers_counts_by_its_name(tmp_path: P
 def test_a_trace_from_the_cache_needs_no_torch(cache: Path) -> None:
     directory = tiny_directory("ltx")
     script = (
-        "import sys; from roost.api.inspection import inspect_model, profile_of; "
-        "from roost.api.tracing import trace_model; from roost.facts import Workload; "
+        "import sys; from roost.api.models.inspect import inspect_model, profile_of; "
+        "from roost.api.models.traces import trace_model; from roost.facts.request import Workload; "
         f"inventory = inspect_model({str(directory)!r}, dtype='bfloat16'); "
         f"trace = trace_model(inventory, profile_of(inventory), {tiny_workload('ltx')!r}); "
         "print(len(trace.uses), 'torch' in sys.modules)"
     )
-    tracing.trace_model(tiny_inventory("ltx"), profile_of(tiny_inventory("ltx")), tiny_workload("ltx"))
+    traces.trace_model(tiny_inventory("ltx"), profile_of(tiny_inventory("ltx")), tiny_workload("ltx"))
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert found.stdout.split() == [str(len(tiny_trace("ltx").uses)), "False"]

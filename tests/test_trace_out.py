@@ -14,17 +14,17 @@ import torch
 from build_demo_model import build_demo_model
 from live_pipelines import STRATEGIES, bare_digest, held_by, live_pipeline, own_pipeline, request_for, state_of
 from plans import LAYERWISE, plan_for
-from roost.api.planning import make_plan
+from roost.api.plans.plan import make_plan
 from roost.cli.app import run
 from roost.plan import PlanDocument, plan_to_yaml
-from roost.residency import media
-from roost.residency import recording as recording_module
-from roost.residency.attach import Held, hold
-from roost.residency.cuda import CudaDevice
-from roost.residency.emulated import EmulatedDevice
-from roost.residency.generate import generate
-from roost.residency.recording import Recording
-from roost.timelines import MemoryLevel, Pass, Slice
+from roost.residency.device.cuda import CudaDevice
+from roost.residency.device.emulated import EmulatedDevice
+from roost.residency.hold.attach import Held, hold
+from roost.residency.media import outputs
+from roost.residency.run import recording as recording_module
+from roost.residency.run.generate import generate
+from roost.residency.run.recording import Recording
+from roost.timeline import MemoryLevel, Pass, Slice
 from trace_event_format import check_trace
 
 GIB = 1024**3
@@ -190,7 +190,7 @@ def test_a_run_that_fails_midway_leaves_the_trace_and_its_own_error(plan, tmp_pa
     def save_nothing(*_: object) -> None:
         raise OSError("planted: no space left")
 
-    monkeypatch.setattr(media, "save_outputs", save_nothing)
+    monkeypatch.setattr(outputs, "save_outputs", save_nothing)
     words = ["run", f"{tmp_path}/plan.yaml", "--prompt", "x", "-o", f"{tmp_path}/x.mp4"]
     words += ["--trace-out", f"{tmp_path}/t.json"]
     assert run(words) == 1

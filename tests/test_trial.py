@@ -11,10 +11,10 @@ import pytest
 import roost
 from roost.errors import OutOfMemory
 from roost.plan import PlanDocument
-from roost.residency.calls import GenerationRequest
-from roost.residency.plain import move_whole
-from roost.residency.trial import TrialSetup, open_trial
-from roost.tune.peers import peer_named
+from roost.residency.run.calls import GenerationRequest
+from roost.residency.run.plain import move_whole
+from roost.residency.run.trial import TrialSetup, open_trial
+from roost.tune.trials.peers import peer_named
 from tiny_models import build, default_call
 
 FAMILY = "wan2.2"

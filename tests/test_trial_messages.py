@@ -9,8 +9,8 @@ import pytest
 
 import roost
 from roost.plan.results import StageTime, TrialResult
-from roost.tune.figures import completed
-from roost.tune.messages import (
+from roost.tune.results.figures import completed
+from roost.tune.trials.messages import (
     Beat,
     Failed,
     Loaded,

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from roost.plan.results import TrialResult
-from roost.tune import process
-from roost.tune.messages import Loaded, Message, Phase, Timed
-from roost.tune.process import Child, Patience, TrialEnded, child_environment
+from roost.tune.trials import process
+from roost.tune.trials.messages import Loaded, Message, Phase, Timed
+from roost.tune.trials.process import Child, Patience, TrialEnded, child_environment
 
 # What every planted child begins with: its request, and a way to answer.
 BEGIN = """
@@ -185,8 +185,8 @@ def test_close_kills_what_the_child_started_too_and_ignores_a_deaf_ear() -> None
 def test_a_real_child_ends_by_itself_when_its_parent_is_killed() -> None:
     script = (
         "import os, sys, time\n"
-        "from roost.tune.process import Child\n"
-        "beating = 'import sys, time; from roost.tune.child import Reporter;'"
+        "from roost.tune.trials.process import Child\n"
+        "beating = 'import sys, time; from roost.tune.trials.child import Reporter;'"
         " ' Reporter(int(sys.argv[-1])); time.sleep(600)'\n"
         "child = Child(b'{}', os.environ, (sys.executable, '-c', beating))\n"
         "print(child.pid, flush=True)\n"
@@ -208,8 +208,8 @@ def test_a_real_child_ends_by_itself_when_its_parent_is_killed() -> None:
 def test_a_real_child_that_takes_more_host_memory_than_it_may_is_out_of_memory() -> None:
     script = (
         "import sys, time\n"
-        "from roost.tune.child import Reporter\n"
-        "from roost.tune.messages import Phase\n"
+        "from roost.tune.trials.child import Reporter\n"
+        "from roost.tune.trials.messages import Phase\n"
         "reporter = Reporter(int(sys.argv[-1]))\n"
         "reporter.limit_host(64 * 2**20)\n"
         "reporter.say(Phase(phase='loading transformer'))\n"

@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 
 from planted_bench import STUB, Setting, row_of
-from roost.api.options import PlanOptions
-from roost.api.planning import search_question
+from roost.api.plans.plan import search_question
+from roost.api.requests.options import PlanOptions
 from roost.cli.app import run
 from roost.plan import PlanDocument, plan_to_yaml, read_plan
-from roost.planner.search_plan import SearchQuestion
+from roost.planner.by_search import SearchQuestion
 from roost.profiles.store import MeasuredStore
-from roost.tune.candidates import RULE_PLAN, SEARCHED_PLAN, placement_of
-from roost.tune.records import BenchResults
-from roost.tune.trials import Trials
-from roost.tune.tuning import searched_plan, tuned_plan, tuning_field
+from roost.tune.choice import searched_plan, tuned_plan, tuning_field
+from roost.tune.results.records import BenchResults
+from roost.tune.trials.candidates import RULE_PLAN, SEARCHED_PLAN, placement_of
+from roost.tune.trials.runner import Trials
 from tiny_models import build
 
 WHEN = "2026-01-02T03:04:05Z"

@@ -8,8 +8,8 @@ import numpy
 import pytest
 
 import roost
-from roost.api.options import PlanOptions
-from roost.api.typed_options import options_of
+from roost.api.requests.options import PlanOptions
+from roost.api.requests.python_options import options_of
 from roost.errors import UsageError
 
 

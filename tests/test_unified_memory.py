@@ -9,12 +9,13 @@ import pytest
 
 from fake_nvml import FakeCard, FakeNvml, Fields
 from roost.api.machine import find_machine
-from roost.facts import Choices, Machine
+from roost.facts.machine import Machine
+from roost.facts.request import Choices
 from roost.plan import PlanDocument
-from roost.planner.policy import plan_by_rules
-from roost.planner.selectors import parse_set
-from roost.probes.gpu import read_gpus
-from roost.probes.host import read_unified
+from roost.planner.by_rules import plan_by_rules
+from roost.planner.rules.selectors import parse_set
+from roost.probes.machine.gpu import read_gpus
+from roost.probes.machine.host import read_unified
 from roost.units import GiB
 from searched_plans import PARTS, searched
 from worlds import inventory, machine, question

@@ -10,8 +10,8 @@ from torch import nn
 
 from plans import component_plan
 from roost.plan.schema import StackRecord
-from roost.residency.census import TRUNK, take_census
-from roost.residency.rungs import Rungs
+from roost.residency.weights.census import TRUNK, take_census
+from roost.residency.weights.rungs import Rungs
 
 BLOCKS = ("blocks.0", "blocks.1")
 

@@ -9,7 +9,7 @@ import yaml
 from out_of_memory import failing_device
 from roost.cli.app import run
 from roost.plan import read_plan
-from roost.residency import devices
+from roost.residency.device import choice as devices
 from tiny_models import build
 
 EMULATED = ("--gpu", "emulated", "--vram", "64MiB", "--headroom", "0")

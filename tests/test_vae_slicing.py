@@ -9,12 +9,12 @@ from live_pipelines import digest_without_plan, held_by, live_pipeline, request_
 from plans import plan_for
 from roost.cli.app import run
 from roost.errors import PlanMismatch, UsageError
-from roost.facts import Choices
+from roost.facts.request import Choices
 from roost.plan import plan_to_yaml, read_plan
-from roost.planner.policy import plan_by_rules
-from roost.planner.search_plan import plan_by_search
-from roost.planner.selectors import parse_set
-from roost.residency.generate import generate
+from roost.planner.by_rules import plan_by_rules
+from roost.planner.by_search import plan_by_search
+from roost.planner.rules.selectors import parse_set
+from roost.residency.run.generate import generate
 from roost.trace import VaeVariant
 from roost.units import GiB
 from test_search_plan import CALLS, PARTS, TERA, asked

@@ -23,11 +23,11 @@ from live_pipelines import held_by
 from plans import plan_for
 from roost.cli.app import run
 from roost.pipelines.made_up import made_up_inputs
-from roost.pipelines.videos import begins_with_video, needed_videos, video_arguments
-from roost.residency.calls import GenerationRequest, accepts
-from roost.residency.clips import clip_frames, demuxer_of, frame_files
-from roost.residency.generate import generate
-from roost.residency.quiet import quiet_libraries
+from roost.pipelines.signatures import begins_with_video, needed_videos, video_arguments
+from roost.residency.media.inputs import clip_frames, demuxer_of, frame_files
+from roost.residency.run.calls import GenerationRequest, accepts
+from roost.residency.run.generate import generate
+from roost.residency.run.quiet import quiet_libraries
 from tiny_video_inputs import BUILDERS
 
 SIZE, PLANNED_FRAMES = 64, 9

@@ -10,8 +10,8 @@ import torch
 from live_pipelines import STRATEGIES
 from plans import GIB, LAYERWISE, plan_for
 from roost.errors import RoostError
-from roost.residency.attach import Held, hold
-from roost.residency.emulated import EmulatedDevice
+from roost.residency.device.emulated import EmulatedDevice
+from roost.residency.hold.attach import Held, hold
 from toy_pipelines import WIDTH, ToyModel, state, toy_pipeline
 
 

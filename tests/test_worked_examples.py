@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from roost.api.planning import make_plan
-from roost.cli.sweep_view import placement_in_short
+from roost.api.plans.plan import make_plan
+from roost.cli.views.sweep import placement_in_short
 from roost.units import format_bytes
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "worked-examples.md"

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from roost.blocks import block_names
-from roost.facts import Component, Workload
-from roost.planner.case import Case
-from roost.planner.costs import CostModel
-from roost.planner.estimate import Forecast
-from roost.planner.explicit import resolve
+from roost.facts.model import Component
+from roost.facts.request import Workload
+from roost.planner.cost.costs import CostModel
+from roost.planner.cost.estimate import Forecast
+from roost.planner.cost.rates import Rate, Rates
 from roost.planner.placements import Placement, place
-from roost.planner.rates import Rate, Rates
-from roost.planner.rules import apply_rules
+from roost.planner.rules.case import Case
+from roost.planner.rules.table import apply_rules
+from roost.planner.rules.typed import resolve
 from roost.trace import ActivationBytes, BlockTrace, OpClassTotals, Trace, UseTrace
 from worlds import machine, profile
 
@@ -109,7 +110,7 @@ def case_of(
     components: tuple[Component, ...], made: Forecast, choices: object = None
 ) -> tuple[Case, tuple[Placement, ...]]:
     """The planning question of a forecast with its rule placements."""
-    from roost.facts import Choices
+    from roost.facts.request import Choices
 
     chosen = choices or Choices()
     case = Case(

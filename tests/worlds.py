@@ -4,19 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from roost.facts import (
-    Choices,
-    Component,
-    GpuFacts,
-    HostFacts,
-    Inventory,
-    Machine,
-    ModelProfile,
-    Stack,
-    StoredFile,
-    Workload,
-)
-from roost.planner.policy import Question
+from roost.facts.machine import GpuFacts, HostFacts, Machine
+from roost.facts.model import Component, Inventory, ModelProfile, Stack, StoredFile
+from roost.facts.request import Choices, Workload
+from roost.planner.by_rules import Question
 from roost.units import GiB
 
 CLASSES = {

@@ -71,8 +71,8 @@ def torn_files(sandbox: Sandbox) -> list[str]:
     """Files that are there and not whole, temporary ones aside."""
     from PIL import Image
 
-    from roost.measured import Entry
     from roost.plan import read_plan
+    from roost.plan.measurements import Entry
     from roost.plan.strict_yaml import validated, yaml_mapping
 
     readers = {

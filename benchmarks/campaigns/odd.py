@@ -77,7 +77,7 @@ def _shrinking(step: int) -> Callable[[], None]:
     """The emulated device's budget is smaller at each allocation, by so many bytes."""
 
     def shrink() -> None:
-        from roost.residency.emulated import arena
+        from roost.residency.device.emulated import arena
 
         charge = arena.Arena.charge
 

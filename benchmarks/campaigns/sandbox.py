@@ -151,7 +151,7 @@ def _import_everything() -> None:
 
     import roost.cli.app
     import roost.probes.dry_run
-    import roost.residency.generate  # noqa: F401
+    import roost.residency.run.generate  # noqa: F401
 
 
 def _command(words: Sequence[str], setup: Any) -> int:

@@ -66,10 +66,10 @@ def attach_cycles(model: Path, count: int) -> Watch:
 
 
 def many_prompts(plan: Path, count: int, output: Path) -> Watch:
-    from roost.api.opening import read_plan
-    from roost.api.ready import check_plan
-    from roost.api.requests import RunRequest
-    from roost.api.running import Listeners, run_plan
+    from roost.api.requests.request import RunRequest
+    from roost.api.runs.pipeline import read_plan
+    from roost.api.runs.ready import check_plan
+    from roost.api.runs.run import Listeners, run_plan
 
     watch = Watch()
     request = RunRequest(prompts=tuple(f"a fox, {number}" for number in range(count)), listed=True, output=output)

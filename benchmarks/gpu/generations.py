@@ -11,8 +11,8 @@ import torch
 from subject import add_planning_options, plan_of, source_of
 
 from roost.plan import PlanDocument
-from roost.residency.calls import GenerationRequest
-from roost.residency.trial import Trial, TrialSetup, open_trial
+from roost.residency.run.calls import GenerationRequest
+from roost.residency.run.trial import Trial, TrialSetup, open_trial
 
 GENERATIONS, STEPS = 20, 4
 PROMPT = "a red fox in the snow"

@@ -17,8 +17,8 @@ from tempfile import TemporaryDirectory
 
 from subject import add_planning_options, plan_of
 
-from roost.api.models import write_model_directory
-from roost.residency.trial import TrialSetup, open_trial
+from roost.api.models.published import write_model_directory
+from roost.residency.run.trial import TrialSetup, open_trial
 
 CHUNK_BYTES = 64 * 1024**2
 ROUNDS = 2

@@ -19,8 +19,8 @@ from typing import Any
 from subject import add_planning_options, plan_of, source_of
 
 from roost.blocks import streamed_stacks
-from roost.residency.calls import GenerationRequest
-from roost.residency.trial import TrialSetup, open_trial
+from roost.residency.run.calls import GenerationRequest
+from roost.residency.run.trial import TrialSetup, open_trial
 
 TRIAL_STEPS = 6
 MIB = 1024**2

@@ -10,11 +10,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import roost
-from roost.api.models import materialise_configs
-from roost.pipelines.random_weights import random_component
+from roost.api.models.published import materialise_configs
+from roost.pipelines.build import random_component
 from roost.plan import PlanDocument
-from roost.profiles.classes import load_class_facts
-from roost.residency.loader import LoadComponent
+from roost.profiles.class_facts import load_class_facts
+from roost.residency.run.loader import LoadComponent
 
 PLANNING = ("gpu", "vram", "headroom", "size", "frames", "steps")
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from roost.api.inspection import inspect_model
+from roost.api.models.inspect import inspect_model
 from roost.blocks import resident_indices
-from roost.facts import Inventory
-from roost.planner.kinds import kind_of
+from roost.facts.model import Inventory
+from roost.planner.rules.names import kind_of
 from roost.units import format_bytes, format_seconds
 
 ROOT = Path(__file__).resolve().parents[2]

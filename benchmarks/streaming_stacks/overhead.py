@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from stacks import BLOCKS, GIB, Stack, held, pass_s, plan_of, warm
 
-from roost.residency.emulated import EmulatedDevice
-from roost.residency.lanes import Device
+from roost.residency.device.emulated import EmulatedDevice
+from roost.residency.device.interface import Device
 
 TENSORS, ROUNDS, PASSES = (10, 30, 60), 5, 20
 

@@ -11,12 +11,12 @@ import torch
 
 from roost.plan import ComponentPlan
 from roost.plan.schema import Masters, StackRecord
-from roost.residency.component import HeldComponent
-from roost.residency.hooks import hook_component
-from roost.residency.lanes import Device
-from roost.residency.runtime import Runtime
-from roost.residency.stages import StageRecorder
-from roost.residency.transfers import Transfers
+from roost.residency.device.interface import Device
+from roost.residency.engine.component import HeldComponent
+from roost.residency.engine.runtime import Runtime
+from roost.residency.engine.stages import StageRecorder
+from roost.residency.hold.hooks import hook_component
+from roost.residency.weights.transfers import Transfers
 
 BLOCKS, WARM_PASSES = 20, 2
 EMULATED_BLOCK_BYTES = 1024**2

@@ -11,18 +11,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from roost.api.attaching import attach, detach
-    from roost.api.inspection import inspect_model
-    from roost.api.opening import load_pipeline
-    from roost.api.planning import load_plan, make_plan
+    from roost.api.attach import attach, detach
+    from roost.api.models.inspect import inspect_model
+    from roost.api.plans.plan import load_plan, make_plan
+    from roost.api.runs.pipeline import load_pipeline
 
 _HOMES = {
-    "attach": "roost.api.attaching",
-    "detach": "roost.api.attaching",
-    "inspect_model": "roost.api.inspection",
-    "make_plan": "roost.api.planning",
-    "load_plan": "roost.api.planning",
-    "load_pipeline": "roost.api.opening",
+    "attach": "roost.api.attach",
+    "detach": "roost.api.attach",
+    "inspect_model": "roost.api.models.inspect",
+    "make_plan": "roost.api.plans.plan",
+    "load_plan": "roost.api.plans.plan",
+    "load_pipeline": "roost.api.runs.pipeline",
 }
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # whoever uses the library decides who hears of it

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from roost.facts import Stack
+from roost.facts.model import Stack
 
 # A block larger than this is split into its own inner stacks: SDXL's largest falls from 2.4 GB to 0.2.
 SPLIT_BLOCK_BYTES = 1024**3

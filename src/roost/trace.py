@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, cast
 
 from roost.errors import InvalidFile
-from roost.facts import Workload
+from roost.facts.request import Workload
 
 OpClass = Literal["matmul", "attention", "conv", "elementwise"]
 VaeSetting = Literal["tiled", "sliced"]
@@ -235,3 +235,16 @@ def _use(entry: dict[str, Any]) -> UseTrace:
 
 def _totals(entry: dict[str, Any]) -> Totals:
     return {name: OpClassTotals(**entry[name]) for name in OP_CLASSES}
+
+
+def of_role(trace: Trace, names: Iterable[str]) -> Trace:
+    """The trace without the uses of components that this role doesn't load."""
+    loaded = set(names)
+    kept = [index for index, use in enumerate(trace.uses) if use.component in loaded]
+    place_of = {index: position for position, index in enumerate(kept)}
+    return replace(
+        trace,
+        uses=tuple(trace.uses[index] for index in kept),
+        sequence=tuple((place_of[index], count) for index, count in trace.sequence if index in place_of),
+        variants=tuple(replace(each, use=place_of[each.use]) for each in trace.variants if each.use in place_of),
+    )

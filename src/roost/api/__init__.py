@@ -1,1 +1,5 @@
-"""The few functions that join the rooms. Each module here is one use of the tool."""
+"""The uses of the tool, each as a function: what joins the rooms below, for the command line and for Python.
+
+Rooms within: ``requests`` and ``models`` → ``measurements`` → ``plans`` → ``runs``. Nothing here prints or decides
+where a weight goes.
+"""

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from roost.errors import UsageError
-from roost.facts import GpuFacts, GpuProfile, HostFacts, Machine
-from roost.probes.gpu import GpuSurvey, read_gpus, select_gpu
-from roost.probes.host import free_disk_bytes, read_host
+from roost.facts.machine import GpuFacts, GpuProfile, HostFacts, Machine
+from roost.probes.machine.gpu import GpuSurvey, read_gpus, select_gpu
+from roost.probes.machine.host import free_disk_bytes, read_host
 from roost.profiles.gpus import find_gpu_profile, load_gpu_profiles, match_gpu_profile, shares_memory
 from roost.units import GiB, parse_bytes
 

@@ -1,4 +1,7 @@
-"""The command line: commands translate arguments and show results; everything else is behind ``roost.api``."""
+"""The command line: commands translate arguments, views show results; everything else is behind ``roost.api``.
+
+Rooms within: ``options``, ``screen`` → ``views``, ``html`` → ``commands`` → ``app``.
+"""
 
 from __future__ import annotations
 

@@ -11,8 +11,21 @@ from typing import Annotated
 
 import typer
 
-from roost.cli import bench, diff, explain, gpus, inspect, models, plan, probe, profiles, report, rules, timeline
-from roost.cli import run as run_command
+from roost.cli.commands import (
+    bench,
+    diff,
+    explain,
+    gpus,
+    inspect,
+    models,
+    plan,
+    probe,
+    profiles,
+    report,
+    rules,
+    timeline,
+)
+from roost.cli.commands import run as run_command
 from roost.cli.endings import endings
 from roost.cli.logs import logs
 from roost.cli.screen import flush_or_drop, show_error

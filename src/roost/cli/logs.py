@@ -15,7 +15,7 @@ _LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
 
 
 class _Line(logging.Formatter):
-    """One line a message, safe for a terminal: ``12.345 s  roost.api.planning  …``."""
+    """One line a message, safe for a terminal: ``12.345 s  roost.api.plans.plan  …``."""
 
     def format(self, record: logging.LogRecord) -> str:
         return f"{record.relativeCreated / 1000:.3f} s  {record.name}  {clean(record.getMessage())}"

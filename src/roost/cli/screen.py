@@ -9,6 +9,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import Literal, TextIO
 
+from roost.units import format_rate
+
 # Characters; what a person typed or a model holds may have any length.
 _LONGEST_WORD, _LONGEST_ERROR = 300, 2000
 _WIDTH = 80
@@ -98,3 +100,17 @@ def _show_rich_table(headings: Sequence[str], cells: Sequence[Sequence[str]], nu
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))
     Console().print(table)
+
+
+# Rates by their names in a plan, for people.
+
+
+def rate_name(name: str) -> str:
+    """``float32 matmul`` for ``single_matmul_flop_per_s``."""
+    plain = name.removesuffix("_per_s").removesuffix("_flop").removesuffix("_bytes")
+    return plain.replace("single_", "float32_").replace("_", " ")
+
+
+def rate_value(name: str, per_s: float) -> str:
+    """The figure with the unit that its name says."""
+    return format_rate(per_s, "FLOP" if name.endswith("flop_per_s") else "B" if name.endswith("bytes_per_s") else "")

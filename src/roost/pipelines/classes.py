@@ -10,9 +10,7 @@ import types
 from roost.errors import InvalidFile, UsageError
 
 if sys.flags.optimize > 1:
-    raise UsageError(
-        "under PYTHONOPTIMIZE=2 (or -OO) transformers can't be imported; unset it, or set it to 1."
-    )
+    raise UsageError("under PYTHONOPTIMIZE=2 (or -OO) transformers can't be imported; unset it, or set it to 1.")
 
 # Read by diffusers when it is first imported; no code of a model directory is run, whatever a caller passes.
 os.environ.setdefault("DIFFUSERS_DISABLE_REMOTE_CODE", "1")

@@ -6,8 +6,16 @@ from typing import Any
 
 from PIL import Image
 
-from roost.pipelines.pictures import MASK, is_text_first, needed_pictures, picture_arguments
-from roost.pipelines.videos import MASKS, begins_with_video, needed_videos, video_arguments
+from roost.pipelines.signatures import (
+    MASK,
+    MASKS,
+    begins_with_video,
+    is_text_first,
+    needed_pictures,
+    needed_videos,
+    picture_arguments,
+    video_arguments,
+)
 
 # What a run is most often given, unless text comes first; others count where the call fails without them.
 _PICTURES = ("image", "control_image", MASK)

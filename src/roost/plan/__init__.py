@@ -1,4 +1,7 @@
-"""The plan document: schema, YAML, atomic writing."""
+"""The plan document and the records around it: schema, YAML, atomic writing, what was measured.
+
+Nothing here decides or works out a figure.
+"""
 
 from roost.plan.files import plan_to_yaml, read_plan, write_text_atomically
 from roost.plan.schema import ComponentPlan, PlanDocument

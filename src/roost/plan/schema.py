@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from roost.facts import DeviceKind, Kind, Mode, Platform, Storage, Strategy, Task
-from roost.plan.arithmetic import Arithmetic
-from roost.plan.comparison import Compared
+from roost.facts.machine import DeviceKind, Platform
+from roost.facts.model import Kind, Task
+from roost.facts.request import Mode, Storage, Strategy
 from roost.plan.fields import (
     Bytes,
     ComponentName,
@@ -22,8 +22,8 @@ from roost.plan.fields import (
     Sha256,
     Strict,
 )
-from roost.plan.measured import Measured
-from roost.plan.prediction import Alternative, Predicted, TraceRecord
+from roost.plan.figures import Alternative, Arithmetic, Compared, Predicted, TraceRecord
+from roost.plan.trials import Measured
 
 SCHEMA_VERSION = 1
 

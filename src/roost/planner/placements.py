@@ -10,11 +10,12 @@ from typing import Literal, cast
 
 from roost.blocks import ResidentPolicy, resident_indices
 from roost.errors import UsageError
-from roost.facts import Component, HostFacts, Strategy
-from roost.planner.buffers import all_buffers, block_buffers
-from roost.planner.case import Case, Decision
-from roost.planner.checkpoints import can_be_mapped
-from roost.planner.kinds import kind_of
+from roost.facts.machine import HostFacts
+from roost.facts.model import Component
+from roost.facts.request import Strategy
+from roost.planner.buffers import all_buffers, block_buffers, can_be_mapped
+from roost.planner.rules.case import Case, Decision
+from roost.planner.rules.names import kind_of
 
 _HOST_ORDER = ("dit", "other", "text_encoder", "image_encoder", "vae")  # most-stepped first
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from roost.plan.schema import PlanDocument
-from roost.planner.arithmetic import arithmetic_record
-from roost.planner.document import document_of
-from roost.planner.estimate import Forecast, predict
+from roost.planner.by_rules import case_of
+from roost.planner.by_search import SearchQuestion, forecast_of
+from roost.planner.cost.estimate import Forecast, predict
+from roost.planner.documents.cost_model import arithmetic_record
+from roost.planner.documents.records import predicted_record, trace_record
+from roost.planner.documents.writer import document_of
 from roost.planner.placements import Placement, place
-from roost.planner.policy import case_of
-from roost.planner.pricing import Pricer
-from roost.planner.records import predicted_record, trace_record
-from roost.planner.roles import RoleView
-from roost.planner.rules import Outcome, apply_rules
-from roost.planner.search import limits_of
-from roost.planner.search_plan import SearchQuestion, forecast_of
+from roost.planner.rules.roles import RoleView
+from roost.planner.rules.table import Outcome, apply_rules
+from roost.planner.search.pricing import Pricer
+from roost.planner.search.search import limits_of
 from roost.units import format_bytes
 
 

@@ -12,7 +12,7 @@ from types import MappingProxyType
 import yaml
 
 from roost.errors import UsageError
-from roost.facts import GpuProfile, Number
+from roost.facts.machine import GpuProfile, Number
 
 # The files are our own, so libyaml's faster loader is safe here; plans from others never meet it.
 _YamlLoader: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

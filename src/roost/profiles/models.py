@@ -12,8 +12,9 @@ from typing import Any
 
 import yaml
 
-from roost.facts import ModelProfile, PipelineFacts, Workload
-from roost.profiles.pipelines import load_pipeline_facts
+from roost.facts.model import ModelProfile, PipelineFacts
+from roost.facts.request import Workload
+from roost.profiles.class_facts import load_pipeline_facts
 
 # The files are our own, so libyaml's faster loader is safe here; plans from others never meet it.
 _YamlLoader: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

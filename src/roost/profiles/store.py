@@ -16,8 +16,8 @@ from pathlib import Path
 
 from roost.errors import RoostError, UsageError
 from roost.homes import user_folder
-from roost.measured import MEASURED_VERSION, DeviceKey, Entry
 from roost.plan import write_text_atomically
+from roost.plan.measurements import MEASURED_VERSION, DeviceKey, Entry
 from roost.plan.strict_yaml import MAX_BYTES, NotValid, to_yaml, validated, yaml_mapping
 from roost.profiles.lock import locked
 from roost.shell import shown_path

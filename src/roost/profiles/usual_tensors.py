@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from roost.facts import ClassFacts
-from roost.profiles.classes import load_class_facts
+from roost.facts.model import ClassFacts
+from roost.profiles.class_facts import load_class_facts
 from roost.profiles.published import model_names, published_classes, published_tensors
 
 _INDEX = re.compile(r"(?<=\.)\d+(?=\.|$)")

@@ -7,16 +7,15 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import accumulate
 
 from roost.plan.results import Shortage, Standing, TrialResult
-from roost.planner.search_plan import SearchQuestion
-from roost.tune.candidates import Field, why_not
-from roost.tune.disturbances import condition_warnings
-from roost.tune.figures import measurement, predicted_step_s, together
-from roost.tune.journal import Journal
-from roost.tune.race import RaceOutcome, RaceSettings, RoundReport, race
-from roost.tune.recorded import RecordedTrials
-from roost.tune.records import BenchResults, Candidate, Measurement, Row
-from roost.tune.trials import Trials, TrialWorld, expected_s
-from roost.tune.watcher import Watcher
+from roost.planner.by_search import SearchQuestion
+from roost.tune.race.race import RaceOutcome, RaceSettings, RoundReport, race
+from roost.tune.results.disturbances import condition_warnings
+from roost.tune.results.figures import measurement, predicted_step_s, together
+from roost.tune.results.records import BenchResults, Candidate, Measurement, Row
+from roost.tune.trials.candidates import Field, why_not
+from roost.tune.trials.journal import Journal
+from roost.tune.trials.recorded import RecordedTrials, Watcher
+from roost.tune.trials.runner import Trials, TrialWorld, expected_s
 from roost.units import format_seconds
 
 

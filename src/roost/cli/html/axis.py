@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from roost.timelines import Pass
+from roost.timeline import Pass
 
 # Of the passes of one kind these are drawn: so many rounds at the beginning, and one at the end.
 _FIRST_ROUNDS = 2

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from roost.cli.html.axis import Piece, nice_step
 from roost.cli.html.markup import CHARACTER_PX, box, element, label, line, plain, shortened
-from roost.timelines import MemoryLevel, Slice, TimelineRecord
+from roost.timeline import MemoryLevel, Slice, TimelineRecord
 from roost.units import GiB, MiB, format_bytes, format_seconds
 
 LEFT, RIGHT, WIDTH = 76.0, 1150.0, 1160.0

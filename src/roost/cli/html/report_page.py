@@ -9,7 +9,7 @@ from roost.cli.html.markup import box, element, label, plain, shortened, table
 from roost.cli.html.page import chart, colour, legend, page, section
 from roost.cli.html.scatter import HEIGHT, WIDTH, Point, scatter
 from roost.plan.results import ResultRow, StageTime
-from roost.tune.results import Results
+from roost.tune.results.document import Results
 from roost.units import GiB, MiB, format_bytes, format_seconds
 
 _SHOWN_STAGES = 4  # candidates whose stages are drawn

@@ -8,7 +8,7 @@ from roost.cli.html.axis import Piece, pieces_of
 from roost.cli.html.lanes import LEFT, RIGHT, WIDTH, headings, lanes, lanes_height, memory, moments, ticks
 from roost.cli.html.markup import box, label, shortened, table
 from roost.cli.html.page import chart, colour, legend, page, section
-from roost.timelines import Pass, TimelineRecord, stages_of
+from roost.timeline import Pass, TimelineRecord, stages_of
 from roost.units import format_bytes, format_seconds
 
 _MEMORY_HEIGHT = 210.0

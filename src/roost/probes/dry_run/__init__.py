@@ -1,6 +1,6 @@
-"""Dry run: what a pipeline would do and need for a workload, from its own code and configs, without weights or a GPU.
+"""Dry run: what a pipeline would do and need, from its own code and configs, without weights or a GPU.
 
-Importing this package imports no torch; running does.
+Importing this package imports no torch; running does. Nothing here knows a card or a plan.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from roost.facts import ClassFacts, Inventory, Workload
+from roost.facts.model import ClassFacts, Inventory
+from roost.facts.request import Workload
 from roost.probes.dry_run.options import DryRunOptions
 from roost.trace import Trace
 

@@ -10,10 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from roost.errors import RoostError
-from roost.facts import Component, Inventory, Workload
+from roost.facts.model import Component, Inventory
+from roost.facts.request import Workload
 from roost.plan import write_text_atomically
-from roost.probes.directory import ModelDirectory
 from roost.probes.dry_run.options import DryRunOptions
+from roost.probes.model.directory import ModelDirectory
 from roost.trace import Trace, trace_from_json, trace_to_json
 
 # Raise it when a dry run of the same model would give other figures.

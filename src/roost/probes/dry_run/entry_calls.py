@@ -1,4 +1,4 @@
-"""One call of a component's entry: what it was given, in words and as tensors."""
+"""What is called in a dry run: the pipeline, with arguments for a workload; and each component's entry."""
 
 from __future__ import annotations
 
@@ -12,6 +12,12 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import _disable_current_modes
+
+from roost.errors import DryRunError
+from roost.facts.request import Workload
+from roost.pipelines.made_up import made_up_inputs
+from roost.pipelines.signatures import BATCH, FRAMES, call_parameters, name_among, needed_parameters
+from roost.probes.dry_run.options import DryRunOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,3 +95,48 @@ def tensors_within(value: Any, depth: int = 0) -> Iterator[torch.Tensor]:
             yield from tensors_within(each, depth)
     elif dataclasses.is_dataclass(value) or (depth == 0 and hasattr(value, "__dict__")):
         yield from tensors_within(list(vars(value).values()), depth + 1)
+
+
+# The arguments of a pipeline's call for a workload, by the names in its signature; pictures and videos are made up.
+
+
+# Where guidance needs a negative prompt to run at all; elsewhere an absent one stands for an empty one.
+_GUIDANCE_BY_NEGATIVE_PROMPT = "true_cfg_scale"
+
+
+def call_arguments(pipeline: Any, workload: Workload, options: DryRunOptions) -> dict[str, Any]:
+    """What to call ``pipeline`` with. Raises DryRunError when it needs something that can't be made up."""
+    parameters = call_parameters(type(pipeline))
+    wanted: dict[str, Any] = {
+        "prompt": options.prompt,
+        "negative_prompt": _negative_prompt(workload, options),
+        "width": workload.width,
+        "height": workload.height,
+        name_among(FRAMES, parameters) or FRAMES[0]: workload.frames,
+        "num_inference_steps": workload.steps,
+        options.guidance_argument: workload.guidance,
+        "strength": workload.strength,
+        "generator": torch.Generator("cpu").manual_seed(0),
+        "output_type": "pt",
+    }
+    batch = name_among(BATCH, parameters)
+    if batch is not None:
+        wanted[batch] = workload.batch
+    elif workload.batch > 1:
+        wanted["prompt"] = [options.prompt] * workload.batch
+    wanted |= made_up_inputs(type(pipeline), workload.width, workload.height, workload.frames)
+    wanted["class_labels"] = [0] * workload.batch
+    arguments = {name: value for name, value in wanted.items() if value is not None and name in parameters}
+    arguments |= options.more
+    missing = [name for name in needed_parameters(parameters) if name not in arguments]
+    if missing:
+        raise DryRunError(
+            f"{type(pipeline).__name__} can't be dry-run: its call needs {', '.join(map(repr, missing))}, which nothing"
+            " can be made up for; plan with --policy rules."
+        )
+    return arguments
+
+
+def _negative_prompt(workload: Workload, options: DryRunOptions) -> str | None:
+    needs_one = options.guidance_argument == _GUIDANCE_BY_NEGATIVE_PROMPT and (workload.guidance or 0) > 1
+    return " " if options.negative_prompt is None and needs_one else options.negative_prompt

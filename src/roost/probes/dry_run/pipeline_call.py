@@ -18,15 +18,14 @@ import torch
 
 from roost.blocks import block_names, gap_bytes
 from roost.errors import DryRunError, RoostError
-from roost.facts import ClassFacts, Component, Inventory, Workload
-from roost.pipelines.from_configs import build_component, build_pipeline
+from roost.facts.model import ClassFacts, Component, Inventory
+from roost.facts.request import Workload
+from roost.pipelines.build import build_component, build_pipeline
 from roost.pipelines.linears import castable_linears
-from roost.probes.dry_run.arguments import call_arguments
-from roost.probes.dry_run.entry_calls import TracedComponent, weights_bytes
+from roost.probes.dry_run.entry_calls import TracedComponent, call_arguments, weights_bytes
 from roost.probes.dry_run.module_tensors import module_tensors
 from roost.probes.dry_run.options import DryRunOptions
-from roost.probes.dry_run.stand_in import cached_components, stand_in
-from roost.probes.dry_run.still_video import still_videos
+from roost.probes.dry_run.stand_in import cached_components, stand_in, still_videos
 from roost.probes.dry_run.uses import UseLog
 from roost.probes.dry_run.world import FakeWorld
 from roost.shell import shown_path

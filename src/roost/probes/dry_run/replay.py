@@ -1,13 +1,9 @@
-"""Runs a submodule's call once and replays it wherever an equal one comes: same structure, same inputs, same result.
-
-A video VAE decodes chunk after chunk and tile after tile, and a transformer's blocks are twins. A replay adds the
-recorded work and peaks and makes the outputs anew, also those left in lists that were handed in (a causal VAE's
-caches). A call that can't be described completely simply runs again.
-"""
+"""Runs a submodule's call once and replays it wherever an equal one comes: twins, same inputs, same result."""
 
 from __future__ import annotations
 
 import contextlib
+import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -70,3 +66,48 @@ class Replays:
             for position, content in results.contents:
                 fill(handed.containers[position], build(content))
             return build(results.returned)
+
+
+# When two modules are twins: same classes, same plain attributes, same shapes and dtypes, all the way down.
+
+
+# Where a layer stands in its stack; read only to find its own part of a key-value cache, which a replay never sees.
+_POSITIONS = ("layer_idx",)
+_PLAIN = (type(None), bool, int, float, str, torch.dtype, torch.device)
+_COLLECTIONS = (list, tuple, dict, set, frozenset)
+_CODE = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, type)
+_BOOKKEEPING = frozenset((*vars(torch.nn.Module()), "forward", "_hf_hook"))
+
+
+def structure_of(module: torch.nn.Module) -> tuple[Any, ...]:
+    """A hashable description, equal for modules whose forward does the same operations on equal inputs."""
+    tensors = [*module._parameters.items(), *module._buffers.items()]
+    return (
+        type(module),
+        tuple((name, *_layout(each)) for name, each in tensors),
+        tuple((name, _attribute(value)) for name, value in sorted(vars(module).items()) if _matters(name)),
+        tuple((name, structure_of(each)) for name, each in module._modules.items() if each is not None),
+    )
+
+
+def _matters(name: str) -> bool:
+    return name not in _BOOKKEEPING and name not in _POSITIONS
+
+
+def _layout(tensor: torch.Tensor | None) -> tuple[Any, ...]:
+    return () if tensor is None else (tuple(tensor.shape), tensor.stride(), tensor.dtype)
+
+
+def _attribute(value: Any, depth: int = 0) -> Any:
+    if isinstance(value, _PLAIN):
+        return (type(value), value)
+    if isinstance(value, torch.Tensor):
+        return _layout(value)
+    if isinstance(value, _COLLECTIONS):
+        parts = value.items() if isinstance(value, dict) else value
+        if isinstance(value, set | frozenset):
+            parts = sorted(value, key=repr)
+        return (type(value), *(_attribute(each, depth) for each in parts))
+    if depth == 0 and hasattr(value, "__dict__") and not isinstance(value, _CODE):  # attention processors and the like
+        return (type(value), *((name, _attribute(each, 1)) for name, each in sorted(vars(value).items())))
+    return getattr(value, "__func__", value) if isinstance(value, _CODE) else id(value)

@@ -1,17 +1,20 @@
-"""A copy of a live pipeline that a dry run may call: the same modules and settings, weights without data."""
+"""What stands for the real thing: a live pipeline's copy without data, and a video that is one picture."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import MethodType
 from typing import Any
 
+import numpy
 import torch
 from diffusers import DiffusionPipeline
+from PIL import Image
 
 from roost.errors import DryRunError
 from roost.probes.dry_run.fake_ops import CPU
-from roost.probes.dry_run.step_caches import cached_forward, leave_off, take_off
 from roost.probes.dry_run.world import FakeWorld
 
 _LIBRARIES = ("torch", "diffusers", "transformers")  # whose hooks belong to the model: some collect its outputs
@@ -89,3 +92,98 @@ def _leave_alone(module: torch.nn.Module) -> None:
         for name, value in vars(part).items():
             if isinstance(value, torch.Tensor) and value.device != CPU:
                 vars(part)[name] = value.to(CPU)
+
+
+# A video whose frames are one and the same picture passes through diffusers' preprocessing without data.
+
+
+@contextmanager
+def still_videos() -> Iterator[None]:
+    """While entered, preprocessing of such a video gives zeros of its shape, which in the fake world have no data.
+
+    81 frames of 1280×720 take diffusers ten seconds and 2.6 GB otherwise.
+    """
+    from diffusers.image_processor import VaeImageProcessor  # imported here: slow, and only for pipelines' calls
+
+    found: Any = VaeImageProcessor
+    resize, to_numpy, to_torch = found.resize, found.pil_to_numpy, found.numpy_to_pt
+
+    def resize_once(self: Any, image: Any, height: int, width: int, *args: Any, **kwargs: Any) -> Any:
+        same = isinstance(image, Image.Image) and image.size == (width, height)
+        return image if same else resize(self, image, height, width, *args, **kwargs)
+
+    def to_numpy_once(images: Any) -> Any:
+        if isinstance(images, list) and len(images) > 1 and all(each is images[0] for each in images):
+            one = to_numpy(images[:1])
+            return numpy.broadcast_to(one, (len(images), *one.shape[1:]))
+        return to_numpy(images)
+
+    def to_torch_without_data(images: Any) -> Any:
+        if images.strides[0] or len(images) == 1:
+            return to_torch(images)
+        count, *one = images.shape
+        height, width, channels = (*one, 1)[:3]
+        return torch.zeros(count, channels, height, width)
+
+    found.resize, found.pil_to_numpy, found.numpy_to_pt = (
+        resize_once,
+        staticmethod(to_numpy_once),
+        staticmethod(to_torch_without_data),
+    )
+    try:
+        yield
+    finally:
+        found.resize, found.pil_to_numpy, found.numpy_to_pt = resize, staticmethod(to_numpy), staticmethod(to_torch)
+
+
+# diffusers' caches over steps on a live component: a dry run leaves them off, so that every step does all its work.
+
+
+# Modules of ``diffusers.hooks`` whose hooks only replace a forward, by what an earlier step left.
+CACHES = frozenset(
+    (
+        *("faster_cache", "first_block_cache", "mag_cache", "pyramid_attention_broadcast"),
+        *("sea_cache", "taylorseer_cache", "text_kv_cache"),
+    )
+)
+_REGISTRY, _CONFIG = "_diffusers_hook", "_cache_config"
+
+
+class LeftOff:
+    """Stands in a copy for what belongs to a cache, until ``take_off`` removes it."""
+
+
+def cached_forward(part: torch.nn.Module) -> Any:
+    """The forward that ``part`` had before its caches; None unless hooks are on it, all of them of such caches."""
+    registry = vars(part).get(_REGISTRY)
+    if registry is None or not registry.hooks or not all(map(_is_cache, registry.hooks.values())):
+        return None
+    first = registry._fn_refs[0]
+    return first.original_forward or first.forward
+
+
+def leave_off(part: torch.nn.Module, memo: dict[int, Any]) -> None:
+    """Keeps deepcopy from a cached part's hooks: their state is the original's, and may be large."""
+    for value in _of_cache(part):
+        memo[id(value)] = LeftOff()
+
+
+def take_off(part: torch.nn.Module) -> None:
+    """Gives a copied part its class's own forward again."""
+    attributes = vars(part)
+    for name in [name for name, value in attributes.items() if isinstance(value, LeftOff)]:
+        del attributes[name]
+
+
+def _of_cache(part: torch.nn.Module) -> Iterator[Any]:
+    attributes = vars(part)
+    if attributes.get(_CONFIG) is not None:
+        yield attributes[_CONFIG]
+    if cached_forward(part) is not None:
+        yield attributes[_REGISTRY]
+        yield attributes["forward"]
+
+
+def _is_cache(hook: object) -> bool:
+    package, _, name = type(hook).__module__.rpartition(".")
+    return package == "diffusers.hooks" and name in CACHES

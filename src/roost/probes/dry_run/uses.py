@@ -5,12 +5,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from roost.pipelines.entries import wrap_entries
-from roost.probes.dry_run.entry_calls import EntryCall, TracedComponent
-from roost.probes.dry_run.one_use import TracedUse, trace_use
+from roost.probes.dry_run.entry_calls import EntryCall, TracedComponent, tensors_within, weights_bytes
+from roost.probes.dry_run.recorder import Recorder
+from roost.probes.dry_run.replay import Replays, structure_of
 from roost.probes.dry_run.world import FakeWorld
 from roost.trace import UseTrace, VaeSetting, VaeVariant
 
@@ -89,3 +92,101 @@ class UseLog:
             finally:
                 getattr(module, f"disable_{switch}")()
             yield VaeVariant(use=index, setting=setting, trace=use)
+
+
+# Traces one use of a component.
+
+
+Around = Callable[[Callable[..., Any], Any, Any], Any]  # (call, args, kwargs)
+
+# Methods by which tiled VAEs mix a tile's edge into the next one's, a line at a time.
+_BLENDS = ("blend_t", "blend_v", "blend_h")
+
+
+@dataclass(frozen=True, slots=True)
+class TracedUse:
+    """A use, what it returned, and whether the values of its inputs decided anything."""
+
+    use: UseTrace
+    result: Any
+    reads_values: bool
+
+
+def trace_use(call: EntryCall, world: FakeWorld, *, replaying: bool = True) -> TracedUse:
+    """Runs ``call`` in ``world`` and records it; with ``replaying``, equal submodule calls run once."""
+    module, inputs = call.component.module, call.inputs()
+    recorder = Recorder([*module.parameters(), *module.buffers()], inputs)
+    reads, world.observer = world.value_reads, recorder
+    try:
+        with ExitStack() as undo:
+            watch_blocks(call.component, recorder, undo, Replays(world, recorder) if replaying else None)
+            result = call.run()
+    finally:
+        world.observer = None
+        recorder.liveness.forget()
+    return TracedUse(use_trace(call, recorder, inputs, result), result, world.value_reads > reads)
+
+
+def use_trace(call: EntryCall, recorder: Recorder, inputs: Iterable[torch.Tensor], result: Any) -> UseTrace:
+    """What ``recorder`` holds of a finished call."""
+    work = recorder.frames[0].work
+    return UseTrace(
+        component=call.component.name,
+        method=call.method,
+        signature=call.signature(),
+        totals=work.totals(),
+        activation_bytes=recorder.activation_bytes(),
+        input_bytes=_storage_bytes(inputs),
+        output_bytes=_storage_bytes(tensors_within(result)),
+        compute_dtype=work.main_dtype,
+        blocks=recorder.block_traces(),
+        recast_bytes=max(0, weights_bytes(call.component.module) - call.component.loaded_bytes),
+    )
+
+
+def watch_blocks(
+    component: TracedComponent, recorder: Recorder, undo: ExitStack, replays: Replays | None = None
+) -> None:
+    """Reports every block's call to ``recorder``; with ``replays``, blocks and a VAE's repeated parts run once."""
+    structures = {name: structure_of(component.module.get_submodule(name)) for name in component.blocks}
+    if replays is not None and hasattr(component.module, "decode"):
+        for name, half in component.module.named_children():
+            if name not in structures:
+                _wrap(half, "forward", functools.partial(_replayed, replays, structure_of(half)), undo)
+        for name in _BLENDS:
+            if hasattr(component.module, name):
+                _wrap(component.module, name, functools.partial(_replayed, replays, name), undo)
+    for name, structure in structures.items():
+        inner: Around = _plainly if replays is None else functools.partial(_replayed, replays, structure)
+        around = functools.partial(_in_block, recorder, name, inner)
+        _wrap(component.module.get_submodule(name), "forward", around, undo)
+
+
+def _replayed(replays: Replays, structure: object, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    return replays.call(structure, call, args, kwargs)
+
+
+def _in_block(recorder: Recorder, name: str, inner: Around, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    with recorder.block(name):
+        return inner(call, args, kwargs)
+
+
+def _plainly(call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    return call(*args, **kwargs)
+
+
+def _wrap(module: torch.nn.Module, method: str, around: Around, undo: ExitStack) -> None:
+    original, attributes = getattr(module, method), vars(module)
+
+    @functools.wraps(original)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        return around(original, args, kwargs)
+
+    own = attributes.get(method)
+    attributes[method] = wrapped
+    undo.callback(lambda: attributes.pop(method) if own is None else attributes.update({method: own}))
+
+
+def _storage_bytes(tensors: Iterable[torch.Tensor]) -> int:
+    storages = (tensor.untyped_storage() for tensor in tensors)
+    return sum({storage._cdata: storage.nbytes() for storage in storages}.values())

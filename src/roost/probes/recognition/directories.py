@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from roost.probes.quoting import listed, shown
+from roost.probes.files.safe_files import listed, shown
 from roost.probes.recognition.files import recognise_file
 from roost.shell import shown_path
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from roost.errors import InvalidFile
-from roost.probes.headers import read_header
+from roost.probes.files.headers import read_header
+from roost.probes.files.safe_files import open_regular
 from roost.probes.recognition.checkpoints import Content, content_of
-from roost.probes.regular_files import open_regular
 from roost.shell import command, shown_path
 
 _FIRST_BYTES = 512

@@ -1,0 +1,197 @@
+"""A pipeline that its user built: planned as it is in memory, held by the plan, and let go again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from roost.api.machine import find_machine, present_gpu
+from roost.api.models.inspect import profile_of
+from roost.api.models.traces import RECORDED, installed_versions
+from roost.api.plans.plan import plan_traced
+from roost.api.requests.options import PlanOptions, aim_of, choices_of, live_workload_of, searches
+from roost.api.requests.python_options import options_of
+from roost.api.runs.pipeline import tie
+from roost.api.runs.ready import meet_gpu
+from roost.errors import NothingFits, UsageError
+from roost.facts.machine import DeviceKind, Machine
+from roost.facts.model import Inventory
+from roost.facts.request import Choices, SetChoice
+from roost.plan import PlanDocument, read_plan
+from roost.planner.by_rules import Question, plan_by_rules
+from roost.planner.rules.roles import parse_role
+from roost.planner.rules.typed import resolve
+from roost.probes.dry_run import DryRunOptions, dry_run_live
+from roost.profiles.models import recognise
+from roost.units import parse_bytes
+
+if TYPE_CHECKING:
+    from roost.residency.hold.attach import Held
+    from roost.residency.weights.obstacles import Obstacle
+
+
+# What is in memory already, or where it runs, is not asked.
+_FOUND = "live module"  # decides what the nature of a module in memory leaves no choice of
+_NOT_ASKED = ("gpu", "dtype", "variant", "role", "fsdp")
+
+
+def attach(
+    pipeline: Any,
+    plan: str | Path | PlanDocument = "auto",
+    *,
+    vram: str | int | None = None,
+    ram: str | int | None = None,
+    **options: object,
+) -> Held:
+    """Puts a plan in force on a pipeline in memory; ``close`` what it returns, or use it in a ``with``, to take it off.
+
+    ``plan`` is a document, a YAML file's path or ``auto``, which plans the pipeline as ``roost plan`` would, by a dry
+    run and the search. Then ``options`` are fields of ``PlanOptions``, such as the ``size``, ``frames`` and ``steps``
+    of what you will generate; without them the family's usual workload counts. Sizes of memory are texts like
+    ``24GiB`` or bytes. Without CUDA, ``vram`` is the budget of the emulated device. Raises UsageError, PlanMismatch,
+    NothingFits and OutOfMemory; the pipeline is then as it was.
+    """
+    if plan == "auto":
+        plan = plan_pipeline(pipeline, vram, ram, **options)
+    elif options:
+        raise UsageError(f"{next(iter(options))} can't change a plan that is made already; attach with plan='auto'.")
+    if not isinstance(plan, PlanDocument | str | Path):
+        raise UsageError(f"attach: plan is 'auto', a plan or its file's path, not a {type(plan).__name__}.")
+    document = plan if isinstance(plan, PlanDocument) else read_plan(Path(plan))
+    return _hold(pipeline, document, vram)
+
+
+def detach(pipeline: Any) -> None:
+    """Takes off what ``attach`` or ``load_pipeline`` put on ``pipeline``; its weights are then in host memory."""
+    held = vars(pipeline).get("roost")
+    if held is None:
+        raise UsageError(f"no plan holds this {type(pipeline).__name__}; attach one first with roost.attach(pipeline).")
+    held.close()
+
+
+def plan_pipeline(
+    pipeline: Any, vram: str | int | None = None, ram: str | int | None = None, **options: object
+) -> PlanDocument:
+    """The search's plan of a pipeline in memory; ``options`` as in ``attach``.
+
+    What can't be moved block by block gets the next best strategy. A pipeline that can't be dry-run is planned by its
+    weights, and the plan says so. Raises NothingFits, with the verdict, when there is no plan that fits.
+    """
+    from roost.residency.hold.live_inventory import host_bytes, read_live_inventory  # imported here: they bring torch
+    from roost.residency.hold.live_modules import held_modules
+    from roost.residency.weights.foreign import check_free
+    from roost.residency.weights.obstacles import find_obstacles
+
+    wanted = _options(vram, ram, options)
+    inventory = read_live_inventory(pipeline, recognise)
+    check_free(pipeline, held_modules(pipeline))  # before the dry run, which would be of whatever wraps them
+    obstacles = find_obstacles(held_modules(pipeline))
+    gpu = "emulated" if _device_kind(vram) == "emulated" else None
+    machine = find_machine(gpu, vram, ram, wanted.headroom, wanted.pinned_max)
+    if ram is None:  # what is free now does not count the weights that are there already
+        host = replace(machine.host, available_bytes=machine.host.available_bytes + host_bytes(pipeline))
+        machine = replace(machine, host=host)
+    plan = _plan(pipeline, inventory, machine, obstacles, wanted)
+    if not plan.fits:
+        work = plan.workload
+        size = f"{work.width}x{work.height}" + (f" × {work.frames} frames" if work.frames else "")
+        raise NothingFits(
+            f"this {inventory.pipeline} does not fit at {size}: {plan.budget.verdict} For a smaller workload, say so "
+            "with attach(size=…, frames=…)."
+        )
+    return plan
+
+
+def _options(vram: str | int | None, ram: str | int | None, options: Mapping[str, object]) -> PlanOptions:
+    found = options_of({"vram": vram, "ram": ram, **options}, "attach", _NOT_ASKED)
+    if "fp8" in aim_of(found).allow:
+        raise UsageError(
+            "attach can't store weights in 8 bits, since it gives them back as they were; leave fp8 out of allow, or"
+            " load the pipeline by a plan."
+        )
+    return found
+
+
+def _plan(
+    pipeline: Any, inventory: Inventory, machine: Machine, obstacles: dict[str, Obstacle], options: PlanOptions
+) -> PlanDocument:
+    profile = profile_of(inventory)
+    question = Question(
+        inventory=inventory,
+        profile=profile,
+        machine=machine,
+        workload=live_workload_of(options, profile, inventory.pipeline),
+        choices=_with_found(choices_of(options), inventory, obstacles),
+        role=parse_role(options.role),
+        versions=installed_versions(RECORDED),
+    )
+    dry_run_options = DryRunOptions(guidance_argument=profile.guidance_argument)
+    plan = plan_by_rules(question)  # also for the search: it refuses wrong options before the slow dry run
+    if searches(options):
+        plan = plan_traced(
+            question, options, lambda: dry_run_live(pipeline, inventory, question.workload, dry_run_options)
+        )
+    components = dict(plan.components)
+    for name, obstacle in obstacles.items():
+        components[name] = components[name].model_copy(update={"decided_by": _FOUND, "why": obstacle.why})
+    model = plan.model.model_copy(update={"path": None})
+    return plan.model_copy(update={"components": components, "model": model})
+
+
+def _with_found(choices: Choices, inventory: Inventory, obstacles: Mapping[str, Obstacle]) -> Choices:
+    """What was typed, and what the live modules leave no choice of; UsageError where the two disagree."""
+    typed = resolve(Choices(sets=choices.sets), inventory.components).components
+    for name, obstacle in obstacles.items():
+        wish = typed.get(name)
+        if wish is not None and wish.strategy != obstacle.strategy:
+            raise UsageError(
+                f"{wish.option} can't be had for the live {name!r}, which must be {obstacle.strategy}. {obstacle.why} "
+                f"Leave that option out, or {obstacle.remedy}."
+            )
+    found = (
+        SetChoice(option=_FOUND, selector=name, strategy=obstacle.strategy, found=True)
+        for name, obstacle in obstacles.items()
+        if name not in typed
+    )
+    return replace(choices, sets=(*choices.sets, *found))
+
+
+def _hold(pipeline: Any, plan: PlanDocument, vram: str | int | None) -> Held:
+    from roost.residency.device.choice import open_device
+    from roost.residency.hold.attach import hold  # imported here: these bring torch
+
+    kind = _device_kind(vram, plan)
+    budget_bytes = plan.budget.budget_bytes
+    changes: list[str] = []
+    if kind == "cuda":
+        plan, budget_bytes, changes = meet_gpu(plan, force=False)
+    elif plan.machine.gpu.device_kind == "cuda":
+        changes.append(f"device: emulated on the CPU instead of {plan.machine.gpu.name}")
+    if vram is not None:
+        budget_bytes = min(budget_bytes, max(0, parse_bytes(str(vram), "vram") - plan.budget.headroom_bytes))
+    device = open_device(kind, budget_bytes)
+    try:
+        held = hold(pipeline, plan, device)
+    except BaseException:
+        device.close()
+        raise
+    held.changes.extend(changes)
+    held.then(device.close)
+    tie(held)
+    return held
+
+
+def _device_kind(vram: str | int | None, plan: PlanDocument | None = None) -> DeviceKind:
+    """CUDA where it is, unless the plan says otherwise; else the emulated device, when its memory is known."""
+    if plan is not None and plan.machine.gpu.device_kind == "emulated":
+        return "emulated"
+    from roost.residency.device.choice import has_cuda  # imported here: it brings torch
+
+    if has_cuda():
+        return "cuda"
+    if vram is None:
+        present_gpu()  # says why there is none
+        raise UsageError("PyTorch finds no CUDA device; to try this on the CPU, give its memory, like vram='12GiB'.")
+    return "emulated"

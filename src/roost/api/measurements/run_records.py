@@ -1,0 +1,99 @@
+"""What a run did, in the words of ``roost run --json``."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from roost.api.requests.inputs import InputRecord
+from roost.facts.machine import DeviceKind
+
+if TYPE_CHECKING:
+    from roost.residency.engine.stages import StageRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationRecord:
+    """One generation. One that an earlier run had finished is ``skipped``: only its digests are known."""
+
+    prompt: str
+    seed: int
+    output: list[str]
+    digest: str
+    latent_digest: str | None
+    seconds: float | None
+    stages: tuple[StageRecord, ...]
+    peak_bytes: int | None
+    skipped: bool
+    has_nan: bool = False  # what was generated
+    nan_components: tuple[str, ...] = ()  # the denoisers and VAEs that gave it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextsRecord:
+    """Whether the texts of several generations were encoded before the first one, how long that took, or why not."""
+
+    encoded_ahead: bool
+    seconds: float
+    why_not: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraRecord:
+    """A LoRA that was fused, and into which components."""
+
+    path: str
+    sha256: str
+    scale: float
+    components: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """What one run did; its fields are what ``roost run --json`` prints.
+
+    ``digest`` and ``latent_digest`` are those of the one generation, or one hash over those of all. ``seconds`` and
+    ``stages`` add up what this run did, texts included, without the load. ``texts`` is None where a single generation
+    was made. ``disturbances`` are what slowed the GPU down meanwhile, ``warnings`` what to think of the result.
+    ``compared`` has the plan's prediction beside
+    what was measured; None for a plan without one, and where nothing was made. Stages are the runtime's
+    ``StageRecord``.
+    """
+
+    schema: int = 1
+    output: list[str]
+    digest: str
+    latent_digest: str | None
+    device_kind: DeviceKind
+    load_s: float
+    seconds: float
+    stages: tuple[StageRecord, ...]
+    peak_bytes: int
+    changes: list[str]
+    disturbances: tuple[str, ...]
+    generations: tuple[GenerationRecord, ...]
+    texts: TextsRecord | None
+    pictures: tuple[InputRecord, ...]
+    loras: tuple[LoraRecord, ...]
+    compared: dict[str, object] | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def joined_digest(digests: Sequence[str | None]) -> str | None:
+    """The digest of one, one hash over several in their order, None when one is unknown."""
+    known = [each for each in digests if each is not None]
+    if not known or len(known) < len(digests):
+        return None
+    return known[0] if len(known) == 1 else hashlib.sha256("|".join(known).encode()).hexdigest()
+
+
+def summed_stages(stages: Iterable[StageRecord]) -> tuple[StageRecord, ...]:
+    """One record for each stage and component, in the order of their first: seconds added, the highest peak."""
+    summed: dict[tuple[str, str], StageRecord] = {}
+    for each in stages:
+        key = (each.name, each.component)
+        before = summed.get(key)
+        summed[key] = each if before is None else before.with_more(each)
+    return tuple(summed.values())

@@ -1,0 +1,113 @@
+"""Inspecting: a model directory's inventory, and the JSON object that ``roost inspect --json`` prints."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from roost.facts.model import Component, Inventory, Makes, ModelProfile, PublishedModel
+from roost.planner.rules.names import base_name, group_of, kind_of, load_order, suffix
+from roost.probes.model.hub import is_path, resolve_model
+from roost.probes.model.inventory import read_inventory
+from roost.probes.model.structure import read_structure
+from roost.profiles.class_facts import load_class_facts, load_pipeline_facts
+from roost.profiles.models import fallback_profile, load_model_profiles, recognise
+from roost.profiles.published import load_published_model, model_names
+from roost.profiles.usual_tensors import usual_tensors
+
+
+def inspect_model(model: str | Path, *, variant: str | None = None, dtype: str | None = None) -> Inventory:
+    """What the model directory, the hub id in the local cache, or the model of that name holds, without its weights.
+
+    Raises InvalidFile or UsageError for a directory or variant that can't be used. Imports neither torch nor diffusers.
+    """
+    source, class_facts = _source_of(str(model)), load_class_facts()
+    inventory = read_inventory(
+        source,
+        variant=variant,
+        dtype=dtype,
+        class_facts=class_facts,
+        recognise=recognise,
+        usual_of=usual_tensors,
+    )
+    if isinstance(source, PublishedModel):
+        return replace(inventory, fingerprint=read_structure(source, inventory, class_facts))
+    return inventory
+
+
+def structure_of(inventory: Inventory) -> str:
+    """The fingerprint that an inventory of the same model by its name has; ``inventory`` is of a directory."""
+    return read_structure(Path(inventory.path or ""), inventory, load_class_facts())
+
+
+def _source_of(model: str) -> Path | PublishedModel:
+    """An existing path goes before a name; a hub id has a slash and no name has."""
+    name = model.strip().lower()
+    if name in model_names() and not is_path(model):
+        return load_published_model(name)
+    return resolve_model(model, model_names())
+
+
+def profile_of(inventory: Inventory) -> ModelProfile:
+    """The recognised family's profile, else the general one for images or videos."""
+    if inventory.family is not None:
+        return load_model_profiles()[inventory.family]
+    return fallback_profile(inventory.pipeline, {each.name: each.class_name for each in inventory.components})
+
+
+def makes_of(inventory: Inventory) -> Makes:
+    """What the model's pipeline makes, as the library's class says, or else its family's profile."""
+    facts = load_pipeline_facts().get(inventory.pipeline or "")
+    return facts.makes if facts is not None else profile_of(inventory).task
+
+
+def takes_prompt(inventory: Inventory) -> bool:
+    """Whether the model's pipeline takes a prompt, as all but a few do."""
+    facts = load_pipeline_facts().get(inventory.pipeline or "")
+    return facts is None or facts.prompt
+
+
+def inspection_document(inventory: Inventory) -> dict[str, object]:
+    """The inventory as one JSON object, schema 1."""
+    return {
+        "schema": 1,
+        "path": inventory.path,
+        "layout": inventory.layout,
+        "pipeline": inventory.pipeline,
+        "family": inventory.family,
+        "fingerprint": inventory.fingerprint,
+        "total_bytes": sum(each.bytes for each in inventory.components),
+        "total_load_bytes": inventory.load_bytes,
+        "load_order": list(load_order(inventory.components)),
+        "weightless": list(inventory.weightless),
+        "absent": list(inventory.absent),
+        "custom": list(inventory.custom),
+        "warnings": list(inventory.warnings),
+        "components": [_component_document(each) for each in inventory.components],
+    }
+
+
+def _component_document(component: Component) -> dict[str, object]:
+    return {
+        "name": component.name,
+        "library": component.library,
+        "class": component.class_name,
+        "kind": kind_of(component),
+        "group": group_of(component),
+        "base_name": base_name(component.name),
+        "suffix": suffix(component.name),
+        "bytes": component.bytes,
+        "bytes_by_dtype": dict(sorted(component.bytes_by_dtype.items())),
+        "load_bytes": component.load_bytes,
+        "load_dtype": component.load_dtype,
+        "tensors": component.tensors,
+        "files": list(component.files),
+        "variant": component.variant,
+        "quantization": component.quantization,
+        "blocks": [
+            {"stack": each.name, "count": each.count, "bytes": each.bytes, "block_bytes": list(each.block_bytes)}
+            for each in component.stacks
+        ],
+        "trunk_bytes": component.trunk_bytes,
+        "notes": list(component.notes),
+    }

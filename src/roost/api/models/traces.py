@@ -1,0 +1,95 @@
+"""Traces: what one generation of a model does, from the cache or by a dry run in this process."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from roost.api.models.published import materialise_configs
+from roost.api.models.stand_ins import add_stand_ins, copy_configs
+from roost.facts.model import Inventory, ModelProfile
+from roost.facts.request import Workload
+from roost.homes import user_folder
+from roost.probes.dry_run import DryRunOptions, dry_run
+from roost.probes.dry_run.cache import read_trace, trace_key, weightless_digests, write_trace
+from roost.profiles.class_facts import load_class_facts
+from roost.temporary import temporary_folder
+from roost.trace import Trace
+
+_log = logging.getLogger(__name__)
+
+_LIBRARIES = ("torch", "diffusers", "transformers")
+
+
+def trace_model(inventory: Inventory, profile: ModelProfile, workload: Workload) -> Trace:
+    """The trace of one generation of ``workload``.
+
+    A trace from the cache is read without importing torch; otherwise the model's own code is dry-run, and the trace is
+    kept. Raises DryRunError with the reason when the model can't be dry-run.
+    """
+    trace = kept_trace(inventory, profile, workload)
+    if trace is not None:
+        _log.debug("the trace of %s is from the cache in %s", inventory.pipeline, _folder())
+    else:
+        options = _options_of(profile)
+        _log.info("dry run of %s: %s", inventory.pipeline, workload)
+        with configs_of(inventory) as model_dir:
+            trace = dry_run(model_dir, inventory, workload, load_class_facts(), options)
+        write_trace(_folder(), _key(inventory, workload, options), trace)
+    return trace
+
+
+def kept_trace(inventory: Inventory, profile: ModelProfile, workload: Workload) -> Trace | None:
+    """The trace from the cache; None when there is none."""
+    return read_trace(_folder(), _key(inventory, workload, _options_of(profile)))
+
+
+def _options_of(profile: ModelProfile) -> DryRunOptions:
+    return DryRunOptions(guidance_argument=profile.guidance_argument)
+
+
+def _folder() -> Path:
+    return user_folder("cache") / "traces"
+
+
+def _key(inventory: Inventory, workload: Workload, options: DryRunOptions) -> str:
+    return trace_key(inventory, workload, options, installed_versions(_LIBRARIES), weightless_digests(inventory))
+
+
+@contextmanager
+def configs_of(inventory: Inventory) -> Iterator[Path]:
+    """The model's directory; of a model known by its name, a temporary one with its configs and no weights.
+
+    So is that of a model whose tokenizers or scheduler aren't there, with stand-ins for them.
+    """
+    if inventory.path is not None and not inventory.bare:
+        yield Path(inventory.path)
+        return
+    with temporary_folder() as folder:
+        if inventory.path is None:
+            materialise_configs(inventory.family or "", folder)
+        else:
+            copy_configs(inventory, folder)
+            add_stand_ins(inventory, folder)
+        yield folder
+
+
+# Which versions of libraries are installed, without importing them.
+
+
+# What a plan records: the libraries that load and run models.
+RECORDED = ("roost", "torch", "diffusers", "transformers", "safetensors")
+
+
+def installed_versions(libraries: Sequence[str]) -> dict[str, str]:
+    """The version of each of ``libraries`` that is installed."""
+    found: dict[str, str] = {}
+    for library in libraries:
+        try:
+            found[library] = version(library)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,201 @@
+"""Planning: facts from the probes and profiles to the planner, and the plan back."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from roost.api.machine import find_machine
+from roost.api.measurements.learned import NOTHING_KNOWN, known_of
+from roost.api.models.inspect import inspect_model, profile_of
+from roost.api.models.named_files import check_sought, refuse_other_files, why_single_files
+from roost.api.models.tensors import check_tensors
+from roost.api.models.traces import RECORDED, installed_versions, kept_trace, trace_model
+from roost.api.requests.options import PlanOptions, aim_of, choices_of, dtype_of, generations_of, searches, workload_of
+from roost.api.requests.python_options import options_of
+from roost.errors import DryRunError, InvalidFile, UsageError
+from roost.facts.request import Workload
+from roost.homes import user_folder
+from roost.plan import PlanDocument, plan_to_yaml, read_plan, write_text_atomically
+from roost.planner.buffers import with_unfiled
+from roost.planner.by_rules import Question, plan_by_rules
+from roost.planner.by_search import SearchQuestion, plan_by_search
+from roost.planner.cost.costs import CostModel
+from roost.planner.cost.rates import SINGLE_DTYPES, Rate, Rates, rates_of, single_dtypes_of
+from roost.planner.cost.untraced import guessing, untraced
+from roost.planner.rule_plan import traced_rule_plan
+from roost.planner.rules.roles import parse_role
+from roost.profiles.gpus import load_gpu_profiles
+from roost.shell import shown_path
+from roost.trace import Trace
+
+_log = logging.getLogger(__name__)
+
+OnRemedyRun = Callable[[Workload], None]
+
+
+def make_plan(model: str | Path, **options: object) -> PlanDocument:
+    """The placement plan of a model directory or hub id; ``options`` are the fields of ``PlanOptions``.
+
+    The plan is returned also when it doesn't fit: look at ``fits`` and ``budget``. Raises UsageError, InvalidFile.
+    """
+    return plan_model(model, options_of(options, "make_plan"))
+
+
+def plan_model(model: str | Path, options: PlanOptions, on_remedy_run: OnRemedyRun | None = None) -> PlanDocument:
+    """The plan of ``model`` under ``options``; the typed spelling of ``make_plan``.
+
+    ``on_remedy_run`` hears of each smaller workload that is dry-run because the asked one fits nowhere.
+    """
+    question = _question(model, options)
+    _log.info("planning %s for %s", question.inventory.path or question.inventory.family, question.machine)
+    by_rules = plan_by_rules(question)  # also for the search: it refuses wrong options before the slow dry run
+    if not searches(options):
+        return _with_kept_trace(question, options) or by_rules
+    asked = traced_question(question, options, lambda: _trace(question, question.workload))
+    return plan_by_search(
+        replace(asked, trace_other=lambda workload: _trace_if_possible(question, workload, on_remedy_run))
+    )
+
+
+def _with_kept_trace(question: Question, options: PlanOptions) -> PlanDocument | None:
+    """The rule plan, judged by a trace that an earlier dry run left; None without one. Imports no torch."""
+    trace = kept_trace(question.inventory, question.profile, question.workload)
+    return None if trace is None else traced_rule_plan(traced_question(question, options, lambda: trace))
+
+
+def _trace(question: Question, workload: Workload) -> Trace:
+    return trace_model(question.inventory, question.profile, workload)
+
+
+def _trace_if_possible(question: Question, workload: Workload, on_remedy_run: OnRemedyRun | None) -> Trace | None:
+    kept = kept_trace(question.inventory, question.profile, workload)
+    if kept is not None:
+        return kept
+    if on_remedy_run is not None:
+        on_remedy_run(workload)
+    try:
+        return _trace(question, workload)
+    except DryRunError:
+        return None
+
+
+def search_question(model: str | Path, options: PlanOptions, link_bytes_per_s: float | None = None) -> SearchQuestion:
+    """What the search is asked for ``model``, its dry run included; ``link_bytes_per_s`` is an emulated device's."""
+    question = _question(model, options)
+    plan_by_rules(question)  # refuses wrong options before the slow dry run
+    return traced_question(
+        question,
+        options,
+        lambda: _trace(question, question.workload),
+        link_bytes_per_s,
+    )
+
+
+def _question(model: str | Path, options: PlanOptions) -> Question:
+    choices, role, dtype = choices_of(options), parse_role(options.role), dtype_of(options)
+    inventory = inspect_model(model, variant=options.variant, dtype=dtype)
+    if not inventory.components or inventory.layout == "single-file":
+        raise InvalidFile(why_single_files(inventory))
+    check_sought(inventory)
+    if inventory.path is not None and not _is_text(inventory.path):
+        raise UsageError(
+            f"model {shown_path(inventory.path)} has a path that a plan can't hold; rename it to UTF-8 text."
+        )
+    profile = profile_of(inventory)
+    return Question(
+        inventory=inventory,
+        profile=profile,
+        machine=find_machine(options.gpu, options.vram, options.ram, options.headroom, options.pinned_max),
+        workload=workload_of(options, profile, inventory.pipeline),
+        choices=choices,
+        role=role,
+        versions=installed_versions(RECORDED),
+    )
+
+
+def plan_traced(question: Question, options: PlanOptions, trace_it: Callable[[], Trace]) -> PlanDocument:
+    """The search's plan; a model that can't be dry-run is planned by its weights, and the plan says so."""
+    return plan_by_search(traced_question(question, options, trace_it))
+
+
+def traced_question(
+    question: Question, options: PlanOptions, trace_it: Callable[[], Trace], link_bytes_per_s: float | None = None
+) -> SearchQuestion:
+    """The question with its trace, and with what is known of the device's speed."""
+    gpu = question.machine.gpu
+    backend = "emulated" if gpu.device_kind == "emulated" else gpu.platform
+    measured = known_of(gpu, question.inventory, link_bytes_per_s) if options.measured else NOTHING_KNOWN
+    profile = load_gpu_profiles().get(gpu.profile or "")
+    model = CostModel(
+        rates=_throttled(rates_of(gpu, profile, measured.timed, measured.fitted), link_bytes_per_s),
+        backend=backend,
+        kappas=measured.kappas,
+        single_dtypes=single_dtypes_of(profile),
+    )
+    warnings: tuple[str, ...] = ()
+    for note in measured.notes:
+        _log.info("%s", note)
+    _log.debug("rates: %s", model.rates)
+    try:
+        trace = trace_it()
+        warnings = check_tensors(question.inventory, trace)
+    except DryRunError as error:
+        _log.info("planned by weights alone: %s", error)
+        components = question.inventory.components
+        trace, model = untraced(components, question.workload, str(error)), guessing(model, components)
+    return SearchQuestion(
+        question=replace(question, inventory=with_unfiled(question.inventory, trace)),
+        trace=trace,
+        model=model,
+        aim=aim_of(options),
+        generations=generations_of(options),
+        notes=(*warnings, *measured.notes, *_slow_dtypes(trace, model)),
+    )
+
+
+def _slow_dtypes(trace: Trace, model: CostModel) -> tuple[str, ...]:
+    """A warning where most of the work is in a dtype that the card's tensor cores lack."""
+    slow = model.single_dtypes - SINGLE_DTYPES
+    if not any(use.compute_dtype in slow for use in trace.uses):
+        return ()
+    return ("this card's tensor cores lack bfloat16, which runs at float32's rate; try --dtype float16.",)
+
+
+def _throttled(rates: Rates, link_bytes_per_s: float | None) -> Rates:
+    """The rates with a link that is known because it is emulated."""
+    if link_bytes_per_s is None:
+        return rates
+    link = Rate(value=link_bytes_per_s, spread=1.0, source="spec", why="the emulated link's limit")
+    names = ("pinned_h2d_bytes_per_s", "pinned_d2h_bytes_per_s", "pageable_h2d_bytes_per_s", "pageable_d2h_bytes_per_s")
+    return replace(rates, **dict.fromkeys(names, link))
+
+
+def _is_text(path: str) -> bool:
+    """Whether no byte of the path stayed undecoded."""
+    return not any("\ud800" <= character <= "\udfff" for character in path)
+
+
+def load_plan(path: str | Path) -> PlanDocument:
+    """The validated plan in a YAML file; raises InvalidFile in one line for anything else."""
+    refuse_other_files(Path(path))
+    return read_plan(Path(path))
+
+
+def keep_plan(plan: PlanDocument) -> Path:
+    """Writes the plan into the user's cache directory, named after its content, and returns its path."""
+    text = plan_to_yaml(plan)
+    folder = user_folder("cache") / "plans"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"the plan can't be kept in {shown_path(folder)}: {error.strerror}; set XDG_CACHE_HOME to another place, or"
+            " plan with: roost plan MODEL -o plan.yaml"
+        ) from None
+    path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.yaml"
+    write_text_atomically(path, text)
+    return path

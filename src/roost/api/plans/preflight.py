@@ -1,0 +1,226 @@
+"""What must hold before a plan runs: its workload, its model, its GPU and enough host memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from roost.api.models.inspect import structure_of
+from roost.errors import NothingFits, PlanMismatch, UsageError
+from roost.facts.machine import GpuFacts, HostFacts
+from roost.facts.model import Component, Inventory, ModelProfile
+from roost.facts.request import Workload
+from roost.plan.schema import ComponentPlan, FileRecord, PlanDocument
+from roost.planner.buffers import can_be_mapped
+from roost.shell import command, shown_path
+from roost.units import format_bytes
+
+_TOTAL_TOLERANCE = 0.02
+_SHOWN_DIFFERENCES = 3
+
+
+def check_workload(plan: PlanDocument, wanted: Workload) -> None:
+    """Raises PlanMismatch when ``wanted`` is larger than the plan's workload in any way."""
+    planned = plan.workload
+    larger = [
+        name
+        for name, asked, limit in (
+            ("--size", wanted.width * wanted.height, planned.width * planned.height),
+            ("--frames", wanted.frames or 1, planned.frames or 1),
+            ("--batch", wanted.batch, planned.batch),
+        )
+        if asked > limit
+    ]
+    # Fewer steps at a higher strength may be as much work.
+    if wanted.steps * (wanted.strength or 1) > planned.steps * (planned.strength or 1):
+        larger.append("--steps" if wanted.steps > planned.steps else "--strength")
+    if larger:
+        frames = ("--frames", str(wanted.frames)) if wanted.frames else ()
+        strength = ("--strength", f"{wanted.strength:g}") if wanted.strength is not None else ()
+        size = ("--size", f"{wanted.width}x{wanted.height}", *frames, "--steps", str(wanted.steps))
+        raise PlanMismatch(
+            f"{', '.join(larger)}: more than this plan is for; plan it with: "
+            + command("roost", "plan", _model_of(plan), *size, *strength, "--batch", str(wanted.batch))
+        )
+
+
+def check_executable(plan: PlanDocument) -> None:
+    """Raises UsageError for a plan that no machine here can run: of one role, or sharded."""
+    if plan.role.name != "monolithic":
+        raise UsageError(
+            f"this plan is for the role {plan.role.name}, and roles are planned, not run; plan again without --role."
+        )
+    sharded = [name for name, component in plan.components.items() if component.strategy == "fsdp"]
+    if sharded:
+        raise UsageError(
+            f"this plan shards {', '.join(map(repr, sharded))} with FSDP, which needs torchrun;"
+            " plan again with --no-fsdp."
+        )
+
+
+def check_runnable(inventory: Inventory, profile: ModelProfile) -> None:
+    """Raises UsageError for a model that Roost plans but can't load: without a pipeline, pickled or quantised."""
+    if profile.plan_only:
+        raise UsageError(f"{inventory.pipeline} has no pipeline in diffusers; Roost inspects and plans it, no more.")
+    if inventory.layout != "diffusers":
+        raise UsageError(
+            f"model {shown_path(inventory.path or '')} has no model_index.json, so there is no pipeline to run."
+        )
+    for component in inventory.components:
+        if component.tensors is None:
+            raise UsageError(
+                f"component {component.name!r} has only pickled weights, which Roost never opens;"
+                " convert it to safetensors."
+            )
+        if component.quantization is not None:
+            raise UsageError(
+                f"component {component.name!r} is quantised ({component.quantization!r}), which Roost plans but can't"
+                " run; use plain weights."
+            )
+
+
+def _model_of(plan: PlanDocument) -> str | Path:
+    """What to type for the plan's model."""
+    return Path(plan.model.path) if plan.model.path else plan.model.family or "MODEL"
+
+
+def model_differences(plan: PlanDocument, inventory: Inventory) -> list[str]:
+    """How the model directory differs from the one planned, a phrase a file; empty when it is the same.
+
+    Covers file sizes, headers and configs, not the content of weights. A plan made from a name knows no files: there
+    it is classes, stacks, sizes, and every tensor's name and shape.
+    """
+    if plan.model.path is None:
+        return _structure_differences(plan, inventory)
+    planned, found = plan.model.files, inventory.files
+    differences = [f"{name} is gone" for name in planned if name not in found]
+    differences += [f"{name} is new" for name in found if name not in planned]
+    for name in planned.keys() & found.keys():
+        if planned[name].bytes != found[name].bytes:
+            sizes = f"{format_bytes(planned[name].bytes)} → {format_bytes(found[name].bytes)}"
+            differences.append(f"{name} changed size ({sizes})")
+        elif planned[name].sha256 != found[name].sha256:
+            differences.append(f"{name} changed its {'header' if name.endswith('.safetensors') else 'content'}")
+    if not differences and plan.model.fingerprint != inventory.fingerprint:
+        differences.append("its fingerprint differs")
+    return sorted(differences)
+
+
+def check_components(plan: PlanDocument, inventory: Inventory) -> None:
+    """Raises PlanMismatch when the plan places other components than the model has."""
+    found = {each.name for each in inventory.components}
+    for name in plan.components.keys() - found:
+        raise PlanMismatch(f"the plan places component {name!r}, which the model doesn't have; plan this model again.")
+    for name in found - plan.components.keys():
+        raise PlanMismatch(f"component {name!r} of the model is not in the plan; plan this model again.")
+
+
+def _structure_differences(plan: PlanDocument, inventory: Inventory) -> list[str]:
+    found = {each.name: each for each in inventory.components}
+    differences = []
+    if plan.model.pipeline != inventory.pipeline:
+        differences.append(f"the plan is for a {plan.model.pipeline}, here is {inventory.pipeline!r}")
+    for name, planned in plan.components.items():
+        component = found.get(name)
+        if component is None:
+            differences.append(f"{name} is not in the directory")
+        else:
+            differences += [f"{name}: {each}" for each in _component_differences(planned, component)]
+    if not differences and plan.model.fingerprint != structure_of(inventory):
+        differences.append(f"its tensors differ from {plan.model.family}'s in names or shapes")
+    return differences
+
+
+def _component_differences(planned: ComponentPlan, found: Component) -> list[str]:
+    if planned.class_name != found.class_name:
+        return [f"{planned.class_name} planned, {found.class_name!r} found"]
+    blocks = [(stack.name, stack.count) for stack in planned.stacks], [(each.name, each.count) for each in found.units]
+    if blocks[0] != blocks[1]:
+        return [f"blocks {_shown_blocks(blocks[0])} planned, {_shown_blocks(blocks[1])} found"]
+    # Bytes at another load dtype say nothing; the fingerprint compares shapes.
+    if planned.storage is None and planned.load_dtype == found.load_dtype and planned.load_bytes != found.load_bytes:
+        return [f"{format_bytes(planned.load_bytes)} planned, {format_bytes(found.load_bytes)} found"]
+    return []
+
+
+def _shown_blocks(stacks: list[tuple[str, int]]) -> str:
+    return " + ".join(f"{count} {name!r}" for name, count in stacks) or "none"
+
+
+def bind_files(plan: PlanDocument, inventory: Inventory) -> PlanDocument:
+    """The plan with the files and variants of the directory that it runs on; a plan by name has none of its own."""
+    if plan.model.files:
+        return plan
+    files = {name: FileRecord(bytes=each.bytes, sha256=each.sha256) for name, each in inventory.files.items()}
+    components = {
+        name: each.model_copy(update={"variant": inventory.component(name).variant})
+        for name, each in plan.components.items()
+    }
+    model = plan.model.model_copy(update={"files": files})
+    return plan.model_copy(update={"model": model, "components": components})
+
+
+def gpu_differences(plan: PlanDocument, gpu: GpuFacts) -> list[str]:
+    """How the GPU that is here differs from the one planned for: product name, or total memory by over 2 %."""
+    planned = plan.machine.gpu
+    differences = []
+    if planned.name != gpu.name:
+        differences.append(f"the plan is for {planned.name}, here is {gpu.name}")
+    grown = planned.source.endswith("+--vram") and planned.total_bytes == planned.free_bytes
+    # A total that grew with --vram says nothing about the card.
+    if not grown and abs(gpu.total_bytes - planned.total_bytes) > _TOTAL_TOLERANCE * planned.total_bytes:
+        differences.append(
+            f"the plan's card has {format_bytes(planned.total_bytes)}, this one {format_bytes(gpu.total_bytes)}"
+        )
+    return differences
+
+
+def refuse(plan: PlanDocument, differences: list[str], *, what: str, force: bool) -> list[str]:
+    """The differences as changes to record when forced; raises PlanMismatch with the first few otherwise."""
+    if not differences or force:
+        return [f"forced: {each}" for each in differences]
+    shown = "; ".join(differences[:_SHOWN_DIFFERENCES])
+    more = len(differences) - _SHOWN_DIFFERENCES
+    # A name means the published model, so what differs from it is planned from its own directory.
+    again = "DIR" if what == "model" and plan.model.path is None else _model_of(plan)
+    raise PlanMismatch(
+        f"this plan was made for another {what}: {shown}{f'; and {more} more' if more > 0 else ''}."
+        f" Plan again with: {command('roost', 'plan', again)} or run with --force."
+    )
+
+
+def check_fits(plan: PlanDocument, inventory: Inventory, host: HostFacts) -> None:
+    """Raises NothingFits for a plan whose weights exceed its budget, or whose host copies exceed host memory.
+
+    Masters that stay in the model's files need none, as far as the files have the very tensors to load.
+    """
+    if not plan.fits:
+        raise NothingFits(
+            f"this plan {plan.budget.verdict} Plan with less resident, with a larger --vram, or run with --force."
+        )
+    # While it loads, the largest resident component passes through host memory beside the masters.
+    passing = max((each.load_bytes for each in plan.components.values() if each.strategy == "resident"), default=0)
+    converted = _mapped_in_vain(plan, inventory)
+    shared = plan.budget.peak_weights_bytes if plan.machine.gpu.unified else 0  # lies in the same memory
+    needed = plan.budget.host_bytes + passing + shared + sum(converted.values())
+    if needed > host.available_bytes:
+        because = f" ({', '.join(converted)} can't stay in its files: they are converted as they load)"
+        raise NothingFits(
+            f"loading needs {format_bytes(needed)} of host memory{because if converted else ''} and"
+            f" {format_bytes(host.available_bytes)} is available ({host.source}),"
+            f" {format_bytes(needed - host.available_bytes)} short; free host memory, or run with --force."
+        )
+
+
+def _mapped_in_vain(plan: PlanDocument, inventory: Inventory) -> dict[str, int]:
+    """Bytes of the blocks that the plan leaves in files which don't have them as they load, by component."""
+    found = {}
+    for name, planned in plan.components.items():
+        loaded = replace(inventory.component(name), load_dtype=planned.load_dtype)
+        if planned.master is None or not planned.master.mapped or can_be_mapped(loaded):
+            continue
+        blocks = planned.master.pinned + planned.master.pageable + planned.master.mapped
+        # Blocks of one component differ little; when all are mapped, so is the rest.
+        size = planned.load_bytes if planned.master.mapped == blocks else sum(each.bytes for each in planned.stacks)
+        found[name] = size * planned.master.mapped // blocks
+    return found

@@ -1,0 +1,179 @@
+"""Timelines: a plan simulated again from its document, and the trace of its model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+
+from roost.api.models.inspect import inspect_model, profile_of
+from roost.api.models.traces import kept_trace, trace_model
+from roost.api.plans.preflight import model_differences
+from roost.api.requests.options import DTYPES
+from roost.api.requests.request import steps_text
+from roost.blocks import block_names
+from roost.errors import DryRunError, PlanMismatch, RoostError, UsageError
+from roost.facts.model import Component, Inventory
+from roost.facts.request import Workload
+from roost.plan import PlanDocument
+from roost.planner.buffers import with_unfiled
+from roost.planner.cost.costs import CostModel
+from roost.planner.cost.rates import rates_of, single_dtypes_of
+from roost.planner.cost.simulator import Timeline, simulate
+from roost.planner.cost.simulator.lanes import MemoryEvent
+from roost.planner.cost.untraced import WEIGHTS_ONLY, guessing, untraced
+from roost.planner.documents.cost_model import cost_model_of
+from roost.planner.documents.reader import forecast_of, machine_of, placements_of
+from roost.probes.model.hub import is_path
+from roost.profiles.gpus import load_gpu_profiles
+from roost.shell import command, shown_path
+from roost.timeline import MemoryLevel, Pass, Slice, TimelineRecord
+from roost.trace import Trace
+from roost.units import format_bytes, format_seconds
+
+# The simulation repeats what the plan recorded to the last bits, unless the trace is another.
+_SAME = 1e-6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replay:
+    """A plan's first generation, simulated again; ``notes`` say what differs from the plan's own prediction."""
+
+    record: TimelineRecord
+    timeline: Timeline
+    notes: tuple[str, ...]
+
+
+def replay_plan(plan: PlanDocument, model: str | None = None, *, only_kept: bool = False) -> Replay:
+    """The predicted timeline of the plan's first generation.
+
+    The trace comes from the cache; where it is not there, the model at the plan's path (or ``model``) is dry-run,
+    unless ``only_kept``. Raises UsageError when there is no trace or no model to look at, PlanMismatch for another one.
+    """
+    inventory = _inventory_of(plan, model)
+    trace, cost_model, notes = _costs_of(plan, inventory, only_kept=only_kept)
+    components = with_unfiled(inventory, trace).components
+    forecast = forecast_of(plan, components, trace, cost_model)
+    timeline = simulate(forecast.schedule(placements_of(plan, components, trace)), record=True)
+    if plan.predicted is not None:
+        planned_s = plan.predicted.first_s.mid
+        if abs(timeline.seconds - planned_s) > _SAME * max(planned_s, timeline.seconds):
+            notes.append(
+                f"the simulation takes {format_seconds(timeline.seconds)} where the plan says"
+                f" {format_seconds(planned_s)}: it was planned by another version or from another trace."
+            )
+    return Replay(record=record_of(plan, timeline, components), timeline=timeline, notes=tuple(notes))
+
+
+def _inventory_of(plan: PlanDocument, model: str | None) -> Inventory:
+    """The plan's model, at the load dtypes that it was planned with."""
+    source = model or plan.model.path or plan.model.family or ""
+    where = shown_path(source)
+    if model is None and plan.model.path is not None and not is_path(plan.model.path):
+        raise UsageError(
+            f"a timeline is simulated from what the plan's model does, and {where} doesn't exist here; say where the"
+            " model is with --model DIR."
+        )
+    try:
+        found = inspect_model(source, variant=plan.model.variant)
+        planned = {name: each.load_dtype for name, each in plan.components.items()}
+        for dtype in DTYPES:
+            if all(planned.get(each.name, each.load_dtype) == each.load_dtype for each in found.components):
+                break
+            found = inspect_model(source, variant=plan.model.variant, dtype=dtype)
+    except RoostError as error:
+        raise UsageError(
+            f"a timeline is simulated from what the plan's model does, and {where} can't be read: {error}"
+            " Say where the model is with --model DIR."
+        ) from None
+    if plan.model.fingerprint == found.fingerprint:
+        return found
+    differences = model_differences(plan, found) if found.path is not None else ["it is another model"]
+    if differences:
+        raise PlanMismatch(
+            f"the model at {where} is not the one that this plan is for: {'; '.join(differences[:3])}."
+            f" Plan it anew with: {command('roost', 'plan', Path(source), '-o', 'PLAN')}"
+        )
+    return found
+
+
+def _costs_of(plan: PlanDocument, inventory: Inventory, *, only_kept: bool) -> tuple[Trace, CostModel, list[str]]:
+    """The trace, and the plan's own cost model; a plan by the rules alone gets its card's."""
+    gpu, workload = machine_of(plan).gpu, Workload(**plan.workload.model_dump())
+    backend = "emulated" if gpu.device_kind == "emulated" else gpu.platform
+    recorded = cost_model_of(plan.arithmetic) if plan.arithmetic else None
+    profile = load_gpu_profiles().get(gpu.profile or "")
+    model = recorded or CostModel(
+        rates=rates_of(gpu, profile), backend=backend, single_dtypes=single_dtypes_of(profile)
+    )
+    components = inventory.components
+    reason = plan.trace.source if plan.trace else ""
+    if not reason.startswith(WEIGHTS_ONLY):
+        try:
+            trace = (kept_trace if only_kept else trace_model)(inventory, profile_of(inventory), workload)
+            if trace is None:
+                raise UsageError(
+                    "there is no trace of this plan in the cache; make one with: roost timeline PLAN -o OUT"
+                )
+            return trace, model, []
+        except DryRunError as error:
+            reason = str(error)
+    note = f"no dry run ({reason}): work and activations are guessed from sizes."
+    return untraced(components, workload, reason), guessing(model, components), [note]
+
+
+def record_of(plan: PlanDocument, timeline: Timeline, components: Iterable[Component]) -> TimelineRecord:
+    """A simulated timeline of the plan, under the names of its blocks."""
+    predicted = plan.predicted
+    blocks = {each.name: block_names(each.units) for each in components}
+    figures = {"generation": format_seconds(timeline.seconds), "peak": format_bytes(timeline.peak_bytes)}
+    if predicted is not None:
+        figures["load before it"] = format_seconds(predicted.load_s.mid)
+        figures["generation, between"] = (
+            f"{format_seconds(predicted.first_s.low)} and {format_seconds(predicted.first_s.high)}"
+        )
+    return TimelineRecord(
+        kind="predicted",
+        model=plan.model.family or plan.model.pipeline,
+        workload=workload_text(Workload(**plan.workload.model_dump())),
+        device=plan.machine.gpu.name,
+        budget_bytes=plan.budget.budget_bytes,
+        slices=tuple(
+            Slice(
+                lane=each.lane,
+                component=each.component,
+                part="trunk" if each.block is None else blocks[each.component][each.block],
+                start_s=each.start_s,
+                end_s=each.end_s,
+                bytes=each.bytes,
+            )
+            for each in timeline.events
+        ),
+        passes=tuple(
+            Pass(**{"count" if name == "passes" else name: value for name, value in asdict(span).items()})
+            for span in timeline.spans
+        ),
+        memory=tuple(_levels(timeline.memory)),
+        figures=figures,
+    )
+
+
+def workload_text(workload: Workload) -> str:
+    """For people: ``1280×720 × 81 frames, 40 steps, batch 1``."""
+    frames = f" × {workload.frames} frames" if workload.frames else ""
+    return f"{workload.width}×{workload.height}{frames}, {steps_text(workload)}, batch {workload.batch}"
+
+
+def _levels(events: tuple[MemoryEvent, ...]) -> Iterator[MemoryLevel]:
+    """What is allocated from each moment on; where that moment held more for an instant, that first."""
+    held: Counter[str] = Counter()
+    for time_s, changes in groupby(events, key=lambda each: each.time_s):
+        most = held.copy()
+        for each in changes:
+            held[each.component if each.what == "weights" else each.what] += each.change_bytes
+            most = held.copy() if held.total() > most.total() else most
+        if most.total() > held.total():
+            yield MemoryLevel(time_s=time_s, bytes=+most)
+        yield MemoryLevel(time_s=time_s, bytes=+held)

@@ -1,0 +1,204 @@
+"""What a caller may ask of a plan, as typed, and its translation into facts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+from roost.api.requests.request import check_steps_run, check_strength
+from roost.errors import UsageError
+from roost.facts.machine import Platform
+from roost.facts.model import ModelProfile
+from roost.facts.request import GROUPS, Choices, Mode, Workload
+from roost.planner.placements import Lossy
+from roost.planner.rules.selectors import parse_selectors, parse_set
+from roost.planner.search.search import Aim, Objective
+from roost.profiles.class_facts import load_pipeline_facts
+from roost.units import parse_size
+
+POLICIES = ("search", "rules")
+OBJECTIVES = ("seconds", "memory")
+LOSSY: tuple[Lossy, ...] = ("tiling", "fp8")
+MODES = ("auto", "memory", "speed", "manual")
+PLATFORMS = ("cuda", "rocm", "cpu")
+DTYPES = ("bfloat16", "float16", "float32")
+_DTYPE_ALIASES = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32", "float": "float32"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanOptions:
+    """Options of a plan, named as on the command line. None means not typed, and rules decide.
+
+    ``set`` holds SELECTOR=STRATEGY[,key=value…] texts; memory sizes are bytes or texts like ``24GiB``; ``size`` is
+    ``1280x720`` or a pair. With ``measured`` False nothing that was measured on this machine is used.
+    """
+
+    mode: str = "auto"
+    policy: str = "search"
+    generations: int = 1
+    objective: str = "seconds"
+    max_slowdown: float = 1.2
+    allow: str | None = None
+    set: str | Sequence[str] = ()
+    layerwise_offload_components: str | None = None
+    dit_layerwise_offload: bool | None = None
+    dit_cpu_offload: bool | None = None
+    text_encoder_cpu_offload: bool | None = None
+    image_encoder_cpu_offload: bool | None = None
+    vae_cpu_offload: bool | None = None
+    dit_offload_prefetch_size: float | None = None
+    fsdp: bool | None = None
+    num_gpus: int = 1
+    cache_dit: bool = False
+    dmd_steps: int | None = None
+    platform: str | None = None
+    size: str | tuple[int, int] | None = None
+    frames: int | None = None
+    steps: int | None = None
+    batch: int = 1
+    guidance: float | None = None
+    strength: float | None = None
+    dtype: str | None = None
+    gpu: str | None = None
+    vram: str | int | None = None
+    ram: str | int | None = None
+    headroom: str | int | None = None
+    pinned_max: str | int | None = None
+    role: str = "monolithic"
+    variant: str | None = None
+    measured: bool = True
+
+
+def choices_of(options: PlanOptions) -> Choices:
+    """The placement choices; raises UsageError for a value that no option takes."""
+    _one_of(options.policy, POLICIES, "--policy")
+    selection = options.layerwise_offload_components
+    offloads = {group: getattr(options, f"{group}_cpu_offload") for group in GROUPS}
+    return Choices(
+        mode=cast(Mode, _one_of(options.mode, MODES, "--mode")),
+        sets=tuple(parse_set(text) for text in ([options.set] if isinstance(options.set, str) else options.set)),
+        layerwise_components=(
+            None if selection is None else parse_selectors(selection, "--layerwise-offload-components")
+        ),
+        layerwise_text=(selection or "").strip(),
+        dit_layerwise_offload=options.dit_layerwise_offload,
+        cpu_offload={group: value for group, value in offloads.items() if value is not None},
+        prefetch=_prefetch(options.dit_offload_prefetch_size),
+        fsdp=options.fsdp,
+        num_gpus=_at_least(1, options.num_gpus, "--num-gpus"),
+        cache_dit=options.cache_dit,
+        dmd_steps=None if options.dmd_steps is None else _at_least(1, options.dmd_steps, "--dmd-steps"),
+        platform=None
+        if options.platform is None
+        else cast(Platform, _one_of(options.platform, PLATFORMS, "--platform")),
+    )
+
+
+def searches(options: PlanOptions) -> bool:
+    """Whether the options ask for the search rather than the rules alone."""
+    return _one_of(options.policy, POLICIES, "--policy") == "search"
+
+
+def aim_of(options: PlanOptions) -> Aim:
+    """What the search minimises and may lose; ``--mode memory`` asks for the least peak too."""
+    objective = _one_of(options.objective, OBJECTIVES, "--objective")
+    if options.mode == "memory":
+        objective = "memory"
+    slowdown = options.max_slowdown
+    if not math.isfinite(slowdown) or slowdown < 1:
+        raise UsageError(f"--max-slowdown {slowdown:g} is out of range; give a factor from 1, like 1.2.")
+    allowed = [_one_of(each, LOSSY, "--allow") for each in (options.allow or "").split(",") if each.strip()]
+    return Aim(
+        objective=cast(Objective, objective),
+        max_slowdown=slowdown,
+        allow=frozenset(cast(Lossy, each) for each in allowed),
+    )
+
+
+def generations_of(options: PlanOptions) -> int:
+    """How many prompts the seconds are counted for."""
+    return _at_least(1, options.generations, "--generations")
+
+
+def workload_of(options: PlanOptions, profile: ModelProfile, pipeline: str | None) -> Workload:
+    """The family's default workload with what was typed in its place, and the strength of the ``pipeline`` class."""
+    workload = _workload(options, profile, pipeline)
+    check_steps_run(workload)
+    return workload
+
+
+def live_workload_of(options: PlanOptions, profile: ModelProfile, pipeline: str | None) -> Workload:
+    """The same for a pipeline in memory, whose caller gives strength and steps later: no default refuses it."""
+    workload = _workload(options, profile, pipeline)
+    if workload.steps_run < 1 and options.strength is None:
+        workload = replace(workload, strength=1.0)  # every step runs
+    elif workload.steps_run < 1 and options.steps is None:
+        workload = replace(workload, steps=math.floor(1 / (workload.strength or 1.0)) + 1)
+    check_steps_run(workload)
+    return workload
+
+
+def _workload(options: PlanOptions, profile: ModelProfile, pipeline: str | None) -> Workload:
+    default = profile.workload
+    width, height = default.width, default.height
+    if options.size is not None:
+        width, height = parse_size(options.size if isinstance(options.size, str) else "{}x{}".format(*options.size))
+    if options.frames is not None and profile.task == "image":
+        raise UsageError(f"--frames {options.frames}: this is an image model; leave --frames out.")
+    guidance = default.guidance if options.guidance is None else options.guidance
+    if guidance is not None and not math.isfinite(guidance):
+        raise UsageError(f"--guidance {guidance} is not a number; give one like 4.0.")
+    return Workload(
+        width=width,
+        height=height,
+        frames=default.frames if options.frames is None else _at_least(1, options.frames, "--frames"),
+        steps=default.steps if options.steps is None else _at_least(1, options.steps, "--steps"),
+        batch=_at_least(1, options.batch, "--batch"),
+        guidance=guidance,
+        strength=_strength(options.strength, pipeline),
+    )
+
+
+def _strength(typed: float | None, pipeline: str | None) -> float | None:
+    """What was typed, else the class's own default; None for a class whose steps all run."""
+    facts = load_pipeline_facts().get(pipeline or "")
+    default = facts.strength if facts is not None else None
+    if typed is None:
+        return default
+    check_strength(typed)
+    if default is None:
+        raise UsageError(f"--strength {typed:g}: {pipeline} runs all its steps at any strength; leave --strength out.")
+    return typed
+
+
+def dtype_of(options: PlanOptions) -> str | None:
+    """The typed load dtype under its torch name."""
+    if options.dtype is None:
+        return None
+    name = options.dtype.strip().lower()
+    return _one_of(_DTYPE_ALIASES.get(name, name), DTYPES, "--dtype")
+
+
+def _prefetch(size: float | None) -> float | None:
+    if size is None:
+        return None
+    if not math.isfinite(size) or size < 0 or (size > 1 and size != int(size)) or size >= 2**31:
+        raise UsageError(
+            f"--dit-offload-prefetch-size {size:g}: give a whole number of blocks from 1, or a fraction below 1."
+        )
+    return size
+
+
+def _at_least(minimum: int, value: int, option: str) -> int:
+    if not minimum <= value < 2**31:
+        raise UsageError(f"{option} {value} is out of range; give a whole number from {minimum}.")
+    return value
+
+
+def _one_of(value: str, allowed: Sequence[str], option: str) -> str:
+    name = value.strip().lower()
+    if name not in allowed:
+        raise UsageError(f"{option} {value!r} is not known; choose one of {', '.join(allowed)}.")
+    return name

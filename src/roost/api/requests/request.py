@@ -1,0 +1,165 @@
+"""What a run is asked for, refused at once where it could only fail later; and its generations."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from roost.errors import UsageError
+from roost.facts.request import Workload
+from roost.shell import shown_path
+
+OUTPUT_TYPES = ("decoded", "latent")
+
+# Prompt, seed and batch numbers and what a temporary name adds still fit into 255 bytes.
+_LONGEST_NAME = 180
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """What to run: every prompt with every seed. None keeps the plan's value; ``output`` None writes nothing.
+
+    No prompts are for a pipeline that takes none.
+
+    ``listed`` prompts come from a list, and outputs are numbered by their places in it. ``output_type`` latent gives
+    what the VAE would decode, as a .safetensors file. ``images`` are [ARGUMENT=]PATH texts of pictures and videos,
+    ``loras`` [COMPONENT=]PATH[:scale] texts. Raises UsageError for a value that no run takes and for an output that
+    can't be written.
+    """
+
+    prompts: tuple[str, ...]
+    listed: bool = False
+    negative_prompt: str | None = None
+    output: Path | None = None
+    seeds: tuple[int, ...] = (0,)
+    size: tuple[int, int] | None = None
+    frames: int | None = None
+    steps: int | None = None
+    batch: int | None = None
+    guidance: float | None = None
+    strength: float | None = None
+    output_type: str = "decoded"
+    images: tuple[str, ...] = ()
+    loras: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for seed in self.seeds:
+            if not 0 <= seed < 2**63:
+                raise UsageError(f"--seed {seed} is out of range; give a whole number from 0, below 2^63.")
+            if self.seeds.count(seed) > 1:
+                raise UsageError(f"--seed {seed} is given twice, and its output is the same; leave one out.")
+        if self.guidance is not None and not math.isfinite(self.guidance):
+            raise UsageError(f"--guidance {self.guidance} is not a number; give one like 4.0.")
+        if self.strength is not None:
+            check_strength(self.strength)
+        if self.output_type not in OUTPUT_TYPES:
+            known = ", ".join(OUTPUT_TYPES)
+            raise UsageError(f"--output-type {self.output_type!r} is not known; choose one of {known}.")
+        for prompt in self.prompts:
+            _check_text(prompt, "--prompt")
+        _check_text(self.negative_prompt or "", "--negative-prompt")
+        if self.output is not None:
+            check_output(self.output)
+
+
+def check_trace_path(path: Path | None) -> None:
+    """Raises UsageError for a file that a trace could not be written to at the end of a run."""
+    if path is None:
+        return
+    if path.suffix.lower() != ".json":
+        raise UsageError(f"--trace-out {shown_path(path)}: a trace is written as .json; name it like trace.json.")
+    check_output(path, "--trace-out")
+
+
+def _check_text(text: str, option: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # bytes of the command line that aren't UTF-8
+        raise UsageError(f"{option} {text!r} is not UTF-8 text; check the terminal's encoding.") from None
+
+
+def check_output(path: Path, option: str = "-o") -> None:
+    """Raises UsageError, before slow work, for a place that ``option`` names and that can't hold a file."""
+    folder = path.absolute().parent
+    if len(os.fsencode(path.name)) > _LONGEST_NAME or "\0" in str(path):
+        problem = "its name is no file name"
+    elif os.path.exists(path) and not os.path.isfile(path):
+        problem = "it is not a regular file"
+    elif not os.path.isdir(folder):
+        problem = f"there is no folder {shown_path(folder)}"
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        problem = f"the folder {shown_path(folder)} can't be written"
+    else:
+        return
+    raise UsageError(f"can't write {shown_path(path)}: {problem}; choose another place with {option}.")
+
+
+# The generations of one run: every prompt with every seed, and the file that each is saved to.
+
+
+NO_PROMPT = ("",)  # for a pipeline that takes none
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedGeneration:
+    """One generation of a run; ``number`` is its prompt's place in the list, from 1, and None for a single prompt."""
+
+    prompt: str
+    number: int | None
+    seed: int
+    output: Path | None
+
+
+def generations_of(request: RunRequest) -> list[PlannedGeneration]:
+    """Every prompt with every seed, a prompt's seeds after one another.
+
+    ``fox.png`` becomes ``fox-0003.png`` for the third of listed prompts and ``fox-seed7.png`` where there are several
+    seeds; both give ``fox-0003-seed7.png``.
+    """
+    return [
+        PlannedGeneration(prompt=prompt, number=number, seed=seed, output=_output(request, number, seed))
+        for number, prompt in _numbered(request)
+        for seed in request.seeds
+    ]
+
+
+def _numbered(request: RunRequest) -> list[tuple[int | None, str]]:
+    if not request.listed:
+        return [(None, prompt) for prompt in request.prompts or NO_PROMPT]
+    return list(enumerate(request.prompts, start=1))
+
+
+def _output(request: RunRequest, number: int | None, seed: int) -> Path | None:
+    path = request.output
+    if path is None:
+        return None
+    # A fixed width: a list that grows must not rename what is finished.
+    place = "" if number is None else f"-{number:04d}"
+    which_seed = f"-seed{seed}" if len(request.seeds) > 1 else ""
+    return path.with_name(f"{path.stem}{place}{which_seed}{path.suffix}")
+
+
+# How strongly an input is changed, and what that does to the steps that run.
+
+
+def check_strength(strength: float) -> None:
+    """UsageError for a strength that no pipeline takes."""
+    if not 0 < strength <= 1:
+        raise UsageError(f"--strength {strength:g} is out of range; give a number above 0, up to 1.")
+
+
+def check_steps_run(workload: Workload) -> None:
+    """UsageError for a strength that leaves no step to run."""
+    if workload.steps_run < 1:
+        raise UsageError(
+            f"--strength {workload.strength:g} of {workload.steps} steps leaves none to run; give more of either."
+        )
+
+
+def steps_text(workload: Workload) -> str:
+    """For people: ``40 steps``, or ``24 of 40 steps (strength 0.6)``."""
+    if workload.strength is None:
+        return f"{workload.steps} steps"
+    return f"{workload.steps_run} of {workload.steps} steps (strength {workload.strength:g})"

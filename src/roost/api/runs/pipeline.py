@@ -1,0 +1,65 @@
+"""A checked plan's pipeline: loaded, and held by the plan until it is closed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from roost.api.runs.ready import ReadyPlan, check_plan
+from roost.plan import PlanDocument, read_plan
+
+if TYPE_CHECKING:
+    from roost.residency.engine.stages import OnEvent
+    from roost.residency.hold.attach import Held
+    from roost.residency.run.loader import LoadComponent
+
+_log = logging.getLogger(__name__)
+
+OnComponent = Callable[[str], None]
+
+
+def open_pipeline(
+    ready: ReadyPlan,
+    on_component: OnComponent | None = None,
+    on_event: OnEvent | None = None,
+    load_component: LoadComponent | None = None,
+) -> Held:
+    """The pipeline of a checked plan, loaded and held; close it, or use it in a ``with``.
+
+    ``load_component`` makes a component in another way than from its files.
+    """
+    from roost.residency.device.choice import open_device  # imported here: these bring torch
+    from roost.residency.run.loader import load_pipeline as load
+
+    device = open_device(ready.device_kind, ready.budget_bytes)
+    try:
+        held = load(ready.plan, ready.model_dir, device, on_component, on_event, load_component)
+    except BaseException:
+        device.close()
+        raise
+    held.then(device.close)
+    _log.info("loaded %s from %s", ready.plan.model.pipeline, ready.model_dir)
+    return held
+
+
+def tie(held: Held) -> None:
+    """Keeps the hold alive as long as its pipeline, whose ``roost`` it is until it is closed."""
+    attributes = vars(held.pipeline)
+    attributes["roost"] = held
+    held.then(lambda: attributes.pop("roost", None))
+
+
+def load_pipeline(
+    plan: PlanDocument | str | Path, *, model: str | None = None, device: str | None = None, force: bool = False
+) -> Any:
+    """A diffusers pipeline, ready to call, whose weights live where ``plan`` says.
+
+    ``plan`` is a document or a YAML file's path. Raises what ``roost run`` reports: PlanMismatch, NothingFits,
+    OutOfMemory, InvalidFile, UsageError.
+    """
+    document = plan if isinstance(plan, PlanDocument) else read_plan(Path(plan))
+    held = open_pipeline(check_plan(document, model=model, device=device, force=force))
+    tie(held)
+    return held.pipeline

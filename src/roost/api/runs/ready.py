@@ -1,0 +1,183 @@
+"""A plan checked against this machine, the model's directory and a request, before anything loads."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from roost.api.machine import present_gpu
+from roost.api.models.inspect import inspect_model, profile_of
+from roost.api.plans.preflight import (
+    bind_files,
+    check_components,
+    check_executable,
+    check_fits,
+    check_runnable,
+    check_workload,
+    gpu_differences,
+    model_differences,
+    refuse,
+)
+from roost.api.requests.request import RunRequest, check_steps_run
+from roost.errors import PlanMismatch, RoostError, UsageError
+from roost.facts.machine import DeviceKind
+from roost.facts.model import Inventory, PipelineFacts
+from roost.facts.request import Workload
+from roost.plan import PlanDocument
+from roost.probes.machine.host import read_host
+from roost.probes.model.hub import is_path
+from roost.profiles.class_facts import load_pipeline_facts
+from roost.shell import command, shown_path
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadyPlan:
+    """A plan that passed its checks: what really runs, where, and how that deviates from the document."""
+
+    plan: PlanDocument
+    model_dir: Path
+    inventory: Inventory
+    device_kind: DeviceKind
+    budget_bytes: int
+    changes: tuple[str, ...]
+
+
+def workload_of_run(plan: PlanDocument, request: RunRequest) -> Workload:
+    """The plan's workload with the request's sizes; raises PlanMismatch when larger than planned.
+
+    A shorter input video makes it smaller still.
+    """
+    planned = Workload(**plan.workload.model_dump())
+    width, height = request.size or (planned.width, planned.height)
+    if request.frames is not None and planned.frames is None:
+        raise UsageError(f"--frames {request.frames}: this plan is for pictures; leave --frames out.")
+    asked = {name: getattr(request, name) for name in ("frames", "steps", "batch", "guidance")}
+    wanted = replace(
+        planned, width=width, height=height, **{name: value for name, value in asked.items() if value is not None}
+    )
+    for name in ("frames", "steps", "batch"):
+        value = getattr(wanted, name)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name} {value} is out of range; give a whole number from 1.")
+    if planned.strength is not None and request.strength is not None:
+        wanted = replace(wanted, strength=request.strength)
+    check_steps_run(wanted)
+    check_workload(plan, wanted)
+    return wanted
+
+
+def run_command(plan: PlanDocument, path: Path) -> tuple[str | None, str | None]:
+    """The command that runs a plan kept at ``path``, to paste and to complete; else None, and why no run can follow."""
+    try:
+        check_executable(plan)
+        inventory = inspect_model(plan.model.path or plan.model.family or "", variant=plan.model.variant)
+        check_runnable(inventory, profile_of(inventory))
+    except RoostError as error:
+        return None, str(error)
+    where = () if plan.model.path else ("--model", "DIR")
+    facts = load_pipeline_facts().get(plan.model.pipeline, PipelineFacts())
+    given = [option for name in facts.needs for option in ("--image", _named_input(name))]
+    # What a person writes is shown as they would write it.
+    prompt = ' --prompt "…"' if facts.prompt else ""
+    return command("roost", "run", path, *where, *given) + f"{prompt} -o OUT", None
+
+
+def _named_input(name: str) -> str:
+    return "FILE" if name in ("image", "video") else f"{name}=FILE"
+
+
+def check_plan(
+    plan: PlanDocument, *, model: str | None = None, device: str | None = None, force: bool = False
+) -> ReadyPlan:
+    """The plan, ready to load on this machine; nothing is loaded yet.
+
+    Raises PlanMismatch for another model or GPU (unless forced), NothingFits when memory is short, UsageError for a
+    plan that this machine can't run. With less free VRAM than planned, fewer blocks stay resident.
+    """
+    check_executable(plan)
+    path = _path_of(plan) if model is None else model
+    inventory = inspect_model(path, variant=plan.model.variant)
+    if inventory.path is None:
+        raise UsageError(f"--model {shown_path(path)} is only a name, and a run needs the files; give their directory.")
+    changes = refuse(plan, model_differences(plan, inventory), what="model", force=force)
+    check_components(plan, inventory)
+    check_runnable(inventory, profile_of(inventory))
+    kind = _device_kind(plan, device)
+    running, budget_bytes = bind_files(plan, inventory), plan.budget.budget_bytes
+    if kind == "cuda":
+        running, budget_bytes, found = meet_gpu(running, force)
+        changes += found
+    elif plan.machine.gpu.device_kind != "emulated":
+        changes.append(f"device: emulated on the CPU instead of {plan.machine.gpu.name}")
+    if not force:
+        check_fits(running, inventory, read_host())
+    _log.info("the plan is checked: it runs on %s with %d bytes of budget", kind, budget_bytes)
+    for change in changes:
+        _log.info("%s", change)
+    return ReadyPlan(
+        plan=running,
+        model_dir=Path(inventory.path),
+        inventory=inventory,
+        device_kind=kind,
+        budget_bytes=budget_bytes,
+        changes=tuple(changes),
+    )
+
+
+def _path_of(plan: PlanDocument) -> str:
+    """Where the plan's model is; UsageError when the plan doesn't know, or was made where that place was."""
+    path = plan.model.path
+    if path is None:
+        raise UsageError(f"this plan is for {plan.model.family} by name; say where the model is with --model DIR.")
+    if not is_path(path):
+        raise UsageError(
+            f"this plan's model is in {shown_path(path)}, a directory that doesn't exist here; say where the model is"
+            " with --model DIR."
+        )
+    return path
+
+
+def _device_kind(plan: PlanDocument, device: str | None) -> DeviceKind:
+    planned = plan.machine.gpu.device_kind
+    if device == "emulated":
+        return "emulated"
+    if device is not None and device != planned:
+        raise PlanMismatch(f"--device {device}: this plan was made for an {planned} device; plan again with --gpu.")
+    return planned
+
+
+def meet_gpu(plan: PlanDocument, force: bool) -> tuple[PlanDocument, int, list[str]]:
+    """The plan and budget for the GPU that is here, with what changed."""
+    from roost.residency.hold.free_memory import fewer_resident_blocks  # imported here: it brings torch
+
+    # CUDA puts the fastest card first, NVML goes by PCI address: both must mean the same card by "first".
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+
+    try:
+        gpu = present_gpu()
+    except UsageError as error:
+        raise PlanMismatch(
+            f"this plan is for {plan.machine.gpu.name}, and there is no CUDA device here: {error} To try the plan on"
+            " the CPU: --device emulated"
+        ) from None
+    changes = refuse(plan, gpu_differences(plan, gpu), what="GPU", force=force)
+    running, fewer = fewer_resident_blocks(plan, gpu.free_bytes)
+    budget_bytes = min(plan.budget.budget_bytes, max(0, gpu.free_bytes - plan.budget.headroom_bytes))
+    return running, budget_bytes, [*changes, *fewer]
+
+
+def without_decoding(ready: ReadyPlan) -> ReadyPlan:
+    """The plan of a run that decodes nothing: a VAE that would stay on the device comes only where it is used."""
+    components = dict(ready.plan.components)
+    changes = []
+    for name, each in components.items():
+        if each.kind == "vae":
+            changes.append(f"{name}: decodes nothing, because the output is the latents")
+            if each.strategy == "resident":
+                components[name] = each.model_copy(update={"strategy": "snapshot-offload"})
+    plan = ready.plan.model_copy(update={"components": components})
+    return replace(ready, plan=plan, changes=(*ready.changes, *changes))

@@ -1,0 +1,227 @@
+"""Running: a checked plan loaded, its generations made, saved and recorded."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from roost.api.measurements.learned import learn_from_run
+from roost.api.measurements.run_records import (
+    GenerationRecord,
+    LoraRecord,
+    RunRecord,
+    TextsRecord,
+    joined_digest,
+    summed_stages,
+)
+from roost.api.plans.update import update_plan
+from roost.api.requests.request import PlannedGeneration, RunRequest, generations_of
+from roost.api.runs.call import CheckedCall, check_call
+from roost.api.runs.disturbances import watched
+from roost.api.runs.finished import Journal, save_generation
+from roost.api.runs.pipeline import OnComponent, open_pipeline
+from roost.api.runs.ready import ReadyPlan, without_decoding
+from roost.api.runs.recording import recorded
+
+if TYPE_CHECKING:
+    from roost.residency.engine.stages import OnEvent, StageRecord
+    from roost.residency.hold.attach import Held
+    from roost.residency.run.calls import GenerationRequest
+    from roost.residency.run.loader import LoadComponent
+    from roost.residency.run.loras import FusedLora
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listeners:
+    """Who hears of a run while it goes on: ``on_generation`` of its number, from 1, and of how many.
+
+    ``trace_out`` is a file for the measured timeline.
+    """
+
+    on_component: OnComponent | None = None
+    on_event: OnEvent | None = None
+    on_generation: Callable[[PlannedGeneration, int, int], None] | None = None
+    trace_out: Path | None = None
+
+
+def run_plan(
+    ready: ReadyPlan, request: RunRequest, listeners: Listeners | None = None, plan_file: Path | None = None
+) -> RunRecord:
+    """Loads once, then generates and saves one after another; what memory did not allow goes back into ``plan_file``.
+
+    Of several generations the texts are encoded first, and those that an earlier run finished are not made again.
+    Raises OutOfMemory, and UsageError for an option that the pipeline can't take. What was saved before stays.
+    """
+    checked = check_call(ready, request)
+    ready = replace(ready, changes=(*ready.changes, *checked.beyond))
+    if request.output_type == "latent":
+        ready = without_decoding(ready)
+    wanted = generations_of(request)
+    journal = _journal(ready, request, checked)
+    finished = {each: journal.finished(each) for each in wanted} if journal else {}
+    left = [each for each in wanted if finished.get(each) is None]
+    _log.info("%d generations, %d of them finished by an earlier run", len(wanted), len(wanted) - len(left))
+    if not left:
+        return _record(ready, checked, [each for each in finished.values() if each], _Made())
+    made = _make(ready, left, checked, listeners or Listeners(), journal)
+    if plan_file is not None and made.demotions:
+        update_plan(plan_file, made.demotions)
+    record = _record(ready, checked, [finished.get(each) or made.records[each] for each in wanted], made)
+    remembered = learn_from_run(ready.plan, checked.workload, record)
+    return replace(record, compared=remembered.document())
+
+
+@dataclass(slots=True)
+class _Made:
+    """What was generated, and what beside the generations themselves is to be recorded."""
+
+    records: dict[PlannedGeneration, GenerationRecord] = field(default_factory=dict)
+    load_s: float = 0.0
+    texts: TextsRecord | None = None
+    text_stages: tuple[StageRecord, ...] = ()
+    disturbances: tuple[str, ...] = ()
+    changes: list[str] = field(default_factory=list)
+    demotions: dict[str, dict[str, object]] = field(default_factory=dict)
+    loras: list[FusedLora] = field(default_factory=list)
+
+
+def _make(
+    ready: ReadyPlan,
+    wanted: list[PlannedGeneration],
+    checked: CheckedCall,
+    listeners: Listeners,
+    journal: Journal | None,
+) -> _Made:
+    """Loads the pipeline and makes what is ``wanted``, each saved and noted before the next one begins."""
+    from roost.residency.run.loras import FusingLoader  # imported here: these bring torch
+    from roost.residency.run.texts_ahead import TextsAhead
+
+    made = _Made()
+    calls = [replace(checked.call, prompt=each.prompt, seed=each.seed) for each in wanted]
+    began_s = time.perf_counter()
+    loader = FusingLoader(ready.plan, checked.loras) if checked.loras else None
+    with _opened(ready, listeners, loader) as held, recorded(ready, held, checked.workload, listeners.trace_out):
+        made.load_s = time.perf_counter() - began_s
+        ahead = TextsAhead(held, calls) if len(calls) > 1 else nullcontext()
+        with watched(ready.device_kind) as disturbances, ahead as texts:
+            for index, each in enumerate(wanted):
+                if texts is not None:
+                    texts.reach(index)
+                if listeners.on_generation is not None:
+                    listeners.on_generation(each, index + 1, len(wanted))
+                made.records[each] = _generate(ready, held, each, calls[index])
+                _log.info(
+                    "generation %d of %d made in %.1f s", index + 1, len(wanted), made.records[each].seconds or 0.0
+                )
+                if journal is not None:
+                    journal.note(each, made.records[each])
+        made.disturbances = disturbances()
+        if texts is not None:
+            made.texts = TextsRecord(encoded_ahead=texts.why_not is None, seconds=texts.seconds, why_not=texts.why_not)
+            made.text_stages = summed_stages(texts.stages)
+    made.changes, made.demotions = [*held.changes], held.demotions
+    made.loras = loader.fused if loader is not None else []
+    made.changes += [
+        f"{each.file.path}: {each.unused} of the LoRA's {each.layers} layers fit nothing and were left out"
+        for each in made.loras
+        if each.unused
+    ]
+    return made
+
+
+def _journal(ready: ReadyPlan, request: RunRequest, checked: CheckedCall) -> Journal | None:
+    """The journal of a run of several generations that are saved."""
+    if request.output is None or not (request.listed or len(request.seeds) > 1):
+        return None
+    loaded = {
+        name: (each.class_name, each.variant, each.load_dtype, each.storage, each.tiling, each.slicing)
+        for name, each in sorted(ready.plan.components.items())
+    }
+    settings = {
+        "model": ready.inventory.fingerprint,
+        "components": loaded,
+        "workload": asdict(checked.workload),
+        "strength": checked.call.strength,
+        "negative_prompt": request.negative_prompt,
+        "output_type": request.output_type,
+        "pictures": [(each.argument, each.sha256) for each in checked.pictures],
+        "loras": [(each.component, each.sha256, each.scale) for each in checked.loras],
+        "device_kind": ready.device_kind,
+    }
+    return Journal(request.output, settings)
+
+
+@contextmanager
+def _opened(ready: ReadyPlan, listeners: Listeners, load: LoadComponent | None) -> Iterator[Held]:
+    """The pipeline for the run; afterwards it is used no more, so nothing of it comes back to host memory."""
+    held = open_pipeline(ready, listeners.on_component, listeners.on_event, load)
+    try:
+        yield held
+    finally:
+        held.abandon()
+
+
+def _generate(ready: ReadyPlan, held: Held, wanted: PlannedGeneration, call: GenerationRequest) -> GenerationRecord:
+    from roost.residency.run.generate import generate  # imported here: it brings torch
+
+    generation = generate(held, call)
+    return GenerationRecord(
+        prompt=wanted.prompt,
+        seed=wanted.seed,
+        output=save_generation(ready, call, generation, wanted.output),
+        digest=generation.digest,
+        latent_digest=generation.latent_digest,
+        seconds=generation.seconds,
+        stages=generation.stages,
+        peak_bytes=generation.peak_bytes,
+        skipped=False,
+        has_nan=generation.has_nan,
+        nan_components=generation.nan_components,
+    )
+
+
+def _record(ready: ReadyPlan, checked: CheckedCall, generations: list[GenerationRecord], made: _Made) -> RunRecord:
+    digest = joined_digest([each.digest for each in generations])
+    assert digest is not None, "a run makes one generation at least, and each has a digest"
+    stages = [*made.text_stages, *(stage for each in generations for stage in each.stages)]
+    text_s = made.texts.seconds if made.texts is not None else 0.0
+    return RunRecord(
+        output=[path for each in generations for path in each.output],
+        digest=digest,
+        latent_digest=joined_digest([each.latent_digest for each in generations]),
+        device_kind=ready.device_kind,
+        load_s=made.load_s,
+        seconds=text_s + sum(each.seconds or 0.0 for each in generations),
+        stages=tuple(stages) if len(generations) == 1 else summed_stages(stages),
+        peak_bytes=max((each.peak_bytes for each in stages), default=0),
+        changes=[*ready.changes, *made.changes],
+        disturbances=made.disturbances,
+        generations=tuple(generations),
+        texts=made.texts,
+        pictures=checked.pictures,
+        loras=tuple(
+            LoraRecord(
+                path=str(each.file.path), sha256=each.file.sha256, scale=each.file.scale, components=each.components
+            )
+            for each in made.loras
+        ),
+        warnings=tuple(_nan_warnings(generations)),
+    )
+
+
+def _nan_warnings(generations: Sequence[GenerationRecord]) -> Iterator[str]:
+    for each in generations:
+        gave = ", ".join(each.nan_components)
+        found = [*(["the result contains NaN"] if each.has_nan else []), *([f"{gave} gave NaN"] if gave else [])]
+        if found:
+            yield (
+                f"seed {each.seed}: {' and '.join(found)}; plan with another --dtype, such as bf16 or fp32, or check "
+                "the model's weights."
+            )

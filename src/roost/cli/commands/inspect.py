@@ -1,0 +1,64 @@
+"""``roost inspect``: what a model directory holds."""
+
+from __future__ import annotations
+
+from roost.cli.options import Dtype, Json, ModelArgument, Variant
+from roost.cli.screen import show_folded, show_json, show_table
+from roost.facts.model import Component, Inventory
+from roost.units import format_bytes
+
+
+def inspect(model: ModelArgument, variant: Variant = None, dtype: Dtype = None, as_json: Json = False) -> None:
+    """Show the components, files, sizes and block stacks of a model, from file headers alone."""
+    from roost.api.models.inspect import inspect_model, inspection_document
+    from roost.api.requests.options import PlanOptions, dtype_of
+
+    inventory = inspect_model(model, variant=variant, dtype=dtype_of(PlanOptions(dtype=dtype)))
+    if as_json:
+        show_json(inspection_document(inventory))
+    else:
+        _show(inventory)
+
+
+def _show(inventory: Inventory) -> None:
+    from roost.planner.rules.names import kind_of, load_order
+
+    show_folded(
+        f"{inventory.pipeline or 'no pipeline'} · {inventory.family or 'unknown family'}"
+        f" · {len(inventory.components)} components"
+        f" · {format_bytes(sum(each.bytes for each in inventory.components))} stored,"
+        f" {format_bytes(inventory.load_bytes)} loaded"
+    )
+    order = load_order(inventory.components)
+    components = [inventory.component(name) for name in order]
+    show_table(
+        ("Component", "Kind", "Stored", "Loaded", "Blocks"),
+        [
+            (
+                each.name,
+                kind_of(each),
+                f"{format_bytes(each.bytes)} {'+'.join(sorted(each.bytes_by_dtype))}",
+                f"{format_bytes(each.load_bytes)} {each.load_dtype or ''}",
+                _blocks(each),
+            )
+            for each in components
+        ],
+        numbers=(2, 3),
+    )
+    show_folded(f"load order: {', '.join(order)}")
+    for each in components:
+        where = f"{each.library}.{each.class_name}" if each.library else each.class_name
+        files = "1 file" if len(each.files) == 1 else f"{len(each.files)} files"
+        show_folded(f"class  {each.name}: {where}, {files}, trunk {format_bytes(each.trunk_bytes)}")
+    for each in components:
+        for note in each.notes:
+            show_folded(f"note: {each.name}: {note}")
+    for name in inventory.custom:
+        show_folded(f"note: {name} is custom code; it is never run.")
+    for warning in inventory.warnings:
+        show_folded(f"warning: {warning}")
+
+
+def _blocks(component: Component) -> str:
+    counts = [stack.count for stack in component.stacks]
+    return f"{sum(counts)} in {len(counts)} stacks" if len(counts) > 2 else " + ".join(map(str, counts)) or "none"

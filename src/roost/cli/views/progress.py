@@ -1,0 +1,75 @@
+"""A bar per stage on a terminal's stderr, a line per stage elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as RichProgress
+
+from roost.cli.screen import clean, show_note
+from roost.units import format_bytes, format_seconds
+
+if TYPE_CHECKING:
+    from roost.api.requests.request import PlannedGeneration
+    from roost.residency.engine.stages import StageEvent
+
+
+class Progress:
+    """Shows loading and stages as they happen; a context manager. Pass its methods to ``run_plan``."""
+
+    def __init__(self) -> None:
+        self._bars: RichProgress | None = None
+        self._task: TaskID | None = None
+        self._which = ""  # of several generations
+        if sys.stderr.isatty():
+            self._bars = RichProgress(
+                SpinnerColumn(),
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+
+    def __enter__(self) -> Progress:
+        if self._bars:
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bars:
+            self._bars.stop()
+
+    def on_component(self, name: str) -> None:
+        """A component's load begins."""
+        self._begin(f"loading {clean(name)}")
+
+    def on_generation(self, generation: PlannedGeneration, number: int, count: int) -> None:
+        """One of several generations begins."""
+        self._which = f"{number}/{count} " if count > 1 else ""
+        if self._which and not self._bars:
+            show_note(f"generation {number} of {count}: seed {generation.seed}")
+
+    def on_event(self, event: StageEvent) -> None:
+        """A stage begins, takes a step, or ends."""
+        label = f"{self._which}{clean(event.stage)} · {clean(event.component)}"
+        if event.what == "begin":
+            self._begin(label)
+        elif event.what == "step" and self._bars and self._task is not None:
+            self._bars.update(self._task, completed=event.step or 0, total=event.steps)
+        elif event.what == "end" and not self._bars:
+            show_note(f"{label}: {format_seconds(event.seconds)}, peak {format_bytes(event.peak_bytes)}")
+
+    def _begin(self, label: str) -> None:
+        if self._bars is None:
+            return
+        if self._task is not None:
+            self._bars.remove_task(self._task)
+        self._task = self._bars.add_task(label, total=None)

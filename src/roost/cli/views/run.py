@@ -1,0 +1,147 @@
+"""What ``roost run`` shows: the record of a run beside its prediction, or what a dry run would do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from roost.api.requests.request import steps_text
+from roost.cli.screen import show_folded, show_json, show_table, show_text
+from roost.units import format_bytes, format_seconds
+
+if TYPE_CHECKING:
+    from roost.api.measurements.run_records import RunRecord
+    from roost.api.requests.inputs import InputRecord
+    from roost.api.requests.request import PlannedGeneration, RunRequest
+    from roost.api.runs.ready import ReadyPlan
+
+
+def show_record(ready: ReadyPlan, record: RunRecord, *, as_json: bool) -> None:
+    if as_json:
+        show_json(asdict(record))
+        return
+    count = len(record.generations)
+    if all(each.skipped for each in record.generations):
+        show_text(f"{count} generations: all were there already, so nothing was loaded")
+    else:
+        _show_work(ready, record)
+    for each in record.generations:
+        if count > 1:
+            took = "was there" if each.skipped else format_seconds(each.seconds)
+            show_text(f"seed {each.seed}, {took}: {_shortened(each.prompt)}")
+        show_text(f"digest {each.digest}")
+        for path in each.output:
+            show_text(f"saved {path}")
+    if record.compared is not None:
+        show_compared(record.compared, emulated=record.device_kind == "emulated")
+
+
+def _show_work(ready: ReadyPlan, record: RunRecord) -> None:
+    where = "the emulated GPU (the CPU)" if ready.device_kind == "emulated" else ready.plan.machine.gpu.name
+    made = sum(not each.skipped for each in record.generations)
+    what = "generated" if len(record.generations) == 1 else f"{made} of {len(record.generations)} generations"
+    show_text(f"on {where}: loaded in {format_seconds(record.load_s)}, {what} in {format_seconds(record.seconds)}")
+    show_table(
+        ("Stage", "Component", "Time", "Peak"),
+        [
+            (each.name, each.component, format_seconds(each.seconds), format_bytes(each.peak_bytes))
+            for each in record.stages
+        ],
+        numbers=(2, 3),
+    )
+    _show_inputs(record.pictures)
+    for lora in record.loras:
+        show_text(f"fused {lora.path} × {lora.scale:g} into {', '.join(lora.components)}")
+    if record.texts is not None:
+        why_not = record.texts.why_not
+        took = f"first, in {format_seconds(record.texts.seconds)}" if why_not is None else f"with each: {why_not}"
+        show_text(f"texts encoded {took}")
+    for warning in (*record.disturbances, *record.warnings):
+        show_folded(f"warning: {warning}")
+    show_text(f"peak {format_bytes(record.peak_bytes)} of a budget of {format_bytes(ready.budget_bytes)}")
+
+
+def _show_inputs(inputs: Sequence[InputRecord]) -> None:
+    """Of each video, how much of it is used."""
+    for each in inputs:
+        if each.frames is not None:
+            show_text(f"took {each.frames} frame{'s' * (each.frames != 1)} of {each.path} as {each.argument}")
+
+
+def _shortened(prompt: str, most: int = 50) -> str:
+    return prompt if len(prompt) <= most else f"{prompt[: most - 1]}…"
+
+
+def show_dry_run(ready: ReadyPlan, request: RunRequest, *, as_json: bool) -> None:
+    from roost.api.requests.request import generations_of
+    from roost.api.runs.call import check_call
+    from roost.cli.views.plan import show_plan
+
+    checked, generations = check_call(ready, request), generations_of(request)
+    wanted, changes = checked.workload, [*ready.changes, *checked.beyond]
+    if as_json:
+        show_json(
+            {
+                "schema": 1,
+                "device_kind": ready.device_kind,
+                "budget_bytes": ready.budget_bytes,
+                "workload": asdict(wanted),
+                "seed": request.seeds[0],
+                "output": None if request.output is None else str(request.output),
+                "changes": changes,
+                "pictures": [asdict(each) for each in checked.pictures],
+                "generations": [
+                    {"prompt": each.prompt, "seed": each.seed, "output": _file(each)} for each in generations
+                ],
+            }
+        )
+        return
+    show_plan(ready.plan)
+    frames = f" × {wanted.frames} frames" if wanted.frames else ""
+    count = f"{len(generations)} generations" if len(generations) > 1 else f"seed {request.seeds[0]}"
+    show_text(
+        f"would run {wanted.width}×{wanted.height}{frames}, {steps_text(wanted)}, {count}, on"
+        f" {ready.device_kind} within {format_bytes(ready.budget_bytes)}, and write"
+        f" {_file(generations[0]) or 'no file'}{' and so on' if request.output and len(generations) > 1 else ''}"
+    )
+    _show_inputs(checked.pictures)
+    for change in changes:
+        show_text(f"change: {change}")
+
+
+def _file(generation: PlannedGeneration) -> str | None:
+    return None if generation.output is None else str(generation.output)
+
+
+# How a prediction looks beside what was measured.
+
+
+_SECONDS = {"load_s": "load", "first_s": "first generation", "next_s": "next generation", "step_s": "a step"}
+
+
+def show_compared(compared: Mapping[str, Any], *, emulated: bool) -> None:
+    """One row for each figure that was both predicted and measured, and what becomes of it."""
+    rows = [
+        _row(words, compared[name], format_seconds, compared[name])
+        for name, words in _SECONDS.items()
+        if compared[name] is not None
+    ]
+    for stage in compared["stages"]:
+        pair = {"predicted": stage["predicted_peak_bytes"], "measured": stage["measured_peak_bytes"]}
+        rows.append(_row(f"peak in {stage['name']}", pair, format_bytes))
+    show_table(("Compared", "Predicted", "Between", "Measured", "Ratio"), rows, numbers=(1, 3, 4))
+    if emulated:
+        show_folded("emulated: peaks compare as on a GPU; how fast this CPU is, only runs can tell the next plan")
+    if compared["kept"]:
+        show_text("kept: the next plan of this model on this device uses it (roost profiles)")
+    else:
+        show_folded(f"not kept for the next plan: {compared['why_not']}")
+
+
+def _row(
+    words: str, pair: Mapping[str, Any], shown: Callable[[Any], str], ends: Mapping[str, Any] | None = None
+) -> tuple[str, ...]:
+    between = f"{shown(ends['low'])} to {shown(ends['high'])}" if ends else ""
+    ratio = f"{pair['measured'] / pair['predicted']:.2f}" if pair["predicted"] else "–"
+    return words, shown(pair["predicted"]), between, shown(pair["measured"]), ratio

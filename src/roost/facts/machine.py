@@ -1,0 +1,80 @@
+"""A machine as it was found, and a card as it is known by name. Each fact says where it comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Platform = Literal["cuda", "rocm", "cpu"]
+
+
+DeviceKind = Literal["cuda", "emulated"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuFacts:
+    """One GPU, present (NVML), named (profile) or emulated, at one moment."""
+
+    device_kind: DeviceKind
+    platform: Platform
+    name: str
+    total_bytes: int
+    free_bytes: int
+    source: str  # "nvml", "profile:rtx-4090", "emulated"; "+--vram" when the user set the free memory
+    profile: str | None = None  # key under profiles/gpus
+    uuid: str | None = None
+    driver: str | None = None
+    compute_capability: str | None = None
+    pcie_generation: int | None = None
+    pcie_width: int | None = None
+    unified: bool = False  # its memory is the host's own: one pool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFacts:
+    """Host memory that a run may take. Source: cgroups and MemAvailable, or ``--ram``."""
+
+    available_bytes: int
+    pinnable_bytes: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    gpu: GpuFacts
+    host: HostFacts
+    headroom_bytes: int
+
+    @property
+    def budget_bytes(self) -> int:
+        """VRAM that a plan may use."""
+        return max(0, self.gpu.free_bytes - self.headroom_bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Number:
+    """A figure and where it comes from: a data sheet's address, ``measured`` or ``fitted``."""
+
+    value: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuProfile:
+    """A card's published figures. Rates are dense, per second. Source: profiles/gpus/KEY.yaml."""
+
+    key: str
+    name: str  # as NVML reports the product
+    aliases: tuple[str, ...]
+    platform: Platform
+    compute_capability: str | None
+    total_bytes: Number
+    memory_bytes_per_s: Number
+    bf16_flop_per_s: Number | None
+    fp16_flop_per_s: Number | None
+    fp32_flop_per_s: Number | None  # without tensor cores
+    fp8_flop_per_s: Number | None
+    pcie_generation: Number | None
+    pcie_lanes: Number | None
+    power_w: Number | None  # of the board
+    unified: bool = False  # shares one memory with the host

@@ -1,0 +1,178 @@
+"""A model: its components, files and classes, and what is known of its family. Unknown is None."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from roost.facts.request import Group, Mode, Storage, Workload
+
+Kind = Literal["dit", "text_encoder", "image_encoder", "vae", "other"]
+Task = Literal["image", "video"]
+Makes = Literal["image", "video", "audio"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """A repeated list of blocks, by its canonical module name, with the bytes of each block at the load dtype."""
+
+    name: str
+    block_bytes: tuple[int, ...]
+    # Beside them in a buffer of each block: gaps that align tensors, and buffers of no file; empty when nobody counted.
+    extra_bytes: tuple[int, ...] = field(default=(), compare=False, repr=False)
+
+    @property
+    def count(self) -> int:
+        return len(self.block_bytes)
+
+    @property
+    def bytes(self) -> int:
+        return sum(self.block_bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Component:
+    """One entry of ``model_index.json`` with weights. Source: file headers and configs, never tensor data.
+
+    ``bytes`` are the payload of the files that its library would load; ``load_…`` and all stacks are at ``load_dtype``.
+    ``units`` are what streams: ``stacks``, the outermost repeated lists, with oversized blocks split.
+    """
+
+    name: str
+    library: str | None
+    class_name: str
+    position: int  # in model_index.json
+    files: tuple[str, ...]  # relative to the model directory, with forward slashes
+    variant: str | None
+    bytes: int
+    bytes_by_dtype: Mapping[str, int]
+    tensors: int | None  # None for pickled files, which are sized but never opened
+    load_dtype: str | None  # a torch dtype's name, like bfloat16
+    load_bytes: int
+    stacks: tuple[Stack, ...]
+    units: tuple[Stack, ...]
+    quantization: str | None  # the method that config.json names, or the files' headers show
+    storage: Storage | None = None  # of linear weights in blocks, where the sizes are of such a copy; never of a file
+    renamed: int = 0  # tensors that its modules have under other names than its files
+    unsought: bool = False  # its library would not look for its files by itself
+    extra_bytes: int = 0  # beside ``load_bytes`` in the buffers of all units and the trunk; see ``Stack``
+    notes: tuple[str, ...] = ()  # tied or unused weights, uncertain facts, unsupported formats
+
+    @property
+    def trunk_bytes(self) -> int:
+        """Load-dtype bytes outside every stack."""
+        return self.load_bytes - sum(stack.bytes for stack in self.stacks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredFile:
+    """What the fingerprint covers of one file: its size, and the hash of its header or, for a config, of all of it."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightsFile:
+    """A safetensors file without its data: the header's JSON text, and how many bytes of data follow it."""
+
+    header: bytes
+    payload_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedModel:
+    """A published model directory by its name, all but the weights' values. Source: profiles/families/NAME.json.
+
+    File names are relative, with forward slashes. ``documents`` are what decides an inventory, configs and indexes;
+    ``tokenizers`` are small stand-ins.
+    """
+
+    name: str
+    source: str  # hub id
+    documents: Mapping[str, bytes]
+    tokenizers: Mapping[str, bytes]
+    weights: Mapping[str, WeightsFile]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """What a model directory holds. Source: ``probes.inventory``.
+
+    ``path`` is None for a model known by its name alone; its ``fingerprint`` is the structure that any copy shares.
+    """
+
+    path: str | None
+    layout: Literal["diffusers", "modular", "component", "single-file"]
+    pipeline: str | None  # class name
+    family: str | None  # key of the model profile that recognised it
+    scalars: Mapping[str, object]  # plain config entries of model_index.json, such as boundary_ratio
+    components: tuple[Component, ...]
+    weightless: tuple[str, ...]  # scheduler, tokenizers, processors
+    absent: tuple[str, ...]  # entries that are null
+    custom: tuple[str, ...]  # entries that name code inside the directory; reported, never run
+    files: Mapping[str, StoredFile]
+    fingerprint: str
+    warnings: tuple[str, ...] = ()
+    bare: Mapping[str, str] = field(default_factory=dict)  # weightless entries whose files aren't there -> class
+
+    def component(self, name: str) -> Component:
+        return next(each for each in self.components if each.name == name)
+
+    @property
+    def load_bytes(self) -> int:
+        return sum(each.load_bytes for each in self.components)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelProfile:
+    """A family's facts: how it is recognised, its default workload and what the rules read.
+
+    Source: profiles/models/KEY.yaml. ``match`` maps paths such as ``index._class_name`` or ``transformer.dim`` to
+    conditions; the profile matches when all hold, and the one with the most conditions wins.
+    """
+
+    key: str
+    title: str
+    task: Task
+    match: Mapping[str, object]
+    workload: Workload
+    keep_resident_free_gib: float
+    keep_resident_groups: tuple[Group, ...]
+    dit_layerwise_prefetch: Mapping[Mode, int]  # mode in which the DiT streams by default -> blocks ahead
+    fsdp: bool
+    load_dtypes: Mapping[str, str]  # component base name -> dtype that replaces the default one
+    chunked_vae: bool  # its VAE runs many passes per decode, so blocks are held rather than streamed
+    guidance_argument: str  # the pipeline call's parameter that --guidance sets
+    role_extras: Mapping[str, tuple[str, ...]]  # role -> modules it needs beyond its own
+    frame_chunk: int  # its videos are whole chunks of so many frames and one more; 1: of any length
+    frames_per_s: int  # at which its publisher plays its videos
+    plan_only: bool  # no pipeline class in diffusers: inspect and plan, not run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassFacts:
+    """What a library's model class does when it loads. Source: generated from the installed libraries.
+
+    ``renames`` are (pattern, replacement) regular expressions from a file's tensor names to module names.
+    """
+
+    keep_in_float32: tuple[str, ...] = ()  # module names kept whenever a half precision is asked
+    keep_in_float32_for_float16: tuple[str, ...] = ()  # only when float16 is asked
+    ignored: tuple[str, ...] = ()  # patterns of stored tensors that the class drops
+    renames: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineFacts:
+    """What a pipeline class's call takes and makes, and its defaults. Source: generated from diffusers."""
+
+    makes: Makes = "image"
+    prompt: bool = True  # whether it takes one
+    width: int | None = None
+    height: int | None = None
+    frames: int | None = None
+    steps: int | None = None
+    strength: float | None = None  # of a class that runs fewer of its steps by it
+    needs: tuple[str, ...] = ()  # pictures and videos without which it fails, by the call's argument

@@ -1,0 +1,211 @@
+"""The figures of a plan: what was traced and predicted, worked out from what, and compared with what."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from roost.facts.request import Strategy
+from roost.plan.fields import Bytes, Count, Flops, Masters, Name, Positive, Seconds, Strict
+
+Limiter = Literal["link", "compute", "host", "disk"]
+
+
+class UseRecord(Strict):
+    """One distinct call of a component; figures are per call. Activations are without weights and inputs."""
+
+    component: Name
+    method: Name
+    calls: Count
+    flops: Flops
+    flops_by_class: dict[Name, Flops]
+    activation_bytes: Bytes
+    output_bytes: Bytes
+
+
+class TraceRecord(Strict):
+    """What one generation does, and how long finding that out took. A multiply-add is 2 FLOPs."""
+
+    source: Name
+    seconds: Seconds
+    uses: list[UseRecord]
+
+
+class SecondsInterval(Strict):
+    low: Seconds
+    mid: Seconds
+    high: Seconds
+
+
+class BytesInterval(Strict):
+    low: Bytes
+    mid: Bytes
+    high: Bytes
+
+
+class PredictedStage(Strict):
+    """One stage of the first generation, and what sets its pace."""
+
+    name: Name
+    component: Name
+    seconds: Seconds
+    peak_bytes: Bytes
+    binding: Limiter
+
+
+class Predicted(Strict):
+    """The cost model's figures. ``total_s`` is load + first + (n − 1) · next for n generations."""
+
+    peak_bytes: BytesInterval
+    load_s: SecondsInterval
+    first_s: SecondsInterval
+    next_s: SecondsInterval
+    step_s: SecondsInterval
+    total_s: SecondsInterval
+    first_total_s: SecondsInterval
+    limiter: Limiter
+    host_bytes: Bytes
+    pinned_bytes: Bytes
+    stages: list[PredictedStage]
+    source: Name
+    notes: list[str]
+
+
+class AlternativeComponent(Strict):
+    """How an alternative places one component."""
+
+    strategy: Strategy
+    resident_blocks: Count | None
+    resident_policy: Literal["strided", "leading"] | None
+    prefetch: Positive | None
+    master: Masters | None
+    tiling: bool
+
+
+class Alternative(Strict):
+    """A plan that was not chosen: its name, what it would take, and why not.
+
+    ``also`` are further names of the same placements: the runner-up may be the rule plan.
+    """
+
+    name: Name
+    components: dict[Name, AlternativeComponent]
+    predicted: Predicted
+    why_not: str
+    also: list[Name] = Field(default_factory=list)
+
+
+# What the figures of a prediction were worked out from: rates, factors, and each stage's work.
+
+
+Factor = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class RateRecord(Strict):
+    """A rate per second; it lies within ``value`` times or divided by ``spread``.
+
+    ``spec`` are data sheets and priors; what was ``measured`` or ``fitted`` on this machine has a ``when``.
+    """
+
+    value: Factor
+    spread: Factor
+    source: Literal["spec", "measured", "fitted"]
+    why: str
+    when: Name | None = None
+
+
+class KappaRecord(Strict):
+    """Fitted over traced activation bytes of one component class."""
+
+    low: Factor
+    mid: Factor
+    high: Factor
+    source: str
+
+
+class StageWork(Strict):
+    """The work of one predicted stage of the first generation, by the mid rates.
+
+    ``own_bytes`` are the stage's component's weights on the device. ``traced_bytes`` are the largest traced activations
+    of its uses; ``activation_bytes`` are these times ``kappa``, and the inputs. The four named ``pass`` are of one pass
+    (one call into the component) once passes repeat: how long it takes, how long each queue is busy with it, what comes
+    over the link.
+    """
+
+    name: Name
+    component: Name
+    passes: Count
+    compute_s: Seconds
+    copy_s: Seconds
+    wait_s: Seconds
+    h2d_bytes: Bytes
+    d2h_bytes: Bytes
+    own_bytes: Bytes
+    activation_bytes: Bytes
+    pass_s: Seconds
+    pass_compute_s: Seconds
+    pass_copy_s: Seconds
+    pass_h2d_bytes: Bytes
+    traced_bytes: Bytes | None = None
+    kappa: Factor | None = None
+
+
+class Arithmetic(Strict):
+    """Everything that a prediction was worked out from, beside the trace.
+
+    ``kappas`` are fitted ones, by class; ``single_dtypes`` run at the float32 rates (None: the usual); ``tiers`` are
+    those of the masters that move as a whole, by component.
+    """
+
+    backend: Name
+    context_bytes: Bytes
+    rates: dict[Name, RateRecord]
+    kappas: dict[Name, KappaRecord]
+    single_dtypes: list[Name] | None = None
+    tiers: dict[Name, Literal["pinned", "pageable", "mapped"]]
+    stages: list[StageWork]
+
+
+# What other plans would take, and what more memory would change: the plan document's comparison.
+
+
+Bound = Literal["link", "compute", "host", "disk", "VRAM", "host memory"]
+
+
+class MoreMemory(Strict):
+    """What more of one memory would save. ``bytes`` None is as much as is useful; ``stage`` is where it would."""
+
+    memory: Literal["VRAM", "host memory"]
+    bytes: Bytes | None
+    saves_s: Seconds
+    stage: Name | None
+
+
+class OtherPlan(Strict):
+    """Another plan of the same question. ``gain`` is the share of its seconds that the chosen plan saves.
+
+    Below 0 the other one is faster. ``short_bytes`` is the VRAM that it lacks; host memory is not looked at.
+    """
+
+    total_s: Seconds
+    gain: Annotated[float, Field(allow_inf_nan=False)]
+    short_bytes: Bytes
+    differs: dict[Name, Name]  # component -> its strategy there
+
+
+class Binding(Strict):
+    """What sets the seconds: an engine or a queue, or a memory that would save some if there were more of it."""
+
+    what: Bound
+    stage: Name | None
+
+
+class Compared(Strict):
+    """The chosen plan beside others. Seconds are totals of all generations; each other plan is simulated like it."""
+
+    more_memory: list[MoreMemory]
+    model_offload: OtherPlan
+    runner_up: OtherPlan | None
+    all_resident: OtherPlan | None
+    binds: list[Binding]

@@ -1,0 +1,272 @@
+"""``--policy search``: from facts, a trace and rates to the plan document of the best placement."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from roost.facts.request import Workload
+from roost.plan.figures import Alternative
+from roost.plan.schema import PlanDocument
+from roost.planner.by_rules import Question, case_of
+from roost.planner.cost.budget import pool_warnings, weights_fit
+from roost.planner.cost.costs import CostModel
+from roost.planner.cost.estimate import Forecast, Prediction, predict
+from roost.planner.documents.cost_model import arithmetic_record
+from roost.planner.documents.records import alternative_record, predicted_record, trace_record
+from roost.planner.documents.writer import document_of
+from roost.planner.placements import Placement, place
+from roost.planner.rules.case import Case, Decision
+from roost.planner.rules.roles import RoleView
+from roost.planner.rules.table import Outcome, apply_rules
+from roost.planner.search.comparison import compare
+from roost.planner.search.reasons import LEAST_WEIGHTS, notes_of, why_not, why_of
+from roost.planner.search.remedies import TraceOther, remedies
+from roost.planner.search.search import Aim, Found, Objective, limits_of, search
+from roost.planner.search.shortfall import Shortfall
+from roost.planner.search.solver import Combination
+from roost.trace import Trace, of_role
+from roost.units import format_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchQuestion:
+    """A planning question with what the search needs beside it.
+
+    ``trace_other`` traces another workload, for what would fit where this one doesn't; it must give the same trace
+    for the same workload.
+    """
+
+    question: Question
+    trace: Trace
+    model: CostModel
+    aim: Aim
+    generations: int = 1
+    notes: tuple[str, ...] = ()  # on what was measured and is not used
+    trace_other: TraceOther | None = None
+    seek_remedies: bool = True
+
+
+def plan_by_search(asked: SearchQuestion) -> PlanDocument:
+    """The best plan found; when nothing fits, the rule plan with what is short and what would fit.
+
+    Without a dry run, a plan leaves room for what activations are guessed to take where it can; only bytes of weights
+    refuse. Raises UsageError as ``plan_by_rules`` does.
+    """
+    case, role = case_of(asked.question)
+    outcome = apply_rules(case)
+    ruled = place(case, outcome.decisions)
+    forecast, found = _found(asked, case, ruled)
+    if found.chosen is None:
+        return _infeasible(asked, role, outcome, ruled, forecast, found)
+    placements = _placements(found.chosen)
+    prediction = predict(forecast, placements)
+    placements = tuple(_explained(each, prediction, forecast, asked.aim.objective) for each in placements)
+    document = document_of(asked.question, role, outcome, placements)
+    also, alternatives = ([], []) if forecast.weights_only else _alternatives(forecast, found, found.chosen)
+    compared = None if forecast.weights_only else compare(found, found.chosen, forecast, prediction)
+    return document.model_copy(
+        update={
+            "fits": True,
+            "policy": _policy(document, asked),
+            "budget": document.budget.model_copy(
+                update={
+                    "verdict": _fitting(forecast, placements, prediction),
+                    "activations_known": asked.trace.no_dry_run is None,
+                    "deficit_bytes": 0,
+                    "host_bytes": prediction.host_bytes,
+                    "host_deficit_bytes": 0,
+                }
+            ),
+            "trace": trace_record(asked.trace),
+            "predicted": predicted_record(prediction, notes_of(compared) if compared else ()),
+            "compared": compared,
+            "arithmetic": arithmetic_record(forecast, placements),
+            "alternatives": alternatives,
+            "also": also,
+            "warnings": [
+                *asked.question.inventory.warnings,
+                *role.warnings,
+                *pool_warnings(asked.question.machine),
+                *asked.notes,
+                *_warnings(forecast, prediction),
+                *_rounded(placements),
+            ],
+        }
+    )
+
+
+def _found(asked: SearchQuestion, case: Case, ruled: tuple[Placement, ...]) -> tuple[Forecast, Found]:
+    """What the search finds, and the forecast it goes by: a guess that nothing fits gives way to weights alone."""
+    forecast = forecast_of(asked, case)
+    found = search(case, ruled, forecast, asked.aim)
+    if found.chosen is not None or asked.trace.no_dry_run is None:
+        return forecast, found
+    by_weights = replace(forecast, weights_only=True)
+    least = replace(asked.aim, objective="memory", max_slowdown=math.inf)  # whatever is left is for activations
+    return by_weights, search(case, ruled, by_weights, least)
+
+
+def forecast_of(asked: SearchQuestion, case: Case) -> Forecast:
+    """What predictions of this question need beside placements."""
+    sliced = [name for name, wish in case.explicit.components.items() if wish.parameters.get("slicing")]
+    return Forecast(
+        components={each.name: each for each in case.components},
+        trace=of_role(asked.trace, {each.name for each in case.components}).sliced(sliced),
+        model=asked.model,
+        machine=case.machine,
+        generations=asked.generations,
+    )
+
+
+def _placements(combination: Combination) -> tuple[Placement, ...]:
+    return tuple(each.placement for each in combination.options)
+
+
+def _explained(placement: Placement, prediction: Prediction, forecast: Forecast, objective: Objective) -> Placement:
+    """What was typed keeps its reason; everything else was the search's, also where it agrees with a rule."""
+    if placement.decision.decided_by.startswith("flag:") or placement.strategy == "fsdp":
+        return placement
+    why = LEAST_WEIGHTS if forecast.weights_only else why_of(placement, prediction, objective)
+    return replace(placement, decision=Decision(strategy=placement.strategy, decided_by="search", why=why))
+
+
+def _policy(document: PlanDocument, asked: SearchQuestion) -> object:
+    return document.policy.model_copy(
+        update={
+            "name": "search",
+            "generations": asked.generations,
+            "objective": asked.aim.objective,
+            "max_slowdown": asked.aim.max_slowdown if asked.aim.objective == "memory" else None,
+            "allow": sorted(asked.aim.allow),
+        }
+    )
+
+
+def _fitting(forecast: Forecast, placements: tuple[Placement, ...], prediction: Prediction) -> str:
+    budget = forecast.machine.budget_bytes
+    if forecast.trace.no_dry_run is not None and prediction.stages:
+        weights = predict(replace(forecast, weights_only=True), placements)
+        most = max(weights.stages, key=lambda stage: stage.peak_bytes)
+        return weights_fit(most.peak_bytes, most.name, budget)
+    worst = max(prediction.stages, key=lambda stage: stage.peak_bytes, default=None)
+    where = f" in {worst.name}" if worst else ""
+    peak = prediction.peak_bytes
+    return (
+        f"fits: peaks at {format_bytes(round(peak.mid))} ({format_bytes(round(peak.low))} to"
+        f" {format_bytes(round(peak.high))}){where} of a budget of {format_bytes(budget)}."
+    )
+
+
+def _warnings(forecast: Forecast, prediction: Prediction) -> list[str]:
+    if forecast.trace.no_dry_run is not None:
+        return _trace_warnings(forecast)
+    return [*_peak_warnings(forecast, prediction), *_trace_warnings(forecast)]
+
+
+def _rounded(placements: Iterable[Placement]) -> list[str]:
+    names = [each.component.name for each in placements if each.component.storage is not None]
+    if not names:
+        return []
+    return [f"linear weights of {', '.join(names)} are rounded to 8 bits (--allow fp8), which changes pictures."]
+
+
+def _trace_warnings(forecast: Forecast) -> list[str]:
+    trace = forecast.trace
+    if trace.no_dry_run is None:
+        return [f"{name} was dry-run without its step cache; what that keeps isn't counted." for name in trace.uncached]
+    if forecast.weights_only:
+        rest = "nobody knows what activations take; VRAM figures are of weights alone, and work is guessed from sizes."
+    else:
+        rest = "work and activations are guessed from sizes."
+    return [f"no dry run ({trace.source}): {rest}"]
+
+
+def _peak_warnings(forecast: Forecast, prediction: Prediction) -> list[str]:
+    over = round(prediction.peak_bytes.high) - forecast.machine.gpu.free_bytes
+    if over <= 0:
+        return []
+    tiling = " or --allow tiling" if any(each.setting == "tiled" for each in forecast.trace.variants) else ""
+    return [
+        f"the predicted peak may be up to {format_bytes(over)} over free memory; more --headroom{tiling} makes sure."
+    ]
+
+
+def _alternatives(forecast: Forecast, found: Found, chosen: Combination) -> tuple[list[str], list[Alternative]]:
+    """The chosen plan's other names; and the rule plan, the runner-up, everything resident, the rest of the front."""
+    named: list[tuple[str, Combination | None]] = [
+        ("rule plan", found.ruled),
+        ("runner-up", found.runner_up),
+        ("all resident", found.all_resident),
+        *((f"front, {format_bytes(each.vram_bytes + forecast.context_bytes())}", each) for each in found.front),
+    ]
+    budget_bytes = limits_of(forecast).vram_bytes
+    distinct: list[tuple[Combination, list[str]]] = [(chosen, [])]
+    for name, other in named:
+        if other is None:
+            continue
+        same = next((names for each, names in distinct if _key(each) == _key(other)), None)
+        if same is None:
+            distinct.append((other, [name]))
+        elif not name.startswith("front"):
+            same.append(name)
+    (_, also), *others = distinct
+    return also, [
+        alternative_record(names, _placements(each), predict(forecast, _placements(each)), reason)
+        for each, names in others
+        for reason in [why_not(each, chosen, budget_bytes)]
+    ]
+
+
+def _key(combination: Combination) -> list[object]:
+    return [
+        (each.placement.strategy, each.placement.streaming, each.placement.tier, each.placement.lossy)
+        for each in combination.options
+    ]
+
+
+def _infeasible(
+    asked: SearchQuestion,
+    role: RoleView,
+    outcome: Outcome,
+    ruled: tuple[Placement, ...],
+    forecast: Forecast,
+    found: Found,
+) -> PlanDocument:
+    document = document_of(asked.question, role, outcome, ruled)
+    missing = found.shortfall
+    assert missing is not None  # the search sets one of the two
+    case, _ = case_of(asked.question)
+    fitting = _remedies(asked, case, forecast, missing) if asked.seek_remedies else []
+    would = f" Would fit: {'; '.join(fitting)}." if fitting else ""
+    why_unknown = asked.trace.no_dry_run
+    unknown = f" That is of weights alone: activations are not known, as the dry run failed ({why_unknown})."
+    update = {
+        "verdict": f"does not fit: {missing.sentence()}{unknown if why_unknown is not None else ''}{would}",
+        "would_fit": fitting,
+        "activations_known": why_unknown is None,
+    }
+    short = {"deficit_bytes" if missing.memory == "VRAM" else "host_deficit_bytes": missing.short_bytes}
+    return document.model_copy(
+        update={
+            "fits": False,
+            "policy": _policy(document, asked),
+            "budget": document.budget.model_copy(update={**update, **short}),
+            "warnings": [*document.warnings, *asked.notes, *_trace_warnings(forecast)],
+            "trace": trace_record(asked.trace),
+            "predicted": predicted_record(predict(forecast, ruled)),
+            "arithmetic": arithmetic_record(forecast, ruled),
+        }
+    )
+
+
+def _remedies(asked: SearchQuestion, case: Case, forecast: Forecast, missing: Shortfall) -> list[str]:
+    names = {each.name for each in case.components}
+
+    def trace_other(workload: Workload) -> Trace | None:
+        trace = asked.trace_other(workload) if asked.trace_other else None
+        return of_role(trace, names) if trace else None
+
+    traceable = asked.trace_other is not None and asked.trace.no_dry_run is None
+    return list(remedies(case, forecast, asked.aim, missing, trace_other if traceable else None))

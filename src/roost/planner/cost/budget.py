@@ -1,0 +1,143 @@
+"""What is on the device in each stage, by weights alone, and whether it fits the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from roost.facts.machine import Machine
+from roost.planner.cost.movement import host_bytes_of
+from roost.planner.placements import Placement
+from roost.planner.rules.names import base_name, kind_of
+from roost.units import format_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A maximal run of uses of the same components, with every component's weights on the device meanwhile."""
+
+    name: str
+    weights: dict[str, int]
+
+    @property
+    def weights_bytes(self) -> int:
+        return sum(self.weights.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The budget arithmetic. ``host_deficit_bytes`` is what masters need beyond the available host memory."""
+
+    stages: tuple[Stage, ...]
+    fits: bool
+    peak: Stage | None
+    deficit_bytes: int
+    host_bytes: int
+    host_deficit_bytes: int
+    text: str
+
+
+def pool_bytes(machine: Machine) -> int | None:
+    """What device and host may take together where they share one memory; None where each has its own."""
+    return max(0, machine.host.available_bytes - machine.headroom_bytes) if machine.gpu.unified else None
+
+
+def pool_warnings(machine: Machine) -> list[str]:
+    """What a plan says of a memory that both sides share."""
+    pool = pool_bytes(machine)
+    if pool is None:
+        return []
+    return [
+        f"{machine.gpu.name} shares its memory with the host: one pool, of which a plan may use {format_bytes(pool)}."
+        " Offloading frees nothing there: a host's copy lies in the same memory, unless it stays in the model's files."
+    ]
+
+
+def stages(placements: Iterable[Placement]) -> tuple[Stage, ...]:
+    """The pipeline's stages in the order of use, generic over families.
+
+    Encoders and VAEs are used one after another; DiTs that share a base name are experts used one after another, others
+    are used together; components of no group (a ControlNet) are used beside the DiTs.
+    """
+    placements = tuple(placements)
+    by_kind = {kind: [each for each in placements if kind_of(each.component) == kind] for kind in _STAGE_KINDS}
+    found: list[Stage] = []
+    for kind, label in _STAGE_KINDS.items():
+        if kind == "dit":
+            beside = [each for each in placements if kind_of(each.component) == "other"]
+            found.extend(_denoise_stages(by_kind["dit"], beside, placements))
+        else:
+            found.extend(_stage(label, [each], placements) for each in by_kind[kind])
+    return tuple(found)
+
+
+_STAGE_KINDS = {
+    "text_encoder": "text encode",
+    "image_encoder": "image encode",
+    "dit": "denoise",
+    "vae": "decode",
+}
+
+
+def _denoise_stages(dits: list[Placement], beside: list[Placement], placements: tuple[Placement, ...]) -> list[Stage]:
+    if len(dits) > 1 and len({base_name(each.component.name) for each in dits}) == 1:
+        return [_stage("denoise", [each, *beside], placements) for each in dits]
+    return [_stage("denoise", [*dits, *beside], placements)] if dits or beside else []
+
+
+def _stage(label: str, used: list[Placement], placements: tuple[Placement, ...]) -> Stage:
+    weights = {each.component.name: each.stage_bytes for each in used}
+    for each in placements:
+        if each.component.name not in weights and each.idle_bytes:
+            weights[each.component.name] = each.idle_bytes
+    names = ", ".join(each.component.name for each in used)
+    return Stage(name=f"{label} ({names})", weights=weights)
+
+
+def judge(placements: Iterable[Placement], machine: Machine) -> Verdict:
+    """Whether the weights of every stage fit the VRAM budget, with the sentence that says so."""
+    placements = tuple(placements)
+    listed = stages(placements)
+    peak = max(listed, key=lambda stage: stage.weights_bytes, default=None)
+    peak_bytes = peak.weights_bytes if peak else 0
+    deficit = max(0, peak_bytes - machine.budget_bytes)
+    host_bytes = sum(host_bytes_of(each) for each in placements)
+    pool = pool_bytes(machine)
+    host_deficit = max(0, host_bytes - (machine.host.available_bytes if pool is None else pool - peak_bytes))
+    shared_short = host_deficit if pool is not None else 0
+    return Verdict(
+        stages=listed,
+        fits=deficit == 0 and not shared_short,
+        peak=peak,
+        deficit_bytes=deficit,
+        host_bytes=host_bytes,
+        host_deficit_bytes=host_deficit,
+        text=_shared_sentence(peak_bytes, host_bytes, shared_short) or _sentence(peak, machine.budget_bytes),
+    )
+
+
+def _shared_sentence(peak_bytes: int, host_bytes: int, short_bytes: int) -> str:
+    if not short_bytes:
+        return ""
+    return (
+        f"does not fit: weights peak at {format_bytes(peak_bytes)} on the GPU, and {format_bytes(host_bytes)} of host"
+        f" copies lie in the same memory, {format_bytes(short_bytes)} over what may be used of it."
+    )
+
+
+def _sentence(peak: Stage | None, budget_bytes: int) -> str:
+    if peak is None:
+        return "nothing to place."
+    over = peak.weights_bytes - budget_bytes
+    if over <= 0:
+        return weights_fit(peak.weights_bytes, peak.name, budget_bytes)
+    weights = f"weights peak at {format_bytes(peak.weights_bytes)} in {peak.name}"
+    return f"does not fit: {weights}, {format_bytes(over)} over the budget of {format_bytes(budget_bytes)}."
+
+
+def weights_fit(peak_bytes: int, stage: str, budget_bytes: int) -> str:
+    """The verdict on what has room for its weights, where nobody knows what activations take."""
+    return (
+        f"weights fit; activations not known: weights peak at {format_bytes(peak_bytes)} in {stage} of a budget of"
+        f" {format_bytes(budget_bytes)}; {format_bytes(budget_bytes - peak_bytes)} is left for activations."
+    )

@@ -1,0 +1,191 @@
+"""What a set of placements will take: seconds, bytes and what sets the pace, each with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from roost.facts.machine import Machine
+from roost.facts.model import Component
+from roost.planner.cost.costs import CostModel, launch_bound, use_costs
+from roost.planner.cost.movement import block_tiers, load_s, residents_of, tier_bytes, weights_of
+from roost.planner.cost.rates import LEVELS, Level
+from roost.planner.cost.simulator import Schedule, StageTimes, Timeline, UseCost, simulate
+from roost.planner.placements import LossyChoices, Placement, lossy_of
+from roost.trace import Trace
+from roost.units import GiB, MiB
+
+Limiter = Literal["link", "compute", "host", "disk"]
+# A stage is bound by compute when waiting adds less than this share to it.
+_COMPUTE_BOUND = 1.03
+# What a CUDA process holds beside tensors: context, kernels, cuBLAS and cuDNN workspaces. Prior.
+_CONTEXT_BYTES: Mapping[Level, int] = {"slow": 900 * MiB, "mid": GiB // 2, "fast": 300 * MiB}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A figure between its ends."""
+
+    low: float
+    mid: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagePrediction:
+    """One stage of the first generation. ``seconds`` and ``peak_bytes`` are mid figures."""
+
+    name: str
+    component: str
+    seconds: float
+    peak_bytes: int
+    h2d_bytes: int
+    stall_s: float
+    binding: Limiter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """Seconds and bytes of one plan. ``total_s`` is load + first + (n − 1) · next for n generations."""
+
+    load_s: Interval
+    first_s: Interval
+    next_s: Interval
+    step_s: Interval
+    total_s: Interval
+    first_total_s: Interval
+    peak_bytes: Interval
+    limiter: Limiter
+    host_bytes: int
+    pinned_bytes: int
+    stages: tuple[StagePrediction, ...]
+    source: str  # the trace's, or what stood in for it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """Everything but the placements: simulate any of them with the same workload, machine and costs.
+
+    With ``weights_only``, bytes are those of weights, which are known also where activations are not.
+    """
+
+    components: Mapping[str, Component]
+    trace: Trace
+    model: CostModel
+    machine: Machine
+    generations: int = 1
+    weights_only: bool = False
+
+    @property
+    def steps(self) -> int:
+        return self.trace.workload.steps_run
+
+    def context_bytes(self, level: Level = "mid") -> int:
+        """What the process holds on the device beside tensors; an emulated device has none."""
+        return 0 if self.weights_only or self.model.backend == "emulated" else _CONTEXT_BYTES[level]
+
+    def costs(self, level: Level = "mid", lossy: LossyChoices = frozenset()) -> tuple[UseCost, ...]:
+        costs = use_costs(self.trace, self.components, self.model, level, lossy)
+        return tuple(replace(each, activation_bytes=0) for each in costs) if self.weights_only else costs
+
+    def timeline(self, placements: tuple[Placement, ...], level: Level = "mid", *, record: bool = False) -> Timeline:
+        """Two generations, so that the second shows what stays."""
+        return simulate(self.schedule(placements, level), generations=2, record=record)
+
+    def schedule(
+        self, placements: tuple[Placement, ...], level: Level = "mid", costs: tuple[UseCost, ...] | None = None
+    ) -> Schedule:
+        """The simulation's input; ``costs`` saves working them out again."""
+        speeds = self.model.rates.at(level)
+        return Schedule(
+            weights={each.component.name: weights_of(each, speeds) for each in placements},
+            uses=self.costs(level, lossy_of(placements)) if costs is None else costs,
+            sequence=self.trace.sequence,
+            budget_bytes=self.machine.budget_bytes,
+            context_bytes=self.context_bytes(level),
+        )
+
+    def load_s(self, placements: tuple[Placement, ...], level: Level = "mid") -> float:
+        speeds = self.model.rates.at(level)
+        return sum(load_s(each, speeds) for each in placements)
+
+    def total_s(self, load: float, timeline: Timeline) -> float:
+        first, following = timeline.generation_s
+        return load + first + (self.generations - 1) * following
+
+
+def predict(forecast: Forecast, placements: tuple[Placement, ...]) -> Prediction:
+    """The prediction: the mid figures, and the same simulation with every rate at either end of its interval."""
+    timelines = {level: forecast.timeline(placements, level) for level in LEVELS}
+    loads = {level: forecast.load_s(placements, level) for level in LEVELS}
+    firsts = {level: timeline.generation_s[0] for level, timeline in timelines.items()}
+    mid = timelines["mid"]
+    denoise = _denoise_stages(forecast, mid)
+    tiers = [tier_bytes(each) for each in placements]
+    steps = {level: sum(timelines[level].stages[0][name].seconds for name in denoise) for level in LEVELS}
+    stages = _stages(forecast, placements, mid)
+    paces = [stage for stage in stages if stage.name in denoise] or list(stages)
+    return Prediction(
+        load_s=_interval(loads),
+        first_s=_interval(firsts),
+        next_s=_interval({level: each.generation_s[1] for level, each in timelines.items()}),
+        step_s=_interval({level: seconds / max(1, forecast.steps) for level, seconds in steps.items()}),
+        total_s=_interval({level: forecast.total_s(loads[level], each) for level, each in timelines.items()}),
+        first_total_s=_interval({level: loads[level] + firsts[level] for level in LEVELS}),
+        peak_bytes=_interval({level: float(each.peak_bytes) for level, each in timelines.items()}),
+        limiter=max(paces, key=lambda stage: stage.seconds).binding if paces else "compute",
+        host_bytes=sum(each["pinned"] + each["pageable"] for each in tiers),
+        pinned_bytes=sum(each["pinned"] for each in tiers),
+        stages=stages,
+        source=forecast.trace.source,
+    )
+
+
+def _interval(by_level: Mapping[Level, float]) -> Interval:
+    # Eviction can turn an end around by a hair; the ends are those of the three.
+    low, high = min(by_level.values()), max(by_level.values())
+    return Interval(low=low, mid=by_level["mid"], high=high)
+
+
+def _denoise_stages(forecast: Forecast, timeline: Timeline) -> list[str]:
+    return [name for name in timeline.stages[0] if name.startswith("denoise ")]
+
+
+def _stages(forecast: Forecast, placements: tuple[Placement, ...], timeline: Timeline) -> tuple[StagePrediction, ...]:
+    by_name = {each.component.name: each for each in placements}
+    found = []
+    for name, stage in timeline.stages[0].items():
+        found.append(
+            StagePrediction(
+                name=name,
+                component=stage.component,
+                seconds=stage.seconds,
+                peak_bytes=stage.peak_bytes,
+                h2d_bytes=stage.h2d_bytes,
+                stall_s=stage.stall_s,
+                binding=_binding(
+                    stage.seconds > _COMPUTE_BOUND * stage.compute_s,
+                    _reads_disk(by_name[stage.component], stage),
+                    launch_bound(forecast.trace, stage.component, forecast.model),
+                ),
+            )
+        )
+    return tuple(found)
+
+
+def _reads_disk(placement: Placement, stage: StageTimes) -> bool:
+    """Whether what compute waits for comes from the checkpoint: in every pass, or where it waits most, at the start."""
+    streams = placement.streaming is not None and not placement.streaming.hold
+    kept = residents_of(placement) if streams else frozenset()
+    tiers = block_tiers(placement)
+    if any(tier == "mapped" for block, tier in enumerate(tiers) if block not in kept):
+        return True
+    waits_in_passes_s = stage.uses * (stage.steady.seconds - stage.steady.compute_s)
+    return "mapped" in tiers and waits_in_passes_s < stage.stall_s / 2
+
+
+def _binding(waits: bool, mapped: bool, launches: bool) -> Limiter:
+    if waits:
+        return "disk" if mapped else "link"
+    return "host" if launches else "compute"

@@ -1,0 +1,117 @@
+"""From a placement to how its weights move: which blocks stay, from which tier each comes, what loading takes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from roost.blocks import resident_indices
+from roost.planner.buffers import all_buffers, cast_bytes
+from roost.planner.cost.rates import Speeds
+from roost.planner.cost.simulator import Weights
+from roost.planner.placements import Placement
+
+Tier = Literal["pinned", "pageable", "mapped"]
+
+
+def weights_of(placement: Placement, speeds: Speeds) -> Weights:
+    """The placement as the simulation takes it."""
+    if placement.strategy in ("resident", "fsdp"):
+        return _staying(placement)
+    tiers = block_tiers(placement)
+    streaming = placement.streaming
+    trunk_tier = trunk_tier_of(placement)
+    sizes = placement.block_bytes
+    back = "pinned_d2h_bytes_per_s" if trunk_tier == "pinned" else "pageable_d2h_bytes_per_s"
+    return Weights(
+        component=placement.component.name,
+        strategy=placement.strategy,
+        trunk_bytes=placement.trunk_bytes,
+        block_bytes=sizes,
+        trunk_s=placement.trunk_bytes / _h2d_bytes_per_s(trunk_tier, speeds),
+        block_s=tuple(size / _h2d_bytes_per_s(tier, speeds) for size, tier in zip(sizes, tiers, strict=True)),
+        resident=residents_of(placement),
+        slots=streaming.slots if streaming else 0,
+        hold=bool(streaming and streaming.hold),
+        linger=placement.linger,
+        back_s=all_buffers(placement.component) / speeds[back] if placement.strategy == "component-offload" else 0.0,
+    )
+
+
+def _staying(placement: Placement) -> Weights:
+    sizes = placement.block_bytes
+    return Weights(
+        component=placement.component.name,
+        strategy=placement.strategy,
+        trunk_bytes=placement.stage_bytes - sum(sizes) if placement.strategy == "resident" else placement.stage_bytes,
+        block_bytes=sizes if placement.strategy == "resident" else (0,) * len(sizes),
+        trunk_s=0.0,
+        block_s=(0.0,) * len(sizes),
+    )
+
+
+def residents_of(placement: Placement) -> frozenset[int]:
+    """The blocks that stay while the component is in use; all of them unless it streams."""
+    streaming, count = placement.streaming, len(placement.block_bytes)
+    if streaming is None or streaming.hold:
+        return frozenset(range(count))
+    return resident_indices(count, streaming.resident_blocks, streaming.resident_policy)
+
+
+def block_tiers(placement: Placement) -> tuple[Tier, ...]:
+    """The tier of each block's master: streamed blocks are pinned first, then residents, each in order."""
+    count, streaming = len(placement.block_bytes), placement.streaming
+    if streaming is None or streaming.pinned >= count:
+        tier: Tier = "pinned" if streaming else placement.tier
+        return (tier,) * count
+    kept = residents_of(placement) if not streaming.hold else frozenset()
+    order = sorted(range(count), key=lambda block: (block in kept, block))
+    tiers: dict[int, Tier] = {}
+    for rank, block in enumerate(order):
+        if rank < streaming.pinned:
+            tiers[block] = "pinned"
+        else:
+            tiers[block] = "pageable" if rank < streaming.pinned + streaming.pageable else "mapped"
+    return tuple(tiers[block] for block in range(count))
+
+
+def trunk_tier_of(placement: Placement) -> Tier:
+    """The trunk's master: pinned when every block's is; never mapped beside blocks that aren't all mapped."""
+    if placement.streaming is None:
+        return placement.tier
+    tiers = set(block_tiers(placement))
+    return tiers.pop() if len(tiers) == 1 else "pageable"
+
+
+def tier_bytes(placement: Placement) -> dict[Tier, int]:
+    """Host bytes of the component's masters in each tier; none for what stays on the device."""
+    found: dict[Tier, int] = {"pinned": 0, "pageable": 0, "mapped": 0}
+    if placement.strategy not in ("resident", "fsdp"):
+        found[trunk_tier_of(placement)] += placement.trunk_bytes
+        for size, tier in zip(placement.block_bytes, block_tiers(placement), strict=True):
+            found[tier] += size
+    return found
+
+
+def host_bytes_of(placement: Placement) -> int:
+    """Host memory that the component's masters take; mapped ones take none."""
+    found = tier_bytes(placement)
+    return found["pinned"] + found["pageable"]
+
+
+def _h2d_bytes_per_s(tier: Tier, speeds: Speeds) -> float:
+    if tier == "mapped":
+        return min(speeds["disk_bytes_per_s"], speeds["pageable_h2d_bytes_per_s"])
+    return speeds[f"{tier}_h2d_bytes_per_s"]
+
+
+# What loading takes before the first generation: reading, casting, pinning, and moving residents onto the device.
+
+
+def load_s(placement: Placement, speeds: Speeds) -> float:
+    """Seconds to load one component. Files of mapped masters are read too: the engine compares their bytes once."""
+    component = placement.component
+    read_s = component.bytes / speeds["disk_bytes_per_s"]
+    cast_s = cast_bytes(component) / speeds["cast_bytes_per_s"]
+    pin_s = tier_bytes(placement)["pinned"] / speeds["pin_bytes_per_s"]
+    moved = placement.stage_bytes if placement.strategy in ("resident", "fsdp") else 0
+    return read_s + cast_s + pin_s + moved / speeds["pageable_h2d_bytes_per_s"]

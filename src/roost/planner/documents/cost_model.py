@@ -1,0 +1,85 @@
+"""The plan document's record of what a prediction was worked out from, and the cost model back from it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+
+from roost.plan.figures import Arithmetic, KappaRecord, RateRecord, StageWork
+from roost.planner.cost.costs import CostModel, Kappa, stage_name
+from roost.planner.cost.estimate import Forecast
+from roost.planner.cost.rates import SINGLE_DTYPES, Rate, Rates
+from roost.planner.cost.simulator import StageTimes
+from roost.planner.placements import Placement
+
+_MOVED_WHOLE = ("component-offload", "snapshot-offload")
+
+
+def arithmetic_record(forecast: Forecast, placements: tuple[Placement, ...]) -> Arithmetic:
+    """The rates and factors of the forecast, and the work of every stage under these placements."""
+    model = forecast.model
+    schedule = forecast.schedule(placements)
+    own_bytes = {name: weights.active_bytes for name, weights in schedule.weights.items()}
+    activation_bytes: dict[str, int] = {}
+    for use in schedule.uses:
+        activation_bytes[use.stage] = max(activation_bytes.get(use.stage, 0), use.activation_bytes)
+    stages = forecast.timeline(placements).stages[0]
+    placed = {each.component.name: each for each in placements}
+    traced = {name: _traced(forecast, name, placed[stage.component]) for name, stage in stages.items()}
+    return Arithmetic(
+        backend=model.backend,
+        context_bytes=schedule.context_bytes,
+        rates={each.name: RateRecord(**asdict(getattr(model.rates, each.name))) for each in fields(Rates)},
+        kappas={name: KappaRecord(**asdict(kappa)) for name, kappa in model.kappas.items()},
+        single_dtypes=sorted(model.single_dtypes),
+        tiers={each.component.name: each.tier for each in placements if each.strategy in _MOVED_WHOLE},
+        stages=[
+            _work(name, stage, own_bytes[stage.component], activation_bytes[name], traced[name])
+            for name, stage in stages.items()
+        ],
+    )
+
+
+def _traced(forecast: Forecast, stage: str, placement: Placement) -> tuple[int, float]:
+    """The stage's largest traced activations and the factor they are taken times."""
+    component, trace = placement.component, forecast.trace
+    found = [(0, 1.0)]
+    for index, use in enumerate(trace.uses):
+        if use.component == component.name and stage_name(component, use.method) == stage:
+            run = (trace.variant(index, "tiled") if placement.tiling else None) or use
+            found.append((run.activation_bytes.peak_bytes, forecast.model.kappa(component, run).mid))
+    return max(found)
+
+
+def _work(name: str, stage: StageTimes, own_bytes: int, activation_bytes: int, traced: tuple[int, float]) -> StageWork:
+    steady = stage.steady
+    return StageWork(
+        name=name,
+        component=stage.component,
+        passes=stage.uses,
+        compute_s=stage.compute_s,
+        copy_s=stage.copy_s,
+        wait_s=stage.stall_s,
+        h2d_bytes=stage.h2d_bytes,
+        d2h_bytes=stage.d2h_bytes,
+        own_bytes=own_bytes,
+        activation_bytes=activation_bytes,
+        pass_s=steady.seconds,
+        pass_compute_s=steady.compute_s,
+        pass_copy_s=steady.copy_s,
+        pass_h2d_bytes=steady.h2d_bytes,
+        traced_bytes=traced[0],
+        kappa=traced[1],
+    )
+
+
+def cost_model_of(record: Arithmetic) -> CostModel | None:
+    """The cost model that made the record; None when it lacks a rate, as one from another version may."""
+    names = {each.name for each in fields(Rates)}
+    if not names <= record.rates.keys():
+        return None
+    return CostModel(
+        rates=Rates(**{name: Rate(**record.rates[name].model_dump()) for name in names}),
+        backend=record.backend,
+        kappas={name: Kappa(**kappa.model_dump()) for name, kappa in record.kappas.items()},
+        single_dtypes=SINGLE_DTYPES if record.single_dtypes is None else frozenset(record.single_dtypes),
+    )

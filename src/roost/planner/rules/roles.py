@@ -1,0 +1,98 @@
+"""Deployment roles: what each would load, keep and skip. Source: placement rules, section 6."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from roost.errors import UsageError
+from roost.facts.model import Inventory, ModelProfile
+from roost.planner.rules.names import base_name
+from roost.units import format_bytes
+
+Role = Literal["monolithic", "encoder", "denoiser", "decoder"]
+
+ROLES: tuple[Role, ...] = ("monolithic", "encoder", "denoiser", "decoder")
+_ALIASES: dict[str, Role] = {"denoising": "denoiser", "encode": "encoder", "decode": "decoder"}
+
+STAGES: dict[Role, tuple[str, ...]] = {
+    "monolithic": ("encode", "denoise", "decode"),
+    "encoder": ("encode",),
+    "denoiser": ("denoise",),
+    "decoder": ("decode",),
+}
+
+_MODULES: dict[Role, str] = {
+    "encoder": (
+        "text_encoder tokenizer image_encoder image_processor feature_extractor processor connectors duration_head"
+        " vision_language_encoder hy3dshape_conditioner hy3dshape_image_processor"
+    ),
+    "denoiser": (
+        "transformer unconditional_transformer video_dit audio_dit dual_tower_bridge hy3dshape_model unet prior"
+        " controlnet"
+    ),
+    "decoder": "vae audio_vae video_vae vocoder diffusion_decoder hy3dshape_vae movq vqvae",
+}
+_ROLE_BY_MODULE = {module: role for role, modules in _MODULES.items() for module in modules.split()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleView:
+    """One role's part of a model. ``loads`` have weights; ``keeps`` are weightless modules."""
+
+    role: Role
+    loads: tuple[str, ...]
+    keeps: tuple[str, ...]
+    skips: tuple[str, ...]
+    load_bytes: int
+    warnings: tuple[str, ...]
+
+
+def parse_role(text: str) -> Role:
+    """The role or its alias, in any case; raises UsageError that lists the valid ones."""
+    name = text.strip().lower()
+    role = _ALIASES.get(name, name)
+    if role not in ROLES:
+        raise UsageError(f"--role {text!r} is not a role; the roles are {', '.join(ROLES)}.")
+    return role
+
+
+def role_of(module: str) -> Role | None:
+    """The role that a module belongs to by the longest matching key; None when every role keeps it.
+
+    A combined pipeline names the parts of its prior ``prior_text_encoder`` and so on.
+    """
+    of_prior = role_of(module.removeprefix("prior_")) if module.startswith("prior_") else None
+    if of_prior is not None:
+        return of_prior
+    keys = [key for key in _ROLE_BY_MODULE if module == key or module.startswith(f"{key}_")]
+    return _ROLE_BY_MODULE[max(keys, key=len)] if keys else None
+
+
+def view(inventory: Inventory, profile: ModelProfile, role: Role) -> RoleView:
+    """What ``role`` would load of the model, with the cost of components whose role is unknown."""
+    sizes = {each.name: each.load_bytes for each in inventory.components}
+    modules = (*sizes, *inventory.weightless)
+    needed = {name: _needs(role, name, profile.role_extras) for name in modules}
+    warnings = [
+        f"component {name!r} belongs to no known role, so every role loads its {format_bytes(size)}."
+        for name, size in sizes.items()
+        if role != "monolithic" and role_of(name) is None
+    ]
+    loads = tuple(name for name in sizes if needed[name])
+    return RoleView(
+        role=role,
+        loads=loads,
+        keeps=tuple(name for name in inventory.weightless if needed[name]),
+        skips=tuple(name for name in modules if not needed[name]),
+        load_bytes=sum(sizes[name] for name in loads),
+        warnings=tuple(warnings),
+    )
+
+
+def _needs(role: Role, module: str, extras: Mapping[str, tuple[str, ...]]) -> bool:
+    if role == "monolithic" or role_of(module) in (role, None):
+        return True
+    # A numbered module follows its base.
+    return any(extra in (module, base_name(module)) for extra in extras.get(role, ()))

@@ -1,0 +1,175 @@
+"""Which placements of one component the search may choose: every strategy and parameter that options leave open."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import cast
+
+from roost.blocks import ResidentPolicy
+from roost.facts.model import Component
+from roost.facts.request import Strategy
+from roost.planner.buffers import can_be_mapped
+from roost.planner.cost.movement import Tier
+from roost.planner.placements import Placement, Streaming, blocks_ahead
+from roost.planner.rules.case import Case, Decision
+from roost.planner.rules.names import group_of, kind_of
+
+_OPEN: tuple[Strategy, ...] = ("resident", "component-offload", "snapshot-offload", "layerwise-offload")
+_POLICIES: tuple[ResidentPolicy, ...] = ("strided", "leading")
+_PREFETCHES = (1, 2)
+# Tiers of the streamed blocks, the first half and the second, and of residents. With host memory to spare what streams
+# is pinned; without, half of it may be pageable or mapped, and all of the rest.
+_AMPLE: tuple[tuple[Tier, Tier, Tier], ...] = (("pinned", "pinned", "pinned"), ("pinned", "pinned", "pageable"))
+_SCARCE: tuple[tuple[Tier, Tier, Tier], ...] = (
+    *_AMPLE,
+    ("pinned", "pinned", "mapped"),
+    ("pinned", "pageable", "pageable"),
+    ("pinned", "mapped", "mapped"),
+    ("pageable", "pageable", "pageable"),
+    ("pageable", "pageable", "mapped"),
+    ("pageable", "mapped", "mapped"),
+    ("mapped", "mapped", "mapped"),
+)
+_SCARCE_STEPS = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """What bounds one component's candidates beside the typed options.
+
+    ``passes`` is how often its blocks run for each acquire; with one pass, residents save nothing. ``tileable`` says
+    that tiling was both allowed and traced; ``lingers`` that a copy kept to the next generation would be used again.
+    ``in_fp8`` is the component with its linear weights in 8 bits, where that is allowed and possible.
+    """
+
+    passes: int
+    chunked: bool
+    tileable: bool
+    host_is_ample: bool
+    lingers: bool
+    in_fp8: Component | None = None
+
+
+def candidate_placements(case: Case, ruled: Placement, scope: Scope) -> Iterator[Placement]:
+    """Every placement of the rule placement's component that no option rules out, the rule placement first."""
+    yield ruled
+    yield from _as_stored(case, ruled, scope)
+    if scope.in_fp8 is not None:
+        yield from _as_stored(case, replace(ruled, component=scope.in_fp8), scope)
+
+
+def _as_stored(case: Case, ruled: Placement, scope: Scope) -> Iterator[Placement]:
+    """Every placement of the component at the sizes that ``ruled`` has it with."""
+    fixed = dict(ruled.decision.parameters) if _is_typed(ruled) else {}
+    tilings = (False, True) if scope.tileable else (False,)
+    if "tiling" in fixed:
+        tilings = (bool(fixed["tiling"]),)
+    for strategy in _strategies(case, ruled):
+        for tiling in tilings:
+            if strategy == "resident":
+                yield _whole(ruled, strategy, "pinned", linger=False, tiling=tiling)
+            elif strategy == "layerwise-offload":
+                for streaming in _streamings(case, ruled, scope, fixed):
+                    yield replace(_whole(ruled, strategy, "pinned", False, tiling), streaming=streaming)
+            else:
+                linger = bool(fixed.get("linger", scope.lingers))
+                for tier in _whole_tiers(ruled, scope):
+                    yield _whole(ruled, strategy, tier, linger, tiling)
+
+
+def _is_typed(ruled: Placement) -> bool:
+    return ruled.decision.decided_by.startswith("flag:")
+
+
+def _strategies(case: Case, ruled: Placement) -> tuple[Strategy, ...]:
+    """The strategies that typed options, FSDP and the mode leave open."""
+    if ruled.strategy == "fsdp" or not case.on_cuda:
+        return ()
+    if _is_typed(ruled):
+        return (ruled.strategy,)
+    if case.choices.mode in ("manual", "speed"):
+        return ("resident",)
+    not_layerwise = case.choices.layerwise_components is not None or (
+        group_of(ruled.component) == "dit" and case.choices.dit_layerwise_offload is False
+    )
+    return tuple(each for each in _OPEN if not (each == "layerwise-offload" and not_layerwise))
+
+
+def _whole(ruled: Placement, strategy: Strategy, tier: Tier, linger: bool, tiling: bool) -> Placement:
+    typed = _is_typed(ruled)
+    decision = ruled.decision if typed else Decision(strategy=strategy, decided_by="search", why="")
+    return replace(ruled, strategy=strategy, linger=linger, streaming=None, decision=decision, tier=tier, tiling=tiling)
+
+
+def _whole_tiers(ruled: Placement, scope: Scope) -> tuple[Tier, ...]:
+    if scope.host_is_ample:
+        return ("pinned", "pageable")
+    return ("pinned", "pageable", "mapped") if can_be_mapped(ruled.component) else ("pinned", "pageable")
+
+
+def _streamings(case: Case, ruled: Placement, scope: Scope, fixed: dict[str, object]) -> Iterator[Streaming]:
+    count = len(ruled.block_bytes)
+    if not count:
+        return
+    hold = bool(fixed.get("hold", scope.chunked))
+    for resident in _resident_counts(count, scope, fixed, hold):
+        for policy in _policies(resident, fixed):
+            for prefetch in _prefetches(case, ruled, fixed, count - resident):
+                slots = 0 if resident == count else min(prefetch + 1, count - resident)
+                made = Streaming(
+                    resident_blocks=resident, resident_policy=policy, prefetch=prefetch, slots=slots, hold=hold
+                )
+                for tiers in _tier_choices(ruled, scope, resident):
+                    yield _with_tiers(made, count, tiers)
+
+
+def _resident_counts(count: int, scope: Scope, fixed: dict[str, object], hold: bool) -> tuple[int, ...]:
+    if "resident_blocks" in fixed:
+        return (cast(int, fixed["resident_blocks"]),)
+    if hold or scope.passes < 3:
+        return (0,)
+    # Scarce host memory multiplies the candidates by its tiers, so the number of residents is taken in larger steps.
+    step = 1 if scope.host_is_ample else max(1, count // _SCARCE_STEPS)
+    return tuple(range(0, count, step))
+
+
+def _policies(resident: int, fixed: dict[str, object]) -> tuple[ResidentPolicy, ...]:
+    if "resident_policy" in fixed:
+        return (cast(ResidentPolicy, fixed["resident_policy"]),)
+    return _POLICIES if resident else _POLICIES[:1]
+
+
+def _prefetches(case: Case, ruled: Placement, fixed: dict[str, object], streamed: int) -> tuple[int, ...]:
+    """The typed number of blocks ahead, else one and two, as far as there are blocks."""
+    if "prefetch" in fixed or (case.choices.prefetch is not None and kind_of(ruled.component) == "dit"):
+        return (blocks_ahead(case, ruled.component, ruled.decision),)
+    return tuple(ahead for ahead in _PREFETCHES if ahead == 1 or ahead < streamed)
+
+
+def _tier_choices(ruled: Placement, scope: Scope, resident: int) -> Iterator[tuple[Tier, Tier, Tier]]:
+    """The tiers worth trying; without residents, those that differ in them alone are one."""
+    mappable = can_be_mapped(ruled.component)
+    for tiers in _AMPLE if scope.host_is_ample else _SCARCE:
+        if (mappable or "mapped" not in tiers) and (resident or tiers[2] == tiers[1]):
+            yield tiers
+
+
+def _with_tiers(streaming: Streaming, count: int, tiers: tuple[Tier, Tier, Tier]) -> Streaming:
+    """Masters are given out in the order of tiers, to streamed blocks first."""
+    streamed = count if streaming.hold else count - streaming.resident_blocks
+    counts = {"pinned": 0, "pageable": 0, "mapped": 0}
+    for tier, blocks in zip(tiers, (streamed - streamed // 2, streamed // 2, count - streamed), strict=True):
+        counts[tier] += blocks
+    return replace(streaming, pinned=counts["pinned"], pageable=counts["pageable"], mapped=counts["mapped"])
+
+
+def complexity(placement: Placement) -> int:
+    """How much there is to it: of two plans within the noise, the simpler one is taken."""
+    streaming = placement.streaming
+    points = {"resident": 0, "fsdp": 0, "snapshot-offload": 1, "component-offload": 1, "layerwise-offload": 2}
+    total = points[placement.strategy] + 2 * len(placement.lossy)
+    if streaming is not None:
+        tiers = sum(count > 0 for count in (streaming.pinned, streaming.pageable, streaming.mapped))
+        total += (streaming.resident_policy == "leading") + (streaming.prefetch > 1) + max(0, tiers - 1)
+    return total

@@ -1,0 +1,89 @@
+"""The chosen plan beside others: diffusers' model offload, the runner-up, everything resident, and more memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+from roost.plan.figures import Binding, Compared, MoreMemory, OtherPlan
+from roost.planner.cost.costs import stage_name
+from roost.planner.cost.estimate import Forecast, Prediction
+from roost.planner.search.pricing import Pricer
+from roost.planner.search.search import MORE_BYTES, Found, limits_of
+from roost.planner.search.solver import NOISE, Combination
+
+Memory = Literal["VRAM", "host memory"]
+
+# Less than this share of the seconds is nothing that anyone would notice.
+_NOTHING = 0.001
+
+
+def compare(found: Found, chosen: Combination, forecast: Forecast, prediction: Prediction) -> Compared:
+    """The record of what else there was, and of what binds."""
+    more = [
+        _more(found, "VRAM", MORE_BYTES, found.more_vram, forecast),
+        _more(found, "host memory", None, found.more_host, forecast),
+    ]
+    longest = max(prediction.stages, key=lambda stage: stage.seconds, default=None)
+    paces = [Binding(what=longest.binding, stage=longest.name)] if longest else []
+    kept = [each for each in more if each is not None]
+    worthwhile_s = (NOISE - 1) * chosen.seconds
+    memories = [Binding(what=each.memory, stage=each.stage) for each in kept if each.saves_s > worthwhile_s]
+    return Compared(
+        more_memory=kept,
+        model_offload=_beside(_model_offload(chosen, forecast), chosen, forecast),
+        runner_up=_beside(found.runner_up, chosen, forecast) if found.runner_up else None,
+        all_resident=_beside(found.all_resident, chosen, forecast) if found.all_resident else None,
+        binds=[*paces, *memories],
+    )
+
+
+def _more(
+    found: Found, memory: Memory, more_bytes: int | None, better: Combination | None, forecast: Forecast
+) -> MoreMemory | None:
+    """What the fastest plan with more of a memory saves over the fastest without."""
+    if better is None or found.fastest is None:
+        return None
+    saved_s = found.fastest.seconds - better.seconds
+    if saved_s <= _NOTHING * found.fastest.seconds:
+        return MoreMemory(memory=memory, bytes=more_bytes, saves_s=0.0, stage=None)
+    return MoreMemory(
+        memory=memory, bytes=more_bytes, saves_s=saved_s, stage=_stage_that_gains(found.fastest, better, forecast)
+    )
+
+
+def _stage_that_gains(before: Combination, after: Combination, forecast: Forecast) -> str | None:
+    """The stage of the component whose own seconds fall the most."""
+    gains = [
+        (one.seconds - other.seconds, one.placement.component)
+        for one, other in zip(before.options, after.options, strict=True)
+    ]
+    component = max(gains, key=lambda gain: gain[0])[1]
+    methods = [use.method for use in forecast.trace.uses if use.component == component.name]
+    return stage_name(component, methods[0]) if methods else None
+
+
+def _beside(other: Combination, chosen: Combination, forecast: Forecast) -> OtherPlan:
+    return OtherPlan(
+        total_s=other.seconds,
+        gain=1 - chosen.seconds / other.seconds if other.seconds else 0.0,
+        short_bytes=max(0, other.vram_bytes - limits_of(forecast).vram_bytes),
+        differs={
+            one.placement.component.name: one.placement.strategy
+            for one, taken in zip(other.options, chosen.options, strict=True)
+            if one.placement.strategy != taken.placement.strategy
+        },
+    )
+
+
+def _model_offload(chosen: Combination, forecast: Forecast) -> Combination:
+    """The plan that moves whole components in and back, from pageable memory; tiled where the chosen one is."""
+    pricer = Pricer(forecast)
+    moved = (
+        replace(
+            each.placement, strategy="component-offload", streaming=None, linger=False, tier="pageable", fsdp_shards=1
+        )
+        for each in chosen.options
+    )
+    options = tuple(pricer.option(each) for each in moved)
+    return Combination(options=options, seconds=pricer.total_s(options))

@@ -1,0 +1,217 @@
+"""What one component's placement costs by itself, and what a whole plan costs: the figures that the search compares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from roost.planner.cost.estimate import Forecast
+from roost.planner.cost.movement import load_s, tier_bytes, weights_of
+from roost.planner.cost.simulator import Schedule, StageTimes, UseCost, Weights, simulate
+from roost.planner.placements import LossyChoices, Placement, lossy_of
+from roost.planner.search.candidates import complexity
+
+_OTHERS = "(others)"
+_UNLIMITED = 1 << 60
+# A stream that takes no longer than this beside its bound gains nothing from more slots or another choice of residents.
+_AT_BOUND = 1.0005
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Option:
+    """One placement with its price; equal only to itself.
+
+    ``seconds`` are loading and its own uses in all generations, alone on the device; ``evicted_s`` the same at the
+    least when the copy that would linger has to go in every generation. ``idle_bytes`` are on the device always;
+    ``own_bytes`` are what its use needs beyond them, activations included, and ``entered_bytes`` the same, or nothing
+    when it is never used; ``held_bytes`` are its weights while it lingers; ``acquire_s`` is what it costs to release it
+    and bring it in once more.
+    """
+
+    placement: Placement
+    seconds: float
+    evicted_s: float
+    idle_bytes: int
+    own_bytes: int
+    entered_bytes: int
+    held_bytes: int
+    acquire_s: float
+    host_bytes: int
+    pinned_bytes: int
+    complexity: int
+    at_bound: bool
+
+
+class Pricer:
+    """Prices placements under one forecast; what is shared between placements is worked out once."""
+
+    def __init__(self, forecast: Forecast) -> None:
+        self.forecast = forecast
+        self.speeds = forecast.model.rates.at("mid")
+        self._costs: dict[LossyChoices, tuple[UseCost, ...]] = {}
+        self._totals: dict[tuple[Option, ...], float] = {}
+        self._twins: dict[tuple[Weights, UseCost], tuple[int, float, float | None]] = {}
+
+    def costs(self, lossy: LossyChoices) -> tuple[UseCost, ...]:
+        if lossy not in self._costs:
+            self._costs[lossy] = self.forecast.costs("mid", lossy)
+        return self._costs[lossy]
+
+    @cached_property
+    def room_bytes(self) -> int:
+        """What the machine's budget leaves for weights and activations."""
+        return self.forecast.machine.budget_bytes - self.forecast.context_bytes()
+
+    @cached_property
+    def separable(self) -> bool:
+        """Whether every component's uses are one run, once: then a plan costs exactly what its components cost alone.
+
+        A component that is used again, in this generation or the next, may have been released for another meanwhile.
+        """
+        if self.forecast.generations > 1:
+            return False
+        runs = [self.forecast.trace.uses[index].component for index, _ in self.forecast.trace.sequence]
+        changes = [name for position, name in enumerate(runs) if position == 0 or runs[position - 1] != name]
+        return len(changes) == len(set(changes))
+
+    def passes(self, component: str) -> int:
+        """The fewest passes in a row that follow an acquire."""
+        trace, fewest, running = self.forecast.trace, _UNLIMITED, 0
+        for index, count in (*trace.sequence, (-1, 0)):
+            if index >= 0 and trace.uses[index].component == component:
+                running += count
+            elif running:
+                fewest, running = min(fewest, running), 0
+        return 0 if fewest == _UNLIMITED else fewest
+
+    def option(self, placement: Placement) -> Option:
+        """The placement's price by a simulation of its own uses; other components are gaps in which it stays."""
+        weights = weights_of(placement, self.speeds)
+        uses = self._uses(placement)
+        first_s, next_s, at_bound = self._alone_s(weights, uses)
+        loading_s, more = load_s(placement, self.speeds), self.forecast.generations - 1
+        seconds = loading_s + first_s + more * next_s
+        evicted_s = seconds
+        if weights.linger and more and not weights.hold:
+            first_s, next_s, _ = self._alone_s(replace(weights, linger=False), uses)
+            # The way back from the last generation is none of any generation's.
+            evicted_s = max(seconds, loading_s + first_s + more * next_s - weights.back_s)
+        return replace(self.sized(placement), seconds=seconds, evicted_s=evicted_s, at_bound=at_bound)
+
+    def sized(self, placement: Placement) -> Option:
+        """The placement's bytes, without the simulation that would say its seconds."""
+        weights, tiers = weights_of(placement, self.speeds), tier_bytes(placement)
+        own_bytes = self.own_bytes(placement, weights)
+        return Option(
+            placement=placement,
+            seconds=0.0,
+            evicted_s=0.0,
+            idle_bytes=weights.total_bytes if weights.stays else 0,
+            own_bytes=own_bytes,
+            entered_bytes=own_bytes if self.passes(placement.component.name) else 0,
+            held_bytes=0 if weights.stays else weights.active_bytes,
+            acquire_s=weights.trunk_s + sum(weights.block_s) + weights.back_s,
+            host_bytes=tiers["pinned"] + tiers["pageable"],
+            pinned_bytes=tiers["pinned"],
+            complexity=complexity(placement),
+            at_bound=True,
+        )
+
+    def own_bytes(self, placement: Placement, weights: Weights | None = None) -> int:
+        """What its largest use needs on the device beyond its resident bytes, activations included."""
+        weights, name = weights or weights_of(placement, self.speeds), placement.component.name
+        activations = max((use.activation_bytes for use in self._uses(placement) if use.component == name), default=0)
+        return activations + (0 if weights.stays else weights.active_bytes)
+
+    def _uses(self, placement: Placement) -> tuple[UseCost, ...]:
+        return self.costs(placement.lossy)
+
+    def _alone_s(self, weights: Weights, uses: tuple[UseCost, ...]) -> tuple[float, float, bool]:
+        sequence = self.forecast.trace.sequence
+        if weights.stays:
+            compute_s = sum(uses[i].compute_s * n for i, n in sequence if uses[i].component == weights.component)
+            return compute_s, compute_s, True
+        generations = 2 if weights.linger and self.forecast.generations > 1 else 1
+        seconds = self._simulated_s(self._alone(weights, uses), generations)
+        return seconds[0], seconds[-1], self._at_bound(weights, uses, seconds[0])
+
+    def _simulated_s(self, schedule: Schedule, generations: int) -> list[float]:
+        """Seconds of each generation; a twin with the same weights and one use, like an expert, is remembered."""
+        own = [index for index, _ in schedule.sequence]
+        if len(own) > 1 or generations > 1 or not own:
+            return [_without_gaps(each) for each in simulate(schedule, generations=generations).stages]
+        (index, calls), (weights, _) = schedule.sequence[0], schedule.weights.values()
+        twin = replace(weights, component=""), replace(schedule.uses[index], component="", stage="")
+        if twin not in self._twins or self._twins[twin][0] > calls:
+            timeline = simulate(schedule)
+            steady_s = timeline.stages[0][schedule.uses[index].stage].steady.seconds
+            # Without a skipped pass the last one need not be steady.
+            self._twins[twin] = calls, timeline.seconds, steady_s if timeline.simulated_uses < calls else None
+        known, seconds, steady = self._twins[twin]
+        if known != calls and steady is None:
+            return [simulate(schedule).seconds]
+        return [seconds + (calls - known) * (steady or 0.0)]
+
+    def _alone(self, weights: Weights, uses: tuple[UseCost, ...]) -> Schedule:
+        copies_s = weights.trunk_s + sum(weights.block_s) + weights.back_s
+        gap = UseCost(
+            component=_OTHERS, stage=_OTHERS, before_s=2 * copies_s + 1, blocks=(), after_s=0.0, activation_bytes=0
+        )
+        nothing = Weights(
+            component=_OTHERS, strategy="resident", trunk_bytes=0, block_bytes=(), trunk_s=0.0, block_s=()
+        )
+        return Schedule(
+            weights={weights.component: weights, _OTHERS: nothing},
+            uses=(*uses, gap),
+            sequence=tuple(_own_calls(self.forecast.trace.sequence, uses, weights.component)),
+            budget_bytes=_UNLIMITED,
+        )
+
+    def _at_bound(self, weights: Weights, uses: tuple[UseCost, ...], seconds: float) -> bool:
+        """Whether no other slots or residents could be faster: both queues' work is a bound for all of them."""
+        if not weights.streams:
+            return True
+        streamed_s = sum(s for block, s in enumerate(weights.block_s) if block not in weights.resident)
+        calls = [(uses[index], n) for index, n in self.forecast.trace.sequence]
+        own = [(use, n) for use, n in calls if use.component == weights.component]
+        compute_s = sum(use.compute_s * n for use, n in own)
+        copies_s = sum(use.rounds * streamed_s * n for use, n in own)
+        # Nothing computes before the trunk is there, and residents are copied before anything that streams.
+        kept_s = sum(weights.block_s) - streamed_s
+        return seconds <= _AT_BOUND * (weights.trunk_s + max(compute_s, kept_s + copies_s))
+
+    def total_s(self, options: Iterable[Option]) -> float:
+        """The whole plan's seconds: load + first + (n − 1) · next, simulated together where components interact."""
+        options = tuple(options)
+        if self.separable:
+            return sum(each.seconds for each in options)
+        # The same combination comes up under many budgets.
+        if options not in self._totals:
+            self._totals[options] = self._together_s(tuple(each.placement for each in options))
+        return self._totals[options]
+
+    def _together_s(self, placements: tuple[Placement, ...]) -> float:
+        schedule = self.forecast.schedule(placements, costs=self.costs(lossy_of(placements)))
+        timeline = simulate(schedule, generations=min(2, self.forecast.generations))
+        first_s, next_s = timeline.generation_s[0], timeline.generation_s[-1]
+        return self.forecast.load_s(placements) + first_s + (self.forecast.generations - 1) * next_s
+
+
+def _own_calls(
+    sequence: tuple[tuple[int, int], ...], uses: tuple[UseCost, ...], component: str
+) -> Iterable[tuple[int, int]]:
+    """The component's part of the sequence, with one gap for whatever runs between its own."""
+    waiting, began = False, False
+    for index, count in sequence:
+        if uses[index].component == component:
+            if waiting and began:
+                yield len(uses), 1
+            yield index, count
+            waiting, began = False, True
+        else:
+            waiting = True
+
+
+def _without_gaps(stages: Mapping[str, StageTimes]) -> float:
+    return sum(stage.seconds for name, stage in stages.items() if name != _OTHERS)

@@ -1,0 +1,115 @@
+"""Why the search placed a component as it did, and why not otherwise: sentences from the figures."""
+
+from __future__ import annotations
+
+from roost.plan.figures import Compared, MoreMemory, OtherPlan
+from roost.planner.cost.estimate import Prediction, StagePrediction
+from roost.planner.placements import Placement
+from roost.planner.search.search import Objective
+from roost.planner.search.solver import NOISE, Combination
+from roost.units import GiB, format_bytes, format_seconds
+
+# Of a plan by weights alone, where even a guess at activations leaves nothing that fits.
+LEAST_WEIGHTS = "nobody knows what activations take, so as little as possible stays on the GPU."
+
+
+def why_of(placement: Placement, prediction: Prediction, objective: Objective) -> str:
+    """The reason for one component's placement by a search for the least seconds or the least memory."""
+    stages = [stage for stage in prediction.stages if stage.component == placement.component.name]
+    if placement.strategy in ("resident", "fsdp"):
+        return "it fits beside every stage and then never moves." + _lossy(placement)
+    size = format_bytes(placement.component.load_bytes)
+    if placement.streaming is None:
+        return f"its {size} come in for its own stage and make room for the others after it." + _lossy(placement)
+    kept, count = placement.streaming.resident_blocks, len(placement.block_bytes)
+    if placement.streaming.hold:
+        return f"its {count} blocks come in at first touch and stay for the stage." + _lossy(placement)
+    return f"{kept} of {count} blocks stay and the others stream: {_pace(stages, objective)}" + _lossy(placement)
+
+
+def _pace(stages: list[StagePrediction], objective: Objective) -> str:
+    stage = max(stages, key=lambda each: each.seconds, default=None)
+    if stage is None:
+        return "it is not used."
+    waits = f"{format_seconds(stage.stall_s)} of {format_seconds(stage.seconds)}"
+    if stage.binding in ("compute", "host"):
+        return f"compute hides the copies (it waits {waits}), so more residents would gain nothing."
+    limiter = "the disk" if stage.binding == "disk" else "the link"
+    held = "VRAM holds no more blocks worth having" if objective == "seconds" else "the least memory was asked for"
+    return f"{limiter} sets the pace (compute waits {waits}), and {held}."
+
+
+def _lossy(placement: Placement) -> str:
+    tiled = " Tiling lowers its peak and changes bits." if placement.tiling else ""
+    rounded = " In 8 bits it takes less room." if placement.component.storage else ""
+    return tiled + rounded
+
+
+def why_not(other: Combination, chosen: Combination, budget_bytes: int) -> str:
+    """Why another plan lost: it does not fit, it is slower, or it gains too little for what it adds."""
+    if other.vram_bytes > budget_bytes:
+        return f"needs {format_bytes(other.vram_bytes - budget_bytes)} more VRAM."
+    difference_s = other.seconds - chosen.seconds
+    share = difference_s / chosen.seconds if chosen.seconds else 0.0
+    if difference_s <= 0:
+        return f"gains {format_seconds(-difference_s)} ({-share:.1%}), under {NOISE - 1:.0%}, and is less simple."
+    saved = chosen.vram_bytes - other.vram_bytes
+    smaller = f"{format_bytes(saved)} less VRAM, but " if saved > 0 else ""
+    return f"{smaller}{format_seconds(difference_s)} slower ({share:.1%})."
+
+
+def notes_of(compared: Compared) -> list[str]:
+    """What the comparison says, a sentence each."""
+    notes = [_against_model_offload(compared.model_offload)]
+    if compared.runner_up:
+        notes.append(f"runner-up: {_beside(compared.runner_up)}.")
+    if compared.all_resident and compared.all_resident.differs:
+        notes.append(f"all resident: {_resident(compared.all_resident)}.")
+    chosen_s = compared.model_offload.total_s * (1 - compared.model_offload.gain)
+    notes += [_more(each, chosen_s) for each in compared.more_memory]
+    bound = [f"{each.what} in {each.stage}" if each.stage else each.what for each in compared.binds]
+    return [*notes, f"binds: {', '.join(bound)}."] if bound else notes
+
+
+def _against_model_offload(other: OtherPlan) -> str:
+    if other.short_bytes:
+        return f"model offload would not fit: it needs {format_bytes(other.short_bytes)} more VRAM."
+    if other.gain < NOISE - 1:
+        return "under 2 % faster than model offload: don't bother."
+    return f"{other.gain:.0%} faster than model offload, which would take {format_seconds(other.total_s)}."
+
+
+def _beside(other: OtherPlan) -> str:
+    differs = ", ".join(f"{name} {strategy}" for name, strategy in other.differs.items())
+    return f"{_difference(other)}, with {differs}" if differs else _difference(other)
+
+
+def _difference(other: OtherPlan) -> str:
+    """How much slower the other plan is: seconds, and the share of the chosen plan's."""
+    chosen_s = other.total_s * (1 - other.gain)
+    slower_s = other.total_s - chosen_s
+    if slower_s < 0:
+        return f"{format_seconds(-slower_s)} faster ({_share(-slower_s / chosen_s)}), but less simple"
+    return f"{format_seconds(slower_s)} slower ({_share(slower_s / chosen_s)})" if chosen_s else "as fast"
+
+
+def _share(share: float) -> str:
+    return f"{share:.1%}" if share >= 0.001 else "under 0.1%"
+
+
+def _resident(other: OtherPlan) -> str:
+    if not other.short_bytes:
+        return _difference(other)
+    saved_s = -other.total_s * other.gain
+    saves = (
+        f"save {format_seconds(saved_s)} ({_share(-other.gain / (1 - other.gain))})" if saved_s > 0 else "save nothing"
+    )
+    return f"needs {format_bytes(other.short_bytes)} more VRAM and would {saves}"
+
+
+def _more(more: MoreMemory, chosen_s: float) -> str:
+    amount = f"{more.bytes / GiB:g} GiB more {more.memory}" if more.bytes else f"more {more.memory}"
+    if not more.saves_s:
+        return f"{amount} would save nothing."
+    where = f", in {more.stage}" if more.stage else ""
+    return f"{amount} would save {format_seconds(more.saves_s)} ({_share(more.saves_s / chosen_s)}){where}."

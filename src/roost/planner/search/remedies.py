@@ -1,0 +1,195 @@
+"""What would make an infeasible plan fit: single changes, each verified by searching again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from roost.facts.machine import Machine
+from roost.facts.request import Choices, Workload
+from roost.planner.cost.estimate import Forecast
+from roost.planner.cost.fp8_storage import in_fp8
+from roost.planner.placements import place
+from roost.planner.rules.case import Case
+from roost.planner.rules.table import apply_rules
+from roost.planner.rules.typed import dit_layerwise_option, layerwise_option, option_text, resolve
+from roost.planner.search.pricing import Pricer
+from roost.planner.search.search import Aim, limits_of, size_all
+from roost.planner.search.shortfall import Shortfall
+from roost.planner.search.smaller import AMOUNTS, Amount, amount, option, smaller
+from roost.planner.search.solver import Column, possible
+from roost.trace import Trace
+from roost.units import GiB, MiB
+
+TraceOther = Callable[[Workload], Trace | None]  # None for what can't be traced
+
+_MOST = 5
+_TRIES = 2  # a line through one point, then through two
+_LEAST_HEADROOM, _HEADROOM_STEP = 256 * MiB, 64 * MiB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One change, and the question as it then is."""
+
+    text: str
+    case: Case
+    forecast: Forecast
+    aim: Aim
+
+    def fits(self) -> bool:
+        """Whether the search then finds a plan."""
+        return possible(self.columns(), limits_of(self.forecast))
+
+    def columns(self) -> dict[str, Column]:
+        """Every component's candidates with their bytes."""
+        ruled = place(self.case, apply_rules(self.case).decisions)
+        return size_all(self.case, ruled, Pricer(self.forecast), self.aim)
+
+
+def remedies(
+    case: Case, forecast: Forecast, aim: Aim, missing: Shortfall, trace_other: TraceOther | None = None
+) -> tuple[str, ...]:
+    """The single changes that fit, the cheapest first, a few: less typed, less asked for, then more memory.
+
+    ``trace_other`` says what another workload does; without it none is looked at.
+    """
+    asked = Change(text="", case=case, forecast=forecast, aim=aim)
+    free = [
+        *(
+            replace(asked, text=text, case=_with_choices(case, choices))
+            for text, choices in _fewer_options(case.choices)
+        ),
+        *_less_headroom(asked, missing),
+        *_tiling(asked),
+        *_fp8(asked),
+    ]
+    fitting = [change.text for change in free if change.fits()][: _MOST - 1]
+    if trace_other is not None and missing.memory == "VRAM":
+        fitting += islice(_less_work(asked, trace_other), _MOST - 1 - len(fitting))
+    larger = _more_memory(asked, missing)
+    return (*fitting, *([larger.text] if larger.fits() else []))
+
+
+def _less_work(asked: Change, trace_other: TraceOther) -> Iterator[str]:
+    """Smaller batches, sizes and frames that fit: the largest by the traced activations, verified by a trace of it."""
+    for what in AMOUNTS:
+        found = _least_less(asked, what, trace_other)
+        if found is not None:
+            yield option(found, what)
+
+
+def _least_less(asked: Change, what: Amount, trace_other: TraceOther) -> Workload | None:
+    """The largest amount that fits, found by a line through what the traced amounts need."""
+    workload, default = asked.forecast.trace.workload, asked.case.profile.workload
+    known = [(1.0, _need(asked))]
+    share = 1 / known[0][1] if known[0][1] > 0 else 0.0
+    for _ in range(_TRIES):
+        smaller_one = smaller(workload, what, share, default) if share > 0 else None
+        trace = trace_other(smaller_one) if smaller_one else None
+        if smaller_one is None or trace is None:
+            return None
+        change = replace(asked, forecast=replace(asked.forecast, trace=trace))
+        if change.fits():
+            return smaller_one
+        known.append((amount(smaller_one, what) / amount(workload, what), _need(change)))
+        (one, need), (other, other_need) = known[-2:]
+        if other_need <= 1:  # something else is short too, like host memory
+            return None
+        slope = (need - other_need) / (one - other)
+        share = other - (other_need - 1) / slope if slope > 0 and math.isfinite(other_need) else 0.0
+    return None
+
+
+def _need(change: Change) -> float:
+    """Activations over the room for them in the tightest use; infinite where weights alone are too much."""
+    smallest = [
+        min(column.options, key=lambda each: (each.idle_bytes, each.own_bytes)) for column in change.columns().values()
+    ]
+    room_bytes = limits_of(change.forecast).vram_bytes - sum(each.idle_bytes for each in smallest)
+    needs = [
+        (each.entered_bytes - each.held_bytes) / left if (left := room_bytes - each.held_bytes) > 0 else math.inf
+        for each in smallest
+        if each.entered_bytes
+    ]
+    return max(needs, default=0.0)
+
+
+def _fewer_options(choices: Choices) -> Iterator[tuple[str, Choices]]:
+    for index, choice in enumerate(choices.sets):
+        if choice.found:
+            continue
+        yield (
+            f"without --set {choice.option.removeprefix('--set ')}",
+            replace(choices, sets=choices.sets[:index] + choices.sets[index + 1 :]),
+        )
+    if selection := layerwise_option(choices):
+        yield f"without {selection}", replace(choices, layerwise_components=None)
+    if dit := dit_layerwise_option(choices):
+        yield f"without {dit}", replace(choices, dit_layerwise_offload=None)
+    for group, value in choices.cpu_offload.items():
+        others = {name: each for name, each in choices.cpu_offload.items() if name != group}
+        yield f"without {option_text(group, value)}", replace(choices, cpu_offload=others)
+    if choices.mode in ("speed", "manual"):
+        yield "--mode auto", replace(choices, mode="auto")
+
+
+def _with_choices(case: Case, choices: Choices) -> Case:
+    return replace(case, choices=choices, explicit=resolve(choices, case.components))
+
+
+def _less_headroom(asked: Change, missing: Shortfall) -> list[Change]:
+    headroom_bytes = asked.forecast.machine.headroom_bytes
+    rest_bytes = (headroom_bytes - missing.short_bytes) // _HEADROOM_STEP * _HEADROOM_STEP
+    if missing.memory != "VRAM" or rest_bytes < _LEAST_HEADROOM:
+        return []
+    machine = replace(asked.forecast.machine, headroom_bytes=rest_bytes)
+    return [_on(f"--headroom {rest_bytes // MiB}MiB", machine, asked)]
+
+
+def _tiling(asked: Change) -> list[Change]:
+    if "tiling" in asked.aim.allow or not any(each.setting == "tiled" for each in asked.forecast.trace.variants):
+        return []
+    return [
+        replace(asked, text="--allow tiling (changes bits)", aim=replace(asked.aim, allow=asked.aim.allow | {"tiling"}))
+    ]
+
+
+def _fp8(asked: Change) -> list[Change]:
+    possible = any(in_fp8(each, asked.forecast.trace) for each in asked.forecast.components.values())
+    if "fp8" in asked.aim.allow or not possible:
+        return []
+    return [
+        replace(asked, text="--allow fp8 (rounds weights)", aim=replace(asked.aim, allow=asked.aim.allow | {"fp8"}))
+    ]
+
+
+def _more_memory(asked: Change, missing: Shortfall) -> Change:
+    machine = asked.forecast.machine
+    if missing.memory == "VRAM":
+        free_gib = _up(machine.gpu.free_bytes + missing.short_bytes)
+        text = f"--vram {free_gib:g}GiB (a card with that much free)"
+        free_bytes = int(free_gib * GiB)
+        gpu = replace(machine.gpu, free_bytes=free_bytes, total_bytes=max(machine.gpu.total_bytes, free_bytes))
+        return _on(text, replace(machine, gpu=gpu), asked)
+    ram_gib = _up(machine.host.available_bytes + max(missing.short_bytes, GiB))
+    pinned_share = machine.host.pinnable_bytes / max(1, machine.host.available_bytes)
+    ram_bytes = int(ram_gib * GiB)
+    host = replace(machine.host, available_bytes=ram_bytes, pinnable_bytes=int(ram_bytes * pinned_share))
+    return _on(f"--ram {ram_gib:g}GiB", replace(machine, host=host), asked)
+
+
+def _on(text: str, machine: Machine, asked: Change) -> Change:
+    return replace(
+        asked,
+        text=text,
+        case=replace(asked.case, machine=machine),
+        forecast=replace(asked.forecast, machine=machine),
+    )
+
+
+def _up(size: int) -> float:
+    """GiB, rounded up to a tenth."""
+    return math.ceil(size / GiB * 10) / 10

@@ -1,0 +1,238 @@
+"""The exact combination of one option a component, within memory on both sides of the link."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from roost.planner.search.pricing import Option, Pricer
+
+# A plan whose seconds are within this of the best is as good; the simplest of them is taken.
+NOISE = 1.02
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bytes that a plan may use: on the device beside the context, on the host, and pinned of those."""
+
+    vram_bytes: int
+    host_bytes: int
+    pinned_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Combination:
+    """One option for each component, in their given order, with the whole plan's seconds and needs."""
+
+    options: tuple[Option, ...]
+    seconds: float
+
+    @property
+    def complexity(self) -> int:
+        return sum(each.complexity for each in self.options)
+
+    @property
+    def vram_bytes(self) -> int:
+        """The least that every stage fits in, context apart."""
+        return sum(each.idle_bytes for each in self.options) + max(each.own_bytes for each in self.options)
+
+    @property
+    def host_bytes(self) -> int:
+        return sum(each.host_bytes for each in self.options)
+
+
+class _Table:
+    """One column of options a component, and the least that what is not taken yet will add to what is."""
+
+    def __init__(self, columns: list[list[Option]], room_bytes: int) -> None:
+        self.columns, self.room_bytes = columns, room_bytes
+        # What every other component brings onto the device at the least, for each column.
+        entering = [min((each.entered_bytes for each in column), default=0) for column in columns]
+        others = [max(entering[:index] + entering[index + 1 :], default=0) for index in range(len(columns))]
+        least_s = [
+            min((self._seconds(each, other) for each in column), default=math.inf)
+            for column, other in zip(columns, others, strict=True)
+        ]
+        self.entering = [max(entering[depth:], default=0) for depth in range(len(columns) + 1)]
+        self.rest_s = [sum(least_s[depth:]) for depth in range(len(columns) + 1)]
+        self.rest_points = _rests(columns, lambda each: each.complexity)
+        self.rest_host = _rests(columns, lambda each: each.host_bytes)
+        self.rest_pinned = _rests(columns, lambda each: each.pinned_bytes)
+
+    def bound_s(self, taken: Sequence[Option]) -> float:
+        """No combination that begins with these takes less."""
+        rest, seconds = self.entering[len(taken)], self.rest_s[len(taken)]
+        for index, option in enumerate(taken):
+            if option.evicted_s > option.seconds:
+                beside = max((each.entered_bytes for at, each in enumerate(taken) if at != index), default=0)
+                seconds += self._seconds(option, max(beside, rest))
+            else:
+                seconds += option.seconds
+        return seconds
+
+    def _seconds(self, option: Option, entering_bytes: int) -> float:
+        """A copy that would linger goes where another component's use leaves no room for it."""
+        return option.seconds if option.held_bytes + entering_bytes <= self.room_bytes else option.evicted_s
+
+
+def _rests(columns: Sequence[Sequence[Option]], value: Callable[[Option], int]) -> list[int]:
+    """The sum of each column's least value, from every depth on."""
+    least = [min(map(value, column), default=0) for column in columns]
+    return [sum(least[depth:]) for depth in range(len(columns) + 1)]
+
+
+@dataclass(slots=True)
+class _Descent:
+    """A depth-first walk with bounds. With ``limit_s`` the simplest plan within it is sought, else the fastest."""
+
+    pricer: Pricer
+    limits: Limits
+    limit_s: float | None
+    ceiling_s: float
+    best: Combination | None = None
+
+    def walk(self, table: _Table, taken: tuple[Option, ...] = ()) -> None:
+        """Every combination that begins with ``taken`` and may beat the best so far."""
+        depth = len(taken)
+        points = sum(each.complexity for each in taken) + table.rest_points[depth]
+        if self._hopeless(table.bound_s(taken), points) or not self._host_allows(table, taken):
+            return
+        if depth == len(table.columns):
+            self._offer(taken)
+            return
+        for option in table.columns[depth]:
+            self.walk(table, (*taken, option))
+
+    def _hopeless(self, seconds: float, points: int) -> bool:
+        if seconds >= self.ceiling_s or (self.limit_s is not None and seconds > self.limit_s):
+            return True
+        if self.best is None:
+            return False
+        if self.limit_s is None:
+            return seconds >= self.best.seconds
+        return (points, seconds) >= (self.best.complexity, self.best.seconds)
+
+    def _host_allows(self, table: _Table, taken: Sequence[Option]) -> bool:
+        host_bytes = sum(each.host_bytes for each in taken) + table.rest_host[len(taken)]
+        pinned_bytes = sum(each.pinned_bytes for each in taken) + table.rest_pinned[len(taken)]
+        return host_bytes <= self.limits.host_bytes and pinned_bytes <= self.limits.pinned_bytes
+
+    def _offer(self, taken: tuple[Option, ...]) -> None:
+        offered = Combination(options=taken, seconds=self.pricer.total_s(taken))
+        if not self._hopeless(offered.seconds, offered.complexity):
+            self.best = offered
+
+
+def possible(options: Mapping[str, Column], limits: Limits) -> bool:
+    """Whether any combination is within the limits, whatever it takes."""
+    for idle_bytes, kept in _resident_sets(options, limits.vram_bytes):
+        needs = {(0, 0)}
+        for name, column in options.items():
+            fitting = column.useful(name in kept, limits.vram_bytes - idle_bytes)
+            sums = {(host + each.host_bytes, pinned + each.pinned_bytes) for host, pinned in needs for each in fitting}
+            needs = {each for each in sums if each[0] <= limits.host_bytes and each[1] <= limits.pinned_bytes}
+        if needs:
+            return True
+    return False
+
+
+def fastest(
+    pricer: Pricer, options: Mapping[str, Column], limits: Limits, below_s: float = math.inf
+) -> Combination | None:
+    """The combination of least seconds within the limits, below ``below_s``; None when there is none."""
+    return _search(pricer, options, limits, None, below_s)
+
+
+def simplest(pricer: Pricer, options: Mapping[str, Column], limits: Limits, limit_s: float) -> Combination | None:
+    """The simplest combination within the limits and ``limit_s``; the fastest of equally simple ones."""
+    return _search(pricer, options, limits, limit_s)
+
+
+def _search(
+    pricer: Pricer,
+    options: Mapping[str, Column],
+    limits: Limits,
+    limit_s: float | None,
+    ceiling_s: float = math.inf,
+) -> Combination | None:
+    walk = _Descent(pricer=pricer, limits=limits, limit_s=limit_s, ceiling_s=ceiling_s)
+    tables: list[_Table] = []
+    for idle_bytes, kept in _resident_sets(options, limits.vram_bytes):
+        room_bytes = limits.vram_bytes - idle_bytes
+        columns = [column.useful(name in kept, room_bytes) for name, column in options.items()]
+        if all(columns):
+            # Whatever the limit here, the simulation lets a copy linger in all of the machine's budget.
+            tables.append(_Table(columns, pricer.room_bytes - idle_bytes))
+    for table in sorted(tables, key=lambda each: each.rest_s[0]):
+        if limit_s is not None and table.rest_s[0] > limit_s:
+            break
+        walk.walk(table)
+    return walk.best
+
+
+def _resident_sets(options: Mapping[str, Column], vram_bytes: int) -> Iterator[tuple[int, frozenset[str]]]:
+    """Every set of components that may stay on the device together, with its bytes."""
+    sets: list[tuple[int, frozenset[str]]] = [(0, frozenset())]
+    for name, column in options.items():
+        idle = column.idle_bytes
+        if idle:
+            sets += [(size + idle, kept | {name}) for size, kept in sets if size + idle <= vram_bytes]
+    yield from sets
+
+
+# One component's options, without those that another of them is at least as good as wherever both fit.
+
+
+class Column:
+    """The options of one component; which of them matter in how much room is worked out once."""
+
+    def __init__(self, options: Iterable[Option], separable: bool) -> None:
+        self.options = tuple(options)
+        self.idle_bytes = max((each.idle_bytes for each in self.options), default=0)
+        self._ranked: list[tuple[Option, float]] = []  # with the room in which a better one fits too
+        for option in sorted(self.options, key=_rank):
+            beaten_from = _beaten_from(option, self._ranked, separable)
+            if beaten_from > option.own_bytes:
+                self._ranked.append((option, beaten_from))
+
+    def useful(self, stays: bool, room_bytes: int) -> list[Option]:
+        """Options that fit the room, the fastest first, without those that are beaten there in all respects."""
+        return [
+            option
+            for option, beaten_from in self._ranked
+            if option.own_bytes <= room_bytes < beaten_from and (option.idle_bytes > 0) == stays
+        ]
+
+
+def _rank(option: Option) -> tuple[float, int, int, int]:
+    return option.seconds, option.complexity, option.own_bytes, option.host_bytes
+
+
+def _beaten_from(option: Option, better: Iterable[tuple[Option, float]], separable: bool) -> float:
+    """The least room in which one of the ``better`` is at least as good; infinite when none is."""
+    least = math.inf
+    for other, _ in better:
+        if other.own_bytes < least and _at_least_as_good(other, option, separable):
+            least = other.own_bytes
+            if least <= option.own_bytes:
+                break
+    return least
+
+
+def _at_least_as_good(one: Option, other: Option, separable: bool) -> bool:
+    # Where components come back, what it takes to keep or to move one decides what others cost.
+    smaller = separable or (
+        one.own_bytes <= other.own_bytes
+        and one.acquire_s <= other.acquire_s
+        and one.placement.linger == other.placement.linger
+    )
+    return (
+        smaller
+        and (one.idle_bytes > 0) == (other.idle_bytes > 0)
+        and one.seconds <= other.seconds
+        and one.evicted_s <= other.evicted_s
+        and one.complexity <= other.complexity
+        and one.host_bytes <= other.host_bytes
+        and one.pinned_bytes <= other.pinned_bytes
+    )

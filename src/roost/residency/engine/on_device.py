@@ -1,0 +1,199 @@
+"""One component's units on the device: brought in for each stage, used block by block, and dropped."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+import torch
+
+from roost.residency.engine.predictor import Predictor
+from roost.residency.engine.slots import SlotRing
+from roost.residency.weights.census import TRUNK
+from roost.residency.weights.masters import Master
+from roost.residency.weights.rungs import Rungs
+from roost.residency.weights.transfers import Transfers
+from roost.residency.weights.units import Unit
+
+
+class RunningBlocks:
+    """The units of one component that run now, each with its weights where its forward reads them.
+
+    ``enter`` and ``leave`` are on the way of every block's forward: what they do is counted in microseconds.
+    """
+
+    def __init__(self, units: Mapping[str, Unit], ring: SlotRing, predictor: Predictor, transfers: Transfers) -> None:
+        self.device = transfers.device.device
+        self.outside: set[str] = set()  # blocks whose weights are used outside their forward
+        self.edited: str | None = None  # the unit whose device copy a call has edited
+        self.stale = False  # the device may hold other weights than the masters do
+        self._units, self._ring, self._predictor, self._transfers = units, ring, predictor, transfers
+        self._in_use: set[Unit] = set()
+        self._kept: set[Unit] = set()  # of those, the ones that no forward of their own runs
+        self._thread: int | None = None  # the one that runs the units in use
+
+    @property
+    def in_call(self) -> bool:
+        """Whether any of the component runs, on this thread."""
+        return bool(self._in_use) and self._thread == threading.get_ident()
+
+    def enter(self, name: str) -> None:
+        """Before the forward of a block, or of what lies outside all blocks."""
+        unit = self._units[name]
+        unit.in_use += 1
+        if unit.in_use > 1:
+            return
+        if not self._in_use:
+            self._thread = threading.get_ident()
+        self._in_use.add(unit)
+        if unit.kind == "streamed":
+            self._predictor.advance(name)
+            if unit.slot is not None or self._ring.fetch(unit):
+                self._ring.enter(unit)
+                return
+        self._enter_own(unit)
+
+    def leave(self, name: str) -> None:
+        """After a forward, also one that raised."""
+        unit = self._units[name]
+        if not unit.in_use:
+            return
+        unit.in_use -= 1
+        if not unit.in_use:
+            self._in_use.discard(unit)
+            self._kept.discard(unit)
+            streamed = unit.slot is not None
+            self._leave(unit)
+            if streamed:
+                self._ring.issue_ahead()
+            if self._kept and len(self._kept) == len(self._in_use):  # nothing runs that could read them
+                self.heal()
+
+    def keep(self, name: str) -> None:
+        """Brings in a block that is used outside its forward, until the call is over."""
+        unit = self._units[name]
+        if unit.in_use:
+            return
+        if name != TRUNK:
+            self.outside.add(name)
+        unit.in_use = 1
+        self._in_use.add(unit)
+        self._kept.add(unit)
+        self._enter_own(unit)
+
+    def heal(self) -> None:
+        """Between calls nothing is in use; what was kept, and what an interrupted call left, is put back."""
+        for unit in self._in_use:
+            unit.in_use = 0
+            self._leave(unit)
+        self._in_use.clear()
+        self._kept.clear()
+
+    def _leave(self, unit: Unit) -> None:
+        if unit.slot is not None:
+            self._ring.leave(unit)
+        else:
+            unit.leave()
+
+    def _enter_own(self, unit: Unit) -> None:
+        """Has the unit read memory of its own, now and until the release; it needs no slot any more."""
+        if not unit.settled:
+            self._ring.forget(unit)
+            if unit.kind == "streamed":
+                unit.kind = "held"
+            if not unit.loaded:
+                load(unit, self._transfers)
+            settle(unit, self._transfers)
+        unit.enter()
+
+
+# Bringing a component in, a unit at a time, in the order of use.
+
+
+def set_kinds(units: Mapping[str, Unit], rungs: Rungs, outside: Collection[str]) -> None:
+    """Decides what becomes of every block; those used ``outside`` their forward need memory of their own."""
+    kinds = rungs.kinds()
+    for name in rungs.names:
+        unit = units[name]
+        unit.kind = "held" if name in outside else kinds[name]
+        if not unit.bytes:  # all of its weights are shared, so in the trunk
+            unit.kind = "resident"
+
+
+def acquiring(
+    units: Mapping[str, Unit], order: Sequence[str], slots: int, ring: SlotRing, transfers: Transfers
+) -> Iterator[None]:
+    """Starts the copies of the trunk, the resident blocks and as many streamed ones as there are slots."""
+    load(units[TRUNK], transfers)
+    yield
+    slot_bytes = max((unit.bytes for unit in units.values() if unit.kind == "streamed"), default=0)
+    for name in order:
+        unit = units[name]
+        if unit.kind == "resident":
+            load(unit, transfers)
+            yield
+        elif unit.kind == "streamed" and len(ring.slots) < slots:
+            ring.issue(unit, ring.new_slot(slot_bytes))
+            yield
+
+
+def registered_order(module: torch.nn.Module, names: Collection[str]) -> list[str]:
+    """The blocks in the order of the module's lists, mostly the order in which they run."""
+    order = {name: place for place, (name, _) in enumerate(module.named_modules())}
+    return sorted(names, key=lambda name: order.get(name, len(order)))
+
+
+# Units in device buffers of their own: copied in, waited for once, and dropped.
+
+
+def load(unit: Unit, transfers: Transfers) -> None:
+    """Enqueues the unit's copy into new memory; its objects keep what they read until ``settle``."""
+    device = transfers.device
+    if not unit.bytes:
+        unit.buffer = torch.empty(0, dtype=torch.uint8, device=device.device)
+        return
+    assert unit.master is not None, "a unit without a master is on the device already"
+    buffer = device.allocate(unit.bytes)
+    try:
+        # Kernels enqueued earlier may still read what this memory was before.
+        device.wait("copy", device.record("compute"))
+        unit.ready = transfers.upload(buffer, unit.master)
+    except BaseException:
+        device.free(buffer)
+        raise
+    unit.buffer = buffer
+
+
+def settle(unit: Unit, transfers: Transfers) -> None:
+    """Makes the compute lane wait for the copy, once, and lets it be read."""
+    if unit.ready is not None:
+        assert unit.buffer is not None, "a unit is loaded before it is used"
+        transfers.wait(unit.ready)
+        transfers.device.begin_use(unit.buffer)
+    unit.settle()
+
+
+def copy_back(unit: Unit, transfers: Transfers) -> None:
+    """Fills the unit's master, made anew if there is none, with what is on the device."""
+    if unit.buffer is None:
+        return
+    if not isinstance(unit.master, Master):
+        unit.master = unit.spare or Master(unit.layout)
+    if unit.bytes:
+        transfers.download(unit.buffer, unit.master)
+
+
+def drop(unit: Unit, transfers: Transfers) -> None:
+    """Gives the unit's memory back, after its copy and its last use; binds what the master has."""
+    unit.bind_home()
+    buffer, ready, settled = unit.buffer, unit.ready, unit.settled
+    unit.buffer = unit.ready = None
+    unit.settled, unit.in_use = False, 0
+    if buffer is None or ready is None:
+        return
+    if settled:
+        transfers.device.end_use(buffer)
+    else:
+        # A late copy must not land in memory that the compute lane has given away.
+        transfers.outlast(ready)
+    transfers.device.free(buffer)

@@ -1,0 +1,58 @@
+"""Who leaves the device, and who comes next: by the sequence of uses of the generation before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from roost.residency.engine.component import HeldComponent
+from roost.residency.engine.predictor import Predictor
+
+_GENERATION = "generation"
+
+
+class UseSequence:
+    """The order in which a generation's stages use components, learnt from the one before."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._predictor = Predictor(tuple(names))
+        self._open = False
+
+    def use(self, component: HeldComponent) -> None:
+        """A stage of ``component`` begins."""
+        if not self._open:
+            self._predictor.begin(_GENERATION)
+            self._open = True
+        self._predictor.advance(component.name)
+
+    def end(self) -> None:
+        """The generation is over."""
+        self._predictor.end(whole=True)
+        self._open = False
+
+    def furthest(self, components: Iterable[HeldComponent]) -> HeldComponent | None:
+        """Whose next use is furthest away; those that the plan lets linger come last."""
+        return max(
+            components, key=lambda each: (not each.plan.linger, self._predictor.distance(each.name)), default=None
+        )
+
+    def next_after(self, current: HeldComponent, components: Mapping[str, HeldComponent]) -> HeldComponent | None:
+        """The component whose stage comes next."""
+        names = (name for name in self._predictor.upcoming() if name != current.name)
+        return components.get(next(names, ""))
+
+
+class Activations:
+    """What a component's stage took beside weights, at most so far; None before such a stage is over.
+
+    Stages are told apart by name: a VAE that encodes a picture says nothing of what its decoding needs.
+    """
+
+    def __init__(self) -> None:
+        self._bytes: dict[tuple[str, str], int] = {}
+
+    def note(self, component: HeldComponent, stage: str, activation_bytes: int) -> None:
+        key = (component.name, stage)
+        self._bytes[key] = max(activation_bytes, self._bytes.get(key, 0))
+
+    def of(self, component: HeldComponent, stage: str) -> int | None:
+        return self._bytes.get((component.name, stage))

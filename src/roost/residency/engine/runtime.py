@@ -1,0 +1,296 @@
+"""Which component is on the device at each moment of a pipeline's call."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+
+from roost.errors import RoostError
+from roost.plan import ComponentPlan
+from roost.residency.engine.component import HeldComponent
+from roost.residency.engine.guards import Inference, check_held, weights_of
+from roost.residency.engine.ladder import leave_between_stages, may_leave, remedy_for, stream_blocks
+from roost.residency.engine.nan_outputs import NanOutputs
+from roost.residency.engine.release import Activations, UseSequence
+from roost.residency.engine.rerun import RerunState, Shortage, run_elastically
+from roost.residency.engine.stages import StageRecorder, stage_name
+from roost.residency.weights.transfers import Transfers
+from roost.units import format_bytes
+
+# (component, method, args, kwargs) of a call that a pipeline makes, before it runs
+Observer = Callable[[str, str, tuple[Any, ...], dict[str, Any]], None]
+
+
+class Runtime:
+    """Releases and acquires components as calls into them arrive. One thread at a time."""
+
+    def __init__(
+        self,
+        components: Mapping[str, HeldComponent],
+        plans: Mapping[str, ComponentPlan],
+        transfers: Transfers,
+        stages: StageRecorder,
+    ) -> None:
+        self.components, self.stages = components, stages
+        self.observer: Observer | None = None
+        # Around what a component itself does in an outermost call
+        self.around_calls: Callable[[], AbstractContextManager[object]] = transfers.device.counting_activations
+        self.gate: Callable[[HeldComponent], None] | None = None  # may refuse a use, by raising, before anything moves
+        self.before_call: Callable[[], None] = lambda: None  # may refuse an outermost call, by raising
+        self.on_eviction: Callable[[HeldComponent], None] = lambda component: None
+        self.on_nan: Callable[[tuple[str, ...]], object] = (
+            _warn_of_nan  # at the end of a call, which components gave it
+        )
+        self._inference, self._nan_outputs = Inference(), NanOutputs(plans)
+        self._plans, self._transfers, self._device = plans, transfers, transfers.device
+        self._sequence, self._activations = UseSequence(components), Activations()
+        self._current: HeldComponent | None = None
+        self._stage = ""  # the current component's
+        self._began_with: tuple[int, int] | None = None  # bytes in use and bytes of weights, when the stage began
+        self._short: set[str] = set()  # components in whose calls memory ran out: nothing comes ahead in those
+        self._running = 0  # outermost calls that run; two when one component calls another
+        self._thread: int | None = None
+        self._entering = threading.Lock()
+        for component in components.values():
+            component.place_again = self.place
+
+    def call(
+        self, component: HeldComponent, method: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: Any
+    ) -> Any:
+        """Runs one call into ``component`` with its weights where they must be."""
+        self._enter()
+        try:
+            if component.depth:  # a component calling itself, such as forward from generate
+                return call(*args, **kwargs)
+            where = f"{stage_name(component.name, method, self._plans)} ({component.name})"
+            released: set[str] = set()
+            with self._device.engine_work():
+                return run_elastically(
+                    lambda: self._outermost(component, method, call, args, kwargs),
+                    RerunState(component.attributes, self._device.device, args, kwargs),
+                    lambda: self.step_down(component, released),
+                    self._transfers,
+                    Shortage(where, self._device, lambda: remedy_for(component)),
+                )
+        finally:
+            self._leave()
+
+    def place(self, component: HeldComponent) -> None:
+        """Puts a resident component, whose weights changed, onto the device again, with less beside it if need be."""
+        released: set[str] = set()
+        run_elastically(
+            component.place,
+            RerunState((), self._device.device, (), {}),
+            lambda: self.step_down(component, released),
+            self._transfers,
+            Shortage(f"placing {component.name}", self._device, lambda: remedy_for(component)),
+        )
+
+    def switch_to(self, component: HeldComponent, method: str) -> None:
+        """Makes ``component`` ready, after releasing others as far as memory asks for it."""
+        if self.gate is not None:
+            self.gate(component)
+        stage = stage_name(component.name, method, self._plans)
+        if component.active and self.stages.is_open(stage, component.name):
+            return
+        with self._device.engine_work():
+            self._begin_stage(component, stage)
+
+    def _begin_stage(self, component: HeldComponent, stage: str) -> None:
+        self._note_activations()
+        self.stages.begin(stage, component.name)
+        self._sequence.use(component)
+        self._current, self._stage = component, stage
+        self._make_room(component)
+        self._device.reset_peak()
+        self._acquire(component)
+        self._began_with = (self._device.used_bytes, self._weights_bytes())
+
+    def enter_unit(self, component: HeldComponent, unit: str) -> None:
+        """Before the forward of a block, or of a module outside all blocks."""
+        if not component.depth:
+            component.refresh()
+        if not component.active:
+            self.switch_to(component, "forward")
+        component.running.enter(unit)
+
+    def leave_unit(self, component: HeldComponent, unit: str) -> None:
+        """After such a forward; while the copy lane is idle, a unit of the next component comes ahead."""
+        component.running.leave(unit)
+        if component.quiet and component is self._current:
+            self._drip(component)
+
+    def end_call(self) -> None:
+        """At the end of a pipeline's call."""
+        self._enter()
+        try:
+            self._note_activations()
+            self._sequence.end()
+            self.stages.finish()
+            nan = self._nan_outputs.take()
+            if nan:
+                self.on_nan(nan)
+            self._device.forget_activations()  # what a call returns is its caller's
+            for component in self.components.values():
+                component.rest()
+        finally:
+            self._leave()
+
+    def step_down(self, component: HeldComponent | None = None, released: set[str] | None = None) -> str | None:
+        """Gives up device memory for ``component`` (the current one), the cheapest first; says what, None at the end.
+
+        First idle components, each at most once where ``released`` remembers them, then the component's own resident
+        blocks and slots, then components that were to stay; at last a component that is there as a whole streams.
+        """
+        component = component or self._current
+        released = set() if released is None else released
+        idle = self._sequence.furthest(
+            each for each in self._idle(component) if each.name not in released and each is not component
+        )
+        if idle is not None:
+            released.add(idle.name)
+            idle.plan = idle.plan.model_copy(update={"linger": False})
+            idle.release()
+            return f"{idle.name}: no longer kept on the device between its stages"
+        if component is None:
+            return None
+        self._short.add(component.name)
+        return component.step_down() or self._evict(component) or self._stream(component)
+
+    def _evict(self, component: HeldComponent) -> str | None:
+        """Makes another component leave that was to stay; from now on it is there for its stages only."""
+        others = [each for each in self.components.values() if each is not component and not each.depth]
+        leaving = self._sequence.furthest(each for each in others if each.resident and each.present and may_leave(each))
+        if leaving is None:
+            return None
+        said = leave_between_stages(leaving)
+        self.on_eviction(leaving)
+        return said
+
+    def _stream(self, component: HeldComponent) -> str | None:
+        was_resident = component.resident
+        said = stream_blocks(component)
+        if said is not None and was_resident:
+            self.on_eviction(component)
+        return said
+
+    def _outermost(
+        self, component: HeldComponent, method: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: Any
+    ) -> Any:
+        """One attempt at an outermost call."""
+        self.before_call()
+        check_held(component)
+        inference = self._inference.around(component, args, kwargs)
+        whole = False
+        component.refresh()
+        self.switch_to(component, method)
+        if self.observer is not None:
+            self.observer(component.name, method, args, kwargs)
+        component.begin(method)
+        component.depth += 1
+        try:
+            reads = self._device.checking_reads(component.name, weights_of(component))
+            with inference, self.around_calls(), reads:
+                result = call(*args, **kwargs)
+            self._nan_outputs.look(component.name, result)
+            whole = True
+            return result
+        finally:
+            component.depth -= 1
+            component.end(whole=whole)
+
+    def _enter(self) -> None:
+        with self._entering:
+            if self._running and self._thread != threading.get_ident():
+                raise RoostError("another thread is running this pipeline; call it from one thread at a time.")
+            self._thread = threading.get_ident()
+            self._running += 1
+
+    def _leave(self) -> None:
+        with self._entering:
+            self._running -= 1
+
+    def _idle(self, component: HeldComponent | None) -> list[HeldComponent]:
+        others = [each for each in self.components.values() if each is not component]
+        return [each for each in others if each.present and not each.depth and not each.resident]
+
+    def _make_room(self, component: HeldComponent) -> None:
+        """Releases what the plan's baseline must not keep, and then what doesn't fit, furthest next use first."""
+        activations = self._activations.of(component, self._stage)
+        for each in self._idle(component):
+            # Before a component's first stage is over nobody knows what its activations need.
+            unknown = activations is None and not each.plan.linger
+            if unknown or each.plan.strategy == "component-offload":
+                each.release()
+        if component.active:
+            return
+        reserve = activations or 0
+        while component.stage_bytes + reserve > self._free_bytes(component):
+            idle = self._sequence.furthest(self._idle(component))
+            if idle is None:
+                break
+            idle.release()
+        self._fit(component, self._free_bytes(component) - reserve)
+
+    def _fit(self, component: HeldComponent, free_bytes: int) -> None:
+        before = component.rungs.resident_blocks
+        now = component.fit(free_bytes)
+        if now != before:
+            self._transfers.changes.append(
+                f"{component.name}: {now} resident blocks instead of {before}, because "
+                f"{format_bytes(max(0, free_bytes))} of VRAM is free for it now"
+            )
+
+    def _acquire(self, component: HeldComponent) -> None:
+        """Acquires, with less where the device turns out to have less than it said."""
+        while True:
+            try:
+                component.acquire()
+                return
+            except torch.OutOfMemoryError as error:
+                failure = error.with_traceback(None)
+            said = self.step_down()
+            if said is None:
+                raise failure
+            self._transfers.changes.append(said)
+            self._device.trim()
+
+    def _drip(self, component: HeldComponent) -> None:
+        activations = self._activations.of(component, self._stage)
+        following = self._sequence.next_after(component, self.components)
+        if activations is None or following is None or following.active or following.resident:
+            return
+        if component.name in self._short:
+            return
+        if following.depth or following.plan.strategy == "component-offload":  # the baseline does nothing ahead
+            return
+        if following.largest_bytes + activations <= self._device.free_bytes:
+            with self._device.engine_work():
+                following.acquire_ahead()
+
+    def _note_activations(self) -> None:
+        if self._current is not None and self._began_with is not None:
+            used_bytes, weights_bytes = self._began_with
+            # Held blocks and the next component's first ones may have come during the stage.
+            came_bytes = max(0, self._weights_bytes() - weights_bytes)
+            taken_bytes = max(0, self._device.peak_bytes - used_bytes - came_bytes)
+            self._activations.note(self._current, self._stage, taken_bytes)
+        self._current = self._began_with = None
+
+    def _weights_bytes(self) -> int:
+        return sum(each.device_bytes for each in self.components.values())
+
+    def _free_bytes(self, component: HeldComponent) -> int:
+        return self._device.free_bytes + component.device_bytes
+
+
+def _warn_of_nan(components: tuple[str, ...]) -> None:
+    logging.getLogger(__name__).warning(
+        "what %s gave contains NaN, and so may the result: check the weights and inputs, or use another dtype.",
+        ", ".join(components),
+    )

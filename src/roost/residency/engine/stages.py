@@ -1,0 +1,144 @@
+"""The stages of a generation: their names, and what each took."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from roost.plan import ComponentPlan
+from roost.residency.device.interface import Device
+
+_STAGE_OF_KIND = {"text_encoder": "text encode", "image_encoder": "image encode", "dit": "denoise", "vae": "decode"}
+_EXPERTS = {"transformer": "denoise (high noise)", "transformer_2": "denoise (low noise)"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageRecord:
+    """What one component took in one stage. ``seconds`` include its copies; the bytes are the device's peaks."""
+
+    name: str
+    component: str
+    seconds: float
+    peak_bytes: int
+    reserved_bytes: int | None = None  # by the allocator; None where there is none
+
+    def with_more(self, later: StageRecord) -> StageRecord:
+        """Both as one: seconds added, the highest peaks."""
+        return replace(
+            later,
+            seconds=self.seconds + later.seconds,
+            peak_bytes=max(self.peak_bytes, later.peak_bytes),
+            reserved_bytes=greatest(self.reserved_bytes, later.reserved_bytes),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageEvent:
+    """Sent while a pipeline runs; the figures are None until they are known."""
+
+    what: Literal["begin", "step", "end"]
+    stage: str
+    component: str
+    step: int | None = None
+    steps: int | None = None
+    seconds: float | None = None
+    peak_bytes: int | None = None
+
+
+OnEvent = Callable[[StageEvent], None]
+
+
+def stage_name(component: str, method: str, plans: Mapping[str, ComponentPlan]) -> str:
+    """The stage that a call of ``method`` on ``component`` belongs to."""
+    kind = plans[component].kind
+    if kind == "vae" and method == "encode":
+        return "encode image"
+    experts = all(name in plans and plans[name].kind == "dit" for name in _EXPERTS)
+    if experts and component in _EXPERTS:
+        return _EXPERTS[component]
+    return _STAGE_OF_KIND.get(kind, component)
+
+
+def greatest(*figures: int | None) -> int | None:
+    """The greatest known one; None when none is."""
+    return max((each for each in figures if each is not None), default=None)
+
+
+class StageRecorder:
+    """Times the stages of one generation after another; ``records`` are those of the latest.
+
+    ``step_seconds`` are its steps from the second one on: the first begins at no mark of its own.
+    """
+
+    def __init__(self, device: Device, on_event: OnEvent | None) -> None:
+        self.records: list[StageRecord] = []
+        self.step_seconds: tuple[float, ...] = ()
+        self.on_event = on_event
+        self._device = device
+        self._open: StageEvent | None = None
+        self._began_s = 0.0
+        self._fresh = True  # the next stage is the first of a generation
+        self._marks: list[Any] = []  # the ends of the steps
+
+    @property
+    def began(self) -> bool:
+        """Whether the present generation has used a component."""
+        return not self._fresh
+
+    def is_open(self, stage: str, component: str) -> bool:
+        return self._open is not None and (self._open.stage, self._open.component) == (stage, component)
+
+    def begin(self, stage: str, component: str) -> None:
+        """Closes the stage before and starts the clock of this one."""
+        self._close()
+        if self._fresh:
+            self.records, self._marks, self._fresh = [], [], False
+        self._open = StageEvent(what="begin", stage=stage, component=component)
+        self._began_s = time.perf_counter()
+        self._send(self._open)
+
+    def step(self, step: int, steps: int | None) -> None:
+        """Reports the sampler's progress within the open stage."""
+        self._marks.append(self._device.mark())
+        if self._open is not None:
+            self._send(replace(self._open, what="step", step=step, steps=steps))
+
+    def finish(self) -> None:
+        """Ends the generation: closes its last stage."""
+        self._close()
+        self.step_seconds = tuple(map(self._device.seconds_between, self._marks, self._marks[1:]))
+        self._fresh = True
+
+    def _close(self) -> None:
+        if self._open is None:
+            return
+        self._device.synchronize()
+        seconds, peak = time.perf_counter() - self._began_s, self._device.peak_bytes
+        ended, self._open = self._open, None
+        self._record(
+            StageRecord(
+                name=ended.stage,
+                component=ended.component,
+                seconds=seconds,
+                peak_bytes=peak,
+                reserved_bytes=self._device.reserved_bytes,
+            )
+        )
+        self._send(replace(ended, what="end", seconds=seconds, peak_bytes=peak))
+
+    def _record(self, new: StageRecord) -> None:
+        """Adds to the component's record when the stage still runs: encoders take turns within one."""
+        for index in range(len(self.records) - 1, -1, -1):
+            old = self.records[index]
+            if old.name != new.name:
+                break
+            if old.component == new.component:
+                self.records[index] = old.with_more(new)
+                return
+        self.records.append(new)
+
+    def _send(self, event: StageEvent) -> None:
+        if self.on_event is not None:
+            self.on_event(event)

@@ -1,0 +1,132 @@
+"""Putting a plan in force on a pipeline, and taking it off."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+from roost.plan import PlanDocument
+from roost.residency.device.interface import Device
+from roost.residency.engine.component import HeldComponent
+from roost.residency.engine.ladder import demotions_of
+from roost.residency.engine.residents import Placer
+from roost.residency.engine.runtime import Runtime
+from roost.residency.engine.stages import OnEvent, StageRecord, StageRecorder
+from roost.residency.hold.hooks import hook_component, hook_movement, hook_pipeline
+from roost.residency.hold.live_modules import check_components, check_strategies, held_modules
+from roost.residency.weights.foreign import check_free
+from roost.residency.weights.fp8 import check_storage
+from roost.residency.weights.obstacles import check_obstacles, foreign_weight
+from roost.residency.weights.transfers import Transfers
+
+_log = logging.getLogger(__name__)
+
+
+class Held:
+    """A pipeline that a plan holds until ``close``; a context manager.
+
+    Call ``pipeline`` as ever: its weights are where the plan wants them, and inputs follow.
+    """
+
+    def __init__(
+        self,
+        pipeline: Any,
+        plan: PlanDocument,
+        components: Mapping[str, HeldComponent],
+        transfers: Transfers,
+        on_event: OnEvent | None = None,
+    ) -> None:
+        self.pipeline, self.plan, self.device = pipeline, plan, transfers.device
+        self.transfers = transfers
+        self.recorder = StageRecorder(transfers.device, on_event)
+        self.runtime = Runtime(components, plan.components, transfers, self.recorder)
+        self._afterwards = ExitStack()
+        self._weights = ExitStack()
+        self._weights.callback(transfers.close)
+        for component in components.values():
+            self._weights.callback(component.restore)
+        with ExitStack() as undo:
+            for component in components.values():
+                hook_component(component, self.runtime, transfers.device.device, undo)
+            hook_pipeline(pipeline, self.runtime, undo)
+            self.runtime.on_eviction = lambda component: hook_movement(component, self.runtime, self._undo)
+            self._undo = undo.pop_all()
+
+    @property
+    def stages(self) -> tuple[StageRecord, ...]:
+        """The stages of the latest call, as far as they have ended."""
+        return tuple(self.recorder.records)
+
+    @property
+    def changes(self) -> list[str]:
+        """Where the run deviates from the plan, in words."""
+        return self.transfers.changes
+
+    @property
+    def demotions(self) -> dict[str, dict[str, object]]:
+        """The plan's fields that had to be lowered because memory ran out, by component."""
+        return demotions_of(self.runtime.components.values())
+
+    def then(self, afterwards: Callable[[], None]) -> None:
+        """Has ``close`` call ``afterwards`` when everything is off."""
+        self._afterwards.callback(afterwards)
+
+    def close(self) -> None:
+        """Takes everything off: no hook, wrapper, thread or device copy remains; the weights are in host memory."""
+        with self._afterwards, self._weights:
+            self._undo.close()
+        _log.info("%s is let go", type(self.pipeline).__name__)
+
+    def abandon(self) -> None:
+        """Takes hooks and wrappers off a pipeline that is used no more: its weights stay where they are.
+
+        ``close`` would copy resident weights back, for which the host may lack the memory.
+        """
+        with self._afterwards:
+            self._undo.close()
+            self.transfers.close()
+
+    def __enter__(self) -> Held:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def hold(pipeline: Any, plan: PlanDocument, device: Device, on_event: OnEvent | None = None) -> Held:
+    """Attaches ``plan`` to a live diffusers pipeline; close what it returns, or use it in a ``with``.
+
+    Raises PlanMismatch when the pipeline isn't the one that the plan describes, and OutOfMemory when its resident
+    weights exceed the budget and can't give way; the pipeline is then as it was.
+    """
+    modules = held_modules(pipeline)
+    check_storage(plan)
+    check_strategies(plan, modules)
+    check_free(pipeline, modules)
+    check_components(plan, modules)
+    check_obstacles(plan, modules)
+    transfers = Transfers.under(plan, device)
+    placer = Placer(transfers)
+    components: dict[str, HeldComponent] = {}
+    with ExitStack() as undo:
+        moved_whole = undo.enter_context(ExitStack())
+        undo.callback(transfers.close)
+        for name in plan.load_order:
+            if plan.components[name].strategy == "fsdp":
+                continue
+            if foreign_weight(modules[name]) is not None:  # resident, and only its own class can move it
+                moved_whole.callback(modules[name].to, "cpu")
+                placer.place_whole(name, modules[name])
+                continue
+            components[name] = HeldComponent(name, modules[name], plan.components[name], transfers)
+            undo.callback(components[name].restore)
+            placer.place(components[name])
+        held = Held(pipeline, plan, components, transfers, on_event)
+        held.then(moved_whole.pop_all().close)
+        _log.info(
+            "%s is held: %s", type(pipeline).__name__, {name: each.plan.strategy for name, each in components.items()}
+        )
+        undo.pop_all()
+    return held

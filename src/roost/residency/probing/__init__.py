@@ -1,1 +1,0 @@
-"""Timing what a device and its host can do, through the very device that runs use."""

@@ -1,0 +1,194 @@
+"""A pipeline from its directory, component by component in the plan's order, each placed right after its load."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from roost.errors import InvalidFile, PlanMismatch
+from roost.pipelines.build import check_installed
+from roost.pipelines.classes import component_class, model_class, pipeline_class, weighted_class
+from roost.pipelines.closed import closed_to_the_outside
+from roost.plan import ComponentPlan, PlanDocument
+from roost.residency.device.interface import Device
+from roost.residency.engine.component import HeldComponent
+from roost.residency.engine.residents import Placer
+from roost.residency.engine.stages import OnEvent
+from roost.residency.hold.attach import Held
+from roost.residency.hold.live_modules import check_component, check_strategies
+from roost.residency.run.quiet import quiet_libraries
+from roost.residency.weights.fp8 import store_as_planned
+from roost.residency.weights.mapped_masters import Checkpoint
+from roost.residency.weights.transfers import Transfers
+from roost.shell import shown_path
+
+_log = logging.getLogger(__name__)
+
+OnComponent = Callable[[str], None]
+# Makes a component of the plan in host memory; a name, its plan and the model's directory.
+LoadComponent = Callable[[str, ComponentPlan, Path], torch.nn.Module]
+
+# Safetensors only, nothing from the network, no code of the directory.
+_SAFELY = {"use_safetensors": True, "local_files_only": True}
+
+
+def load_pipeline(
+    plan: PlanDocument,
+    model_dir: Path,
+    device: Device,
+    on_component: OnComponent | None = None,
+    on_event: OnEvent | None = None,
+    load: LoadComponent | None = None,
+) -> Held:
+    """The plan's pipeline, loaded from ``model_dir`` and held; ``on_component`` hears of each one as its load begins.
+
+    ``load`` makes components in another way than from their files.
+
+    Host memory peaks at the weights that stay there, and one resident component or one file. Raises InvalidFile for a
+    directory that can't be loaded, PlanMismatch for one that the plan isn't for, OutOfMemory when the resident weights
+    exceed the budget and can't give way.
+    """
+    check_strategies(plan, {})
+    transfers = Transfers.under(plan, device)
+    placer = Placer(transfers)
+    components: dict[str, HeldComponent] = {}
+    with quiet_libraries(), ExitStack() as undo:
+        undo.callback(transfers.close)
+        _check_index(plan, model_dir)
+        found = pipeline_class(plan.model.pipeline)
+        for name in plan.load_order:
+            if on_component is not None:
+                on_component(name)
+            module = (load or load_component)(name, plan.components[name], model_dir)
+            checkpoint = _checkpoint(name, plan, model_dir)
+            components[name] = HeldComponent(name, module, plan.components[name], transfers, checkpoint)
+            undo.callback(components[name].restore)
+            placer.place(components[name])
+            _log.info("%s: loaded as %s", name, components[name].plan.strategy)
+        modules = {name: component.module for name, component in components.items()}
+        pipeline = assemble(found, model_dir, modules)
+        held = Held(pipeline, plan, components, transfers, on_event)
+        undo.pop_all()
+    return held
+
+
+def load_component(name: str, plan: ComponentPlan, model_dir: Path) -> torch.nn.Module:
+    """One component in host memory, at the plan's dtype and storage. Raises InvalidFile or PlanMismatch."""
+    return finish_component(name, read_component(name, plan, model_dir), plan)
+
+
+def finish_component(name: str, module: torch.nn.Module, plan: ComponentPlan) -> torch.nn.Module:
+    """Stores the weights as planned, once nothing adds to them any more; PlanMismatch unless it is the planned one."""
+    store_as_planned(name, module, plan)
+    check_component(name, module, plan)
+    return module
+
+
+def read_component(name: str, plan: ComponentPlan, model_dir: Path) -> torch.nn.Module:
+    """One component in host memory, at the plan's dtype. Raises InvalidFile."""
+    found: Any = model_class(plan.library, plan.class_name)
+    folder = model_dir / name
+    # The folder itself, not ``subfolder``: given that, diffusers prefers a file of the same name at the model's root.
+    source = folder if folder.is_dir() else model_dir  # a component without a folder lies at the root
+    _refuse_adapter(name, source)
+    options: dict[str, Any] = {**_SAFELY}
+    if plan.variant is not None:
+        options["variant"] = plan.variant
+    if plan.load_dtype is not None:
+        options["dtype"] = getattr(torch, plan.load_dtype)
+    try:
+        with closed_to_the_outside():
+            module, loaded = found.from_pretrained(str(source), output_loading_info=True, **options)
+    except Exception as error:  # the libraries raise every kind for a broken file
+        raise _unloadable(name, error) from error
+    missing = sorted(loaded["missing_keys"])
+    if missing:
+        raise InvalidFile(
+            f"component {name!r}: its files lack {len(missing)} weights that {plan.class_name!r} needs, such as "
+            f"{missing[0]!r}; fetch the component's files again."
+        )
+    module.eval()  # and requires_grad as the library leaves it: it changes how PyTorch folds, and so rounds, a matmul
+    return module  # type: ignore[no-any-return]
+
+
+def _refuse_adapter(name: str, folder: Path) -> None:
+    """transformers would load an adapter that lies beside the weights, from wherever its config points to."""
+    if (folder / "adapter_config.json").exists():
+        raise InvalidFile(
+            f"component {name!r} has an adapter_config.json beside its weights, and Roost loads no adapters from model"
+            " directories; remove that file, or fuse the adapter with --lora."
+        )
+
+
+def _checkpoint(name: str, plan: PlanDocument, model_dir: Path) -> Checkpoint | None:
+    """The files of a component some of whose masters stay in them."""
+    master = plan.components[name].master
+    if master is None or not master.mapped:
+        return None
+    files = [each for each in plan.model.files if each.startswith(f"{name}/") and each.endswith(".safetensors")]
+    return Checkpoint([model_dir / each for each in files])
+
+
+def assemble(found: Any, model_dir: Path, modules: dict[str, torch.nn.Module]) -> Any:
+    """The pipeline of class ``found`` around ``modules``; InvalidFile when its other parts can't be loaded."""
+    try:
+        # The class's own loader: DiffusionPipeline's would load components that are passed as None.
+        with closed_to_the_outside():
+            return found.from_pretrained(str(model_dir), trust_remote_code=False, **_SAFELY, **modules)
+    except Exception as error:  # the libraries raise every kind for a broken file
+        raise _unloadable("pipeline", error) from error
+
+
+def _check_index(plan: PlanDocument, model_dir: Path) -> None:
+    """Refuses an index that names other code, and one whose weights the plan doesn't place."""
+    index = _read_index(model_dir / "model_index.json")
+    if index.get("_class_name") != plan.model.pipeline:
+        raise PlanMismatch(
+            f"model_index.json says {index.get('_class_name')!r} and the plan is for {plan.model.pipeline!r}; "
+            "make a plan for this model."
+        )
+    check_installed(index)
+    parameters = inspect.signature(pipeline_class(plan.model.pipeline)).parameters.values()
+    components = {each.name for each in parameters if each.default is inspect.Parameter.empty}
+    for name, entry in index.items():
+        if not isinstance(entry, list) or name.startswith("_") or entry[:1] == [None]:
+            continue
+        if all(isinstance(part, int | float) for part in entry) and name not in components:
+            continue  # the pipeline's own setting, such as numbers of layers
+        if len(entry) != 2 or not all(isinstance(part, str) for part in entry):
+            raise InvalidFile(f"model_index.json: entry {name!r} is {entry!r}, not [library, class]; mend the index.")
+        found = component_class(entry[0], entry[1])
+        if weighted_class(found) and name not in plan.components:
+            raise PlanMismatch(f"component {name!r} is in the model but not in the plan; make a plan for this model.")
+
+
+def _read_index(path: Path) -> dict[str, object]:
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InvalidFile(
+            f"{shown_path(path)} can't be read: {_first_line(error)}; check the model directory."
+        ) from None
+    if not isinstance(index, dict):
+        raise InvalidFile(f"{shown_path(path)} is not a model index; check the model directory.")
+    return index
+
+
+def _unloadable(name: str, error: Exception) -> InvalidFile:
+    what = name if name == "pipeline" else f"component {name!r}"
+    return InvalidFile(
+        f"{what} can't be loaded: {type(error).__name__}: {_first_line(error)}; "
+        "check the directory with: roost inspect MODEL"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    line = " ".join(str(error).split())[:300]
+    return line.encode("unicode_escape").decode("ascii")

@@ -1,0 +1,137 @@
+"""Host masters: one flat buffer a unit, laid out once, that device copies are made from."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+
+from roost.blocks import ALIGNMENT
+from roost.residency.weights.census import Entry
+from roost.residency.weights.host_blocks import HostBlock, PageableBlock
+
+Tier = Literal["pinned", "pageable", "mapped"]
+
+
+class HostCopy(Protocol):
+    """A unit's weights outside the device: a ``Master`` in host memory, or a ``MappedMaster`` in checkpoint files."""
+
+    tier: Tier
+    views: list[torch.Tensor]  # one an entry, readable on the host
+
+    @property
+    def bytes(self) -> int: ...
+
+    @property
+    def source(self) -> torch.Tensor | HostBlock:
+        """What the device copies from: pinned memory, or a block to be staged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """Where one entry lies in its unit's buffer, and how it is seen; strides survive, so channels-last does."""
+
+    offset: int
+    extent_bytes: int
+    shape: torch.Size
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+
+    def view(self, buffer: torch.Tensor) -> torch.Tensor:
+        flat = buffer[self.offset : self.offset + self.extent_bytes].view(self.dtype)
+        return flat.as_strided(self.shape, self.stride)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The spans of a unit's entries, in their order, and the buffer they need."""
+
+    spans: tuple[Span, ...]
+    bytes: int
+
+    def views(self, buffer: torch.Tensor) -> list[torch.Tensor]:
+        # A tensor made in inference mode could not be bound to a parameter outside of it.
+        with torch.inference_mode(False), torch.no_grad():
+            return [span.view(buffer) for span in self.spans]
+
+
+def lay_out(entries: Sequence[Entry]) -> Layout:
+    """Aligned places for ``entries``, one after another."""
+    spans, offset = [], 0
+    for entry in entries:
+        tensor = entry.tensor
+        extent_bytes = entry.extent * tensor.element_size()
+        spans.append(
+            Span(
+                offset=offset,
+                extent_bytes=extent_bytes,
+                shape=tensor.shape,
+                stride=tensor.stride(),
+                dtype=tensor.dtype,
+            )
+        )
+        offset += -(-extent_bytes // ALIGNMENT) * ALIGNMENT
+    return Layout(tuple(spans), offset)
+
+
+def host_memory(count: int) -> torch.Tensor:
+    """``count`` bytes of whole pages of their own, which take no memory before they are written."""
+    flags = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_ANONYMOUS") else {}
+    pages = max(1, -(-count // mmap.PAGESIZE)) * mmap.PAGESIZE
+    with torch.inference_mode(False):
+        return torch.frombuffer(mmap.mmap(-1, pages, **flags), dtype=torch.uint8)
+
+
+class Master:
+    """A unit's weights in host memory. Nothing writes to them after ``fill``, save a copy back of the same bytes."""
+
+    __slots__ = ("_memory", "buffer", "layout", "tier", "views")
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.tier: Tier = "pageable"
+        self._memory = host_memory(layout.bytes)
+        self.buffer = self._memory[: layout.bytes]
+        self.views = _views_apart(layout, self._memory)
+
+    @property
+    def bytes(self) -> int:
+        return self.layout.bytes
+
+    @property
+    def source(self) -> torch.Tensor | HostBlock:
+        return self.buffer if self.tier == "pinned" else PageableBlock(self.buffer)
+
+    @property
+    def pages(self) -> torch.Tensor:
+        """The whole pages behind the buffer: what is registered with the device."""
+        return self._memory
+
+    def fill(self, index: int, tensor: torch.Tensor) -> None:
+        """Takes the bytes of the entry at ``index``, gaps of a strided tensor included."""
+        span = self.layout.spans[index]
+        source = tensor.detach().as_strided((span.extent_bytes // span.dtype.itemsize,), (1,))
+        with torch.no_grad():
+            self.buffer[span.offset : span.offset + span.extent_bytes].view(span.dtype).copy_(source)
+
+
+def _views_apart(layout: Layout, memory: torch.Tensor) -> list[torch.Tensor]:
+    """Views that share no storage object: people save weights, and PyTorch writes the whole storage of each tensor."""
+    data = memory.numpy()
+    views = []
+    with torch.inference_mode(False), torch.no_grad():
+        for span in layout.spans:
+            count = span.extent_bytes // span.dtype.itemsize
+            flat = torch.empty(0, dtype=span.dtype)
+            if count:
+                flat = torch.frombuffer(data, dtype=span.dtype, count=count, offset=span.offset)
+            views.append(flat.as_strided(span.shape, span.stride))
+    return views
+
+
+def aligned_bytes(tensor: torch.Tensor) -> int:
+    """Bytes that ``tensor`` takes in a unit's buffer."""
+    return lay_out([Entry([tensor])]).bytes

@@ -1,0 +1,106 @@
+"""What a live module is that keeps a strategy from being exact, and the next best strategy for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch.distributed.fsdp import FSDPModule
+
+from roost.errors import UsageError
+from roost.facts.request import Strategy
+from roost.plan import PlanDocument
+from roost.residency.weights.census import attribute_tensors
+from roost.residency.weights.watched import HeldBuffer, HeldParameter, as_engine
+
+_PLAIN = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer, HeldParameter, HeldBuffer)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Obstacle:
+    """The only strategy that suits a module, why, and what would leave the choice. Source: the live module."""
+
+    strategy: Strategy
+    why: str
+    remedy: str
+
+
+def find_obstacle(module: torch.nn.Module) -> Obstacle | None:
+    """None for a module that every strategy can move."""
+    with as_engine():
+        return _find_obstacle(module)
+
+
+def _find_obstacle(module: torch.nn.Module) -> Obstacle | None:
+    if any(isinstance(part, FSDPModule) for part in module.modules()):
+        return Obstacle(
+            strategy="fsdp", why="It is managed by FSDP, which moves its own shards.", remedy="leave fully_shard out"
+        )
+    foreign = foreign_weight(module)
+    if foreign is not None:
+        return Obstacle(
+            strategy="resident",
+            why=f"Its weights are moved by their own class only: {foreign}, so they stay whole.",
+            remedy="load plain, unquantised weights",
+        )
+    cast = next((name for name, part in module.named_modules() if _casts_its_weights(part)), None)
+    if cast is not None:
+        return Obstacle(
+            strategy="resident",
+            why=f"Layerwise casting is on: {cast!r} casts its weights around every use, into memory of its own; all "
+            "stay.",
+            remedy="load it again without enable_layerwise_casting",
+        )
+    borrowed = next(_borrowed_weights(module), None)
+    if borrowed is not None:
+        return Obstacle(
+            strategy="resident",
+            why=f"{borrowed}, so nobody can tell when that weight is needed, and all stay.",
+            remedy="have that module keep no other module's weight",
+        )
+    return None
+
+
+def find_obstacles(modules: Mapping[str, torch.nn.Module]) -> dict[str, Obstacle]:
+    """The obstacles of those components that have one."""
+    found = {name: find_obstacle(module) for name, module in modules.items()}
+    return {name: obstacle for name, obstacle in found.items() if obstacle is not None}
+
+
+def foreign_weight(module: torch.nn.Module) -> str | None:
+    """The first weight that is a tensor of a quantiser's or other library's class, in words."""
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        # PyTorch's own lazy and uninitialised classes are refused with a better reason when weights are taken in.
+        if type(tensor) not in _PLAIN and not tensor.is_meta:
+            return f"{name!r} is a {type(tensor).__name__}"
+        if type(tensor.data) is not torch.Tensor:
+            return f"{name!r} holds a {type(tensor.data).__name__}"
+    return None
+
+
+def check_obstacles(plan: PlanDocument, modules: Mapping[str, torch.nn.Module]) -> None:
+    """UsageError for a strategy that would not be exact on the live module, with the ``--set`` that mends it."""
+    for name, obstacle in find_obstacles(modules).items():
+        strategy = plan.components[name].strategy
+        if strategy != obstacle.strategy:
+            why = obstacle.why[0].lower() + obstacle.why[1:].rstrip(".")
+            raise UsageError(
+                f"component {name!r} can't be {strategy}: {why}; plan it with --set {name}={obstacle.strategy}"
+            )
+
+
+def _casts_its_weights(part: torch.nn.Module) -> bool:
+    """Whether diffusers' layerwise casting is on."""
+    registry = vars(part).get("_diffusers_hook")
+    return registry is not None and "layerwise_casting" in registry.hooks
+
+
+def _borrowed_weights(module: torch.nn.Module) -> Iterator[str]:
+    """Parts that keep another part's weight in a plain attribute, which no hook sees them read."""
+    owned = {id(tensor) for tensor in (*module.parameters(), *module.buffers())}
+    for name, part in module.named_modules():
+        own = {id(tensor) for tensor in (*part.parameters(), *part.buffers())}
+        for attribute, tensor in attribute_tensors(part):
+            if id(tensor) in owned - own:
+                yield f"{name or type(module).__name__}.{attribute} is a weight of another module"

@@ -1,0 +1,163 @@
+"""The process of one trial: reads what to load, loads it, and measures a generation for each line it is given."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from roost.errors import OutOfMemory, RoostError
+from roost.plan import ComponentPlan
+from roost.probes.machine.host import peak_rss_bytes, private_bytes
+from roost.profiles.class_facts import load_class_facts
+from roost.tune.results.records import PLAIN
+from roost.tune.trials.messages import (
+    Beat,
+    Failed,
+    Loaded,
+    Message,
+    Phase,
+    StepTook,
+    Timed,
+    TrialRequest,
+    decode_request,
+    encode,
+)
+from roost.tune.trials.peers import peer_named
+from roost.units import format_bytes
+
+if TYPE_CHECKING:
+    from roost.residency.engine.stages import StageEvent
+    from roost.residency.run.loader import LoadComponent
+    from roost.residency.run.plain import Place
+    from roost.residency.run.trial import TrialSetup
+
+_BEAT_S = 0.5
+
+
+class Reporter:
+    """The line to the parent. Its thread beats, and ends this process when the parent is gone."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._writing = threading.Lock()
+        self._step_began_s: float | None = None
+        self._host_bytes: tuple[int, int] | None = None  # where it began, and how much it may grow
+        threading.Thread(target=self._beat, name="roost-beat", daemon=True).start()
+
+    def say(self, message: Message) -> None:
+        """Sends one message."""
+        line = encode(message)
+        with self._writing:
+            while line:
+                line = line[os.write(self._descriptor, line) :]
+
+    def limit_host(self, count: int) -> None:
+        """From now on this process may take ``count`` bytes of host memory; beyond, it fails for want of memory."""
+        self._host_bytes = (private_bytes() or 0, count)
+
+    def on_component(self, name: str) -> None:
+        self.say(Phase(phase=f"loading {name}"))
+
+    def on_event(self, event: StageEvent) -> None:
+        """Steps with the host's time between them; exact times come with the result."""
+        now_s = time.perf_counter()
+        if event.what == "begin":
+            self.say(Phase(phase=f"in {event.stage} ({event.component})"))
+            self._step_began_s = None
+        elif event.what == "step":
+            if self._step_began_s is not None:
+                self.say(StepTook(seconds=now_s - self._step_began_s))
+            self._step_began_s = now_s
+
+    def _beat(self) -> None:
+        while True:
+            try:
+                self.say(Beat())
+                self._check_host()
+            except OSError:  # nobody listens any more
+                os._exit(1)
+            time.sleep(_BEAT_S)
+
+    def _check_host(self) -> None:
+        now_bytes = private_bytes()
+        if self._host_bytes is None or now_bytes is None:
+            return
+        began_bytes, limit_bytes = self._host_bytes
+        if now_bytes - began_bytes > limit_bytes:
+            took, limit = format_bytes(now_bytes - began_bytes), format_bytes(limit_bytes)
+            self.say(Failed(status="oom", reason=f"host memory: it took {took} and may take {limit}"))
+            os._exit(1)
+
+
+def serve(request: TrialRequest, reporter: Reporter) -> None:
+    """Loads what ``request`` says, then answers every further line of stdin with what one generation took."""
+    reporter.say(Phase(phase="importing the libraries"))
+    from roost.residency.run.calls import GenerationRequest  # imported here: these bring torch
+    from roost.residency.run.trial import open_trial
+
+    if request.host_bytes is not None:
+        reporter.limit_host(request.host_bytes)
+    call = GenerationRequest(**request.call)
+    with open_trial(_setup(request), reporter.on_component, reporter.on_event) as trial:
+        if request.warm_up_steps is not None:
+            trial.warm_up(replace(call, steps=request.warm_up_steps))
+        reporter.say(Loaded(load_s=trial.load_s))
+        for _ in sys.stdin:
+            reporter.say(Timed(result=replace(trial.measure(call), host_peak_bytes=peak_rss_bytes())))
+
+
+def _setup(request: TrialRequest) -> TrialSetup:
+    from roost.residency.run.trial import TrialSetup  # imported here: it brings torch
+
+    return TrialSetup(
+        plan=request.plan,
+        model_dir=request.model_dir,
+        device_kind=request.device_kind,
+        budget_bytes=request.budget_bytes,
+        place=None if request.peer is None else _place_of(request.peer),
+        link_bytes_per_s=request.link_bytes_per_s,
+        load=random_weights(request.device_kind) if request.random_weights else None,
+    )
+
+
+def _place_of(peer: str) -> Place:
+    from roost.residency.run.plain import move_whole  # imported here: it brings torch
+
+    return move_whole if peer == PLAIN else peer_named(peer).place
+
+
+def random_weights(device_kind: str) -> LoadComponent:
+    """What makes components at random, finished as loaded ones are."""
+    from roost.pipelines.build import random_component  # imported here: these bring torch
+    from roost.residency.run.loader import finish_component
+
+    device, facts = "cuda" if device_kind == "cuda" else "cpu", load_class_facts()
+
+    def load(name: str, plan: ComponentPlan, model_dir: Path) -> Any:
+        module = random_component(name, plan, model_dir, class_facts=facts, device=device)
+        return finish_component(name, module, plan)
+
+    return load
+
+
+def main() -> None:
+    """Runs one trial; a failure is a message to the parent, never a traceback."""
+    reporter = Reporter(int(sys.argv[-1]))
+    try:
+        with os.fdopen(int(sys.argv[-2]), "rb") as file:
+            request = decode_request(file.read())
+        serve(request, reporter)
+    except OutOfMemory as error:
+        reporter.say(Failed(status="oom", reason=str(error)))
+    except Exception as error:  # whatever a model's code raises costs this candidate only
+        kind = "" if isinstance(error, RoostError) else f"{type(error).__name__}: "
+        reporter.say(Failed(status="crashed", reason=" ".join(f"{kind}{error}".split())[:500]))
+
+
+if __name__ == "__main__":
+    main()
