@@ -36,7 +36,8 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("commands",),
         ("trials",),
         ("views", "html"),
-        ("options", "screen", "endings", "logs"),
+        ("options", "endings", "logs"),
+        ("screen",),
     ),
     "api": (
         ("attach", "bench"),
