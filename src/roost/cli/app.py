@@ -29,7 +29,7 @@ from roost.cli.commands import run as run_command
 from roost.cli.endings import endings
 from roost.cli.logs import logs
 from roost.cli.screen import flush_or_drop, show_error
-from roost.errors import RoostError
+from roost.errors import OutOfMemory, RoostError
 from roost.temporary import sweep
 
 INTERRUPTED = 130  # what Typer makes of one
@@ -92,6 +92,17 @@ def _show_unexpected(error: Exception) -> None:
     show_error(f"{what} Please report it with the command that led here and {where}.")
 
 
+def _is_short_of_host_memory(error: BaseException | None) -> bool:
+    """Whether it, or what led to it, is the system's refusal of memory; libraries wrap that in errors of their own."""
+    while error is not None:
+        refused = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+        # The dynamic linker's and PyTorch's words: they have no code.
+        if refused or any(each in str(error) for each in ("failed to map segment", "can't allocate memory")):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def _folder_is_gone() -> bool:
     try:
         os.getcwd()
@@ -134,6 +145,9 @@ def _code_of(error: BaseException) -> int:
         return 2
     if not isinstance(error, Exception):  # SystemExit and the like
         raise error
+    if _is_short_of_host_memory(error):
+        show_error("host memory ran out; free some, or raise the limit that this process runs under.")
+        return OutOfMemory.exit_code
     _show_unexpected(error)
     return 1
 
