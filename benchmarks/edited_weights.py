@@ -3,7 +3,7 @@
     python benchmarks/edited_weights.py [-o FILE]
 
 A component of 40 blocks with 30 weights each is called again and again under three placements. Timed is what the
-runtime does between a generation's end and the next call's beginning (``rest`` and ``refresh``). What one edit costs are
+runtime does between a generation's end and the next call's beginning (``rest`` and ``refresh``). One edit costs
 bytes: the component comes in anew. The emulated device on a CPU: shares of a call, no seconds of a GPU.
 """
 
