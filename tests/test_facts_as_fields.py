@@ -10,10 +10,13 @@ import yaml
 
 from roost.api.machine import find_machine
 from roost.api.plans.preflight import gpu_differences
+from roost.facts.decider import decider_of, spelled
 from roost.plan import plan_to_yaml, read_plan
 from roost.plan.schema import GpuRecord, HostRecord
+from roost.planner.documents import writer
 from roost.planner.documents.reader import machine_of
 from roost.tune.trials.runner import _host_bytes
+from searched_plans import ruled, searched
 
 OLD = Path(__file__).parent / "fixtures" / "plans-0.1"
 GIB = 1024**3
@@ -62,3 +65,23 @@ def test_where_a_figure_came_from_may_be_said_in_other_words(tmp_path: Path) -> 
     assert host_bytes > machine.host.available_bytes
     found = replace(machine, host=replace(machine.host, source="--ram", ram_typed=False))
     assert _host_bytes(found) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["flag:--set vae=resident", "rule:A:B", "run:out-of-memory", "search", "live module", "x:y"]
+)
+def test_who_decided_is_read_back_as_it_was_written(text: str) -> None:
+    assert spelled(decider_of(text)) == text
+
+
+def test_who_decided_may_be_spelled_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = [searched(20, "vae=component-offload"), ruled(12)]
+    monkeypatch.setattr(writer, "spelled", lambda decider: spelled(decider).upper())
+    shouted = [searched(20, "vae=component-offload"), ruled(12)]
+    for one, other in zip(plain, shouted, strict=True):
+        names = {name: each.decided_by for name, each in one.components.items()}
+        assert {name: each.decided_by for name, each in other.components.items()} == {
+            name: decided_by.upper() for name, decided_by in names.items()
+        }
+        same = {name: each.model_copy(update={"decided_by": names[name]}) for name, each in other.components.items()}
+        assert other.model_copy(update={"components": same}) == one
