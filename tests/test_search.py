@@ -181,7 +181,7 @@ def test_what_was_typed_binds_the_search(typed: str, strategy: str) -> None:
     found = search(*wan(free_gib=40, choices=Choices(sets=(parse_set(typed),))), Aim())
     placed = chosen(found)["transformer"]
     assert placed.strategy == strategy
-    assert placed.decision.decided_by.startswith("flag:")
+    assert placed.decision.decided_by.typed
     if placed.streaming:
         assert placed.streaming.prefetch == 2
 
