@@ -110,7 +110,8 @@ def durations(sandbox: Sandbox, summary: Summary, names: list[str]) -> dict[str,
     return found
 
 
-def end_one(sandbox: Sandbox, summary: Summary, name: str, delay_s: float, by: str) -> None:
+def end_one(sandbox: Sandbox, summary: Summary, name: str, delay_s: float, by: str) -> bool:
+    """Ends the command at that moment; whether it had not ended by itself before."""
     clear(sandbox)
     began_s = time.monotonic()
     pid = sandbox.start(COMMANDS[name])
@@ -133,6 +134,7 @@ def end_one(sandbox: Sandbox, summary: Summary, name: str, delay_s: float, by: s
         summary.fail(f"{what}: the next command ended with {after.code} and left {sandbox.temporary()}")
     for torn in torn_files(sandbox):
         summary.fail(f"{what}: {torn}")
+    return ended.code != 0
 
 
 def again(sandbox: Sandbox, summary: Summary, name: str) -> None:
@@ -158,8 +160,8 @@ def main() -> int:
         for number in range(count):
             name = chance.choice(SLOW) if number % 5 == 4 and not given.fast else chance.choice(fast)
             by = "SIGKILL" if given.what == "kills" else chance.choice(list(SIGNALS))
-            end_one(sandbox, summary, name, chance.uniform(0, seconds[name] * 1.05), by)
-            if number % AGAIN_EVERY == 0:
+            was_ended = end_one(sandbox, summary, name, chance.uniform(0, seconds[name] * 1.05), by)
+            if was_ended and number % AGAIN_EVERY == 0:
                 again(sandbox, summary, name)
         summary.figures["seconds_whole"] = {name: round(each, 2) for name, each in seconds.items()}
     return summary.write()
