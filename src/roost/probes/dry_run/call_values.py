@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensor
 
+from roost.pipelines.internals.of_fake_tensors import FakeTensor
+from roost.pipelines.internals.of_torch import storage_key
 from roost.probes.dry_run.fake_ops import FakeOps, span_of
 from roost.probes.dry_run.liveness import Liveness
 
@@ -106,7 +107,7 @@ class _ResultReader:
         self._handed = handed
         self._sources = {id(tensor): index for index, ref in enumerate(handed.tensors) if (tensor := ref()) is not None}
         self._by_storage = {
-            tensor.untyped_storage()._cdata: index
+            storage_key(tensor.untyped_storage()): index
             for index, ref in enumerate(handed.tensors)
             if (tensor := ref()) is not None
         }

@@ -14,6 +14,8 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 
 from roost.errors import DryRunError
+from roost.pipelines.internals.of_diffusers import CACHE_CONFIG, REGISTRY, forward_before_hooks
+from roost.pipelines.internals.of_torch import forward_hooks, forward_pre_hooks, unfiled_names
 from roost.probes.dry_run.fake_ops import CPU
 from roost.probes.dry_run.world import FakeWorld
 
@@ -76,7 +78,7 @@ def _replace_weights(module: torch.nn.Module, world: FakeWorld, memo: dict[int, 
             fake = world.empty(weight.shape, weight.stride(), weight.dtype)
             memo.setdefault(id(weight), torch.nn.Parameter(fake, requires_grad=False))
         for name, buffer in part.named_buffers(recurse=False):
-            if name in part._non_persistent_buffers_set:
+            if name in unfiled_names(part):
                 memo.setdefault(id(buffer), buffer.detach().to(CPU, copy=True))
             else:
                 memo.setdefault(id(buffer), world.empty(buffer.shape, buffer.stride(), buffer.dtype))
@@ -85,7 +87,7 @@ def _replace_weights(module: torch.nn.Module, world: FakeWorld, memo: dict[int, 
 def _leave_alone(module: torch.nn.Module) -> None:
     """Takes off hooks that would carry the dry run into the user's code, and brings loose tensors to the CPU."""
     for part in module.modules():
-        for hooks in (part._forward_hooks, part._forward_pre_hooks):
+        for hooks in (forward_hooks(part), forward_pre_hooks(part)):
             for key, hook in list(hooks.items()):
                 if str(getattr(hook, "__module__", "")).partition(".")[0] not in _LIBRARIES:
                     del hooks[key]
@@ -146,7 +148,6 @@ CACHES = frozenset(
         *("sea_cache", "taylorseer_cache", "text_kv_cache"),
     )
 )
-_REGISTRY, _CONFIG = "_diffusers_hook", "_cache_config"
 
 
 class LeftOff:
@@ -155,11 +156,10 @@ class LeftOff:
 
 def cached_forward(part: torch.nn.Module) -> Any:
     """The forward that ``part`` had before its caches; None unless hooks are on it, all of them of such caches."""
-    registry = vars(part).get(_REGISTRY)
+    registry = vars(part).get(REGISTRY)
     if registry is None or not registry.hooks or not all(map(_is_cache, registry.hooks.values())):
         return None
-    first = registry._fn_refs[0]
-    return first.original_forward or first.forward
+    return forward_before_hooks(registry)
 
 
 def leave_off(part: torch.nn.Module, memo: dict[int, Any]) -> None:
@@ -177,10 +177,10 @@ def take_off(part: torch.nn.Module) -> None:
 
 def _of_cache(part: torch.nn.Module) -> Iterator[Any]:
     attributes = vars(part)
-    if attributes.get(_CONFIG) is not None:
-        yield attributes[_CONFIG]
+    if attributes.get(CACHE_CONFIG) is not None:
+        yield attributes[CACHE_CONFIG]
     if cached_forward(part) is not None:
-        yield attributes[_REGISTRY]
+        yield attributes[REGISTRY]
         yield attributes["forward"]
 
 
