@@ -96,7 +96,7 @@ def _trace(
         with _quiet(), torch.no_grad(), world:
             pipeline, components = make(world)
             arguments = call_arguments(pipeline, workload, options)
-            with log.watch(components), still_videos():
+            with log.watch(components), still_videos(pipeline):
                 pipeline(**arguments)
     except DryRunError:
         raise
