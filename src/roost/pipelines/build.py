@@ -108,16 +108,16 @@ def _cast(module: torch.nn.Module, dtype: torch.dtype, facts: ClassFacts) -> Non
     kept = set(facts.keep_in_float32 if dtype in (torch.float16, torch.bfloat16) else ())
     kept |= set(facts.keep_in_float32_for_float16 if dtype == torch.float16 else ())
     for path, owner in module.named_modules():
-        tables: tuple[tuple[dict[str, Any], Collection[str]], ...]
-        tables = ((parameters_of(owner), ()), (buffers_of(owner), unfiled_names(owner)))
-        for tensors, hidden in tables:
+        tables: tuple[tuple[dict[str, Any], Collection[str], bool], ...]
+        tables = ((parameters_of(owner), (), True), (buffers_of(owner), unfiled_names(owner), False))
+        for tensors, hidden, parameters in tables:
             for name, tensor in tensors.items():
                 if tensor is None or name in hidden or not tensor.is_floating_point():
                     continue
                 wanted = torch.float32 if kept & {*path.split("."), name} else dtype
                 if tensor.dtype != wanted:
                     cast = tensor.detach().to(wanted)
-                    tensors[name] = torch.nn.Parameter(cast, False) if tensors is parameters_of(owner) else cast
+                    tensors[name] = torch.nn.Parameter(cast, False) if parameters else cast
 
 
 @contextlib.contextmanager
