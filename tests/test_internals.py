@@ -172,7 +172,7 @@ def _diffusers_classes() -> None:
 
 
 def _without_initial_weights() -> None:
-    for no_init in (of_diffusers.no_init_weights, of_transformers.no_init_weights):
+    for no_init in (of_diffusers.without_initial_weights, of_transformers.without_initial_weights):
         before = torch.nn.init.normal_
         with no_init():
             assert torch.nn.init.normal_ is not before

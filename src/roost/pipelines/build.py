@@ -150,7 +150,7 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _no_init() -> Iterator[None]:
-    with of_diffusers.no_init_weights(), of_transformers.no_init_weights():
+    with of_diffusers.without_initial_weights(), of_transformers.without_initial_weights():
         yield
 
 

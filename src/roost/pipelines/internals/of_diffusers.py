@@ -60,7 +60,7 @@ def takes_group_offload(component: object) -> bool:
     return getattr(component, "_supports_group_offloading", True) is not False
 
 
-def no_init_weights() -> AbstractContextManager[object]:
+def without_initial_weights() -> AbstractContextManager[object]:
     """Inside it, models are made without computing initial weights; the public meta device would leave no buffers."""
     from diffusers.models import modeling_utils  # imported here: this file brings no library
 

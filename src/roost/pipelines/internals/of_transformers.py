@@ -13,7 +13,7 @@ def model_from_config(kind: Any, config: Any, dtype: Any) -> Any:
     return kind._from_config(config, dtype=dtype)
 
 
-def no_init_weights() -> AbstractContextManager[object]:
+def without_initial_weights() -> AbstractContextManager[object]:
     """Inside it, models are made without computing initial weights; the public meta device would leave no buffers."""
     from transformers import initialization  # imported here: this file brings no library
 
