@@ -81,7 +81,7 @@ class Handed:
     def _describe_tensor(self, tensor: torch.Tensor) -> tuple[Any, ...]:
         self.tensors.append(weakref.ref(tensor))
         storage = tensor.untyped_storage()
-        index = self._storages.setdefault(storage._cdata, len(self._storages))
+        index = self._storages.setdefault(storage_key(storage), len(self._storages))
         layout = (tuple(tensor.shape), tensor.stride(), tensor.dtype)  # where a tile lies in its storage is all one
         return (*layout, index, storage.nbytes(), isinstance(tensor, FakeTensor))
 
@@ -148,12 +148,12 @@ class _ResultReader:
         offset, new = tensor.storage_offset(), self._liveness.birth(tensor) > self._births
         storage = tensor.untyped_storage()
         if new:
-            source = self._new.setdefault(storage._cdata, len(self._storages))
+            source = self._new.setdefault(storage_key(storage), len(self._storages))
             if source == len(self._storages):
                 self._storages.append((storage.nbytes() // tensor.element_size(), tensor.dtype))
             expected = self._storages[source][1]
         else:
-            found = self._by_storage.get(storage._cdata)
+            found = self._by_storage.get(storage_key(storage))
             handed = None if found is None else self._handed.tensors[found]()
             if found is None or handed is None:
                 raise Indescribable
