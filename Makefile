@@ -49,6 +49,7 @@ check: $(STAMP)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tests/mypy.ini $(filter-out tests/test_%,$(wildcard tests/*.py))
 	$(BIN)/python scripts/check_house.py
 	$(BIN)/python scripts/generate_class_facts.py --check
 	$(BIN)/python scripts/generate_families.py --check

@@ -127,7 +127,8 @@ def call(component: HeldComponent, use: Use, state: torch.Tensor, device: Emulat
     component.end(whole=use.fails_at is None)
 
 
-def _launch(block: Block, state: torch.Tensor, device: EmulatedDevice | CudaDevice) -> None:
+def _launch(block: torch.nn.Module | torch.Tensor, state: torch.Tensor, device: EmulatedDevice | CudaDevice) -> None:
+    assert isinstance(block, Block)
     kernel, weights = block.kernel(state)
     if isinstance(device, EmulatedDevice):
         device.launch(kernel, reads=weights)

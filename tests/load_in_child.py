@@ -3,6 +3,7 @@
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,11 +18,13 @@ from roost.residency.weights.transfers import Transfers
 
 def host_bytes(key: str) -> int:
     status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return 1024 * int(re.search(rf"^{key}:\s+(\d+)", status, re.MULTILINE)[1])
+    found = re.search(rf"^{key}:\s+(\d+)", status, re.MULTILINE)
+    assert found is not None
+    return 1024 * int(found[1])
 
 
 def main(model_dir: Path, dtype: str) -> None:
-    found = component_class("diffusers", "FluxTransformer2DModel")
+    found: Any = component_class("diffusers", "FluxTransformer2DModel")
     with torch.device("meta"):
         blueprint = found.from_config(found.load_config(model_dir / "transformer")).to(getattr(torch, dtype))
     plan = component_plan("transformer", blueprint, strategy="layerwise-offload")

@@ -31,7 +31,7 @@ def refused(words: list[str], disk: Path, capfd, *, code: int = 2) -> str:
 
 def _snapshot(folder: Path) -> dict[str, tuple[int, ...]]:
     """Everything below ``folder``; a folder's own time tells of files that came and went."""
-    found = {}
+    found: dict[str, tuple[int, ...]] = {}
     for parent, folders, files in os.walk(folder):
         for name in (".", *folders, *files):
             path = os.path.join(parent, name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from roost.plan.measurements import (
     Compared,
@@ -34,7 +34,12 @@ def entry(device: DeviceKey = RTX, model_class: str | None = None, **changed: An
     return Entry(**{"device": device, "model_class": model_class, **kept, **changed})
 
 
-def residual(step_s: float, predicted_s: float, rates: dict[str, float], limiter: str = "compute") -> Residual:
+def residual(
+    step_s: float,
+    predicted_s: float,
+    rates: dict[str, float],
+    limiter: Literal["link", "compute", "host", "disk"] = "compute",
+) -> Residual:
     """A run of two steps of which only the step's seconds are known."""
     workload = WorkloadRecord(width=64, height=64, frames=None, steps=2, batch=1, guidance=None)
     return Residual(

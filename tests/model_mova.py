@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 _COMPONENTS = {
@@ -39,7 +40,7 @@ def write_mova_directory(directory: Path, block_bytes: int = 2**29) -> None:
     (directory / "model_index.json").write_text(json.dumps(index))
 
 
-def _write_sparse(path: Path, header: dict[str, object], payload_bytes: int) -> None:
+def _write_sparse(path: Path, header: Mapping[str, object], payload_bytes: int) -> None:
     text = json.dumps(header).encode()
     with path.open("wb") as stream:
         stream.write(struct.pack("<Q", len(text)) + text)

@@ -55,7 +55,7 @@ def plan_for(
     }
     free = budget_bytes if free_bytes is None else free_bytes
     return PlanDocument(
-        schema_version=1,
+        schema=1,
         versions={"roost": "0"},
         model=_model(type(pipeline).__name__),
         workload=WorkloadRecord(width=64, height=64, frames=None, steps=2, batch=1, guidance=None),

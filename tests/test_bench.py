@@ -280,7 +280,7 @@ def test_a_row_teaches_steps_and_whole_stages_but_no_denoising_that_was_cut_shor
 def test_typed_host_memory_binds_trials_and_found_memory_does_not(setting: Setting) -> None:
     assert setting.world().host_bytes is None
     question = setting.asked.question
-    host = HostFacts(available_bytes=5 * 1024**3, pinnable_bytes=1024**3, source="--ram")
+    host = HostFacts(available_bytes=5 * 1024**3, pinnable_bytes=1024**3, source="--ram", ram_typed=True)
     setting.asked = replace(setting.asked, question=replace(question, machine=replace(question.machine, host=host)))
     bound = setting.world().host_bytes
     assert bound is not None

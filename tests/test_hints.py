@@ -26,6 +26,7 @@ from small_model import VAE_WEIGHTS, edit_json, write_small_model
 from worlds import component, inventory
 
 RULES = ("--gpu", "emulated", "--vram", "64GiB", "--headroom", "0", "--ram", "64GiB", "--policy", "rules")
+SEARCH = (*RULES[:-1], "search")
 WINDOWS = "F:\\models\\New v4.4\\tiny"
 
 
@@ -43,7 +44,7 @@ def model(disk: Path) -> Path:
 
 def _note(capfd, *words: object) -> str:
     """The line that the plan's writing ends with."""
-    assert run(["plan", *map(str, words), *RULES]) == 0
+    assert run(["plan", *map(str, words), *SEARCH]) == 0
     return capfd.readouterr().err
 
 

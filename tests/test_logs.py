@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import subprocess
 import sys
@@ -120,3 +121,27 @@ def test_as_a_library_roost_says_nothing_unless_its_user_wants_it() -> None:
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert child.stdout == ""
     assert child.stderr.split() == ["roost.probes.machine.host"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_a_system_that_refuses_memory_is_exit_code_5(error, monkeypatch, capsys) -> None:
+    from roost.cli import app
+
+    def fail(*_: object, **__: object) -> None:
+        try:
+            raise error
+        except type(error) as cause:
+            raise RuntimeError("Failed to import diffusers") from cause
+
+    monkeypatch.setattr(app, "app", fail)
+    assert app.run(["models"]) == 5
+    assert capsys.readouterr().err.startswith("error: host memory ran out; free some")

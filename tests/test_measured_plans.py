@@ -163,7 +163,7 @@ def test_what_does_not_fit_is_the_rules_plan_and_dry_runs_of_less_are_announced(
     assert run(words) == 3
     captured = capsys.readouterr()
     assert "no plan fits; placement and figures below are those of the rules' plan:" in captured.out
-    announced = [line for line in captured.err.splitlines() if line.startswith("it does not fit; dry-running ")]
+    announced = [line for line in captured.err.splitlines() if "dry-running " in line]
     assert announced
     assert run(words) == 3
     assert "dry-running" not in capsys.readouterr().err  # they are kept

@@ -36,6 +36,7 @@ def test_a_plan_reads_back_as_it_was_written(plan: PlanDocument, tmp_path: Path)
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.long
 def test_a_model_of_thousands_of_files_has_a_plan_that_reads_back(plan: PlanDocument, tmp_path: Path) -> None:
     files = {
         f"transformer/diffusion_pytorch_model-{number:05}-of-06500.safetensors": FileRecord(bytes=1, sha256="0" * 64)
@@ -48,6 +49,7 @@ def test_a_model_of_thousands_of_files_has_a_plan_that_reads_back(plan: PlanDocu
     assert read_plan(path) == large
 
 
+@pytest.mark.long
 @settings(deadline=None)  # the first example pays for imports
 @given(st.text(min_size=1, max_size=40))
 def test_names_of_any_characters_survive_the_file(name: str) -> None:
@@ -100,6 +102,7 @@ def test_a_wrong_field_is_named(plan: PlanDocument, tmp_path: Path, path, value,
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "text",
     [
@@ -162,6 +165,7 @@ def test_writing_into_a_missing_folder_is_one_line(tmp_path: Path) -> None:
         write_text_atomically(tmp_path / "no" / "plan.yaml", "text")
 
 
+@pytest.mark.long
 def test_a_writer_killed_at_any_time_leaves_old_or_new_and_the_next_one_sweeps(tmp_path: Path) -> None:
     file = tmp_path / "plan.yaml"
     texts = [letter * 200_000 for letter in "ab"]

@@ -33,6 +33,7 @@ def spread_out(seed: int) -> tuple[float, ...]:
     return tuple(math.exp(chance.uniform(0, 0.8)) for _ in range(8))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sigma", [0.01, 0.02])
 @pytest.mark.parametrize(
     ("field", "share_of_time"),
@@ -245,6 +246,7 @@ def unruly_fields(draw) -> dict[str, list[float | str]]:
     return {name: draw(st.lists(trial, min_size=4, max_size=4)) for name in names}
 
 
+@pytest.mark.long
 @given(unruly_fields(), st.integers(1, 4), st.one_of(st.none(), st.floats(0, 30)))
 def test_whatever_trials_do_everybody_has_a_standing_and_only_what_ran_can_win(field, rounds, budget_s) -> None:
     seconds = itertools.count()

@@ -135,6 +135,7 @@ def test_names_from_a_results_file_can_not_become_markup() -> None:
 POINTS = st.lists(st.tuples(st.floats(0, 100), st.floats(0, 100)), max_size=30)
 
 
+@pytest.mark.long
 @given(POINTS)
 def test_the_front_has_all_points_that_none_beats_and_no_other(points: list[tuple[float, float]]) -> None:
     def beaten(point: tuple[float, float]) -> bool:

@@ -148,6 +148,7 @@ FOREIGN = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", FOREIGN)
 def test_a_config_that_would_load_something_from_elsewhere_is_refused_by_its_key(
     case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -175,6 +176,7 @@ def test_ways_to_compute_names_of_origin_and_networks_by_name_are_no_harm(keys: 
     assert run(["inspect", str(planted(tmp_path / "model", "text_encoder/config.json", **keys))]) == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "words",
     [

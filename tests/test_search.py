@@ -89,6 +89,7 @@ def brute_force(case, ruled, made) -> tuple[float, int] | None:
     return least, min(points for seconds, points in plans if seconds <= NOISE * least)
 
 
+@pytest.mark.long
 # No shrinking: one example takes a second.
 @given(small_worlds())
 @settings(max_examples=15, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
@@ -163,6 +164,7 @@ def test_no_residents_are_bought_when_compute_hides_the_copies() -> None:
     assert found.chosen.seconds <= 1.2 * min(each.seconds for each in found.front)
 
 
+@pytest.mark.long
 def test_memory_objective_trades_no_more_than_the_slowdown() -> None:
     fast = search(*wan(free_gib=40, work=20 * TERA), Aim())
     for slowdown in (1.05, 1.5, 3.0):
@@ -179,7 +181,7 @@ def test_what_was_typed_binds_the_search(typed: str, strategy: str) -> None:
     found = search(*wan(free_gib=40, choices=Choices(sets=(parse_set(typed),))), Aim())
     placed = chosen(found)["transformer"]
     assert placed.strategy == strategy
-    assert placed.decision.decided_by.startswith("flag:")
+    assert placed.decision.decided_by.typed
     if placed.streaming:
         assert placed.streaming.prefetch == 2
 
@@ -223,6 +225,7 @@ def test_more_vram_saves_what_the_search_then_finds() -> None:
     assert found.more_vram.seconds < found.fastest.seconds
 
 
+@pytest.mark.long
 def test_scarce_host_memory_is_never_overdrawn() -> None:
     for ram in (70, 40, 24):
         found = search(*wan(free_gib=24, ram_gib=ram), Aim())

@@ -12,6 +12,8 @@ WIDTH = 8
 
 
 class ToyBlock(torch.nn.Module):
+    shift: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.linear = torch.nn.Linear(WIDTH, WIDTH)

@@ -90,6 +90,7 @@ class World:
         for use in self.uses:
             module = self.modules[use.component]
             for block in (module.trunk, *map(module.get_submodule, use.order[: use.fails_at])):
+                assert isinstance(block, Block)
                 block.kernel(state)[0]()
         return state
 

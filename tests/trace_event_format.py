@@ -81,10 +81,10 @@ def _check_nesting(events: list[Mapping[str, Any]]) -> None:
 
 def _check_counters(events: list[Mapping[str, Any]]) -> None:
     """A counter's series are the same in each of its events, and its times go forward."""
-    counters = defaultdict(list)
+    counters: defaultdict[object, list[Mapping[str, Any]]] = defaultdict(list)
     for each in events:
         if each["ph"] == "C":
             counters[each["pid"], each["name"]].append(each)
-    for each in counters.values():
-        assert len({tuple(sample["args"]) for sample in each}) == 1
-        assert [sample["ts"] for sample in each] == sorted(sample["ts"] for sample in each)
+    for samples in counters.values():
+        assert len({tuple(sample["args"]) for sample in samples}) == 1
+        assert [sample["ts"] for sample in samples] == sorted(sample["ts"] for sample in samples)

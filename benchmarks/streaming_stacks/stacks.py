@@ -103,7 +103,7 @@ def plan_of(module: Stack, resident_blocks: int | None, policy: str = "strided")
 
 
 @contextmanager
-def held(module: Stack, plan: ComponentPlan, device: Device) -> Iterator[None]:
+def held(module: Stack, plan: ComponentPlan, device: Device) -> Iterator[Runtime]:
     """The module under its plan, hooked as a pipeline's component would be."""
     transfers = Transfers(device, pinnable_bytes=64 * GIB)
     with ExitStack() as undo:
@@ -114,7 +114,7 @@ def held(module: Stack, plan: ComponentPlan, device: Device) -> Iterator[None]:
         recorder = StageRecorder(device, None)
         runtime = Runtime({"transformer": component}, {"transformer": plan}, transfers, recorder)
         hook_component(component, runtime, device.device, undo)
-        yield
+        yield runtime
 
 
 def warm(module: Stack, x: torch.Tensor, device: Device) -> None:

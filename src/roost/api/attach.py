@@ -16,6 +16,7 @@ from roost.api.requests.python_options import options_of
 from roost.api.runs.pipeline import tie
 from roost.api.runs.ready import meet_gpu
 from roost.errors import NothingFits, UsageError
+from roost.facts.decider import Decider, spelled
 from roost.facts.machine import DeviceKind, Machine
 from roost.facts.model import Inventory
 from roost.facts.request import Choices, SetChoice
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 
 # What is in memory already, or where it runs, is not asked.
-_FOUND = "live module"  # decides what the nature of a module in memory leaves no choice of
+_FOUND = spelled(Decider("live module"))  # decides what the nature of a module in memory leaves no choice of
 _NOT_ASKED = ("gpu", "dtype", "variant", "role", "fsdp")
 
 

@@ -56,7 +56,7 @@ def _check_measurable(model: str, options: PlanOptions, link_speed: str | None) 
     inventory = inspect_model(model, variant=options.variant, dtype=dtype_of(options))
     check_runnable(inventory, profile_of(inventory))
     gpu = find_machine(options.gpu, options.vram, options.ram, options.headroom, options.pinned_max).gpu
-    if gpu.source.startswith("profile:"):
+    if gpu.named:
         raise UsageError(
             f"--gpu {gpu.profile}: trials run on the GPU that is here; leave --gpu out, or try them on the CPU with"
             " --gpu emulated --vram SIZE."
@@ -86,8 +86,8 @@ def _options_of(plan: PlanDocument, model_dir: Path) -> PlanOptions:
     emulated = gpu.device_kind == "emulated"
     return PlanOptions(
         gpu="emulated" if emulated else None,
-        vram=gpu.free_bytes if emulated or gpu.source.endswith("--vram") else None,
-        ram=host.available_bytes if host.source.startswith("--ram") else None,
+        vram=gpu.free_bytes if emulated or gpu.vram_typed else None,
+        ram=host.available_bytes if host.ram_typed else None,
         headroom=plan.budget.headroom_bytes,
         size=(workload.width, workload.height),
         frames=workload.frames,

@@ -91,6 +91,7 @@ def gpu_of_profile(profile: GpuProfile) -> GpuFacts:
         total_bytes=total,
         free_bytes=total - _SYSTEM_BYTES,
         source=f"profile:{profile.key}",
+        named=True,
         profile=profile.key,
         compute_capability=profile.compute_capability,
         unified=profile.unified,
@@ -115,9 +116,8 @@ def _with_vram(gpu: GpuFacts, vram_bytes: int | None) -> GpuFacts:
     """``--vram`` sets the free memory; a total below it grows with it."""
     if vram_bytes is None or gpu.device_kind == "emulated":
         return gpu
-    return replace(
-        gpu, free_bytes=vram_bytes, total_bytes=max(gpu.total_bytes, vram_bytes), source=f"{gpu.source}+--vram"
-    )
+    total_bytes = max(gpu.total_bytes, vram_bytes)
+    return replace(gpu, free_bytes=vram_bytes, total_bytes=total_bytes, source=f"{gpu.source}+--vram", vram_typed=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,7 +56,7 @@ def _why_not(asked: SearchQuestion, searched: PlanDocument) -> str | None:
         return "nothing fits, so there is nothing to try"
     if inventory.path is None and gpu.device_kind == "emulated":
         return "the model is known only by its name, and an emulated GPU needs its files"
-    if gpu.source.startswith("profile:"):
+    if gpu.named:
         return f"trials need the GPU itself, and {gpu.name} is only described here"
     try:
         check_executable(searched)

@@ -20,7 +20,9 @@ class GpuFacts:
     name: str
     total_bytes: int
     free_bytes: int
-    source: str  # "nvml", "profile:rtx-4090", "emulated"; "+--vram" when the user set the free memory
+    source: str  # for people
+    named: bool = False  # isn't here: its profile describes it
+    vram_typed: bool = False  # a card's free memory is what the user said; the emulated one's always is
     profile: str | None = None  # key under profiles/gpus
     uuid: str | None = None
     driver: str | None = None
@@ -36,7 +38,8 @@ class HostFacts:
 
     available_bytes: int
     pinnable_bytes: int
-    source: str
+    source: str  # for people
+    ram_typed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

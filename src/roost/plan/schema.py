@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from roost.facts.machine import DeviceKind, Platform
 from roost.facts.model import Kind, Task
 from roost.facts.request import Mode, Storage, Strategy
+from roost.plan import earlier
 from roost.plan.fields import (
     Bytes,
     ComponentName,
@@ -71,12 +72,19 @@ class GpuRecord(Strict):
     pcie_generation: Positive | None
     pcie_width: Positive | None
     unified: bool = False
+    named: bool = False
+    vram_typed: bool = False
+
+    _from_earlier = model_validator(mode="before")(staticmethod(earlier.gpu_facts))
 
 
 class HostRecord(Strict):
     available_bytes: Bytes
     pinnable_bytes: Bytes
     source: Name
+    ram_typed: bool = False
+
+    _from_earlier = model_validator(mode="before")(staticmethod(earlier.host_facts))
 
 
 class MachineRecord(Strict):

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from roost.facts.decider import Decider
 from roost.facts.request import Workload
 from roost.plan.figures import Alternative
 from roost.plan.schema import PlanDocument
@@ -126,10 +127,10 @@ def _placements(combination: Combination) -> tuple[Placement, ...]:
 
 def _explained(placement: Placement, prediction: Prediction, forecast: Forecast, objective: Objective) -> Placement:
     """What was typed keeps its reason; everything else was the search's, also where it agrees with a rule."""
-    if placement.decision.decided_by.startswith("flag:") or placement.strategy == "fsdp":
+    if placement.decision.decided_by.typed or placement.strategy == "fsdp":
         return placement
     why = LEAST_WEIGHTS if forecast.weights_only else why_of(placement, prediction, objective)
-    return replace(placement, decision=Decision(strategy=placement.strategy, decided_by="search", why=why))
+    return replace(placement, decision=Decision(strategy=placement.strategy, decided_by=Decider("search"), why=why))
 
 
 def _policy(document: PlanDocument, asked: SearchQuestion) -> object:

@@ -128,7 +128,7 @@ def _check_vae(component: Component, decision: Decision) -> None:
     for switch in ("tiling", "slicing"):
         if switch in decision.parameters and kind_of(component) != "vae":
             raise UsageError(
-                f"{decision.decided_by.removeprefix('flag:')}: {switch} is for VAEs, and component {component.name!r}"
+                f"{decision.decided_by.detail}: {switch} is for VAEs, and component {component.name!r}"
                 " is none; set it on the VAE alone."
             )
 
@@ -138,7 +138,7 @@ def _streaming(case: Case, component: Component, decision: Decision) -> Streamin
     resident = cast(int, decision.parameters.get("resident_blocks", 0))
     if resident > blocks:
         raise UsageError(
-            f"{decision.decided_by.removeprefix('flag:')}: resident_blocks {resident} is more than the {blocks} blocks"
+            f"{decision.decided_by.detail}: resident_blocks {resident} is more than the {blocks} blocks"
             f" of component {component.name!r}; give at most {blocks}."
         )
     prefetch = blocks_ahead(case, component, decision)
@@ -155,7 +155,7 @@ def _streaming(case: Case, component: Component, decision: Decision) -> Streamin
 def blocks_ahead(case: Case, component: Component, decision: Decision) -> int:
     """The prefetch: a ``--set`` parameter, else the typed DiT prefetch, else the rule's, else 1."""
     blocks = sum(stack.count for stack in component.units)
-    typed_in_set = decision.decided_by.startswith("flag:") and "prefetch" in decision.parameters
+    typed_in_set = decision.decided_by.typed and "prefetch" in decision.parameters
     typed = case.choices.prefetch
     if typed is not None and kind_of(component) == "dit" and not typed_in_set:
         ahead = int(typed) if typed >= 1 else 1 + math.floor(typed * (blocks - 1) + 0.5)

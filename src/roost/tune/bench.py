@@ -202,7 +202,7 @@ def key_facts(asked: SearchQuestion, world: TrialWorld) -> dict[str, object]:
         "fingerprint": question.inventory.fingerprint,
         "workload": asdict(question.workload),
         "gpu": [gpu.device_kind, gpu.name, gpu.uuid, gpu.driver, gpu.total_bytes],
-        "vram": gpu.free_bytes if gpu.source.endswith("--vram") else None,
+        "vram": gpu.free_bytes if gpu.vram_typed else None,
         "ram": world.host_bytes,
         "headroom": question.machine.headroom_bytes,
         "link": world.link_bytes_per_s,

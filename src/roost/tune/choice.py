@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator
 
+from roost.facts.decider import Decider, decider_of, spelled
 from roost.plan import ComponentPlan, PlanDocument
 from roost.plan.results import Standing
 from roost.plan.trials import Measured, Rival, StepTimes
@@ -84,9 +85,9 @@ def tuned_plan(searched: PlanDocument, results: BenchResults, when: str) -> Plan
 
 def _decided(component: ComponentPlan, searched: ComponentPlan, why: str) -> ComponentPlan:
     """What was typed keeps its reason; the trials decided the rest."""
-    if searched.decided_by.startswith("flag:"):
+    if decider_of(searched.decided_by).typed:
         return component.model_copy(update={"decided_by": searched.decided_by, "why": searched.why})
-    return component.model_copy(update={"decided_by": "trial", "why": why})
+    return component.model_copy(update={"decided_by": spelled(Decider("trial")), "why": why})
 
 
 def _why(won: Row, results: BenchResults) -> str:

@@ -166,7 +166,7 @@ def gpu_differences(plan: PlanDocument, gpu: GpuFacts) -> list[str]:
     differences = []
     if planned.name != gpu.name:
         differences.append(f"the plan is for {planned.name}, here is {gpu.name}")
-    grown = planned.source.endswith("+--vram") and planned.total_bytes == planned.free_bytes
+    grown = planned.vram_typed and planned.total_bytes == planned.free_bytes
     # A total that grew with --vram says nothing about the card.
     if not grown and abs(gpu.total_bytes - planned.total_bytes) > _TOTAL_TOLERANCE * planned.total_bytes:
         differences.append(

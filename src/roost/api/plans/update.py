@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from roost.facts.decider import Decider, spelled
 from roost.plan import ComponentPlan, PlanDocument, plan_to_yaml, read_plan, write_text_atomically
 from roost.plan.fields import Masters
 
-_DECIDED_BY = "run:out-of-memory"
+_DECIDED_BY = spelled(Decider("run", "out-of-memory"))
 _WARNING = "changed after a run that was short of memory; the budget's figures are those from before, and not less"
 
 

@@ -120,16 +120,19 @@ def _give(document: PlanDocument, output: Path | None, as_json: bool) -> None:
         show_plan(document)
     unjudged = document.policy.name == "rules" and document.budget.activations_known is False
     if output is not None and document.fits:
-        show_note(f"saved {output}." if unjudged else _about_saved(document, output))
+        show_note(_about_saved(document, output, unjudged))
     if not document.fits:
         raise typer.Exit(NothingFits.exit_code)
 
 
-def _about_saved(document: PlanDocument, output: Path) -> str:
+def _about_saved(document: PlanDocument, output: Path, unjudged: bool) -> str:
+    """What to do with a saved plan; nothing where nobody knows yet whether it fits."""
     from roost.api.runs.ready import run_command
 
     next_command, why_not = run_command(document, output)
-    return f"saved {output}. " + (f"Next: {next_command}" if next_command else f"Roost can't run it: {why_not}")
+    if not next_command:
+        return f"saved {output}. Roost can't run it: {why_not}"
+    return f"saved {output}." if unjudged else f"saved {output}. Next: {next_command}"
 
 
 def _sweep(model: str, options: PlanOptions, text: str, output: Path | None, as_json: bool) -> None:

@@ -6,6 +6,7 @@ from textwrap import wrap
 
 from roost.api.requests.request import steps_text
 from roost.cli.screen import clean, show_folded, show_note, show_table, show_text
+from roost.facts.decider import decider_of
 from roost.facts.request import Workload
 from roost.plan.figures import Predicted
 from roost.plan.schema import ComponentPlan, PlanDocument
@@ -73,7 +74,8 @@ def _show_labelled(label: str, text: str) -> None:
 
 
 def _row(name: str, component: ComponentPlan) -> tuple[str, ...]:
-    decided_by = component.decided_by.removeprefix("rule:").removeprefix("flag:")
+    decider = decider_of(component.decided_by)
+    decided_by = decider.detail if decider.kind in ("rule", "flag") else component.decided_by
     strategy = component.strategy if component.storage is None else f"{component.strategy}, fp8"
     return name, strategy, _blocks(component), format_bytes(component.load_bytes), decided_by
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from roost.facts.decider import decider_of
 from roost.facts.machine import GpuFacts, HostFacts, Machine
 from roost.facts.model import Component
 from roost.plan.schema import ComponentPlan, PlanDocument
@@ -53,7 +54,7 @@ def _placement(plan: PlanDocument, component: Component) -> Placement:
         strategy=planned.strategy,
         linger=planned.linger,
         streaming=_streaming(planned),
-        decision=Decision(strategy=planned.strategy, decided_by=planned.decided_by, why=planned.why),
+        decision=Decision(strategy=planned.strategy, decided_by=decider_of(planned.decided_by), why=planned.why),
         fsdp_shards=plan.policy.num_gpus,
         tier=tiers.get(component.name, "pageable"),
         tiling=planned.tiling,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 
+from roost.facts.decider import spelled
 from roost.facts.machine import Machine
 from roost.facts.request import Choices
 from roost.plan.schema import (
@@ -132,7 +133,7 @@ def _role(role: RoleView) -> RolePlan:
 
 def _component(placement: Placement) -> ComponentPlan:
     component, streaming = placement.component, placement.streaming
-    searched = placement.decision.decided_by == "search"
+    searched = placement.decision.decided_by.kind == "search"
     return ComponentPlan(
         kind=kind_of(component),
         library=component.library,
@@ -154,7 +155,7 @@ def _component(placement: Placement) -> ComponentPlan:
         tiling=placement.tiling,
         slicing=placement.slicing,
         storage=component.storage,
-        decided_by=placement.decision.decided_by,
+        decided_by=spelled(placement.decision.decided_by),
         why=placement.decision.why,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from roost.facts.decider import Decider
 from roost.facts.machine import Machine
 from roost.facts.model import Component, Inventory, ModelProfile
 from roost.facts.request import GROUPS, Choices, Group, Strategy, Workload
@@ -64,7 +65,7 @@ class Decision:
     """One strategy, who decided it and why."""
 
     strategy: Strategy
-    decided_by: str
+    decided_by: Decider
     why: str
     parameters: Mapping[str, object] = field(default_factory=dict)
 
@@ -102,7 +103,7 @@ class Board:
 
     def owners(self, groups: Iterable[Group]) -> tuple[str, ...]:
         """Who decided these groups, as typed or by rule id."""
-        owners = (self.groups[group].decided_by.split(":", 1)[1] for group in groups if group in self.groups)
+        owners = (self.groups[group].decided_by.detail for group in groups if group in self.groups)
         return tuple(dict.fromkeys(owners))
 
     def layerwise_groups(self) -> tuple[Group, ...]:
@@ -135,7 +136,7 @@ class Rule:
     source: str
 
     def decision(self, strategy: Strategy) -> Decision:
-        return Decision(strategy=strategy, decided_by=f"rule:{self.id}", why=self.why)
+        return Decision(strategy=strategy, decided_by=Decider("rule", self.id), why=self.why)
 
 
 # One planning question: all the facts that a plan depends on.

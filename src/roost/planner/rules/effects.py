@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from roost.facts.decider import Decider
 from roost.facts.request import GROUPS, Group, Strategy
 from roost.planner.rules.case import Board, Case, Decision, Rule
 from roost.planner.rules.selectors import rank
@@ -23,14 +24,16 @@ def decide_explicit(board: Board, rule: Rule) -> bool:
         if wish and not (fsdp and component.name in dits and wish.level == 4):
             decision = Decision(
                 strategy=wish.strategy,
-                decided_by=f"flag:{wish.option}",
+                decided_by=Decider("flag", wish.option),
                 why=f"{wish.option}: {rule.why}",
                 parameters=wish.parameters,
             )
             board.decide(component, decision)
     for group, wish in explicit.groups.items():
         if not (fsdp and group == "dit" and wish.level == 4):
-            board.groups[group] = Decision(strategy=wish.strategy, decided_by=f"flag:{wish.option}", why=rule.why)
+            board.groups[group] = Decision(
+                strategy=wish.strategy, decided_by=Decider("flag", wish.option), why=rule.why
+            )
     for group, members in board.case.members.items():
         if members and all(each.name in board.components for each in members):
             board.groups.setdefault(group, board.components[members[0].name])
@@ -60,7 +63,7 @@ def stream_helpers(board: Board, rule: Rule) -> bool:
 def decide_rest(board: Board, rule: Rule) -> bool:
     decision, mode = rule.decision("resident"), board.case.choices.mode
     if mode == "manual":
-        decision = replace(decision, decided_by="default", why="mode manual moves only what is typed.")
+        decision = replace(decision, decided_by=Decider("default"), why="mode manual moves only what is typed.")
     elif mode == "speed":
         decision = replace(decision, why="mode speed keeps everything resident that isn't typed.")
     elif not board.case.on_cuda:

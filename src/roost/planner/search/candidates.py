@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from roost.blocks import ResidentPolicy
+from roost.facts.decider import Decider
 from roost.facts.model import Component
 from roost.facts.request import Strategy
 from roost.planner.buffers import can_be_mapped
@@ -79,7 +80,7 @@ def _as_stored(case: Case, ruled: Placement, scope: Scope) -> Iterator[Placement
 
 
 def _is_typed(ruled: Placement) -> bool:
-    return ruled.decision.decided_by.startswith("flag:")
+    return ruled.decision.decided_by.typed
 
 
 def _strategies(case: Case, ruled: Placement) -> tuple[Strategy, ...]:
@@ -98,7 +99,7 @@ def _strategies(case: Case, ruled: Placement) -> tuple[Strategy, ...]:
 
 def _whole(ruled: Placement, strategy: Strategy, tier: Tier, linger: bool, tiling: bool) -> Placement:
     typed = _is_typed(ruled)
-    decision = ruled.decision if typed else Decision(strategy=strategy, decided_by="search", why="")
+    decision = ruled.decision if typed else Decision(strategy=strategy, decided_by=Decider("search"), why="")
     return replace(ruled, strategy=strategy, linger=linger, streaming=None, decision=decision, tier=tier, tiling=tiling)
 
 

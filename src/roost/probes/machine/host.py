@@ -38,7 +38,7 @@ def read_host(
         pinnable = int(available * _PINNABLE_SHARE)
     else:
         pinnable, source = min(pinned_max_bytes, available), f"{source}, --pinned-max"
-    return HostFacts(available_bytes=available, pinnable_bytes=pinnable, source=source)
+    return HostFacts(available_bytes=available, pinnable_bytes=pinnable, source=source, ram_typed=ram_bytes is not None)
 
 
 def read_unified() -> tuple[int, int]:

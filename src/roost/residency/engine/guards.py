@@ -17,6 +17,7 @@ from roost.residency.engine.component import HeldComponent
 from roost.residency.engine.instance_attributes import set_attribute
 from roost.residency.weights.census import named_tensors
 from roost.residency.weights.foreign import casts_weights, find_offloader
+from roost.residency.weights.watched import as_engine
 
 _LOG = logging.getLogger(__name__)
 
@@ -147,7 +148,9 @@ def weights_of(component: HeldComponent) -> Iterator[tuple[str, torch.Tensor]]:
     packed = {id(each) for unit in component.units.values() for entry in unit.entries for each in entry.objects}
     for name, tensor in named_tensors(component.module):
         if isinstance(tensor, torch.nn.Parameter) or id(tensor) in packed:
-            yield name, tensor
+            with as_engine():  # looking where a weight is must not bring it in
+                there = tensor.detach()
+            yield name, there
 
 
 def _refuse_copy(name: str, *_: object) -> None:

@@ -184,7 +184,7 @@ def expected_s(candidate: Candidate, world: TrialWorld) -> float:
 
 def _host_bytes(machine: Machine) -> int | None:
     """What was typed, and what the planner's arithmetic leaves out: the libraries, and an emulated device's memory."""
-    if not machine.host.source.startswith("--ram"):
+    if not machine.host.ram_typed:
         return None  # the system's own limits hold
     emulated = machine.gpu.device_kind == "emulated"
     return machine.host.available_bytes + _LIBRARIES_BYTES + (machine.budget_bytes if emulated else 0)
