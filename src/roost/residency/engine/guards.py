@@ -12,12 +12,11 @@ import torch
 
 from roost.errors import RoostError
 from roost.pipelines.internals.of_accelerate import HOOK
-from roost.pipelines.internals.of_torch import RunningNorm
+from roost.pipelines.internals.of_torch import RunningNorm, as_engine
 from roost.residency.engine.component import HeldComponent
 from roost.residency.engine.instance_attributes import set_attribute
 from roost.residency.weights.census import named_tensors
 from roost.residency.weights.foreign import casts_weights, find_offloader
-from roost.residency.weights.watched import as_engine
 
 _LOG = logging.getLogger(__name__)
 
