@@ -108,8 +108,10 @@ def _cast(module: torch.nn.Module, dtype: torch.dtype, facts: ClassFacts) -> Non
     kept = set(facts.keep_in_float32 if dtype in (torch.float16, torch.bfloat16) else ())
     kept |= set(facts.keep_in_float32_for_float16 if dtype == torch.float16 else ())
     for path, owner in module.named_modules():
-        tables: tuple[tuple[Any, Collection[str], bool], ...]
-        tables = ((parameters_of(owner), (), True), (buffers_of(owner), unfiled_names(owner), False))
+        tables: list[tuple[Any, Collection[str], bool]] = [
+            (parameters_of(owner), (), True),
+            (buffers_of(owner), unfiled_names(owner), False),
+        ]
         for tensors, hidden, parameters in tables:
             for name, tensor in tensors.items():
                 if tensor is None or name in hidden or not tensor.is_floating_point():
