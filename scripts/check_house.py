@@ -10,9 +10,9 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
-PACKAGE = "roost"
+from house_internals import check_internals
+from house_sources import DRY_RUN, PACKAGE, TORCH_ROOMS, Source, Violation, imported_names, is_one_of, read_sources
 
 # Who may import whom, by folder: what is in a row imports from rows below it, and inside itself; rooms in one row never
 # meet. "*" stands for everything of the folder that no row names, which may meet; without it all must be named. Where a
@@ -63,6 +63,10 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("placements",),
         ("buffers", "rules"),
     ),
+    "pipelines": (
+        ("*",),
+        ("internals",),
+    ),
     "planner/cost": (
         ("*",),
         ("simulator",),
@@ -88,9 +92,6 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 
 TORCH_LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "safetensors.torch")
-TORCH_ROOMS = ("residency", "pipelines")
-DRY_RUN = "probes/dry_run"  # the one part of probes that runs the models' own code
-
 PLANNER_IMPURE = (
     *("os", "io", "pathlib", "tempfile", "shutil", "subprocess", "sys", "random", "time", "datetime"),
     *("json", "yaml", "psutil", "logging", "rich", "typer"),
@@ -102,38 +103,6 @@ SIZED_FOLDERS = ("src", "tests", "benchmarks", "scripts")
 MAX_FILE_LINES = 300
 MAX_FUNCTION_LINES = 60
 MAX_FOLDER_FILES = 14  # beside its __init__
-
-
-class Violation(NamedTuple):
-    """One broken law: where, and what to do instead."""
-
-    path: Path
-    line: int
-    message: str
-
-
-class Source(NamedTuple):
-    """One parsed file; ``module`` is its dotted name below ``src`` (or below its own folder) as parts."""
-
-    path: Path
-    module: tuple[str, ...]
-    tree: ast.Module
-    lines: int
-
-    @property
-    def room(self) -> str:
-        """The module or folder directly below the package: ``planner`` for ``roost/planner/placements.py``."""
-        return self.module[1]
-
-
-def read_sources(root: Path) -> list[Source]:
-    """Every Python file below ``root``, sorted; a package's ``__init__`` keeps its own last part."""
-    sources = []
-    for path in sorted(root.rglob("*.py")):
-        text = path.read_text(encoding="utf-8")
-        module = path.relative_to(root).with_suffix("").parts
-        sources.append(Source(path, module, ast.parse(text, str(path)), len(text.splitlines())))
-    return sources
 
 
 def check_import_law(sources: Iterable[Source]) -> Iterator[Violation]:
@@ -237,36 +206,12 @@ def check_sizes(sources: Iterable[Source]) -> Iterator[Violation]:
                     yield Violation(source.path, node.lineno, message)
 
 
-def imported_names(source: Source) -> Iterator[tuple[int, str]]:
-    """Line and full dotted name of everything a module imports, at its top or inside a function."""
-    for node in ast.walk(source.tree):
-        if isinstance(node, ast.Import):
-            yield from ((node.lineno, alias.name) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = source.module[: -node.level] if node.level else ()
-            parts = (*base, *([node.module] if node.module else []))
-            yield from ((node.lineno, ".".join((*parts, alias.name))) for alias in node.names)
-        elif isinstance(node, ast.Call) and _is_import_call(node.func):
-            names = [arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant)]
-            yield from ((node.lineno, name) for name in names if isinstance(name, str))
-
-
-def _is_import_call(called: ast.expr) -> bool:
-    name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", None)
-    return name in ("import_module", "__import__")
-
-
-def is_one_of(name: str, modules: Iterable[str]) -> bool:
-    """Whether a dotted name is one of the modules or something inside one."""
-    return any(name == module or name.startswith(f"{module}.") for module in modules)
-
-
 def check_all(root: Path) -> list[Violation]:
     """Every violation in a checkout, in the order of files and lines."""
     package = [source for source in read_sources(root / "src") if source.module[0] == PACKAGE]
     sized = [source for folder in SIZED_FOLDERS for source in read_sources(root / folder)]
     found = [*check_import_law(package), *check_torch_rooms(package), *check_planner_purity(package)]
-    return sorted([*found, *check_rooms(package), *check_sizes(sized)])
+    return sorted([*found, *check_rooms(package), *check_sizes(sized), *check_internals(package)])
 
 
 def main() -> int:

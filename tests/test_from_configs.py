@@ -19,7 +19,7 @@ from roost.errors import InvalidFile
 from roost.facts.model import ClassFacts, Component
 from roost.pipelines.build import build_component, build_pipeline
 from roost.pipelines.classes import component_class, model_class
-from roost.pipelines.closed import closed_to_the_outside
+from roost.pipelines.internals.of_transformers import closed_to_the_outside
 from roost.profiles.class_facts import load_class_facts
 
 

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
-LAWS = ("check_import_law", "check_torch_rooms", "check_planner_purity", "check_sizes")
+LAWS = ("check_import_law", "check_torch_rooms", "check_planner_purity", "check_sizes", "check_internals")
 DOOR = '"""What lives here.\n\nAnd what may not.\n"""\n'
 
 
@@ -57,6 +57,24 @@ def broken_laws(house: ModuleType, root: Path, path: str, text: str) -> dict[str
         ("planner/rules/table.py", "from roost.plan import read_plan", "check_planner_purity", "read_plan"),
         ("planner/rules/table.py", "def f():\n    print(1)", "check_planner_purity", "print()"),
         ("planner/rules/table.py", "text = open('x').read()", "check_planner_purity", "open()"),
+        (
+            "residency/hold/hooks.py",
+            "from torch._subclasses import fake_tensor",
+            "check_internals",
+            "torch._subclasses",
+        ),
+        ("residency/hold/hooks.py", "found = tensor._grad_layout", "check_internals", "_grad_layout"),
+        ("residency/hold/hooks.py", "self._version = tensor._version", "check_internals", "_version"),
+        ("residency/hold/hooks.py", "found = vars(part).get('_hf_hook')", "check_internals", "_hf_hook"),
+        ("residency/hold/hooks.py", "found = getattr(part, '_cached_thing', None)", "check_internals", "_cached_thing"),
+        ("residency/hold/hooks.py", "bind = torch.Tensor.data.__set__", "check_internals", "__set__"),
+        ("residency/hold/hooks.py", "found = operator.py_kernels", "check_internals", "py_kernels"),
+        (
+            "tune/trials/peers.py",
+            "def f():\n    from roost.pipelines.internals.of_torch import bind_one",
+            "check_internals",
+            "brings torch",
+        ),
         ("blocks.py", "x = 1\n" * 301, "check_sizes", "301 lines"),
         ("blocks.py", "class A:\n    async def f():\n" + "        1\n" * 60, "check_sizes", "f() has 61 lines"),
     ],
@@ -82,6 +100,9 @@ def test_a_planted_violation_breaks_its_law_and_no_other(
         ("planner/search/search.py", "import torchlike, osmium"),
         ("units.py", "from roost.errors import UsageError"),
         ("residency/hold/hooks.py", "import torch"),
+        ("residency/hold/hooks.py", "import os\nself._version = 1\nfound = other._mine\nself._mine = 2\nos._exit(1)"),
+        ("pipelines/internals/of_torch.py", "found = tensor._version"),
+        ("tune/trials/peers.py", "from roost.pipelines.internals.of_diffusers import takes_group_offload"),
         ("probes/dry_run/world.py", "from diffusers import DiffusionPipeline"),
         ("probes/dry_run/flops.py", "import torch"),
         ("probes/files/headers.py", "from safetensors import safe_open\nimport os"),

@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +15,9 @@ import torch
 from roost.errors import InvalidFile
 from roost.facts.model import ClassFacts
 from roost.pipelines.classes import component_class, model_class, pipeline_class
-from roost.pipelines.closed import closed_to_the_outside
+from roost.pipelines.internals import of_diffusers, of_transformers
+from roost.pipelines.internals.of_torch import buffers_of, parameters_of, unfiled_names
+from roost.pipelines.internals.of_transformers import closed_to_the_outside
 
 _MODULES_AT_LEAST, _MODULES_PER_TENSOR = 10_000, 20
 _SAFELY = {"use_safetensors": True, "local_files_only": True}
@@ -49,7 +51,7 @@ def build_component(
                 module = found.from_config(found.load_config(str(folder), local_files_only=True))
             else:
                 config = found.config_class.from_pretrained(str(folder), local_files_only=True)
-                module = found._from_config(config, dtype=dtype)
+                module = of_transformers.model_from_config(found, config, dtype)
     except Exception as error:  # the libraries raise every kind for a config they can't use
         line = " ".join(str(error).split())[:300]
         raise InvalidFile(
@@ -106,14 +108,18 @@ def _cast(module: torch.nn.Module, dtype: torch.dtype, facts: ClassFacts) -> Non
     kept = set(facts.keep_in_float32 if dtype in (torch.float16, torch.bfloat16) else ())
     kept |= set(facts.keep_in_float32_for_float16 if dtype == torch.float16 else ())
     for path, owner in module.named_modules():
-        for tensors, hidden in ((owner._parameters, ()), (owner._buffers, owner._non_persistent_buffers_set)):
+        tables: list[tuple[Any, Collection[str], bool]] = [
+            (parameters_of(owner), (), True),
+            (buffers_of(owner), unfiled_names(owner), False),
+        ]
+        for tensors, hidden, parameters in tables:
             for name, tensor in tensors.items():
                 if tensor is None or name in hidden or not tensor.is_floating_point():
                     continue
                 wanted = torch.float32 if kept & {*path.split("."), name} else dtype
                 if tensor.dtype != wanted:
                     cast = tensor.detach().to(wanted)
-                    tensors[name] = torch.nn.Parameter(cast, False) if tensors is owner._parameters else cast
+                    tensors[name] = torch.nn.Parameter(cast, False) if parameters else cast
 
 
 @contextlib.contextmanager
@@ -146,10 +152,7 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _no_init() -> Iterator[None]:
-    from diffusers.models.modeling_utils import no_init_weights
-    from transformers.initialization import no_init_weights as no_init_weights_either
-
-    with no_init_weights(), no_init_weights_either():
+    with of_diffusers.without_initial_weights(), of_transformers.without_initial_weights():
         yield
 
 

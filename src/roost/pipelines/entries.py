@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from roost.pipelines.internals.of_torch import buffers_of, children_of, parameters_of
+
 # Pipelines reach a VAE through encode and decode, and some encoders through these, without ever calling forward.
 ENTRY_METHODS = (
     "forward",
@@ -52,7 +54,7 @@ def own_methods(module: torch.nn.Module) -> tuple[str, ...]:
         for name, value in own.items()
         if name not in known and _may_be_entry(name, value)
     }
-    reached = {*module._modules, *module._parameters, *module._buffers, *ENTRY_METHODS}
+    reached = {*children_of(module), *parameters_of(module), *buffers_of(module), *ENTRY_METHODS}
     while more := {name for name, names in named.items() if name not in reached and names & reached}:
         reached |= more
     return tuple(name for name in named if name in reached)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensor
 
+from roost.pipelines.internals.of_fake_tensors import FakeTensor
+from roost.pipelines.internals.of_torch import storage_key
 from roost.probes.dry_run.fake_ops import FakeOps, span_of
 from roost.probes.dry_run.liveness import Liveness
 
@@ -80,7 +81,7 @@ class Handed:
     def _describe_tensor(self, tensor: torch.Tensor) -> tuple[Any, ...]:
         self.tensors.append(weakref.ref(tensor))
         storage = tensor.untyped_storage()
-        index = self._storages.setdefault(storage._cdata, len(self._storages))
+        index = self._storages.setdefault(storage_key(storage), len(self._storages))
         layout = (tuple(tensor.shape), tensor.stride(), tensor.dtype)  # where a tile lies in its storage is all one
         return (*layout, index, storage.nbytes(), isinstance(tensor, FakeTensor))
 
@@ -106,7 +107,7 @@ class _ResultReader:
         self._handed = handed
         self._sources = {id(tensor): index for index, ref in enumerate(handed.tensors) if (tensor := ref()) is not None}
         self._by_storage = {
-            tensor.untyped_storage()._cdata: index
+            storage_key(tensor.untyped_storage()): index
             for index, ref in enumerate(handed.tensors)
             if (tensor := ref()) is not None
         }
@@ -147,12 +148,12 @@ class _ResultReader:
         offset, new = tensor.storage_offset(), self._liveness.birth(tensor) > self._births
         storage = tensor.untyped_storage()
         if new:
-            source = self._new.setdefault(storage._cdata, len(self._storages))
+            source = self._new.setdefault(storage_key(storage), len(self._storages))
             if source == len(self._storages):
                 self._storages.append((storage.nbytes() // tensor.element_size(), tensor.dtype))
             expected = self._storages[source][1]
         else:
-            found = self._by_storage.get(storage._cdata)
+            found = self._by_storage.get(storage_key(storage))
             handed = None if found is None else self._handed.tensors[found]()
             if found is None or handed is None:
                 raise Indescribable

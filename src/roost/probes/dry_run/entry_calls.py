@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensor
-from torch.utils._python_dispatch import _disable_current_modes
 
 from roost.errors import DryRunError
 from roost.facts.request import Workload
+from roost.pipelines.internals.of_fake_tensors import FakeTensor
+from roost.pipelines.internals.of_torch import without_modes
 from roost.pipelines.made_up import made_up_inputs
 from roost.pipelines.signatures import BATCH, FRAMES, call_parameters, name_among, needed_parameters
 from roost.probes.dry_run.options import DryRunOptions
@@ -60,7 +60,7 @@ class EntryCall:
 
     def values(self) -> str:
         """The values of all real tensors given."""
-        with _disable_current_modes():
+        with without_modes():
             return repr([each.tolist() for each in self.inputs() if not isinstance(each, FakeTensor)])
 
 

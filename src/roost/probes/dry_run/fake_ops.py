@@ -11,8 +11,10 @@ from functools import cache
 from typing import Any, Literal
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, in_kernel_invocation_manager
-from torch.utils._python_dispatch import _disable_current_modes
+
+from roost.pipelines.internals.of_fake_tensors import FakeTensor, FakeTensorMode, as_meta
+from roost.pipelines.internals.of_operators import schema_of
+from roost.pipelines.internals.of_torch import storage_key, without_modes
 
 CPU = torch.device("cpu")
 
@@ -58,7 +60,7 @@ class FakeOps:
         return view
 
     def _view(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        with in_kernel_invocation_manager(self._mode):
+        with as_meta(self._mode):
             out = func(*args, **kwargs)
         if isinstance(out, torch.Tensor):
             return FakeTensor(self._mode, out, CPU)
@@ -81,7 +83,7 @@ class FakeOps:
 
 @cache
 def _way(func: Any) -> _Way:
-    schema = func._schema
+    schema = schema_of(func)
     if func.is_view:
         return "view"
     if not schema.is_mutable:
@@ -116,8 +118,8 @@ def _remember(args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> _Re
     results = [out] if isinstance(out, torch.Tensor) else list(out) if isinstance(out, list | tuple) else []
     if not results or not all(isinstance(each, FakeTensor) and _fills_its_storage(each) for each in results):
         return None
-    given = {each.untyped_storage()._cdata for each in tensors_in((*args, *kwargs.values()))}
-    storages = {each.untyped_storage()._cdata for each in results}
+    given = {storage_key(each.untyped_storage()) for each in tensors_in((*args, *kwargs.values()))}
+    storages = {storage_key(each.untyped_storage()) for each in results}
     if len(storages) < len(results) or storages & given:
         return None
     layouts = tuple((tuple(each.shape), each.stride(), each.dtype) for each in results)
@@ -148,5 +150,5 @@ def tensors_in(values: Iterable[Any]) -> Iterator[torch.Tensor]:
 def data_of(tensor: torch.Tensor) -> torch.Tensor:
     """Plausible data for a fake tensor: zeros, and true for masks."""
     fill = torch.ones if tensor.dtype == torch.bool else torch.zeros
-    with _disable_current_modes():
+    with without_modes():
         return fill(tuple(tensor.shape), dtype=tensor.dtype)

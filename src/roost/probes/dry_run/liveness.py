@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 import torch
 
+from roost.pipelines.internals.of_torch import storage_key
+
 # CUDA's caching allocator hands out multiples of this.
 ALLOCATION_BYTES = 512
 
@@ -26,13 +28,13 @@ class Liveness:
     def know(self, tensor: torch.Tensor) -> None:
         """Registers a weight, an input or a tensor from elsewhere: alive, but not counted."""
         storage = tensor.untyped_storage()
-        if storage._cdata not in self._storages:
+        if storage_key(storage) not in self._storages:
             self._watch(storage, 0, 0)
 
     def note(self, tensor: torch.Tensor) -> None:
         """Counts the storage of a result, unless it is known already."""
         storage = tensor.untyped_storage()
-        if storage._cdata not in self._storages:
+        if storage_key(storage) not in self._storages:
             allocated = -(-storage.nbytes() // ALLOCATION_BYTES) * ALLOCATION_BYTES
             self.births += 1
             self._watch(storage, allocated, self.births)
@@ -41,7 +43,7 @@ class Liveness:
 
     def birth(self, tensor: torch.Tensor) -> int:
         """When the storage was counted, from 1; 0 when it never was."""
-        entry = self._storages.get(tensor.untyped_storage()._cdata)
+        entry = self._storages.get(storage_key(tensor.untyped_storage()))
         return entry[1] if entry else 0
 
     def born_since(self, births: int) -> Iterator[int]:
@@ -54,7 +56,7 @@ class Liveness:
         self.live_bytes = 0
 
     def _watch(self, storage: torch.UntypedStorage, allocated: int, birth: int) -> None:
-        key = storage._cdata
+        key = storage_key(storage)
         self._storages[key] = (allocated, birth, weakref.ref(storage, lambda _: self._died(key, birth)))
 
     def _died(self, key: int, birth: int) -> None:
@@ -65,4 +67,4 @@ class Liveness:
 
 def storage_keys(tensors: Iterable[torch.Tensor]) -> set[int]:
     """Keys of the storages behind ``tensors``."""
-    return {tensor.untyped_storage()._cdata for tensor in tensors}
+    return {storage_key(tensor.untyped_storage()) for tensor in tensors}

@@ -5,16 +5,11 @@ from __future__ import annotations
 from collections import Counter
 
 import torch
-from diffusers import ModelMixin
 from transformers import PreTrainedModel
-from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightConverter
 
+from roost.pipelines.internals import of_diffusers, of_transformers
 from roost.probes.dry_run.entry_calls import TracedComponent
 from roost.trace import ModuleTensors
-
-# diffusers' place for a class that changes its files' tensors as it loads them, which nothing public tells.
-_CONVERTS = "_fix_state_dict_keys_on_load"
 
 
 def module_tensors(component: TracedComponent) -> ModuleTensors | None:
@@ -35,5 +30,5 @@ def module_tensors(component: TracedComponent) -> ModuleTensors | None:
 
 def _converts(module: torch.nn.Module) -> bool:
     if isinstance(module, PreTrainedModel):
-        return any(isinstance(each, WeightConverter) for each in get_model_conversion_mapping(module))
-    return getattr(type(module), _CONVERTS, None) is not getattr(ModelMixin, _CONVERTS)
+        return of_transformers.converts_its_files(module)
+    return of_diffusers.converts_its_files(type(module))

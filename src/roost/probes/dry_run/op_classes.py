@@ -8,19 +8,20 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
+from roost.pipelines.internals import of_operators
 from roost.trace import OpClass
 
 _ATEN = torch.ops.aten
-_MATMULS = frozenset(("mm", "addmm", "bmm", "baddbmm", "_scaled_mm", "_int_mm", "mv", "addmv", "dot"))
-_CONVS = frozenset(("convolution", "_convolution", "cudnn_convolution", "_slow_conv2d_forward", "mkldnn_convolution"))
+_MATMULS = frozenset(("mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot")) | of_operators.MATMULS
+_CONVS = frozenset(("convolution", "cudnn_convolution", "mkldnn_convolution")) | of_operators.CONVS
 # Allocations, and results that share their argument's storage without being declared as views.
 _NO_KERNEL = frozenset(
     (
         *("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "resize_", "set_"),
-        *("_unsafe_view", "_reshape_alias", "lift", "lift_fresh", "detach"),
-        *("sym_size", "sym_stride", "is_same_size", "_local_scalar_dense"),
+        *("lift", "lift_fresh", "detach"),
+        *("sym_size", "sym_stride", "is_same_size"),
+        *of_operators.NO_KERNEL,
     )
 )
 
@@ -40,10 +41,10 @@ def op_kind(func: Any) -> OpKind | None:
     name = packet.__name__
     if func.is_view or name in _NO_KERNEL or func.namespace == "prim":
         return None
-    if name.startswith("_scaled_dot_product") or name.endswith("_attention_forward"):
+    if of_operators.is_attention(name):
         return OpKind("attention", _attention_flops)
     op_class: OpClass = "matmul" if name in _MATMULS else "conv" if name in _CONVS else "elementwise"
-    formula = flop_registry.get(packet)
+    formula = of_operators.flops_of(packet)
     if formula is None:
         return OpKind(op_class, None)
     return OpKind(op_class, lambda args, kwargs, out: int(formula(*args, **kwargs, out_val=out)))
@@ -52,7 +53,7 @@ def op_kind(func: Any) -> OpKind | None:
 def _attention_flops(args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> int:
     """By hand, because torch's counter takes the CPU's flash attention for free."""
     query, key, value = args[:3]
-    return int(sdpa_flop_count(query.shape, key.shape, value.shape))  # type: ignore[no-untyped-call]
+    return int(of_operators.attention_flops(query.shape, key.shape, value.shape))
 
 
 def moved_bytes(tensor: torch.Tensor) -> int:

@@ -21,6 +21,7 @@ from roost.errors import DryRunError, RoostError
 from roost.facts.model import ClassFacts, Component, Inventory
 from roost.facts.request import Workload
 from roost.pipelines.build import build_component, build_pipeline
+from roost.pipelines.internals.of_torch import buffers_of, unfiled_names
 from roost.pipelines.linears import castable_linears
 from roost.probes.dry_run.entry_calls import TracedComponent, call_arguments, weights_bytes
 from roost.probes.dry_run.module_tensors import module_tensors
@@ -95,7 +96,7 @@ def _trace(
         with _quiet(), torch.no_grad(), world:
             pipeline, components = make(world)
             arguments = call_arguments(pipeline, workload, options)
-            with log.watch(components), still_videos():
+            with log.watch(components), still_videos(pipeline):
                 pipeline(**arguments)
     except DryRunError:
         raise
@@ -120,11 +121,11 @@ def unfiled_buffers(component: TracedComponent) -> UnfiledBuffers:
     """What the component's module has beside what its files hold."""
     sizes = dict.fromkeys((None, *component.blocks), 0)
     seen: set[int] = set()
-    owners = [(path, each) for path, each in component.module.named_modules() if each._non_persistent_buffers_set]
+    owners = [(path, each) for path, each in component.module.named_modules() if unfiled_names(each)]
     for path, owner in owners:
         block = next((name for name in component.blocks if f"{path}.".startswith(f"{name}.")), None)
-        for name in owner._non_persistent_buffers_set:
-            buffer = owner._buffers.get(name)
+        for name in unfiled_names(owner):
+            buffer = buffers_of(owner).get(name)
             if buffer is not None and id(buffer) not in seen:
                 seen.add(id(buffer))
                 sizes[block] += buffer.nbytes + gap_bytes((buffer.nbytes,))

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from roost.pipelines.internals.of_torch import storage_key
 from roost.probes.dry_run.fake_ops import tensors_in
 from roost.probes.dry_run.liveness import Liveness, storage_keys
 from roost.probes.dry_run.op_classes import moved_bytes, op_kind
@@ -149,7 +150,7 @@ class Recorder:
     def _used(self, tensor: torch.Tensor) -> None:
         self.liveness.know(tensor)
         if len(self.frames) > 1:
-            key, birth = tensor.untyped_storage()._cdata, self.liveness.birth(tensor)
+            key, birth = storage_key(tensor.untyped_storage()), self.liveness.birth(tensor)
             for frame in self.frames[1:]:
                 if birth <= frame.births and key not in frame.own_keys and key not in self._weight_keys:
                     frame.read_foreign = True

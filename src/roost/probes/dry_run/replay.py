@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import _disable_current_modes
 
+from roost.pipelines.internals.of_accelerate import HOOK
+from roost.pipelines.internals.of_torch import buffers_of, children_of, parameters_of, without_functions, without_modes
 from roost.probes.dry_run.call_values import Handed, Indescribable, ResultBuilder, Results, fill, read_results
 from roost.probes.dry_run.recorder import Frame, Recorder
 from roost.probes.dry_run.world import FakeWorld
@@ -34,7 +35,7 @@ class Replays:
         """What ``call(*args, **kwargs)`` returns, run or replayed."""
         handed = Handed()
         try:
-            with torch._C.DisableTorchFunction():
+            with without_functions():
                 key = (structure, handed.describe((args, tuple(kwargs.items()))))
         except Indescribable:
             return call(*args, **kwargs)
@@ -59,7 +60,7 @@ class Replays:
     def _replay(self, recording: _Recording, handed: Handed) -> Any:
         liveness, results = self._recorder.liveness, recording.results
         self._recorder.include(recording.frame, liveness.live_bytes)
-        with _disable_current_modes(), torch._C.DisableTorchFunction():
+        with without_modes(), without_functions():
             build = ResultBuilder(self._world.fake_ops, liveness, results, handed)
             for position, _ in results.contents:
                 fill(handed.containers[position], [])  # what the caches held dies before what they get is born
@@ -76,17 +77,17 @@ _POSITIONS = ("layer_idx",)
 _PLAIN = (type(None), bool, int, float, str, torch.dtype, torch.device)
 _COLLECTIONS = (list, tuple, dict, set, frozenset)
 _CODE = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, type)
-_BOOKKEEPING = frozenset((*vars(torch.nn.Module()), "forward", "_hf_hook"))
+_BOOKKEEPING = frozenset((*vars(torch.nn.Module()), "forward", HOOK))
 
 
 def structure_of(module: torch.nn.Module) -> tuple[Any, ...]:
     """A hashable description, equal for modules whose forward does the same operations on equal inputs."""
-    tensors = [*module._parameters.items(), *module._buffers.items()]
+    tensors = [*parameters_of(module).items(), *buffers_of(module).items()]
     return (
         type(module),
         tuple((name, *_layout(each)) for name, each in tensors),
         tuple((name, _attribute(value)) for name, value in sorted(vars(module).items()) if _matters(name)),
-        tuple((name, structure_of(each)) for name, each in module._modules.items() if each is not None),
+        tuple((name, structure_of(each)) for name, each in children_of(module).items() if each is not None),
     )
 
 

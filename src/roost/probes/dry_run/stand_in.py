@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from types import MethodType
 from typing import Any
 
 import numpy
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import ConfigMixin, DiffusionPipeline
+from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 
 from roost.errors import DryRunError
+from roost.pipelines.internals.of_diffusers import CACHE_CONFIG, REGISTRY, forward_before_hooks
+from roost.pipelines.internals.of_torch import forward_hooks, forward_pre_hooks, unfiled_names
 from roost.probes.dry_run.fake_ops import CPU
 from roost.probes.dry_run.world import FakeWorld
 
@@ -36,7 +40,9 @@ def stand_in(pipeline: Any, world: FakeWorld) -> Any:
             for part in each.modules():
                 leave_off(part, memo)
             _replace_weights(each, world, memo)
-        elif not hasattr(each, "timesteps"):  # a tokenizer: slow to copy, and not changed by its use
+        elif not hasattr(each, "timesteps") and not _processes_pictures(
+            each
+        ):  # a tokenizer: slow to copy, stays as it is
             memo[id(each)] = each
     copied = copy.deepcopy(pipeline, memo)
     for each in copied.components.values():
@@ -76,7 +82,7 @@ def _replace_weights(module: torch.nn.Module, world: FakeWorld, memo: dict[int, 
             fake = world.empty(weight.shape, weight.stride(), weight.dtype)
             memo.setdefault(id(weight), torch.nn.Parameter(fake, requires_grad=False))
         for name, buffer in part.named_buffers(recurse=False):
-            if name in part._non_persistent_buffers_set:
+            if name in unfiled_names(part):
                 memo.setdefault(id(buffer), buffer.detach().to(CPU, copy=True))
             else:
                 memo.setdefault(id(buffer), world.empty(buffer.shape, buffer.stride(), buffer.dtype))
@@ -85,7 +91,7 @@ def _replace_weights(module: torch.nn.Module, world: FakeWorld, memo: dict[int, 
 def _leave_alone(module: torch.nn.Module) -> None:
     """Takes off hooks that would carry the dry run into the user's code, and brings loose tensors to the CPU."""
     for part in module.modules():
-        for hooks in (part._forward_hooks, part._forward_pre_hooks):
+        for hooks in (forward_hooks(part), forward_pre_hooks(part)):
             for key, hook in list(hooks.items()):
                 if str(getattr(hook, "__module__", "")).partition(".")[0] not in _LIBRARIES:
                     del hooks[key]
@@ -98,42 +104,63 @@ def _leave_alone(module: torch.nn.Module) -> None:
 
 
 @contextmanager
-def still_videos() -> Iterator[None]:
-    """While entered, preprocessing of such a video gives zeros of its shape, which in the fake world have no data.
+def still_videos(pipeline: Any) -> Iterator[None]:
+    """While entered, ``pipeline``'s preprocessing of such a video gives zeros of its shape, which have no data.
 
-    81 frames of 1280×720 take diffusers ten seconds and 2.6 GB otherwise.
+    81 frames of 1280×720 take diffusers ten seconds and 2.6 GB otherwise. Only these processors change, which nobody
+    else may have: another pipeline's, in another thread too, work as ever.
     """
-    from diffusers.image_processor import VaeImageProcessor  # imported here: slow, and only for pipelines' calls
-
-    found: Any = VaeImageProcessor
-    resize, to_numpy, to_torch = found.resize, found.pil_to_numpy, found.numpy_to_pt
-
-    def resize_once(self: Any, image: Any, height: int, width: int, *args: Any, **kwargs: Any) -> Any:
-        same = isinstance(image, Image.Image) and image.size == (width, height)
-        return image if same else resize(self, image, height, width, *args, **kwargs)
-
-    def to_numpy_once(images: Any) -> Any:
-        if isinstance(images, list) and len(images) > 1 and all(each is images[0] for each in images):
-            one = to_numpy(images[:1])
-            return numpy.broadcast_to(one, (len(images), *one.shape[1:]))
-        return to_numpy(images)
-
-    def to_torch_without_data(images: Any) -> Any:
-        if images.strides[0] or len(images) == 1:
-            return to_torch(images)
-        count, *one = images.shape
-        height, width, channels = (*one, 1)[:3]
-        return torch.zeros(count, channels, height, width)
-
-    found.resize, found.pil_to_numpy, found.numpy_to_pt = (
-        resize_once,
-        staticmethod(to_numpy_once),
-        staticmethod(to_torch_without_data),
-    )
-    try:
+    with ExitStack() as undo:
+        for processor in _processors_in(pipeline):
+            attributes = vars(processor)
+            for name, changed in (
+                ("resize", partial(_resize_once, processor.resize)),
+                ("pil_to_numpy", partial(_to_numpy_once, processor.pil_to_numpy)),
+                ("numpy_to_pt", partial(_to_torch_without_data, processor.numpy_to_pt)),
+            ):
+                attributes[name] = changed
+                undo.callback(attributes.pop, name, None)
         yield
-    finally:
-        found.resize, found.pil_to_numpy, found.numpy_to_pt = resize, staticmethod(to_numpy), staticmethod(to_torch)
+
+
+def _processors_in(owner: Any) -> list[VaeImageProcessor]:
+    """The picture processors of a pipeline, and those inside such processors."""
+    found: dict[int, VaeImageProcessor] = {}
+    waiting = list(vars(owner).values())
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, list | tuple | dict):
+            waiting.extend(each.values() if isinstance(each, dict) else each)
+        elif _processes_pictures(each) and id(each) not in found:
+            waiting.extend(vars(each).values())
+            if isinstance(each, VaeImageProcessor):
+                found[id(each)] = each
+    return list(found.values())
+
+
+def _processes_pictures(value: object) -> bool:
+    """Whether it is a processor of diffusers: an inpainting one is none itself, and holds two."""
+    return isinstance(value, ConfigMixin) and hasattr(value, "preprocess")
+
+
+def _resize_once(resize: Callable[..., Any], image: Any, height: int, width: int, *args: Any, **kwargs: Any) -> Any:
+    same = isinstance(image, Image.Image) and image.size == (width, height)
+    return image if same else resize(image, height, width, *args, **kwargs)
+
+
+def _to_numpy_once(to_numpy: Callable[..., Any], images: Any) -> Any:
+    if isinstance(images, list) and len(images) > 1 and all(each is images[0] for each in images):
+        one = to_numpy(images[:1])
+        return numpy.broadcast_to(one, (len(images), *one.shape[1:]))
+    return to_numpy(images)
+
+
+def _to_torch_without_data(to_torch: Callable[..., Any], images: Any) -> Any:
+    if images.strides[0] or len(images) == 1:
+        return to_torch(images)
+    count, *one = images.shape
+    height, width, channels = (*one, 1)[:3]
+    return torch.zeros(count, channels, height, width)
 
 
 # diffusers' caches over steps on a live component: a dry run leaves them off, so that every step does all its work.
@@ -146,7 +173,6 @@ CACHES = frozenset(
         *("sea_cache", "taylorseer_cache", "text_kv_cache"),
     )
 )
-_REGISTRY, _CONFIG = "_diffusers_hook", "_cache_config"
 
 
 class LeftOff:
@@ -155,11 +181,10 @@ class LeftOff:
 
 def cached_forward(part: torch.nn.Module) -> Any:
     """The forward that ``part`` had before its caches; None unless hooks are on it, all of them of such caches."""
-    registry = vars(part).get(_REGISTRY)
+    registry = vars(part).get(REGISTRY)
     if registry is None or not registry.hooks or not all(map(_is_cache, registry.hooks.values())):
         return None
-    first = registry._fn_refs[0]
-    return first.original_forward or first.forward
+    return forward_before_hooks(registry)
 
 
 def leave_off(part: torch.nn.Module, memo: dict[int, Any]) -> None:
@@ -177,10 +202,10 @@ def take_off(part: torch.nn.Module) -> None:
 
 def _of_cache(part: torch.nn.Module) -> Iterator[Any]:
     attributes = vars(part)
-    if attributes.get(_CONFIG) is not None:
-        yield attributes[_CONFIG]
+    if attributes.get(CACHE_CONFIG) is not None:
+        yield attributes[CACHE_CONFIG]
     if cached_forward(part) is not None:
-        yield attributes[_REGISTRY]
+        yield attributes[REGISTRY]
         yield attributes["forward"]
 
 

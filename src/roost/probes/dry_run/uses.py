@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from roost.pipelines.entries import wrap_entries
+from roost.pipelines.internals.of_torch import storage_key
 from roost.probes.dry_run.entry_calls import EntryCall, TracedComponent, tensors_within, weights_bytes
 from roost.probes.dry_run.recorder import Recorder
 from roost.probes.dry_run.replay import Replays, structure_of
@@ -189,4 +190,4 @@ def _wrap(module: torch.nn.Module, method: str, around: Around, undo: ExitStack)
 
 def _storage_bytes(tensors: Iterable[torch.Tensor]) -> int:
     storages = (tensor.untyped_storage() for tensor in tensors)
-    return sum({storage._cdata: storage.nbytes() for storage in storages}.values())
+    return sum({storage_key(storage): storage.nbytes() for storage in storages}.values())

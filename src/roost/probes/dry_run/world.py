@@ -6,16 +6,23 @@ is the real one; whatever is large or depends on weights is a FakeTensor on the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from typing import Any, Protocol
 
 import torch
-from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensor
-from torch.nn.attention import flex_attention
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
+from roost.pipelines.internals.of_fake_tensors import UNKNOWN_SHAPES, FakeTensor, eager_flex_attention
+from roost.pipelines.internals.of_operators import SCALAR_READ, UNIQUE, schema_of
+from roost.pipelines.internals.of_torch import (
+    TorchDispatchMode,
+    buffers_of,
+    parameters_of,
+    unfiled_names,
+    without_functions,
+    without_modes,
+)
 from roost.probes.dry_run.fake_ops import CPU, FakeOps, data_of, tensors_in
 
 # Real tensors stay real up to this many elements: far more than any schedule or prompt, far less than any latents.
@@ -23,17 +30,15 @@ REAL_ELEMENTS = 1 << 16
 
 _ATEN = torch.ops.aten
 _DEVICE = torch.ops.prim.device.default
-_SCALAR_READ = _ATEN._local_scalar_dense.default
-_UNKNOWN_SHAPES = (DataDependentOutputException, DynamicOutputShapeException)
 _DATA_READS = frozenset((torch.Tensor.numpy, torch.Tensor.tolist, torch.Tensor.__array__))
 _VALUE_READS = frozenset(
     (
-        _SCALAR_READ,
+        SCALAR_READ,
         _ATEN.nonzero.default,
         _ATEN.masked_select.default,
         _ATEN.equal.default,
         _ATEN.unique_dim.default,
-        _ATEN._unique2.default,
+        UNIQUE,
         _ATEN.unique_consecutive.default,
         _ATEN.repeat_interleave.Tensor,
     )
@@ -63,7 +68,7 @@ class FakeWorld(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
 
     def __enter__(self) -> FakeWorld:
         self._entered.enter_context(self._function_mode)
-        self._entered.enter_context(_eager_flex_attention())
+        self._entered.enter_context(eager_flex_attention())
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -79,7 +84,7 @@ class FakeWorld(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         kwargs = kwargs or {}
         if func in _VALUE_READS:
             self.value_reads += 1
-        with torch._C.DisableTorchFunction():  # looking at shapes and storages must not come by _DataReads
+        with without_functions():  # looking at shapes and storages must not come by _DataReads
             out = self._run(func, args, kwargs)
             if self.observer is not None:
                 self.observer.record(func, args, kwargs, out)
@@ -87,7 +92,7 @@ class FakeWorld(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
 
     def empty(self, size: Iterable[int], stride: Iterable[int], dtype: torch.dtype) -> torch.Tensor:
         """A fake tensor of its own storage."""
-        with _disable_current_modes():
+        with without_modes():
             return self.fake_ops.empty(size, stride, dtype)
 
     def adopt(self, module: torch.nn.Module) -> None:
@@ -100,12 +105,12 @@ class FakeWorld(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         for weight in weights:
             fakes[id(weight)] = torch.nn.Parameter(self._fake_like(weight), requires_grad=False)
         for owner in module.modules():
-            for name, own in owner._parameters.items():
+            for name, own in parameters_of(owner).items():
                 if own is not None:
-                    owner._parameters[name] = fakes[id(own)]
-            for name, buffer in owner._buffers.items():
-                if buffer is not None and name not in owner._non_persistent_buffers_set:
-                    owner._buffers[name] = self._fake_like(buffer)
+                    parameters_of(owner)[name] = fakes[id(own)]
+            for name, buffer in buffers_of(owner).items():
+                if buffer is not None and name not in unfiled_names(owner):
+                    buffers_of(owner)[name] = self._fake_like(buffer)
 
     def _fake_like(self, tensor: torch.Tensor) -> torch.Tensor:
         if isinstance(tensor, FakeTensor):
@@ -124,13 +129,13 @@ class FakeWorld(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         return out
 
     def _run_fake(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, all_fake: bool) -> Any:
-        if func is _SCALAR_READ:
+        if func is SCALAR_READ:
             return torch.zeros((), dtype=args[0].dtype).item()
         if isinstance(kwargs.get("generator"), torch.Generator):
             kwargs = {**kwargs, "generator": None}  # a generator of the CPU can't fill what has no data
         try:
             return self.fake_ops.run(func, args, kwargs, all_fake=all_fake)
-        except _UNKNOWN_SHAPES:  # zeros stand for what is fake; a real mask keeps its values, and so the true shape
+        except UNKNOWN_SHAPES:  # zeros stand for what is fake; a real mask keeps its values, and so the true shape
             self.value_reads += 1
             out = func(*_with_data(args), **dict(zip(kwargs, _with_data(kwargs.values()), strict=True)))
             return self.empty(out.shape, out.stride(), out.dtype) if isinstance(out, torch.Tensor) else out
@@ -142,21 +147,6 @@ class FakeWorld(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         if isinstance(made, torch.Tensor) and made.numel() > self.real_elements:
             return made
         return func(*args, **kwargs)
-
-
-@contextmanager
-def _eager_flex_attention() -> Iterator[None]:
-    """Has flex attention run as the operations that it is made of where nobody compiles it: dense scores.
-
-    It would have its operator compiled first, which fake tensors don't survive. Both names are private to torch.
-    """
-    operator: Any = vars(flex_attention)["flex_attention_hop"]
-    dense = operator.py_kernels[torch._C.DispatchKey.CompositeExplicitAutograd]
-    with ExitStack() as undo:
-        for name, value in (("_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True), ("flex_attention_hop", dense)):
-            undo.callback(setattr, flex_attention, name, getattr(flex_attention, name))
-            setattr(flex_attention, name, value)
-        yield
 
 
 class _DataReads(TorchFunctionMode):
@@ -186,4 +176,4 @@ def _with_data(values: Iterable[Any]) -> list[Any]:
 
 
 def _makes_new_storage(func: Any) -> bool:
-    return not func.is_view and not func._schema.is_mutable
+    return not func.is_view and not schema_of(func).is_mutable

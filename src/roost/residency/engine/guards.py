@@ -9,14 +9,14 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 import torch
-from torch.nn.modules.batchnorm import _NormBase
 
 from roost.errors import RoostError
+from roost.pipelines.internals.of_accelerate import HOOK
+from roost.pipelines.internals.of_torch import RunningNorm, as_engine
 from roost.residency.engine.component import HeldComponent
 from roost.residency.engine.instance_attributes import set_attribute
 from roost.residency.weights.census import named_tensors
 from roost.residency.weights.foreign import casts_weights, find_offloader
-from roost.residency.weights.watched import as_engine
 
 _LOG = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def check_components_stay(pipeline: Any, components: Mapping[str, HeldComponent]
 def check_held(component: HeldComponent) -> None:
     """RoostError when something else has begun to move or convert the component's weights since it is held."""
     found = find_offloader(component.attributes, held=True)
-    if found is None and "_hf_hook" not in component.attributes[0]:
+    if found is None and HOOK not in component.attributes[0]:
         found = "the removal of its hooks"
     if found is None and not component.casts and casts_weights(component.attributes):
         found = "diffusers' layerwise casting"
@@ -104,7 +104,7 @@ class Inference:
             if module.training:
                 raise RoostError(f"{component.name} is in training mode; call eval() on it, Roost only runs inference.")
             context = self._without_gradients(component, (*args, *kwargs.values()))
-        if module.training and any(isinstance(part, _NormBase) and part.training for part in component.parts):
+        if module.training and any(isinstance(part, RunningNorm) and part.training for part in component.parts):
             raise RoostError(
                 f"{component.name} is in training mode, in which its running statistics change; call eval() on it."
             )

@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 
 import numpy
 import torch
-from diffusers.hooks.hooks import HookFunctionReference
 from transformers import GenerationConfig
 
 from roost.errors import OutOfMemory
+from roost.pipelines.internals.of_diffusers import REGISTRY, hook_references
+from roost.pipelines.internals.of_torch import version_of
 from roost.residency.device.interface import Device
 from roost.residency.weights.transfers import Transfers
 from roost.units import format_bytes
@@ -65,7 +66,7 @@ _UNCHANGING = (
     *(bool, int, float, complex, str, bytes, range, slice, enum.Enum, numpy.generic, type(None), type(...)),
     *(torch.dtype, torch.device, torch.layout, torch.memory_format, GenerationConfig),
 )
-_OPAQUE = (torch.nn.Module, HookFunctionReference, type)
+_OPAQUE = (torch.nn.Module, hook_references(), type)
 _KNOWN_HOOKS = "diffusers.hooks."  # whose states are followed; what hangs on another library's hooks nobody knows
 _MOST_HELD = 100_000  # objects of cache hooks
 # Hooks count in small tensors, which they change in place.
@@ -90,7 +91,7 @@ class RerunState:
             self._note_argument(f"argument {index}", each)
         for name, each in kwargs.items():
             self._note_argument(f"argument {name!r}", each)
-        for registry in [part["_diffusers_hook"] for part in parts if "_diffusers_hook" in part]:
+        for registry in [part[REGISTRY] for part in parts if REGISTRY in part]:
             for name, hook in registry.hooks.items():
                 self._note_held(f"the state of cache hook {name!r}", hook)
 
@@ -101,7 +102,7 @@ class RerunState:
         for where, tensor, version in self._tensors:
             if version is None:
                 return f"{where} was made in inference mode, which hides whether the call edited it"
-            if tensor._version != version:
+            if version_of(tensor) != version:
                 return f"{where} was edited in place by the call"
         return None
 
@@ -173,7 +174,7 @@ class RerunState:
         self._restorers.append(lambda: tensor.copy_(kept))
 
     def _note_tensor(self, where: str, tensor: torch.Tensor) -> None:
-        self._tensors.append((where, tensor, None if tensor.is_inference() else tensor._version))
+        self._tensors.append((where, tensor, None if tensor.is_inference() else version_of(tensor)))
 
     def _is_seen(self, value: object) -> bool:
         if id(value) in self._seen:

@@ -11,6 +11,8 @@ import torch
 
 from roost.errors import PlanMismatch
 from roost.pipelines.entries import wrap_entries
+from roost.pipelines.internals.of_accelerate import HOOK
+from roost.pipelines.internals.of_torch import CONVERT, compiled_call_of, conversion_of
 from roost.residency.engine.component import HeldComponent
 from roost.residency.engine.guards import check_components_stay, forbid_moves, guard_component
 from roost.residency.engine.instance_attributes import set_attribute
@@ -22,7 +24,7 @@ from roost.residency.weights.foreign import ExecutionDevice
 def hook_component(component: HeldComponent, runtime: Runtime, device: torch.device, undo: ExitStack) -> None:
     """Puts the plan in force for one component; ``undo`` takes it off."""
     module = component.module
-    set_attribute(module, "_hf_hook", ExecutionDevice(device), undo)
+    set_attribute(module, HOOK, ExecutionDevice(device), undo)
     _intercept_conversion(component, undo)
     guard_component(component, undo)
     for switch in ("tiling", "slicing"):
@@ -83,7 +85,7 @@ class _BlockHooks:
     def _register(self) -> None:
         self._remove()
         before, after = self._before, self._after
-        if self._block._compiled_call_impl is not None:
+        if compiled_call_of(self._block) is not None:
             before, after = torch.compiler.disable(before), torch.compiler.disable(after)  # type: ignore[no-untyped-call]
         self._removers.append(self._block.register_forward_pre_hook(before, prepend=True).remove)
         self._removers.append(self._block.register_forward_hook(after, always_call=True).remove)
@@ -159,12 +161,12 @@ def _intercept_conversion(component: HeldComponent, undo: ExitStack) -> None:
         return module
 
     for part in module.modules():
-        set_attribute(part, "_apply", _converting(component, part), undo)
+        set_attribute(part, CONVERT, _converting(component, part), undo)
     set_attribute(module, "to", to_dtype, undo)
 
 
 def _converting(component: HeldComponent, part: torch.nn.Module) -> Callable[..., torch.nn.Module]:
-    apply: Callable[..., object] = part._apply
+    apply: Callable[..., object] = conversion_of(part)
 
     def convert(change: Callable[..., object], recurse: bool = True) -> torch.nn.Module:
         component.convert(lambda: apply(change, recurse))

@@ -15,7 +15,7 @@ import torch
 from roost.errors import InvalidFile, PlanMismatch
 from roost.pipelines.build import check_installed
 from roost.pipelines.classes import component_class, model_class, pipeline_class, weighted_class
-from roost.pipelines.closed import closed_to_the_outside
+from roost.pipelines.internals.of_transformers import closed_to_the_outside
 from roost.plan import ComponentPlan, PlanDocument
 from roost.residency.device.interface import Device
 from roost.residency.engine.component import HeldComponent

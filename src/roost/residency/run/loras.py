@@ -11,6 +11,7 @@ import torch
 
 from roost.errors import InvalidFile, UsageError
 from roost.pipelines.classes import pipeline_class
+from roost.pipelines.internals.of_diffusers import expected_components, lora_components
 from roost.plan import ComponentPlan, PlanDocument
 from roost.residency.run.loader import finish_component, load_component, read_component
 from roost.residency.run.lora_files import LoraFile
@@ -114,13 +115,11 @@ def _adapted(module: torch.nn.Module) -> int:
 
 
 def _loadable(found: Any, plan: PlanDocument) -> tuple[str, ...]:
-    names = getattr(found, "_lora_loadable_modules", ()) if hasattr(found, "load_lora_weights") else ()
-    return tuple(name for name in names if name in plan.components)
+    return tuple(name for name in lora_components(found) if name in plan.components)
 
 
 def _bare_pipeline(found: Any, modules: Mapping[str, torch.nn.Module]) -> Any:
     """A pipeline that holds these modules and nothing else: all that diffusers' LoRA code looks at."""
     pipeline = found.__new__(found)
-    expected, _ = found._get_signature_keys(found)
-    pipeline.register_modules(**{**dict.fromkeys(expected), **modules})
+    pipeline.register_modules(**{**dict.fromkeys(expected_components(found)), **modules})
     return pipeline

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from roost.pipelines.entries import wrap_entries
+from roost.pipelines.internals.of_torch import compiled_call_of
 from roost.residency.engine.component import HeldComponent
 from roost.residency.engine.stages import stage_name
 from roost.residency.hold.attach import Held
@@ -104,7 +105,7 @@ class Recording:
     def _watch_block(self, component: HeldComponent, name: str) -> None:
         """Marks around the block's forward, inside the hooks that bring its weights in and let them go."""
         block = component.module.get_submodule(name)
-        if block._compiled_call_impl is not None:  # a hook would break its graph
+        if compiled_call_of(block) is not None:  # a hook would break its graph
             return
         begun: list[Any] = []
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from roost.errors import UsageError
+from roost.pipelines.internals.of_torch import BUFFERS, PARAMETERS
 
 TRUNK = ""  # the trunk's name among units; blocks are named by their module
 
@@ -71,7 +72,7 @@ def named_tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]
 def attribute_tensors(part: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     """Tensors that a module keeps beside its parameters and buffers, directly or in a list or a dict."""
     for attribute, value in vars(part).items():
-        if attribute in ("_parameters", "_buffers"):
+        if attribute in (PARAMETERS, BUFFERS):
             continue
         values = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else (value,)
         yield from ((attribute, each) for each in values if isinstance(each, torch.Tensor))

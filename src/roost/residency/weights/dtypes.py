@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from roost.pipelines.internals.of_torch import buffers_of, parameters_of
 from roost.residency.weights.transfers import Transfers
 from roost.residency.weights.units import Unit
 
@@ -31,8 +32,8 @@ class Image:
         parts = list(module.modules())
         return cls(
             dict(units),
-            frozenset((id(vars(part)), key, id(each)) for part in parts for key, each in part._parameters.items()),
-            [(part._buffers, key, each) for part in parts for key, each in part._buffers.items()],
+            frozenset((id(vars(part)), key, id(each)) for part in parts for key, each in parameters_of(part).items()),
+            [(buffers_of(part), key, each) for part in parts for key, each in buffers_of(part).items()],
         )
 
     @property

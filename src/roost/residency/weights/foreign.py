@@ -9,6 +9,8 @@ import torch
 from accelerate.hooks import ModelHook
 
 from roost.errors import UsageError
+from roost.pipelines.internals.of_accelerate import MMGP_MANAGER, hooks_of
+from roost.pipelines.internals.of_diffusers import has_hook
 
 Attributes = dict[str, Any]  # a module's own
 
@@ -34,13 +36,13 @@ _ACCELERATE_HOOKS = {
 def find_offloader(parts: Iterable[Attributes], *, held: bool = False) -> str | None:
     """What moves the weights of modules with these attributes, other than the plan that has them ``held``; or None."""
     for part in parts:
-        names = [type(hook).__name__ for hook in _accelerate_hooks(part)]
+        names = [type(hook).__name__ for hook in hooks_of(part)]
         foreign = [name for name in names if not (held and name == ExecutionDevice.__name__)]
         if foreign:
             return _ACCELERATE_HOOKS.get(foreign[0], f"accelerate's {foreign[0]}")
-        if _has_hook(part, _GROUP_OFFLOADING):
+        if has_hook(part, _GROUP_OFFLOADING):
             return "diffusers' group offloading"
-        if "_mm_manager" in part:
+        if MMGP_MANAGER in part:
             return "mmgp's offload"
         if part.get("hf_device_map"):
             return "a device map"
@@ -49,7 +51,7 @@ def find_offloader(parts: Iterable[Attributes], *, held: bool = False) -> str | 
 
 def casts_weights(parts: Iterable[Attributes]) -> bool:
     """Whether diffusers' layerwise casting is on in any of these modules."""
-    return any(_has_hook(part, (_CASTING,)) for part in parts)
+    return any(has_hook(part, (_CASTING,)) for part in parts)
 
 
 def check_free(pipeline: object, modules: Mapping[str, torch.nn.Module]) -> None:
@@ -63,13 +65,3 @@ def check_free(pipeline: object, modules: Mapping[str, torch.nn.Module]) -> None
 
 
 _REMEDY = "undo that first (pipeline.remove_all_hooks(), reset_device_map(), or close the plan)"
-
-
-def _accelerate_hooks(part: Attributes) -> list[object]:
-    hook = part.get("_hf_hook")
-    return [] if hook is None else list(getattr(hook, "hooks", (hook,)))  # a SequentialHook has several
-
-
-def _has_hook(part: Attributes, names: tuple[str, ...]) -> bool:
-    registry = part.get("_diffusers_hook")
-    return registry is not None and any(name in registry.hooks for name in names)

@@ -10,9 +10,11 @@ from torch.distributed.fsdp import FSDPModule
 
 from roost.errors import UsageError
 from roost.facts.request import Strategy
+from roost.pipelines.internals.of_diffusers import has_hook
+from roost.pipelines.internals.of_torch import as_engine
 from roost.plan import PlanDocument
 from roost.residency.weights.census import attribute_tensors
-from roost.residency.weights.watched import HeldBuffer, HeldParameter, as_engine
+from roost.residency.weights.watched import HeldBuffer, HeldParameter
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer, HeldParameter, HeldBuffer)
 
@@ -92,8 +94,7 @@ def check_obstacles(plan: PlanDocument, modules: Mapping[str, torch.nn.Module]) 
 
 def _casts_its_weights(part: torch.nn.Module) -> bool:
     """Whether diffusers' layerwise casting is on."""
-    registry = vars(part).get("_diffusers_hook")
-    return registry is not None and "layerwise_casting" in registry.hooks
+    return has_hook(vars(part), ("layerwise_casting",))
 
 
 def _borrowed_weights(module: torch.nn.Module) -> Iterator[str]:

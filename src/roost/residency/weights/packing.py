@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 
 import torch
 
+from roost.pipelines.internals.of_torch import buffers_of, parameters_of
 from roost.plan import ComponentPlan
 from roost.residency.weights.census import TRUNK, Entry, take_census
 from roost.residency.weights.dtypes import Image, Images
@@ -179,7 +180,7 @@ def _places(module: torch.nn.Module) -> Places:
     return frozenset(
         (id(vars(part)), name, id(tensor))
         for part in module.modules()
-        for name, tensor in (*part._parameters.items(), *part._buffers.items())
+        for name, tensor in (*parameters_of(part).items(), *buffers_of(part).items())
         if tensor is not None
     )
 

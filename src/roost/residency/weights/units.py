@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import torch
 
+from roost.pipelines.internals.of_torch import PARAMETERS, as_engine, bind_one, version_of
 from roost.residency.weights.census import Entry, attribute_tensors
 from roost.residency.weights.masters import HostCopy, Master, lay_out
-from roost.residency.weights.watched import as_engine, unwatch, watch
+from roost.residency.weights.watched import unwatch, watch
 
 UnitKind = Literal["resident", "held", "streamed"]
 
@@ -41,8 +42,8 @@ class Unit:
     """
 
     __slots__ = (
-        "_bound", "_entered", "_objects", "_own", "_repeats", "_tables", "_version", "_watcher", "buffer", "entries",
-        "in_use", "kind", "layout", "lent", "master", "name", "ready", "settled", "slot", "spare",
+        "_bound", "_entered", "_objects", "_own", "_repeats", "_tables", "_version_entered", "_watcher", "buffer",
+        "entries", "in_use", "kind", "layout", "lent", "master", "name", "ready", "settled", "slot", "spare",
     )  # fmt: skip
 
     def __init__(self, name: str, entries: Sequence[Entry]) -> None:
@@ -62,7 +63,7 @@ class Unit:
         self._watcher: Watcher | None = None
         self._own: StandIns | None = None  # over ``buffer``
         self._entered: StandIns | None = None
-        self._version = 0  # of those, when they were put
+        self._version_entered = 0  # of those, when they were put
 
     @property
     def bytes(self) -> int:
@@ -105,14 +106,14 @@ class Unit:
         """Makes the modules read ``stand_ins``, or else the unit's own buffer, until ``leave``."""
         self._entered = stand_ins or self._own
         if self._entered is not None:
-            self._version = self._entered.version
+            self._version_entered = self._entered.version
             unwatch(self._tables.others)
             self._tables.put(self._entered)
 
     def leave(self) -> None:
         """Makes the modules read what is bound."""
         if self._entered is not None:
-            if self._watcher is not None and self._entered.version != self._version:
+            if self._watcher is not None and self._entered.version != self._version_entered:
                 self._watcher.edited = self.name
             self._entered = None
             self._tables.take_back(self._bound)
@@ -188,8 +189,6 @@ def _same_memory(tensor: torch.Tensor, other: torch.Tensor) -> bool:
 Namespace = dict[str, Any]  # a module's own attributes
 Table = dict[str, torch.nn.Parameter | None]  # a module's own parameters
 
-bind_one: Callable[[torch.Tensor, torch.Tensor], None] = torch.Tensor.data.__set__  # type: ignore[attr-defined]
-
 
 @dataclass(frozen=True, slots=True)
 class StandIns:
@@ -202,7 +201,7 @@ class StandIns:
     @property
     def version(self) -> int:
         """How often they were edited in place: all are views of one buffer, and share its count."""
-        return next(iter(self.made.values()))._version if self.made else 0
+        return version_of(next(iter(self.made.values()))) if self.made else 0
 
 
 class ParameterTables:
@@ -221,7 +220,7 @@ class ParameterTables:
         self._originals: list[tuple[Namespace, Table]] = []
         self._exchanged: list[dict[str, int]] = []  # for each table, the names in it of objects by their index
         for owner in _owners(module, names):
-            table: Any = vars(owner).get("_parameters")
+            table: Any = vars(owner).get(PARAMETERS)
             # A scripted module's is no dictionary: nothing can be put in its place.
             names = (
                 {key: own[id(each)] for key, each in table.items() if id(each) in own} if type(table) is dict else {}
@@ -247,14 +246,14 @@ class ParameterTables:
     def put(self, stand_ins: StandIns) -> None:
         """Makes the modules read ``stand_ins``."""
         for namespace, table in stand_ins.tables:
-            namespace["_parameters"] = table
+            namespace[PARAMETERS] = table
         if self._others:
             self._bind_others(stand_ins.views)
 
     def take_back(self, bound: Sequence[torch.Tensor]) -> None:
         """Makes the modules read their own parameters again; what is in no table reads ``bound`` again."""
         for namespace, table in self._originals:
-            namespace["_parameters"] = table
+            namespace[PARAMETERS] = table
         if self._others:
             self._bind_others([bound[index] for index in self._others])
 

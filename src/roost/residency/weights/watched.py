@@ -14,8 +14,7 @@ from typing import Any, Protocol
 
 import torch
 
-# Around what the engine itself does with held tensors: nobody is told. PyTorch documents it under "Extending PyTorch".
-as_engine = torch._C.DisableTorchFunctionSubclass
+from roost.pipelines.internals.of_torch import METADATA, as_engine, version_of
 
 
 class Home(Protocol):
@@ -41,7 +40,7 @@ _METADATA = frozenset({
     "shape", "dtype", "layout", "ndim", "requires_grad", "is_leaf", "itemsize", "nbytes", "is_meta", "is_sparse",
     "is_quantized", "is_nested", "grad", "grad_fn", "names", "size", "dim", "numel", "stride", "is_floating_point",
     "is_complex", "element_size", "is_contiguous", "storage_offset", "is_signed", "is_inference", "__len__",
-    "_version", "_backward_hooks", "is_cpu", "_is_view",
+    "is_cpu", *METADATA,
 })  # fmt: skip
 _PLAIN_ANSWERS = (type(None), bool, int, float, complex, str, torch.Size, torch.dtype, torch.device, torch.layout)
 
@@ -115,11 +114,11 @@ def _at_rest(
     """Runs ``func`` on masters; lends those that it edits, or that can be edited through what it returns."""
     away = _away(func, args, kwargs, held)
     args, kwargs = _replaced(args, away), _replaced(kwargs, away)
-    versions = [each._version for each, _ in held]
+    versions = [version_of(each) for each, _ in held]
     try:
         result = func(*args, **kwargs)
     finally:  # also an operation that raised may have written
-        _lend(home for (each, home), before in zip(held, versions, strict=True) if each._version != before)
+        _lend(home for (each, home), before in zip(held, versions, strict=True) if version_of(each) != before)
     if _sets_data(func) or not _is_apart(result, [each for each, _ in held]):
         _lend(home for _, home in held)
     return result

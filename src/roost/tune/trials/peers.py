@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from roost.facts.machine import DeviceKind
+from roost.pipelines.internals.of_diffusers import takes_group_offload
 
 # Puts the way in force on a pipeline whose weights are in host memory; the device is a torch.device.
 Place = Callable[[Any, Any], None]
@@ -44,9 +45,7 @@ def offload_groups(pipeline: Any, device: Any, **params: object) -> None:
 
     Components that refuse it stay on the device, as diffusers' users have to do it.
     """
-    refusing = [
-        name for name, each in pipeline.components.items() if getattr(each, "_supports_group_offloading", True) is False
-    ]
+    refusing = [name for name, each in pipeline.components.items() if not takes_group_offload(each)]
     pipeline.enable_group_offload(onload_device=device, exclude_modules=refusing, **params)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from roost.pipelines.internals.of_operators import HigherOrderOperator, eager_kernel, schema_of
+from roost.pipelines.internals.of_torch import TorchDispatchMode, storage_key
 from roost.residency.device.emulated.arena import Arena
 from roost.residency.device.emulated.weight_reads import WeightReads
 
@@ -74,7 +75,7 @@ class ActivationCount:
         """Charges the storages of an operation's results that are neither counted already nor ``given`` to it."""
         if isinstance(result, torch.Tensor):
             storage = result.untyped_storage()
-            key = storage._cdata
+            key = storage_key(storage)
             if self._counting and key not in self._live and key not in given and result.device.type != "meta":
                 self._charge(storage, key)
         elif isinstance(result, list | tuple):
@@ -83,7 +84,7 @@ class ActivationCount:
 
     def _is_there(self, tensor: torch.Tensor) -> bool:
         """Whether a tensor is on the device; what operations made there is."""
-        return tensor in self._arena or tensor.untyped_storage()._cdata in self._live
+        return tensor in self._arena or storage_key(tensor.untyped_storage()) in self._live
 
     def _charge(self, storage: torch.UntypedStorage, key: int) -> None:
         size = -(-storage.nbytes() // ALLOCATION_BYTES) * ALLOCATION_BYTES
@@ -148,7 +149,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
 
     def _look_inside(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], given: Collection[int]) -> Any:
         """Runs a higher-order operator; eager ones are made of operations, such as flex attention's dense scores."""
-        eager: Callable[..., Any] | None = func.py_kernels.get(torch._C.DispatchKey.CompositeExplicitAutograd)
+        eager = eager_kernel(func)
         if eager is not None:
             with self:
                 return eager(*args, **kwargs)
@@ -158,9 +159,9 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
 
 
 def _kind_of(func: Any) -> _Kind:
-    if isinstance(func, torch._ops.HigherOrderOperator):
+    if isinstance(func, HigherOrderOperator):
         return "higher order"
-    return "view" if func.is_view else "in place" if func._schema.is_mutable else "new"
+    return "view" if func.is_view else "in place" if schema_of(func).is_mutable else "new"
 
 
 def _storages(values: Iterable[Any]) -> list[int]:
@@ -168,7 +169,7 @@ def _storages(values: Iterable[Any]) -> list[int]:
     found = []
     for value in values:
         if isinstance(value, torch.Tensor):
-            found.append(value.untyped_storage()._cdata)
+            found.append(storage_key(value.untyped_storage()))
         elif isinstance(value, list | tuple):
             found += _storages(value)
     return found

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 
 import torch
-from torch.utils._python_dispatch import _disable_current_modes
 
+from roost.pipelines.internals.of_torch import without_modes
 from roost.units import format_bytes
 
 ALIGNMENT = 256
@@ -80,7 +80,7 @@ class Arena:
         if self.used_bytes + self._idle_bytes > self.budget_bytes:
             self.trim()  # host memory behind the device stays within the device's budget
         # An inference tensor could not be written outside of that mode; and this is the device's memory, no activation.
-        with torch.inference_mode(False), _disable_current_modes():
+        with torch.inference_mode(False), without_modes():
             memory = torch.empty(size + ALIGNMENT, dtype=torch.uint8)
         start = -memory.data_ptr() % ALIGNMENT
         return memory[start : start + size]

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import torch
 
 from roost.errors import RoostError
+from roost.pipelines.internals.of_operators import COPIES, HigherOrderOperator
+from roost.pipelines.internals.of_torch import storage_key
 
 # Operations that look at a tensor's shape and dtype alone.
 _READ_NOTHING = frozenset(
@@ -18,7 +20,7 @@ _READ_NOTHING = frozenset(
     )
 )
 # Operations that take what lies in host memory also where the other side is on a device.
-_COPIES = frozenset(("_to_copy", "copy_", "_local_scalar_dense"))
+_COPIES = COPIES | {"copy_"}
 
 
 class _OffDevice(NamedTuple):
@@ -43,7 +45,7 @@ class WeightReads:
     def refused(self, owner: str, off_device: Iterable[tuple[str, torch.Tensor]]) -> Iterator[None]:
         """While entered, ``owner``'s weights that are ``off_device`` are looked after."""
         before = self._off_device
-        self._off_device = {**before, **{each.storage._cdata: each for each in _find(owner, off_device)}}
+        self._off_device = {**before, **{storage_key(each.storage): each for each in _find(owner, off_device)}}
         try:
             yield
         finally:
@@ -55,7 +57,7 @@ class WeightReads:
 
     def check(self, func: Any, given: Collection[int]) -> None:
         """RoostError for an operation on such weights, unless it reads no values or is a copy from host memory."""
-        higher = isinstance(func, torch._ops.HigherOrderOperator)
+        higher = isinstance(func, HigherOrderOperator)
         operation = None if higher else func.overloadpacket.__name__
         if operation in _READ_NOTHING:
             return

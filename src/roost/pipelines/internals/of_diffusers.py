@@ -1,0 +1,68 @@
+"""What Roost uses of diffusers that is private to it. Libraries are imported where they are used: names need none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+# Where a module keeps its registry of hooks, and its cache's settings. ``HookRegistry.check_if_exists_or_initialize``
+# would put a registry onto modules of a user that have none.
+REGISTRY = "_diffusers_hook"
+CACHE_CONFIG = "_cache_config"
+
+
+def has_hook(attributes: Mapping[str, Any], names: Iterable[str]) -> bool:
+    """Whether one of diffusers' hooks of these names is on a module with these attributes."""
+    registry = attributes.get(REGISTRY)
+    return registry is not None and any(name in registry.hooks for name in names)
+
+
+def forward_before_hooks(registry: Any) -> Any:
+    """The forward that a module had before its first hook; ``remove_hook`` would change the user's module."""
+    first = registry._fn_refs[0]
+    return first.original_forward or first.forward
+
+
+def hook_references() -> type:
+    """The class of a registry's notes of the forwards it wrapped, which hold no state of a call."""
+    from diffusers.hooks.hooks import HookFunctionReference  # imported here: this file brings no library
+
+    found: type = HookFunctionReference
+    return found
+
+
+def converts_its_files(kind: type) -> bool:
+    """Whether a model's class changes its files' tensors as it loads them, which nothing public tells."""
+    from diffusers import ModelMixin  # imported here: this file brings no library
+
+    return getattr(kind, _CONVERTS, None) is not getattr(ModelMixin, _CONVERTS)
+
+
+_CONVERTS = "_fix_state_dict_keys_on_load"
+
+
+def lora_components(pipeline_class: Any) -> tuple[str, ...]:
+    """The components that a pipeline's class can load a LoRA into; the documentation only lists them in words."""
+    if not hasattr(pipeline_class, "load_lora_weights"):
+        return ()
+    return tuple(getattr(pipeline_class, "_lora_loadable_modules", ()))
+
+
+def expected_components(pipeline_class: Any) -> set[str]:
+    """What a pipeline's class must be given; its public ``components`` needs an instance that has them all."""
+    expected, _ = pipeline_class._get_signature_keys(pipeline_class)
+    return set(expected)
+
+
+def takes_group_offload(component: object) -> bool:
+    """False where a component's class refuses group offloading; the public way is to try, and get half of it."""
+    return getattr(component, "_supports_group_offloading", True) is not False
+
+
+def without_initial_weights() -> AbstractContextManager[object]:
+    """Inside it, models are made without computing initial weights; the public meta device would leave no buffers."""
+    from diffusers.models import modeling_utils  # imported here: this file brings no library
+
+    context: AbstractContextManager[object] = modeling_utils.no_init_weights()
+    return context
