@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from hypothesis import settings
 
 pytest_plugins = ["real_models"]
 
@@ -46,6 +47,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--fast"):
         sys.meta_path.insert(0, _NoTorch())
+        settings.register_profile("fast", max_examples=20)
+        settings.load_profile("fast")
 
 
 class _NoTorch(MetaPathFinder):

@@ -31,6 +31,7 @@ def found(differences) -> dict[tuple[str, str], tuple[object, object]]:
     return {(each.about, each.what): (each.before, each.after) for each in differences}
 
 
+@pytest.mark.long
 def test_a_plan_does_not_differ_from_itself(shown) -> None:
     differences = diff_plans(searched(), searched())
     assert differences.same_model

@@ -17,6 +17,8 @@ from roost.cli.app import run
 from roost.errors import RoostError
 from roost.temporary import sweep, temporary_file, temporary_folder
 
+pytestmark = pytest.mark.long
+
 PLAN = ("plan", "sdxl", "--gpu", "rtx-4090", "--ram", "64GiB", "--no-measured")
 # A command that tells when it is in the middle of things, and stays there. The dry run needs the temporary folder; the
 # plan's file is written but not yet moved to its place.

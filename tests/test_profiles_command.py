@@ -15,6 +15,8 @@ from roost.api.measurements import store as exports
 from roost.cli.app import run
 from roost.profiles.store import MeasuredStore
 
+pytestmark = pytest.mark.long
+
 FLUX = entry(
     RTX,
     "flux.1-dev",

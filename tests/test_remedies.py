@@ -18,6 +18,8 @@ from roost.units import GiB
 from traces import rates, trace, use
 from worlds import component, inventory, machine, question
 
+pytestmark = pytest.mark.long
+
 PARTS = (component("transformer", 8 * GiB, blocks=40), component("vae", GiB // 2, position=1))
 VIDEO = Workload(width=1280, height=720, frames=81, steps=4, batch=1, guidance=None)
 
@@ -75,7 +77,6 @@ def test_pictures_have_no_fewer_frames_and_one_is_the_smallest_batch() -> None:
     assert smaller(replace(picture, batch=5), "batch", 0.5, picture) == replace(picture, batch=2)
 
 
-@pytest.mark.long
 def test_what_is_named_fits_when_it_is_asked_for() -> None:
     workload = replace(VIDEO, batch=2)
     named = would_fit(asked(22, workload))
@@ -90,7 +91,6 @@ def test_what_is_named_fits_when_it_is_asked_for() -> None:
         assert plan_by_search(asked(22, changed)).fits
 
 
-@pytest.mark.long
 def test_a_need_that_does_not_shrink_with_the_frames_takes_a_second_look() -> None:
     """At 14 GiB, 8 of 16 are there at any size: a proportional guess fails, a line through two points finds it."""
     named = would_fit(asked(14, fixed_bytes=8 * GiB))
@@ -107,7 +107,6 @@ def test_no_size_is_named_where_host_memory_is_short_too() -> None:
     assert would_fit(both) == []
 
 
-@pytest.mark.long
 def test_a_little_less_headroom_is_named_when_that_is_all() -> None:
     named = would_fit(asked(17.2))
     assert named[0].startswith("--headroom ")
@@ -122,7 +121,6 @@ def test_smaller_workloads_are_named_only_when_they_can_be_traced() -> None:
         assert [each.split()[0] for each in would_fit(asked(12, trace_other=trace_other))] == ["--vram"]
 
 
-@pytest.mark.long
 def test_a_model_whose_weights_are_too_much_is_not_traced_again() -> None:
     def never(workload: Workload) -> Trace:
         raise AssertionError(f"{option(workload, 'size')} can't fit")

@@ -15,6 +15,8 @@ from hostile import Watched, set_traps, watch
 from roost.cli.app import app, run
 from small_model import SHARD_INDEX, edit_json, write_small_model
 
+pytestmark = pytest.mark.long
+
 SMALL = ("--size", "64x64", "--frames", "9", "--steps", "2")
 EMULATED = ("--gpu", "emulated", "--vram", "64MiB", "--headroom", "0")
 TEMPORARY = tempfile.gettempdir()
@@ -148,7 +150,6 @@ FOREIGN = {
 }
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("case", FOREIGN)
 def test_a_config_that_would_load_something_from_elsewhere_is_refused_by_its_key(
     case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -176,7 +177,6 @@ def test_ways_to_compute_names_of_origin_and_networks_by_name_are_no_harm(keys: 
     assert run(["inspect", str(planted(tmp_path / "model", "text_encoder/config.json", **keys))]) == 0
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     "words",
     [

@@ -149,6 +149,7 @@ def test_a_dit_larger_than_the_card_streams() -> None:
     assert placed["transformer"].strategy == placed["transformer_2"].strategy == "layerwise-offload"
 
 
+@pytest.mark.long
 def test_vram_goes_to_residents_when_copies_dominate() -> None:
     tight = chosen(search(*wan(free_gib=16, work=10 * TERA), Aim()))
     roomy = chosen(search(*wan(free_gib=24, work=10 * TERA), Aim()))
@@ -209,6 +210,7 @@ def test_manual_keeps_everything_but_what_was_typed() -> None:
     }
 
 
+@pytest.mark.long
 def test_shortfall_is_exact() -> None:
     """With that much more the search succeeds, with a byte less it does not."""
     missing = search(*wan(free_gib=6), Aim()).shortfall
@@ -218,6 +220,7 @@ def test_shortfall_is_exact() -> None:
     assert search(*wan(free_gib=enough_gib - 1e-3), Aim()).chosen is None
 
 
+@pytest.mark.long
 def test_more_vram_saves_what_the_search_then_finds() -> None:
     found = search(*wan(free_gib=20, work=10 * TERA), Aim())
     more = search(*wan(free_gib=22, work=10 * TERA), Aim())
@@ -234,6 +237,7 @@ def test_scarce_host_memory_is_never_overdrawn() -> None:
             assert sum(each.pinned_bytes for each in found.chosen.options) <= ram * GiB * 8 // 10
 
 
+@pytest.mark.long
 def test_many_generations_keep_what_they_use_again() -> None:
     once = search(*wan(free_gib=40), Aim())
     often = search(*wan(free_gib=40, generations=50), Aim())

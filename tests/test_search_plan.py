@@ -138,6 +138,7 @@ def test_other_plans_are_compared_by_their_own_simulation() -> None:
     assert not plan_by_search(asked(enough_gib - 0.01, everything)).fits
 
 
+@pytest.mark.long
 def test_scarce_host_memory_says_what_more_of_it_would_save() -> None:
     scarce = plan_by_search(asked(12, ram_gib=24))
     assert scarce.compared is not None
@@ -167,6 +168,7 @@ def test_tiling_is_chosen_only_when_allowed() -> None:
     assert "changes bits" in allowed.components["vae"].why
 
 
+@pytest.mark.long
 def test_mode_memory_searches_for_the_least_peak_within_the_slowdown() -> None:
     fast = plan_by_search(asked(60))
     small = plan_by_search(asked(60, Choices(mode="memory"), aim=aim_of(PlanOptions(mode="memory"))))
@@ -221,6 +223,7 @@ def test_a_role_is_predicted_for_its_own_uses_only() -> None:
     assert [stage.component for stage in plan.predicted.stages] == ["text_encoder"]
 
 
+@pytest.mark.long
 def test_generations_are_counted_with_one_load() -> None:
     once, often = plan_by_search(asked(20)).predicted, plan_by_search(asked(20, generations=10)).predicted
     assert once is not None

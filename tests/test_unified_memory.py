@@ -20,6 +20,8 @@ from roost.units import GiB
 from searched_plans import PARTS, searched
 from worlds import inventory, machine, question
 
+pytestmark = pytest.mark.long
+
 
 def unified(free_gib: float, pool_gib: float) -> Machine:
     found = machine(free_gib, ram_gib=pool_gib)
