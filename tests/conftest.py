@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.abc import MetaPathFinder
 from pathlib import Path
 from types import ModuleType
@@ -33,6 +33,16 @@ _DATA_HOMES = (str(_HOME / f"data-{number}") for number in itertools.count())
 def _own_data_home(monkeypatch: pytest.MonkeyPatch) -> None:
     """What one test's runs measured must not change another's plans."""
     monkeypatch.setenv("XDG_DATA_HOME", next(_DATA_HOMES))
+
+
+@pytest.fixture(autouse=True)
+def _own_default_dtype() -> Iterator[None]:
+    """Names the test that leaves another default dtype behind: what fails is a test much later."""
+    yield
+    if "torch" in sys.modules:
+        left = sys.modules["torch"].get_default_dtype()
+        sys.modules["torch"].set_default_dtype(sys.modules["torch"].float32)
+        assert str(left) == "torch.float32"
 
 
 def pytest_unconfigure() -> None:

@@ -115,6 +115,17 @@ def test_resident_weights_that_fit_in_no_way_are_out_of_memory_that_names_the_co
     assert "\n" not in str(caught.value)
 
 
+def test_a_load_that_fails_leaves_torch_s_default_dtype_alone(ltx: Path) -> None:
+    plan = plan_for(read_pipeline(ltx, torch_dtype=torch.bfloat16))
+    config = ltx / "transformer" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "num_layers": None}))
+    try:
+        refused(ltx, plan, InvalidFile, "transformer")
+        assert torch.get_default_dtype() == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_an_fsdp_plan_asks_for_torchrun(saved: Saved) -> None:
     with pytest.raises(UsageError, match="torchrun"):
         load(plan_for(read_pipeline(saved("ltx")), "fsdp"), saved("ltx"))

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import ModelMixin
 from safetensors.torch import load_file, save_file
 
 from dry_runs import tiny_directory, tiny_trace
@@ -17,7 +16,6 @@ from roost.api.models.inspect import inspect_model
 from roost.api.models.tensors import check_tensors
 from roost.errors import InvalidFile
 from roost.pipelines.classes import component_class
-from roost.probes.dry_run import module_tensors
 from roost.profiles.published import model_names
 from roost.trace import trace_from_json, trace_to_json
 
@@ -110,7 +108,3 @@ def test_no_published_model_is_unusual(name: str) -> None:
 def test_names_and_shapes_are_kept_with_the_trace() -> None:
     trace = tiny_trace("flux")
     assert trace_from_json(trace_to_json(trace)).tensors == trace.tensors
-
-
-def test_the_library_still_has_its_place_for_classes_that_convert() -> None:
-    assert callable(getattr(ModelMixin, module_tensors._CONVERTS))

@@ -46,7 +46,7 @@ def build_component(
     folder = model_dir / name if (model_dir / name).is_dir() else model_dir
     dtype = getattr(torch, described.load_dtype or "float32")
     try:
-        with closed_to_the_outside(), _default_dtype(dtype), _no_init(), _bounded(tensors or 0):
+        with closed_to_the_outside(), kept_default_dtype(dtype), _no_init(), _bounded(tensors or 0):
             if hasattr(found, "load_config"):
                 module = found.from_config(found.load_config(str(folder), local_files_only=True))
             else:
@@ -141,9 +141,11 @@ def _bounded(tensors: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+def kept_default_dtype(meanwhile: torch.dtype | None = None) -> Iterator[None]:
+    """Gives torch's default dtype back at the end, ``meanwhile`` another: a failed load of diffusers leaves its own."""
     before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
+    if meanwhile is not None:
+        torch.set_default_dtype(meanwhile)
     try:
         yield
     finally:
