@@ -44,7 +44,7 @@ from stacks import (  # noqa: E402
 from roost.plan import ComponentPlan  # noqa: E402
 from roost.residency.device.cuda import CudaDevice  # noqa: E402
 from roost.residency.device.emulated import EmulatedDevice  # noqa: E402
-from roost.residency.weights.masters import host_memory  # noqa: E402
+from roost.residency.weights.host_masters import host_memory  # noqa: E402
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 COPY_TO_COMPUTE = {"transfer-bound": 2.0, "compute-bound": 0.5}

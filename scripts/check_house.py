@@ -27,8 +27,8 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("plan",),
         ("trace", "timeline"),
         ("facts",),
-        ("units", "temporary", "shell"),
-        ("homes",),
+        ("units", "temporary", "shell_quoting"),
+        ("user_folders",),
         ("errors",),
     ),
     "cli": (

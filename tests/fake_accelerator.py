@@ -21,7 +21,7 @@ from roost.residency.device.interface import Device, Lane
 from roost.residency.engine import nan_outputs
 from roost.residency.weights import packing, units
 from roost.residency.weights import units as tables
-from roost.residency.weights.masters import Master
+from roost.residency.weights.host_masters import Master
 from roost.residency.weights.units import Unit
 
 NAME = "emu"

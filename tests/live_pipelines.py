@@ -12,7 +12,7 @@ from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.hold.attach import Held, hold
 from roost.residency.run.calls import GenerationRequest
 from roost.residency.run.generate import tensor_digest
-from roost.residency.weights.masters import aligned_bytes
+from roost.residency.weights.host_masters import aligned_bytes
 from tiny_models import FAMILIES, default_call
 
 SIX_FAMILIES = ("wan2.2", "flux", "sdxl", "sd3", "qwen-image", "ltx")

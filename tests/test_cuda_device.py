@@ -10,7 +10,7 @@ import torch
 from engine_toys import call, play, streaming
 from roost.residency.device.cuda import CudaDevice
 from roost.residency.device.interface import Lane
-from roost.residency.weights.masters import host_memory
+from roost.residency.weights.host_masters import host_memory
 from toy_worlds import World
 
 pytestmark = pytest.mark.gpu

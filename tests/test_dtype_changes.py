@@ -12,7 +12,7 @@ from plans import LAYERWISE, plan_for
 from roost.plan import PlanDocument
 from roost.plan.schema import Masters
 from roost.residency.run.generate import generate
-from roost.residency.weights.masters import Master
+from roost.residency.weights.host_masters import Master
 from toy_pipelines import state, toy_pipeline
 
 

@@ -11,7 +11,7 @@ from roost.residency.device.choice import open_device
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.device.emulated.lane import WorkLane
 from roost.residency.device.interface import Device
-from roost.residency.weights.masters import host_memory
+from roost.residency.weights.host_masters import host_memory
 
 MIB = 1024**2
 # A lane that a test holds goes on by itself after this, so that a wait for the wrong thing fails instead of hanging.

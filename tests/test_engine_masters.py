@@ -23,7 +23,7 @@ from roost.residency.hold.attach import hold
 from roost.residency.run.generate import generate
 from roost.residency.run.loader import load_pipeline
 from roost.residency.run.quiet import quiet_libraries
-from roost.residency.weights.masters import Master
+from roost.residency.weights.host_masters import Master
 from tiny_models import build
 from toy_pipelines import WIDTH, state, toy_pipeline
 

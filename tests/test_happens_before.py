@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from roost.residency.device.emulated import EmulatedDevice, HappensBeforeError
-from roost.residency.weights.masters import host_memory
+from roost.residency.weights.host_masters import host_memory
 
 SOURCE = torch.ones(512, dtype=torch.uint8)
 

@@ -25,7 +25,7 @@ from roost.api.models.inspect import profile_of
 from roost.cli.app import run
 from roost.planner.rules.names import kind_of
 from roost.planner.rules.roles import role_of
-from roost.residency.engine.release import Activations
+from roost.residency.engine.eviction import Activations
 from roost.residency.run.calls import accepts
 from roost.residency.run.generate import tensor_digest
 from tiny_models import FAMILIES

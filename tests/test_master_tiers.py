@@ -19,8 +19,8 @@ from roost.plan.schema import FileRecord, Masters
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.run.loader import load_pipeline
 from roost.residency.run.quiet import quiet_libraries
+from roost.residency.weights.host_masters import Master
 from roost.residency.weights.mapped_masters import MappedMaster
-from roost.residency.weights.masters import Master
 from tiny_models import build
 
 SMALL = {"gpu": "emulated", "vram": "3GiB", "headroom": "0", "size": "64x64", "frames": 9, "steps": 2}

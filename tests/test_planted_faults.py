@@ -15,7 +15,7 @@ from engine_toys import play
 from roost.residency.device.emulated import EmulatedDevice, HappensBeforeError
 from roost.residency.engine import on_device
 from roost.residency.engine.slots import Slot, SlotRing
-from roost.residency.weights.masters import HostCopy
+from roost.residency.weights.host_masters import HostCopy
 from roost.residency.weights.transfers import Transfers
 from roost.residency.weights.units import Unit
 from toy_worlds import World

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from roost.cli.screen import show_error
-from roost.shell import command, shown_path
+from roost.shell_quoting import command, shown_path
 
 PATHS = (
     "plain.yaml",

@@ -10,8 +10,8 @@ import torch
 
 from roost.errors import RoostError
 from roost.residency.device.emulated import EmulatedDevice
-from roost.residency.weights.host_blocks import FileBlock, FilePiece, PageableBlock
 from roost.residency.weights.staging import Stager
+from roost.residency.weights.unpinned_sources import FileBlock, FilePiece, PageableBlock
 
 SIZE = 10_000
 

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from roost.homes import user_folder
+from roost.user_folders import user_folder
 
 _NAME = re.compile(r".+\.(\d+)\.[0-9a-f]{8}\.roost-tmp(\.\w+)?", re.DOTALL)
 _LIST = re.compile(r"(\d+)\.[0-9a-f]{8}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from roost.errors import InvalidFile, UsageError
 from roost.plan.schema import SCHEMA_VERSION, PlanDocument
 from roost.plan.strict_yaml import MAX_BYTES, NotValid, to_yaml, validated, yaml_mapping
-from roost.shell import command, shown_path, unwritable
+from roost.shell_quoting import command, shown_path, unwritable
 from roost.temporary import temporary_file
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from roost.errors import RoostError
-from roost.shell import shown_path
+from roost.shell_quoting import shown_path
 
 _PATIENCE_S = 10.0
 _PAUSE_S = 0.02

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from roost.errors import RoostError, UsageError
-from roost.homes import user_folder
 from roost.plan import write_text_atomically
 from roost.plan.measurements import MEASURED_VERSION, DeviceKey, Entry
 from roost.plan.strict_yaml import MAX_BYTES, NotValid, to_yaml, validated, yaml_mapping
 from roost.profiles.lock import locked
-from roost.shell import shown_path
+from roost.shell_quoting import shown_path
+from roost.user_folders import user_folder
 
 _SUFFIX, _ASIDE = ".yaml", ".unusable"
 _DEVICE_FILE = "device"  # no model class has this slug: theirs end in a hash

@@ -12,14 +12,14 @@ from roost.api.machine import emulated_gpu, present_gpu
 from roost.api.measurements.learned import now
 from roost.errors import UsageError
 from roost.facts.machine import GpuFacts
-from roost.homes import user_folder
 from roost.plan.measurements import DeviceKey, MeasuredRate, device_key
 from roost.planner.cost.rates import Rate, Rates, rates_of
 from roost.probes.machine.disk_rate import DiskReading, read_disk
 from roost.profiles.gpus import load_gpu_profiles
 from roost.profiles.store import MeasuredStore
-from roost.shell import shown_path
+from roost.shell_quoting import shown_path
 from roost.units import GiB
+from roost.user_folders import user_folder
 
 _EMULATED_BYTES = GiB
 _DISK = "disk_bytes_per_s"

@@ -10,7 +10,7 @@ from roost.plan import write_text_atomically
 from roost.plan.measurements import Collection
 from roost.plan.strict_yaml import MAX_BYTES, NotValid, to_yaml, validated, yaml_mapping
 from roost.profiles.store import Kept, MeasuredStore
-from roost.shell import shown_path
+from roost.shell_quoting import shown_path
 from roost.units import format_bytes
 
 

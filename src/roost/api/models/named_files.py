@@ -7,7 +7,7 @@ from pathlib import Path
 from roost.errors import InvalidFile
 from roost.facts.model import Inventory
 from roost.probes.recognition.files import recognise_file
-from roost.shell import shown_path
+from roost.shell_quoting import shown_path
 
 _PLAN_SUFFIXES = (".yaml", ".yml")
 _MOST_NAMED = 3

@@ -17,7 +17,7 @@ from roost.errors import UsageError
 from roost.facts.model import Inventory, PublishedModel, WeightsFile
 from roost.profiles.lock import locked
 from roost.profiles.published import load_published_model, model_names
-from roost.shell import shown_path, unwritable
+from roost.shell_quoting import shown_path, unwritable
 from roost.units import format_bytes
 
 # While it is there the directory is being written, or its writer was killed; it holds the model's name.

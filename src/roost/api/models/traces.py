@@ -12,12 +12,12 @@ from roost.api.models.published import materialise_configs
 from roost.api.models.stand_ins import add_stand_ins, copy_configs
 from roost.facts.model import Inventory, ModelProfile
 from roost.facts.request import Workload
-from roost.homes import user_folder
 from roost.probes.dry_run import DryRunOptions, dry_run
 from roost.probes.dry_run.cache import read_trace, trace_key, weightless_digests, write_trace
 from roost.profiles.class_facts import load_class_facts
 from roost.temporary import temporary_folder
 from roost.trace import Trace
+from roost.user_folders import user_folder
 
 _log = logging.getLogger(__name__)
 

@@ -18,7 +18,6 @@ from roost.api.requests.options import PlanOptions, aim_of, choices_of, dtype_of
 from roost.api.requests.python_options import options_of
 from roost.errors import DryRunError, InvalidFile, UsageError
 from roost.facts.request import Workload
-from roost.homes import user_folder
 from roost.plan import PlanDocument, plan_to_yaml, read_plan, write_text_atomically
 from roost.planner.buffers import with_unfiled
 from roost.planner.by_rules import Question, plan_by_rules
@@ -29,8 +28,9 @@ from roost.planner.cost.untraced import guessing, untraced
 from roost.planner.rule_plan import traced_rule_plan
 from roost.planner.rules.roles import parse_role
 from roost.profiles.gpus import load_gpu_profiles
-from roost.shell import shown_path
+from roost.shell_quoting import shown_path
 from roost.trace import Trace
+from roost.user_folders import user_folder
 
 _log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from roost.facts.model import Component, Inventory, ModelProfile
 from roost.facts.request import Workload
 from roost.plan.schema import ComponentPlan, FileRecord, PlanDocument
 from roost.planner.buffers import can_be_mapped
-from roost.shell import command, shown_path
+from roost.shell_quoting import command, shown_path
 from roost.units import format_bytes
 
 _TOTAL_TOLERANCE = 0.02

@@ -28,7 +28,7 @@ from roost.planner.documents.cost_model import cost_model_of
 from roost.planner.documents.reader import forecast_of, machine_of, placements_of
 from roost.probes.model.hub import is_path
 from roost.profiles.gpus import load_gpu_profiles
-from roost.shell import command, shown_path
+from roost.shell_quoting import command, shown_path
 from roost.timeline import MemoryLevel, Pass, Slice, TimelineRecord
 from roost.trace import Trace
 from roost.units import format_bytes, format_seconds

@@ -15,7 +15,7 @@ from roost.plan import PlanDocument
 from roost.probes.files.headers import read_header
 from roost.probes.files.safe_files import open_regular
 from roost.residency.run.lora_files import LoraFile
-from roost.shell import shown_path
+from roost.shell_quoting import shown_path
 from roost.units import format_bytes
 
 _NAMED = re.compile(r"([A-Za-z_]\w*)=(.+)", re.DOTALL)

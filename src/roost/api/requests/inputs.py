@@ -13,7 +13,7 @@ from roost.api.requests.video_inputs import moves, of_one_length, read_video
 from roost.errors import UsageError
 from roost.facts.request import Workload
 from roost.probes.files.safe_files import open_regular
-from roost.shell import shown_path
+from roost.shell_quoting import shown_path
 from roost.units import format_bytes
 
 if TYPE_CHECKING:

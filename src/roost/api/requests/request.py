@@ -9,7 +9,7 @@ from pathlib import Path
 
 from roost.errors import UsageError
 from roost.facts.request import Workload
-from roost.shell import shown_path
+from roost.shell_quoting import shown_path
 
 OUTPUT_TYPES = ("decoded", "latent")
 

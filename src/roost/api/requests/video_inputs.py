@@ -13,7 +13,7 @@ from roost.api.requests.given_files import sha256_of
 from roost.errors import UsageError
 from roost.facts.request import Workload
 from roost.probes.files.safe_files import open_regular
-from roost.shell import shown_path
+from roost.shell_quoting import shown_path
 
 if TYPE_CHECKING:
     from PIL.Image import Image

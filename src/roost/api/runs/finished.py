@@ -17,7 +17,7 @@ from roost.api.requests.request import PlannedGeneration
 from roost.api.runs.ready import ReadyPlan
 from roost.errors import InvalidFile, RoostError
 from roost.probes.files.safe_files import open_regular
-from roost.shell import shown_path
+from roost.shell_quoting import shown_path
 
 if TYPE_CHECKING:
     from roost.residency.run.calls import GenerationRequest

@@ -29,7 +29,7 @@ from roost.plan import PlanDocument
 from roost.probes.machine.host import read_host
 from roost.probes.model.hub import is_path
 from roost.profiles.class_facts import load_pipeline_facts
-from roost.shell import command, shown_path
+from roost.shell_quoting import command, shown_path
 
 _log = logging.getLogger(__name__)
 

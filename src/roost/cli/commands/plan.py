@@ -11,7 +11,7 @@ import typer
 from roost.cli import options as opt
 from roost.cli.screen import show_json, show_note
 from roost.errors import UsageError
-from roost.shell import shown_path
+from roost.shell_quoting import shown_path
 
 if TYPE_CHECKING:
     from roost.api.requests.options import PlanOptions

@@ -10,7 +10,7 @@ import typer
 from roost.cli.options import Json
 from roost.cli.screen import show_json, show_text
 from roost.errors import UsageError
-from roost.shell import shown_path
+from roost.shell_quoting import shown_path
 
 ResultsFile = Annotated[Path, typer.Argument(metavar="RESULTS", help="What roost bench -o wrote.")]
 Output = Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="A .html file.")]

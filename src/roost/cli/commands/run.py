@@ -13,7 +13,7 @@ from roost.cli.commands.plan import typed_plan_options, was_typed
 from roost.cli.screen import show_note
 from roost.cli.views.run import show_dry_run, show_record
 from roost.errors import UsageError
-from roost.shell import shown_path
+from roost.shell_quoting import shown_path
 from roost.units import parse_size
 
 if TYPE_CHECKING:

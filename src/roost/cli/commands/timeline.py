@@ -12,7 +12,7 @@ from roost.cli.commands.explain import PlanFile
 from roost.cli.options import Json
 from roost.cli.screen import show_json, show_note, show_text
 from roost.errors import UsageError
-from roost.shell import shown_path
+from roost.shell_quoting import shown_path
 from roost.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from roost.probes.dry_run.options import DryRunOptions
 from roost.probes.dry_run.stand_in import cached_components, stand_in, still_videos
 from roost.probes.dry_run.uses import UseLog
 from roost.probes.dry_run.world import FakeWorld
-from roost.shell import shown_path
+from roost.shell_quoting import shown_path
 from roost.trace import BlockLinears, LinearWeights, ModuleTensors, Trace, UnfiledBuffers
 
 _LIBRARIES = ("torch", "diffusers", "transformers")

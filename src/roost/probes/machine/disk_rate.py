@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from roost.errors import UsageError
-from roost.shell import shown_path
+from roost.shell_quoting import shown_path
 from roost.temporary import temporary_file
 from roost.units import MiB, format_bytes
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from roost.errors import InvalidFile
 from roost.probes.files.safe_files import quoted
-from roost.shell import shown_path
+from roost.shell_quoting import shown_path
 
 _MODEL_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _SNAPSHOT = re.compile(r"[\w-]{1,64}", re.ASCII)

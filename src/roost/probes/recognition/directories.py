@@ -7,7 +7,7 @@ from pathlib import Path
 
 from roost.probes.files.safe_files import listed, shown
 from roost.probes.recognition.files import recognise_file
-from roost.shell import shown_path
+from roost.shell_quoting import shown_path
 
 _INDEXES = ("model_index.json", "modular_model_index.json")
 _WEIGHTS = (".gguf", ".ckpt", ".pt", ".pth", ".bin", ".onnx", ".dduf", ".msgpack", ".h5")

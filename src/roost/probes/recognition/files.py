@@ -9,7 +9,7 @@ from roost.errors import InvalidFile
 from roost.probes.files.headers import read_header
 from roost.probes.files.safe_files import open_regular
 from roost.probes.recognition.checkpoints import Content, content_of
-from roost.shell import command, shown_path
+from roost.shell_quoting import command, shown_path
 
 _FIRST_BYTES = 512
 _PICKLE_PROTOCOLS = (2, 3, 4, 5)

@@ -10,7 +10,7 @@ import torch
 from roost.residency.engine.predictor import Predictor
 from roost.residency.engine.slots import SlotRing
 from roost.residency.weights.census import TRUNK
-from roost.residency.weights.masters import Master
+from roost.residency.weights.host_masters import Master
 from roost.residency.weights.rungs import Rungs
 from roost.residency.weights.transfers import Transfers
 from roost.residency.weights.units import Unit

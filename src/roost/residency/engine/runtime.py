@@ -13,10 +13,10 @@ import torch
 from roost.errors import RoostError
 from roost.plan import ComponentPlan
 from roost.residency.engine.component import HeldComponent
+from roost.residency.engine.eviction import Activations, UseSequence
 from roost.residency.engine.guards import Inference, check_held, weights_of
 from roost.residency.engine.ladder import leave_between_stages, may_leave, remedy_for, stream_blocks
 from roost.residency.engine.nan_outputs import NanOutputs
-from roost.residency.engine.release import Activations, UseSequence
 from roost.residency.engine.rerun import RerunState, Shortage, run_elastically
 from roost.residency.engine.stages import StageRecorder, stage_name
 from roost.residency.weights.transfers import Transfers

@@ -10,8 +10,8 @@ from typing import Any
 from roost.plan import PlanDocument
 from roost.residency.device.interface import Device
 from roost.residency.engine.component import HeldComponent
+from roost.residency.engine.initial_placement import Placer
 from roost.residency.engine.ladder import demotions_of
-from roost.residency.engine.residents import Placer
 from roost.residency.engine.runtime import Runtime
 from roost.residency.engine.stages import OnEvent, StageRecord, StageRecorder
 from roost.residency.hold.hooks import hook_component, hook_movement, hook_pipeline

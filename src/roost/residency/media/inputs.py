@@ -15,7 +15,7 @@ from typing import IO
 from PIL import Image, ImageOps
 
 from roost.errors import UsageError
-from roost.shell import shown_path
+from roost.shell_quoting import shown_path
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 MOST_PIXELS = 100_000_000

@@ -16,7 +16,7 @@ from safetensors.torch import save
 
 from roost.errors import RoostError, UsageError
 from roost.facts.model import Makes
-from roost.shell import shown_path, unwritable
+from roost.shell_quoting import shown_path, unwritable
 from roost.temporary import temporary_file
 
 LATENTS = ".safetensors"

@@ -12,9 +12,9 @@ from roost.errors import RoostError
 from roost.residency.device.interface import Device
 from roost.residency.rates.kernels import half_dtype
 from roost.residency.rates.timing import SAMPLES, Reading, reading_of, timed_on_device, timed_on_host
-from roost.residency.weights.host_blocks import PageableBlock
-from roost.residency.weights.masters import host_memory
+from roost.residency.weights.host_masters import host_memory
 from roost.residency.weights.staging import Stager
+from roost.residency.weights.unpinned_sources import PageableBlock
 from roost.units import MiB
 
 _LARGE_BYTES, _SMALL_BYTES = 256 * MiB, 32 * MiB  # of one copy; a CPU's are slower

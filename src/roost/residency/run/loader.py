@@ -19,7 +19,7 @@ from roost.pipelines.internals.of_transformers import closed_to_the_outside
 from roost.plan import ComponentPlan, PlanDocument
 from roost.residency.device.interface import Device
 from roost.residency.engine.component import HeldComponent
-from roost.residency.engine.residents import Placer
+from roost.residency.engine.initial_placement import Placer
 from roost.residency.engine.stages import OnEvent
 from roost.residency.hold.attach import Held
 from roost.residency.hold.live_modules import check_component, check_strategies
@@ -27,7 +27,7 @@ from roost.residency.run.quiet import quiet_libraries
 from roost.residency.weights.fp8 import store_as_planned
 from roost.residency.weights.mapped_masters import Checkpoint
 from roost.residency.weights.transfers import Transfers
-from roost.shell import shown_path
+from roost.shell_quoting import shown_path
 
 _log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from roost.pipelines.internals.of_diffusers import expected_components, lora_com
 from roost.plan import ComponentPlan, PlanDocument
 from roost.residency.run.loader import finish_component, load_component, read_component
 from roost.residency.run.lora_files import LoraFile
-from roost.shell import shown_path
+from roost.shell_quoting import shown_path
 
 _DENOISERS = ("transformer", "unet")
 

@@ -19,7 +19,7 @@ from roost.pipelines.internals.of_torch import compiled_call_of
 from roost.residency.engine.component import HeldComponent
 from roost.residency.engine.stages import stage_name
 from roost.residency.hold.attach import Held
-from roost.residency.weights.masters import HostCopy
+from roost.residency.weights.host_masters import HostCopy
 from roost.timeline import Lane, MemoryLevel, Pass, Slice
 
 # Events that a long run may put on the lanes; what comes after them is not recorded.

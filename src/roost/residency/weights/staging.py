@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from roost.residency.device.interface import Device, Lane
-from roost.residency.weights.host_blocks import HostBlock
-from roost.residency.weights.masters import host_memory
+from roost.residency.weights.host_masters import host_memory
+from roost.residency.weights.unpinned_sources import HostBlock
 
 BUFFER_BYTES = 32 * 1024**2
 

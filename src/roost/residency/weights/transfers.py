@@ -11,7 +11,7 @@ import torch
 from roost.errors import RoostError
 from roost.plan import PlanDocument
 from roost.residency.device.interface import Device
-from roost.residency.weights.masters import HostCopy, Master
+from roost.residency.weights.host_masters import HostCopy, Master
 from roost.residency.weights.staging import Stager
 from roost.units import format_bytes
 

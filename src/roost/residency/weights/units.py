@@ -11,7 +11,7 @@ import torch
 
 from roost.pipelines.internals.of_torch import PARAMETERS, as_engine, bind_one, version_of
 from roost.residency.weights.census import Entry, attribute_tensors
-from roost.residency.weights.masters import HostCopy, Master, lay_out
+from roost.residency.weights.host_masters import HostCopy, Master, lay_out
 from roost.residency.weights.watched import unwatch, watch
 
 UnitKind = Literal["resident", "held", "streamed"]

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from roost.errors import InvalidFile
 from roost.plan.fields import Bytes
 from roost.plan.results import ResultRow, Shortage, Standing, Steps, TrialResult
-from roost.shell import command, shown_path
+from roost.shell_quoting import command, shown_path
 from roost.tune.results.disturbances import timing_warnings
 from roost.tune.results.records import BenchResults, Row
 

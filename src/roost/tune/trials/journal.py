@@ -11,9 +11,9 @@ from pathlib import Path
 
 from roost.errors import RoostError, UsageError
 from roost.facts.machine import GpuFacts
-from roost.homes import user_folder
 from roost.profiles.lock import locked
-from roost.shell import shown_path
+from roost.shell_quoting import shown_path
+from roost.user_folders import user_folder
 
 _FINISHED = "finished"
 

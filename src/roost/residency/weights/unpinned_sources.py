@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 
 from roost.errors import RoostError
-from roost.shell import shown_path
+from roost.shell_quoting import shown_path
 
 
 class HostBlock(Protocol):

@@ -11,7 +11,7 @@ import torch
 
 from roost.blocks import ALIGNMENT
 from roost.residency.weights.census import Entry
-from roost.residency.weights.host_blocks import HostBlock, PageableBlock
+from roost.residency.weights.unpinned_sources import HostBlock, PageableBlock
 
 Tier = Literal["pinned", "pageable", "mapped"]
 
