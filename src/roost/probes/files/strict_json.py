@@ -98,9 +98,8 @@ def parse_strict(text: str, reject: _Reject, *, decoder: json.JSONDecoder) -> An
 
 def count_keys(text: str) -> int:
     """How many keys stand in a JSON text, or more: strings may hold what looks like one's end."""
-    if any(f"{blank}:" in text for blank in " \t\n\r"):
-        return len(_AFTER_KEY.findall(text))
-    return text.count('":')
+    keys = text.count('":')
+    return keys if keys == text.count(":") else len(_AFTER_KEY.findall(text))  # a blank before it, or one in a string
 
 
 def _parse_plain(text: str) -> Any | None:
