@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+
+from roost.cli.app import run as roost
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "demo"
@@ -22,15 +25,19 @@ def say(text: str) -> None:
 
 
 def run(*words: str) -> None:
-    """Shows a command as a person would type it, runs it, and stops the demo when it fails."""
-    print(f"$ {' '.join(f'{word!r}' if ' ' in word else word for word in words)}", flush=True)
-    program = [sys.executable, "-m", "roost"] if words[0] == "roost" else [sys.executable, words[0]]
-    code = subprocess.run([*program, *words[1:]], cwd=ROOT, env={**os.environ, **HOME}, check=False).returncode
+    """Shows a command as a person would type it, runs it, and stops the demo when it fails.
+
+    Commands of Roost run in this process, one after another: each would spend seconds on importing the libraries.
+    """
+    print(f"$ {shlex.join(words)}", flush=True)
+    code = roost(words[1:]) if words[0] == "roost" else subprocess.run([sys.executable, *words], check=False).returncode
     if code:
         sys.exit(code)
 
 
 def main() -> None:
+    os.environ.update(HOME)
+    os.chdir(ROOT)
     shutil.rmtree(DEMO, ignore_errors=True)
     DEMO.mkdir()
     say("1. A model: a real WanPipeline with two experts, small, with random weights.")

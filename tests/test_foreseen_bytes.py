@@ -43,8 +43,15 @@ def planned(name: str, directory: Path, choice: Any, **options: Any) -> PlanDocu
     return roost.make_plan(directory, set=choice, **memory, **workload, **options)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", FAMILIES)
+# Either dtype for every other family, and both for all with --runslow.
+AT_DTYPES = [
+    pytest.param(name, dtype, marks=pytest.mark.slow if (number + position) % 2 else ())
+    for number, name in enumerate(FAMILIES)
+    for position, dtype in enumerate(("float32", "bfloat16"))
+]
+
+
+@pytest.mark.parametrize(("name", "dtype"), AT_DTYPES)
 def test_weights_take_the_bytes_that_the_plan_says(name: str, dtype: str, saved: Saved) -> None:
     for choice in PLACED:
         plan = planned(name, saved(name), choice, dtype=dtype)

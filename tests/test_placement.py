@@ -61,8 +61,18 @@ def holding(name: str, strategy: Any, device: FakeAccelerator) -> Held:
     return hold(pipeline, plan_for(pipeline, strategy), device)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("name", NAMES)
+# Stable Diffusion XL has the most calls: of it, each way that weights move is tried once, and all with --runslow.
+LONG = {("sdxl", each) for each in STRATEGIES} - {
+    ("sdxl", each) for each in ("resident", "snapshot-offload, lingering", "layerwise-offload, half resident")
+}
+PLACED = [
+    pytest.param(name, strategy, marks=pytest.mark.slow if (name, strategy) in LONG else ())
+    for name in NAMES
+    for strategy in STRATEGIES
+]
+
+
+@pytest.mark.parametrize(("name", "strategy"), PLACED)
 def test_every_weight_is_on_the_device_when_it_is_used(name: str, strategy: str) -> None:
     with fake_accelerator() as device, torch.no_grad():
         with holding(name, STRATEGIES[strategy], device) as held:
