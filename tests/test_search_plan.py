@@ -57,7 +57,7 @@ def test_it_says_what_others_read(plan: PlanDocument) -> None:
     predicted = document["predicted"]
     for name in ("peak_bytes", "step_s", "total_s", "first_total_s"):
         assert predicted[name]["low"] <= predicted[name]["mid"] <= predicted[name]["high"]
-    assert set(predicted["stages"][0]) == {"name", "component", "seconds", "peak_bytes", "binding"}
+    assert set(predicted["stages"][0]) == {"name", "component", "phase", "seconds", "peak_bytes", "binding"}
     assert {"components", "predicted", "why_not"} <= set(document["alternatives"][0])
 
 

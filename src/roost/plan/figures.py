@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from roost.facts.request import Strategy
+from roost.facts.stage import Phase
+from roost.plan import earlier
 from roost.plan.fields import Bytes, Count, Flops, Masters, Name, Positive, Seconds, Strict
 
 Limiter = Literal["link", "compute", "host", "disk"]
@@ -49,9 +51,12 @@ class PredictedStage(Strict):
 
     name: Name
     component: Name
+    phase: Phase | None = None
     seconds: Seconds
     peak_bytes: Bytes
     binding: Limiter
+
+    _from_earlier = model_validator(mode="before")(staticmethod(earlier.stage_facts))
 
 
 class Predicted(Strict):
@@ -135,6 +140,7 @@ class StageWork(Strict):
 
     name: Name
     component: Name
+    phase: Phase | None = None
     passes: Count
     compute_s: Seconds
     copy_s: Seconds
@@ -149,6 +155,8 @@ class StageWork(Strict):
     pass_h2d_bytes: Bytes
     traced_bytes: Bytes | None = None
     kappa: Factor | None = None
+
+    _from_earlier = model_validator(mode="before")(staticmethod(earlier.stage_facts))
 
 
 class Arithmetic(Strict):

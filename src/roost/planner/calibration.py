@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import median, median_high
 
+from roost.facts.stage import DENOISING
 from roost.plan.figures import Limiter
 from roost.plan.measurements import (
     KEPT_RUNS,
@@ -86,7 +87,7 @@ def paced_by(plan: PlanDocument) -> dict[str, float]:
     predicted = plan.predicted
     if predicted is None or predicted.source.startswith(WEIGHTS_ONLY):
         return {}
-    stages = [each for each in predicted.stages if each.name.startswith("denoise ")]
+    stages = [each for each in predicted.stages if each.phase in DENOISING]
     denoisers = {
         each.component: plan.components[each.component] for each in stages if each.binding == predicted.limiter
     }

@@ -185,7 +185,7 @@ def figures_of(plan: PlanDocument, workload: Workload, record: RunRecord) -> Run
         step_s=median(known) if known else None,
         peak_bytes=made[0].peak_bytes,  # later, components stay where there is room, which no plan needs
         stages=[
-            StageFigures(component=each.component, name=each.name, seconds=each.seconds, peak_bytes=each.peak_bytes)
+            StageFigures(component=each.component, phase=each.phase, seconds=each.seconds, peak_bytes=each.peak_bytes)
             for each in made[0].stages
         ],
     )

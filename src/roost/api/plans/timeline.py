@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
@@ -152,7 +152,14 @@ def record_of(plan: PlanDocument, timeline: Timeline, components: Iterable[Compo
             for each in timeline.events
         ),
         passes=tuple(
-            Pass(**{"count" if name == "passes" else name: value for name, value in asdict(span).items()})
+            Pass(
+                stages=span.stages,
+                component=span.component,
+                start_s=span.start_s,
+                end_s=span.end_s,
+                count=span.passes,
+                skipped=span.skipped,
+            )
             for span in timeline.spans
         ),
         memory=tuple(_levels(timeline.memory)),

@@ -6,21 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from roost.blocks import block_names
-from roost.facts.model import Component, Kind
+from roost.facts.model import Component
+from roost.facts.stage import stage_of
 from roost.planner.cost.fp8_storage import cast_costs
 from roost.planner.cost.rates import SINGLE_DTYPES, Level, Rates, Speeds
 from roost.planner.cost.simulator import UseCost
 from roost.planner.placements import LossyChoices
 from roost.planner.rules.names import kind_of
 from roost.trace import OP_CLASSES, LinearWeights, OpClassTotals, Totals, Trace, UseTrace
-
-_STAGE_LABELS: Mapping[Kind, str] = {
-    "text_encoder": "text encode",
-    "image_encoder": "image encode",
-    "dit": "denoise",
-    "other": "denoise",
-    "vae": "decode",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,14 +86,6 @@ def _decode_prior(component: Component, use: UseTrace) -> Kappa:
     return _PICTURE_DECODE_SINGLE if use.compute_dtype in SINGLE_DTYPES else _PICTURE_DECODE
 
 
-def stage_name(component: Component, method: str) -> str:
-    """What people call the stage: ``denoise (transformer)``."""
-    label = "check" if component.name == "safety_checker" else _STAGE_LABELS[kind_of(component)]
-    if label == "decode" and "encode" in method:
-        label = "image encode"
-    return f"{label} ({component.name})"
-
-
 def use_costs(
     trace: Trace,
     components: Mapping[str, Component],
@@ -156,7 +141,7 @@ def _use_cost(use: UseTrace, component: Component, model: CostModel, level: Leve
     counted = level != "fast" or model.backend != "emulated"
     return UseCost(
         component=component.name,
-        stage=stage_name(component, use.method),
+        stage=stage_of(component.name, kind_of(component), use.method),
         before_s=before_s,
         blocks=blocks,
         after_s=trunk_s - before_s,

@@ -58,6 +58,7 @@ def predicted_record(prediction: Prediction, notes: Sequence[str] = ()) -> Predi
         stages=[
             PredictedStage(
                 name=stage.name,
+                phase=stage.key.phase,
                 component=stage.component,
                 seconds=stage.seconds,
                 peak_bytes=stage.peak_bytes,
