@@ -28,6 +28,7 @@ from roost.timeline import Pass
 from roost.tune.results.document import result_of
 from roost.tune.results.figures import completed, run_figures
 from roost.tune.results.records import Candidate, Row
+from roost.tune.trials.candidates import why_not
 from roost.tune.trials.runner import _host_bytes
 from searched_plans import ruled, searched
 
@@ -171,3 +172,45 @@ def test_a_component_with_and_in_its_name_is_one_stage_of_a_timeline() -> None:
     passes = [Pass(stages=(key,), component="this and that", start_s=at, end_s=at + 1) for at in range(3)]
     assert [each.stages for each in pieces_of(passes, 0, 100)] == [(key,)]
     assert steady_pass(tuple(passes)) == passes[-1]
+
+
+def test_figures_may_say_otherwise_where_they_come_from() -> None:
+    """Of a guessed plan: not that it is one, so neither a run of it teaches nor a timeline traces."""
+    plan = searched(20)
+    assert plan.predicted is not None
+    guess = plan.predicted.model_copy(update={"source": "ESTIMATED", "guessed": True})
+    assert paced_by(plan) != {}
+    assert paced_by(plan.model_copy(update={"predicted": guess})) == {}
+    known = plan.predicted.model_copy(update={"source": "weights only: a word", "guessed": False})
+    assert paced_by(plan.model_copy(update={"predicted": known})) == paced_by(plan)
+
+
+def test_plans_that_lack_the_fields_of_figures_get_them_from_their_text() -> None:
+    made = yaml.safe_load(plan_to_yaml(searched(20)))
+    made["predicted"]["source"] = made["trace"]["source"] = "weights only: no pipeline class"
+    rate, kappa = {"value": 1.0, "spread": 1.0, "source": "spec"}, {"low": 1.0, "mid": 1.0, "high": 1.0}
+    made["arithmetic"]["rates"] = {"a": {**rate, "why": "prior: a disk"}, "b": {**rate, "why": "80% of PCIe"}}
+    made["arithmetic"]["kappas"] = {"A": {**kappa, "source": "fitted: 2 runs"}, "B": {**kappa, "source": "prior: x"}}
+    del made["predicted"]["guessed"], made["trace"]["guessed"], made["budget"]["finding"]
+    made["budget"] |= {"verdict": "does not fit: x. Would fit: --vram 9GiB.", "would_fit": ["--vram 9GiB"]}
+    plan = PlanDocument.model_validate(made)
+    assert plan.predicted is not None
+    assert plan.trace is not None
+    assert plan.arithmetic is not None
+    assert plan.predicted.guessed
+    assert plan.trace.guessed
+    assert [each.prior for each in plan.arithmetic.rates.values()] == [True, False]
+    assert [each.fitted for each in plan.arithmetic.kappas.values()] == [True, False]
+    assert plan.budget.verdict_alone == "does not fit: x."
+
+
+def test_a_verdict_may_be_worded_otherwise() -> None:
+    refused = searched(4, "all=resident")
+    assert not refused.fits
+    assert refused.budget.finding is not None
+    said = {"verdict": "NO. TRY THIS: more", "finding": "NO WOULD FIT: none."}
+    reworded = refused.model_copy(update={"budget": refused.budget.model_copy(update=said)})
+    left_out = Candidate(name="x", strategy="search", plan=reworded)
+    assert why_not(left_out) == "NO WOULD FIT: none"
+    assert why_not(replace(left_out, plan=refused)) == refused.budget.finding.rstrip(".")
+    assert refused.budget.lacks == refused.budget.verdict.removeprefix("does not fit: ").partition(":")[0]

@@ -13,9 +13,9 @@ import pytest
 from dry_runs import tiny_directory
 from measurements import EMULATED
 from roost.cli.app import run
-from roost.facts.machine import GpuFacts
 from roost.planner.cost.rates import Rates
 from roost.probes.machine import disk_rate
+from roost.probes.machine.gpu import GpuSurvey
 from roost.profiles.store import MeasuredStore
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.rates import kernels, timing, transfers
@@ -129,18 +129,14 @@ def test_the_table_is_80_columns_wide_and_says_that_the_cpu_is_no_gpu(capsys) ->
 
 
 def test_without_a_gpu_the_emulated_one_is_timed_unless_cuda_was_asked_for(monkeypatch, capsys) -> None:
-    def nobody() -> GpuFacts:
-        from roost.errors import UsageError
-
-        raise UsageError("There is no GPU. Name a card with --gpu NAME.")
-
-    monkeypatch.setattr("roost.api.measurements.probe.present_gpu", nobody)
+    nobody = GpuSurvey(gpus=(), problem="NOBODY IS HERE. NAME A CARD.")
+    monkeypatch.setattr("roost.api.measurements.probe.read_gpus", lambda **_: nobody)
     assert run(["probe", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["device"]["device_kind"] == "emulated"
-    assert report["notes"][0] == "There is no GPU."
+    assert report["notes"][0] == "NOBODY IS HERE. NAME A CARD."
     assert run(["probe", "--device", "cuda"]) == 2
-    assert "There is no GPU" in capsys.readouterr().err
+    assert "NOBODY IS HERE. NAME A CARD. Name a card with --gpu" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def plan() -> PlanDocument:
 
 def test_it_says_what_others_read(plan: PlanDocument) -> None:
     document = plan.model_dump(mode="json", by_alias=True)
-    assert {"source", "seconds", "uses"} == set(document["trace"])
+    assert {"source", "guessed", "seconds", "uses"} == set(document["trace"])
     assert set(document["trace"]["uses"][0]) == {
         "component", "method", "calls", "flops", "flops_by_class", "activation_bytes", "output_bytes",
     }  # fmt: skip

@@ -104,7 +104,9 @@ class Budget(Strict):
     """The arithmetic of the verdict. Stages are of weights alone.
 
     ``activations_known`` says whether the verdict counts activations too; None in plans from before it was written.
-    ``would_fit`` are single changes of the asked options, each verified by planning with it; empty in a plan that fits.
+    ``finding`` is the verdict without what would fit, where it names that; ``lacks`` says in short which memory the
+    search lacked. ``would_fit`` are single changes of the asked options, each verified by planning with it; empty in a
+    plan that fits.
     """
 
     total_bytes: Bytes
@@ -117,8 +119,17 @@ class Budget(Strict):
     host_bytes: Bytes
     host_deficit_bytes: Bytes
     verdict: str
+    finding: str | None = None
+    lacks: str | None = None
     would_fit: list[str] = Field(default_factory=list)
     activations_known: bool | None = None
+
+    _from_earlier = model_validator(mode="before")(staticmethod(earlier.budget_facts))
+
+    @property
+    def verdict_alone(self) -> str:
+        """The verdict without what would fit."""
+        return self.finding or self.verdict
 
 
 class Fired(Strict):

@@ -246,8 +246,11 @@ def _infeasible(
     would = f" Would fit: {'; '.join(fitting)}." if fitting else ""
     why_unknown = asked.trace.no_dry_run
     unknown = f" That is of weights alone: activations are not known, as the dry run failed ({why_unknown})."
+    finding = f"does not fit: {missing.sentence()}{unknown if why_unknown is not None else ''}"
     update = {
-        "verdict": f"does not fit: {missing.sentence()}{unknown if why_unknown is not None else ''}{would}",
+        "verdict": finding + would,
+        "finding": finding if fitting else None,
+        "lacks": missing.headline(),
         "would_fit": fitting,
         "activations_known": why_unknown is None,
     }

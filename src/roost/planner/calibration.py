@@ -32,7 +32,6 @@ from roost.plan.measurements import (
 )
 from roost.plan.schema import ComponentPlan, PlanDocument
 from roost.planner.cost.costs import Kappa
-from roost.planner.cost.untraced import WEIGHTS_ONLY
 from roost.units import MiB
 
 # How far a rate may be from what one, two or more runs say. Prior.
@@ -79,13 +78,14 @@ def _kappa(measured: MeasuredKappa, *, emulated: bool) -> Kappa:
         mid=median(measured.samples),
         high=max(measured.samples) * spread,
         source=f"fitted: {len(measured.samples)} runs on this machine, the last on {measured.when[:10]}",
+        fitted=True,
     )
 
 
 def paced_by(plan: PlanDocument) -> dict[str, float]:
     """The rates that set the pace of the plan's steps, as its prediction had them; none where they were guesses."""
     predicted = plan.predicted
-    if predicted is None or predicted.source.startswith(WEIGHTS_ONLY):
+    if predicted is None or predicted.guessed:
         return {}
     stages = [each for each in predicted.stages if each.phase in DENOISING]
     denoisers = {

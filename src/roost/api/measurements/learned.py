@@ -24,7 +24,6 @@ from roost.planner.calibration import (
     taught_model,
 )
 from roost.planner.cost.costs import Kappa
-from roost.planner.cost.untraced import WEIGHTS_ONLY
 from roost.planner.prediction_error import compare, denoisers
 from roost.profiles.store import MeasuredStore
 
@@ -120,7 +119,7 @@ def _why_not(
 ) -> str | None:
     if plan.predicted is None:
         return "the plan holds no prediction"
-    if plan.predicted.source.startswith(WEIGHTS_ONLY):
+    if plan.predicted.guessed:
         return "the prediction was a guess, without a dry run"
     if changes:
         return f"the run deviated from the plan ({changes[0]})"

@@ -15,7 +15,8 @@ from roost.facts.machine import GpuFacts
 from roost.plan.measurements import DeviceKey, MeasuredRate, device_key
 from roost.planner.cost.rates import Rate, Rates, rates_of
 from roost.probes.machine.disk_rate import DiskReading, read_disk
-from roost.profiles.gpus import load_gpu_profiles
+from roost.probes.machine.gpu import read_gpus
+from roost.profiles.gpus import load_gpu_profiles, shares_memory
 from roost.profiles.store import MeasuredStore
 from roost.shell_quoting import shown_path
 from roost.units import GiB
@@ -102,12 +103,10 @@ def _gpu(device: str | None) -> tuple[GpuFacts, list[str]]:
         return emulated_gpu(_EMULATED_BYTES), [here]
     # CUDA puts the fastest card first, NVML goes by PCI address: both must mean the same card by "first".
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-    try:
-        return present_gpu(), []
-    except UsageError as error:
-        if device == "cuda":
-            raise
-        return emulated_gpu(_EMULATED_BYTES), [str(error).split(" Name a card")[0], here]
+    survey = read_gpus(shares_memory=shares_memory)
+    if survey.gpus or device == "cuda":
+        return present_gpu(survey), []
+    return emulated_gpu(_EMULATED_BYTES), [survey.why_none, here]
 
 
 def _measure(gpu: GpuFacts) -> tuple[dict[str, MeasuredRate], dict[str, str]]:

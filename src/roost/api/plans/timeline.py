@@ -23,7 +23,7 @@ from roost.planner.cost.costs import CostModel
 from roost.planner.cost.rates import rates_of, single_dtypes_of
 from roost.planner.cost.simulator import Timeline, simulate
 from roost.planner.cost.simulator.lanes import MemoryEvent
-from roost.planner.cost.untraced import WEIGHTS_ONLY, guessing, untraced
+from roost.planner.cost.untraced import guessing, untraced
 from roost.planner.documents.cost_model import cost_model_of
 from roost.planner.documents.reader import forecast_of, machine_of, placements_of
 from roost.probes.model.hub import is_path
@@ -110,7 +110,7 @@ def _costs_of(plan: PlanDocument, inventory: Inventory, *, only_kept: bool) -> t
     )
     components = inventory.components
     reason = plan.trace.source if plan.trace else ""
-    if not reason.startswith(WEIGHTS_ONLY):
+    if plan.trace is None or not plan.trace.guessed:
         try:
             trace = (kept_trace if only_kept else trace_model)(inventory, profile_of(inventory), workload)
             if trace is None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from roost.cli.html.axis import Piece, nice_step
 from roost.cli.html.markup import CHARACTER_PX, box, element, label, line, plain, shortened
+from roost.facts.stage import stage_text
 from roost.timeline import MemoryLevel, Slice, TimelineRecord
 from roost.units import GiB, MiB, format_bytes, format_seconds
 
@@ -92,7 +93,7 @@ def headings(record: TimelineRecord, pieces: Sequence[Piece], y: float, bottom: 
         width = last.right - first.left
         drawn.append(line(first.left, y - 12, first.left, bottom, stroke="var(--muted)", stroke_width=1))
         title = element("title", plain(stage))
-        name = shortened(stage, width - 8) or shortened(stage.partition(" (")[0], width - 8)
+        name = shortened(stage, width - 8) or shortened(stage_text(first.stages[0].phase, named=False), width - 8)
         drawn.append(element("text", title + plain(name), x=first.left + 5, y=y))
     return "".join(drawn)
 

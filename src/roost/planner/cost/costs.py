@@ -24,6 +24,7 @@ class Kappa:
     mid: float
     high: float
     source: str
+    fitted: bool = False  # to runs on this machine
 
     def at(self, level: Level) -> float:
         """``slow`` is the pessimistic end: the most memory."""

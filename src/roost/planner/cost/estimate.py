@@ -70,6 +70,7 @@ class Prediction:
     pinned_bytes: int
     stages: tuple[StagePrediction, ...]
     source: str  # the trace's, or what stood in for it
+    guessed: bool  # without a dry run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +149,7 @@ def predict(forecast: Forecast, placements: tuple[Placement, ...]) -> Prediction
         pinned_bytes=sum(each["pinned"] for each in tiers),
         stages=stages,
         source=forecast.trace.source,
+        guessed=forecast.trace.no_dry_run is not None,
     )
 
 

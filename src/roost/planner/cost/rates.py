@@ -47,6 +47,7 @@ class Rate:
     spread: float
     source: Source
     why: str
+    prior: bool = False  # which ``why`` says too
     when: str | None = None  # it was measured
 
     def at(self, level: Level) -> float:
@@ -150,7 +151,7 @@ def _flop_rates(profile: GpuProfile | None) -> dict[str, Rate]:
 
 
 def _prior(value: float, spread: float, why: str) -> Rate:
-    return Rate(value=value, spread=spread, source="spec", why=f"prior: {why}")
+    return Rate(value=value, spread=spread, source="spec", why=f"prior: {why}", prior=True)
 
 
 def _link_rates(gpu: GpuFacts, profile: GpuProfile | None) -> dict[str, Rate]:
@@ -161,12 +162,12 @@ def _link_rates(gpu: GpuFacts, profile: GpuProfile | None) -> dict[str, Rate]:
     lanes = gpu.pcie_width or (int(profile.pcie_lanes.value) if profile and profile.pcie_lanes else 0)
     known = generation in _PCIE_LANE_BYTES_PER_S and lanes > 0
     link = _PCIE_LANE_BYTES_PER_S[generation] * lanes if known else _PCIE_LANE_BYTES_PER_S[4] * 16
-    spread = 1.2 if known else 2.5
+    spread, prior = (1.2, False) if known else (2.5, True)
     why = f"{_PCIE_SHARE:.0%} of PCIe {generation}.0 x{lanes}" if known else "prior: an unknown link as PCIe 4.0 x16"
     if profile is not None and profile.unified:
-        link, spread = profile.memory_bytes_per_s.value / 2 / _PCIE_SHARE, 2.0
+        link, spread, prior = profile.memory_bytes_per_s.value / 2 / _PCIE_SHARE, 2.0, True
         why = "prior: a copy within one memory, read and written"
-    pinned = Rate(value=link * _PCIE_SHARE, spread=spread, source="spec", why=why)
+    pinned = Rate(value=link * _PCIE_SHARE, spread=spread, source="spec", why=why, prior=prior)
     # Pageable copies go through a staging buffer, at the host's memcpy rate at best.
     pageable_value = min(0.45 * pinned.value, 9e9)
     pageable = _prior(pageable_value, 1.6 * spread, "a pageable copy staged through pinned memory")

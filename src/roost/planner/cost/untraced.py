@@ -16,7 +16,6 @@ from roost.planner.cost.costs import CostModel, Kappa
 from roost.planner.rules.names import base_name, kind_of
 from roost.trace import OP_CLASSES, ActivationBytes, BlockTrace, OpClass, OpClassTotals, Totals, Trace, UseTrace
 
-WEIGHTS_ONLY = "weights only"  # what the source of such a trace begins with
 _MAX_SOURCE = 200  # characters that a plan keeps of it
 
 # Guesses from Wan and FLUX: a token of 16 × 16 pixels (and four frames), and a pixel of a decoded picture or chunk.
@@ -47,7 +46,7 @@ def untraced(components: Sequence[Component], workload: Workload, reason: str) -
         ),
         variants=(),
         workload=workload,
-        source=_shortened(f"{WEIGHTS_ONLY}: {reason.rstrip('.')}"),
+        source=_shortened(f"weights only: {reason.rstrip('.')}"),
         seconds=0.0,
         versions={},
         no_dry_run=reason.rstrip("."),

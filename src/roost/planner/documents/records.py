@@ -25,6 +25,7 @@ def trace_record(trace: Trace) -> TraceRecord:
     """Every distinct use, with how often it is called."""
     return TraceRecord(
         source=trace.source,
+        guessed=trace.no_dry_run is not None,
         seconds=trace.seconds,
         uses=[
             UseRecord(
@@ -67,6 +68,7 @@ def predicted_record(prediction: Prediction, notes: Sequence[str] = ()) -> Predi
             for stage in prediction.stages
         ],
         source=prediction.source,
+        guessed=prediction.guessed,
         notes=list(notes),
     )
 
