@@ -11,10 +11,13 @@ import yaml
 from roost.api.machine import find_machine
 from roost.api.plans.explain import explain_plan, explanation_document
 from roost.api.plans.preflight import gpu_differences
+from roost.cli import screen
 from roost.cli.html.axis import pieces_of
 from roost.cli.html.timeline_page import steady_pass
+from roost.cli.screen import rate_name, rate_value
 from roost.facts import stage
 from roost.facts.decider import decider_of, spelled
+from roost.facts.rates import RateKey, known_rates, spelled_rates
 from roost.plan import PlanDocument, plan_to_yaml, read_plan
 from roost.plan.figures import PredictedStage
 from roost.plan.measurements import RunFigures
@@ -214,3 +217,21 @@ def test_a_verdict_may_be_worded_otherwise() -> None:
     assert why_not(left_out) == "NO WOULD FIT: none"
     assert why_not(replace(left_out, plan=refused)) == refused.budget.finding.rstrip(".")
     assert refused.budget.lacks == refused.budget.verdict.removeprefix("does not fit: ").partition(":")[0]
+
+
+def test_rates_that_a_newer_version_measured_are_left_out_and_shown_as_they_are() -> None:
+    written = spelled_rates(known_rates({"disk_bytes_per_s": 2.0, "from_the_future_per_s": 1.0}).items())
+    assert written == {"disk_bytes_per_s": 2.0}
+    assert {type(each) for each in written} == {str}
+    assert (rate_name("from_the_future_per_s"), rate_value("from_the_future_per_s", 3.0)) == (
+        "from_the_future_per_s", rate_value(RateKey.KERNELS, 3.0)
+    )  # fmt: skip
+
+
+def test_rates_may_be_called_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    paced = paced_by(searched(20))
+    assert paced
+    monkeypatch.setattr("roost.cli.screen._RATES", {key: text.upper() for key, text in screen._RATES.items()})
+    assert rate_name(RateKey.PINNED_H2D) == "PINNED H2D"
+    assert rate_value(RateKey.PINNED_H2D, 2e9) == "2.00 GB/s"
+    assert paced_by(searched(20)) == paced

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from dry_runs import tiny_directory
 from measurements import EMULATED
 from roost.cli.app import run
-from roost.planner.cost.rates import Rates
+from roost.facts.rates import RateKey
 from roost.probes.machine import disk_rate
 from roost.probes.machine.gpu import GpuSurvey
 from roost.profiles.store import MeasuredStore
@@ -24,7 +23,7 @@ from roost.residency.rates.timing import reading_of
 from roost.residency.rates.transfers import transfer_points
 from roost.units import GiB, MiB
 
-NAMES = {each.name for each in fields(Rates)}
+NAMES = set(RateKey)
 TINY = kernels._Shapes(matmul=32, attention=(2, 16, 8), conv=(4, 8), elements=4096, launches=10)
 
 

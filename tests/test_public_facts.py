@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from roost.api.machine import gpu_of_profile
 from roost.blocks import resident_indices
+from roost.facts.rates import RateKey
 from roost.facts.stage import StageKey
 from roost.planner.cost.rates import rates_of
 from roost.planner.cost.simulator import Schedule, StageTimes, UseCost, Weights, simulate
@@ -19,7 +20,7 @@ DENOISE = StageKey("dit", "denoise")
 
 def link_bytes_per_s(card: str) -> float:
     profile = find_gpu_profile(card)
-    return rates_of(gpu_of_profile(profile), profile).at("mid")["pinned_h2d_bytes_per_s"]
+    return rates_of(gpu_of_profile(profile), profile).at("mid")[RateKey.PINNED_H2D]
 
 
 def run(weights: Weights, compute_s: float, passes: int, key: StageKey = DENOISE) -> tuple[float, StageTimes]:

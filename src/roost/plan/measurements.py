@@ -46,7 +46,7 @@ def device_key(gpu: GpuRecord | GpuFacts, h2d_bytes_per_s: float | None = None) 
 
 
 class MeasuredRate(Strict):
-    """A rate by its name in ``planner.rates.Rates``: it lay within ``value`` times or divided by ``spread``.
+    """A rate, by its ``RateKey``: it lay within ``value`` times or divided by ``spread``.
 
     ``measured`` ones were timed by themselves, ``fitted`` ones follow from how long runs took. ``n`` measurements.
     """

@@ -12,6 +12,7 @@ from roost.api.machine import present_gpu
 from roost.errors import RoostError
 from roost.facts.machine import GpuFacts
 from roost.facts.model import Inventory
+from roost.facts.rates import RateKey, known_rates
 from roost.facts.request import Workload
 from roost.plan import PlanDocument
 from roost.plan.measurements import Compared, DeviceKey, MeasuredRate, RunFigures, StageFigures, device_key
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
 class Known:
     """What was measured of a device for a model class; ``notes`` say what was measured and does not count."""
 
-    timed: Mapping[str, MeasuredRate] = field(default_factory=dict)
-    fitted: Mapping[str, MeasuredRate] = field(default_factory=dict)
+    timed: Mapping[RateKey, MeasuredRate] = field(default_factory=dict)
+    fitted: Mapping[RateKey, MeasuredRate] = field(default_factory=dict)
     kappas: Mapping[str, Kappa] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -51,7 +52,7 @@ def known_of(gpu: GpuFacts, inventory: Inventory, h2d_bytes_per_s: float | None 
     model = store.read(key, model_class(inventory.family, inventory.pipeline))
     others = () if device or model else _others(store, key)
     return Known(
-        timed=device.rates if device else {},
+        timed=known_rates(device.rates) if device else {},
         fitted=fitted_in_use(device, model),
         kappas=kappas_in_use(device),
         notes=(*store.notes, *others),

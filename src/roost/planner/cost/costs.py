@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from roost.blocks import block_names
 from roost.facts.model import Component
+from roost.facts.rates import RateKey
 from roost.facts.stage import stage_of
 from roost.planner.cost.fp8_storage import cast_costs
 from roost.planner.cost.rates import SINGLE_DTYPES, Level, Rates, Speeds
@@ -66,8 +67,8 @@ class CostModel:
             work = totals[op_class]
             rate = speeds.flop_per_s(op_class, single=dtype in self.single_dtypes)
             arithmetic_s = work.flops / rate if rate else 0.0
-            device_s += max(arithmetic_s, work.bytes / speeds["memory_bytes_per_s"])
-        return device_s, kernels * host_work / speeds["kernels_per_s"]
+            device_s += max(arithmetic_s, work.bytes / speeds[RateKey.MEMORY])
+        return device_s, kernels * host_work / speeds[RateKey.KERNELS]
 
     def kappa(self, component: Component, use: UseTrace) -> Kappa:
         """The factor of one use's activations: fitted, else the prior for its kind."""

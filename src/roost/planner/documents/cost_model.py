@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import asdict
 
+from roost.facts.rates import RateKey, known_rates
 from roost.facts.stage import StageKey, stage_of, stage_text
 from roost.plan.figures import Arithmetic, KappaRecord, RateRecord, StageWork
 from roost.planner.cost.costs import CostModel, Kappa
@@ -30,7 +31,7 @@ def arithmetic_record(forecast: Forecast, placements: tuple[Placement, ...]) -> 
     return Arithmetic(
         backend=model.backend,
         context_bytes=schedule.context_bytes,
-        rates={each.name: RateRecord(**asdict(getattr(model.rates, each.name))) for each in fields(Rates)},
+        rates={key.value: RateRecord(**asdict(rate)) for key, rate in model.rates.by_key.items()},
         kappas={name: KappaRecord(**asdict(kappa)) for name, kappa in model.kappas.items()},
         single_dtypes=sorted(model.single_dtypes),
         tiers={each.component.name: each.tier for each in placements if each.strategy in _MOVED_WHOLE},
@@ -79,11 +80,11 @@ def _work(
 
 def cost_model_of(record: Arithmetic) -> CostModel | None:
     """The cost model that made the record; None when it lacks a rate, as one from another version may."""
-    names = {each.name for each in fields(Rates)}
-    if not names <= record.rates.keys():
+    rates = known_rates(record.rates)
+    if len(rates) < len(RateKey):
         return None
     return CostModel(
-        rates=Rates(**{name: Rate(**record.rates[name].model_dump()) for name in names}),
+        rates=Rates(by_key={key: Rate(**each.model_dump()) for key, each in rates.items()}),
         backend=record.backend,
         kappas={name: Kappa(**kappa.model_dump()) for name, kappa in record.kappas.items()},
         single_dtypes=SINGLE_DTYPES if record.single_dtypes is None else frozenset(record.single_dtypes),
