@@ -2,13 +2,22 @@
 
 Plans of 0.1 tell only in ``source`` whether a card is known by its name alone (``profile:KEY``) and whether its free
 memory (``…+--vram``) or the host's memory (``--ram``) was typed, in a stage's ``name`` alone what it does, and in the
-sentences of figures where those come from.
+sentences of figures where those come from. A pipeline in memory has the path "".
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+
+def model_facts(record: Any) -> Any:
+    """A model's record with what it was; a pipeline in memory had an empty path."""
+    if not isinstance(record, Mapping) or "path" not in record:
+        return record
+    if record["path"] == "":
+        return {"source": "memory", **record, "path": None}
+    return {"source": "name" if record["path"] is None else "directory", **record}
 
 
 def gpu_facts(record: Any) -> Any:

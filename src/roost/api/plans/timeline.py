@@ -69,6 +69,11 @@ def replay_plan(plan: PlanDocument, model: str | None = None, *, only_kept: bool
 
 def _inventory_of(plan: PlanDocument, model: str | None) -> Inventory:
     """The plan's model, at the load dtypes that it was planned with."""
+    if model is None and plan.model.source == "memory":
+        raise UsageError(
+            "a timeline is simulated from what the plan's model does, and this plan was made of a"
+            f" {plan.model.pipeline} in memory; say where that model is with --model DIR."
+        )
     source = model or plan.model.path or plan.model.family or ""
     where = shown_path(source)
     if model is None and plan.model.path is not None and not is_path(plan.model.path):
