@@ -18,6 +18,7 @@ from roost.cli.screen import rate_name, rate_value
 from roost.facts import stage
 from roost.facts.decider import decider_of, spelled
 from roost.facts.rates import RateKey, known_rates, spelled_rates
+from roost.foreign_words import tell_of_refused_memory
 from roost.plan import PlanDocument, plan_to_yaml, read_plan
 from roost.plan.figures import PredictedStage
 from roost.plan.measurements import RunFigures
@@ -235,3 +236,15 @@ def test_rates_may_be_called_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rate_name(RateKey.PINNED_H2D) == "PINNED H2D"
     assert rate_value(RateKey.PINNED_H2D, 2e9) == "2.00 GB/s"
     assert paced_by(searched(20)) == paced
+
+
+@pytest.mark.parametrize(
+    ("error", "refused"),
+    [
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), True),
+        (ImportError("libx.so: failed to map segment from shared object"), True),
+        (RuntimeError("shapes differ"), False),
+    ],
+)
+def test_a_refusal_of_host_memory_is_known_by_the_words_of_those_who_have_no_code(error, refused: bool) -> None:
+    assert tell_of_refused_memory(error) is refused

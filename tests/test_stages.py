@@ -1,7 +1,10 @@
 """Stages are maximal runs of the same use; encoders that take turns within one are one record each."""
 
+import pytest
+
+from roost.facts import stage
 from roost.facts.model import Kind
-from roost.facts.stage import StageKey
+from roost.facts.stage import StageKey, stage_of
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.engine.stages import StageRecorder
 
@@ -36,3 +39,35 @@ def test_the_next_call_starts_over() -> None:
             recorder.begin(stage)
             recorder.finish()
     assert [each.name for each in recorder.records] == ["decode"]
+
+
+def test_stages_of_one_name_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "_TEXTS", dict.fromkeys(stage._TEXTS, "work"))
+    denoise, decode = StageKey("transformer", "denoise"), StageKey("vae", "decode")
+    encode = StageKey("vae", "image_encode")
+    assert recorded(encode, denoise, decode, denoise) == [encode, denoise, decode, denoise]
+    assert stage_of("vae", "vae", "encode") == encode
+    assert stage_of("vae", "vae", "decode") == decode
+
+
+@pytest.mark.parametrize(
+    ("key", "kinds", "plan", "run"),
+    [
+        (StageKey("transformer", "denoise"), {"transformer": "dit"}, "denoise (transformer)", "denoise"),
+        (
+            StageKey("transformer_2", "denoise"),
+            {"transformer": "dit", "transformer_2": "dit"},
+            "denoise (transformer_2)",
+            "denoise (low noise)",
+        ),
+        (StageKey("vae", "image_encode"), {"vae": "vae"}, "image encode (vae)", "encode image"),
+        (StageKey("clip", "image_encode"), {"clip": "image_encoder"}, "image encode (clip)", "image encode"),
+        (StageKey("controlnet", "beside"), {"controlnet": "other"}, "denoise (controlnet)", "controlnet"),
+        (StageKey("safety_checker", "check"), {"safety_checker": "other"}, "check (safety_checker)", "safety_checker"),
+    ],
+)
+def test_plans_and_runs_call_a_stage_what_they_always_called_it(
+    key: StageKey, kinds: dict[str, Kind], plan: str, run: str
+) -> None:
+    assert stage.stage_text(key.phase, key.component) == plan
+    assert stage.stage_text(key.phase, key.component, kinds=kinds, named=False) == run
