@@ -22,6 +22,7 @@ from typing import Any  # noqa: E402
 import yaml  # noqa: E402
 
 from roost.api.plans.plan import make_plan  # noqa: E402
+from roost.facts.stage import DENOISING  # noqa: E402
 from roost.plan import PlanDocument  # noqa: E402
 
 POINTS = Path(__file__).with_suffix(".yaml")
@@ -54,7 +55,7 @@ def seconds_of(point: dict[str, Any], plan: PlanDocument) -> dict[str, float]:
 def passes_of_a_step(plan: PlanDocument) -> float:
     assert plan.predicted is not None
     assert plan.trace is not None
-    denoisers = {stage.component for stage in plan.predicted.stages if stage.name.startswith("denoise ")}
+    denoisers = {stage.component for stage in plan.predicted.stages if stage.phase in DENOISING}
     return sum(use.calls for use in plan.trace.uses if use.component in denoisers) / plan.workload.steps
 
 

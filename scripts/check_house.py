@@ -27,7 +27,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("plan",),
         ("trace", "timeline"),
         ("facts",),
-        ("units", "temporary", "shell_quoting"),
+        ("units", "temporary", "shell_quoting", "foreign_words"),
         ("user_folders",),
         ("errors",),
     ),

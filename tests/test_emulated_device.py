@@ -10,7 +10,8 @@ from roost.errors import UsageError
 from roost.residency.device.choice import open_device
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.device.emulated.lane import WorkLane
-from roost.residency.device.interface import Device
+from roost.residency.device.interface import Device, EmulatedOutOfMemory
+from roost.residency.engine.rerun import Shortage
 from roost.residency.weights.host_masters import host_memory
 
 MIB = 1024**2
@@ -279,3 +280,14 @@ def test_open_device_gives_the_kind_asked_for() -> None:
 def test_cuda_without_a_gpu_names_the_way_on() -> None:
     with pytest.raises(UsageError, match="--device emulated"):
         open_device("cuda", 1024)
+
+
+def test_a_full_device_may_say_so_in_other_words() -> None:
+    with EmulatedDevice(8 * MIB) as device:
+        shortage = Shortage("decode", device)
+        with pytest.raises(EmulatedOutOfMemory) as full:
+            device.allocate(9 * MIB)
+        shortage.note(EmulatedOutOfMemory("NO ROOM", full.value.needed_bytes))
+        assert "it needs 9.0 MiB more than" in str(shortage.error())
+        shortage.note(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0"))
+        assert "it needs 20.00 MiB more than" in str(shortage.error())

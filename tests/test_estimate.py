@@ -8,6 +8,7 @@ import pytest
 
 from measurements import WHEN, rate
 from roost.api.machine import gpu_of_profile
+from roost.facts.rates import RateKey, known_rates
 from roost.facts.request import Workload
 from roost.planner.buffers import cast_bytes
 from roost.planner.cost.costs import CostModel, Kappa, use_costs
@@ -35,36 +36,36 @@ def ruled(made) -> tuple[Placement, ...]:
 def test_a_known_card_has_rates_from_its_data_sheet() -> None:
     profile = find_gpu_profile("rtx-4090")
     found = rates_of(gpu_of_profile(profile), profile)
-    assert found.matmul_flop_per_s.value < profile.bf16_flop_per_s.value
-    assert 20e9 < found.pinned_h2d_bytes_per_s.value < 31.5e9  # PCIe 4.0 x16
-    assert found.pageable_h2d_bytes_per_s.value < found.pinned_h2d_bytes_per_s.value
-    assert {found.matmul_flop_per_s.source, found.pinned_h2d_bytes_per_s.source} == {"spec"}
+    assert found[RateKey.MATMUL].value < profile.bf16_flop_per_s.value
+    assert 20e9 < found[RateKey.PINNED_H2D].value < 31.5e9  # PCIe 4.0 x16
+    assert found[RateKey.PAGEABLE_H2D].value < found[RateKey.PINNED_H2D].value
+    assert {found[RateKey.MATMUL].source, found[RateKey.PINNED_H2D].source} == {"spec"}
 
 
 def test_a_measured_rate_replaces_the_data_sheet_and_narrows_its_interval() -> None:
     profile = find_gpu_profile("rtx-4090")
     gpu = gpu_of_profile(profile)
     measured = {"pinned_h2d_bytes_per_s": rate(26e9, spread=1.03), "from_the_future": rate(1.0)}
-    before, after = rates_of(gpu, profile), rates_of(gpu, profile, measured)
-    assert (after.pinned_h2d_bytes_per_s.value, after.pinned_h2d_bytes_per_s.source) == (26e9, "measured")
-    assert after.pinned_h2d_bytes_per_s.spread == 1.03 < before.pinned_h2d_bytes_per_s.spread
-    assert after.pinned_h2d_bytes_per_s.when == WHEN
-    assert after.matmul_flop_per_s == before.matmul_flop_per_s
+    before, after = rates_of(gpu, profile), rates_of(gpu, profile, known_rates(measured))
+    assert (after[RateKey.PINNED_H2D].value, after[RateKey.PINNED_H2D].source) == (26e9, "measured")
+    assert after[RateKey.PINNED_H2D].spread == 1.03 < before[RateKey.PINNED_H2D].spread
+    assert after[RateKey.PINNED_H2D].when == WHEN
+    assert after[RateKey.MATMUL] == before[RateKey.MATMUL]
 
 
 def test_an_unknown_card_has_a_wide_guess() -> None:
     profile = find_gpu_profile("rtx-4090")
     gpu = replace(gpu_of_profile(profile), pcie_generation=None, pcie_width=None)
     guess = rates_of(gpu, None)
-    assert guess.matmul_flop_per_s.spread > 2 * rates_of(gpu, profile).matmul_flop_per_s.spread
-    assert guess.pinned_h2d_bytes_per_s.spread > 2
+    assert guess[RateKey.MATMUL].spread > 2 * rates_of(gpu, profile)[RateKey.MATMUL].spread
+    assert guess[RateKey.PINNED_H2D].spread > 2
 
 
 def test_the_slot_that_nvml_reports_beats_the_data_sheet() -> None:
     profile = find_gpu_profile("rtx-4090")
     narrow = replace(gpu_of_profile(profile), pcie_width=4)
-    wide = rates_of(gpu_of_profile(profile), profile).pinned_h2d_bytes_per_s.value
-    assert rates_of(narrow, profile).pinned_h2d_bytes_per_s.value == pytest.approx(wide / 4)
+    wide = rates_of(gpu_of_profile(profile), profile)[RateKey.PINNED_H2D].value
+    assert rates_of(narrow, profile)[RateKey.PINNED_H2D].value == pytest.approx(wide / 4)
 
 
 def test_work_takes_the_slower_of_arithmetic_and_memory_for_each_class_and_adds_them() -> None:

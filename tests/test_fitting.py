@@ -7,6 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from measurements import EMULATED, RTX, WHEN, compared, entry, rate, residual
+from roost.facts.rates import RateKey, known_rates
 from roost.plan import PlanDocument
 from roost.plan.measurements import KEPT_RUNS, KEPT_SAMPLES, Compared, DeviceKey, Entry, Residual
 from roost.planner.by_search import SearchQuestion, plan_by_search
@@ -14,6 +15,7 @@ from roost.planner.calibration import fitted_in_use, kappas_in_use, paced_by, ta
 from roost.planner.cost.costs import CostModel
 from roost.planner.cost.rates import Rate, believed, rates_of
 from roost.planner.cost.untraced import untraced
+from roost.planner.documents.records import trace_record
 from roost.planner.search.search import Aim
 from roost.units import GiB
 from traces import rates, trace, use
@@ -109,8 +111,8 @@ def test_a_fitted_transfer_far_from_the_timed_one_is_not_used(name: str, fitted:
 def test_a_models_fitted_arithmetic_goes_before_the_timed_one() -> None:
     timed = entry(rates={MATMUL: rate(1e14), "conv_flop_per_s": rate(5e13)})
     model = EMPTY.model_copy(update={"rates": {MATMUL: rate(2e13, source="fitted")}})
-    found = rates_of(machine(8).gpu, None, timed.rates, fitted_in_use(timed, model))
-    assert (found.matmul_flop_per_s.value, found.conv_flop_per_s.value) == (pytest.approx(2e13), 5e13)
+    found = rates_of(machine(8).gpu, None, known_rates(timed.rates), fitted_in_use(timed, model))
+    assert (found[RateKey.MATMUL].value, found[RateKey.CONV].value) == (pytest.approx(2e13), 5e13)
     assert fitted_in_use(None, None) == {}
 
 
@@ -202,8 +204,9 @@ def test_the_rates_of_a_limiter_are_those_that_the_denoiser_uses() -> None:
 def test_no_rate_is_fitted_to_guessed_work() -> None:
     plan = planned("compute")
     assert plan.predicted is not None
-    source = untraced((DIT, VAE), question(inventory(DIT), machine(8)).workload, "no pipeline class").source
-    guessed = plan.model_copy(update={"predicted": plan.predicted.model_copy(update={"source": source})})
+    guess = untraced((DIT, VAE), question(inventory(DIT), machine(8)).workload, "no pipeline class")
+    guessed = plan.model_copy(update={"predicted": plan.predicted.model_copy(update={"guessed": True})})
+    assert trace_record(guess).guessed
     assert paced_by(guessed) == {}
     assert paced_by(plan.model_copy(update={"predicted": None})) == {}
 

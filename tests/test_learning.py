@@ -157,9 +157,9 @@ def cuda_plan() -> PlanDocument:
 
 
 def figures(**peaks: int) -> RunFigures:
-    names = {"encode": ("vae", "encode image"), "denoise": ("transformer", "denoise"), "decode": ("vae", "decode")}
+    names = {"encode": ("vae", "image_encode"), "denoise": ("transformer", "denoise"), "decode": ("vae", "decode")}
     stages = [
-        StageFigures(component=names[each][0], name=names[each][1], seconds=None, peak_bytes=peak)
+        StageFigures(component=names[each][0], phase=names[each][1], seconds=None, peak_bytes=peak)
         for each, peak in peaks.items()
     ]
     return RunFigures(step_s=1.0, stages=stages)

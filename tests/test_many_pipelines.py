@@ -23,6 +23,7 @@ from pipeline_cases import CASES, Case
 from random_weights import fill_with_random_weights
 from roost.api.models.inspect import profile_of
 from roost.cli.app import run
+from roost.facts.stage import StageKey
 from roost.planner.rules.names import kind_of
 from roost.planner.rules.roles import role_of
 from roost.residency.engine.eviction import Activations
@@ -153,11 +154,11 @@ def test_a_setting_that_is_a_list_of_numbers_is_no_component(tmp_path: Path, cap
 
 
 def test_what_encoding_took_says_nothing_of_what_decoding_takes() -> None:
-    activations, vae = Activations(), SimpleNamespace(name="vae")
-    activations.note(vae, "encode image", 7)
-    activations.note(vae, "encode image", 5)
-    assert activations.of(vae, "encode image") == 7
-    assert activations.of(vae, "decode") is None
+    activations, encodes = Activations(), StageKey("vae", "image_encode")
+    activations.note(encodes, 7)
+    activations.note(encodes, 5)
+    assert activations.of(encodes) == 7
+    assert activations.of(StageKey("vae", "decode")) is None
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -13,9 +12,9 @@ import pytest
 from dry_runs import tiny_directory
 from measurements import EMULATED
 from roost.cli.app import run
-from roost.facts.machine import GpuFacts
-from roost.planner.cost.rates import Rates
+from roost.facts.rates import RateKey
 from roost.probes.machine import disk_rate
+from roost.probes.machine.gpu import GpuSurvey
 from roost.profiles.store import MeasuredStore
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.rates import kernels, timing, transfers
@@ -24,7 +23,7 @@ from roost.residency.rates.timing import reading_of
 from roost.residency.rates.transfers import transfer_points
 from roost.units import GiB, MiB
 
-NAMES = {each.name for each in fields(Rates)}
+NAMES = set(RateKey)
 TINY = kernels._Shapes(matmul=32, attention=(2, 16, 8), conv=(4, 8), elements=4096, launches=10)
 
 
@@ -129,18 +128,14 @@ def test_the_table_is_80_columns_wide_and_says_that_the_cpu_is_no_gpu(capsys) ->
 
 
 def test_without_a_gpu_the_emulated_one_is_timed_unless_cuda_was_asked_for(monkeypatch, capsys) -> None:
-    def nobody() -> GpuFacts:
-        from roost.errors import UsageError
-
-        raise UsageError("There is no GPU. Name a card with --gpu NAME.")
-
-    monkeypatch.setattr("roost.api.measurements.probe.present_gpu", nobody)
+    nobody = GpuSurvey(gpus=(), problem="NOBODY IS HERE. NAME A CARD.")
+    monkeypatch.setattr("roost.api.measurements.probe.read_gpus", lambda **_: nobody)
     assert run(["probe", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["device"]["device_kind"] == "emulated"
-    assert report["notes"][0] == "There is no GPU."
+    assert report["notes"][0] == "NOBODY IS HERE. NAME A CARD."
     assert run(["probe", "--device", "cuda"]) == 2
-    assert "There is no GPU" in capsys.readouterr().err
+    assert "NOBODY IS HERE. NAME A CARD. Name a card with --gpu" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -7,25 +7,28 @@ from __future__ import annotations
 
 from roost.api.machine import gpu_of_profile
 from roost.blocks import resident_indices
+from roost.facts.rates import RateKey
+from roost.facts.stage import StageKey
 from roost.planner.cost.rates import rates_of
 from roost.planner.cost.simulator import Schedule, StageTimes, UseCost, Weights, simulate
 from roost.profiles.gpus import find_gpu_profile
 from roost.units import GiB
 
 STEPS, PASSES = 50, 100
+DENOISE = StageKey("dit", "denoise")
 
 
 def link_bytes_per_s(card: str) -> float:
     profile = find_gpu_profile(card)
-    return rates_of(gpu_of_profile(profile), profile).at("mid")["pinned_h2d_bytes_per_s"]
+    return rates_of(gpu_of_profile(profile), profile).at("mid")[RateKey.PINNED_H2D]
 
 
-def run(weights: Weights, compute_s: float, passes: int, stage: str = "denoise") -> tuple[float, StageTimes]:
+def run(weights: Weights, compute_s: float, passes: int, key: StageKey = DENOISE) -> tuple[float, StageTimes]:
     """Seconds of the whole stage and its figures, the compute spread evenly over the blocks."""
     count = len(weights.block_bytes)
     use = UseCost(
         component="dit",
-        stage=stage,
+        stage=key,
         before_s=0.0,
         blocks=tuple((block, compute_s / count) for block in range(count)),
         after_s=0.0,
@@ -33,7 +36,7 @@ def run(weights: Weights, compute_s: float, passes: int, stage: str = "denoise")
     )
     schedule = Schedule(weights={"dit": weights}, uses=(use,), sequence=((0, passes),), budget_bytes=1 << 60)
     timeline = simulate(schedule)
-    return timeline.seconds, timeline.stages[0][stage]
+    return timeline.seconds, timeline.stages[0][key]
 
 
 def stack(

@@ -66,7 +66,7 @@ def test_json_record_has_every_documented_key_and_the_output_exists(plan, tmp_pa
         "denoise (low noise)",
         "decode",
     ]
-    assert set(record["stages"][0]) == {"name", "component", "seconds", "peak_bytes", "reserved_bytes"}
+    assert set(record["stages"][0]) == {"name", "component", "phase", "seconds", "peak_bytes", "reserved_bytes"}
     assert record["peak_bytes"] == max(each["peak_bytes"] for each in record["stages"]) > 0
     (generation,) = record["generations"]
     assert {name: record[name] for name in generation.keys() & record.keys()}.items() <= generation.items()

@@ -50,14 +50,14 @@ def plan() -> PlanDocument:
 
 def test_it_says_what_others_read(plan: PlanDocument) -> None:
     document = plan.model_dump(mode="json", by_alias=True)
-    assert {"source", "seconds", "uses"} == set(document["trace"])
+    assert {"source", "guessed", "seconds", "uses"} == set(document["trace"])
     assert set(document["trace"]["uses"][0]) == {
         "component", "method", "calls", "flops", "flops_by_class", "activation_bytes", "output_bytes",
     }  # fmt: skip
     predicted = document["predicted"]
     for name in ("peak_bytes", "step_s", "total_s", "first_total_s"):
         assert predicted[name]["low"] <= predicted[name]["mid"] <= predicted[name]["high"]
-    assert set(predicted["stages"][0]) == {"name", "component", "seconds", "peak_bytes", "binding"}
+    assert set(predicted["stages"][0]) == {"name", "component", "phase", "seconds", "peak_bytes", "binding"}
     assert {"components", "predicted", "why_not"} <= set(document["alternatives"][0])
 
 

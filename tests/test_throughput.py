@@ -8,34 +8,33 @@ import pytest
 
 from roost.api.plans.plan import make_plan
 from roost.facts.machine import GpuProfile, Number
+from roost.facts.rates import ARITHMETIC, HALF, SINGLE
 from roost.planner.cost.throughput import reached
 from roost.profiles.gpus import find_gpu_profile, load_gpu_profiles
-
-CLASSES = {"matmul", "attention", "conv"}
 
 
 def share(profile: GpuProfile, name: str = "matmul") -> float:
     assert profile.fp16_flop_per_s
-    return reached(profile)[name].flop_per_s / profile.fp16_flop_per_s.value
+    return reached(profile)[HALF[name]].flop_per_s / profile.fp16_flop_per_s.value
 
 
 @pytest.mark.parametrize("key", load_gpu_profiles())
 def test_every_card_reaches_less_than_its_data_sheet_in_every_class(key: str) -> None:
     profile = load_gpu_profiles()[key]
     found = reached(profile)
-    assert found.keys() == CLASSES | {f"single_{name}" for name in CLASSES}
+    assert found.keys() == ARITHMETIC
     assert profile.fp16_flop_per_s
     assert all(0 < each.flop_per_s < profile.fp16_flop_per_s.value for each in found.values())
-    assert found["attention"].flop_per_s < found["matmul"].flop_per_s
-    assert found["single_matmul"].flop_per_s < found["matmul"].flop_per_s
+    assert found[HALF["attention"]].flop_per_s < found[HALF["matmul"]].flop_per_s
+    assert found[SINGLE["matmul"]].flop_per_s < found[HALF["matmul"]].flop_per_s
 
 
 def test_a_card_short_of_power_reaches_less_of_its_peak() -> None:
     # Of one architecture and nearly one peak: 72 W and 275 W.
     assert share(find_gpu_profile("l4")) < 0.6
     assert share(find_gpu_profile("l20")) > 0.8
-    assert "72 W" in reached(find_gpu_profile("l4"))["matmul"].why
-    assert " W" not in reached(find_gpu_profile("l20"))["matmul"].why
+    assert "72 W" in reached(find_gpu_profile("l4"))[HALF["matmul"]].why
+    assert " W" not in reached(find_gpu_profile("l20"))[HALF["matmul"]].why
 
 
 def test_more_power_is_never_slower_and_pays_less_than_in_proportion() -> None:
@@ -54,9 +53,9 @@ def test_hoppers_attention_waits_for_its_softmax_where_its_tensor_cores_are_fast
 
 def test_float32_convolutions_use_tensor_cores_where_there_is_tf32() -> None:
     ampere, turing = reached(find_gpu_profile("a100-80gb")), reached(find_gpu_profile("t4"))
-    assert ampere["single_conv"].flop_per_s > 2 * ampere["single_matmul"].flop_per_s
-    assert "TF32" in ampere["single_conv"].why
-    assert turing["single_conv"].flop_per_s < turing["single_matmul"].flop_per_s
+    assert ampere[SINGLE["conv"]].flop_per_s > 2 * ampere[SINGLE["matmul"]].flop_per_s
+    assert "TF32" in ampere[SINGLE["conv"]].why
+    assert turing[SINGLE["conv"]].flop_per_s < turing[SINGLE["matmul"]].flop_per_s
 
 
 def test_an_architecture_after_the_newest_known_one_takes_that_ones_priors() -> None:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roost.blocks import resident_indices
+from roost.facts.stage import StageKey
 from roost.planner.cost.simulator import Schedule, UseCost, Weights, repeated_patterns, simulate
 
 TINY = 1e-9
@@ -34,7 +35,7 @@ def weights(name: str, sizes: list[int], strategy: str, link: float = 1.0, **cha
 def use(name: str, seconds: list[float], activations: int = 0) -> UseCost:
     return UseCost(
         component=name,
-        stage=f"use {name}",
+        stage=StageKey(name, "denoise"),
         before_s=0.25,
         blocks=tuple(enumerate(seconds)),
         after_s=0.25,
@@ -241,14 +242,14 @@ def one_stack(copy_per_compute: float, resident: int, policy: str, slots: int) -
     kept = resident_indices(40, resident, policy)  # type: ignore[arg-type]
     made = weights("a", [1] * 40, "layerwise-offload", 1 / copy_per_compute, resident=kept, slots=slots)
     busy = UseCost(
-        component="a", stage="denoise", before_s=0, blocks=tuple((i, 1.0) for i in range(40)), after_s=0,
+        component="a", stage=StageKey("a", "denoise"), before_s=0, blocks=tuple((i, 1.0) for i in range(40)), after_s=0,
         activation_bytes=0,
     )  # fmt: skip
     return schedule([made], [busy], [(0, 30)])
 
 
 def steady_s(world: Schedule) -> float:
-    return simulate(world).stages[0]["denoise"].steady.seconds
+    return simulate(world).stages[0][StageKey("a", "denoise")].steady.seconds
 
 
 def bound_s(world: Schedule) -> float:

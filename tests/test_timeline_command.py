@@ -20,6 +20,7 @@ from roost.cli.html.axis import Piece, pieces_of
 from roost.cli.html.lanes import stretches
 from roost.cli.html.timeline_page import timeline_page
 from roost.facts.model import Component
+from roost.facts.stage import StageKey
 from roost.plan import PlanDocument, plan_to_yaml
 from roost.planner.cost.estimate import predict
 from roost.planner.cost.simulator import simulate
@@ -150,22 +151,30 @@ def test_counters_of_a_perfetto_trace_reach_the_peak_and_never_pass_it() -> None
     assert len({tuple(each["args"]) for each in counters}) == 1, "a series that is left out keeps its old value"
 
 
+STAGES = [
+    StageKey("a", "text_encode"), StageKey("b", "text_encode"), StageKey("c", "denoise"), StageKey("d", "decode")
+]  # fmt: skip
 PASSES = st.lists(
-    st.tuples(
-        st.sampled_from(["encode (a)", "encode (b)", "denoise (c)", "decode (d)"]), st.floats(1e-4, 9.0), st.booleans()
-    ),
+    st.tuples(st.sampled_from(STAGES), st.floats(1e-4, 9.0), st.booleans()),
     min_size=1,
     max_size=40,
 )
 
 
 @given(PASSES)
-def test_pieces_of_the_axis_cover_all_time_and_count_every_pass(drawn: list[tuple[str, float, bool]]) -> None:
+def test_pieces_of_the_axis_cover_all_time_and_count_every_pass(drawn: list[tuple[StageKey, float, bool]]) -> None:
     passes, clock = [], 0.0
     for stage, seconds, skipped in drawn:
         count = 5 if skipped else 1
         passes.append(
-            Pass(stage=stage, component=stage[8:9], start_s=clock, end_s=clock + seconds, count=count, skipped=skipped)
+            Pass(
+                stages=(stage,),
+                component=stage.component,
+                start_s=clock,
+                end_s=clock + seconds,
+                count=count,
+                skipped=skipped,
+            )
         )
         clock += seconds
     pieces = pieces_of(passes, 10.0, 110.0)
@@ -180,7 +189,7 @@ def test_pieces_of_the_axis_cover_all_time_and_count_every_pass(drawn: list[tupl
 
 
 def test_a_moment_of_much_memory_is_drawn_as_a_moment() -> None:
-    piece = Piece(stage="s", start_s=0.0, end_s=10.0, passes=1, left=0.0, right=100.0)
+    piece = Piece(stages=(STAGES[0],), start_s=0.0, end_s=10.0, passes=1, left=0.0, right=100.0)
     levels = [
         MemoryLevel(time_s=0.0, bytes={"a": 9, "b": 4}),
         MemoryLevel(time_s=0.0, bytes={"b": 4}),
@@ -194,7 +203,9 @@ def test_a_moment_of_much_memory_is_drawn_as_a_moment() -> None:
 
 
 def test_forty_steps_are_drawn_as_two_passes_a_band_and_one() -> None:
-    pieces = [each for each in pieces_of(simulated().passes, 0, 100) if each.stage == "denoise (transformer)"]
+    pieces = [
+        each for each in pieces_of(simulated().passes, 0, 100) if each.stages == (StageKey("transformer", "denoise"),)
+    ]
     assert [(each.passes, each.band) for each in pieces] == [(2, False), (2 * STEPS - 3, True), (1, False)]
 
 
@@ -235,7 +246,7 @@ def test_names_from_a_model_can_not_become_markup() -> None:
         device="d",
         budget_bytes=1,
         slices=(),
-        passes=(Pass(stage=evil, component=evil, start_s=0, end_s=1),),
+        passes=(Pass(stages=(StageKey(evil, "denoise"),), component=evil, start_s=0, end_s=1),),
         memory=(),
     )
     assert "<script" not in timeline_page(record, [[evil] * 8], [evil])

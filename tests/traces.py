@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from roost.blocks import block_names
 from roost.facts.model import Component
+from roost.facts.rates import known_rates
 from roost.facts.request import Workload
 from roost.planner.cost.costs import CostModel
 from roost.planner.cost.estimate import Forecast
@@ -84,7 +85,8 @@ def rates(link: float = 20e9, flops: float = 100e12, spread: float = 1.2, **chan
         "cast_bytes_per_s": 1e12,
         **changes,
     }
-    return Rates(**{name: Rate(value=value, spread=spread, source="spec", why="") for name, value in values.items()})
+    made = {name: Rate(value=value, spread=spread, source="spec", why="") for name, value in values.items()}
+    return Rates(by_key=known_rates(made))
 
 
 def forecast(

@@ -58,9 +58,9 @@ def _find_gpu(gpu: str | None, vram_bytes: int | None) -> GpuFacts:
     return gpu_of_profile(find_gpu_profile(gpu or ""))
 
 
-def present_gpu() -> GpuFacts:
-    """The GPU that CUDA would use first, with the profile of its product when there is one."""
-    gpu = select_gpu(read_gpus(shares_memory=shares_memory)).facts
+def present_gpu(survey: GpuSurvey | None = None) -> GpuFacts:
+    """The GPU that CUDA would use first, with the profile of its product when there is one; UsageError without one."""
+    gpu = select_gpu(survey or read_gpus(shares_memory=shares_memory)).facts
     profile = match_gpu_profile(gpu.name, gpu.total_bytes)
     unified = gpu.unified or (profile is not None and profile.unified)
     return replace(gpu, profile=profile.key if profile else None, unified=unified)

@@ -30,6 +30,7 @@ from roost.cli.endings import endings
 from roost.cli.logs import logs
 from roost.cli.screen import flush_or_drop, show_error
 from roost.errors import OutOfMemory, RoostError
+from roost.foreign_words import tell_of_refused_memory
 from roost.temporary import sweep
 
 INTERRUPTED = 130  # what Typer makes of one
@@ -96,8 +97,7 @@ def _is_short_of_host_memory(error: BaseException | None) -> bool:
     """Whether it, or what led to it, is the system's refusal of memory; libraries wrap that in errors of their own."""
     while error is not None:
         refused = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
-        # The dynamic linker's and PyTorch's words: they have no code.
-        if refused or any(each in str(error) for each in ("failed to map segment", "can't allocate memory")):
+        if refused or tell_of_refused_memory(error):
             return True
         error = error.__cause__ or error.__context__
     return False

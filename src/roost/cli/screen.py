@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Literal, TextIO
 
+from roost.facts.rates import ARITHMETIC, RateKey
 from roost.units import format_rate
 
 # Characters; what a person typed or a model holds may have any length.
@@ -102,15 +103,34 @@ def _show_rich_table(headings: Sequence[str], cells: Sequence[Sequence[str]], nu
     Console().print(table)
 
 
-# Rates by their names in a plan, for people.
+# Rates by their names in a file, for people. One that a newer version wrote has neither text nor unit.
+
+
+_RATES: dict[str, str] = {
+    RateKey.MATMUL: "matmul",
+    RateKey.ATTENTION: "attention",
+    RateKey.CONV: "conv",
+    RateKey.SINGLE_MATMUL: "float32 matmul",
+    RateKey.SINGLE_ATTENTION: "float32 attention",
+    RateKey.SINGLE_CONV: "float32 conv",
+    RateKey.MEMORY: "memory",
+    RateKey.KERNELS: "kernels",
+    RateKey.PINNED_H2D: "pinned h2d",
+    RateKey.PINNED_D2H: "pinned d2h",
+    RateKey.PAGEABLE_H2D: "pageable h2d",
+    RateKey.PAGEABLE_D2H: "pageable d2h",
+    RateKey.DISK: "disk",
+    RateKey.PIN: "pin",
+    RateKey.CAST: "cast",
+}
 
 
 def rate_name(name: str) -> str:
-    """``float32 matmul`` for ``single_matmul_flop_per_s``."""
-    plain = name.removesuffix("_per_s").removesuffix("_flop").removesuffix("_bytes")
-    return plain.replace("single_", "float32_").replace("_", " ")
+    """``float32 matmul`` for ``RateKey.SINGLE_MATMUL``."""
+    return _RATES.get(name, name)
 
 
 def rate_value(name: str, per_s: float) -> str:
-    """The figure with the unit that its name says."""
-    return format_rate(per_s, "FLOP" if name.endswith("flop_per_s") else "B" if name.endswith("bytes_per_s") else "")
+    """The figure with its unit."""
+    countable = name == RateKey.KERNELS or name not in _RATES
+    return format_rate(per_s, "FLOP" if name in ARITHMETIC else "" if countable else "B")

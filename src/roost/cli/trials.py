@@ -54,7 +54,7 @@ def _why_not(asked: SearchQuestion, searched: PlanDocument) -> str | None:
     inventory, gpu = asked.question.inventory, asked.question.machine.gpu
     if not searched.fits:
         return "nothing fits, so there is nothing to try"
-    if inventory.path is None and gpu.device_kind == "emulated":
+    if inventory.source == "name" and gpu.device_kind == "emulated":
         return "the model is known only by its name, and an emulated GPU needs its files"
     if gpu.named:
         return f"trials need the GPU itself, and {gpu.name} is only described here"

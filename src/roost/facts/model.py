@@ -9,6 +9,7 @@ from typing import Literal
 from roost.facts.request import Group, Mode, Storage, Workload
 
 Kind = Literal["dit", "text_encoder", "image_encoder", "vae", "other"]
+ModelSource = Literal["directory", "name", "memory"]
 Task = Literal["image", "video"]
 Makes = Literal["image", "video", "audio"]
 
@@ -98,12 +99,14 @@ class PublishedModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """What a model directory holds. Source: ``probes.inventory``.
+    """What a model holds that lies in a directory, is known by its name alone, or is a pipeline in memory.
 
-    ``path`` is None for a model known by its name alone; its ``fingerprint`` is the structure that any copy shares.
+    ``path`` is a directory's, else None. Of a model known by its name ``fingerprint`` is the structure that any copy
+    shares.
     """
 
     path: str | None
+    source: ModelSource = "directory"
     layout: Literal["diffusers", "modular", "component", "single-file"]
     pipeline: str | None  # class name
     family: str | None  # key of the model profile that recognised it

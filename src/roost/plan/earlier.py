@@ -1,13 +1,23 @@
 """Plans from before a fact was a field: what their text says of it, read here and nowhere else.
 
 Plans of 0.1 tell only in ``source`` whether a card is known by its name alone (``profile:KEY``) and whether its free
-memory (``…+--vram``) or the host's memory (``--ram``) was typed.
+memory (``…+--vram``) or the host's memory (``--ram``) was typed, in a stage's ``name`` alone what it does, and in the
+sentences of figures where those come from. A pipeline in memory has the path "".
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+
+def model_facts(record: Any) -> Any:
+    """A model's record with what it was; a pipeline in memory had an empty path."""
+    if not isinstance(record, Mapping) or "path" not in record:
+        return record
+    if record["path"] == "":
+        return {"source": "memory", **record, "path": None}
+    return {"source": "name" if record["path"] is None else "directory", **record}
 
 
 def gpu_facts(record: Any) -> Any:
@@ -22,6 +32,48 @@ def host_facts(record: Any) -> Any:
     """A host's record with the fields that it lacks."""
     source = _source(record)
     return record if source is None else {"ram_typed": source.startswith("--ram"), **record}
+
+
+def trace_facts(record: Any) -> Any:
+    """A trace's or prediction's record with whether it was guessed."""
+    source = _source(record)
+    return record if source is None else {"guessed": source.startswith("weights only"), **record}
+
+
+def kappa_facts(record: Any) -> Any:
+    """A factor's record with whether it was fitted."""
+    source = _source(record)
+    return record if source is None else {"fitted": source.startswith("fitted:"), **record}
+
+
+def rate_facts(record: Any) -> Any:
+    """A rate's record with whether it is a prior."""
+    why = record.get("why") if isinstance(record, Mapping) else None
+    return {"prior": why.startswith("prior: "), **record} if isinstance(why, str) else record
+
+
+def budget_facts(record: Any) -> Any:
+    """A budget's record with its verdict alone, where the verdict goes on with what would fit."""
+    verdict = record.get("verdict") if isinstance(record, Mapping) else None
+    if not isinstance(verdict, str) or not record.get("would_fit"):
+        return record
+    return {"finding": verdict.partition(" Would fit: ")[0], **record}
+
+
+_PHASES = {
+    "text encode": "text_encode",
+    "image encode": "image_encode",
+    "encode image": "image_encode",
+    "denoise": "denoise",
+    "check": "check",
+    "decode": "decode",
+}
+
+
+def stage_facts(record: Any) -> Any:
+    """A stage's record with what it does; None of a component that a run named by itself."""
+    name = record.get("name") if isinstance(record, Mapping) else None
+    return {"phase": _PHASES.get(name.partition(" (")[0]), **record} if isinstance(name, str) else record
 
 
 def _source(record: Any) -> str | None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from roost.facts.request import Strategy
+from roost.facts.stage import Phase
+from roost.plan import earlier
 from roost.plan.fields import Bytes, Count, Flops, Masters, Name, Positive, Seconds, Strict
 
 Limiter = Literal["link", "compute", "host", "disk"]
@@ -25,11 +27,17 @@ class UseRecord(Strict):
 
 
 class TraceRecord(Strict):
-    """What one generation does, and how long finding that out took. A multiply-add is 2 FLOPs."""
+    """What one generation does, and how long finding that out took. A multiply-add is 2 FLOPs.
+
+    ``guessed`` is a trace without a dry run: work and bytes follow from sizes.
+    """
 
     source: Name
+    guessed: bool = False
     seconds: Seconds
     uses: list[UseRecord]
+
+    _from_earlier = model_validator(mode="before")(staticmethod(earlier.trace_facts))
 
 
 class SecondsInterval(Strict):
@@ -49,13 +57,19 @@ class PredictedStage(Strict):
 
     name: Name
     component: Name
+    phase: Phase | None = None
     seconds: Seconds
     peak_bytes: Bytes
     binding: Limiter
 
+    _from_earlier = model_validator(mode="before")(staticmethod(earlier.stage_facts))
+
 
 class Predicted(Strict):
-    """The cost model's figures. ``total_s`` is load + first + (n − 1) · next for n generations."""
+    """The cost model's figures. ``total_s`` is load + first + (n − 1) · next for n generations.
+
+    ``guessed`` are figures without a dry run.
+    """
 
     peak_bytes: BytesInterval
     load_s: SecondsInterval
@@ -69,7 +83,10 @@ class Predicted(Strict):
     pinned_bytes: Bytes
     stages: list[PredictedStage]
     source: Name
+    guessed: bool = False
     notes: list[str]
+
+    _from_earlier = model_validator(mode="before")(staticmethod(earlier.trace_facts))
 
 
 class AlternativeComponent(Strict):
@@ -105,23 +122,29 @@ Factor = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 class RateRecord(Strict):
     """A rate per second; it lies within ``value`` times or divided by ``spread``.
 
-    ``spec`` are data sheets and priors; what was ``measured`` or ``fitted`` on this machine has a ``when``.
+    ``spec`` are data sheets and, marked so, ``prior`` ones; what was ``measured`` or ``fitted`` here has a ``when``.
     """
 
     value: Factor
     spread: Factor
     source: Literal["spec", "measured", "fitted"]
     why: str
+    prior: bool = False
     when: Name | None = None
+
+    _from_earlier = model_validator(mode="before")(staticmethod(earlier.rate_facts))
 
 
 class KappaRecord(Strict):
-    """Fitted over traced activation bytes of one component class."""
+    """Used over traced activation bytes of one component class; ``fitted`` to runs, or a guess."""
 
     low: Factor
     mid: Factor
     high: Factor
     source: str
+    fitted: bool = False
+
+    _from_earlier = model_validator(mode="before")(staticmethod(earlier.kappa_facts))
 
 
 class StageWork(Strict):
@@ -135,6 +158,7 @@ class StageWork(Strict):
 
     name: Name
     component: Name
+    phase: Phase | None = None
     passes: Count
     compute_s: Seconds
     copy_s: Seconds
@@ -149,6 +173,8 @@ class StageWork(Strict):
     pass_h2d_bytes: Bytes
     traced_bytes: Bytes | None = None
     kappa: Factor | None = None
+
+    _from_earlier = model_validator(mode="before")(staticmethod(earlier.stage_facts))
 
 
 class Arithmetic(Strict):

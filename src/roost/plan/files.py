@@ -88,14 +88,14 @@ def _planning(path: Path) -> str:
     return command("roost", "plan", "MODEL", "-o", "PLAN" if path.exists() and not path.is_file() else path)
 
 
-def write_text_atomically(path: Path, text: str) -> None:
+def write_text_atomically(path: Path, text: str, remedy: str = "choose another place with -o") -> None:
     """Replaces ``path`` by a file with ``text``: old or new content after a crash, never a mixture.
 
     Raises UsageError for a place that can't hold a file, RoostError for a disk that fails; an old file is then intact.
     """
     path = Path(os.path.realpath(path))  # a link stays a link
     if os.path.exists(path) and not os.path.isfile(path):
-        raise UsageError(f"can't write {shown_path(path)}: it is not a regular file; choose another place with -o.")
+        raise UsageError(f"can't write {shown_path(path)}: it is not a regular file; {remedy}.")
     try:
         with temporary_file(path) as temporary:
             with temporary.open("w", encoding="utf-8", newline="\n") as stream:
@@ -105,7 +105,7 @@ def write_text_atomically(path: Path, text: str) -> None:
             os.replace(temporary, path)
         _sync_directory(path.parent)
     except (OSError, ValueError) as error:
-        raise unwritable(path, error, "choose another place with -o") from None
+        raise unwritable(path, error, remedy) from None
 
 
 def _sync_directory(directory: Path) -> None:

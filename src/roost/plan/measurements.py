@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from roost.facts.machine import DeviceKind, GpuFacts
+from roost.facts.stage import Phase
 from roost.plan.fields import Bytes, Label, Name, Positive, Seconds, Strict
 from roost.plan.figures import Limiter
 from roost.plan.schema import GpuRecord, WorkloadRecord
@@ -45,7 +46,7 @@ def device_key(gpu: GpuRecord | GpuFacts, h2d_bytes_per_s: float | None = None) 
 
 
 class MeasuredRate(Strict):
-    """A rate by its name in ``planner.rates.Rates``: it lay within ``value`` times or divided by ``spread``.
+    """A rate, by its ``RateKey``: it lay within ``value`` times or divided by ``spread``.
 
     ``measured`` ones were timed by themselves, ``fitted`` ones follow from how long runs took. ``n`` measurements.
     """
@@ -172,10 +173,13 @@ class Collection(Strict):
 
 
 class StageFigures(Strict):
-    """What one component took in one stage of a run; ``seconds`` None when the stage was not run whole."""
+    """What one component took in one stage of a run; ``seconds`` None when the stage was not run whole.
+
+    ``phase`` is None of trials that an earlier version recorded without it.
+    """
 
     component: Name
-    name: Name
+    phase: Phase | None
     seconds: Seconds | None
     peak_bytes: Bytes
 

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from roost.facts.stage import Phase
+from roost.plan import earlier
 from roost.plan.fields import Bytes, Count, Seconds
 
 Status = Literal["ok", "oom", "crashed", "hung", "wrong", "skipped", "eliminated"]
@@ -21,8 +23,12 @@ class StageTime:
 
     name: str
     component: str
+    phase: Phase | None = None
     seconds: Seconds
     peak_bytes: Bytes | None = None
+
+
+RecordedStage = Annotated[StageTime, BeforeValidator(earlier.stage_facts)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +58,7 @@ class TrialResult:
     bytes_copied: Bytes | None = None
     stall_s: Seconds | None = None
     digest: str | None = None
-    stages: tuple[StageTime, ...] = ()
+    stages: tuple[RecordedStage, ...] = ()
     demotions: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
 
@@ -98,7 +104,7 @@ class PredictedFigures(_Lenient):
     peak_bytes: Middle
     step_s: Middle
     first_s: Middle | None = None
-    stages: tuple[StageTime, ...] = ()
+    stages: tuple[RecordedStage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

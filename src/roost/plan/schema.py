@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from roost.facts.machine import DeviceKind, Platform
-from roost.facts.model import Kind, Task
+from roost.facts.model import Kind, ModelSource, Task
 from roost.facts.request import Mode, Storage, Strategy
 from roost.plan import earlier
 from roost.plan.fields import (
@@ -35,15 +35,24 @@ class FileRecord(Strict):
 
 
 class ModelRecord(Strict):
-    """Which model the plan is for. ``path`` is null in a plan made from a family's name alone."""
+    """Which model the plan is for. ``path`` is a directory's, else null: of a name alone, or a pipeline in memory."""
 
     path: str | None
+    source: ModelSource = "directory"
     fingerprint: Sha256
     pipeline: Name
     family: Name | None
     task: Task
     variant: Name | None
     files: dict[RelativePath, FileRecord]
+
+    _from_earlier = model_validator(mode="before")(staticmethod(earlier.model_facts))
+
+    @model_validator(mode="after")
+    def _directories_have_paths(self) -> ModelRecord:
+        if (self.path is not None) != (self.source == "directory"):
+            raise ValueError(f"path must be {'set' if self.source == 'directory' else 'null'} for a {self.source}")
+        return self
 
 
 class WorkloadRecord(Strict):
@@ -104,7 +113,9 @@ class Budget(Strict):
     """The arithmetic of the verdict. Stages are of weights alone.
 
     ``activations_known`` says whether the verdict counts activations too; None in plans from before it was written.
-    ``would_fit`` are single changes of the asked options, each verified by planning with it; empty in a plan that fits.
+    ``finding`` is the verdict without what would fit, where it names that; ``lacks`` says in short which memory the
+    search lacked. ``would_fit`` are single changes of the asked options, each verified by planning with it; empty in a
+    plan that fits.
     """
 
     total_bytes: Bytes
@@ -117,8 +128,17 @@ class Budget(Strict):
     host_bytes: Bytes
     host_deficit_bytes: Bytes
     verdict: str
+    finding: str | None = None
+    lacks: str | None = None
     would_fit: list[str] = Field(default_factory=list)
     activations_known: bool | None = None
+
+    _from_earlier = model_validator(mode="before")(staticmethod(earlier.budget_facts))
+
+    @property
+    def verdict_alone(self) -> str:
+        """The verdict without what would fit."""
+        return self.finding or self.verdict
 
 
 class Fired(Strict):

@@ -200,8 +200,8 @@ def _alternatives(forecast: Forecast, found: Found, chosen: Combination) -> tupl
         ("rule plan", found.ruled),
         ("runner-up", found.runner_up),
         ("all resident", found.all_resident),
-        *((f"front, {format_bytes(each.vram_bytes + forecast.context_bytes())}", each) for each in found.front),
     ]
+    front = [(f"front, {format_bytes(each.vram_bytes + forecast.context_bytes())}", each) for each in found.front]
     budget_bytes = limits_of(forecast).vram_bytes
     distinct: list[tuple[Combination, list[str]]] = [(chosen, [])]
     for name, other in named:
@@ -210,8 +210,11 @@ def _alternatives(forecast: Forecast, found: Found, chosen: Combination) -> tupl
         same = next((names for each, names in distinct if _key(each) == _key(other)), None)
         if same is None:
             distinct.append((other, [name]))
-        elif not name.startswith("front"):
+        else:
             same.append(name)
+    for name, other in front:  # what has a name keeps it
+        if all(_key(each) != _key(other) for each, _ in distinct):
+            distinct.append((other, [name]))
     (_, also), *others = distinct
     return also, [
         alternative_record(names, _placements(each), predict(forecast, _placements(each)), reason)
@@ -243,8 +246,11 @@ def _infeasible(
     would = f" Would fit: {'; '.join(fitting)}." if fitting else ""
     why_unknown = asked.trace.no_dry_run
     unknown = f" That is of weights alone: activations are not known, as the dry run failed ({why_unknown})."
+    finding = f"does not fit: {missing.sentence()}{unknown if why_unknown is not None else ''}"
     update = {
-        "verdict": f"does not fit: {missing.sentence()}{unknown if why_unknown is not None else ''}{would}",
+        "verdict": finding + would,
+        "finding": finding if fitting else None,
+        "lacks": missing.headline(),
         "would_fit": fitting,
         "activations_known": why_unknown is None,
     }

@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import median, median_high
 
+from roost.facts.rates import H2D, HALF, MODELLESS, SINGLE, RateKey, known_rates, spelled_rates
+from roost.facts.stage import DENOISING
 from roost.plan.figures import Limiter
 from roost.plan.measurements import (
     KEPT_RUNS,
@@ -31,7 +33,6 @@ from roost.plan.measurements import (
 )
 from roost.plan.schema import ComponentPlan, PlanDocument
 from roost.planner.cost.costs import Kappa
-from roost.planner.cost.untraced import WEIGHTS_ONLY
 from roost.units import MiB
 
 # How far a rate may be from what one, two or more runs say. Prior.
@@ -41,25 +42,22 @@ _KAPPA_SPREADS = (1.05, 1.05, 1.02)
 # Transfers and device memory do not depend on the model: what was timed by itself can be slowed by what runs beside it,
 # but not more than this. Prior.
 _AGREES = 1.5
-_MODELLESS = ("pinned", "pageable", "disk", "memory")
 # Activations below this share of a stage's peak, or this size, drown in what else is on the device.
 _LEAST_SHARE, _LEAST_BYTES = 0.02, 4 * MiB
 # A factor outside of this is not about activations: something else was, or was not, on the device.
 _KAPPA_RANGE = (0.5, 4.0)
-_COMPUTE_CLASSES = ("matmul", "attention", "conv")
-_TIERS = ("pinned", "pageable")
 
 
-def fitted_in_use(device: Entry | None, model: Entry | None) -> dict[str, MeasuredRate]:
+def fitted_in_use(device: Entry | None, model: Entry | None) -> dict[RateKey, MeasuredRate]:
     """The model's fitted rates, which go before the data sheet's and before the device's timed ones.
 
     One of transfers or memory far from the timed one is not used: something else slowed those runs.
     """
-    timed = device.rates if device else {}
+    timed = known_rates(device.rates if device else {})
     return {
-        name: fitted
-        for name, fitted in (model.rates if model else {}).items()
-        if not (name.startswith(_MODELLESS) and name in timed and _apart(timed[name].value, fitted.value) > _AGREES)
+        key: fitted
+        for key, fitted in known_rates(model.rates if model else {}).items()
+        if not (key in MODELLESS and key in timed and _apart(timed[key].value, fitted.value) > _AGREES)
     }
 
 
@@ -78,35 +76,36 @@ def _kappa(measured: MeasuredKappa, *, emulated: bool) -> Kappa:
         mid=median(measured.samples),
         high=max(measured.samples) * spread,
         source=f"fitted: {len(measured.samples)} runs on this machine, the last on {measured.when[:10]}",
+        fitted=True,
     )
 
 
-def paced_by(plan: PlanDocument) -> dict[str, float]:
+def paced_by(plan: PlanDocument) -> dict[RateKey, float]:
     """The rates that set the pace of the plan's steps, as its prediction had them; none where they were guesses."""
     predicted = plan.predicted
-    if predicted is None or predicted.source.startswith(WEIGHTS_ONLY):
+    if predicted is None or predicted.guessed:
         return {}
-    stages = [each for each in predicted.stages if each.name.startswith("denoise ")]
+    stages = [each for each in predicted.stages if each.phase in DENOISING]
     denoisers = {
         each.component: plan.components[each.component] for each in stages if each.binding == predicted.limiter
     }
-    names = _rate_names(predicted.limiter, plan, denoisers)
-    rates = plan.arithmetic.rates if plan.arithmetic else {}
-    return {name: rates[name].value for name in names if name in rates}
+    rates = known_rates(plan.arithmetic.rates if plan.arithmetic else {})
+    return {key: rates[key].value for key in _pacing(predicted.limiter, plan, denoisers) if key in rates}
 
 
-def _rate_names(limiter: Limiter, plan: PlanDocument, denoisers: Mapping[str, ComponentPlan]) -> list[str]:
+def _pacing(limiter: Limiter, plan: PlanDocument, denoisers: Mapping[str, ComponentPlan]) -> list[RateKey]:
     if limiter == "host":
-        return ["kernels_per_s"]
+        return [RateKey.KERNELS]
     if limiter == "disk":
-        return ["disk_bytes_per_s"]
+        return [RateKey.DISK]
     if limiter == "link":
         counts = [each.master.model_dump() for each in denoisers.values() if each.master]
-        return [f"{tier}_h2d_bytes_per_s" for tier in _TIERS if any(count[tier] for count in counts)]
+        return [key for tier, key in H2D.items() if any(count[tier] for count in counts)]
     uses = [use for use in (plan.trace.uses if plan.trace else []) if use.component in denoisers]
-    prefixes = {"single_" if each.load_dtype == "float32" else "" for each in denoisers.values()}
-    classes = [name for name in _COMPUTE_CLASSES if any(use.flops_by_class.get(name) for use in uses)]
-    return [*(f"{prefix}{name}_flop_per_s" for prefix in sorted(prefixes) for name in classes), "memory_bytes_per_s"]
+    singles = {each.load_dtype == "float32" for each in denoisers.values()}
+    tables = [table for single, table in ((False, HALF), (True, SINGLE)) if single in singles]
+    used = [name for name in HALF if any(use.flops_by_class.get(name) for use in uses)]
+    return [*(table[name] for table in tables for name in used), RateKey.MEMORY]
 
 
 def residual_of(plan: PlanDocument, compared: Compared, when: str) -> Residual:
@@ -117,7 +116,7 @@ def residual_of(plan: PlanDocument, compared: Compared, when: str) -> Residual:
         workload=plan.workload,
         strategy=_strategy(plan),
         limiter=plan.predicted.limiter,
-        rates=paced_by(plan),
+        rates=spelled_rates(paced_by(plan).items()),
         load_s=_pair(compared.load_s),
         first_s=_pair(compared.first_s),
         next_s=_pair(compared.next_s),

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from roost.facts.stage import DENOISING
 from roost.plan.figures import Predicted, PredictedStage, SecondsInterval, StageWork
 from roost.plan.measurements import BytesCompared, Compared, RunFigures, SecondsCompared, StageCompared, StageFigures
 from roost.plan.schema import ComponentPlan, PlanDocument
 
-_DENOISE = "denoise "
-
 
 def denoisers(predicted: Predicted) -> frozenset[str]:
     """The components whose stages make up the steps."""
-    return frozenset(each.component for each in predicted.stages if each.name.startswith(_DENOISE))
+    return frozenset(each.component for each in predicted.stages if each.phase in DENOISING)
 
 
 def compare(plan: PlanDocument, figures: RunFigures) -> Compared | None:
@@ -51,13 +50,13 @@ def _seconds(predicted: SecondsInterval, measured: float | None) -> SecondsCompa
 
 def _stages(plan: PlanDocument, predicted: Predicted, figures: RunFigures) -> list[StageCompared]:
     context = plan.arithmetic.context_bytes if plan.arithmetic else 0
-    work = {each.name: each for each in plan.arithmetic.stages} if plan.arithmetic else {}
+    work = {(each.component, each.phase): each for each in plan.arithmetic.stages} if plan.arithmetic else {}
     found = []
     for stage in predicted.stages:
-        component = plan.components[stage.component]
-        same = [each for each in figures.stages if _is_same(stage, each, component)]
+        same = [each for each in figures.stages if _is_same(stage, each)]
         if same:
-            found.append(_stage(stage, component, same, work.get(stage.name), context))
+            component = plan.components[stage.component]
+            found.append(_stage(stage, component, same, work.get((stage.component, stage.phase)), context))
     return found
 
 
@@ -66,7 +65,7 @@ def _stage(
 ) -> StageCompared:
     seconds = [each.seconds for each in same if each.seconds is not None]
     # A VAE's encode has a factor of its own, which decodes must not take over.
-    teaches = work is not None and not _encodes(component, stage.name)
+    teaches = work is not None and not (component.kind == "vae" and stage.phase == "image_encode")
     return StageCompared(
         name=stage.name,
         component=stage.component,
@@ -80,11 +79,7 @@ def _stage(
     )
 
 
-def _is_same(predicted: PredictedStage, measured: StageFigures, component: ComponentPlan) -> bool:
-    """The runtime names its stages for people; a component has one, a VAE one for each direction."""
-    encodes = _encodes(component, predicted.name) == _encodes(component, measured.name)
+def _is_same(predicted: PredictedStage, measured: StageFigures) -> bool:
+    """A component has one stage, a VAE one for each direction."""
+    encodes = (predicted.phase == "image_encode") == (measured.phase == "image_encode")
     return predicted.component == measured.component and encodes
-
-
-def _encodes(component: ComponentPlan, stage: str) -> bool:
-    return component.kind == "vae" and "encode" in stage

@@ -25,7 +25,7 @@ from roost.user_folders import user_folder
 _SUFFIX, _ASIDE = ".yaml", ".unusable"
 _DEVICE_FILE = "device"  # no model class has this slug: theirs end in a hash
 _LOCK = ".lock"
-_REMEDY = "set XDG_DATA_HOME to a place that can be written."
+_REMEDY = "set XDG_DATA_HOME to a place that can be written"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +128,7 @@ class MeasuredStore:
                 yield
         except OSError as error:
             raise RoostError(
-                f"measurements can't be kept in {shown_path(self.folder)}: {error.strerror}; {_REMEDY}"
+                f"measurements can't be kept in {shown_path(self.folder)}: {error.strerror}; {_REMEDY}."
             ) from None
 
     def _set_aside(self, path: Path) -> None:
@@ -141,9 +141,9 @@ class MeasuredStore:
 
 def _write(path: Path, entry: Entry) -> None:
     try:
-        write_text_atomically(path, to_yaml(entry.model_dump(mode="json", by_alias=True)))
-    except RoostError as error:  # its remedy is for a file that the user named
-        raise RoostError(f"measurements: {str(error).split('; ', maxsplit=1)[0]}; {_REMEDY}") from None
+        write_text_atomically(path, to_yaml(entry.model_dump(mode="json", by_alias=True)), _REMEDY)
+    except RoostError as error:
+        raise RoostError(f"measurements: {error}") from None
 
 
 def _key(path: Path) -> str:

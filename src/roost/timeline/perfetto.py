@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
+from roost.facts.stage import StageKey
 from roost.timeline.record import Pass, TimelineRecord
 
 Event = dict[str, object]
@@ -35,8 +36,8 @@ def _process(record: TimelineRecord, pid: int) -> Iterator[Event]:
 
 
 def _timed(record: TimelineRecord, pid: int) -> Iterator[Event]:
-    for stage, start_s, end_s in stages_of(record.passes):
-        yield _complete(pid, "stages", stage, (start_s, end_s), {})
+    for stages, start_s, end_s in stages_of(record.passes):
+        yield _complete(pid, "stages", record.text_of(stages), (start_s, end_s), {})
     for each in record.passes:
         span = each.start_s, each.end_s
         name = f"{each.count} more passes" if each.skipped else each.component
@@ -64,11 +65,11 @@ def _between(record: TimelineRecord, lane: str, span: tuple[float, float]) -> tu
     return began, max(began, ended)
 
 
-def stages_of(passes: Sequence[Pass]) -> list[tuple[str, float, float]]:
-    """Maximal runs of passes of one stage, as (stage, start, end)."""
-    starts = [index for index, each in enumerate(passes) if index == 0 or passes[index - 1].stage != each.stage]
+def stages_of(passes: Sequence[Pass]) -> list[tuple[tuple[StageKey, ...], float, float]]:
+    """Maximal runs of passes of the same stages, as (stages, start, end)."""
+    starts = [index for index, each in enumerate(passes) if index == 0 or passes[index - 1].stages != each.stages]
     return [
-        (passes[first].stage, passes[first].start_s, passes[last - 1].end_s)
+        (passes[first].stages, passes[first].start_s, passes[last - 1].end_s)
         for first, last in pairwise([*starts, len(passes)])
     ]
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
+
+from roost.facts.stage import StageKey, stage_text
 
 Lane = Literal["compute", "copy"]
 
@@ -26,9 +28,9 @@ class Slice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pass:
-    """One call into a component, or ``count`` equal ones of which no slices are kept (``skipped``)."""
+    """One call into a component, or ``count`` like ones, perhaps of several stages, without slices (``skipped``)."""
 
-    stage: str
+    stages: tuple[StageKey, ...]
     component: str
     start_s: float
     end_s: float
@@ -56,7 +58,7 @@ class MemoryLevel:
 class TimelineRecord:
     """A timeline with what it is of. All lists are in the order of their times.
 
-    ``figures`` are what else is worth telling, by name.
+    ``figures`` are what else is worth telling, by name; ``stage_texts`` what stages are called, where not as in plans.
     """
 
     kind: Literal["predicted", "measured"]
@@ -68,11 +70,16 @@ class TimelineRecord:
     passes: tuple[Pass, ...]
     memory: tuple[MemoryLevel, ...]
     figures: Mapping[str, str] = field(default_factory=dict)
+    stage_texts: Mapping[StageKey, str] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
         ends = [*(each.end_s for each in self.passes), *(each.end_s for each in self.slices)]
         return max(ends, default=0.0)
+
+    def text_of(self, stages: Iterable[StageKey]) -> str:
+        """What people call the stages."""
+        return " and ".join(self.stage_texts.get(each) or stage_text(each.phase, each.component) for each in stages)
 
     @property
     def peak_bytes(self) -> int:

@@ -12,6 +12,7 @@ from roost.api.machine import present_gpu
 from roost.errors import RoostError
 from roost.facts.machine import GpuFacts
 from roost.facts.model import Inventory
+from roost.facts.rates import RateKey, known_rates
 from roost.facts.request import Workload
 from roost.plan import PlanDocument
 from roost.plan.measurements import Compared, DeviceKey, MeasuredRate, RunFigures, StageFigures, device_key
@@ -24,7 +25,6 @@ from roost.planner.calibration import (
     taught_model,
 )
 from roost.planner.cost.costs import Kappa
-from roost.planner.cost.untraced import WEIGHTS_ONLY
 from roost.planner.prediction_error import compare, denoisers
 from roost.profiles.store import MeasuredStore
 
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 class Known:
     """What was measured of a device for a model class; ``notes`` say what was measured and does not count."""
 
-    timed: Mapping[str, MeasuredRate] = field(default_factory=dict)
-    fitted: Mapping[str, MeasuredRate] = field(default_factory=dict)
+    timed: Mapping[RateKey, MeasuredRate] = field(default_factory=dict)
+    fitted: Mapping[RateKey, MeasuredRate] = field(default_factory=dict)
     kappas: Mapping[str, Kappa] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -52,7 +52,7 @@ def known_of(gpu: GpuFacts, inventory: Inventory, h2d_bytes_per_s: float | None 
     model = store.read(key, model_class(inventory.family, inventory.pipeline))
     others = () if device or model else _others(store, key)
     return Known(
-        timed=device.rates if device else {},
+        timed=known_rates(device.rates) if device else {},
         fitted=fitted_in_use(device, model),
         kappas=kappas_in_use(device),
         notes=(*store.notes, *others),
@@ -120,7 +120,7 @@ def _why_not(
 ) -> str | None:
     if plan.predicted is None:
         return "the plan holds no prediction"
-    if plan.predicted.source.startswith(WEIGHTS_ONLY):
+    if plan.predicted.guessed:
         return "the prediction was a guess, without a dry run"
     if changes:
         return f"the run deviated from the plan ({changes[0]})"
@@ -185,7 +185,7 @@ def figures_of(plan: PlanDocument, workload: Workload, record: RunRecord) -> Run
         step_s=median(known) if known else None,
         peak_bytes=made[0].peak_bytes,  # later, components stay where there is room, which no plan needs
         stages=[
-            StageFigures(component=each.component, name=each.name, seconds=each.seconds, peak_bytes=each.peak_bytes)
+            StageFigures(component=each.component, phase=each.phase, seconds=each.seconds, peak_bytes=each.peak_bytes)
             for each in made[0].stages
         ],
     )

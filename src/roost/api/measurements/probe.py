@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
@@ -12,22 +12,23 @@ from roost.api.machine import emulated_gpu, present_gpu
 from roost.api.measurements.learned import now
 from roost.errors import UsageError
 from roost.facts.machine import GpuFacts
+from roost.facts.rates import RateKey, spelled_rates
 from roost.plan.measurements import DeviceKey, MeasuredRate, device_key
-from roost.planner.cost.rates import Rate, Rates, rates_of
+from roost.planner.cost.rates import Rate, rates_of
 from roost.probes.machine.disk_rate import DiskReading, read_disk
-from roost.profiles.gpus import load_gpu_profiles
+from roost.probes.machine.gpu import read_gpus
+from roost.profiles.gpus import load_gpu_profiles, shares_memory
 from roost.profiles.store import MeasuredStore
 from roost.shell_quoting import shown_path
 from roost.units import GiB
 from roost.user_folders import user_folder
 
 _EMULATED_BYTES = GiB
-_DISK = "disk_bytes_per_s"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeReport:
-    """Every rate of the cost model by name: what was timed, and what a plan without measurements takes it for.
+    """Every rate of the cost model by its key: what was timed, and what a plan without measurements takes it for.
 
     ``missing`` says why a rate could not be timed. ``notes`` are what a reader must know of the figures.
     """
@@ -35,9 +36,9 @@ class ProbeReport:
     device: DeviceKey
     when: str
     seconds: float
-    measured: dict[str, MeasuredRate]
-    unmeasured: dict[str, Rate]
-    missing: dict[str, str]
+    measured: dict[RateKey, MeasuredRate]
+    unmeasured: dict[RateKey, Rate]
+    missing: dict[RateKey, str]
     notes: list[str]
     saved: bool
 
@@ -49,23 +50,23 @@ class ProbeReport:
             "when": self.when,
             "seconds": self.seconds,
             "rates": {
-                name: {
+                key.value: {
                     "value": rate.value,
                     "spread": rate.spread,
                     "n": rate.n,
-                    "without": asdict(self.unmeasured[name]),
-                    "ratio": self.ratio(name),
+                    "without": asdict(self.unmeasured[key]),
+                    "ratio": self.ratio(key),
                 }
-                for name, rate in self.measured.items()
+                for key, rate in self.measured.items()
             },
-            "missing": self.missing,
+            "missing": spelled_rates(self.missing.items()),
             "notes": self.notes,
             "saved": self.saved,
         }
 
-    def ratio(self, name: str) -> float:
+    def ratio(self, key: RateKey) -> float:
         """Measured over what a plan would take it for."""
-        return self.measured[name].value / self.unmeasured[name].value
+        return self.measured[key].value / self.unmeasured[key].value
 
 
 def probe_machine(*, device: str | None = None, file: Path | None = None, save: bool = False) -> ProbeReport:
@@ -80,15 +81,15 @@ def probe_machine(*, device: str | None = None, file: Path | None = None, save: 
     _add_disk(file, measured, missing, notes)
     key = device_key(gpu)
     if save:
-        MeasuredStore().update(key, None, lambda entry: entry.model_copy(update={"rates": {**entry.rates, **measured}}))
+        kept = spelled_rates(measured.items())
+        MeasuredStore().update(key, None, lambda entry: entry.model_copy(update={"rates": {**entry.rates, **kept}}))
     rates = rates_of(gpu, load_gpu_profiles().get(gpu.profile or ""))
-    names = [each.name for each in fields(Rates)]
     return ProbeReport(
         device=key,
         when=now(),
         seconds=time.perf_counter() - began_s,
-        measured={name: measured[name] for name in names if name in measured},
-        unmeasured={name: getattr(rates, name) for name in names},
+        measured={each: measured[each] for each in RateKey if each in measured},
+        unmeasured=dict(rates.by_key),
         missing=missing,
         notes=notes,
         saved=save,
@@ -102,15 +103,13 @@ def _gpu(device: str | None) -> tuple[GpuFacts, list[str]]:
         return emulated_gpu(_EMULATED_BYTES), [here]
     # CUDA puts the fastest card first, NVML goes by PCI address: both must mean the same card by "first".
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-    try:
-        return present_gpu(), []
-    except UsageError as error:
-        if device == "cuda":
-            raise
-        return emulated_gpu(_EMULATED_BYTES), [str(error).split(" Name a card")[0], here]
+    survey = read_gpus(shares_memory=shares_memory)
+    if survey.gpus or device == "cuda":
+        return present_gpu(survey), []
+    return emulated_gpu(_EMULATED_BYTES), [survey.why_none, here]
 
 
-def _measure(gpu: GpuFacts) -> tuple[dict[str, MeasuredRate], dict[str, str]]:
+def _measure(gpu: GpuFacts) -> tuple[dict[RateKey, MeasuredRate], dict[RateKey, str]]:
     from roost.residency.device.choice import open_device  # imported here: these bring torch
     from roost.residency.rates.measure import measure_rates
 
@@ -119,15 +118,15 @@ def _measure(gpu: GpuFacts) -> tuple[dict[str, MeasuredRate], dict[str, str]]:
         found = measure_rates(opened)
     when = now()
     return {
-        name: MeasuredRate(value=each.value, spread=each.spread, n=each.n, when=when, source="measured")
-        for name, each in found.readings.items()
+        key: MeasuredRate(value=each.value, spread=each.spread, n=each.n, when=when, source="measured")
+        for key, each in found.readings.items()
     }, dict(found.missing)
 
 
 def _add_disk(
     file: Path | None,
-    measured: dict[str, MeasuredRate],
-    missing: dict[str, str],
+    measured: dict[RateKey, MeasuredRate],
+    missing: dict[RateKey, str],
     notes: list[str],
 ) -> None:
     try:
@@ -135,14 +134,16 @@ def _add_disk(
     except UsageError as error:
         if file is not None:
             raise
-        missing[_DISK] = str(error)
+        missing[RateKey.DISK] = str(error)
         return
     if reading.cached:
-        missing[_DISK] = f"the page cache keeps {shown_path(reading.path.parent)} (a disk in memory?); try --file"
+        missing[RateKey.DISK] = (
+            f"the page cache keeps {shown_path(reading.path.parent)} (a disk in memory?); try --file"
+        )
         return
     if reading.cached is None:
         notes.append("the system does not tell whether the page cache answered for the disk.")
-    measured[_DISK] = _disk_rate(reading)
+    measured[RateKey.DISK] = _disk_rate(reading)
 
 
 def _disk_rate(reading: DiskReading) -> MeasuredRate:

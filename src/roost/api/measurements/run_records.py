@@ -11,6 +11,7 @@ from roost.api.requests.inputs import InputRecord
 from roost.facts.machine import DeviceKind
 
 if TYPE_CHECKING:
+    from roost.facts.stage import Phase
     from roost.residency.engine.stages import StageRecord
 
 
@@ -91,9 +92,9 @@ def joined_digest(digests: Sequence[str | None]) -> str | None:
 
 def summed_stages(stages: Iterable[StageRecord]) -> tuple[StageRecord, ...]:
     """One record for each stage and component, in the order of their first: seconds added, the highest peak."""
-    summed: dict[tuple[str, str], StageRecord] = {}
+    summed: dict[tuple[str, Phase], StageRecord] = {}
     for each in stages:
-        key = (each.name, each.component)
+        key = (each.component, each.phase)
         before = summed.get(key)
         summed[key] = each if before is None else before.with_more(each)
     return tuple(summed.values())

@@ -69,7 +69,7 @@ def configs_of(inventory: Inventory) -> Iterator[Path]:
         yield Path(inventory.path)
         return
     with temporary_folder() as folder:
-        if inventory.path is None:
+        if inventory.source == "name":
             materialise_configs(inventory.family or "", folder)
         else:
             copy_configs(inventory, folder)

@@ -8,7 +8,8 @@ from pydantic_core import to_jsonable_python
 
 from roost.api.plans.explanation import ComponentAccount, Explanation, IfResident, PlanRow, StageSum
 from roost.facts.request import Strategy, Workload
-from roost.plan.figures import AlternativeComponent, Arithmetic, StageWork
+from roost.facts.stage import DENOISING
+from roost.plan.figures import AlternativeComponent, Arithmetic
 from roost.plan.schema import ComponentPlan, PlanDocument
 
 _SHOWN = {"model", "workload", "machine", "budget", "fits", "policy", "predicted", "measured", "warnings"}
@@ -18,7 +19,7 @@ _STAYS: tuple[Strategy, ...] = ("resident", "fsdp")
 def explain_plan(plan: PlanDocument) -> Explanation:
     """The arithmetic of every decision in ``plan``; needs neither the model nor a GPU."""
     stages = _predicted_stages(plan, plan.arithmetic) if plan.arithmetic else _weighed_stages(plan)
-    denoising = [each for each in (plan.arithmetic.stages if plan.arithmetic else []) if _denoises(each)]
+    denoising = [each for each in (plan.arithmetic.stages if plan.arithmetic else []) if each.phase in DENOISING]
     steps = max(1, Workload(**plan.workload.model_dump()).steps_run)
     return Explanation(
         stages=stages,
@@ -39,12 +40,8 @@ def explanation_document(plan: PlanDocument, explanation: Explanation) -> dict[s
     return {"schema": 1, "plan": shown, **to_jsonable_python(explanation)}
 
 
-def _denoises(stage: StageWork) -> bool:
-    return stage.name.startswith("denoise ")
-
-
 def _predicted_stages(plan: PlanDocument, arithmetic: Arithmetic) -> tuple[StageSum, ...]:
-    predicted = {each.name: each for each in plan.predicted.stages} if plan.predicted else {}
+    predicted = {(each.component, each.phase): each for each in plan.predicted.stages} if plan.predicted else {}
     own = {each.component: each.own_bytes for each in arithmetic.stages}
     staying = {
         name: own.get(name, component.load_bytes)
@@ -53,7 +50,7 @@ def _predicted_stages(plan: PlanDocument, arithmetic: Arithmetic) -> tuple[Stage
     }
     found = []
     for work in arithmetic.stages:
-        stage = predicted.get(work.name)
+        stage = predicted.get((work.component, work.phase))
         weights = {**staying, work.component: work.own_bytes}
         beside = arithmetic.context_bytes + work.activation_bytes
         peak = stage.peak_bytes if stage else beside + sum(weights.values())
@@ -92,7 +89,9 @@ def _account(plan: PlanDocument, name: str, stages: Iterable[StageSum]) -> Compo
     component = plan.components[name]
     blocks = sum(stack.count for stack in component.stacks)
     work = tuple(each for each in (plan.arithmetic.stages if plan.arithmetic else []) if each.component == name)
-    bindings = {each.name: each.binding for each in (plan.predicted.stages if plan.predicted else [])}
+    bindings = {
+        (each.component, each.phase): each.binding for each in (plan.predicted.stages if plan.predicted else [])
+    }
     slowest = max(work, key=lambda each: each.compute_s + each.wait_s, default=None)
     stays = component.strategy in _STAYS
     held = component.resident_blocks is not None and bool(component.hold)
@@ -110,7 +109,7 @@ def _account(plan: PlanDocument, name: str, stages: Iterable[StageSum]) -> Compo
         prefetch=component.prefetch,
         tiling=component.tiling,
         work=work,
-        binding=bindings.get(slowest.name) if slowest else None,
+        binding=bindings.get((name, slowest.phase)) if slowest else None,
         if_resident=None if stays else _if_resident(plan, name, stages),
     )
 

@@ -17,6 +17,7 @@ from roost.api.models.traces import RECORDED, installed_versions, kept_trace, tr
 from roost.api.requests.options import PlanOptions, aim_of, choices_of, dtype_of, generations_of, searches, workload_of
 from roost.api.requests.python_options import options_of
 from roost.errors import DryRunError, InvalidFile, UsageError
+from roost.facts.rates import LINKS
 from roost.facts.request import Workload
 from roost.plan import PlanDocument, plan_to_yaml, read_plan, write_text_atomically
 from roost.planner.buffers import with_unfiled
@@ -170,8 +171,7 @@ def _throttled(rates: Rates, link_bytes_per_s: float | None) -> Rates:
     if link_bytes_per_s is None:
         return rates
     link = Rate(value=link_bytes_per_s, spread=1.0, source="spec", why="the emulated link's limit")
-    names = ("pinned_h2d_bytes_per_s", "pinned_d2h_bytes_per_s", "pageable_h2d_bytes_per_s", "pageable_d2h_bytes_per_s")
-    return replace(rates, **dict.fromkeys(names, link))
+    return rates.changed(dict.fromkeys(LINKS, link))
 
 
 def _is_text(path: str) -> bool:

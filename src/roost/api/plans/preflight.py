@@ -81,6 +81,8 @@ def check_runnable(inventory: Inventory, profile: ModelProfile) -> None:
 
 def _model_of(plan: PlanDocument) -> str | Path:
     """What to type for the plan's model."""
+    if plan.model.source == "memory":
+        return "DIR"
     return Path(plan.model.path) if plan.model.path else plan.model.family or "MODEL"
 
 
@@ -88,9 +90,9 @@ def model_differences(plan: PlanDocument, inventory: Inventory) -> list[str]:
     """How the model directory differs from the one planned, a phrase a file; empty when it is the same.
 
     Covers file sizes, headers and configs, not the content of weights. A plan made from a name knows no files: there
-    it is classes, stacks, sizes, and every tensor's name and shape.
+    it is classes, stacks, sizes, and every tensor's name and shape; one of a pipeline in memory all but the tensors.
     """
-    if plan.model.path is None:
+    if plan.model.source != "directory":
         return _structure_differences(plan, inventory)
     planned, found = plan.model.files, inventory.files
     differences = [f"{name} is gone" for name in planned if name not in found]
@@ -125,20 +127,22 @@ def _structure_differences(plan: PlanDocument, inventory: Inventory) -> list[str
         if component is None:
             differences.append(f"{name} is not in the directory")
         else:
-            differences += [f"{name}: {each}" for each in _component_differences(planned, component)]
-    if not differences and plan.model.fingerprint != structure_of(inventory):
+            live = plan.model.source == "memory"
+            differences += [f"{name}: {each}" for each in _component_differences(planned, component, live=live)]
+    if plan.model.source == "name" and not differences and plan.model.fingerprint != structure_of(inventory):
         differences.append(f"its tensors differ from {plan.model.family}'s in names or shapes")
     return differences
 
 
-def _component_differences(planned: ComponentPlan, found: Component) -> list[str]:
+def _component_differences(planned: ComponentPlan, found: Component, *, live: bool) -> list[str]:
     if planned.class_name != found.class_name:
         return [f"{planned.class_name} planned, {found.class_name!r} found"]
     blocks = [(stack.name, stack.count) for stack in planned.stacks], [(each.name, each.count) for each in found.units]
     if blocks[0] != blocks[1]:
         return [f"blocks {_shown_blocks(blocks[0])} planned, {_shown_blocks(blocks[1])} found"]
-    # Bytes at another load dtype say nothing; the fingerprint compares shapes.
-    if planned.storage is None and planned.load_dtype == found.load_dtype and planned.load_bytes != found.load_bytes:
+    # Bytes at another load dtype say nothing; the fingerprint compares shapes. Live modules have buffers of no file.
+    same = planned.load_bytes >= found.load_bytes if live else planned.load_bytes == found.load_bytes
+    if planned.storage is None and planned.load_dtype == found.load_dtype and not same:
         return [f"{format_bytes(planned.load_bytes)} planned, {format_bytes(found.load_bytes)} found"]
     return []
 

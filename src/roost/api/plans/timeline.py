@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from roost.planner.cost.costs import CostModel
 from roost.planner.cost.rates import rates_of, single_dtypes_of
 from roost.planner.cost.simulator import Timeline, simulate
 from roost.planner.cost.simulator.lanes import MemoryEvent
-from roost.planner.cost.untraced import WEIGHTS_ONLY, guessing, untraced
+from roost.planner.cost.untraced import guessing, untraced
 from roost.planner.documents.cost_model import cost_model_of
 from roost.planner.documents.reader import forecast_of, machine_of, placements_of
 from roost.probes.model.hub import is_path
@@ -69,6 +69,11 @@ def replay_plan(plan: PlanDocument, model: str | None = None, *, only_kept: bool
 
 def _inventory_of(plan: PlanDocument, model: str | None) -> Inventory:
     """The plan's model, at the load dtypes that it was planned with."""
+    if model is None and plan.model.source == "memory":
+        raise UsageError(
+            "a timeline is simulated from what the plan's model does, and this plan was made of a"
+            f" {plan.model.pipeline} in memory; say where that model is with --model DIR."
+        )
     source = model or plan.model.path or plan.model.family or ""
     where = shown_path(source)
     if model is None and plan.model.path is not None and not is_path(plan.model.path):
@@ -110,7 +115,7 @@ def _costs_of(plan: PlanDocument, inventory: Inventory, *, only_kept: bool) -> t
     )
     components = inventory.components
     reason = plan.trace.source if plan.trace else ""
-    if not reason.startswith(WEIGHTS_ONLY):
+    if plan.trace is None or not plan.trace.guessed:
         try:
             trace = (kept_trace if only_kept else trace_model)(inventory, profile_of(inventory), workload)
             if trace is None:
@@ -152,7 +157,14 @@ def record_of(plan: PlanDocument, timeline: Timeline, components: Iterable[Compo
             for each in timeline.events
         ),
         passes=tuple(
-            Pass(**{"count" if name == "passes" else name: value for name, value in asdict(span).items()})
+            Pass(
+                stages=span.stages,
+                component=span.component,
+                start_s=span.start_s,
+                end_s=span.end_s,
+                count=span.passes,
+                skipped=span.skipped,
+            )
             for span in timeline.spans
         ),
         memory=tuple(_levels(timeline.memory)),

@@ -131,6 +131,10 @@ def check_plan(
 def _path_of(plan: PlanDocument) -> str:
     """Where the plan's model is; UsageError when the plan doesn't know, or was made where that place was."""
     path = plan.model.path
+    if plan.model.source == "memory":
+        raise UsageError(
+            f"this plan was made of a {plan.model.pipeline} in memory; say where that model is with --model DIR."
+        )
     if path is None:
         raise UsageError(f"this plan is for {plan.model.family} by name; say where the model is with --model DIR.")
     if not is_path(path):

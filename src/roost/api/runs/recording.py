@@ -12,6 +12,7 @@ from roost.api.plans.timeline import replay_plan, workload_text
 from roost.api.runs.ready import ReadyPlan
 from roost.errors import RoostError
 from roost.facts.request import Workload
+from roost.facts.stage import stage_text
 from roost.plan import write_text_atomically
 from roost.timeline import TimelineRecord, perfetto_document
 
@@ -45,6 +46,7 @@ def recorded(ready: ReadyPlan, held: Held, workload: Workload, path: Path | None
 def _write(path: Path, ready: ReadyPlan, recording: Recording, workload: Workload) -> None:
     slices, passes, memory = recording.read()
     plan = ready.plan
+    kinds = {name: each.kind for name, each in plan.components.items()}
     gpu = plan.machine.gpu.name if ready.device_kind == "cuda" else "the emulated GPU (the CPU)"
     measured = TimelineRecord(
         kind="measured",
@@ -55,6 +57,9 @@ def _write(path: Path, ready: ReadyPlan, recording: Recording, workload: Workloa
         slices=slices,
         passes=passes,
         memory=memory,
+        stage_texts={
+            each: stage_text(each.phase, each.component, kinds=kinds) for one in passes for each in one.stages
+        },
     )
     document = perfetto_document([measured, *_predicted(ready)])
     write_text_atomically(path, json.dumps(document, separators=(",", ":")))

@@ -10,6 +10,7 @@ import typer
 from roost.cli.options import Json
 from roost.cli.screen import rate_name, rate_value, show_json, show_note, show_table, show_text
 from roost.errors import UsageError
+from roost.facts.rates import RateKey
 from roost.units import format_seconds
 
 if TYPE_CHECKING:
@@ -44,11 +45,11 @@ def _show(report: ProbeReport) -> None:
     show_text(f"on {report.device.text}, in {format_seconds(report.seconds)}")
     show_table(
         ("Rate", "Measured", "Within", "Otherwise", "Within", "Ratio"),
-        [_row(report, name) for name in report.unmeasured],
+        [_row(report, key) for key in report.unmeasured],
         numbers=(1, 2, 3, 4, 5),
     )
-    for name, reason in report.missing.items():
-        show_text(f"not measured  {rate_name(name)}: {reason}")
+    for key, reason in report.missing.items():
+        show_text(f"not measured  {rate_name(key)}: {reason}")
     for note in report.notes:
         show_text(f"note: {note}")
     if report.saved:
@@ -57,12 +58,12 @@ def _show(report: ProbeReport) -> None:
         show_text("--save keeps them for roost plan")
 
 
-def _row(report: ProbeReport, name: str) -> tuple[str, ...]:
-    plain = report.unmeasured[name]
-    planned = (rate_value(name, plain.value), f"× {plain.spread:.3g}")
-    rate = report.measured.get(name)
+def _row(report: ProbeReport, key: RateKey) -> tuple[str, ...]:
+    plain = report.unmeasured[key]
+    planned = (rate_value(key, plain.value), f"× {plain.spread:.3g}")
+    rate = report.measured.get(key)
     if rate is None:
-        return (rate_name(name), "–", "–", *planned, "–")
+        return (rate_name(key), "–", "–", *planned, "–")
     return (
-        rate_name(name), rate_value(name, rate.value), f"× {rate.spread:.3g}", *planned, f"{report.ratio(name):.3g}",
+        rate_name(key), rate_value(key, rate.value), f"× {rate.spread:.3g}", *planned, f"{report.ratio(key):.3g}",
     )  # fmt: skip

@@ -12,6 +12,7 @@ from roost.cli.commands.explain import PlanFile
 from roost.cli.options import Json
 from roost.cli.screen import show_json, show_note, show_text
 from roost.errors import UsageError
+from roost.facts.stage import stage_text
 from roost.shell_quoting import shown_path
 from roost.units import format_bytes, format_seconds
 
@@ -58,19 +59,19 @@ def timeline(plan: PlanFile, output: Output, model: Model = None, as_json: Json 
 def _page(plan: PlanDocument, replay: Replay) -> str:
     from roost.cli.html.timeline_page import timeline_page
 
-    bindings = {each.name: each.binding for each in plan.predicted.stages} if plan.predicted else {}
+    bindings = {(each.component, each.phase): each.binding for each in plan.predicted.stages} if plan.predicted else {}
     rows = [
         [
-            name,
+            stage_text(key.phase, key.component),
             str(stage.uses),
             format_seconds(stage.seconds),
             _share(stage.compute_s, stage.seconds),
             _share(stage.copy_s, stage.seconds),
             format_seconds(stage.stall_s),
             format_bytes(stage.peak_bytes),
-            bindings.get(name, "?"),
+            bindings.get((key.component, key.phase), "?"),
         ]
-        for name, stage in replay.timeline.stages[0].items()
+        for key, stage in replay.timeline.stages[0].items()
     ]
     return timeline_page(replay.record, rows, [*replay.notes, *([] if plan.fits else [f"It {plan.budget.verdict}"])])
 
@@ -89,8 +90,8 @@ def _summary(replay: Replay, output: Path) -> dict[str, object]:
         "peak_bytes": replay.timeline.peak_bytes,
         "stages": [
             {
-                "name": name,
-                "component": stage.component,
+                "name": stage_text(key.phase, key.component),
+                "component": key.component,
                 "passes": stage.uses,
                 "seconds": stage.seconds,
                 "compute_s": stage.compute_s,
@@ -98,7 +99,7 @@ def _summary(replay: Replay, output: Path) -> dict[str, object]:
                 "wait_s": stage.stall_s,
                 "peak_bytes": stage.peak_bytes,
             }
-            for name, stage in replay.timeline.stages[0].items()
+            for key, stage in replay.timeline.stages[0].items()
         ],
         "notes": list(replay.notes),
     }

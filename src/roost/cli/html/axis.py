@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from roost.facts.stage import StageKey
 from roost.timeline import Pass
 
 # Of the passes of one kind these are drawn: so many rounds at the beginning, and one at the end.
@@ -19,7 +20,7 @@ _BAND_SHARE = 0.85
 class Piece:
     """A stretch of time between two places of the chart. In a band nothing is drawn but ``passes`` as a number."""
 
-    stage: str
+    stages: tuple[StageKey, ...]
     start_s: float
     end_s: float
     passes: int
@@ -49,10 +50,10 @@ def pieces_of(passes: Sequence[Pass], left: float, right: float) -> list[Piece]:
 def _runs(passes: Sequence[Pass]) -> Iterator[list[Pass]]:
     """Passes of one stage in a row; components that take turns (a ControlNet, two encoders) are one run."""
     run: list[Pass] = []
-    stages: set[str] = set()
+    stages: set[StageKey] = set()
     for index, each in enumerate(passes):
-        here = set(each.stage.split(" and "))
-        following = set(passes[index + 1].stage.split(" and ")) if index + 1 < len(passes) else set()
+        here = set(each.stages)
+        following = set(passes[index + 1].stages) if index + 1 < len(passes) else set()
         if run and not here & stages and not following & stages:
             yield run
             run, stages = [], set()
@@ -63,7 +64,7 @@ def _runs(passes: Sequence[Pass]) -> Iterator[list[Pass]]:
 
 
 def _pieces(run: list[Pass]) -> Iterator[Piece]:
-    stages = list(dict.fromkeys(part for each in run for part in each.stage.split(" and ")))
+    stages = tuple(dict.fromkeys(stage for each in run for stage in each.stages))
     skipped = [index for index, each in enumerate(run) if each.skipped]
     first, last = len(run), len(run)
     if skipped or len(run) > _WHOLE * len(stages):
@@ -72,7 +73,7 @@ def _pieces(run: list[Pass]) -> Iterator[Piece]:
     for part, band in ((run[:first], False), (run[first:last], True), (run[last:], False)):
         if part:
             yield Piece(
-                stage=" and ".join(stages),
+                stages=stages,
                 start_s=part[0].start_s,
                 end_s=part[-1].end_s,
                 passes=sum(each.count for each in part),

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from roost.cli.html.axis import Piece, nice_step
 from roost.cli.html.markup import CHARACTER_PX, box, element, label, line, plain, shortened
+from roost.facts.stage import stage_text
 from roost.timeline import MemoryLevel, Slice, TimelineRecord
 from roost.units import GiB, MiB, format_bytes, format_seconds
 
@@ -26,7 +27,7 @@ def lanes(record: TimelineRecord, pieces: Sequence[Piece], colours: Mapping[str,
         for piece in pieces:
             if not piece.band:
                 drawn.extend(_boxes(here, piece, colours, y))
-    drawn.extend(_band(piece, top, lanes_height()) for piece in pieces if piece.band)
+    drawn.extend(_band(piece, record.text_of(piece.stages), top, lanes_height()) for piece in pieces if piece.band)
     return "".join(drawn)
 
 
@@ -72,7 +73,7 @@ def _tip(group: Sequence[Slice]) -> str:
     return f"{first.component} {parts}: {took} from {format_seconds(first.start_s)}{size}"
 
 
-def _band(piece: Piece, top: float, height: float) -> str:
+def _band(piece: Piece, stages: str, top: float, height: float) -> str:
     """Equal passes that are not drawn."""
     width, middle = piece.right - piece.left, (piece.left + piece.right) / 2
     texts = (f"{piece.passes} more passes", format_seconds(piece.end_s - piece.start_s))
@@ -80,26 +81,27 @@ def _band(piece: Piece, top: float, height: float) -> str:
         label(middle, top + height / 2 - 4 + 17 * row, shortened(text, width), "middle")
         for row, text in enumerate(texts)
     )
-    tip = f"{texts[0]}, {texts[1]}: {piece.stage}"
+    tip = f"{texts[0]}, {texts[1]}: {stages}"
     return box(piece.left, top, width, height, tip, fill="var(--soft)", stroke="var(--line)") + written
 
 
-def headings(pieces: Sequence[Piece], y: float, bottom: float) -> str:
+def headings(record: TimelineRecord, pieces: Sequence[Piece], y: float, bottom: float) -> str:
     """The stages' names above their pieces, and a line where each begins."""
     drawn = []
-    for stage, first, last in _stages(pieces):
+    for first, last in _stages(pieces):
+        stage = record.text_of(first.stages)
         width = last.right - first.left
         drawn.append(line(first.left, y - 12, first.left, bottom, stroke="var(--muted)", stroke_width=1))
         title = element("title", plain(stage))
-        name = shortened(stage, width - 8) or shortened(stage.partition(" (")[0], width - 8)
+        name = shortened(stage, width - 8) or shortened(stage_text(first.stages[0].phase, named=False), width - 8)
         drawn.append(element("text", title + plain(name), x=first.left + 5, y=y))
     return "".join(drawn)
 
 
-def _stages(pieces: Sequence[Piece]) -> Iterator[tuple[str, Piece, Piece]]:
-    starts = [index for index, each in enumerate(pieces) if index == 0 or pieces[index - 1].stage != each.stage]
+def _stages(pieces: Sequence[Piece]) -> Iterator[tuple[Piece, Piece]]:
+    starts = [index for index, each in enumerate(pieces) if index == 0 or pieces[index - 1].stages != each.stages]
     for first, last in zip(starts, [*starts[1:], len(pieces)], strict=True):
-        yield pieces[first].stage, pieces[first], pieces[last - 1]
+        yield pieces[first], pieces[last - 1]
 
 
 def moments(pieces: Sequence[Piece], y: float) -> str:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from roost.cli.html.markup import box, element, label, plain, shortened, table
 from roost.cli.html.page import chart, colour, legend, page, section
 from roost.cli.html.scatter import HEIGHT, WIDTH, Point, scatter
+from roost.facts.stage import DENOISING
 from roost.plan.results import ResultRow, StageTime
 from roost.tune.results.document import Results
 from roost.units import GiB, MiB, format_bytes, format_seconds
@@ -104,7 +105,7 @@ def _stage_section(results: Results) -> str | None:
 def _stages(row: ResultRow, share: float, colours: Mapping[str, str]) -> str:
     """Two bars. ``share`` is what was run of the denoising that was predicted."""
     predicted = [
-        (stage, stage.seconds * (share if stage.name.startswith("denoise") else 1.0))
+        (stage, stage.seconds * (share if stage.phase in DENOISING else 1.0))
         for stage in (row.predicted.stages if row.predicted else ())
     ]
     bars = {"measured": [(each, each.seconds) for each in row.stages], "predicted": predicted}

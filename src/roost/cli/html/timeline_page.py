@@ -8,6 +8,7 @@ from roost.cli.html.axis import Piece, pieces_of
 from roost.cli.html.lanes import LEFT, RIGHT, WIDTH, headings, lanes, lanes_height, memory, moments, ticks
 from roost.cli.html.markup import box, label, shortened, table
 from roost.cli.html.page import chart, colour, legend, page, section
+from roost.facts.stage import StageKey
 from roost.timeline import Pass, TimelineRecord, stages_of
 from roost.units import format_bytes, format_seconds
 
@@ -50,11 +51,12 @@ def _overview(record: TimelineRecord, colours: Mapping[str, str]) -> str:
     """The stages at their true lengths."""
     scale = (WIDTH - 10) / record.seconds if record.seconds else 0.0
     drawn = []
-    component_of = {each.stage: each.component for each in reversed(record.passes)}
-    for stage, start_s, end_s in stages_of(record.passes):
+    component_of = {each.stages: each.component for each in reversed(record.passes)}
+    for stages, start_s, end_s in stages_of(record.passes):
         x, width = start_s * scale, (end_s - start_s) * scale
+        stage = record.text_of(stages)
         tip = f"{stage}: {format_seconds(end_s - start_s)}"
-        drawn.append(box(x, 22, max(1.0, width - 1.0), 30, tip, fill=colours[component_of[stage]]))
+        drawn.append(box(x, 22, max(1.0, width - 1.0), 30, tip, fill=colours[component_of[stages]]))
         drawn.append(label(x, 14, shortened(stage, width - 6)))
     drawn.append(label(0, 70, "0 s", class_="muted"))
     drawn.append(label(WIDTH - 10, 70, format_seconds(record.seconds), "end", class_="muted"))
@@ -74,7 +76,7 @@ def lanes_and_memory(record: TimelineRecord, colours: Mapping[str, str]) -> str:
     drawn = (
         memory(record, pieces, colours, memory_top, _MEMORY_HEIGHT)
         + lanes(record, pieces, colours, top)
-        + headings(pieces, 14, bottom)
+        + headings(record, pieces, 14, bottom)
         + moments(pieces, bottom + 18)
     )
     return chart(WIDTH, bottom + 26, drawn, "Copy lane, compute lane and device memory over time")
@@ -85,19 +87,19 @@ def steady_pass(passes: tuple[Pass, ...]) -> Pass | None:
     drawn = [each for each in passes if not each.skipped]
     if not drawn:
         return None
-    seconds: dict[str, float] = {}
+    seconds: dict[StageKey, float] = {}
     for each in passes:
-        for stage in each.stage.split(" and "):
+        for stage in each.stages:
             seconds[stage] = seconds.get(stage, 0.0) + each.seconds
     longest = max(seconds, key=lambda stage: seconds[stage])
     for index, each in enumerate(passes[:-1]):
-        if each.stage == longest and not each.skipped and passes[index + 1].skipped:
+        if each.stages == (longest,) and not each.skipped and passes[index + 1].skipped:
             return each
-    return next((each for each in reversed(drawn) if each.stage == longest), None)
+    return next((each for each in reversed(drawn) if each.stages == (longest,)), None)
 
 
 def _zoomed(record: TimelineRecord, steady: Pass, colours: Mapping[str, str]) -> str:
-    piece = Piece(stage=steady.stage, start_s=steady.start_s, end_s=steady.end_s, passes=1, left=LEFT, right=RIGHT)
+    piece = Piece(stages=steady.stages, start_s=steady.start_s, end_s=steady.end_s, passes=1, left=LEFT, right=RIGHT)
     busy = {
         lane: sum(
             min(each.end_s, piece.end_s) - max(each.start_s, piece.start_s)
@@ -114,7 +116,7 @@ def _zoomed(record: TimelineRecord, steady: Pass, colours: Mapping[str, str]) ->
     return section(
         "One pass in full",
         chart(WIDTH, bottom + 34, drawn, "Both lanes during one pass"),
-        note=f"{steady.stage}, from {format_seconds(steady.start_s)}: takes {format_seconds(steady.seconds)}. Compute"
-        f" is busy for {format_seconds(busy['compute'])} ({share['compute']:.0%}), the link for {copied}. Numbers are"
-        " blocks.",
+        note=f"{record.text_of(steady.stages)}, from {format_seconds(steady.start_s)}: takes"
+        f" {format_seconds(steady.seconds)}. Compute is busy for {format_seconds(busy['compute'])}"
+        f" ({share['compute']:.0%}), the link for {copied}. Numbers are blocks.",
     )

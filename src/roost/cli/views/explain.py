@@ -49,10 +49,8 @@ def show_explanation(plan: PlanDocument, explanation: Explanation) -> None:
 
 
 def _show_verdict(plan: PlanDocument) -> None:
-    remedies = plan.budget.would_fit
-    listed = f" Would fit: {'; '.join(remedies)}."
-    show_folded(f"verdict: {plan.budget.verdict.removesuffix(listed)}")
-    for remedy in remedies:
+    show_folded(f"verdict: {plan.budget.verdict_alone}")
+    for remedy in plan.budget.would_fit:
         show_folded(f"would fit  {remedy}", hanging=11)
 
 
@@ -177,7 +175,7 @@ def _show_rates(explanation: Explanation) -> None:
 
 def _source(rate: RateRecord) -> str:
     on = f" on {rate.when[:10]}" if rate.when else ""
-    return f"{rate.source}: {rate.why.removeprefix('prior: ')}{on}"
+    return rate.why if rate.prior else f"{rate.source}: {rate.why}{on}"
 
 
 def _placed(row: PlanRow, name: str) -> str:

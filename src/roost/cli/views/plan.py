@@ -51,9 +51,8 @@ def show_plan(plan: PlanDocument) -> None:
     for warning in plan.warnings:
         _show_labelled("warning:", warning)
     show_text(f"load order: {', '.join(plan.load_order)}")
-    would_fit = plan.budget.would_fit
-    _show_labelled("verdict:", plan.budget.verdict.removesuffix(f" Would fit: {'; '.join(would_fit)}."))
-    for remedy in would_fit:
+    _show_labelled("verdict:", plan.budget.verdict_alone)
+    for remedy in plan.budget.would_fit:
         show_text(f"would fit  {remedy}")
 
 
@@ -134,7 +133,7 @@ def _show_prediction(predicted: Predicted, *, emulated: bool) -> None:
         ],
         numbers=(1, 2, 3),
     )
-    source = predicted.source.partition(":")[0]  # why there was no dry run is a warning below
+    source = "weights only" if predicted.guessed else predicted.source  # why there was no dry run is a warning below
     show_text(f"predicted  a step is limited by {predicted.limiter}; calls known from: {source}")
     show_text(
         f"predicted  host {format_bytes(predicted.host_bytes)}, {format_bytes(predicted.pinned_bytes)} of it pinned"
@@ -151,7 +150,7 @@ def _show_measured(plan: PlanDocument) -> None:
         return
     rates = plan.arithmetic.rates.values()
     known = [each for each in rates if each.when]
-    factors = [name for name, each in plan.arithmetic.kappas.items() if each.source.startswith("fitted")]
+    factors = [name for name, each in plan.arithmetic.kappas.items() if each.fitted]
     used = [name for name in factors if any(part.class_name == name for part in plan.components.values())]
     if used:
         _show_labelled("predicted ", f"uses activation factors fitted on this machine: {', '.join(used)}.")

@@ -83,8 +83,8 @@ def _show_bars(points: Sequence[SweepPoint]) -> None:
         show_text(f"load and {generations} generation{'s' if generations > 1 else ''}")
     for point, taken in zip(points, seconds, strict=True):
         if taken is None:
-            missing = point.plan.budget.verdict.removeprefix("does not fit: ").partition(":")[0]
-            beside = f"does not fit: {missing}"
+            budget = point.plan.budget
+            beside = budget.verdict_alone if budget.lacks is None else f"does not fit: {budget.lacks}"
         else:
             beside = f"{mark * max(1, round(_BAR * taken / longest))} {format_seconds(taken)}"
         show_folded(f"{point.label.rjust(width)}  {beside}", hanging=width + 2)

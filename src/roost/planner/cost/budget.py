@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from roost.facts.machine import Machine
+from roost.facts.model import Kind
+from roost.facts.stage import Phase, stage_text
 from roost.planner.cost.movement import host_bytes_of
 from roost.planner.placements import Placement
 from roost.planner.rules.names import base_name, kind_of
@@ -16,8 +18,14 @@ from roost.units import format_bytes
 class Stage:
     """A maximal run of uses of the same components, with every component's weights on the device meanwhile."""
 
-    name: str
+    phase: Phase
+    used: tuple[str, ...]
     weights: dict[str, int]
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return stage_text(self.phase, *self.used)
 
     @property
     def weights_bytes(self) -> int:
@@ -60,20 +68,20 @@ def stages(placements: Iterable[Placement]) -> tuple[Stage, ...]:
     are used together; components of no group (a ControlNet) are used beside the DiTs.
     """
     placements = tuple(placements)
-    by_kind = {kind: [each for each in placements if kind_of(each.component) == kind] for kind in _STAGE_KINDS}
+    by_kind = {kind: [each for each in placements if kind_of(each.component) == kind] for kind in _PHASES}
     found: list[Stage] = []
-    for kind, label in _STAGE_KINDS.items():
+    for kind, phase in _PHASES.items():
         if kind == "dit":
             beside = [each for each in placements if kind_of(each.component) == "other"]
             found.extend(_denoise_stages(by_kind["dit"], beside, placements))
         else:
-            found.extend(_stage(label, [each], placements) for each in by_kind[kind])
+            found.extend(_stage(phase, [each], placements) for each in by_kind[kind])
     return tuple(found)
 
 
-_STAGE_KINDS = {
-    "text_encoder": "text encode",
-    "image_encoder": "image encode",
+_PHASES: dict[Kind, Phase] = {
+    "text_encoder": "text_encode",
+    "image_encoder": "image_encode",
     "dit": "denoise",
     "vae": "decode",
 }
@@ -85,13 +93,12 @@ def _denoise_stages(dits: list[Placement], beside: list[Placement], placements: 
     return [_stage("denoise", [*dits, *beside], placements)] if dits or beside else []
 
 
-def _stage(label: str, used: list[Placement], placements: tuple[Placement, ...]) -> Stage:
+def _stage(phase: Phase, used: list[Placement], placements: tuple[Placement, ...]) -> Stage:
     weights = {each.component.name: each.stage_bytes for each in used}
     for each in placements:
         if each.component.name not in weights and each.idle_bytes:
             weights[each.component.name] = each.idle_bytes
-    names = ", ".join(each.component.name for each in used)
-    return Stage(name=f"{label} ({names})", weights=weights)
+    return Stage(phase=phase, used=tuple(each.component.name for each in used), weights=weights)
 
 
 def judge(placements: Iterable[Placement], machine: Machine) -> Verdict:

@@ -6,21 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from roost.blocks import block_names
-from roost.facts.model import Component, Kind
+from roost.facts.model import Component
+from roost.facts.rates import RateKey
+from roost.facts.stage import stage_of
 from roost.planner.cost.fp8_storage import cast_costs
 from roost.planner.cost.rates import SINGLE_DTYPES, Level, Rates, Speeds
 from roost.planner.cost.simulator import UseCost
 from roost.planner.placements import LossyChoices
 from roost.planner.rules.names import kind_of
 from roost.trace import OP_CLASSES, LinearWeights, OpClassTotals, Totals, Trace, UseTrace
-
-_STAGE_LABELS: Mapping[Kind, str] = {
-    "text_encoder": "text encode",
-    "image_encoder": "image encode",
-    "dit": "denoise",
-    "other": "denoise",
-    "vae": "decode",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +25,7 @@ class Kappa:
     mid: float
     high: float
     source: str
+    fitted: bool = False  # to runs on this machine
 
     def at(self, level: Level) -> float:
         """``slow`` is the pessimistic end: the most memory."""
@@ -72,8 +67,8 @@ class CostModel:
             work = totals[op_class]
             rate = speeds.flop_per_s(op_class, single=dtype in self.single_dtypes)
             arithmetic_s = work.flops / rate if rate else 0.0
-            device_s += max(arithmetic_s, work.bytes / speeds["memory_bytes_per_s"])
-        return device_s, kernels * host_work / speeds["kernels_per_s"]
+            device_s += max(arithmetic_s, work.bytes / speeds[RateKey.MEMORY])
+        return device_s, kernels * host_work / speeds[RateKey.KERNELS]
 
     def kappa(self, component: Component, use: UseTrace) -> Kappa:
         """The factor of one use's activations: fitted, else the prior for its kind."""
@@ -91,14 +86,6 @@ def _decode_prior(component: Component, use: UseTrace) -> Kappa:
     if component.class_name != "AutoencoderKL":
         return _CONV_DECODE
     return _PICTURE_DECODE_SINGLE if use.compute_dtype in SINGLE_DTYPES else _PICTURE_DECODE
-
-
-def stage_name(component: Component, method: str) -> str:
-    """What people call the stage: ``denoise (transformer)``."""
-    label = "check" if component.name == "safety_checker" else _STAGE_LABELS[kind_of(component)]
-    if label == "decode" and "encode" in method:
-        label = "image encode"
-    return f"{label} ({component.name})"
 
 
 def use_costs(
@@ -156,7 +143,7 @@ def _use_cost(use: UseTrace, component: Component, model: CostModel, level: Leve
     counted = level != "fast" or model.backend != "emulated"
     return UseCost(
         component=component.name,
-        stage=stage_name(component, use.method),
+        stage=stage_of(component.name, kind_of(component), use.method),
         before_s=before_s,
         blocks=blocks,
         after_s=trunk_s - before_s,

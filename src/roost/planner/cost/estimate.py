@@ -8,6 +8,7 @@ from typing import Literal
 
 from roost.facts.machine import Machine
 from roost.facts.model import Component
+from roost.facts.stage import DENOISING, StageKey, stage_text
 from roost.planner.cost.costs import CostModel, launch_bound, use_costs
 from roost.planner.cost.movement import block_tiers, load_s, residents_of, tier_bytes, weights_of
 from roost.planner.cost.rates import LEVELS, Level
@@ -36,13 +37,21 @@ class Interval:
 class StagePrediction:
     """One stage of the first generation. ``seconds`` and ``peak_bytes`` are mid figures."""
 
-    name: str
-    component: str
+    key: StageKey
     seconds: float
     peak_bytes: int
     h2d_bytes: int
     stall_s: float
     binding: Limiter
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return stage_text(self.key.phase, self.key.component)
+
+    @property
+    def component(self) -> str:
+        return self.key.component
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +70,7 @@ class Prediction:
     pinned_bytes: int
     stages: tuple[StagePrediction, ...]
     source: str  # the trace's, or what stood in for it
+    guessed: bool  # without a dry run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,11 +131,11 @@ def predict(forecast: Forecast, placements: tuple[Placement, ...]) -> Prediction
     loads = {level: forecast.load_s(placements, level) for level in LEVELS}
     firsts = {level: timeline.generation_s[0] for level, timeline in timelines.items()}
     mid = timelines["mid"]
-    denoise = _denoise_stages(forecast, mid)
+    denoising = [key for key in mid.stages[0] if key.phase in DENOISING]
     tiers = [tier_bytes(each) for each in placements]
-    steps = {level: sum(timelines[level].stages[0][name].seconds for name in denoise) for level in LEVELS}
+    steps = {level: sum(timelines[level].stages[0][key].seconds for key in denoising) for level in LEVELS}
     stages = _stages(forecast, placements, mid)
-    paces = [stage for stage in stages if stage.name in denoise] or list(stages)
+    paces = [stage for stage in stages if stage.key in denoising] or list(stages)
     return Prediction(
         load_s=_interval(loads),
         first_s=_interval(firsts),
@@ -139,6 +149,7 @@ def predict(forecast: Forecast, placements: tuple[Placement, ...]) -> Prediction
         pinned_bytes=sum(each["pinned"] for each in tiers),
         stages=stages,
         source=forecast.trace.source,
+        guessed=forecast.trace.no_dry_run is not None,
     )
 
 
@@ -148,18 +159,13 @@ def _interval(by_level: Mapping[Level, float]) -> Interval:
     return Interval(low=low, mid=by_level["mid"], high=high)
 
 
-def _denoise_stages(forecast: Forecast, timeline: Timeline) -> list[str]:
-    return [name for name in timeline.stages[0] if name.startswith("denoise ")]
-
-
 def _stages(forecast: Forecast, placements: tuple[Placement, ...], timeline: Timeline) -> tuple[StagePrediction, ...]:
     by_name = {each.component.name: each for each in placements}
     found = []
-    for name, stage in timeline.stages[0].items():
+    for key, stage in timeline.stages[0].items():
         found.append(
             StagePrediction(
-                name=name,
-                component=stage.component,
+                key=key,
                 seconds=stage.seconds,
                 peak_bytes=stage.peak_bytes,
                 h2d_bytes=stage.h2d_bytes,

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from roost.blocks import block_names
 from roost.facts.model import Component, Stack
+from roost.facts.rates import RateKey
 from roost.facts.request import Storage
 from roost.planner.cost.rates import Speeds
 from roost.planner.rules.names import kind_of
@@ -35,8 +36,8 @@ def cast_costs(linears: LinearWeights, names: tuple[str, ...], speeds: Speeds) -
         0.0
         if name not in by_name
         else max(
-            by_name[name].bytes * _MOVED_SHARE / speeds["memory_bytes_per_s"],
-            by_name[name].count * _KERNELS_PER_LINEAR / speeds["kernels_per_s"],
+            by_name[name].bytes * _MOVED_SHARE / speeds[RateKey.MEMORY],
+            by_name[name].count * _KERNELS_PER_LINEAR / speeds[RateKey.KERNELS],
         )
         for name in names
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from roost.blocks import resident_indices
+from roost.facts.rates import H2D, RateKey
 from roost.planner.buffers import all_buffers, cast_bytes
 from roost.planner.cost.rates import Speeds
 from roost.planner.cost.simulator import Weights
@@ -21,7 +22,7 @@ def weights_of(placement: Placement, speeds: Speeds) -> Weights:
     streaming = placement.streaming
     trunk_tier = trunk_tier_of(placement)
     sizes = placement.block_bytes
-    back = "pinned_d2h_bytes_per_s" if trunk_tier == "pinned" else "pageable_d2h_bytes_per_s"
+    back = RateKey.PINNED_D2H if trunk_tier == "pinned" else RateKey.PAGEABLE_D2H
     return Weights(
         component=placement.component.name,
         strategy=placement.strategy,
@@ -100,8 +101,8 @@ def host_bytes_of(placement: Placement) -> int:
 
 def _h2d_bytes_per_s(tier: Tier, speeds: Speeds) -> float:
     if tier == "mapped":
-        return min(speeds["disk_bytes_per_s"], speeds["pageable_h2d_bytes_per_s"])
-    return speeds[f"{tier}_h2d_bytes_per_s"]
+        return min(speeds[RateKey.DISK], speeds[RateKey.PAGEABLE_H2D])
+    return speeds[H2D[tier]]
 
 
 # What loading takes before the first generation: reading, casting, pinning, and moving residents onto the device.
@@ -110,8 +111,8 @@ def _h2d_bytes_per_s(tier: Tier, speeds: Speeds) -> float:
 def load_s(placement: Placement, speeds: Speeds) -> float:
     """Seconds to load one component. Files of mapped masters are read too: the engine compares their bytes once."""
     component = placement.component
-    read_s = component.bytes / speeds["disk_bytes_per_s"]
-    cast_s = cast_bytes(component) / speeds["cast_bytes_per_s"]
-    pin_s = tier_bytes(placement)["pinned"] / speeds["pin_bytes_per_s"]
+    read_s = component.bytes / speeds[RateKey.DISK]
+    cast_s = cast_bytes(component) / speeds[RateKey.CAST]
+    pin_s = tier_bytes(placement)["pinned"] / speeds[RateKey.PIN]
     moved = placement.stage_bytes if placement.strategy in ("resident", "fsdp") else 0
-    return read_s + cast_s + pin_s + moved / speeds["pageable_h2d_bytes_per_s"]
+    return read_s + cast_s + pin_s + moved / speeds[RateKey.PAGEABLE_H2D]

@@ -7,10 +7,11 @@ rate replaces each, and narrows its interval.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from roost.facts.machine import GpuFacts, GpuProfile
+from roost.facts.rates import ARITHMETIC, HALF, SINGLE, RateKey
 from roost.plan.measurements import MeasuredRate
 from roost.planner.cost.throughput import reached
 from roost.trace import OpClass
@@ -47,6 +48,7 @@ class Rate:
     spread: float
     source: Source
     why: str
+    prior: bool = False  # which ``why`` says too
     when: str | None = None  # it was measured
 
     def at(self, level: Level) -> float:
@@ -56,43 +58,36 @@ class Rate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
-    """What the cost model divides by. Bytes and FLOP per second; ``kernels_per_s`` is what the host can launch."""
+    """What the cost model divides by, every key of it. Bytes, FLOP and launches per second."""
 
-    matmul_flop_per_s: Rate
-    attention_flop_per_s: Rate
-    conv_flop_per_s: Rate
-    single_matmul_flop_per_s: Rate
-    single_attention_flop_per_s: Rate
-    single_conv_flop_per_s: Rate
-    memory_bytes_per_s: Rate
-    kernels_per_s: Rate
-    pinned_h2d_bytes_per_s: Rate
-    pinned_d2h_bytes_per_s: Rate
-    pageable_h2d_bytes_per_s: Rate
-    pageable_d2h_bytes_per_s: Rate
-    disk_bytes_per_s: Rate
-    pin_bytes_per_s: Rate
-    cast_bytes_per_s: Rate
+    by_key: Mapping[RateKey, Rate]
+
+    def __getitem__(self, key: RateKey) -> Rate:
+        return self.by_key[key]
+
+    def changed(self, rates: Mapping[RateKey, Rate]) -> Rates:
+        """The same but for these."""
+        return Rates(by_key={**self.by_key, **rates})
 
     def at(self, level: Level) -> Speeds:
         """Plain figures at one end of every interval."""
-        return Speeds(values={each.name: getattr(self, each.name).at(level) for each in fields(self)})
+        return Speeds(values={key: rate.at(level) for key, rate in self.by_key.items()})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speeds:
-    """All rates as plain figures, by their names in ``Rates``."""
+    """All rates as plain figures."""
 
-    values: Mapping[str, float]
+    values: Mapping[RateKey, float]
 
-    def __getitem__(self, name: str) -> float:
-        return self.values[name]
+    def __getitem__(self, key: RateKey) -> float:
+        return self.values[key]
 
     def flop_per_s(self, op_class: OpClass, *, single: bool) -> float | None:
         """The rate of one class of operations; None for those that only move memory."""
         if op_class == "elementwise":
             return None
-        return self.values[f"{'single_' if single else ''}{op_class}_flop_per_s"]
+        return self.values[(SINGLE if single else HALF)[op_class]]
 
 
 def single_dtypes_of(profile: GpuProfile | None) -> frozenset[str]:
@@ -103,57 +98,55 @@ def single_dtypes_of(profile: GpuProfile | None) -> frozenset[str]:
 def rates_of(
     gpu: GpuFacts,
     profile: GpuProfile | None,
-    timed: Mapping[str, MeasuredRate] | None = None,
-    fitted: Mapping[str, MeasuredRate] | None = None,
+    timed: Mapping[RateKey, MeasuredRate] | None = None,
+    fitted: Mapping[RateKey, MeasuredRate] | None = None,
 ) -> Rates:
-    """The card's rates: its data sheet's or a wide guess, replaced by timed ones, moved by those fitted to runs.
-
-    Both are by their field names; unknown names are left out, since they may be from a newer version's store.
-    """
+    """The card's rates: its data sheet's or a wide guess, replaced by timed ones, moved by those fitted to runs."""
     memory = profile.memory_bytes_per_s.value if profile else 4e11
-    rates = Rates(
-        **_flop_rates(profile),
-        memory_bytes_per_s=Rate(
-            value=memory * _MEMORY_SHARE,
-            spread=_MEMORY_SPREAD if profile else _UNKNOWN_SPREAD,
-            source="spec",
-            why=f"{_MEMORY_SHARE:.0%} of {memory / 1e9:.0f} GB/s",
-        ),
-        kernels_per_s=_prior(1 / 7e-6, 1.6, "7 µs a bare launch; eager model code takes five a kernel"),
-        disk_bytes_per_s=_prior(2e9, 2.5, "an NVMe disk read through the page cache"),
-        pin_bytes_per_s=_prior(4e9, 2.0, "faulting in and registering host pages"),
-        cast_bytes_per_s=_prior(3e9, 2.0, "casting on the host"),
-        **_link_rates(gpu, profile),
+    found = _flop_rates(profile) | _link_rates(gpu, profile)
+    found[RateKey.MEMORY] = Rate(
+        value=memory * _MEMORY_SHARE,
+        spread=_MEMORY_SPREAD if profile else _UNKNOWN_SPREAD,
+        source="spec",
+        why=f"{_MEMORY_SHARE:.0%} of {memory / 1e9:.0f} GB/s",
     )
-    names = {each.name for each in fields(Rates)}
-    rates = replace(rates, **{name: _timed(name, each) for name, each in (timed or {}).items() if name in names})
+    found |= _HOST_RATES
+    found |= {key: _timed(key, each) for key, each in (timed or {}).items()}
     reach = _EMULATED_REACH if gpu.device_kind == "emulated" else 1.0
-    moved = {
-        name: believed(each, getattr(rates, name), reach) for name, each in (fitted or {}).items() if name in names
-    }
-    return replace(rates, **moved)
+    found |= {key: believed(each, found[key], reach) for key, each in (fitted or {}).items()}
+    return Rates(by_key={key: found[key] for key in RateKey})
 
 
-def _flop_rates(profile: GpuProfile | None) -> dict[str, Rate]:
+def _flop_rates(profile: GpuProfile | None) -> dict[RateKey, Rate]:
     found = reached(profile) if profile else {}
     rates = {}
-    for name, spread in _SPREADS.items():
-        guesses = {name: _GUESS_FLOP_PER_S, f"single_{name}": _GUESS_FLOP_PER_S / 8}
-        for kind, guess in guesses.items():
-            rates[f"{kind}_flop_per_s"] = Rate(
-                value=found[kind].flop_per_s if found else guess,
-                spread=spread * (1.0 if kind == name else 1.3) if found else _UNKNOWN_SPREAD,
+    for op_class, spread in _SPREADS.items():
+        for key, guess, wider in (
+            (HALF[op_class], _GUESS_FLOP_PER_S, 1.0),
+            (SINGLE[op_class], _GUESS_FLOP_PER_S / 8, 1.3),
+        ):
+            rates[key] = Rate(
+                value=found[key].flop_per_s if found else guess,
+                spread=spread * wider if found else _UNKNOWN_SPREAD,
                 source="spec",
-                why=found[kind].why if found else "no data sheet for this card",
+                why=found[key].why if found else "no data sheet for this card",
             )
     return rates
 
 
 def _prior(value: float, spread: float, why: str) -> Rate:
-    return Rate(value=value, spread=spread, source="spec", why=f"prior: {why}")
+    return Rate(value=value, spread=spread, source="spec", why=f"prior: {why}", prior=True)
 
 
-def _link_rates(gpu: GpuFacts, profile: GpuProfile | None) -> dict[str, Rate]:
+_HOST_RATES = {
+    RateKey.KERNELS: _prior(1 / 7e-6, 1.6, "7 µs a bare launch; eager model code takes five a kernel"),
+    RateKey.DISK: _prior(2e9, 2.5, "an NVMe disk read through the page cache"),
+    RateKey.PIN: _prior(4e9, 2.0, "faulting in and registering host pages"),
+    RateKey.CAST: _prior(3e9, 2.0, "casting on the host"),
+}
+
+
+def _link_rates(gpu: GpuFacts, profile: GpuProfile | None) -> dict[RateKey, Rate]:
     """Host to device and back, by the tier of the host copy. What NVML reports of the slot beats the data sheet."""
     generation = gpu.pcie_generation or (
         int(profile.pcie_generation.value) if profile and profile.pcie_generation else 0
@@ -161,27 +154,27 @@ def _link_rates(gpu: GpuFacts, profile: GpuProfile | None) -> dict[str, Rate]:
     lanes = gpu.pcie_width or (int(profile.pcie_lanes.value) if profile and profile.pcie_lanes else 0)
     known = generation in _PCIE_LANE_BYTES_PER_S and lanes > 0
     link = _PCIE_LANE_BYTES_PER_S[generation] * lanes if known else _PCIE_LANE_BYTES_PER_S[4] * 16
-    spread = 1.2 if known else 2.5
+    spread, prior = (1.2, False) if known else (2.5, True)
     why = f"{_PCIE_SHARE:.0%} of PCIe {generation}.0 x{lanes}" if known else "prior: an unknown link as PCIe 4.0 x16"
     if profile is not None and profile.unified:
-        link, spread = profile.memory_bytes_per_s.value / 2 / _PCIE_SHARE, 2.0
+        link, spread, prior = profile.memory_bytes_per_s.value / 2 / _PCIE_SHARE, 2.0, True
         why = "prior: a copy within one memory, read and written"
-    pinned = Rate(value=link * _PCIE_SHARE, spread=spread, source="spec", why=why)
+    pinned = Rate(value=link * _PCIE_SHARE, spread=spread, source="spec", why=why, prior=prior)
     # Pageable copies go through a staging buffer, at the host's memcpy rate at best.
     pageable_value = min(0.45 * pinned.value, 9e9)
     pageable = _prior(pageable_value, 1.6 * spread, "a pageable copy staged through pinned memory")
     return {
-        "pinned_h2d_bytes_per_s": pinned,
-        "pinned_d2h_bytes_per_s": pinned,
-        "pageable_h2d_bytes_per_s": pageable,
-        "pageable_d2h_bytes_per_s": replace(pageable, value=0.7 * pageable_value),
+        RateKey.PINNED_H2D: pinned,
+        RateKey.PINNED_D2H: pinned,
+        RateKey.PAGEABLE_H2D: pageable,
+        RateKey.PAGEABLE_D2H: replace(pageable, value=0.7 * pageable_value),
     }
 
 
-def _timed(name: str, rate: MeasuredRate) -> Rate:
+def _timed(key: RateKey, rate: MeasuredRate) -> Rate:
     return Rate(
         value=rate.value,
-        spread=max(rate.spread, _SHAPES_SPREAD if name.endswith("flop_per_s") else 1.0),
+        spread=max(rate.spread, _SHAPES_SPREAD if key in ARITHMETIC else 1.0),
         source="measured",
         why="timed by itself on this machine",
         when=rate.when,

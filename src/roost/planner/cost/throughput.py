@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from roost.facts.machine import GpuProfile
+from roost.facts.rates import HALF, SINGLE, RateKey
 
 # Dense matrix products that nothing else holds back.
 _MATMUL_SHARE = 0.92
@@ -60,8 +61,8 @@ class Reached:
     why: str
 
 
-def reached(profile: GpuProfile) -> dict[str, Reached]:
-    """What eager PyTorch reaches on the card, by class of operation in half precision, and in float32 as ``single_…``.
+def reached(profile: GpuProfile) -> dict[RateKey, Reached]:
+    """What eager PyTorch reaches on the card in half precision and in float32.
 
     Empty where the data sheet has no tensor rate.
     """
@@ -73,13 +74,13 @@ def reached(profile: GpuProfile) -> dict[str, Reached]:
     matmul = peak * _MATMUL_SHARE * clock
     limit = f" at its {profile.power_w.value:.0f} W" if profile.power_w and clock < 1 else ""
     half = {"matmul": matmul, "attention": _attention(peak, matmul, architecture), "conv": matmul * _CONV_OF_MATMUL}
-    found = {name: Reached(flop_per_s=value, why=_share(value, peak) + limit) for name, value in half.items()}
+    found = {HALF[name]: Reached(flop_per_s=value, why=_share(value, peak) + limit) for name, value in half.items()}
     vector = profile.fp32_flop_per_s.value if profile.fp32_flop_per_s else peak / 4
     for name, share in _VECTOR_SHARES.items():
-        found[f"single_{name}"] = Reached(flop_per_s=vector * share, why=f"{_share(vector * share, vector)} in float32")
+        found[SINGLE[name]] = Reached(flop_per_s=vector * share, why=f"{_share(vector * share, vector)} in float32")
     if profile.bf16_flop_per_s:  # TF32 came with bfloat16
         tf32 = matmul * _TF32_CONV_OF_MATMUL
-        found["single_conv"] = Reached(flop_per_s=tf32, why=f"{_share(tf32, peak / 2)} in TF32")
+        found[RateKey.SINGLE_CONV] = Reached(flop_per_s=tf32, why=f"{_share(tf32, peak / 2)} in TF32")
     return found
 
 

@@ -11,12 +11,12 @@ from dataclasses import replace
 
 from roost.blocks import block_names
 from roost.facts.model import Component
+from roost.facts.rates import RateKey
 from roost.facts.request import Workload
 from roost.planner.cost.costs import CostModel, Kappa
 from roost.planner.rules.names import base_name, kind_of
 from roost.trace import OP_CLASSES, ActivationBytes, BlockTrace, OpClass, OpClassTotals, Totals, Trace, UseTrace
 
-WEIGHTS_ONLY = "weights only"  # what the source of such a trace begins with
 _MAX_SOURCE = 200  # characters that a plan keeps of it
 
 # Guesses from Wan and FLUX: a token of 16 × 16 pixels (and four frames), and a pixel of a decoded picture or chunk.
@@ -47,7 +47,7 @@ def untraced(components: Sequence[Component], workload: Workload, reason: str) -
         ),
         variants=(),
         workload=workload,
-        source=_shortened(f"{WEIGHTS_ONLY}: {reason.rstrip('.')}"),
+        source=_shortened(f"weights only: {reason.rstrip('.')}"),
         seconds=0.0,
         versions={},
         no_dry_run=reason.rstrip("."),
@@ -121,13 +121,10 @@ def _totals(op_class: OpClass, flops: int, size: int) -> Totals:
 
 def guessing(model: CostModel, components: Iterable[Component]) -> CostModel:
     """The cost model with intervals as wide as a guess needs."""
-    names = ("matmul", "conv", "single_matmul", "single_conv")
-    wide = {
-        f"{name}_flop_per_s": replace(getattr(model.rates, f"{name}_flop_per_s"), spread=_GUESS_SPREAD)
-        for name in names
-    }
+    guessed = (RateKey.MATMUL, RateKey.CONV, RateKey.SINGLE_MATMUL, RateKey.SINGLE_CONV)
+    wide = {key: replace(model.rates[key], spread=_GUESS_SPREAD) for key in guessed}
     return replace(
         model,
-        rates=replace(model.rates, **wide),
+        rates=model.rates.changed(wide),
         kappas={each.class_name: _GUESS for each in components},
     )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import asdict
 
+from roost.facts.rates import RateKey, known_rates
+from roost.facts.stage import StageKey, stage_of, stage_text
 from roost.plan.figures import Arithmetic, KappaRecord, RateRecord, StageWork
-from roost.planner.cost.costs import CostModel, Kappa, stage_name
+from roost.planner.cost.costs import CostModel, Kappa
 from roost.planner.cost.estimate import Forecast
 from roost.planner.cost.rates import SINGLE_DTYPES, Rate, Rates
 from roost.planner.cost.simulator import StageTimes
 from roost.planner.placements import Placement
+from roost.planner.rules.names import kind_of
 
 _MOVED_WHOLE = ("component-offload", "snapshot-offload")
 
@@ -19,42 +22,45 @@ def arithmetic_record(forecast: Forecast, placements: tuple[Placement, ...]) -> 
     model = forecast.model
     schedule = forecast.schedule(placements)
     own_bytes = {name: weights.active_bytes for name, weights in schedule.weights.items()}
-    activation_bytes: dict[str, int] = {}
+    activation_bytes: dict[StageKey, int] = {}
     for use in schedule.uses:
         activation_bytes[use.stage] = max(activation_bytes.get(use.stage, 0), use.activation_bytes)
     stages = forecast.timeline(placements).stages[0]
     placed = {each.component.name: each for each in placements}
-    traced = {name: _traced(forecast, name, placed[stage.component]) for name, stage in stages.items()}
+    traced = {key: _traced(forecast, key, placed[key.component]) for key in stages}
     return Arithmetic(
         backend=model.backend,
         context_bytes=schedule.context_bytes,
-        rates={each.name: RateRecord(**asdict(getattr(model.rates, each.name))) for each in fields(Rates)},
+        rates={key.value: RateRecord(**asdict(rate)) for key, rate in model.rates.by_key.items()},
         kappas={name: KappaRecord(**asdict(kappa)) for name, kappa in model.kappas.items()},
         single_dtypes=sorted(model.single_dtypes),
         tiers={each.component.name: each.tier for each in placements if each.strategy in _MOVED_WHOLE},
         stages=[
-            _work(name, stage, own_bytes[stage.component], activation_bytes[name], traced[name])
-            for name, stage in stages.items()
+            _work(key, stage, own_bytes[key.component], activation_bytes[key], traced[key])
+            for key, stage in stages.items()
         ],
     )
 
 
-def _traced(forecast: Forecast, stage: str, placement: Placement) -> tuple[int, float]:
+def _traced(forecast: Forecast, stage: StageKey, placement: Placement) -> tuple[int, float]:
     """The stage's largest traced activations and the factor they are taken times."""
     component, trace = placement.component, forecast.trace
     found = [(0, 1.0)]
     for index, use in enumerate(trace.uses):
-        if use.component == component.name and stage_name(component, use.method) == stage:
+        if stage_of(use.component, kind_of(component), use.method) == stage:
             run = (trace.variant(index, "tiled") if placement.tiling else None) or use
             found.append((run.activation_bytes.peak_bytes, forecast.model.kappa(component, run).mid))
     return max(found)
 
 
-def _work(name: str, stage: StageTimes, own_bytes: int, activation_bytes: int, traced: tuple[int, float]) -> StageWork:
+def _work(
+    key: StageKey, stage: StageTimes, own_bytes: int, activation_bytes: int, traced: tuple[int, float]
+) -> StageWork:
     steady = stage.steady
     return StageWork(
-        name=name,
-        component=stage.component,
+        name=stage_text(key.phase, key.component),
+        component=key.component,
+        phase=key.phase,
         passes=stage.uses,
         compute_s=stage.compute_s,
         copy_s=stage.copy_s,
@@ -74,11 +80,11 @@ def _work(name: str, stage: StageTimes, own_bytes: int, activation_bytes: int, t
 
 def cost_model_of(record: Arithmetic) -> CostModel | None:
     """The cost model that made the record; None when it lacks a rate, as one from another version may."""
-    names = {each.name for each in fields(Rates)}
-    if not names <= record.rates.keys():
+    rates = known_rates(record.rates)
+    if len(rates) < len(RateKey):
         return None
     return CostModel(
-        rates=Rates(**{name: Rate(**record.rates[name].model_dump()) for name in names}),
+        rates=Rates(by_key={key: Rate(**each.model_dump()) for key, each in rates.items()}),
         backend=record.backend,
         kappas={name: Kappa(**kappa.model_dump()) for name, kappa in record.kappas.items()},
         single_dtypes=SINGLE_DTYPES if record.single_dtypes is None else frozenset(record.single_dtypes),

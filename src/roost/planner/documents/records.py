@@ -25,6 +25,7 @@ def trace_record(trace: Trace) -> TraceRecord:
     """Every distinct use, with how often it is called."""
     return TraceRecord(
         source=trace.source,
+        guessed=trace.no_dry_run is not None,
         seconds=trace.seconds,
         uses=[
             UseRecord(
@@ -58,6 +59,7 @@ def predicted_record(prediction: Prediction, notes: Sequence[str] = ()) -> Predi
         stages=[
             PredictedStage(
                 name=stage.name,
+                phase=stage.key.phase,
                 component=stage.component,
                 seconds=stage.seconds,
                 peak_bytes=stage.peak_bytes,
@@ -66,6 +68,7 @@ def predicted_record(prediction: Prediction, notes: Sequence[str] = ()) -> Predi
             for stage in prediction.stages
         ],
         source=prediction.source,
+        guessed=prediction.guessed,
         notes=list(notes),
     )
 

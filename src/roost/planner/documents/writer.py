@@ -62,9 +62,12 @@ def document_of(
 
 def _model(question: Question) -> ModelRecord:
     inventory = question.inventory
-    files = {} if inventory.path is None else inventory.files  # a name binds to any files of the same structure
+    files = (
+        inventory.files if inventory.source == "directory" else {}
+    )  # a name binds to any files of the same structure
     return ModelRecord(
         path=inventory.path,
+        source=inventory.source,
         fingerprint=inventory.fingerprint,
         pipeline=inventory.pipeline or inventory.components[0].class_name,
         family=inventory.family,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
+from roost.facts.stage import stage_of, stage_text
 from roost.plan.figures import Binding, Compared, MoreMemory, OtherPlan
-from roost.planner.cost.costs import stage_name
 from roost.planner.cost.estimate import Forecast, Prediction
+from roost.planner.rules.names import kind_of
 from roost.planner.search.pricing import Pricer
 from roost.planner.search.search import MORE_BYTES, Found, limits_of
 from roost.planner.search.solver import NOISE, Combination
@@ -60,7 +61,10 @@ def _stage_that_gains(before: Combination, after: Combination, forecast: Forecas
     ]
     component = max(gains, key=lambda gain: gain[0])[1]
     methods = [use.method for use in forecast.trace.uses if use.component == component.name]
-    return stage_name(component, methods[0]) if methods else None
+    if not methods:
+        return None
+    key = stage_of(component.name, kind_of(component), methods[0])
+    return stage_text(key.phase, key.component)
 
 
 def _beside(other: Combination, chosen: Combination, forecast: Forecast) -> OtherPlan:

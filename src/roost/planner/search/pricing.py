@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from roost.facts.stage import StageKey
 from roost.planner.cost.estimate import Forecast
 from roost.planner.cost.movement import load_s, tier_bytes, weights_of
 from roost.planner.cost.simulator import Schedule, StageTimes, UseCost, Weights, simulate
@@ -13,6 +14,7 @@ from roost.planner.placements import LossyChoices, Placement, lossy_of
 from roost.planner.search.candidates import complexity
 
 _OTHERS = "(others)"
+_GAP, _NOBODYS = StageKey(_OTHERS, "beside"), StageKey("", "beside")
 _UNLIMITED = 1 << 60
 # A stream that takes no longer than this beside its bound gains nothing from more slots or another choice of residents.
 _AT_BOUND = 1.0005
@@ -142,7 +144,7 @@ class Pricer:
         if len(own) > 1 or generations > 1 or not own:
             return [_without_gaps(each) for each in simulate(schedule, generations=generations).stages]
         (index, calls), (weights, _) = schedule.sequence[0], schedule.weights.values()
-        twin = replace(weights, component=""), replace(schedule.uses[index], component="", stage="")
+        twin = replace(weights, component=""), replace(schedule.uses[index], component="", stage=_NOBODYS)
         if twin not in self._twins or self._twins[twin][0] > calls:
             timeline = simulate(schedule)
             steady_s = timeline.stages[0][schedule.uses[index].stage].steady.seconds
@@ -156,7 +158,7 @@ class Pricer:
     def _alone(self, weights: Weights, uses: tuple[UseCost, ...]) -> Schedule:
         copies_s = weights.trunk_s + sum(weights.block_s) + weights.back_s
         gap = UseCost(
-            component=_OTHERS, stage=_OTHERS, before_s=2 * copies_s + 1, blocks=(), after_s=0.0, activation_bytes=0
+            component=_OTHERS, stage=_GAP, before_s=2 * copies_s + 1, blocks=(), after_s=0.0, activation_bytes=0
         )
         nothing = Weights(
             component=_OTHERS, strategy="resident", trunk_bytes=0, block_bytes=(), trunk_s=0.0, block_s=()
@@ -213,5 +215,5 @@ def _own_calls(
             waiting = True
 
 
-def _without_gaps(stages: Mapping[str, StageTimes]) -> float:
-    return sum(stage.seconds for name, stage in stages.items() if name != _OTHERS)
+def _without_gaps(stages: Mapping[StageKey, StageTimes]) -> float:
+    return sum(stage.seconds for key, stage in stages.items() if key != _GAP)

@@ -122,7 +122,7 @@ def _fewer_options(choices: Choices) -> Iterator[tuple[str, Choices]]:
         if choice.found:
             continue
         yield (
-            f"without --set {choice.option.removeprefix('--set ')}",
+            f"without {choice.option}",
             replace(choices, sets=choices.sets[:index] + choices.sets[index + 1 :]),
         )
     if selection := layerwise_option(choices):

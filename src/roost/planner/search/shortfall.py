@@ -27,12 +27,16 @@ class Shortfall:
     def short_bytes(self) -> int:
         return self.needed_bytes - self.limit_bytes
 
-    def sentence(self) -> str:
+    def headline(self) -> str:
         """What is short and by how much, as people read it."""
         where = f" while {self.component} is in use" if self.component else ""
+        return f"{self.memory} is {format_bytes(self.short_bytes)} short{where}"
+
+    def sentence(self) -> str:
+        """The same with both figures."""
         return (
-            f"{self.memory} is {format_bytes(self.short_bytes)} short{where}: the least possible is"
-            f" {format_bytes(self.needed_bytes)}, and {format_bytes(max(0, self.limit_bytes))} may be used."
+            f"{self.headline()}: the least possible is {format_bytes(self.needed_bytes)}, and"
+            f" {format_bytes(max(0, self.limit_bytes))} may be used."
         )
 
 

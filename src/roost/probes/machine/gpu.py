@@ -58,6 +58,11 @@ class GpuSurvey:
     gpus: tuple[GpuReading, ...]
     problem: str | None
 
+    @property
+    def why_none(self) -> str:
+        """Why there is no GPU, where there is none."""
+        return self.problem or "There is no GPU."
+
 
 def read_gpus(
     samples: int = 3,
@@ -93,8 +98,9 @@ def select_gpu(survey: GpuSurvey) -> GpuReading:
     """The GPU that CUDA would use first; UsageError with the ways on when there is none."""
     if survey.gpus:
         return survey.gpus[0]
-    problem = survey.problem or "There is no GPU."
-    raise UsageError(f"{problem} Name a card with --gpu NAME (see: roost gpus), or use --gpu emulated --vram SIZE.")
+    raise UsageError(
+        f"{survey.why_none} Name a card with --gpu NAME (see: roost gpus), or use --gpu emulated --vram SIZE."
+    )
 
 
 def _survey(

@@ -84,6 +84,7 @@ def read_inventory(
     components = tuple(_size_component(each, sizing) for each in stored)
     return Inventory(
         path=None if isinstance(source, PublishedModel) else str(source.absolute()),
+        source="name" if isinstance(source, PublishedModel) else "directory",
         layout=layout.kind,
         pipeline=layout.pipeline,
         family=profile.key if profile else None,

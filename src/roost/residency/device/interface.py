@@ -24,6 +24,14 @@ Lane = Literal["compute", "copy"]
 _NOTHING: AbstractContextManager[object] = nullcontext()
 
 
+class EmulatedOutOfMemory(torch.OutOfMemoryError):
+    """What an emulated device raises beyond its budget, as PyTorch does on a GPU."""
+
+    def __init__(self, message: str, needed_bytes: int) -> None:
+        super().__init__(message)
+        self.needed_bytes = needed_bytes
+
+
 class Device(ABC):
     """An accelerator with a byte budget. ``CudaDevice`` and ``EmulatedDevice`` are the two there are."""
 

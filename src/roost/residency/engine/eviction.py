@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from roost.facts.stage import StageKey
 from roost.residency.engine.component import HeldComponent
 from roost.residency.engine.predictor import Predictor
 
@@ -44,15 +45,14 @@ class UseSequence:
 class Activations:
     """What a component's stage took beside weights, at most so far; None before such a stage is over.
 
-    Stages are told apart by name: a VAE that encodes a picture says nothing of what its decoding needs.
+    A component's stages are told apart: a VAE that encodes a picture says nothing of what its decoding needs.
     """
 
     def __init__(self) -> None:
-        self._bytes: dict[tuple[str, str], int] = {}
+        self._bytes: dict[StageKey, int] = {}
 
-    def note(self, component: HeldComponent, stage: str, activation_bytes: int) -> None:
-        key = (component.name, stage)
-        self._bytes[key] = max(activation_bytes, self._bytes.get(key, 0))
+    def note(self, stage: StageKey, activation_bytes: int) -> None:
+        self._bytes[stage] = max(activation_bytes, self._bytes.get(stage, 0))
 
-    def of(self, component: HeldComponent, stage: str) -> int | None:
-        return self._bytes.get((component.name, stage))
+    def of(self, stage: StageKey | None) -> int | None:
+        return None if stage is None else self._bytes.get(stage)

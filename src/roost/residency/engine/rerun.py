@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import functools
 import logging
-import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -16,9 +15,10 @@ import torch
 from transformers import GenerationConfig
 
 from roost.errors import OutOfMemory
+from roost.foreign_words import told_allocation
 from roost.pipelines.internals.of_diffusers import REGISTRY, hook_references
 from roost.pipelines.internals.of_torch import version_of
-from roost.residency.device.interface import Device
+from roost.residency.device.interface import Device, EmulatedOutOfMemory
 from roost.residency.weights.transfers import Transfers
 from roost.units import format_bytes
 
@@ -191,9 +191,6 @@ def _refill(container: Any, add: Callable[[Any], object], items: object) -> None
 # PyTorch's out-of-memory errors as Roost's, in one line.
 
 
-_NEEDED = re.compile(r"Tried to allocate ([\d.]+ ?\w+)")
-
-
 def _plan_again() -> str:
     return "plan again with a smaller --vram, size or batch"
 
@@ -211,8 +208,11 @@ class Shortage:
 
     def note(self, error: torch.OutOfMemoryError) -> None:
         """Remembers the figures of ``error``, and not the error, which holds the failed call's tensors."""
-        needed = _NEEDED.search(str(error))
-        self._needed, self._used_bytes = needed[1] if needed else None, self._device.used_bytes
+        if isinstance(error, EmulatedOutOfMemory):
+            self._needed = format_bytes(error.needed_bytes)
+        else:
+            self._needed = told_allocation(error)
+        self._used_bytes = self._device.used_bytes
 
     def error(self, reason: str | None = None) -> OutOfMemory:
         """The error that ends the run."""

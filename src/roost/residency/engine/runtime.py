@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from roost.errors import RoostError
+from roost.facts.stage import StageKey, stage_of
 from roost.plan import ComponentPlan
 from roost.residency.engine.component import HeldComponent
 from roost.residency.engine.eviction import Activations, UseSequence
@@ -18,7 +19,7 @@ from roost.residency.engine.guards import Inference, check_held, weights_of
 from roost.residency.engine.ladder import leave_between_stages, may_leave, remedy_for, stream_blocks
 from roost.residency.engine.nan_outputs import NanOutputs
 from roost.residency.engine.rerun import RerunState, Shortage, run_elastically
-from roost.residency.engine.stages import StageRecorder, stage_name
+from roost.residency.engine.stages import StageRecorder
 from roost.residency.weights.transfers import Transfers
 from roost.units import format_bytes
 
@@ -50,7 +51,7 @@ class Runtime:
         self._plans, self._transfers, self._device = plans, transfers, transfers.device
         self._sequence, self._activations = UseSequence(components), Activations()
         self._current: HeldComponent | None = None
-        self._stage = ""  # the current component's
+        self._stage: StageKey | None = None  # the current component's
         self._began_with: tuple[int, int] | None = None  # bytes in use and bytes of weights, when the stage began
         self._short: set[str] = set()  # components in whose calls memory ran out: nothing comes ahead in those
         self._running = 0  # outermost calls that run; two when one component calls another
@@ -67,7 +68,7 @@ class Runtime:
         try:
             if component.depth:  # a component calling itself, such as forward from generate
                 return call(*args, **kwargs)
-            where = f"{stage_name(component.name, method, self._plans)} ({component.name})"
+            where = f"{self.stages.text_of(self._stage_of(component, method))} ({component.name})"
             released: set[str] = set()
             with self._device.engine_work():
                 return run_elastically(
@@ -95,15 +96,18 @@ class Runtime:
         """Makes ``component`` ready, after releasing others as far as memory asks for it."""
         if self.gate is not None:
             self.gate(component)
-        stage = stage_name(component.name, method, self._plans)
-        if component.active and self.stages.is_open(stage, component.name):
+        stage = self._stage_of(component, method)
+        if component.active and self.stages.is_open(stage):
             return
         with self._device.engine_work():
             self._begin_stage(component, stage)
 
-    def _begin_stage(self, component: HeldComponent, stage: str) -> None:
+    def _stage_of(self, component: HeldComponent, method: str) -> StageKey:
+        return stage_of(component.name, self._plans[component.name].kind, method)
+
+    def _begin_stage(self, component: HeldComponent, stage: StageKey) -> None:
         self._note_activations()
-        self.stages.begin(stage, component.name)
+        self.stages.begin(stage)
         self._sequence.use(component)
         self._current, self._stage = component, stage
         self._make_room(component)
@@ -221,7 +225,7 @@ class Runtime:
 
     def _make_room(self, component: HeldComponent) -> None:
         """Releases what the plan's baseline must not keep, and then what doesn't fit, furthest next use first."""
-        activations = self._activations.of(component, self._stage)
+        activations = self._activations.of(self._stage)
         for each in self._idle(component):
             # Before a component's first stage is over nobody knows what its activations need.
             unknown = activations is None and not each.plan.linger
@@ -261,7 +265,7 @@ class Runtime:
             self._device.trim()
 
     def _drip(self, component: HeldComponent) -> None:
-        activations = self._activations.of(component, self._stage)
+        activations = self._activations.of(self._stage)
         following = self._sequence.next_after(component, self.components)
         if activations is None or following is None or following.active or following.resident:
             return
@@ -274,13 +278,13 @@ class Runtime:
                 following.acquire_ahead()
 
     def _note_activations(self) -> None:
-        if self._current is not None and self._began_with is not None:
+        if self._stage is not None and self._began_with is not None:
             used_bytes, weights_bytes = self._began_with
             # Held blocks and the next component's first ones may have come during the stage.
             came_bytes = max(0, self._weights_bytes() - weights_bytes)
             taken_bytes = max(0, self._device.peak_bytes - used_bytes - came_bytes)
-            self._activations.note(self._current, self._stage, taken_bytes)
-        self._current = self._began_with = None
+            self._activations.note(self._stage, taken_bytes)
+        self._current = self._stage = self._began_with = None
 
     def _weights_bytes(self) -> int:
         return sum(each.device_bytes for each in self.components.values())

@@ -1,4 +1,4 @@
-"""The stages of a generation: their names, and what each took."""
+"""The stages of a generation, and what each took."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from roost.plan import ComponentPlan
+from roost.facts.model import Kind
+from roost.facts.stage import Phase, StageKey, stage_text
 from roost.residency.device.interface import Device
-
-_STAGE_OF_KIND = {"text_encoder": "text encode", "image_encoder": "image encode", "dit": "denoise", "vae": "decode"}
-_EXPERTS = {"transformer": "denoise (high noise)", "transformer_2": "denoise (low noise)"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +18,7 @@ class StageRecord:
 
     name: str
     component: str
+    phase: Phase
     seconds: float
     peak_bytes: int
     reserved_bytes: int | None = None  # by the allocator; None where there is none
@@ -41,6 +40,7 @@ class StageEvent:
     what: Literal["begin", "step", "end"]
     stage: str
     component: str
+    phase: Phase
     step: int | None = None
     steps: int | None = None
     seconds: float | None = None
@@ -48,17 +48,6 @@ class StageEvent:
 
 
 OnEvent = Callable[[StageEvent], None]
-
-
-def stage_name(component: str, method: str, plans: Mapping[str, ComponentPlan]) -> str:
-    """The stage that a call of ``method`` on ``component`` belongs to."""
-    kind = plans[component].kind
-    if kind == "vae" and method == "encode":
-        return "encode image"
-    experts = all(name in plans and plans[name].kind == "dit" for name in _EXPERTS)
-    if experts and component in _EXPERTS:
-        return _EXPERTS[component]
-    return _STAGE_OF_KIND.get(kind, component)
 
 
 def greatest(*figures: int | None) -> int | None:
@@ -72,11 +61,11 @@ class StageRecorder:
     ``step_seconds`` are its steps from the second one on: the first begins at no mark of its own.
     """
 
-    def __init__(self, device: Device, on_event: OnEvent | None) -> None:
+    def __init__(self, device: Device, on_event: OnEvent | None, kinds: Mapping[str, Kind]) -> None:
         self.records: list[StageRecord] = []
         self.step_seconds: tuple[float, ...] = ()
         self.on_event = on_event
-        self._device = device
+        self._device, self._kinds = device, kinds
         self._open: StageEvent | None = None
         self._began_s = 0.0
         self._fresh = True  # the next stage is the first of a generation
@@ -87,15 +76,19 @@ class StageRecorder:
         """Whether the present generation has used a component."""
         return not self._fresh
 
-    def is_open(self, stage: str, component: str) -> bool:
-        return self._open is not None and (self._open.stage, self._open.component) == (stage, component)
+    def is_open(self, key: StageKey) -> bool:
+        return self._open is not None and (self._open.component, self._open.phase) == (key.component, key.phase)
 
-    def begin(self, stage: str, component: str) -> None:
+    def text_of(self, key: StageKey) -> str:
+        """What people call the stage."""
+        return stage_text(key.phase, key.component, kinds=self._kinds, named=False)
+
+    def begin(self, key: StageKey) -> None:
         """Closes the stage before and starts the clock of this one."""
         self._close()
         if self._fresh:
             self.records, self._marks, self._fresh = [], [], False
-        self._open = StageEvent(what="begin", stage=stage, component=component)
+        self._open = StageEvent(what="begin", stage=self.text_of(key), component=key.component, phase=key.phase)
         self._began_s = time.perf_counter()
         self._send(self._open)
 
@@ -121,6 +114,7 @@ class StageRecorder:
             StageRecord(
                 name=ended.stage,
                 component=ended.component,
+                phase=ended.phase,
                 seconds=seconds,
                 peak_bytes=peak,
                 reserved_bytes=self._device.reserved_bytes,
@@ -132,7 +126,7 @@ class StageRecorder:
         """Adds to the component's record when the stage still runs: encoders take turns within one."""
         for index in range(len(self.records) - 1, -1, -1):
             old = self.records[index]
-            if old.name != new.name:
+            if old.phase != new.phase:
                 break
             if old.component == new.component:
                 self.records[index] = old.with_more(new)

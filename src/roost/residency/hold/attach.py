@@ -40,7 +40,9 @@ class Held:
     ) -> None:
         self.pipeline, self.plan, self.device = pipeline, plan, transfers.device
         self.transfers = transfers
-        self.recorder = StageRecorder(transfers.device, on_event)
+        self.recorder = StageRecorder(
+            transfers.device, on_event, {name: each.kind for name, each in plan.components.items()}
+        )
         self.runtime = Runtime(components, plan.components, transfers, self.recorder)
         self._afterwards = ExitStack()
         self._weights = ExitStack()

@@ -34,7 +34,8 @@ def read_live_inventory(pipeline: Any, recognise: Recognise) -> Inventory:
     names = list(pipeline.components)
     components = tuple(_component(name, each, names.index(name)) for name, each in modules.items())
     return Inventory(
-        path="",
+        path=None,
+        source="memory",
         layout="diffusers",
         pipeline=type(pipeline).__name__,
         family=profile.key if profile else None,

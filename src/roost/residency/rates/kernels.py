@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch.nn import functional
 
+from roost.facts.rates import HALF, SINGLE, RateKey
 from roost.residency.device.interface import Device
 from roost.residency.rates.timing import Reading, timed_on_device, timed_on_host
 
@@ -29,19 +30,19 @@ _LARGE = _Shapes(matmul=4096, attention=(24, 4096, 128), conv=(256, 512), elemen
 _SMALL = _Shapes(matmul=512, attention=(8, 512, 64), conv=(64, 64), elements=16 * 1024**2, launches=100)
 
 
-def kernel_points(device: Device) -> dict[str, Callable[[], Reading]]:
-    """How to measure each rate of arithmetic, memory and launches, by its name in ``Rates``."""
+def kernel_points(device: Device) -> dict[RateKey, Callable[[], Reading]]:
+    """How to measure each rate of arithmetic, memory and launches."""
     shapes = _LARGE if device.kind == "cuda" else _SMALL
     half, single = half_dtype(device), torch.float32
-    points: dict[str, Callable[[], Reading]] = {
-        "memory_bytes_per_s": partial(_memory, device, shapes, half),
-        "kernels_per_s": partial(_launches, device, shapes, half),
+    points: dict[RateKey, Callable[[], Reading]] = {
+        RateKey.MEMORY: partial(_memory, device, shapes, half),
+        RateKey.KERNELS: partial(_launches, device, shapes, half),
     }
-    for prefix, dtype in (("", half), ("single_", single)):
+    for keys, dtype in ((HALF, half), (SINGLE, single)):
         points |= {
-            f"{prefix}matmul_flop_per_s": partial(_matmul, device, shapes, dtype),
-            f"{prefix}attention_flop_per_s": partial(_attention, device, shapes, dtype),
-            f"{prefix}conv_flop_per_s": partial(_conv, device, shapes, dtype),
+            keys["matmul"]: partial(_matmul, device, shapes, dtype),
+            keys["attention"]: partial(_attention, device, shapes, dtype),
+            keys["conv"]: partial(_conv, device, shapes, dtype),
         }
     return points
 

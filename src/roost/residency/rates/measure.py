@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from roost.errors import RoostError
+from roost.facts.rates import RateKey
 from roost.residency.device.interface import Device
 from roost.residency.rates.kernels import kernel_points
 from roost.residency.rates.timing import Reading
@@ -15,23 +16,23 @@ from roost.residency.rates.transfers import transfer_points
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readings:
-    """What could be measured by name, and why the rest could not."""
+    """What could be measured, and why the rest could not."""
 
-    readings: dict[str, Reading]
-    missing: dict[str, str]
+    readings: dict[RateKey, Reading]
+    missing: dict[RateKey, str]
 
 
 def measure_rates(device: Device) -> Readings:
     """Times every rate but the disk's. Takes seconds."""
-    readings: dict[str, Reading] = {}
-    missing: dict[str, str] = {}
-    for name, point in {**transfer_points(device), **kernel_points(device)}.items():
+    readings: dict[RateKey, Reading] = {}
+    missing: dict[RateKey, str] = {}
+    for key, point in {**transfer_points(device), **kernel_points(device)}.items():
         try:
-            readings[name] = point()
+            readings[key] = point()
         except torch.OutOfMemoryError:
-            missing[name] = "not enough memory is free on the device"
+            missing[key] = "not enough memory is free on the device"
         except (RoostError, RuntimeError) as error:  # a kernel that this device lacks
-            missing[name] = " ".join(str(error).split())[:200]
+            missing[key] = " ".join(str(error).split())[:200]
         finally:
             device.trim()
     return Readings(readings=readings, missing=missing)

@@ -9,6 +9,7 @@ from functools import partial
 import torch
 
 from roost.errors import RoostError
+from roost.facts.rates import RateKey
 from roost.residency.device.interface import Device
 from roost.residency.rates.kernels import half_dtype
 from roost.residency.rates.timing import SAMPLES, Reading, reading_of, timed_on_device, timed_on_host
@@ -20,16 +21,16 @@ from roost.units import MiB
 _LARGE_BYTES, _SMALL_BYTES = 256 * MiB, 32 * MiB  # of one copy; a CPU's are slower
 
 
-def transfer_points(device: Device) -> dict[str, Callable[[], Reading]]:
-    """How to measure each rate of a copy, of pinning and of casting, by its name in ``Rates``."""
+def transfer_points(device: Device) -> dict[RateKey, Callable[[], Reading]]:
+    """How to measure each rate of a copy, of pinning and of casting."""
     size = _LARGE_BYTES if device.kind == "cuda" else _SMALL_BYTES
     return {
-        "pinned_h2d_bytes_per_s": partial(_pinned, device, size, up=True),
-        "pinned_d2h_bytes_per_s": partial(_pinned, device, size, up=False),
-        "pageable_h2d_bytes_per_s": partial(_staged, device, size),
-        "pageable_d2h_bytes_per_s": partial(_back, device, size),
-        "pin_bytes_per_s": partial(_pinning, device, size),
-        "cast_bytes_per_s": partial(_cast, device, size),
+        RateKey.PINNED_H2D: partial(_pinned, device, size, up=True),
+        RateKey.PINNED_D2H: partial(_pinned, device, size, up=False),
+        RateKey.PAGEABLE_H2D: partial(_staged, device, size),
+        RateKey.PAGEABLE_D2H: partial(_back, device, size),
+        RateKey.PIN: partial(_pinning, device, size),
+        RateKey.CAST: partial(_cast, device, size),
     }
 
 

@@ -13,6 +13,7 @@ import numpy
 import torch
 
 from roost.errors import InvalidFile, RoostError, UsageError
+from roost.foreign_words import tell_of_tiling
 from roost.pipelines.signatures import samples_per_s
 from roost.residency.device.interface import Device
 from roost.residency.engine.nan_outputs import has_nan
@@ -111,7 +112,7 @@ def _explained(pipeline: Any, error: Exception, *, began: bool) -> RoostError | 
     if isinstance(error, ValueError) and not began:  # pipelines check their arguments before they use a component
         return UsageError(f"{name} refuses the call: {reason}; change that option.")
     if isinstance(error, NotImplementedError):
-        tiling = "; plan with --set vae=resident,tiling=true" if "tiling" in reason else ""
+        tiling = "; plan with --set vae=resident,tiling=true" if tell_of_tiling(error) else ""
         return UsageError(f"{name} can't do this: {reason or 'no reason given'}{tiling}.")
     if not is_of_libraries(error):
         return None

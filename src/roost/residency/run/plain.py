@@ -10,12 +10,13 @@ from typing import Any
 import torch
 
 from roost.blocks import ALIGNMENT
+from roost.facts.stage import stage_of
 from roost.pipelines.classes import pipeline_class
 from roost.pipelines.entries import wrap_entries
 from roost.plan import PlanDocument
 from roost.residency.device.interface import Device
 from roost.residency.engine.rerun import out_of_memory_in
-from roost.residency.engine.stages import OnEvent, StageRecorder, stage_name
+from roost.residency.engine.stages import OnEvent, StageRecorder
 from roost.residency.run.loader import LoadComponent, OnComponent, assemble, load_component
 from roost.residency.run.quiet import quiet_libraries
 from roost.residency.weights.census import named_tensors
@@ -34,7 +35,7 @@ class PlainPipeline:
 
     def __init__(self, pipeline: Any, plan: PlanDocument, device: Device, on_event: OnEvent | None) -> None:
         self.pipeline, self.device = pipeline, device
-        self.recorder = StageRecorder(device, on_event)
+        self.recorder = StageRecorder(device, on_event, {name: each.kind for name, each in plan.components.items()})
         self._plans = plan.components
         self.around_calls: Callable[[], AbstractContextManager[object]] = nullcontext  # each outermost call's own work
         self._depth = 0
@@ -66,9 +67,9 @@ class PlainPipeline:
         return around
 
     def _enter(self, component: str, method: str) -> None:
-        stage = stage_name(component, method, self._plans)
-        if not self.recorder.is_open(stage, component):
-            self.recorder.begin(stage, component)
+        stage = stage_of(component, self._plans[component].kind, method)
+        if not self.recorder.is_open(stage):
+            self.recorder.begin(stage)
             self.device.reset_peak()
 
 

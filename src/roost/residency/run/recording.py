@@ -14,10 +14,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from roost.facts.stage import StageKey, stage_of
 from roost.pipelines.entries import wrap_entries
 from roost.pipelines.internals.of_torch import compiled_call_of
 from roost.residency.engine.component import HeldComponent
-from roost.residency.engine.stages import stage_name
 from roost.residency.hold.attach import Held
 from roost.residency.weights.host_masters import HostCopy
 from roost.timeline import Lane, MemoryLevel, Pass, Slice
@@ -34,10 +34,19 @@ class _Span:
 
     lane: Lane
     component: str
-    part: str  # a block or the trunk; a call's stage
+    part: str  # a block or the trunk
     began: Any
     ended: Any
     bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A call into a component, between two marks of the compute lane."""
+
+    stage: StageKey
+    began: Any
+    ended: Any
 
 
 class Recording:
@@ -46,7 +55,7 @@ class Recording:
     def __init__(self, held: Held) -> None:
         self._held, self._device = held, held.transfers.device
         self._start = self._device.mark()
-        self._calls: list[_Span] = []
+        self._calls: list[_Call] = []
         self._parts: list[_Span] = []
         self._levels: list[tuple[Any, dict[str, int], int]] = []
         self._depths: Counter[str] = Counter()
@@ -92,14 +101,14 @@ class Recording:
         """One call into a component; calls inside it are parts of it."""
         if self._depths[component.name] or not self.complete:
             return call(*args, **kwargs)
-        stage = stage_name(component.name, method, self._held.plan.components)
+        stage = stage_of(component.name, self._held.plan.components[component.name].kind, method)
         self._depths[component.name] += 1
         began = self._device.mark()
         try:
             return call(*args, **kwargs)
         finally:
             self._depths[component.name] -= 1
-            self._calls.append(_Span("compute", component.name, stage, began, self._device.mark()))
+            self._calls.append(_Call(stage, began, self._device.mark()))
             self._level()
 
     def _watch_block(self, component: HeldComponent, name: str) -> None:
@@ -169,9 +178,8 @@ class Recording:
     def _passes(self) -> Iterator[Pass]:
         for each in self._calls:
             start_s, end_s = self._seconds(each.began), self._seconds(each.ended)
-            stage = each.part if "(" in each.part else f"{each.part} ({each.component})"
             if start_s <= end_s:
-                yield Pass(stage=stage, component=each.component, start_s=start_s, end_s=end_s)
+                yield Pass(stages=(each.stage,), component=each.stage.component, start_s=start_s, end_s=end_s)
 
     def _memory(self) -> Iterator[MemoryLevel]:
         """From one reading to the next: the highest sum in between, told apart by the weights at either end."""

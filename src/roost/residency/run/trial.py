@@ -98,7 +98,7 @@ class Trial:
 
     def _note_first(self, generation: Generation) -> None:
         if self._first_peaks is None:
-            self._first_peaks = {(each.name, each.component): each.peak_bytes for each in generation.stages}
+            self._first_peaks = {(each.component, each.phase): each.peak_bytes for each in generation.stages}
 
     def _with_first_peaks(self, stages: tuple[StageRecord, ...]) -> tuple[StageTime, ...]:
         first = self._first_peaks or {}
@@ -106,8 +106,9 @@ class Trial:
             StageTime(
                 name=each.name,
                 component=each.component,
+                phase=each.phase,
                 seconds=each.seconds,
-                peak_bytes=first.get((each.name, each.component), each.peak_bytes),
+                peak_bytes=first.get((each.component, each.phase), each.peak_bytes),
             )
             for each in stages
         )

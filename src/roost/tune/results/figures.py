@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from roost.facts.machine import DeviceKind
+from roost.facts.stage import DENOISING
 from roost.plan.measurements import RunFigures, StageFigures
 from roost.plan.results import StageTime, TrialResult
 from roost.probes.machine.gpu_conditions import GpuConditions
@@ -64,8 +65,8 @@ def run_figures(row: Row, device_kind: DeviceKind, *, whole: bool) -> RunFigures
     stages = [
         StageFigures(
             component=each.component,
-            name=each.name,
-            seconds=each.seconds if whole or not each.name.startswith("denoise") else None,
+            phase=each.phase,
+            seconds=each.seconds if whole or each.phase not in DENOISING else None,
             peak_bytes=each.peak_bytes,
         )
         for each in result.stages
@@ -111,7 +112,7 @@ def together(trials: Sequence[TrialResult]) -> TrialResult:
 
 def _single_step(stages: Sequence[StageTime], trial_steps: int) -> tuple[float, ...]:
     """With one step there is nothing between two: the denoising stages are it."""
-    seconds = sum(each.seconds for each in stages if each.name.startswith("denoise"))
+    seconds = sum(each.seconds for each in stages if each.phase in DENOISING)
     return (seconds / trial_steps,) if seconds else ()
 
 

@@ -97,7 +97,7 @@ def why_not(candidate: Candidate) -> str | None:
     if plan is None:
         return None
     if not plan.fits:
-        return plan.budget.verdict.split(" Would fit:")[0].rstrip(".")
+        return plan.budget.verdict_alone.rstrip(".")
     if plan.budget.host_deficit_bytes:
         return f"host memory is {format_bytes(plan.budget.host_deficit_bytes)} short"
     guessed = plan.budget.activations_known is False

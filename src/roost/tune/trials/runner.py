@@ -92,7 +92,7 @@ def world_of(
         warm_up=emulated or step_s < _LONG_STEP_S,
         keep=emulated and loaded_bytes < question.machine.host.available_bytes / 2,
         deadline_s=_EMULATED_DEADLINE_S if emulated else _LEAST_DEADLINE_S + 5 * slowest_s,
-        random_weights=question.inventory.path is None,
+        random_weights=question.inventory.source == "name",
     )
 
 

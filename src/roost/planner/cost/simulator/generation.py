@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from roost.facts.stage import StageKey
 from roost.planner.cost.simulator.lanes import Lanes
 from roost.planner.cost.simulator.protocol import ActiveComponent, predicted_order
 from roost.planner.cost.simulator.schedule import Schedule, UseCost, flat_sequence, repeated_patterns
@@ -30,7 +31,7 @@ class _Run:
     active: dict[str, ActiveComponent] = field(default_factory=dict)
     calls: list[int] = field(default_factory=list)
     positions: dict[str, list[int]] = field(default_factory=dict)
-    stages: dict[str, StageTimes] = field(default_factory=dict)
+    stages: dict[StageKey, StageTimes] = field(default_factory=dict)
     ended_s: float = 0.0
     simulated: int = 0
     spans: list[UseSpan] = field(default_factory=list)
@@ -94,29 +95,29 @@ class _Run:
                 return
             before = state
 
-    def _once(self, position: int, length: int) -> dict[str, StageTimes]:
-        gained: dict[str, StageTimes] = {}
+    def _once(self, position: int, length: int) -> dict[StageKey, StageTimes]:
+        gained: dict[StageKey, StageTimes] = {}
         for offset in range(length):
             self._use(position + offset, gained)
         self._merge(gained, 1)
         return gained
 
-    def _skip(self, gained: dict[str, StageTimes], taken_s: float, times: int) -> None:
+    def _skip(self, gained: dict[StageKey, StageTimes], taken_s: float, times: int) -> None:
         self._merge(gained, times)
         self.lanes.shift(taken_s * times)
-        stages, component = " and ".join(gained), next(iter(gained.values())).component
+        stages = tuple(gained)
         passes = times * sum(stage.uses for stage in gained.values())
         began_s, self.ended_s = self.ended_s, self.ended_s + taken_s * times
         if self.lanes.recording:
-            self.spans.append(UseSpan(stages, component, began_s, self.ended_s, passes, skipped=True))
+            self.spans.append(UseSpan(stages, stages[0].component, began_s, self.ended_s, passes, skipped=True))
         for each in self.active.values():
             each.shift(taken_s * times)
 
-    def _merge(self, gained: dict[str, StageTimes], times: int) -> None:
-        for name, stage in gained.items():
-            self.stages.setdefault(name, StageTimes(component=stage.component)).add(stage, times)
+    def _merge(self, gained: dict[StageKey, StageTimes], times: int) -> None:
+        for key, stage in gained.items():
+            self.stages.setdefault(key, StageTimes(component=stage.component)).add(stage, times)
 
-    def _use(self, position: int, gained: dict[str, StageTimes]) -> None:
+    def _use(self, position: int, gained: dict[StageKey, StageTimes]) -> None:
         use = self.schedule.uses[self.calls[position]]
         counters, began_s = self._counters(), self.ended_s
         self._make_room(use, position)
@@ -132,7 +133,7 @@ class _Run:
         self.lanes.peak_bytes = max(self.lanes.peak_bytes, peak_so_far)
         gained.setdefault(use.stage, StageTimes(component=use.component)).add(stage, 1)
         if self.lanes.recording:
-            self.spans.append(UseSpan(use.stage, use.component, began_s, self.ended_s))
+            self.spans.append(UseSpan((use.stage,), use.component, began_s, self.ended_s))
         self.simulated += 1
 
     def _run(self, use: UseCost) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from roost.facts.request import Strategy
+from roost.facts.stage import StageKey
 
 # The longest repeating group of uses that is looked for: two guidance passes of two components, twice.
 _MAX_PATTERN = 8
@@ -74,7 +75,7 @@ class UseCost:
     """
 
     component: str
-    stage: str
+    stage: StageKey
     before_s: float
     blocks: tuple[tuple[int, float], ...]
     after_s: float

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from roost.facts.stage import StageKey
 from roost.planner.cost.simulator.lanes import LaneEvent, MemoryEvent
 
 
@@ -50,7 +51,7 @@ class StageTimes:
 class UseSpan:
     """When uses ran, by the compute queue: one that was simulated, or ``passes`` equal ones that were not."""
 
-    stage: str
+    stages: tuple[StageKey, ...]
     component: str
     start_s: float
     end_s: float
@@ -60,14 +61,14 @@ class UseSpan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeline:
-    """Simulated generations: seconds of each, stages by name of each, and the events when they were recorded.
+    """Simulated generations: seconds of each, the stages of each, and the events when they were recorded.
 
     Stages' seconds add up to the generation's. With passes skipped as equal, events show the simulated ones only, and
     ``spans`` say where the others are; they were recorded too.
     """
 
     generation_s: tuple[float, ...]
-    stages: tuple[dict[str, StageTimes], ...]
+    stages: tuple[dict[StageKey, StageTimes], ...]
     peak_bytes: int
     events: tuple[LaneEvent, ...]
     memory: tuple[MemoryEvent, ...]

@@ -7,6 +7,7 @@ from collections import defaultdict
 import torch
 
 from roost.pipelines.internals.of_torch import without_modes
+from roost.residency.device.interface import EmulatedOutOfMemory
 from roost.units import format_bytes
 
 ALIGNMENT = 256
@@ -50,9 +51,8 @@ class Arena:
         """Counts bytes as used; torch.OutOfMemoryError beyond the budget."""
         if self.used_bytes + size > self.budget_bytes:
             needed, free = format_bytes(size), format_bytes(self.budget_bytes - self.used_bytes)
-            raise torch.OutOfMemoryError(
-                f"emulated device out of memory: needs {needed}, has {free} of {format_bytes(self.budget_bytes)}. "
-                f"Tried to allocate {needed}."
+            raise EmulatedOutOfMemory(
+                f"emulated device out of memory: needs {needed}, has {free} of {format_bytes(self.budget_bytes)}.", size
             )
         self.used_bytes += size
         self.peak_bytes = max(self.peak_bytes, self.used_bytes)

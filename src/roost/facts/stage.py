@@ -1,0 +1,63 @@
+"""The stages of a generation: which component does what part of it, and what people call that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from roost.facts.model import Kind
+
+# ``beside`` is what a component of no group (a ControlNet) does in each step, next to the denoiser.
+Phase = Literal["text_encode", "image_encode", "denoise", "beside", "check", "decode"]
+
+DENOISING: frozenset[Phase] = frozenset({"denoise", "beside"})
+_PHASES: Mapping[Kind, Phase] = {
+    "text_encoder": "text_encode",
+    "image_encoder": "image_encode",
+    "dit": "denoise",
+    "other": "beside",
+    "vae": "decode",
+}
+_TEXTS: dict[Phase, str] = {
+    "text_encode": "text encode",
+    "image_encode": "image encode",
+    "denoise": "denoise",
+    "beside": "denoise",
+    "check": "check",
+    "decode": "decode",
+}
+_ENCODE_IN_RUNS = "encode image"
+_EXPERTS_IN_RUNS = {"transformer": "denoise (high noise)", "transformer_2": "denoise (low noise)"}
+
+
+@dataclass(frozen=True, slots=True)
+class StageKey:
+    """A stage: the uses of one component for one purpose. A VAE may have two, one for each direction."""
+
+    component: str
+    phase: Phase
+
+
+def stage_of(component: str, kind: Kind, method: str) -> StageKey:
+    """The stage that a call of ``method`` on the component belongs to."""
+    if component == "safety_checker":
+        return StageKey(component, "check")
+    encodes = kind == "vae" and "encode" in method
+    return StageKey(component, "image_encode" if encodes else _PHASES[kind])
+
+
+def stage_text(phase: Phase, *components: str, kinds: Mapping[str, Kind] | None = None, named: bool = True) -> str:
+    """What people call a stage: ``denoise (transformer)``; ``denoise`` where it isn't ``named`` after its component.
+
+    ``kinds`` of a run's components give what runs call it: ``denoise (high noise)`` of experts.
+    """
+    names = f" ({', '.join(components)})" if named else ""
+    if kinds is None:
+        return _TEXTS[phase] + names
+    (component,) = components
+    if component in _EXPERTS_IN_RUNS and all(kinds.get(each) == "dit" for each in _EXPERTS_IN_RUNS):
+        return _EXPERTS_IN_RUNS[component]
+    if phase in ("beside", "check"):
+        return component + names
+    return (_ENCODE_IN_RUNS if phase == "image_encode" and kinds[component] == "vae" else _TEXTS[phase]) + names
