@@ -22,7 +22,7 @@ ModelArgument = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Command:
     """What a command takes, and was given: fields are options, arguments, or sets of options (``option_sets``).
 
@@ -66,13 +66,11 @@ def _was_typed(context: typer.Context, name: str) -> bool:
 
 
 def _parameters(given: type) -> Iterator[Parameter]:
-    hints, declared = get_type_hints(given, include_extras=True), declared_options(given)
+    hints = get_type_hints(given, include_extras=True)
     for each in fields(given):
         hint, default = hints[each.name], Parameter.empty if each.default is MISSING else each.default
         if is_dataclass(hint):
-            yield from _parameters(cast(type, hint))
-        elif each.name in declared:
-            yield _parameter(each.name, declared[each.name])
+            yield from (_parameter(*one) for one in declared_options(cast(type, hint)).items())
         elif get_origin(hint) is Annotated:
             yield Parameter(each.name, Parameter.KEYWORD_ONLY, annotation=hint, default=default)
 

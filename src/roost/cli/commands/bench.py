@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from roost.tune.results.records import BenchResults
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class BenchCommand(Command):
     target: Annotated[str, typer.Argument(metavar="MODEL|PLAN", help="A model's directory, or a plan's YAML file.")]
     output: Annotated[

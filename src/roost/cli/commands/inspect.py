@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from roost.api.requests.option_sets import WeightsOptions
 from roost.cli.options import Command, Json, ModelArgument, takes_options
 from roost.cli.screen import show_folded, show_json, show_table
-from roost.facts.model import Component, Inventory
 from roost.units import format_bytes
 
+if TYPE_CHECKING:
+    from roost.facts.model import Component, Inventory
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True)
 class InspectCommand(Command):
     model: ModelArgument
     weights: WeightsOptions

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from roost.plan import PlanDocument
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class PlanCommand(Command):
     model: ModelArgument
     output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write the plan as YAML.")] = (

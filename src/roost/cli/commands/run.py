@@ -21,7 +21,6 @@ from roost.api.requests.option_sets import (
 )
 from roost.cli.options import Command, Json, takes_options
 from roost.cli.screen import show_note
-from roost.cli.views.run import show_dry_run, show_record
 from roost.errors import UsageError
 from roost.shell_quoting import shown_path
 
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from roost.plan import PlanDocument
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class RunCommand(Command):
     target: Annotated[str, typer.Argument(metavar="PLAN|MODEL", help="A plan's YAML file, or a model to plan first.")]
     generation: GenerationOptions
@@ -66,6 +65,7 @@ def run(given: RunCommand) -> None:
     """
     from roost.api.requests.request import run_request
     from roost.api.runs.ready import check_plan, workload_of_run
+    from roost.cli.views.run import show_dry_run
 
     if given.device not in (None, "cuda", "emulated"):
         raise UsageError(f"--device {given.device!r} is not known; choose cuda or emulated.")
@@ -111,6 +111,7 @@ def _run(ready: ReadyPlan, request: RunRequest, given: RunCommand) -> None:
     from roost.api.requests.request import check_trace_path
     from roost.api.runs.run import Listeners, run_plan
     from roost.cli.views.progress import Progress
+    from roost.cli.views.run import show_record
 
     trace_out = given.trace_out
     check_trace_path(trace_out)
