@@ -21,9 +21,9 @@ from roost.cli.options import Command, takes_options
 
 @dataclass(frozen=True, kw_only=True)
 class Colours:
-    colour: Annotated[str | tuple[int, int, int], Option(flags="--colour", help="A name.")] = "red"
-    bright: Annotated[bool, Option(flags="--bright/--no-bright", help="Much light.")] = True
-    layer: Annotated[str | None, Option(flags="-l --layer", help="Where.")] = None
+    colour: Annotated[str | tuple[int, int, int], Option("--colour", "A name.")] = "red"
+    bright: Annotated[bool, Option("--bright/--no-bright", "Much light.")] = True
+    layer: Annotated[str | None, Option("-l --layer", "Where.")] = None
 
 
 @dataclass(frozen=True, kw_only=True)

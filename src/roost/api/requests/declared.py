@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import KW_ONLY, dataclass, fields
 from types import UnionType
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Option:
     """Beside a field's type in ``Annotated``: the field's option on the command line, and its help.
 
@@ -20,6 +20,7 @@ class Option:
 
     flags: str
     help: str
+    _: KW_ONLY
     metavar: str | None = None
     joined: bool = False
 

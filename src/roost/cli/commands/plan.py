@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class PlanCommand(Command):
     model: ModelArgument
-    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write the plan as YAML.")] = (
-        None
-    )
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Write the plan as YAML."),
+    ] = None
     as_json: Json = False
     options: PlanOptions
     tune: Annotated[bool, typer.Option("--tune", help="Let timed trials of the best candidates decide.")] = False
