@@ -47,7 +47,7 @@ def questions() -> Iterator[tuple[str, dict[str, object]]]:
 def search_s(name: str, options: dict[str, object]) -> tuple[float, bool]:
     """Seconds of the search alone, alternatives and comparisons included, and whether something fits."""
     from roost.api.plans import plan as planning
-    from roost.api.requests.options import PlanOptions
+    from roost.api.requests.option_sets import PlanOptions
     from roost.planner.by_search import plan_by_search
 
     taken_s: list[float] = []

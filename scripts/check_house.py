@@ -21,7 +21,8 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "": (
         ("__init__", "__main__"),
         ("cli",),
-        ("api", "tune"),
+        ("api",),
+        ("tune",),
         ("probes", "planner", "residency", "profiles"),
         ("pipelines", "blocks"),
         ("plan",),
@@ -34,14 +35,13 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "cli": (
         ("app",),
         ("commands",),
-        ("trials",),
         ("views", "html"),
         ("options", "endings", "logs"),
         ("screen",),
     ),
     "api": (
-        ("attach", "bench"),
-        ("runs",),
+        ("attach", "bench", "tuning"),
+        ("runs", "trials"),
         ("plans",),
         ("measurements",),
         ("requests", "models"),

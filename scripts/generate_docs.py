@@ -1,13 +1,18 @@
-"""Writes docs/rules.md from the rule table; with --check, fails when the committed file is stale."""
+"""Writes docs/rules.md and docs/options.md from the tables in the source; with --check, fails when one is stale."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import fields
 from pathlib import Path
+from typing import Any, get_type_hints
 
+from roost.api.requests.declared import DeclaredOption, declared_options
+from roost.api.requests.option_sets import BenchOptions, TunedPlanOptions
+from roost.cli.commands.run import RunCommand
 from roost.planner.rules.table import RULES
 
-TARGET = Path(__file__).parents[1] / "docs" / "rules.md"
+DOCS = Path(__file__).parents[1] / "docs"
 
 
 def rules_page() -> str:
@@ -33,15 +38,66 @@ def rules_page() -> str:
     return "\n".join(parts) + "\n"
 
 
+def options_page() -> str:
+    """The page's text: a row for each option, with what takes it."""
+    hints = get_type_hints(RunCommand)
+    takers: dict[str, list[type]] = {
+        "plan": [TunedPlanOptions],
+        "run": [hints[each.name] for each in fields(RunCommand)],
+        "bench": [BenchOptions],
+    }
+    options: dict[str, DeclaredOption] = {}
+    taken_by: dict[str, list[str]] = {}
+    for taker, sets in takers.items():
+        for name, option in _all_options(sets).items():
+            options.setdefault(name, option)
+            taken_by.setdefault(name, []).append(taker)
+    parts = [
+        "# Options",
+        "",
+        "Generated from `src/roost/api/requests/option_sets.py` by `scripts/generate_docs.py`; edit there.",
+        "",
+        "`roost.make_plan` and `roost.tune_plan` take those of `plan` by their names in Python, `roost.bench` those of",
+        "`bench`, and `roost.attach` those of `plan` but for what a pipeline in memory has decided. What only a",
+        "command takes is in its `--help`.",
+        "",
+        "| Option | In Python | If not given | Taken by | |",
+        "| --- | --- | --- | --- | --- |",
+        *(_row(name, option, taken_by[name]) for name, option in options.items()),
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _all_options(sets: list[type]) -> dict[str, DeclaredOption]:
+    dataclasses = [each for each in sets if hasattr(each, "__dataclass_fields__")]
+    return {name: option for each in dataclasses for name, option in declared_options(each).items()}
+
+
+def _row(name: str, declared: DeclaredOption, taken_by: list[str]) -> str:
+    option, default = declared.option, declared.default
+    flags = " ".join(f"`{each}`" for each in option.flags.replace("/", " ").split())
+    types = " or ".join([*map(_type_name, declared.types), *(["list[str]"] if option.joined else [])])
+    shown = "" if default in (None, ()) else f"`{default}`"
+    return f"| {flags} | `{name}`: {types} | {shown} | {', '.join(taken_by)} | {option.help} |"
+
+
+def _type_name(kind: Any) -> str:
+    return kind.__name__ if isinstance(kind, type) and str(kind).startswith("<") else str(kind).split("abc.")[-1]
+
+
+PAGES = {"rules.md": rules_page, "options.md": options_page}
+
+
 def main() -> int:
-    page = rules_page()
-    if "--check" in sys.argv[1:]:
-        if not TARGET.is_file() or TARGET.read_text(encoding="utf-8") != page:
-            print("docs/rules.md is stale: run scripts/generate_docs.py", file=sys.stderr)
-            return 1
-        return 0
-    TARGET.write_text(page, encoding="utf-8")
-    return 0
+    stale = 0
+    for name, page in PAGES.items():
+        target, text = DOCS / name, page()
+        if "--check" not in sys.argv[1:]:
+            target.write_text(text, encoding="utf-8")
+        elif not target.is_file() or target.read_text(encoding="utf-8") != text:
+            print(f"docs/{name} is stale: run scripts/generate_docs.py", file=sys.stderr)
+            stale = 1
+    return stale
 
 
 if __name__ == "__main__":

@@ -9,14 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from roost.plan.results import TrialResult
 from roost.planner.by_search import SearchQuestion
 from roost.tune.bench import Bench, BenchSettings, key_facts
-from roost.tune.race.race import RoundReport
 from roost.tune.results.records import BenchResults, Row
 from roost.tune.trials.candidates import Field, list_candidates
 from roost.tune.trials.journal import Journal, journal_key
-from roost.tune.trials.messages import Message
 from roost.tune.trials.recorded import Watcher
 from roost.tune.trials.runner import Trials, TrialWorld, world_of
 
@@ -27,22 +24,6 @@ def with_vram(asked: SearchQuestion, vram_bytes: int) -> SearchQuestion:
     machine = asked.question.machine
     gpu = replace(machine.gpu, total_bytes=vram_bytes, free_bytes=vram_bytes)
     return replace(asked, question=replace(asked.question, machine=replace(machine, gpu=gpu)))
-
-
-class Silence:
-    """Hears what a bench does, and does nothing."""
-
-    def on_expected(self, seconds: float, candidates: int) -> None: ...
-
-    def on_shortage(self, reached: int, candidates: int, seconds: float) -> None: ...
-
-    def on_trial(self, name: str, round: int) -> None: ...
-
-    def on_message(self, name: str, message: Message) -> None: ...
-
-    def on_result(self, name: str, result: TrialResult) -> None: ...
-
-    def on_round(self, report: RoundReport) -> None: ...
 
 
 class Setting:
@@ -94,7 +75,7 @@ class Setting:
         key = journal_key(key_facts(self.asked, world))
         journal = Journal(self.journal_file, key, fresh=fresh)
         with Trials(world, (sys.executable, str(STUB), str(self.planted))) as trials:
-            return Bench(self.asked, self.entrants, trials, journal, watcher or Silence()).run(
+            return Bench(self.asked, self.entrants, trials, journal, watcher or Watcher()).run(
                 BenchSettings(rounds=rounds, max_seconds=max_seconds)
             )
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from planted_bench import Setting, Silence, gone, row_of, with_vram
+from planted_bench import Setting, gone, row_of, with_vram
 from roost.api.plans.plan import search_question
-from roost.api.requests.options import PlanOptions
+from roost.api.requests.option_sets import PlanOptions
 from roost.errors import UsageError
 from roost.facts.machine import HostFacts
 from roost.plan.results import TrialResult
@@ -29,6 +29,7 @@ from roost.tune.results.records import PLAIN
 from roost.tune.trials import process
 from roost.tune.trials.candidates import STRATEGIES, list_candidates, parse_strategies
 from roost.tune.trials.process import COMMAND
+from roost.tune.trials.recorded import Watcher
 from tiny_models import build
 
 STREAMED = "layerwise k=0 strided p1"
@@ -143,7 +144,7 @@ def test_an_interrupt_loses_nothing_leaves_nobody_and_is_taken_up_where_it_was(s
     assert results.winner is not None
 
 
-class _InterruptIn(Silence):
+class _InterruptIn(Watcher):
     """Sends a real SIGINT while that candidate's trial runs."""
 
     def __init__(self, name: str) -> None:
@@ -157,7 +158,7 @@ class _InterruptIn(Silence):
         self.finished.append(name)
 
 
-class _Begun(Silence):
+class _Begun(Watcher):
     def __init__(self) -> None:
         self.begun: list[str] = []
 

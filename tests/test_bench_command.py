@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from roost.api.bench import bench_target
-from roost.api.requests.options import PlanOptions
+from roost.api.requests.option_sets import BenchOptions
 from roost.cli.app import run
 from tiny_models import build
 
@@ -74,11 +74,11 @@ def test_a_model_without_files_is_measured_with_random_weights(
     """The published models are too large for this test: a small one's inventory stands in, as if known by its name."""
     configs = tmp_path / "configs"
     shutil.copytree(model, configs, ignore=shutil.ignore_patterns("*.safetensors"))
-    found = bench_target(model, PlanOptions(gpu="emulated", vram="64MiB", headroom="0", size=(64, 64), steps=2))
+    found = bench_target(model, BenchOptions(gpu="emulated", vram="64MiB", headroom="0", size=(64, 64), steps=2))
     inventory = replace(found.asked.question.inventory, path=None, family="small")
     asked = replace(found.asked, question=replace(found.asked.question, inventory=inventory))
     monkeypatch.setattr("roost.api.bench.bench_target", lambda *_: replace(found, asked=asked))
-    monkeypatch.setattr("roost.api.models.traces.configs_of", lambda _: nullcontext(configs))
+    monkeypatch.setattr("roost.api.trials.configs_of", lambda _: nullcontext(configs))
     assert run(["bench", "small", "--strategies", "resident", "--rounds", "1", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["model"] == "small"

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from planted_bench import Silence
 from roost.api.machine import emulated_gpu
 from roost.errors import RoostError, UsageError
 from roost.plan.results import TrialResult
 from roost.profiles import lock
 from roost.tune.results.records import Candidate
 from roost.tune.trials.journal import Journal, journal_key, only_bench
-from roost.tune.trials.recorded import RecordedTrials
+from roost.tune.trials.recorded import RecordedTrials, Watcher
 
 KEY = journal_key({"model": "a"})
 
@@ -121,7 +120,7 @@ class PlantedTrials:
 
 def statuses(path: Path, trials: PlantedTrials, *names: str) -> list[str]:
     """What a bench of these candidates, going on from the journal, finds of each."""
-    recorded = RecordedTrials(trials, Journal(path, KEY), Silence(), emulated_gpu(1024), same_bits=True)
+    recorded = RecordedTrials(trials, Journal(path, KEY), Watcher(), emulated_gpu(1024), same_bits=True)
     return [recorded.run(Candidate(name=name, strategy=name, peer=name), 1).status for name in names]
 
 

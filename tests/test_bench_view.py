@@ -84,7 +84,8 @@ def test_names_can_not_be_terminal_codes(capsys) -> None:
 
 
 def test_in_a_pipe_progress_is_a_line_a_round_and_a_failure(capsys) -> None:
-    with LiveLine(emulated=True) as live:
+    with LiveLine() as live:
+        live.on_begin("emulated", 0)
         live.on_expected(271.0, 8)
         live.on_trial("rule plan", 1)
         live.on_message("rule plan", StepTook(seconds=0.5))
@@ -127,6 +128,7 @@ def test_on_a_terminal_progress_is_one_line_that_is_wiped(monkeypatch, message, 
     for name, value in (("TERM", "xterm"), ("COLUMNS", "60")):
         monkeypatch.setenv(name, value)
     with LiveLine() as live:
+        live.on_begin("cuda", 0)
         live.on_round(REPORT)
         live.on_trial("k=20", 2)
         live.on_message("k=20", message)

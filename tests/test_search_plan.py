@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from roost.api.requests.options import PlanOptions, aim_of
+from roost.api.requests.option_sets import PlanOptions
+from roost.api.requests.options import aim_of
 from roost.facts.request import Choices, Workload
 from roost.plan import PlanDocument, plan_to_yaml
 from roost.planner.by_rules import plan_by_rules

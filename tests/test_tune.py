@@ -12,7 +12,7 @@ import pytest
 
 from planted_bench import STUB, Setting, row_of
 from roost.api.plans.plan import search_question
-from roost.api.requests.options import PlanOptions
+from roost.api.requests.option_sets import PlanOptions
 from roost.cli.app import run
 from roost.plan import PlanDocument, plan_to_yaml, read_plan
 from roost.planner.by_search import SearchQuestion

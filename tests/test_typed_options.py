@@ -8,7 +8,7 @@ import numpy
 import pytest
 
 import roost
-from roost.api.requests.options import PlanOptions
+from roost.api.requests.option_sets import PlanOptions
 from roost.api.requests.python_options import options_of
 from roost.errors import UsageError
 
@@ -17,7 +17,7 @@ from roost.errors import UsageError
     ("option", "line"),
     [
         ({"sise": "64x64"}, "has no option 'sise'; did you mean 'size'"),
-        ({"zzz": 1}, "has no option 'zzz'; choose from mode, "),
+        ({"zzz": 1}, "has no option 'zzz'; choose from gpu, "),
         ({"size": 64}, "size is a text or a pair of whole numbers, not 64"),
         ({"size": (64, 64.5)}, "size is a text or a pair"),
         ({"steps": "4"}, "steps is a whole number, not '4'"),
@@ -48,11 +48,11 @@ def test_what_is_no_plan_can_not_be_attached(plan: Any) -> None:
 
 def test_what_people_write_in_python_is_taken() -> None:
     given = {"allow": ["tiling", "fp8"], "set": None, "steps": numpy.int64(4), "size": [64, 32], "guidance": 4}
-    found = options_of(given, "make_plan")
+    found = options_of(PlanOptions, given, "make_plan")
     assert found == PlanOptions(allow="tiling,fp8", steps=4, size=[64, 32], guidance=4)  # type: ignore[arg-type]
     assert type(found.steps) is int
 
 
 def test_an_option_that_is_not_asked_is_unknown() -> None:
     with pytest.raises(UsageError, match="attach has no option 'gpu'"):
-        options_of({"gpu": "rtx-4090"}, "attach", ("gpu",))
+        options_of(PlanOptions, {"gpu": "rtx-4090"}, "attach", ("gpu",))

@@ -1,7 +1,8 @@
 """Roost runs diffusion models on GPUs smaller than the model, from a placement plan you can read and trust.
 
-Public API: ``inspect_model``, ``make_plan``, ``load_plan``, ``load_pipeline``, ``attach``, ``detach``. Nothing is
-imported before it is used: ``import roost`` stays as light as the command line.
+Public API: ``inspect_model``, ``make_plan``, ``load_plan``, ``load_pipeline``, ``attach``, ``detach``, ``bench``,
+``results_document``, ``tune_plan``, ``Watcher``. Nothing is imported before it is used: ``import roost`` stays as light
+as the command line.
 """
 
 from __future__ import annotations
@@ -12,9 +13,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from roost.api.attach import attach, detach
+    from roost.api.bench import bench
     from roost.api.models.inspect import inspect_model
     from roost.api.plans.plan import load_plan, make_plan
     from roost.api.runs.pipeline import load_pipeline
+    from roost.api.tuning import tune_plan
+    from roost.tune.results.document import results_document
+    from roost.tune.trials.recorded import Watcher
 
 _HOMES = {
     "attach": "roost.api.attach",
@@ -23,11 +28,26 @@ _HOMES = {
     "make_plan": "roost.api.plans.plan",
     "load_plan": "roost.api.plans.plan",
     "load_pipeline": "roost.api.runs.pipeline",
+    "bench": "roost.api.bench",
+    "results_document": "roost.tune.results.document",
+    "tune_plan": "roost.api.tuning",
+    "Watcher": "roost.tune.trials.recorded",
 }
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # whoever uses the library decides who hears of it
 
-__all__ = ["attach", "detach", "inspect_model", "load_pipeline", "load_plan", "make_plan"]
+__all__ = [
+    "Watcher",
+    "attach",
+    "bench",
+    "detach",
+    "inspect_model",
+    "load_pipeline",
+    "load_plan",
+    "make_plan",
+    "results_document",
+    "tune_plan",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -11,7 +11,8 @@ from roost.api.machine import find_machine, present_gpu
 from roost.api.models.inspect import profile_of
 from roost.api.models.traces import RECORDED, installed_versions
 from roost.api.plans.plan import plan_traced
-from roost.api.requests.options import PlanOptions, aim_of, choices_of, live_workload_of, searches
+from roost.api.requests.option_sets import PlanOptions
+from roost.api.requests.options import aim_of, choices_of, live_workload_of, searches
 from roost.api.requests.python_options import options_of
 from roost.api.runs.pipeline import tie
 from roost.api.runs.ready import meet_gpu
@@ -106,7 +107,7 @@ def plan_pipeline(
 
 
 def _options(vram: str | int | None, ram: str | int | None, options: Mapping[str, object]) -> PlanOptions:
-    found = options_of({"vram": vram, "ram": ram, **options}, "attach", _NOT_ASKED)
+    found = options_of(PlanOptions, {"vram": vram, "ram": ram, **options}, "attach", _NOT_ASKED)
     if "fp8" in aim_of(found).allow:
         raise UsageError(
             "attach can't store weights in 8 bits, since it gives them back as they were; leave fp8 out of allow, or"

@@ -1,9 +1,9 @@
-"""What a bench is asked: a model or a plan on the GPU that is here, with what the search needs."""
+"""Benches: a model or a plan on the GPU that is here, every way to run it timed."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +11,19 @@ from roost.api.machine import find_machine
 from roost.api.models.inspect import inspect_model, profile_of
 from roost.api.plans.plan import load_plan, search_question
 from roost.api.plans.preflight import check_runnable
-from roost.api.requests.options import PlanOptions, dtype_of
+from roost.api.requests.declared import filled, typed_flags
+from roost.api.requests.option_sets import BenchOptions, PlanOptions
+from roost.api.requests.options import dtype_of
+from roost.api.requests.python_options import given_names, options_of
 from roost.api.runs.ready import check_plan
+from roost.api.trials import run_trials
 from roost.errors import UsageError
 from roost.plan import PlanDocument
 from roost.planner.by_search import SearchQuestion
+from roost.tune.results.records import BenchResults
+from roost.tune.trials.candidates import list_candidates, parse_strategies
+from roost.tune.trials.peers import PEERS
+from roost.tune.trials.recorded import Watcher
 from roost.units import parse_bytes
 
 GIVEN_PLAN = "this plan"
@@ -30,24 +38,78 @@ class BenchTarget:
     link_bytes_per_s: float | None
 
 
-def bench_target(
-    target: str, options: PlanOptions, link_speed: str | None = None, plan_model: str | None = None
-) -> BenchTarget:
+def bench(target: str | Path, watcher: Watcher | None = None, **options: object) -> BenchResults:
+    """Times each way to run a model on the GPU that is here, each trial in a process of its own.
+
+    ``target`` is a model's directory, hub id or name, or a plan's file. ``options`` are those of ``roost bench``, with
+    underscores: ``strategies`` (a text with commas, or a list), ``rounds``, ``trial_steps``, ``max_seconds`` (of all of
+    it, 300), ``against``, ``fresh``; ``gpu``, ``vram``, ``ram``, ``headroom`` (bytes, or texts like ``24GiB``);
+    ``size``, ``frames``, ``steps``, ``batch``, ``guidance``, ``strength``; ``variant``, ``dtype``; ``link_speed`` of an
+    emulated GPU, and ``model``, where a plan's model is now. ``watcher`` hears of the trials; derive it from
+    ``roost.Watcher``.
+
+    Returns a row for each candidate, the race's standings, and the name of the winner, None when no trial ran to its
+    end; ``roost.results_document`` makes of it what ``roost bench --json`` prints. Raises UsageError for what can't be
+    measured here, PlanMismatch for a plan of another model or GPU, InvalidFile for files that can't be read, and
+    RoostError when another bench is on the GPU.
+
+        results = roost.bench("./FLUX.1-dev", vram="12GiB", strategies=["resident", "search"])
+        print(results.winner)
+    """
+    return bench_model(str(target), options_of(BenchOptions, options, "bench"), given_names(options), watcher)
+
+
+def bench_model(
+    target: str, options: BenchOptions, typed: Collection[str], watcher: Watcher | None = None
+) -> BenchResults:
+    """The typed spelling of ``bench``; ``typed`` are the names of the options that were given."""
+    strategies = parse_strategies(options.strategies)
+    _check(target, options, typed)
+    found = bench_target(target, options)
+    entrants = list_candidates(found.asked, strategies, found.given, PEERS if options.against else ())
+    return run_trials(found.asked, entrants, options, watcher, found.link_bytes_per_s)
+
+
+def _check(target: str, options: BenchOptions, typed: Collection[str]) -> None:
+    """Refuses what no bench takes, and for a plan's file what the plan has decided."""
+    if options.against not in (None, "diffusers"):
+        raise UsageError(f"--against {options.against!r} is not known; diffusers is.")
+    counts = (
+        ("--rounds", options.rounds),
+        ("--trial-steps", options.trial_steps),
+        ("--max-seconds", options.max_seconds),
+    )
+    for option, value in counts:
+        if not 1 <= value < 2**31:
+            raise UsageError(f"{option} {value:g} is out of range; give a number from 1.")
+    decided = typed_flags(_plan_options(options), typed)
+    if is_plan_file(target) and decided:
+        raise UsageError(f"{', '.join(decided)}: the plan has decided that; leave it out, or give the model instead.")
+    if not is_plan_file(target) and options.model is not None:
+        raise UsageError("--model: says where a plan's model is, and this is a model; leave it out.")
+
+
+def _plan_options(options: BenchOptions) -> PlanOptions:
+    return filled(PlanOptions, vars(options))
+
+
+def bench_target(target: str, options: BenchOptions) -> BenchTarget:
     """What to measure: a model under ``options``, or a plan's model under what the plan was made for.
 
-    A model known by its name is measured with random weights. ``plan_model`` is where a plan's model is now.
+    A model known by its name is measured with random weights.
 
     Raises UsageError for what can't be measured here, PlanMismatch for a plan of another model or GPU.
     """
+    link_speed, asked_options = options.link_speed, _plan_options(options)
     link_bytes_per_s = parse_link_speed(link_speed)
     given: dict[str, PlanDocument] = {}
     model = target
     if is_plan_file(target):
-        ready = check_plan(load_plan(target), model=plan_model)
+        ready = check_plan(load_plan(target), model=options.model)
         given[GIVEN_PLAN] = ready.plan
-        model, options = str(ready.model_dir), _options_of(ready.plan, ready.model_dir)
-    _check_measurable(model, options, link_speed)
-    asked = search_question(model, options, link_bytes_per_s)
+        model, asked_options = str(ready.model_dir), _options_of(ready.plan, ready.model_dir)
+    _check_measurable(model, asked_options, link_speed)
+    asked = search_question(model, asked_options, link_bytes_per_s)
     return BenchTarget(asked=asked, given=given, link_bytes_per_s=link_bytes_per_s)
 
 

@@ -1,6 +1,6 @@
 """The command line: commands translate arguments, views show results; everything else is behind ``roost.api``.
 
-Rooms within: ``options``, ``screen`` → ``views``, ``html`` → ``commands`` → ``app``.
+Rooms within: ``screen`` → ``options`` → ``views``, ``html`` → ``commands`` → ``app``.
 """
 
 from __future__ import annotations

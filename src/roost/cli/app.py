@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib.metadata
 import os
 import sys
 from collections.abc import Sequence
@@ -61,7 +60,9 @@ app.command("rules")(rules.rules)
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"roost {importlib.metadata.version('roost')}")
+        from importlib.metadata import version  # imported here: it would be a fifth of start-up
+
+        typer.echo(f"roost {version('roost')}")
         raise typer.Exit
 
 

@@ -1,166 +1,103 @@
-"""Options of the commands, each declared once."""
+"""Commands with options: a dataclass says what a command takes, and the command is given one of it."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import wraps
+from inspect import Parameter, Signature
+from typing import Annotated, Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import typer
+
+from roost.api.requests.declared import DeclaredOption, declared_options, filled
+
+T = TypeVar("T")
+C = TypeVar("C", bound="Command")
 
 ModelArgument = Annotated[
     str,
     typer.Argument(metavar="MODEL", help="A model directory, a hub id in the local cache, or a name (roost models)."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Variant = Annotated[str | None, typer.Option("--variant", metavar="V", help="Weight variant, like fp16.")]
-Dtype = Annotated[str | None, typer.Option("--dtype", metavar="T", help="Load dtype: bfloat16, float16 or float32.")]
-
-Size = Annotated[str | None, typer.Option("--size", metavar="WxH", help="Picture size.")]
-Frames = Annotated[int | None, typer.Option("--frames", help="Frames of a video.")]
-Steps = Annotated[int | None, typer.Option("--steps", help="Denoising steps.")]
-Batch = Annotated[int, typer.Option("--batch", help="Outputs per prompt.")]
-Strength = Annotated[
-    float | None, typer.Option("--strength", metavar="X", help="How much an input changes: that share of the steps.")
-]
-Guidance = Annotated[float | None, typer.Option("--guidance", help="Guidance scale.")]
-
-Gpu = Annotated[
-    str | None,
-    typer.Option(
-        "--gpu",
-        metavar="NAME",
-        help="A card by name (roost gpus lists them), auto, or emulated.",
-    ),
-]
-Vram = Annotated[
-    str | None,
-    typer.Option("--vram", metavar="SIZE", help="Free GPU memory, like 24GiB."),
-]
-Ram = Annotated[
-    str | None,
-    typer.Option("--ram", metavar="SIZE", help="Available host memory."),
-]
-Headroom = Annotated[
-    str | None,
-    typer.Option("--headroom", metavar="SIZE", help="GPU memory left free; 1GiB."),
-]
-PinnedMax = Annotated[
-    str | None,
-    typer.Option("--pinned-max", metavar="SIZE", help="Most host memory to pin."),
-]
-NumGpus = Annotated[int, typer.Option("--num-gpus", help="GPUs to shard over.")]
-Platform = Annotated[
-    str | None,
-    typer.Option("--platform", metavar="P", help="cuda, rocm or cpu, whatever the card says."),
-]
-
-Mode = Annotated[str, typer.Option("--mode", help="auto, memory, speed or manual.")]
-Policy = Annotated[str, typer.Option("--policy", help="search or rules.")]
-Generations = Annotated[int, typer.Option("--generations", metavar="N", help="Prompts to count seconds for.")]
-Objective = Annotated[str, typer.Option("--objective", metavar="O", help="seconds or memory.")]
-MaxSlowdown = Annotated[
-    float,
-    typer.Option("--max-slowdown", metavar="X", help="What --objective memory may cost."),
-]
-Allow = Annotated[
-    str | None,
-    typer.Option("--allow", metavar="LIST", help="Choices that change bits: tiling, fp8."),
-]
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="SELECTOR=STRATEGY[,key=value…]",
-        help="Place a component or group; repeatable.",
-    ),
-]
-LayerwiseComponents = Annotated[
-    str | None,
-    typer.Option(
-        "--layerwise-offload-components",
-        metavar="LIST",
-        help="Stream exactly these: components, groups, default, all or none.",
-    ),
-]
-DitLayerwise = Annotated[
-    bool | None,
-    typer.Option("--dit-layerwise-offload/--no-dit-layerwise-offload", help="Stream the DiTs."),
-]
 
 
-def _cpu_offload(group: str) -> object:
-    return typer.Option(
-        f"--{group}-cpu-offload/--no-{group}-cpu-offload",
-        help=f"Keep the {group.replace('-', ' ')} group on the host between its stages.",
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """What a command takes, and was given: fields are options, arguments, or sets of options (``option_sets``).
+
+    ``typed`` are the names of those that stood on the command line.
+    """
+
+    typed: frozenset[str] = frozenset()
+
+    def filled(self, options: type[T]) -> T:
+        """Options of that class, from all that the command takes."""
+        return filled(options, _values(self))
+
+
+def _values(given: object) -> Mapping[str, object]:
+    """Fields and those of sets, by name."""
+    found: dict[str, object] = {}
+    for each in fields(given):  # type: ignore[arg-type]
+        value = getattr(given, each.name)
+        found.update(_values(value) if is_dataclass(value) else {each.name: value})
+    return found
+
+
+def takes_options(command: Callable[[C], None]) -> Callable[..., None]:
+    """The function that Typer builds a command from, for one that is ``given`` a ``Command``."""
+    given: type[C] = get_type_hints(command)["given"]
+
+    @wraps(command)
+    def called(context: typer.Context, **values: Any) -> None:
+        typed = frozenset(name for name in values if _was_typed(context, name))
+        command(_made(given, values, typed=typed))
+
+    where = Parameter("context", Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    vars(called)["__signature__"] = Signature([where, *_parameters(given)])
+    return called
+
+
+def _was_typed(context: typer.Context, name: str) -> bool:
+    """By the framework's word for it, never by comparing values with defaults."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _parameters(given: type) -> Iterator[Parameter]:
+    hints = get_type_hints(given, include_extras=True)
+    for each in fields(given):
+        hint, default = hints[each.name], Parameter.empty if each.default is MISSING else each.default
+        if is_dataclass(hint):
+            yield from (_parameter(*one) for one in declared_options(cast(type, hint)).items())
+        elif get_origin(hint) is Annotated:
+            yield Parameter(each.name, Parameter.KEYWORD_ONLY, annotation=hint, default=default)
+
+
+def _parameter(name: str, declared: DeclaredOption) -> Parameter:
+    """What Python takes as a text, too, is a text here; a list is an option that may stand several times."""
+    option, types = declared.option, declared.types
+    listed = next((get_args(each)[0] for each in types if get_origin(each) is Sequence), None)
+    kind = str if str in types else types[0]
+    default = None if listed else declared.default
+    how = typer.Option(*option.flags.split(), metavar=option.metavar, help=option.help)
+    hint = list[listed] if listed else kind  # type: ignore[valid-type]
+    return Parameter(
+        name,
+        Parameter.KEYWORD_ONLY,
+        annotation=Annotated[hint | None if default is None else hint, how],
+        default=default,
     )
 
 
-DitCpuOffload = Annotated[bool | None, _cpu_offload("dit")]
-TextEncoderCpuOffload = Annotated[bool | None, _cpu_offload("text-encoder")]
-ImageEncoderCpuOffload = Annotated[bool | None, _cpu_offload("image-encoder")]
-VaeCpuOffload = Annotated[bool | None, _cpu_offload("vae")]
-Prefetch = Annotated[
-    float | None,
-    typer.Option(
-        "--dit-offload-prefetch-size",
-        metavar="N",
-        help="DiT blocks ahead; below 1, that fraction of them.",
-    ),
-]
-Fsdp = Annotated[bool | None, typer.Option("--fsdp/--no-fsdp", help="Shard the DiTs with FSDP.")]
-CacheDit = Annotated[bool, typer.Option("--cache-dit", help="The run will cache DiT blocks.")]
-DmdSteps = Annotated[int | None, typer.Option("--dmd-steps", help="The run is distilled to these steps.")]
-Role = Annotated[
-    str,
-    typer.Option(
-        "--role",
-        help="monolithic, encoder, denoiser or decoder: plan what that role loads.",
-    ),
-]
-Measured = Annotated[
-    bool,
-    typer.Option("--measured/--no-measured", help="Use what was measured on this machine (roost profiles)."),
-]
-
-
-# Options of ``roost run`` alone.
-
-
-Target = Annotated[str, typer.Argument(metavar="PLAN|MODEL", help="A plan's YAML file, or a model to plan first.")]
-Prompt = Annotated[str | None, typer.Option("--prompt", help="What to paint.")]
-Prompts = Annotated[
-    str | None, typer.Option("--prompts", metavar="FILE", help="A file of prompts, one a line; # starts a comment.")
-]
-NegativePrompt = Annotated[str | None, typer.Option("--negative-prompt", help="What to avoid.")]
-Output = Annotated[
-    Path | None, typer.Option("-o", "--output", metavar="OUT", help="A .png, .mp4, .wav or .safetensors file.")
-]
-Images = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--image", metavar="[ARG=]PATH", help="A picture, video or folder of frames to start from; repeatable."
-    ),
-]
-Loras = Annotated[
-    list[str] | None,
-    typer.Option("--lora", metavar="[COMPONENT=]PATH[:scale]", help="A LoRA to fuse; needs peft; repeatable."),
-]
-OutputType = Annotated[
-    str, typer.Option("--output-type", metavar="T", help="decoded, or latent: a .safetensors file, and no VAE.")
-]
-Seeds = Annotated[
-    list[int] | None, typer.Option("--seed", metavar="N", help="Seed of the noise, 0 if not given; repeatable.")
-]
-Device = Annotated[
-    str | None, typer.Option("--device", metavar="D", help="emulated tries any plan on the CPU; cuda insists on it.")
-]
-Model = Annotated[str | None, typer.Option("--model", metavar="DIR", help="Where the plan's model is now.")]
-Force = Annotated[bool, typer.Option("--force", help="Run on another model or GPU than planned.")]
-UpdatePlan = Annotated[
-    bool, typer.Option("--update-plan", help="Write what memory did not allow back into the plan's file.")
-]
-TraceOut = Annotated[
-    Path | None,
-    typer.Option("--trace-out", metavar="FILE", help="Write the measured timeline as a .json trace for Perfetto."),
-]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and load nothing.")]
+def _made(given: type[T], values: Mapping[str, Any], **others: object) -> T:
+    """One of that class and its sets from Typer's values; what is None has its default."""
+    hints, found = get_type_hints(given), dict(others)
+    for each in fields(given):  # type: ignore[arg-type]
+        hint = hints[each.name]
+        if is_dataclass(hint):
+            found[each.name] = _made(cast(type, hint), values)
+        elif values.get(each.name) is not None:
+            found[each.name] = values[each.name]
+    return given(**found)

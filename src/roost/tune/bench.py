@@ -13,7 +13,7 @@ from roost.tune.results.disturbances import condition_warnings
 from roost.tune.results.figures import measurement, predicted_step_s, together
 from roost.tune.results.records import BenchResults, Candidate, Measurement, Row
 from roost.tune.trials.candidates import Field, why_not
-from roost.tune.trials.journal import Journal
+from roost.tune.trials.journal import Journal, journal_key, journal_path, only_bench
 from roost.tune.trials.recorded import RecordedTrials, Watcher
 from roost.tune.trials.runner import Trials, TrialWorld, expected_s
 from roost.units import format_seconds
@@ -21,10 +21,14 @@ from roost.units import format_seconds
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchSettings:
-    """How much is measured. ``max_seconds`` bounds the whole bench, but for one trial that runs when it ends."""
+    """How much is measured. ``max_seconds`` bounds the whole bench, but for one trial that runs when it ends.
+
+    ``fresh`` forgets what an interrupted bench has measured.
+    """
 
     rounds: int = 3
     max_seconds: float = 300.0
+    fresh: bool = False
 
 
 @dataclass(slots=True)
@@ -192,6 +196,25 @@ def _shortage_note(shortage: Shortage) -> str:
         f"{format_seconds(shortage.max_seconds)} were too short for all: {shortage.raced} of {count} candidates were"
         " raced, the best predicted first; give it more seconds to race the others too."
     )
+
+
+def measure_field(
+    asked: SearchQuestion,
+    entrants: Field,
+    world: TrialWorld,
+    settings: BenchSettings,
+    watcher: Watcher,
+) -> BenchResults:
+    """The only bench of its device meanwhile, with a journal that takes up what an interrupted one has measured."""
+    key = journal_key(key_facts(asked, world))
+    with only_bench(asked.question.machine.gpu), Trials(world) as trials:
+        journal = Journal(journal_path(key), key, fresh=settings.fresh)
+        watcher.on_begin(world.device_kind, journal.trials)
+        try:
+            return Bench(asked, entrants, trials, journal, watcher).run(settings)
+        except KeyboardInterrupt:
+            watcher.on_interrupt(journal.trials)
+            raise
 
 
 def key_facts(asked: SearchQuestion, world: TrialWorld) -> dict[str, object]:

@@ -14,7 +14,8 @@ from roost.api.models.inspect import inspect_model, profile_of
 from roost.api.models.named_files import check_sought, refuse_other_files, why_single_files
 from roost.api.models.tensors import check_tensors
 from roost.api.models.traces import RECORDED, installed_versions, kept_trace, trace_model
-from roost.api.requests.options import PlanOptions, aim_of, choices_of, dtype_of, generations_of, searches, workload_of
+from roost.api.requests.option_sets import PlanOptions
+from roost.api.requests.options import aim_of, choices_of, dtype_of, generations_of, searches, workload_of
 from roost.api.requests.python_options import options_of
 from roost.errors import DryRunError, InvalidFile, UsageError
 from roost.facts.rates import LINKS
@@ -43,7 +44,7 @@ def make_plan(model: str | Path, **options: object) -> PlanDocument:
 
     The plan is returned also when it doesn't fit: look at ``fits`` and ``budget``. Raises UsageError, InvalidFile.
     """
-    return plan_model(model, options_of(options, "make_plan"))
+    return plan_model(model, options_of(PlanOptions, options, "make_plan"))
 
 
 def plan_model(model: str | Path, options: PlanOptions, on_remedy_run: OnRemedyRun | None = None) -> PlanDocument:

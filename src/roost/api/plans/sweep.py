@@ -9,7 +9,8 @@ from typing import Literal, cast, get_args
 
 from roost.api.machine import find_machine
 from roost.api.plans.plan import search_question
-from roost.api.requests.options import PlanOptions, searches
+from roost.api.requests.option_sets import PlanOptions
+from roost.api.requests.options import searches
 from roost.errors import UsageError
 from roost.plan import PlanDocument
 from roost.planner.by_search import SearchQuestion, plan_by_search

@@ -1,12 +1,13 @@
-"""What a caller may ask of a plan, as typed, and its translation into facts."""
+"""Options of a plan as facts; what no option takes is refused."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import cast
 
+from roost.api.requests.option_sets import PlanOptions, SearchOptions, WeightsOptions, WorkloadOptions
 from roost.api.requests.request import check_steps_run, check_strength
 from roost.errors import UsageError
 from roost.facts.machine import Platform
@@ -25,50 +26,6 @@ MODES = ("auto", "memory", "speed", "manual")
 PLATFORMS = ("cuda", "rocm", "cpu")
 DTYPES = ("bfloat16", "float16", "float32")
 _DTYPE_ALIASES = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32", "float": "float32"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlanOptions:
-    """Options of a plan, named as on the command line. None means not typed, and rules decide.
-
-    ``set`` holds SELECTOR=STRATEGY[,key=value…] texts; memory sizes are bytes or texts like ``24GiB``; ``size`` is
-    ``1280x720`` or a pair. With ``measured`` False nothing that was measured on this machine is used.
-    """
-
-    mode: str = "auto"
-    policy: str = "search"
-    generations: int = 1
-    objective: str = "seconds"
-    max_slowdown: float = 1.2
-    allow: str | None = None
-    set: str | Sequence[str] = ()
-    layerwise_offload_components: str | None = None
-    dit_layerwise_offload: bool | None = None
-    dit_cpu_offload: bool | None = None
-    text_encoder_cpu_offload: bool | None = None
-    image_encoder_cpu_offload: bool | None = None
-    vae_cpu_offload: bool | None = None
-    dit_offload_prefetch_size: float | None = None
-    fsdp: bool | None = None
-    num_gpus: int = 1
-    cache_dit: bool = False
-    dmd_steps: int | None = None
-    platform: str | None = None
-    size: str | tuple[int, int] | None = None
-    frames: int | None = None
-    steps: int | None = None
-    batch: int = 1
-    guidance: float | None = None
-    strength: float | None = None
-    dtype: str | None = None
-    gpu: str | None = None
-    vram: str | int | None = None
-    ram: str | int | None = None
-    headroom: str | int | None = None
-    pinned_max: str | int | None = None
-    role: str = "monolithic"
-    variant: str | None = None
-    measured: bool = True
 
 
 def choices_of(options: PlanOptions) -> Choices:
@@ -96,7 +53,7 @@ def choices_of(options: PlanOptions) -> Choices:
     )
 
 
-def searches(options: PlanOptions) -> bool:
+def searches(options: SearchOptions) -> bool:
     """Whether the options ask for the search rather than the rules alone."""
     return _one_of(options.policy, POLICIES, "--policy") == "search"
 
@@ -117,19 +74,19 @@ def aim_of(options: PlanOptions) -> Aim:
     )
 
 
-def generations_of(options: PlanOptions) -> int:
+def generations_of(options: SearchOptions) -> int:
     """How many prompts the seconds are counted for."""
     return _at_least(1, options.generations, "--generations")
 
 
-def workload_of(options: PlanOptions, profile: ModelProfile, pipeline: str | None) -> Workload:
+def workload_of(options: WorkloadOptions, profile: ModelProfile, pipeline: str | None) -> Workload:
     """The family's default workload with what was typed in its place, and the strength of the ``pipeline`` class."""
     workload = _workload(options, profile, pipeline)
     check_steps_run(workload)
     return workload
 
 
-def live_workload_of(options: PlanOptions, profile: ModelProfile, pipeline: str | None) -> Workload:
+def live_workload_of(options: WorkloadOptions, profile: ModelProfile, pipeline: str | None) -> Workload:
     """The same for a pipeline in memory, whose caller gives strength and steps later: no default refuses it."""
     workload = _workload(options, profile, pipeline)
     if workload.steps_run < 1 and options.strength is None:
@@ -140,7 +97,7 @@ def live_workload_of(options: PlanOptions, profile: ModelProfile, pipeline: str 
     return workload
 
 
-def _workload(options: PlanOptions, profile: ModelProfile, pipeline: str | None) -> Workload:
+def _workload(options: WorkloadOptions, profile: ModelProfile, pipeline: str | None) -> Workload:
     default = profile.workload
     width, height = default.width, default.height
     if options.size is not None:
@@ -173,7 +130,7 @@ def _strength(typed: float | None, pipeline: str | None) -> float | None:
     return typed
 
 
-def dtype_of(options: PlanOptions) -> str | None:
+def dtype_of(options: WeightsOptions) -> str | None:
     """The typed load dtype under its torch name."""
     if options.dtype is None:
         return None

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from roost.api.requests.given_files import read_prompts
+from roost.api.requests.option_sets import GenerationOptions, WorkloadOptions
 from roost.errors import UsageError
 from roost.facts.request import Workload
 from roost.shell_quoting import shown_path
+from roost.units import parse_size
 
 OUTPUT_TYPES = ("decoded", "latent")
 
@@ -62,6 +66,34 @@ class RunRequest:
         _check_text(self.negative_prompt or "", "--negative-prompt")
         if self.output is not None:
             check_output(self.output)
+
+
+def run_request(generation: GenerationOptions, workload: WorkloadOptions, typed: Collection[str]) -> RunRequest:
+    """What was ``typed``, as a request; the plan's values stand where nothing was."""
+    return RunRequest(
+        prompts=_prompts(generation.prompt, generation.prompts),
+        listed=generation.prompts is not None,
+        negative_prompt=generation.negative_prompt,
+        output=generation.output,
+        seeds=tuple(generation.seed or (0,)),
+        size=None if workload.size is None else parse_size(str(workload.size)),
+        frames=workload.frames,
+        steps=workload.steps,
+        batch=workload.batch if "batch" in typed else None,
+        guidance=workload.guidance,
+        strength=workload.strength,
+        output_type=generation.output_type,
+        images=tuple(generation.image),
+        loras=tuple(generation.lora),
+    )
+
+
+def _prompts(prompt: str | None, file: str | None) -> tuple[str, ...]:
+    if prompt is not None and file is not None:
+        raise UsageError("give either --prompt TEXT or --prompts FILE, a file with one prompt a line.")
+    if file is not None:
+        return read_prompts(file)
+    return () if prompt is None else (prompt,)
 
 
 def check_trace_path(path: Path | None) -> None:

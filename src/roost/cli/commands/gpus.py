@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from roost.cli.options import Json
 from roost.cli.screen import show_folded, show_json, show_table, show_text
-from roost.facts.machine import GpuProfile, Number
 from roost.units import format_bytes
 
 if TYPE_CHECKING:
     from roost.api.machine import MachineSurvey
+    from roost.facts.machine import GpuProfile, Number
     from roost.probes.machine.gpu import GpuReading
 
 

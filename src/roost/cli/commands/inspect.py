@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from roost.cli.options import Dtype, Json, ModelArgument, Variant
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from roost.api.requests.option_sets import WeightsOptions
+from roost.cli.options import Command, Json, ModelArgument, takes_options
 from roost.cli.screen import show_folded, show_json, show_table
-from roost.facts.model import Component, Inventory
 from roost.units import format_bytes
 
+if TYPE_CHECKING:
+    from roost.facts.model import Component, Inventory
 
-def inspect(model: ModelArgument, variant: Variant = None, dtype: Dtype = None, as_json: Json = False) -> None:
+
+@dataclass(frozen=True, kw_only=True)
+class InspectCommand(Command):
+    model: ModelArgument
+    weights: WeightsOptions
+    as_json: Json = False
+
+
+@takes_options
+def inspect(given: InspectCommand) -> None:
     """Show the components, files, sizes and block stacks of a model, from file headers alone."""
     from roost.api.models.inspect import inspect_model, inspection_document
-    from roost.api.requests.options import PlanOptions, dtype_of
+    from roost.api.requests.options import dtype_of
 
-    inventory = inspect_model(model, variant=variant, dtype=dtype_of(PlanOptions(dtype=dtype)))
-    if as_json:
+    inventory = inspect_model(given.model, variant=given.weights.variant, dtype=dtype_of(given.weights))
+    if given.as_json:
         show_json(inspection_document(inventory))
     else:
         _show(inventory)

@@ -13,33 +13,31 @@ from rich.text import Text
 
 from roost.api.requests.request import steps_text
 from roost.cli.screen import clean, show_folded, show_note, show_text
+from roost.facts.machine import DeviceKind
 from roost.plan.results import Standing, TrialResult
 from roost.tune.race.race import RoundReport
 from roost.tune.results.disturbances import timing_warnings
 from roost.tune.results.records import BenchResults, Row
 from roost.tune.trials.messages import Message, Phase, StepTook
+from roost.tune.trials.recorded import Watcher
 from roost.units import format_bytes, format_measured, format_seconds
 
 _LABEL = 12  # characters before a figure
 _MORE = 1.02  # a later peak above the first by less says nothing
 
 
-class LiveLine:
+class LiveLine(Watcher):
     """One line on a terminal's stderr that says what runs, or a line a round elsewhere; a context manager.
 
-    Pass it to a bench as its watcher. ``emulated`` figures are said to be so.
+    Pass it to a bench as its watcher. With ``tunes`` it says what ``plan --tune`` is about to try.
     """
 
-    def __init__(self, *, emulated: bool = False) -> None:
-        self._mark = " (emulated)" if emulated else ""
+    def __init__(self, *, tunes: bool = False) -> None:
+        self._tunes, self._mark = tunes, ""
         self._round, self._best = 0, ""
         self._live: LiveStatus | None = None
-        if sys.stderr.isatty():
-            self._live = LiveStatus("", console=Console(stderr=True))
 
     def __enter__(self) -> LiveLine:
-        if self._live:
-            self._live.start()
         return self
 
     def __exit__(
@@ -47,6 +45,25 @@ class LiveLine:
     ) -> None:
         if self._live:
             self._live.stop()
+
+    def on_field(self, candidates: int, seconds: float) -> None:
+        """What is raced, and for how long."""
+        what = f"trials of {candidates} candidates" if candidates > 1 else "trials of the one candidate that fits"
+        if self._tunes:
+            show_note(f"--tune: {what}, in {format_seconds(seconds)} or less.")
+
+    def on_begin(self, device_kind: DeviceKind, known: int) -> None:
+        """Trials begin; figures of an emulated device are said to be so."""
+        self._mark = " (emulated)" if device_kind == "emulated" else ""
+        if sys.stderr.isatty():
+            self._live = LiveStatus("", console=Console(stderr=True))
+            self._live.start()
+        if known:
+            show_note(f"trials known from an interrupted bench: {known}; roost bench --fresh forgets them.")
+
+    def on_interrupt(self, kept: int) -> None:
+        """What an interrupted bench leaves."""
+        show_note(f"trials kept: {kept}; the same command goes on from there.")
 
     def on_expected(self, seconds: float, candidates: int) -> None:
         """How long all of it will take, at most."""

@@ -6,9 +6,8 @@ import hashlib
 import time
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Protocol
 
-from roost.facts.machine import GpuFacts
+from roost.facts.machine import DeviceKind, GpuFacts
 from roost.plan.results import TrialResult
 from roost.probes.machine.gpu_conditions import ConditionSampler, GpuConditions
 from roost.tune.race.race import RoundReport
@@ -105,8 +104,17 @@ class RecordedTrials:
 # Who hears what a bench does while it runs.
 
 
-class Watcher(Protocol):
-    """Hears what a bench does."""
+class Watcher:
+    """Hears what a bench does, and does nothing; derive from it what you want done."""
+
+    def on_field(self, candidates: int, seconds: float) -> None:
+        """So many candidates are to be raced, in so many seconds at most."""
+
+    def on_begin(self, device_kind: DeviceKind, known: int) -> None:
+        """Trials begin; so many are known from an interrupted bench."""
+
+    def on_interrupt(self, kept: int) -> None:
+        """The bench was interrupted; so many trials are in the journal, and the next one goes on from there."""
 
     def on_expected(self, seconds: float, candidates: int) -> None:
         """How long it will take, at most, as far as that is known now."""

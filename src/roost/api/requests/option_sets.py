@@ -1,0 +1,210 @@
+"""The options of plans, runs and benches, each declared once: for the command line and for Python.
+
+A field is an option: its name and type are Python's, what stands beside them is the command line's. None is not given.
+Start-up reads this file, so it imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from roost.api.requests.declared import Option
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryOptions:
+    """The GPU, and the memory that is there. Sizes are bytes, or texts like ``24GiB``."""
+
+    gpu: Annotated[
+        str | None, Option("--gpu", "A card by name (roost gpus lists them), auto, or emulated.", metavar="NAME")
+    ] = None
+    vram: Annotated[str | int | None, Option("--vram", "Free GPU memory, like 24GiB.", metavar="SIZE")] = None
+    ram: Annotated[str | int | None, Option("--ram", "Available host memory.", metavar="SIZE")] = None
+    headroom: Annotated[str | int | None, Option("--headroom", "GPU memory left free; 1GiB.", metavar="SIZE")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineOptions(MemoryOptions):
+    """All that may be said of the machine."""
+
+    pinned_max: Annotated[str | int | None, Option("--pinned-max", "Most host memory to pin.", metavar="SIZE")] = None
+    num_gpus: Annotated[int, Option("--num-gpus", "GPUs to shard over.")] = 1
+    platform: Annotated[str | None, Option("--platform", "cuda, rocm or cpu, whatever the card says.", metavar="P")] = (
+        None
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkloadOptions:
+    """What is generated, where it isn't the family's usual workload. ``size`` is ``1280x720`` or a pair."""
+
+    size: Annotated[str | tuple[int, int] | None, Option("--size", "Picture size.", metavar="WxH")] = None
+    frames: Annotated[int | None, Option("--frames", "Frames of a video.")] = None
+    steps: Annotated[int | None, Option("--steps", "Denoising steps.")] = None
+    batch: Annotated[int, Option("--batch", "Outputs per prompt.")] = 1
+    guidance: Annotated[float | None, Option("--guidance", "Guidance scale.")] = None
+    strength: Annotated[
+        float | None, Option("--strength", "How much an input changes: that share of the steps.", metavar="X")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacementOptions:
+    """What is wished of the placement. ``set`` holds SELECTOR=STRATEGY[,key=value…] texts."""
+
+    mode: Annotated[str, Option("--mode", "auto, memory, speed or manual.")] = "auto"
+    set: Annotated[
+        str | Sequence[str],
+        Option("--set", "Place a component or group; repeatable.", metavar="SELECTOR=STRATEGY[,key=value…]"),
+    ] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions:
+    """Who decides, what is to be least, and what may be lost for it."""
+
+    policy: Annotated[str, Option("--policy", "search or rules.")] = "search"
+    generations: Annotated[int, Option("--generations", "Prompts to count seconds for.", metavar="N")] = 1
+    objective: Annotated[str, Option("--objective", "seconds or memory.", metavar="O")] = "seconds"
+    max_slowdown: Annotated[float, Option("--max-slowdown", "What --objective memory may cost.", metavar="X")] = 1.2
+    allow: Annotated[
+        str | None, Option("--allow", "Choices that change bits: tiling, fp8.", metavar="LIST", joined=True)
+    ] = None
+
+
+def _cpu_offload(group: str) -> Option:
+    return Option(
+        f"--{group}-cpu-offload/--no-{group}-cpu-offload",
+        f"Keep the {group.replace('-', ' ')} group on the host between its stages.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleOptions:
+    """Flags for groups of components; where None is given, rules or search decide."""
+
+    layerwise_offload_components: Annotated[
+        str | None,
+        Option(
+            "--layerwise-offload-components",
+            "Stream exactly these: components, groups, default, all or none.",
+            metavar="LIST",
+            joined=True,
+        ),
+    ] = None
+    dit_layerwise_offload: Annotated[
+        bool | None, Option("--dit-layerwise-offload/--no-dit-layerwise-offload", "Stream the DiTs.")
+    ] = None
+    dit_cpu_offload: Annotated[bool | None, _cpu_offload("dit")] = None
+    text_encoder_cpu_offload: Annotated[bool | None, _cpu_offload("text-encoder")] = None
+    image_encoder_cpu_offload: Annotated[bool | None, _cpu_offload("image-encoder")] = None
+    vae_cpu_offload: Annotated[bool | None, _cpu_offload("vae")] = None
+    dit_offload_prefetch_size: Annotated[
+        float | None,
+        Option("--dit-offload-prefetch-size", "DiT blocks ahead; below 1, that fraction of them.", metavar="N"),
+    ] = None
+    fsdp: Annotated[bool | None, Option("--fsdp/--no-fsdp", "Shard the DiTs with FSDP.")] = None
+    cache_dit: Annotated[bool, Option("--cache-dit", "The run will cache DiT blocks.")] = False
+    dmd_steps: Annotated[int | None, Option("--dmd-steps", "The run is distilled to these steps.")] = None
+    role: Annotated[str, Option("--role", "monolithic, encoder, denoiser or decoder: plan what that role loads.")] = (
+        "monolithic"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsOptions:
+    """Which of a model's weights are loaded, and as what."""
+
+    variant: Annotated[str | None, Option("--variant", "Weight variant, like fp16.", metavar="V")] = None
+    dtype: Annotated[str | None, Option("--dtype", "Load dtype: bfloat16, float16 or float32.", metavar="T")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredOptions:
+    """Without ``measured``, nothing that was measured on this machine is used."""
+
+    measured: Annotated[
+        bool, Option("--measured/--no-measured", "Use what was measured on this machine (roost profiles).")
+    ] = True
+
+
+# A dataclass has the fields of the last base first: these bases are listed from the last option to the first.
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions(
+    MeasuredOptions, WeightsOptions, RuleOptions, SearchOptions, PlacementOptions, WorkloadOptions, MachineOptions
+):
+    """All options of a plan, named as on the command line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneOptions:
+    """How long the trials of ``plan --tune`` may take."""
+
+    tune_seconds: Annotated[float, Option("--tune-seconds", "Time for the trials.")] = 180.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TunedPlanOptions(TuneOptions, PlanOptions):
+    """All options of a plan that trials decide."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RaceOptions:
+    """Who is raced, and how much is measured."""
+
+    strategies: Annotated[
+        str,
+        Option(
+            "--strategies",
+            "resident, component-offload, snapshot-offload, layerwise-offload, rules, search.",
+            metavar="all|LIST",
+            joined=True,
+        ),
+    ] = "all"
+    rounds: Annotated[int, Option("--rounds", "How often each one left in the race is timed.")] = 3
+    trial_steps: Annotated[int, Option("--trial-steps", "Denoising steps of a trial.")] = 5
+    max_seconds: Annotated[float, Option("--max-seconds", "Time for all of it.")] = 300.0
+    against: Annotated[
+        str | None, Option("--against", "Also time diffusers' own offload modes.", metavar="diffusers")
+    ] = None
+    fresh: Annotated[bool, Option("--fresh", "Measure anew what an interrupted bench has measured.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions(WeightsOptions, WorkloadOptions, MemoryOptions, RaceOptions):
+    """All options of a bench."""
+
+    link_speed: Annotated[
+        str | None, Option("--link-speed", "Of an emulated GPU's copies, like 2GB/s.", metavar="SPEED")
+    ] = None
+    model: Annotated[str | None, Option("--model", "Where a plan's model is now.", metavar="DIR")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationOptions:
+    """What a run makes of its plan, beside the workload."""
+
+    prompt: Annotated[str | None, Option("--prompt", "What to paint.")] = None
+    prompts: Annotated[
+        str | None, Option("--prompts", "A file of prompts, one a line; # starts a comment.", metavar="FILE")
+    ] = None
+    output: Annotated[Path | None, Option("-o --output", "A .png, .mp4, .wav or .safetensors file.", metavar="OUT")] = (
+        None
+    )
+    negative_prompt: Annotated[str | None, Option("--negative-prompt", "What to avoid.")] = None
+    seed: Annotated[Sequence[int], Option("--seed", "Seed of the noise, 0 if not given; repeatable.", metavar="N")] = ()
+    image: Annotated[
+        Sequence[str],
+        Option("--image", "A picture, video or folder of frames to start from; repeatable.", metavar="[ARG=]PATH"),
+    ] = ()
+    lora: Annotated[
+        Sequence[str], Option("--lora", "A LoRA to fuse; needs peft; repeatable.", metavar="[COMPONENT=]PATH[:scale]")
+    ] = ()
+    output_type: Annotated[
+        str, Option("--output-type", "decoded, or latent: a .safetensors file, and no VAE.", metavar="T")
+    ] = "decoded"
