@@ -288,6 +288,6 @@ def test_a_full_device_may_say_so_in_other_words() -> None:
         with pytest.raises(EmulatedOutOfMemory) as full:
             device.allocate(9 * MIB)
         shortage.note(EmulatedOutOfMemory("NO ROOM", full.value.needed_bytes))
-        assert "it needs 9.0 MiB more than" in str(shortage.error())
+        assert "it needs 9.00 MiB more than" in str(shortage.error())
         shortage.note(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0"))
         assert "it needs 20.00 MiB more than" in str(shortage.error())
