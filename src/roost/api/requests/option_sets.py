@@ -176,13 +176,19 @@ class RaceOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchOptions(WeightsOptions, WorkloadOptions, MemoryOptions, RaceOptions):
+class PlaceOptions:
+    """Where a plan's model lies, when it isn't where it was planned."""
+
+    model: Annotated[str | None, Option("--model", "Where the plan's model is now.", metavar="DIR")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions(PlaceOptions, WeightsOptions, WorkloadOptions, MemoryOptions, RaceOptions):
     """All options of a bench."""
 
     link_speed: Annotated[
         str | None, Option("--link-speed", "Of an emulated GPU's copies, like 2GB/s.", metavar="SPEED")
     ] = None
-    model: Annotated[str | None, Option("--model", "Where a plan's model is now.", metavar="DIR")] = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from roost.api.requests.option_sets import (
     MeasuredOptions,
     MemoryOptions,
     PlacementOptions,
+    PlaceOptions,
     PlanOptions,
     WeightsOptions,
     WorkloadOptions,
@@ -39,7 +40,7 @@ class RunCommand(Command):
         str | None,
         typer.Option("--device", metavar="D", help="emulated tries any plan on the CPU; cuda insists on it."),
     ] = None
-    model: Annotated[str | None, typer.Option("--model", metavar="DIR", help="Where the plan's model is now.")] = None
+    place: PlaceOptions
     force: Annotated[bool, typer.Option("--force", help="Run on another model or GPU than planned.")] = False
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and load nothing.")] = False
     update_plan: Annotated[
@@ -76,7 +77,7 @@ def run(given: RunCommand) -> None:
     request = run_request(given.generation, given.workload, given.typed)
     plan = _plan_of(given, request)
     workload_of_run(plan, request)
-    ready = check_plan(plan, model=given.model, device=given.device, force=given.force)
+    ready = check_plan(plan, model=given.place.model, device=given.device, force=given.force)
     if given.dry_run:
         show_dry_run(ready, request, as_json=given.as_json)
     else:

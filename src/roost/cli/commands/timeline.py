@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from roost.api.requests.option_sets import PlaceOptions
 from roost.cli.commands.explain import PlanFile
-from roost.cli.options import Json
+from roost.cli.options import Command, Json, takes_options
 from roost.cli.screen import show_json, show_note, show_text
 from roost.errors import UsageError
 from roost.facts.stage import stage_text
@@ -23,10 +25,18 @@ if TYPE_CHECKING:
 Output = Annotated[
     Path, typer.Option("-o", "--output", metavar="OUT", help="A .html file to look at, or .json for Perfetto.")
 ]
-Model = Annotated[str | None, typer.Option("--model", metavar="DIR", help="Where the plan's model is now.")]
 
 
-def timeline(plan: PlanFile, output: Output, model: Model = None, as_json: Json = False) -> None:
+@dataclass(frozen=True, kw_only=True)
+class TimelineCommand(Command):
+    plan: PlanFile
+    output: Output
+    place: PlaceOptions
+    as_json: Json = False
+
+
+@takes_options
+def timeline(given: TimelineCommand) -> None:
     """Simulate a plan's first generation again, and draw it: copies, compute and memory over time.
 
     roost timeline wan.yaml -o wan.html
@@ -36,12 +46,13 @@ def timeline(plan: PlanFile, output: Output, model: Model = None, as_json: Json 
     from roost.plan import write_text_atomically
     from roost.timeline import perfetto_document
 
+    output = given.output
     if output.suffix.lower() not in (".html", ".json"):
         raise UsageError(
             f"-o {shown_path(output)}: a timeline is written as .html or .json; name it like timeline.html."
         )
-    document = load_plan(plan)
-    replay = replay_plan(document, model)
+    document = load_plan(given.plan)
+    replay = replay_plan(document, given.place.model)
     for note in replay.notes:
         show_note(f"note: {note}")
     if output.suffix.lower() == ".json":
@@ -49,7 +60,7 @@ def timeline(plan: PlanFile, output: Output, model: Model = None, as_json: Json 
     else:
         text = _page(document, replay)
     write_text_atomically(output, text)
-    if as_json:
+    if given.as_json:
         show_json(_summary(replay, output))
     else:
         peak = format_bytes(replay.timeline.peak_bytes)
