@@ -10,17 +10,15 @@ from roost.facts.decider import Decider
 from roost.facts.request import Workload
 from roost.plan.figures import Alternative
 from roost.plan.schema import PlanDocument
-from roost.planner.by_rules import Question, case_of
-from roost.planner.cost.budget import pool_warnings, weights_fit
+from roost.planner.cost.budget import Verdict, judge, pool_warnings, weights_fit
 from roost.planner.cost.costs import CostModel
 from roost.planner.cost.estimate import Forecast, Prediction, predict
 from roost.planner.documents.cost_model import arithmetic_record
 from roost.planner.documents.records import alternative_record, predicted_record, trace_record
-from roost.planner.documents.writer import document_of
-from roost.planner.placements import Placement, place
-from roost.planner.rules.case import Case, Decision
-from roost.planner.rules.roles import RoleView
-from roost.planner.rules.table import Outcome, apply_rules
+from roost.planner.documents.writer import Figures, Sought, document_of
+from roost.planner.placements import Placement
+from roost.planner.rules.case import Case, Decision, Question
+from roost.planner.ruling import Ruling, ruling_on
 from roost.planner.search.comparison import compare
 from roost.planner.search.reasons import LEAST_WEIGHTS, notes_of, why_not, why_of
 from roost.planner.search.remedies import TraceOther, remedies
@@ -48,6 +46,17 @@ class SearchQuestion:
     trace_other: TraceOther | None = None
     seek_remedies: bool = True
 
+    def forecast(self, case: Case) -> Forecast:
+        """What predictions of this question need beside placements."""
+        sliced = [name for name, wish in case.explicit.components.items() if wish.parameters.get("slicing")]
+        return Forecast(
+            components={each.name: each for each in case.components},
+            trace=of_role(self.trace, {each.name for each in case.components}).sliced(sliced),
+            model=self.model,
+            machine=case.machine,
+            generations=self.generations,
+        )
+
 
 def plan_by_search(asked: SearchQuestion) -> PlanDocument:
     """The best plan found; when nothing fits, the rule plan with what is short and what would fit.
@@ -55,70 +64,42 @@ def plan_by_search(asked: SearchQuestion) -> PlanDocument:
     Without a dry run, a plan leaves room for what activations are guessed to take where it can; only bytes of weights
     refuse. Raises UsageError as ``plan_by_rules`` does.
     """
-    case, role = case_of(asked.question)
-    outcome = apply_rules(case)
-    ruled = place(case, outcome.decisions)
-    forecast, found = _found(asked, case, ruled)
+    ruling = ruling_on(asked.question)
+    forecast, found = _found(asked, ruling)
     if found.chosen is None:
-        return _infeasible(asked, role, outcome, ruled, forecast, found)
+        return _infeasible(asked, ruling, forecast, found)
     placements = _placements(found.chosen)
     prediction = predict(forecast, placements)
     placements = tuple(_explained(each, prediction, forecast, asked.aim.objective) for each in placements)
-    document = document_of(asked.question, role, outcome, placements)
     also, alternatives = ([], []) if forecast.weights_only else _alternatives(forecast, found, found.chosen)
     compared = None if forecast.weights_only else compare(found, found.chosen, forecast, prediction)
-    return document.model_copy(
-        update={
-            "fits": True,
-            "policy": _policy(document, asked),
-            "budget": document.budget.model_copy(
-                update={
-                    "verdict": _fitting(forecast, placements, prediction),
-                    "activations_known": asked.trace.no_dry_run is None,
-                    "deficit_bytes": 0,
-                    "host_bytes": prediction.host_bytes,
-                    "host_deficit_bytes": 0,
-                }
-            ),
-            "trace": trace_record(asked.trace),
-            "predicted": predicted_record(prediction, notes_of(compared) if compared else ()),
-            "compared": compared,
-            "arithmetic": arithmetic_record(forecast, placements),
-            "alternatives": alternatives,
-            "also": also,
-            "warnings": [
-                *asked.question.inventory.warnings,
-                *role.warnings,
-                *pool_warnings(asked.question.machine),
-                *asked.notes,
-                *_warnings(forecast, prediction),
-                *_rounded(placements),
-            ],
-        }
+    return document_of(
+        ruling,
+        placements,
+        _fitting(forecast, placements, prediction),
+        sought=Sought(aim=asked.aim, generations=asked.generations),
+        figures=Figures(
+            trace=trace_record(asked.trace),
+            predicted=predicted_record(prediction, notes_of(compared) if compared else ()),
+            compared=compared,
+            arithmetic=arithmetic_record(forecast, placements),
+            alternatives=alternatives,
+            also=also,
+        ),
+        warnings=(*asked.notes, *_warnings(forecast, prediction), *_rounded(placements)),
     )
 
 
-def _found(asked: SearchQuestion, case: Case, ruled: tuple[Placement, ...]) -> tuple[Forecast, Found]:
+def _found(asked: SearchQuestion, ruling: Ruling) -> tuple[Forecast, Found]:
     """What the search finds, and the forecast it goes by: a guess that nothing fits gives way to weights alone."""
-    forecast = forecast_of(asked, case)
+    case, ruled = ruling.case, ruling.placements
+    forecast = asked.forecast(case)
     found = search(case, ruled, forecast, asked.aim)
     if found.chosen is not None or asked.trace.no_dry_run is None:
         return forecast, found
     by_weights = replace(forecast, weights_only=True)
     least = replace(asked.aim, objective="memory", max_slowdown=math.inf)  # whatever is left is for activations
     return by_weights, search(case, ruled, by_weights, least)
-
-
-def forecast_of(asked: SearchQuestion, case: Case) -> Forecast:
-    """What predictions of this question need beside placements."""
-    sliced = [name for name, wish in case.explicit.components.items() if wish.parameters.get("slicing")]
-    return Forecast(
-        components={each.name: each for each in case.components},
-        trace=of_role(asked.trace, {each.name for each in case.components}).sliced(sliced),
-        model=asked.model,
-        machine=case.machine,
-        generations=asked.generations,
-    )
 
 
 def _placements(combination: Combination) -> tuple[Placement, ...]:
@@ -133,19 +114,19 @@ def _explained(placement: Placement, prediction: Prediction, forecast: Forecast,
     return replace(placement, decision=Decision(strategy=placement.strategy, decided_by=Decider("search"), why=why))
 
 
-def _policy(document: PlanDocument, asked: SearchQuestion) -> object:
-    return document.policy.model_copy(
-        update={
-            "name": "search",
-            "generations": asked.generations,
-            "objective": asked.aim.objective,
-            "max_slowdown": asked.aim.max_slowdown if asked.aim.objective == "memory" else None,
-            "allow": sorted(asked.aim.allow),
-        }
+def _fitting(forecast: Forecast, placements: tuple[Placement, ...], prediction: Prediction) -> Verdict:
+    return Verdict(
+        fits=True,
+        text=_fitting_text(forecast, placements, prediction),
+        deficit_bytes=0,
+        host_bytes=prediction.host_bytes,
+        host_deficit_bytes=0,
+        activations_known=forecast.trace.no_dry_run is None,
+        warnings=pool_warnings(forecast.machine),
     )
 
 
-def _fitting(forecast: Forecast, placements: tuple[Placement, ...], prediction: Prediction) -> str:
+def _fitting_text(forecast: Forecast, placements: tuple[Placement, ...], prediction: Prediction) -> str:
     budget = forecast.machine.budget_bytes
     if forecast.trace.no_dry_run is not None and prediction.stages:
         weights = predict(replace(forecast, weights_only=True), placements)
@@ -227,42 +208,41 @@ def _key(combination: Combination) -> list[object]:
     ]
 
 
-def _infeasible(
-    asked: SearchQuestion,
-    role: RoleView,
-    outcome: Outcome,
-    ruled: tuple[Placement, ...],
-    forecast: Forecast,
-    found: Found,
-) -> PlanDocument:
-    document = document_of(asked.question, role, outcome, ruled)
-    missing = found.shortfall
+def _infeasible(asked: SearchQuestion, ruling: Ruling, forecast: Forecast, found: Found) -> PlanDocument:
+    ruled, missing = ruling.placements, found.shortfall
     assert missing is not None  # the search sets one of the two
-    case, _ = case_of(asked.question)
-    fitting = _remedies(asked, case, forecast, missing) if asked.seek_remedies else []
-    would = f" Would fit: {'; '.join(fitting)}." if fitting else ""
-    why_unknown = asked.trace.no_dry_run
-    unknown = f" That is of weights alone: activations are not known, as the dry run failed ({why_unknown})."
-    update = {
-        "verdict": f"does not fit: {missing.sentence()}{unknown if why_unknown is not None else ''}{would}",
-        "would_fit": fitting,
-        "activations_known": why_unknown is None,
-    }
-    short = {"deficit_bytes" if missing.memory == "VRAM" else "host_deficit_bytes": missing.short_bytes}
-    return document.model_copy(
-        update={
-            "fits": False,
-            "policy": _policy(document, asked),
-            "budget": document.budget.model_copy(update={**update, **short}),
-            "warnings": [*document.warnings, *asked.notes, *_trace_warnings(forecast)],
-            "trace": trace_record(asked.trace),
-            "predicted": predicted_record(predict(forecast, ruled)),
-            "arithmetic": arithmetic_record(forecast, ruled),
-        }
+    fitting = _remedies(asked, ruling.case, forecast, missing) if asked.seek_remedies else ()
+    return document_of(
+        ruling,
+        ruled,
+        _short(judge(ruled, forecast.machine), missing, fitting, asked.trace.no_dry_run),
+        sought=Sought(aim=asked.aim, generations=asked.generations),
+        figures=Figures(
+            trace=trace_record(asked.trace),
+            predicted=predicted_record(predict(forecast, ruled)),
+            arithmetic=arithmetic_record(forecast, ruled),
+        ),
+        warnings=(*asked.notes, *_trace_warnings(forecast)),
     )
 
 
-def _remedies(asked: SearchQuestion, case: Case, forecast: Forecast, missing: Shortfall) -> list[str]:
+def _short(by_weights: Verdict, missing: Shortfall, would_fit: tuple[str, ...], why_unknown: str | None) -> Verdict:
+    """What the search lacks; of the other memory, what the rule plan's weights lack."""
+    would = f" Would fit: {'; '.join(would_fit)}." if would_fit else ""
+    unknown = f" That is of weights alone: activations are not known, as the dry run failed ({why_unknown})."
+    of_vram = missing.memory == "VRAM"
+    return replace(
+        by_weights,
+        fits=False,
+        text=f"does not fit: {missing.sentence()}{unknown if why_unknown is not None else ''}{would}",
+        would_fit=would_fit,
+        activations_known=why_unknown is None,
+        deficit_bytes=missing.short_bytes if of_vram else by_weights.deficit_bytes,
+        host_deficit_bytes=by_weights.host_deficit_bytes if of_vram else missing.short_bytes,
+    )
+
+
+def _remedies(asked: SearchQuestion, case: Case, forecast: Forecast, missing: Shortfall) -> tuple[str, ...]:
     names = {each.name for each in case.components}
 
     def trace_other(workload: Workload) -> Trace | None:
@@ -270,4 +250,4 @@ def _remedies(asked: SearchQuestion, case: Case, forecast: Forecast, missing: Sh
         return of_role(trace, names) if trace else None
 
     traceable = asked.trace_other is not None and asked.trace.no_dry_run is None
-    return list(remedies(case, forecast, asked.aim, missing, trace_other if traceable else None))
+    return remedies(case, forecast, asked.aim, missing, trace_other if traceable else None)

@@ -29,6 +29,7 @@ from roost.plan.measurements import (
     SecondsCompared,
     StageCompared,
 )
+from roost.plan.revision import revised
 from roost.plan.schema import ComponentPlan, PlanDocument
 from roost.planner.cost.costs import Kappa
 from roost.planner.cost.untraced import WEIGHTS_ONLY
@@ -143,7 +144,7 @@ def _strategy(plan: PlanDocument) -> str:
 def taught_model(entry: Entry, residual: Residual) -> Entry:
     """The model class's entry with one more run in it, and its rates fitted again."""
     residuals = [*entry.residuals, residual][-KEPT_RUNS:]
-    return entry.model_copy(update={"residuals": residuals, "rates": _fitted_rates(residuals)})
+    return revised(entry, residuals=residuals, rates=_fitted_rates(residuals))
 
 
 def _fitted_rates(residuals: Sequence[Residual]) -> dict[str, MeasuredRate]:
@@ -171,7 +172,7 @@ def taught_device(entry: Entry, compared: Compared, when: str) -> Entry:
         name: MeasuredKappa(samples=[*_samples(entry, name), sample][-KEPT_SAMPLES:], when=when)
         for name, sample in kappa_samples(compared).items()
     }
-    return entry.model_copy(update={"kappas": {**entry.kappas, **new}})
+    return revised(entry, kappas={**entry.kappas, **new})
 
 
 def _samples(entry: Entry, name: str) -> list[float]:

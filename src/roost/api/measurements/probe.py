@@ -13,6 +13,7 @@ from roost.api.measurements.learned import now
 from roost.errors import UsageError
 from roost.facts.machine import GpuFacts
 from roost.plan.measurements import DeviceKey, MeasuredRate, device_key
+from roost.plan.revision import revised
 from roost.planner.cost.rates import Rate, Rates, rates_of
 from roost.probes.machine.disk_rate import DiskReading, read_disk
 from roost.profiles.gpus import load_gpu_profiles
@@ -80,7 +81,7 @@ def probe_machine(*, device: str | None = None, file: Path | None = None, save: 
     _add_disk(file, measured, missing, notes)
     key = device_key(gpu)
     if save:
-        MeasuredStore().update(key, None, lambda entry: entry.model_copy(update={"rates": {**entry.rates, **measured}}))
+        MeasuredStore().update(key, None, lambda entry: revised(entry, rates={**entry.rates, **measured}))
     rates = rates_of(gpu, load_gpu_profiles().get(gpu.profile or ""))
     names = [each.name for each in fields(Rates)]
     return ProbeReport(

@@ -27,6 +27,7 @@ from roost.planner.cost.rates import SINGLE_DTYPES, Rate, Rates, rates_of, singl
 from roost.planner.cost.untraced import guessing, untraced
 from roost.planner.rule_plan import traced_rule_plan
 from roost.planner.rules.roles import parse_role
+from roost.planner.ruling import ruling_on
 from roost.profiles.gpus import load_gpu_profiles
 from roost.shell_quoting import shown_path
 from roost.trace import Trace
@@ -52,9 +53,9 @@ def plan_model(model: str | Path, options: PlanOptions, on_remedy_run: OnRemedyR
     """
     question = _question(model, options)
     _log.info("planning %s for %s", question.inventory.path or question.inventory.family, question.machine)
-    by_rules = plan_by_rules(question)  # also for the search: it refuses wrong options before the slow dry run
     if not searches(options):
-        return _with_kept_trace(question, options) or by_rules
+        return _with_kept_trace(question, options) or plan_by_rules(question)
+    ruling_on(question)  # refuses wrong options before the slow dry run
     asked = traced_question(question, options, lambda: _trace(question, question.workload))
     return plan_by_search(
         replace(asked, trace_other=lambda workload: _trace_if_possible(question, workload, on_remedy_run))
@@ -86,7 +87,7 @@ def _trace_if_possible(question: Question, workload: Workload, on_remedy_run: On
 def search_question(model: str | Path, options: PlanOptions, link_bytes_per_s: float | None = None) -> SearchQuestion:
     """What the search is asked for ``model``, its dry run included; ``link_bytes_per_s`` is an emulated device's."""
     question = _question(model, options)
-    plan_by_rules(question)  # refuses wrong options before the slow dry run
+    ruling_on(question)  # refuses wrong options before the slow dry run
     return traced_question(
         question,
         options,

@@ -10,6 +10,7 @@ from roost.errors import NothingFits, PlanMismatch, UsageError
 from roost.facts.machine import GpuFacts, HostFacts
 from roost.facts.model import Component, Inventory, ModelProfile
 from roost.facts.request import Workload
+from roost.plan.revision import revised
 from roost.plan.schema import ComponentPlan, FileRecord, PlanDocument
 from roost.planner.buffers import can_be_mapped
 from roost.shell_quoting import command, shown_path
@@ -153,11 +154,9 @@ def bind_files(plan: PlanDocument, inventory: Inventory) -> PlanDocument:
         return plan
     files = {name: FileRecord(bytes=each.bytes, sha256=each.sha256) for name, each in inventory.files.items()}
     components = {
-        name: each.model_copy(update={"variant": inventory.component(name).variant})
-        for name, each in plan.components.items()
+        name: revised(each, variant=inventory.component(name).variant) for name, each in plan.components.items()
     }
-    model = plan.model.model_copy(update={"files": files})
-    return plan.model_copy(update={"model": model, "components": components})
+    return revised(plan, model=revised(plan.model, files=files), components=components)
 
 
 def gpu_differences(plan: PlanDocument, gpu: GpuFacts) -> list[str]:

@@ -26,6 +26,7 @@ from roost.facts.machine import DeviceKind
 from roost.facts.model import Inventory, PipelineFacts
 from roost.facts.request import Workload
 from roost.plan import PlanDocument
+from roost.plan.revision import revised
 from roost.probes.machine.host import read_host
 from roost.probes.model.hub import is_path
 from roost.profiles.class_facts import load_pipeline_facts
@@ -178,6 +179,5 @@ def without_decoding(ready: ReadyPlan) -> ReadyPlan:
         if each.kind == "vae":
             changes.append(f"{name}: decodes nothing, because the output is the latents")
             if each.strategy == "resident":
-                components[name] = each.model_copy(update={"strategy": "snapshot-offload"})
-    plan = ready.plan.model_copy(update={"components": components})
-    return replace(ready, plan=plan, changes=(*ready.changes, *changes))
+                components[name] = revised(each, strategy="snapshot-offload")
+    return replace(ready, plan=revised(ready.plan, components=components), changes=(*ready.changes, *changes))

@@ -26,15 +26,16 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """The budget arithmetic. ``host_deficit_bytes`` is what masters need beyond the available host memory."""
+    """Whether a plan fits, and by how much not. ``host_deficit_bytes`` is what masters need beyond host memory."""
 
-    stages: tuple[Stage, ...]
     fits: bool
-    peak: Stage | None
+    text: str
     deficit_bytes: int
     host_bytes: int
     host_deficit_bytes: int
-    text: str
+    activations_known: bool = False
+    would_fit: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()  # of host memory
 
 
 def pool_bytes(machine: Machine) -> int | None:
@@ -42,15 +43,15 @@ def pool_bytes(machine: Machine) -> int | None:
     return max(0, machine.host.available_bytes - machine.headroom_bytes) if machine.gpu.unified else None
 
 
-def pool_warnings(machine: Machine) -> list[str]:
+def pool_warnings(machine: Machine) -> tuple[str, ...]:
     """What a plan says of a memory that both sides share."""
     pool = pool_bytes(machine)
     if pool is None:
-        return []
-    return [
+        return ()
+    return (
         f"{machine.gpu.name} shares its memory with the host: one pool, of which a plan may use {format_bytes(pool)}."
-        " Offloading frees nothing there: a host's copy lies in the same memory, unless it stays in the model's files."
-    ]
+        " Offloading frees nothing there: a host's copy lies in the same memory, unless it stays in the model's files.",
+    )
 
 
 def stages(placements: Iterable[Placement]) -> tuple[Stage, ...]:
@@ -97,8 +98,7 @@ def _stage(label: str, used: list[Placement], placements: tuple[Placement, ...])
 def judge(placements: Iterable[Placement], machine: Machine) -> Verdict:
     """Whether the weights of every stage fit the VRAM budget, with the sentence that says so."""
     placements = tuple(placements)
-    listed = stages(placements)
-    peak = max(listed, key=lambda stage: stage.weights_bytes, default=None)
+    peak = max(stages(placements), key=lambda stage: stage.weights_bytes, default=None)
     peak_bytes = peak.weights_bytes if peak else 0
     deficit = max(0, peak_bytes - machine.budget_bytes)
     host_bytes = sum(host_bytes_of(each) for each in placements)
@@ -106,13 +106,21 @@ def judge(placements: Iterable[Placement], machine: Machine) -> Verdict:
     host_deficit = max(0, host_bytes - (machine.host.available_bytes if pool is None else pool - peak_bytes))
     shared_short = host_deficit if pool is not None else 0
     return Verdict(
-        stages=listed,
         fits=deficit == 0 and not shared_short,
-        peak=peak,
+        text=_shared_sentence(peak_bytes, host_bytes, shared_short) or _sentence(peak, machine.budget_bytes),
         deficit_bytes=deficit,
         host_bytes=host_bytes,
         host_deficit_bytes=host_deficit,
-        text=_shared_sentence(peak_bytes, host_bytes, shared_short) or _sentence(peak, machine.budget_bytes),
+        warnings=pool_warnings(machine) or _host_warnings(machine, host_bytes, host_deficit),
+    )
+
+
+def _host_warnings(machine: Machine, host_bytes: int, short_bytes: int) -> tuple[str, ...]:
+    if not short_bytes:
+        return ()
+    return (
+        f"host memory is {format_bytes(short_bytes)} short of the {format_bytes(host_bytes)}"
+        f" that offloaded weights need ({format_bytes(machine.host.available_bytes)} available).",
     )
 
 

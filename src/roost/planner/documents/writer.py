@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 
 from roost.facts.decider import spelled
 from roost.facts.machine import Machine
 from roost.facts.request import Choices
+from roost.plan.figures import Alternative, Arithmetic, Compared, Predicted, TraceRecord
 from roost.plan.schema import (
     Blocked,
     Budget,
@@ -24,22 +26,51 @@ from roost.plan.schema import (
     StageWeights,
     WorkloadRecord,
 )
-from roost.planner.cost.budget import Verdict, judge, pool_warnings
+from roost.planner.cost.budget import Verdict, stages
 from roost.planner.documents.records import masters_of
 from roost.planner.placements import Placement
 from roost.planner.rules.case import Question
 from roost.planner.rules.names import kind_of, load_order
 from roost.planner.rules.roles import STAGES, RoleView
-from roost.planner.rules.table import Outcome
 from roost.planner.rules.typed import strategy_options
-from roost.units import format_bytes
+from roost.planner.ruling import Ruling
+from roost.planner.search.search import Aim
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sought:
+    """What a search minimised, and for how many generations."""
+
+    aim: Aim
+    generations: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """What a dry run and the cost model say of the placements."""
+
+    trace: TraceRecord | None = None
+    predicted: Predicted | None = None
+    compared: Compared | None = None
+    arithmetic: Arithmetic | None = None
+    alternatives: Sequence[Alternative] = ()
+    also: Sequence[str] = ()
 
 
 def document_of(
-    question: Question, role: RoleView, outcome: Outcome, placements: tuple[Placement, ...]
+    ruling: Ruling,
+    placements: tuple[Placement, ...],
+    verdict: Verdict,
+    *,
+    sought: Sought | None = None,
+    figures: Figures | None = None,
+    warnings: Sequence[str] = (),
 ) -> PlanDocument:
-    """The document of a rule plan, its verdict on weights alone."""
-    verdict = judge(placements, question.machine)
+    """The document of these placements, a search's (``sought``) or the rules' own.
+
+    ``warnings`` come after those on the model, the role and host memory.
+    """
+    question, figures = ruling.question, figures or Figures()
     return PlanDocument(
         schema=1,
         versions=dict(question.versions),
@@ -48,15 +79,20 @@ def document_of(
         machine=MachineRecord(
             gpu=GpuRecord(**asdict(question.machine.gpu)), host=HostRecord(**asdict(question.machine.host))
         ),
-        budget=_budget(question.machine, verdict),
+        budget=_budget(question.machine, placements, verdict),
         fits=verdict.fits,
         load_order=list(load_order(each.component for each in placements)),
-        policy=_policy(question, outcome),
-        role=_role(role),
+        policy=_policy(ruling, sought),
+        role=_role(ruling.role),
         components={each.component.name: _component(each) for each in placements},
-        predicted=None,
+        trace=figures.trace,
+        predicted=figures.predicted,
+        compared=figures.compared,
+        arithmetic=figures.arithmetic,
+        alternatives=list(figures.alternatives),
+        also=list(figures.also),
         measured=None,
-        warnings=[*question.inventory.warnings, *role.warnings, *_host_warnings(question.machine, verdict)],
+        warnings=[*question.inventory.warnings, *ruling.role.warnings, *verdict.warnings, *warnings],
     )
 
 
@@ -74,7 +110,8 @@ def _model(question: Question) -> ModelRecord:
     )
 
 
-def _budget(machine: Machine, verdict: Verdict) -> Budget:
+def _budget(machine: Machine, placements: tuple[Placement, ...], verdict: Verdict) -> Budget:
+    listed = stages(placements)
     return Budget(
         total_bytes=machine.gpu.total_bytes,
         free_bytes=machine.gpu.free_bytes,
@@ -82,30 +119,36 @@ def _budget(machine: Machine, verdict: Verdict) -> Budget:
         budget_bytes=machine.budget_bytes,
         stages=[
             StageWeights(name=stage.name, components=stage.weights, weights_bytes=stage.weights_bytes)
-            for stage in verdict.stages
+            for stage in listed
         ],
-        peak_weights_bytes=verdict.peak.weights_bytes if verdict.peak else 0,
+        peak_weights_bytes=max((stage.weights_bytes for stage in listed), default=0),
         deficit_bytes=verdict.deficit_bytes,
         host_bytes=verdict.host_bytes,
         host_deficit_bytes=verdict.host_deficit_bytes,
         verdict=verdict.text,
-        activations_known=False,
+        would_fit=list(verdict.would_fit),
+        activations_known=verdict.activations_known,
     )
 
 
-def _policy(question: Question, outcome: Outcome) -> Policy:
+def _policy(ruling: Ruling, sought: Sought | None) -> Policy:
+    choices, outcome, aim = ruling.question.choices, ruling.outcome, sought.aim if sought else Aim()
     return Policy(
-        name="rules",
-        mode=question.choices.mode,
-        num_gpus=question.choices.num_gpus,
-        choices=list(typed_options(question.choices)),
+        name="search" if sought else "rules",
+        mode=choices.mode,
+        num_gpus=choices.num_gpus,
+        choices=list(_typed_options(choices)),
         layerwise_groups=list(outcome.layerwise_groups),
         fired=[Fired(id=rule, why=why) for rule, why in outcome.fired],
         blocked=[Blocked(id=rule, by=by) for rule, by in outcome.blocked],
+        generations=sought.generations if sought else 1,
+        objective=aim.objective,
+        max_slowdown=aim.max_slowdown if aim.objective == "memory" else None,
+        allow=sorted(aim.allow),
     )
 
 
-def typed_options(choices: Choices) -> tuple[str, ...]:
+def _typed_options(choices: Choices) -> tuple[str, ...]:
     """Every typed option that a rule reads, as typed."""
     flags = {
         f"--dit-offload-prefetch-size {choices.prefetch or 0:g}": choices.prefetch is not None,
@@ -158,13 +201,3 @@ def _component(placement: Placement) -> ComponentPlan:
         decided_by=spelled(placement.decision.decided_by),
         why=placement.decision.why,
     )
-
-
-def _host_warnings(machine: Machine, verdict: Verdict) -> list[str]:
-    shared = pool_warnings(machine)
-    if shared or not verdict.host_deficit_bytes:
-        return shared
-    return [
-        f"host memory is {format_bytes(verdict.host_deficit_bytes)} short of the {format_bytes(verdict.host_bytes)}"
-        f" that offloaded weights need ({format_bytes(machine.host.available_bytes)} available)."
-    ]

@@ -12,6 +12,7 @@ import torch
 
 from roost.errors import RoostError
 from roost.plan import ComponentPlan
+from roost.plan.revision import revised
 from roost.residency.engine.component import HeldComponent
 from roost.residency.engine.eviction import Activations, UseSequence
 from roost.residency.engine.guards import Inference, check_held, weights_of
@@ -154,7 +155,7 @@ class Runtime:
         )
         if idle is not None:
             released.add(idle.name)
-            idle.plan = idle.plan.model_copy(update={"linger": False})
+            idle.plan = revised(idle.plan, linger=False)
             idle.release()
             return f"{idle.name}: no longer kept on the device between its stages"
         if component is None:
