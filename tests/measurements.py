@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from roost.facts.request import Workload
 from roost.plan.measurements import (
     Compared,
     DeviceKey,
@@ -14,7 +15,6 @@ from roost.plan.measurements import (
     Residual,
     StageCompared,
 )
-from roost.plan.schema import WorkloadRecord
 
 WHEN = "2026-11-21T12:00:00Z"
 RTX = DeviceKey(device_kind="cuda", name="NVIDIA GeForce RTX 4090", driver="570.86")
@@ -41,7 +41,7 @@ def residual(
     limiter: Literal["link", "compute", "host", "disk"] = "compute",
 ) -> Residual:
     """A run of two steps of which only the step's seconds are known."""
-    workload = WorkloadRecord(width=64, height=64, frames=None, steps=2, batch=1, guidance=None)
+    workload = Workload(width=64, height=64, frames=None, steps=2, batch=1, guidance=None)
     return Residual(
         when=WHEN,
         workload=workload,

@@ -13,7 +13,6 @@ from live_pipelines import STRATEGIES, bare_digest, held_by, live_pipeline, own_
 from out_of_memory import failing_device
 from plans import GIB, plan_for
 from roost.errors import OutOfMemory
-from roost.facts.request import Workload
 from roost.plan import PlanDocument
 from roost.probes.dry_run import DryRunOptions
 from roost.probes.dry_run.entry_calls import call_arguments
@@ -65,7 +64,7 @@ def test_measured_peaks_are_the_predicted_ones(name: str, vram: str) -> None:
     with roost.attach(pipeline, vram=vram, ram="8GiB", headroom="0GiB", **size) as held:
         plan = held.plan
         options = DryRunOptions(guidance_argument=tiny_options(name).guidance_argument)
-        pipeline(**call_arguments(pipeline, Workload(**plan.workload.model_dump()), options))
+        pipeline(**call_arguments(pipeline, plan.workload, options))
         measured = {each.component: each.peak_bytes for each in held.stages}
         assert held.changes == []
     assert plan.predicted is not None

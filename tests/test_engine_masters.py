@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ def test_a_refused_pin_is_pageable_and_said(refused_by: str) -> None:
     plan = with_pinned(plan_for(live_pipeline("ltx"), LAYERWISE))
     limits: dict[str, Any] = {"pinned_budget_bytes": 2**14} if refused_by == "system" else {}
     if refused_by == "budget":
-        host = plan.machine.host.model_copy(update={"pinnable_bytes": 2**14})
+        host = replace(plan.machine.host, pinnable_bytes=2**14)
         plan = plan.model_copy(update={"machine": plan.machine.model_copy(update={"host": host})})
     with held_on("ltx", plan, **limits) as (held, device):
         assert held.transfers.pinned_bytes <= 2**14

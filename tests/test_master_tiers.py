@@ -1,5 +1,6 @@
 """Masters are in the tiers that the plan says, also of what moves as a whole, and cost host memory accordingly."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def plan_in(directory: Path, strategy: Any, tier: str) -> PlanDocument:
     for name, each in plan.components.items():
         counts = dict.fromkeys(("pinned", "pageable", "mapped"), 0) | {tier: sum(stack.count for stack in each.stacks)}
         components[name] = each.model_copy(update={"master": Masters(**counts)})
-    host = plan.machine.host.model_copy(update={"pinnable_bytes": 2**30})
+    host = replace(plan.machine.host, pinnable_bytes=2**30)
     changed = {
         "components": components,
         "model": plan.model.model_copy(update={"files": files}),

@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from roost.facts.limits import Bytes, Name, Positive
 from roost.facts.request import Strategy
-from roost.plan.fields import Bytes, Count, Flops, Masters, Name, Positive, Seconds, Strict
+from roost.plan.fields import Count, Flops, Masters, Seconds, Strict
 
 Limiter = Literal["link", "compute", "host", "disk"]
 

@@ -6,10 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from roost.facts.limits import Bytes, Name, Positive
 from roost.facts.machine import DeviceKind, GpuFacts
-from roost.plan.fields import Bytes, Label, Name, Positive, Seconds, Strict
+from roost.facts.request import Workload
+from roost.plan.fields import FACT, Label, Seconds, Strict
 from roost.plan.figures import Limiter
-from roost.plan.schema import GpuRecord, WorkloadRecord
 
 MEASURED_VERSION = 1
 # Runs that an entry keeps, and measurements that a factor keeps: the newest.
@@ -39,7 +40,7 @@ class DeviceKey(Strict):
         return f"emulated, {'no limit' if self.h2d_bytes_per_s is None else f'{self.h2d_bytes_per_s / 1e9:g} GB/s'}"
 
 
-def device_key(gpu: GpuRecord | GpuFacts, h2d_bytes_per_s: float | None = None) -> DeviceKey:
+def device_key(gpu: GpuFacts, h2d_bytes_per_s: float | None = None) -> DeviceKey:
     """The key of the GPU that a plan is, or will be, for."""
     return DeviceKey(device_kind=gpu.device_kind, name=gpu.name, driver=gpu.driver, h2d_bytes_per_s=h2d_bytes_per_s)
 
@@ -125,7 +126,7 @@ class Residual(Strict):
     """
 
     when: When
-    workload: WorkloadRecord
+    workload: Annotated[Workload, FACT]
     strategy: Label
     limiter: Limiter
     rates: dict[Name, Above0]

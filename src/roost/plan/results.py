@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from roost.plan.fields import Bytes, Count, Seconds
+from roost.facts.limits import Bytes
+from roost.plan.fields import Count, Seconds
 
 Status = Literal["ok", "oom", "crashed", "hung", "wrong", "skipped", "eliminated"]
 Ratio = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from roost.facts.machine import DeviceKind, Platform
+from roost.facts.limits import Bytes, Name, Positive
+from roost.facts.machine import GpuFacts, HostFacts
 from roost.facts.model import Kind, Task
-from roost.facts.request import Mode, Storage, Strategy
+from roost.facts.request import Mode, Storage, Strategy, Workload
 from roost.plan import earlier
 from roost.plan.fields import (
-    Bytes,
+    FACT,
     ComponentName,
     Count,
     Label,
     LoadDtype,
     Masters,
-    Name,
-    Positive,
     RelativePath,
     Sha256,
     Strict,
@@ -46,50 +45,11 @@ class ModelRecord(Strict):
     files: dict[RelativePath, FileRecord]
 
 
-class WorkloadRecord(Strict):
-    """The largest generation the plan is for. ``frames`` is null for images."""
-
-    width: Positive
-    height: Positive
-    frames: Positive | None
-    steps: Positive
-    batch: Positive
-    guidance: Annotated[float, Field(allow_inf_nan=False)] | None
-    strength: Annotated[float, Field(gt=0, le=1)] | None = None
-
-
-class GpuRecord(Strict):
-    device_kind: DeviceKind
-    platform: Platform
-    name: Name
-    total_bytes: Bytes
-    free_bytes: Bytes
-    source: Name
-    profile: Name | None
-    uuid: Name | None
-    driver: Name | None
-    compute_capability: Name | None
-    pcie_generation: Positive | None
-    pcie_width: Positive | None
-    unified: bool = False
-    named: bool = False
-    vram_typed: bool = False
-
-    _from_earlier = model_validator(mode="before")(staticmethod(earlier.gpu_facts))
-
-
-class HostRecord(Strict):
-    available_bytes: Bytes
-    pinnable_bytes: Bytes
-    source: Name
-    ram_typed: bool = False
-
-    _from_earlier = model_validator(mode="before")(staticmethod(earlier.host_facts))
-
-
 class MachineRecord(Strict):
-    gpu: GpuRecord
-    host: HostRecord
+    """What the plan was made for; ``earlier`` knows what older plans lack."""
+
+    gpu: Annotated[GpuFacts, FACT, BeforeValidator(earlier.gpu_facts)]
+    host: Annotated[HostFacts, FACT, BeforeValidator(earlier.host_facts)]
 
 
 class StageWeights(Strict):
@@ -223,7 +183,7 @@ class PlanDocument(Strict):
     schema_version: int = Field(alias="schema", ge=SCHEMA_VERSION, le=SCHEMA_VERSION)  # Literal[1] would take true
     versions: dict[Name, str]
     model: ModelRecord
-    workload: WorkloadRecord
+    workload: Annotated[Workload, FACT]  # the largest generation that the plan is for
     machine: MachineRecord
     budget: Budget
     fits: bool

@@ -124,7 +124,7 @@ def _why_not(
         return "the prediction was a guess, without a dry run"
     if changes:
         return f"the run deviated from the plan ({changes[0]})"
-    if workload is not None and workload != Workload(**plan.workload.model_dump()):
+    if workload is not None and workload != plan.workload:
         return "the run was not of the planned workload"
     if disturbances:
         return f"the run was disturbed ({disturbances[0].rstrip('.')})"
@@ -172,7 +172,7 @@ def figures_of(plan: PlanDocument, workload: Workload, record: RunRecord) -> Run
     Of a workload that was not the plan's only the load can be compared.
     """
     made = [each for each in record.generations if not each.skipped]
-    if workload != Workload(**plan.workload.model_dump()):
+    if workload != plan.workload:
         return RunFigures(load_s=record.load_s)
     later = made[1:]
     whole = record.texts is None or not record.texts.encoded_ahead  # texts encoded ahead are in no generation's time
@@ -195,5 +195,5 @@ def _step_s(plan: PlanDocument, generation: GenerationRecord) -> float | None:
     """Seconds a step: the denoisers' stages over the steps."""
     components = denoisers(plan.predicted) if plan.predicted else frozenset()
     seconds = [each.seconds for each in generation.stages if each.component in components]
-    steps = Workload(**plan.workload.model_dump()).steps_run
+    steps = plan.workload.steps_run
     return sum(seconds) / steps if seconds and steps else None

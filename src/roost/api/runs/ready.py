@@ -52,7 +52,7 @@ def workload_of_run(plan: PlanDocument, request: RunRequest) -> Workload:
 
     A shorter input video makes it smaller still.
     """
-    planned = Workload(**plan.workload.model_dump())
+    planned = plan.workload
     width, height = request.size or (planned.width, planned.height)
     if request.frames is not None and planned.frames is None:
         raise UsageError(f"--frames {request.frames}: this plan is for pictures; leave --frames out.")

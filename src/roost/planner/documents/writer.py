@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 from roost.facts.decider import spelled
 from roost.facts.machine import Machine
@@ -15,8 +15,6 @@ from roost.plan.schema import (
     ComponentPlan,
     FileRecord,
     Fired,
-    GpuRecord,
-    HostRecord,
     MachineRecord,
     ModelRecord,
     PlanDocument,
@@ -24,7 +22,6 @@ from roost.plan.schema import (
     RolePlan,
     StackRecord,
     StageWeights,
-    WorkloadRecord,
 )
 from roost.planner.cost.budget import Verdict, stages
 from roost.planner.documents.records import masters_of
@@ -75,10 +72,8 @@ def document_of(
         schema=1,
         versions=dict(question.versions),
         model=_model(question),
-        workload=WorkloadRecord(**asdict(question.workload)),
-        machine=MachineRecord(
-            gpu=GpuRecord(**asdict(question.machine.gpu)), host=HostRecord(**asdict(question.machine.host))
-        ),
+        workload=question.workload,
+        machine=MachineRecord(gpu=question.machine.gpu, host=question.machine.host),
         budget=_budget(question.machine, placements, verdict),
         fits=verdict.fits,
         load_order=list(load_order(each.component for each in placements)),

@@ -157,6 +157,7 @@ def _read_gpu(nvml: Any, device: Device, memory: MemoryReading, driver: str | No
         total_bytes=memory.total_bytes,
         free_bytes=memory.free_bytes,
         source="nvml",
+        profile=None,
         uuid=device.uuid,
         driver=driver,
         compute_capability=".".join(map(str, capability)) if capability else None,
