@@ -7,7 +7,7 @@ import torch
 
 from roost.blocks import streamed_stacks
 from roost.facts.machine import GpuFacts, HostFacts
-from roost.facts.model import Kind, Stack
+from roost.facts.model import Kind, RolePart, Stack
 from roost.facts.request import Workload
 from roost.plan import ComponentPlan, PlanDocument
 from roost.plan.fields import Masters
@@ -16,7 +16,6 @@ from roost.plan.schema import (
     MachineRecord,
     ModelRecord,
     Policy,
-    RolePlan,
     StackRecord,
     StageWeights,
 )
@@ -63,7 +62,7 @@ def plan_for(
         fits=True,
         load_order=list(placed),
         policy=Policy(name="rules", mode="auto", num_gpus=1, choices=[], layerwise_groups=[], fired=[], blocked=[]),
-        role=RolePlan(name="monolithic", stages=[], loads=list(placed), keeps=[], skips=[], load_bytes=0, warnings=[]),
+        role=RolePart(name="monolithic", stages=[], loads=list(placed), keeps=[], skips=[], load_bytes=0, warnings=[]),
         components=placed,
         predicted=None,
         measured=None,

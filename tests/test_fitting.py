@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 
 from measurements import EMULATED, RTX, WHEN, compared, entry, rate, residual
 from roost.plan import PlanDocument
+from roost.plan.figures import Rate
 from roost.plan.measurements import KEPT_RUNS, KEPT_SAMPLES, Compared, DeviceKey, Entry, Residual
 from roost.planner.by_search import SearchQuestion, plan_by_search
 from roost.planner.calibration import fitted_in_use, kappas_in_use, paced_by, taught_device, taught_model
 from roost.planner.cost.costs import CostModel
-from roost.planner.cost.rates import Rate, believed, rates_of
+from roost.planner.cost.rates import believed, rates_of
 from roost.planner.cost.untraced import untraced
 from roost.planner.search.search import Aim
 from roost.units import GiB

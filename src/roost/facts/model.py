@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from roost.facts.request import Group, Mode, Storage, Workload
+from roost.facts.limits import Bytes, Name
+from roost.facts.request import Group, Mode, Role, Storage, Workload
 
 Kind = Literal["dit", "text_encoder", "image_encoder", "vae", "other"]
 Task = Literal["image", "video"]
@@ -176,3 +177,16 @@ class PipelineFacts:
     steps: int | None = None
     strength: float | None = None  # of a class that runs fewer of its steps by it
     needs: tuple[str, ...] = ()  # pictures and videos without which it fails, by the call's argument
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolePart:
+    """What a deployment role would load of the model. ``loads`` have weights; ``keeps`` are weightless modules."""
+
+    name: Role
+    stages: list[Name]
+    loads: list[Name]
+    keeps: list[Name]
+    skips: list[Name]
+    load_bytes: Bytes
+    warnings: list[str]

@@ -21,10 +21,16 @@ Mode = Literal["auto", "memory", "speed", "manual"]
 Storage = Literal["float8_e4m3fn"]
 
 
+Role = Literal["monolithic", "encoder", "denoiser", "decoder"]
+
+
 GROUPS: tuple[Group, ...] = ("dit", "text_encoder", "image_encoder", "vae")
 
 
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+
+
+ROLES: tuple[Role, ...] = get_args(Role)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

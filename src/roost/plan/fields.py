@@ -13,7 +13,6 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 RelativePath = Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f][^\\\x00-\x1f]*$", max_length=1024)]
 LoadDtype = Annotated[str, Field(pattern="^(bfloat16|float16|float32)$")]
 ComponentName = Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f.][^/\\\x00-\x1f]*$", max_length=256)]
-Label = Annotated[str, Field(min_length=1)]  # made of names, as many as a model or a command line has
 
 
 class Strict(BaseModel):

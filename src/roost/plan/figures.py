@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from roost.facts.limits import Bytes, Name, Positive
 from roost.facts.request import Strategy
-from roost.plan.fields import Count, Flops, Masters, Seconds, Strict
+from roost.plan.fields import FACT, Count, Flops, Masters, Seconds, Strict
 
 Limiter = Literal["link", "compute", "host", "disk"]
 
@@ -101,9 +102,11 @@ class Alternative(Strict):
 
 
 Factor = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Level = Literal["slow", "mid", "fast"]
 
 
-class RateRecord(Strict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
     """A rate per second; it lies within ``value`` times or divided by ``spread``.
 
     ``spec`` are data sheets and priors; what was ``measured`` or ``fitted`` on this machine has a ``when``.
@@ -115,14 +118,23 @@ class RateRecord(Strict):
     why: str
     when: Name | None = None
 
+    def at(self, level: Level) -> float:
+        """The rate at one end of its interval; ``fast`` is the higher one."""
+        return self.value * {"slow": 1 / self.spread, "mid": 1.0, "fast": self.spread}[level]
 
-class KappaRecord(Strict):
-    """Fitted over traced activation bytes of one component class."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kappa:
+    """Times traced activation bytes: cuDNN's workspaces and the allocator's rounding are not in a trace."""
 
     low: Factor
     mid: Factor
     high: Factor
     source: str
+
+    def at(self, level: Level) -> float:
+        """``slow`` is the pessimistic end: the most memory."""
+        return {"slow": self.high, "mid": self.mid, "fast": self.low}[level]
 
 
 class StageWork(Strict):
@@ -161,8 +173,8 @@ class Arithmetic(Strict):
 
     backend: Name
     context_bytes: Bytes
-    rates: dict[Name, RateRecord]
-    kappas: dict[Name, KappaRecord]
+    rates: dict[Name, Annotated[Rate, FACT]]
+    kappas: dict[Name, Annotated[Kappa, FACT]]
     single_dtypes: list[Name] | None = None
     tiers: dict[Name, Literal["pinned", "pageable", "mapped"]]
     stages: list[StageWork]

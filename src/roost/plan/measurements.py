@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from roost.facts.limits import Bytes, Name, Positive
+from roost.facts.limits import Bytes, Label, Name, Positive
 from roost.facts.machine import DeviceKind, GpuFacts
 from roost.facts.request import Workload
-from roost.plan.fields import FACT, Label, Seconds, Strict
+from roost.plan.fields import FACT, Seconds, Strict
 from roost.plan.figures import Limiter
 
 MEASURED_VERSION = 1

@@ -6,16 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from roost.facts.limits import Bytes, Name, Positive
+from roost.facts.decider import Blocked, Fired
+from roost.facts.limits import Bytes, Label, Name, Positive
 from roost.facts.machine import GpuFacts, HostFacts
-from roost.facts.model import Kind, Task
+from roost.facts.model import Kind, RolePart, Task
 from roost.facts.request import Mode, Storage, Strategy, Workload
 from roost.plan import earlier
 from roost.plan.fields import (
     FACT,
     ComponentName,
     Count,
-    Label,
     LoadDtype,
     Masters,
     RelativePath,
@@ -81,16 +81,6 @@ class Budget(Strict):
     activations_known: bool | None = None
 
 
-class Fired(Strict):
-    id: Name
-    why: str
-
-
-class Blocked(Strict):
-    id: Name
-    by: Label
-
-
 class Policy(Strict):
     """What decided. The last four say what a search minimised, and what it was allowed to lose."""
 
@@ -99,8 +89,8 @@ class Policy(Strict):
     num_gpus: Positive
     choices: list[str]
     layerwise_groups: list[Name]
-    fired: list[Fired]
-    blocked: list[Blocked]
+    fired: list[Annotated[Fired, FACT]]
+    blocked: list[Annotated[Blocked, FACT]]
     generations: Positive = 1
     objective: Literal["seconds", "memory"] = "seconds"
     max_slowdown: float | None = None
@@ -162,18 +152,6 @@ class ComponentPlan(Strict):
         return self
 
 
-class RolePlan(Strict):
-    """What a deployment role would load of the model."""
-
-    name: Literal["monolithic", "encoder", "denoiser", "decoder"]
-    stages: list[Name]
-    loads: list[Name]
-    keeps: list[Name]
-    skips: list[Name]
-    load_bytes: Bytes
-    warnings: list[str]
-
-
 class PlanDocument(Strict):
     """One placement plan. ``predicted`` and ``measured`` are null until a cost model or a trial fills them.
 
@@ -189,7 +167,7 @@ class PlanDocument(Strict):
     fits: bool
     load_order: list[Name]
     policy: Policy
-    role: RolePlan
+    role: Annotated[RolePart, FACT]
     components: dict[ComponentName, ComponentPlan]
     trace: TraceRecord | None = None
     predicted: Predicted | None

@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 
 from roost.facts.decider import Decider
 from roost.facts.request import Workload
-from roost.plan.figures import Alternative
+from roost.plan.figures import Alternative, Arithmetic, Predicted
+from roost.plan.revision import revised
 from roost.plan.schema import PlanDocument
 from roost.planner.cost.budget import Verdict, judge, pool_warnings, weights_fit
 from roost.planner.cost.costs import CostModel
-from roost.planner.cost.estimate import Forecast, Prediction, predict
+from roost.planner.cost.estimate import Forecast, predict
 from roost.planner.documents.cost_model import arithmetic_record
-from roost.planner.documents.records import alternative_record, predicted_record, trace_record
+from roost.planner.documents.records import alternative_record, trace_record
 from roost.planner.documents.writer import Figures, Sought, document_of
 from roost.planner.placements import Placement
 from roost.planner.rules.case import Case, Decision, Question
@@ -69,24 +70,23 @@ def plan_by_search(asked: SearchQuestion) -> PlanDocument:
     if found.chosen is None:
         return _infeasible(asked, ruling, forecast, found)
     placements = _placements(found.chosen)
-    prediction = predict(forecast, placements)
-    placements = tuple(_explained(each, prediction, forecast, asked.aim.objective) for each in placements)
+    predicted, arithmetic = predict(forecast, placements), arithmetic_record(forecast, placements)
     also, alternatives = ([], []) if forecast.weights_only else _alternatives(forecast, found, found.chosen)
-    compared = None if forecast.weights_only else compare(found, found.chosen, forecast, prediction)
+    compared = None if forecast.weights_only else compare(found, found.chosen, forecast, predicted)
     return document_of(
         ruling,
-        placements,
-        _fitting(forecast, placements, prediction),
+        tuple(_explained(each, predicted, arithmetic, forecast, asked.aim.objective) for each in placements),
+        _fitting(forecast, placements, predicted),
         sought=Sought(aim=asked.aim, generations=asked.generations),
         figures=Figures(
             trace=trace_record(asked.trace),
-            predicted=predicted_record(prediction, notes_of(compared) if compared else ()),
+            predicted=revised(predicted, notes=notes_of(compared) if compared else []),
             compared=compared,
-            arithmetic=arithmetic_record(forecast, placements),
+            arithmetic=arithmetic,
             alternatives=alternatives,
             also=also,
         ),
-        warnings=(*asked.notes, *_warnings(forecast, prediction), *_rounded(placements)),
+        warnings=(*asked.notes, *_warnings(forecast, predicted), *_rounded(placements)),
     )
 
 
@@ -106,45 +106,47 @@ def _placements(combination: Combination) -> tuple[Placement, ...]:
     return tuple(each.placement for each in combination.options)
 
 
-def _explained(placement: Placement, prediction: Prediction, forecast: Forecast, objective: Objective) -> Placement:
+def _explained(
+    placement: Placement, predicted: Predicted, arithmetic: Arithmetic, forecast: Forecast, objective: Objective
+) -> Placement:
     """What was typed keeps its reason; everything else was the search's, also where it agrees with a rule."""
     if placement.decision.decided_by.typed or placement.strategy == "fsdp":
         return placement
-    why = LEAST_WEIGHTS if forecast.weights_only else why_of(placement, prediction, objective)
+    why = LEAST_WEIGHTS if forecast.weights_only else why_of(placement, predicted, arithmetic, objective)
     return replace(placement, decision=Decision(strategy=placement.strategy, decided_by=Decider("search"), why=why))
 
 
-def _fitting(forecast: Forecast, placements: tuple[Placement, ...], prediction: Prediction) -> Verdict:
+def _fitting(forecast: Forecast, placements: tuple[Placement, ...], predicted: Predicted) -> Verdict:
     return Verdict(
         fits=True,
-        text=_fitting_text(forecast, placements, prediction),
+        text=_fitting_text(forecast, placements, predicted),
         deficit_bytes=0,
-        host_bytes=prediction.host_bytes,
+        host_bytes=predicted.host_bytes,
         host_deficit_bytes=0,
         activations_known=forecast.trace.no_dry_run is None,
         warnings=pool_warnings(forecast.machine),
     )
 
 
-def _fitting_text(forecast: Forecast, placements: tuple[Placement, ...], prediction: Prediction) -> str:
+def _fitting_text(forecast: Forecast, placements: tuple[Placement, ...], predicted: Predicted) -> str:
     budget = forecast.machine.budget_bytes
-    if forecast.trace.no_dry_run is not None and prediction.stages:
+    if forecast.trace.no_dry_run is not None and predicted.stages:
         weights = predict(replace(forecast, weights_only=True), placements)
         most = max(weights.stages, key=lambda stage: stage.peak_bytes)
         return weights_fit(most.peak_bytes, most.name, budget)
-    worst = max(prediction.stages, key=lambda stage: stage.peak_bytes, default=None)
+    worst = max(predicted.stages, key=lambda stage: stage.peak_bytes, default=None)
     where = f" in {worst.name}" if worst else ""
-    peak = prediction.peak_bytes
+    peak = predicted.peak_bytes
     return (
         f"fits: peaks at {format_bytes(round(peak.mid))} ({format_bytes(round(peak.low))} to"
         f" {format_bytes(round(peak.high))}){where} of a budget of {format_bytes(budget)}."
     )
 
 
-def _warnings(forecast: Forecast, prediction: Prediction) -> list[str]:
+def _warnings(forecast: Forecast, predicted: Predicted) -> list[str]:
     if forecast.trace.no_dry_run is not None:
         return _trace_warnings(forecast)
-    return [*_peak_warnings(forecast, prediction), *_trace_warnings(forecast)]
+    return [*_peak_warnings(forecast, predicted), *_trace_warnings(forecast)]
 
 
 def _rounded(placements: Iterable[Placement]) -> list[str]:
@@ -165,8 +167,8 @@ def _trace_warnings(forecast: Forecast) -> list[str]:
     return [f"no dry run ({trace.source}): {rest}"]
 
 
-def _peak_warnings(forecast: Forecast, prediction: Prediction) -> list[str]:
-    over = round(prediction.peak_bytes.high) - forecast.machine.gpu.free_bytes
+def _peak_warnings(forecast: Forecast, predicted: Predicted) -> list[str]:
+    over = round(predicted.peak_bytes.high) - forecast.machine.gpu.free_bytes
     if over <= 0:
         return []
     tiling = " or --allow tiling" if any(each.setting == "tiled" for each in forecast.trace.variants) else ""
@@ -219,7 +221,7 @@ def _infeasible(asked: SearchQuestion, ruling: Ruling, forecast: Forecast, found
         sought=Sought(aim=asked.aim, generations=asked.generations),
         figures=Figures(
             trace=trace_record(asked.trace),
-            predicted=predicted_record(predict(forecast, ruled)),
+            predicted=predict(forecast, ruled),
             arithmetic=arithmetic_record(forecast, ruled),
         ),
         warnings=(*asked.notes, *_trace_warnings(forecast)),

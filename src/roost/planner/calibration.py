@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import median, median_high
 
-from roost.plan.figures import Limiter
+from roost.plan.figures import Kappa, Limiter
 from roost.plan.measurements import (
     KEPT_RUNS,
     KEPT_SAMPLES,
@@ -31,7 +31,6 @@ from roost.plan.measurements import (
 )
 from roost.plan.revision import revised
 from roost.plan.schema import ComponentPlan, PlanDocument
-from roost.planner.cost.costs import Kappa
 from roost.planner.cost.untraced import WEIGHTS_ONLY
 from roost.units import MiB
 

@@ -9,7 +9,7 @@ from roost.planner.by_search import SearchQuestion
 from roost.planner.cost.budget import Verdict, judge
 from roost.planner.cost.estimate import Forecast, predict
 from roost.planner.documents.cost_model import arithmetic_record
-from roost.planner.documents.records import predicted_record, trace_record
+from roost.planner.documents.records import trace_record
 from roost.planner.documents.writer import Figures, document_of
 from roost.planner.placements import Placement
 from roost.planner.ruling import ruling_on
@@ -30,7 +30,7 @@ def predicted_rule_plan(asked: SearchQuestion) -> PlanDocument:
     placements, forecast = ruling.placements, asked.forecast(ruling.case)
     figures = Figures(
         trace=trace_record(asked.trace),
-        predicted=predicted_record(predict(forecast, placements)),
+        predicted=predict(forecast, placements),
         arithmetic=arithmetic_record(forecast, placements),
     )
     return document_of(ruling, placements, _verdict(placements, forecast), figures=figures)

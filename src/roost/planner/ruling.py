@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from roost.facts.model import RolePart
 from roost.planner.placements import Placement, place
 from roost.planner.rules.case import Case, Question
-from roost.planner.rules.roles import RoleView, view
+from roost.planner.rules.roles import view
 from roost.planner.rules.selectors import check_selectors
 from roost.planner.rules.table import Outcome, apply_rules
 from roost.planner.rules.typed import resolve
@@ -17,7 +18,7 @@ class Ruling:
     """One question with all that the rules make of it."""
 
     question: Question
-    role: RoleView
+    role: RolePart
     case: Case
     outcome: Outcome
     placements: tuple[Placement, ...]

@@ -14,6 +14,7 @@ from roost.facts.machine import GpuFacts
 from roost.facts.model import Inventory
 from roost.facts.request import Workload
 from roost.plan import PlanDocument
+from roost.plan.figures import Kappa
 from roost.plan.measurements import Compared, DeviceKey, MeasuredRate, RunFigures, StageFigures, device_key
 from roost.planner.calibration import (
     fitted_in_use,
@@ -23,7 +24,6 @@ from roost.planner.calibration import (
     taught_device,
     taught_model,
 )
-from roost.planner.cost.costs import Kappa
 from roost.planner.cost.untraced import WEIGHTS_ONLY
 from roost.planner.prediction_error import compare, denoisers
 from roost.profiles.store import MeasuredStore

@@ -12,9 +12,10 @@ from roost.api.machine import emulated_gpu, present_gpu
 from roost.api.measurements.learned import now
 from roost.errors import UsageError
 from roost.facts.machine import GpuFacts
+from roost.plan.figures import Rate
 from roost.plan.measurements import DeviceKey, MeasuredRate, device_key
 from roost.plan.revision import revised
-from roost.planner.cost.rates import Rate, Rates, rates_of
+from roost.planner.cost.rates import Rates, rates_of
 from roost.probes.machine.disk_rate import DiskReading, read_disk
 from roost.profiles.gpus import load_gpu_profiles
 from roost.profiles.store import MeasuredStore

@@ -19,11 +19,12 @@ from roost.api.requests.python_options import options_of
 from roost.errors import DryRunError, InvalidFile, UsageError
 from roost.facts.request import Workload
 from roost.plan import PlanDocument, plan_to_yaml, read_plan, write_text_atomically
+from roost.plan.figures import Rate
 from roost.planner.buffers import with_unfiled
 from roost.planner.by_rules import Question, plan_by_rules
 from roost.planner.by_search import SearchQuestion, plan_by_search
 from roost.planner.cost.costs import CostModel
-from roost.planner.cost.rates import SINGLE_DTYPES, Rate, Rates, rates_of, single_dtypes_of
+from roost.planner.cost.rates import SINGLE_DTYPES, Rates, rates_of, single_dtypes_of
 from roost.planner.cost.untraced import guessing, untraced
 from roost.planner.rule_plan import traced_rule_plan
 from roost.planner.rules.roles import parse_role

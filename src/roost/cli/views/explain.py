@@ -8,7 +8,7 @@ from roost.api.plans.explanation import ComponentAccount, Explanation, PlanRow, 
 from roost.api.requests.request import steps_text
 from roost.cli.screen import rate_name, rate_value, show_folded, show_table, show_text
 from roost.cli.views.plan import show_trials
-from roost.plan.figures import RateRecord, StageWork
+from roost.plan.figures import Rate, StageWork
 from roost.plan.schema import PlanDocument
 from roost.units import format_bytes, format_seconds
 
@@ -174,7 +174,7 @@ def _show_rates(explanation: Explanation) -> None:
     )
 
 
-def _source(rate: RateRecord) -> str:
+def _source(rate: Rate) -> str:
     on = f" on {rate.when[:10]}" if rate.when else ""
     return f"{rate.source}: {rate.why.removeprefix('prior: ')}{on}"
 

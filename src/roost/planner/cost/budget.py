@@ -6,22 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from roost.facts.machine import Machine
+from roost.plan.schema import StageWeights
 from roost.planner.cost.movement import host_bytes_of
 from roost.planner.placements import Placement
 from roost.planner.rules.names import base_name, kind_of
 from roost.units import format_bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
-    """A maximal run of uses of the same components, with every component's weights on the device meanwhile."""
-
-    name: str
-    weights: dict[str, int]
-
-    @property
-    def weights_bytes(self) -> int:
-        return sum(self.weights.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,15 +43,15 @@ def pool_warnings(machine: Machine) -> tuple[str, ...]:
     )
 
 
-def stages(placements: Iterable[Placement]) -> tuple[Stage, ...]:
-    """The pipeline's stages in the order of use, generic over families.
+def stages(placements: Iterable[Placement]) -> tuple[StageWeights, ...]:
+    """Maximal runs of uses of the same components, in the order of use, generic over families.
 
     Encoders and VAEs are used one after another; DiTs that share a base name are experts used one after another, others
     are used together; components of no group (a ControlNet) are used beside the DiTs.
     """
     placements = tuple(placements)
     by_kind = {kind: [each for each in placements if kind_of(each.component) == kind] for kind in _STAGE_KINDS}
-    found: list[Stage] = []
+    found: list[StageWeights] = []
     for kind, label in _STAGE_KINDS.items():
         if kind == "dit":
             beside = [each for each in placements if kind_of(each.component) == "other"]
@@ -80,19 +69,21 @@ _STAGE_KINDS = {
 }
 
 
-def _denoise_stages(dits: list[Placement], beside: list[Placement], placements: tuple[Placement, ...]) -> list[Stage]:
+def _denoise_stages(
+    dits: list[Placement], beside: list[Placement], placements: tuple[Placement, ...]
+) -> list[StageWeights]:
     if len(dits) > 1 and len({base_name(each.component.name) for each in dits}) == 1:
         return [_stage("denoise", [each, *beside], placements) for each in dits]
     return [_stage("denoise", [*dits, *beside], placements)] if dits or beside else []
 
 
-def _stage(label: str, used: list[Placement], placements: tuple[Placement, ...]) -> Stage:
+def _stage(label: str, used: list[Placement], placements: tuple[Placement, ...]) -> StageWeights:
     weights = {each.component.name: each.stage_bytes for each in used}
     for each in placements:
         if each.component.name not in weights and each.idle_bytes:
             weights[each.component.name] = each.idle_bytes
     names = ", ".join(each.component.name for each in used)
-    return Stage(name=f"{label} ({names})", weights=weights)
+    return StageWeights(name=f"{label} ({names})", components=weights, weights_bytes=sum(weights.values()))
 
 
 def judge(placements: Iterable[Placement], machine: Machine) -> Verdict:
@@ -133,7 +124,7 @@ def _shared_sentence(peak_bytes: int, host_bytes: int, short_bytes: int) -> str:
     )
 
 
-def _sentence(peak: Stage | None, budget_bytes: int) -> str:
+def _sentence(peak: StageWeights | None, budget_bytes: int) -> str:
     if peak is None:
         return "nothing to place."
     over = peak.weights_bytes - budget_bytes

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import fields
 
-from roost.plan.figures import Arithmetic, KappaRecord, RateRecord, StageWork
-from roost.planner.cost.costs import CostModel, Kappa, stage_name
+from roost.plan.figures import Arithmetic, StageWork
+from roost.planner.cost.costs import CostModel, stage_name
 from roost.planner.cost.estimate import Forecast
-from roost.planner.cost.rates import SINGLE_DTYPES, Rate, Rates
+from roost.planner.cost.rates import SINGLE_DTYPES, Rates
 from roost.planner.cost.simulator import StageTimes
 from roost.planner.placements import Placement
 
@@ -28,8 +28,8 @@ def arithmetic_record(forecast: Forecast, placements: tuple[Placement, ...]) -> 
     return Arithmetic(
         backend=model.backend,
         context_bytes=schedule.context_bytes,
-        rates={each.name: RateRecord(**asdict(getattr(model.rates, each.name))) for each in fields(Rates)},
-        kappas={name: KappaRecord(**asdict(kappa)) for name, kappa in model.kappas.items()},
+        rates={each.name: getattr(model.rates, each.name) for each in fields(Rates)},
+        kappas=dict(model.kappas),
         single_dtypes=sorted(model.single_dtypes),
         tiers={each.component.name: each.tier for each in placements if each.strategy in _MOVED_WHOLE},
         stages=[
@@ -78,8 +78,8 @@ def cost_model_of(record: Arithmetic) -> CostModel | None:
     if not names <= record.rates.keys():
         return None
     return CostModel(
-        rates=Rates(**{name: Rate(**record.rates[name].model_dump()) for name in names}),
+        rates=Rates(**{name: record.rates[name] for name in names}),
         backend=record.backend,
-        kappas={name: Kappa(**kappa.model_dump()) for name, kappa in record.kappas.items()},
+        kappas=record.kappas,
         single_dtypes=SINGLE_DTYPES if record.single_dtypes is None else frozenset(record.single_dtypes),
     )

@@ -10,25 +10,20 @@ from roost.facts.machine import Machine
 from roost.facts.request import Choices
 from roost.plan.figures import Alternative, Arithmetic, Compared, Predicted, TraceRecord
 from roost.plan.schema import (
-    Blocked,
     Budget,
     ComponentPlan,
     FileRecord,
-    Fired,
     MachineRecord,
     ModelRecord,
     PlanDocument,
     Policy,
-    RolePlan,
     StackRecord,
-    StageWeights,
 )
 from roost.planner.cost.budget import Verdict, stages
 from roost.planner.documents.records import masters_of
 from roost.planner.placements import Placement
 from roost.planner.rules.case import Question
 from roost.planner.rules.names import kind_of, load_order
-from roost.planner.rules.roles import STAGES, RoleView
 from roost.planner.rules.typed import strategy_options
 from roost.planner.ruling import Ruling
 from roost.planner.search.search import Aim
@@ -78,7 +73,7 @@ def document_of(
         fits=verdict.fits,
         load_order=list(load_order(each.component for each in placements)),
         policy=_policy(ruling, sought),
-        role=_role(ruling.role),
+        role=ruling.role,
         components={each.component.name: _component(each) for each in placements},
         trace=figures.trace,
         predicted=figures.predicted,
@@ -112,10 +107,7 @@ def _budget(machine: Machine, placements: tuple[Placement, ...], verdict: Verdic
         free_bytes=machine.gpu.free_bytes,
         headroom_bytes=machine.headroom_bytes,
         budget_bytes=machine.budget_bytes,
-        stages=[
-            StageWeights(name=stage.name, components=stage.weights, weights_bytes=stage.weights_bytes)
-            for stage in listed
-        ],
+        stages=list(listed),
         peak_weights_bytes=max((stage.weights_bytes for stage in listed), default=0),
         deficit_bytes=verdict.deficit_bytes,
         host_bytes=verdict.host_bytes,
@@ -134,8 +126,8 @@ def _policy(ruling: Ruling, sought: Sought | None) -> Policy:
         num_gpus=choices.num_gpus,
         choices=list(_typed_options(choices)),
         layerwise_groups=list(outcome.layerwise_groups),
-        fired=[Fired(id=rule, why=why) for rule, why in outcome.fired],
-        blocked=[Blocked(id=rule, by=by) for rule, by in outcome.blocked],
+        fired=list(outcome.fired),
+        blocked=list(outcome.blocked),
         generations=sought.generations if sought else 1,
         objective=aim.objective,
         max_slowdown=aim.max_slowdown if aim.objective == "memory" else None,
@@ -155,18 +147,6 @@ def _typed_options(choices: Choices) -> tuple[str, ...]:
     }
     without_found = replace(choices, sets=tuple(each for each in choices.sets if not each.found))
     return (*strategy_options(without_found), *(flag for flag, typed in flags.items() if typed))
-
-
-def _role(role: RoleView) -> RolePlan:
-    return RolePlan(
-        name=role.role,
-        stages=list(STAGES[role.role]),
-        loads=list(role.loads),
-        keeps=list(role.keeps),
-        skips=list(role.skips),
-        load_bytes=role.load_bytes,
-        warnings=list(role.warnings),
-    )
 
 
 def _component(placement: Placement) -> ComponentPlan:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-from roost.plan.figures import Binding, Compared, MoreMemory, OtherPlan
+from roost.plan.figures import Binding, Compared, MoreMemory, OtherPlan, Predicted
 from roost.planner.cost.costs import stage_name
-from roost.planner.cost.estimate import Forecast, Prediction
+from roost.planner.cost.estimate import Forecast
 from roost.planner.search.pricing import Pricer
 from roost.planner.search.search import MORE_BYTES, Found, limits_of
 from roost.planner.search.solver import NOISE, Combination
@@ -18,13 +18,13 @@ Memory = Literal["VRAM", "host memory"]
 _NOTHING = 0.001
 
 
-def compare(found: Found, chosen: Combination, forecast: Forecast, prediction: Prediction) -> Compared:
+def compare(found: Found, chosen: Combination, forecast: Forecast, predicted: Predicted) -> Compared:
     """The record of what else there was, and of what binds."""
     more = [
         _more(found, "VRAM", MORE_BYTES, found.more_vram, forecast),
         _more(found, "host memory", None, found.more_host, forecast),
     ]
-    longest = max(prediction.stages, key=lambda stage: stage.seconds, default=None)
+    longest = max(predicted.stages, key=lambda stage: stage.seconds, default=None)
     paces = [Binding(what=longest.binding, stage=longest.name)] if longest else []
     kept = [each for each in more if each is not None]
     worthwhile_s = (NOISE - 1) * chosen.seconds
