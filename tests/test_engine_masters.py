@@ -17,8 +17,9 @@ from engine_cases import digest_of, held_on, with_pinned
 from live_pipelines import bare_digest, held_by, live_pipeline, request_for
 from plans import LAYERWISE, plan_for
 from roost.errors import RoostError, UsageError
+from roost.facts.model import StoredFile
 from roost.plan import PlanDocument
-from roost.plan.schema import FileRecord, Masters
+from roost.plan.fields import Masters
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.hold.attach import hold
 from roost.residency.run.generate import generate
@@ -48,7 +49,7 @@ def mapped_plan(directory: Path) -> PlanDocument:
     masters = Masters(pinned=0, pageable=1, mapped=3)
     changed = transformer.model_copy(update={"master": masters})
     files = {
-        path.relative_to(directory).as_posix(): FileRecord(bytes=path.stat().st_size, sha256="0" * 64)
+        path.relative_to(directory).as_posix(): StoredFile(bytes=path.stat().st_size, sha256="0" * 64)
         for path in directory.rglob("*.safetensors")
     }
     model = plan.model.model_copy(update={"files": files})

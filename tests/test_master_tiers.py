@@ -15,8 +15,9 @@ from roost.api.plans.preflight import check_fits
 from roost.api.runs import ready
 from roost.errors import NothingFits
 from roost.facts.machine import HostFacts
+from roost.facts.model import StoredFile
 from roost.plan import PlanDocument
-from roost.plan.schema import FileRecord, Masters
+from roost.plan.fields import Masters
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.run.loader import load_pipeline
 from roost.residency.run.quiet import quiet_libraries
@@ -37,7 +38,7 @@ def plan_in(directory: Path, strategy: Any, tier: str) -> PlanDocument:
     with quiet_libraries():
         plan = plan_for(DiffusionPipeline.from_pretrained(directory), strategy)
     files = {
-        path.relative_to(directory).as_posix(): FileRecord(bytes=path.stat().st_size, sha256="0" * 64)
+        path.relative_to(directory).as_posix(): StoredFile(bytes=path.stat().st_size, sha256="0" * 64)
         for path in directory.rglob("*.safetensors")
     }
     components = {}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from roost.facts.limits import Bytes, Name
+from roost.facts.limits import Bytes, Name, Sha256
 from roost.facts.request import Group, Mode, Role, Storage, Workload
 
 Kind = Literal["dit", "text_encoder", "image_encoder", "vae", "other"]
@@ -70,8 +70,8 @@ class Component:
 class StoredFile:
     """What the fingerprint covers of one file: its size, and the hash of its header or, for a config, of all of it."""
 
-    bytes: int
-    sha256: str
+    bytes: Bytes
+    sha256: Sha256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from roost.facts.decider import Blocked, Fired
-from roost.facts.limits import Bytes, Label, Name, Positive
+from roost.facts.limits import Bytes, Label, Name, Positive, Sha256
 from roost.facts.machine import GpuFacts, HostFacts
-from roost.facts.model import Kind, RolePart, Task
+from roost.facts.model import Kind, RolePart, StoredFile, Task
 from roost.facts.request import Mode, Storage, Strategy, Workload
 from roost.plan import earlier
 from roost.plan.fields import (
@@ -19,18 +19,12 @@ from roost.plan.fields import (
     LoadDtype,
     Masters,
     RelativePath,
-    Sha256,
     Strict,
 )
 from roost.plan.figures import Alternative, Arithmetic, Compared, Predicted, TraceRecord
 from roost.plan.trials import Measured
 
 SCHEMA_VERSION = 1
-
-
-class FileRecord(Strict):
-    bytes: Bytes
-    sha256: Sha256
 
 
 class ModelRecord(Strict):
@@ -42,7 +36,7 @@ class ModelRecord(Strict):
     family: Name | None
     task: Task
     variant: Name | None
-    files: dict[RelativePath, FileRecord]
+    files: dict[RelativePath, Annotated[StoredFile, FACT]]
 
 
 class MachineRecord(Strict):

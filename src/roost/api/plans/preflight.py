@@ -11,7 +11,7 @@ from roost.facts.machine import GpuFacts, HostFacts
 from roost.facts.model import Component, Inventory, ModelProfile
 from roost.facts.request import Workload
 from roost.plan.revision import revised
-from roost.plan.schema import ComponentPlan, FileRecord, PlanDocument
+from roost.plan.schema import ComponentPlan, PlanDocument
 from roost.planner.buffers import can_be_mapped
 from roost.shell_quoting import command, shown_path
 from roost.units import format_bytes
@@ -152,11 +152,10 @@ def bind_files(plan: PlanDocument, inventory: Inventory) -> PlanDocument:
     """The plan with the files and variants of the directory that it runs on; a plan by name has none of its own."""
     if plan.model.files:
         return plan
-    files = {name: FileRecord(bytes=each.bytes, sha256=each.sha256) for name, each in inventory.files.items()}
     components = {
         name: revised(each, variant=inventory.component(name).variant) for name, each in plan.components.items()
     }
-    return revised(plan, model=revised(plan.model, files=files), components=components)
+    return revised(plan, model=revised(plan.model, files=dict(inventory.files)), components=components)
 
 
 def gpu_differences(plan: PlanDocument, gpu: GpuFacts) -> list[str]:

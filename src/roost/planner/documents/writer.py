@@ -12,7 +12,6 @@ from roost.plan.figures import Alternative, Arithmetic, Compared, Predicted, Tra
 from roost.plan.schema import (
     Budget,
     ComponentPlan,
-    FileRecord,
     MachineRecord,
     ModelRecord,
     PlanDocument,
@@ -96,7 +95,7 @@ def _model(question: Question) -> ModelRecord:
         family=inventory.family,
         task=question.profile.task,
         variant=next((each.variant for each in inventory.components if each.variant), None),
-        files={name: FileRecord(bytes=each.bytes, sha256=each.sha256) for name, each in files.items()},
+        files=dict(files),
     )
 
 
