@@ -17,7 +17,7 @@ from roost.tune.results.records import BenchResults, Row
 from roost.tune.trials.candidates import Field, list_candidates
 from roost.tune.trials.journal import Journal, journal_key
 from roost.tune.trials.messages import Message
-from roost.tune.trials.recorded import Watcher
+from roost.tune.trials.recorded import BenchWatcher
 from roost.tune.trials.runner import Trials, TrialWorld, world_of
 
 STUB = Path(__file__).with_name("stub_trial.py")
@@ -86,7 +86,7 @@ class Setting:
         *,
         rounds: int = 1,
         max_seconds: float = 300.0,
-        watcher: Watcher | None = None,
+        watcher: BenchWatcher | None = None,
         fresh: bool = False,
         **changed: Any,
     ) -> BenchResults:

@@ -23,7 +23,7 @@ from roost.plan.fields import Masters
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.hold.attach import hold
 from roost.residency.run.generate import generate
-from roost.residency.run.loader import load_pipeline
+from roost.residency.run.loader import load_held
 from roost.residency.run.quiet import quiet_libraries
 from roost.residency.weights.host_masters import Master
 from tiny_models import build
@@ -63,7 +63,7 @@ def tiers(held: Any, component: str) -> list[str]:
 
 def test_masters_that_stay_in_their_files_are_exact(ltx: Path) -> None:
     plan = mapped_plan(ltx)
-    with EmulatedDevice(2**30) as device, load_pipeline(plan, ltx, device) as held:
+    with EmulatedDevice(2**30) as device, load_held(plan, ltx, device) as held:
         assert tiers(held, "transformer") == ["pageable", "mapped", "mapped", "mapped"]
         wanted = {name: each.clone() for name, each in held.pipeline.transformer.state_dict().items()}
         assert [digest_of(held, "ltx") for _ in range(2)] == [bare_digest("ltx")] * 2
@@ -85,7 +85,7 @@ def cut_short(path: Path) -> None:
 def test_a_file_that_changes_under_its_masters_is_one_line_and_not_a_crash(harm: Any, own_ltx: Path) -> None:
     weights = own_ltx / "transformer" / "diffusion_pytorch_model.safetensors"
     plan = mapped_plan(own_ltx)
-    with EmulatedDevice(2**30) as device, load_pipeline(plan, own_ltx, device) as held:
+    with EmulatedDevice(2**30) as device, load_held(plan, own_ltx, device) as held:
         copy = Path(shutil.copy(weights, own_ltx / "kept"))
         harm(weights)
         for _ in range(2):

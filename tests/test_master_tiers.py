@@ -19,7 +19,7 @@ from roost.facts.model import StoredFile
 from roost.plan import PlanDocument
 from roost.plan.fields import Masters
 from roost.residency.device.emulated import EmulatedDevice
-from roost.residency.run.loader import load_pipeline
+from roost.residency.run.loader import load_held
 from roost.residency.run.quiet import quiet_libraries
 from roost.residency.weights.host_masters import Master
 from roost.residency.weights.mapped_masters import MappedMaster
@@ -57,7 +57,7 @@ def plan_in(directory: Path, strategy: Any, tier: str) -> PlanDocument:
 @pytest.mark.parametrize("tier", ["pinned", "pageable", "mapped"])
 @pytest.mark.parametrize("strategy", ["snapshot-offload", "component-offload", LAYERWISE], ids=str)
 def test_blocks_and_the_rest_are_in_the_planned_tier_and_stay_in_it(ltx: Path, strategy: Any, tier: str) -> None:
-    with EmulatedDevice(2**30) as device, load_pipeline(plan_in(ltx, strategy, tier), ltx, device) as held:
+    with EmulatedDevice(2**30) as device, load_held(plan_in(ltx, strategy, tier), ltx, device) as held:
         assert [digest_of(held, "ltx") for _ in range(2)] == [bare_digest("ltx")] * 2
         masters = [
             unit.master

@@ -16,6 +16,8 @@ from roost.facts.model import Stack
 SPLIT_BLOCK_BYTES = 1024**3
 # Every tensor starts on such an address in its unit's buffer: kernels round differently on misaligned weights.
 ALIGNMENT = 256
+# CUDA's caching allocator hands out multiples of this.
+ALLOCATION_BYTES = 512
 # Lists of lists are entered this deep; real modules stop at two, names in a hostile file need not.
 _MAX_LIST_DEPTH = 8
 

@@ -13,6 +13,9 @@ Platform = Literal["cuda", "rocm", "cpu"]
 DeviceKind = Literal["cuda", "emulated"]
 
 
+Lane = Literal["compute", "copy"]  # a device's two queues
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuFacts:
     """One GPU, present (NVML), named (profile) or emulated, at one moment."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -150,6 +150,10 @@ class ModelProfile:
     frame_chunk: int  # its videos are whole chunks of so many frames and one more; 1: of any length
     frames_per_s: int  # at which its publisher plays its videos
     plan_only: bool  # no pipeline class in diffusers: inspect and plan, not run
+
+
+# The profile of a family by a pipeline's index and its components' configs.
+Recognise = Callable[[Mapping[str, object], Mapping[str, Mapping[str, object]]], ModelProfile | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

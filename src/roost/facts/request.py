@@ -21,6 +21,9 @@ Mode = Literal["auto", "memory", "speed", "manual"]
 Storage = Literal["float8_e4m3fn"]
 
 
+Tier = Literal["pinned", "pageable", "mapped"]  # where a host copy lies: locked memory, memory, or the model's files
+
+
 Role = Literal["monolithic", "encoder", "denoiser", "decoder"]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from roost.facts.limits import Bytes, Name, Positive
-from roost.facts.request import Strategy
+from roost.facts.request import Strategy, Tier
 from roost.plan.fields import FACT, Count, Flops, Masters, Seconds, Strict
 
 Limiter = Literal["link", "compute", "host", "disk"]
@@ -176,20 +176,21 @@ class Arithmetic(Strict):
     rates: dict[Name, Annotated[Rate, FACT]]
     kappas: dict[Name, Annotated[Kappa, FACT]]
     single_dtypes: list[Name] | None = None
-    tiers: dict[Name, Literal["pinned", "pageable", "mapped"]]
+    tiers: dict[Name, Tier]
     stages: list[StageWork]
 
 
 # What other plans would take, and what more memory would change: the plan document's comparison.
 
 
-Bound = Literal["link", "compute", "host", "disk", "VRAM", "host memory"]
+Memory = Literal["VRAM", "host memory"]
+Bound = Literal[Limiter, Memory]
 
 
 class MoreMemory(Strict):
     """What more of one memory would save. ``bytes`` None is as much as is useful; ``stage`` is where it would."""
 
-    memory: Literal["VRAM", "host memory"]
+    memory: Memory
     bytes: Bytes | None
     saves_s: Seconds
     stage: Name | None
@@ -214,7 +215,7 @@ class Binding(Strict):
     stage: Name | None
 
 
-class Compared(Strict):
+class PlanComparison(Strict):
     """The chosen plan beside others. Seconds are totals of all generations; each other plan is simulated like it."""
 
     more_memory: list[MoreMemory]

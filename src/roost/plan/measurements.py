@@ -100,7 +100,7 @@ class StageCompared(Strict):
     kappa: Above0 | None
 
 
-class Compared(Strict):
+class RunComparison(Strict):
     """A prediction and its measurement side by side; None where one of the two is missing."""
 
     load_s: SecondsCompared | None
@@ -137,7 +137,7 @@ class Residual(Strict):
     peak_bytes: Pair | None
 
 
-class Entry(Strict):
+class MeasuredEntry(Strict):
     """What is kept of one device (``model_class`` None: rates and factors) or of one model class on it.
 
     ``kappas`` are by component class. An entry of a model class holds fitted rates and the runs they follow from.
@@ -151,7 +151,7 @@ class Entry(Strict):
     residuals: list[Residual] = Field(default_factory=list, max_length=KEPT_RUNS)
 
     @model_validator(mode="after")
-    def _emulated_has_no_driver(self) -> Entry:
+    def _emulated_has_no_driver(self) -> MeasuredEntry:
         if self.device.device_kind == "cuda" and self.device.h2d_bytes_per_s is not None:
             raise ValueError("device.h2d_bytes_per_s is for emulated devices only")
         return self
@@ -169,7 +169,7 @@ class Collection(Strict):
     """Entries as ``roost profiles export`` writes them."""
 
     schema_version: int = Field(alias="schema", default=MEASURED_VERSION, ge=1, le=MEASURED_VERSION)
-    entries: list[Entry]
+    entries: list[MeasuredEntry]
 
 
 class StageFigures(Strict):

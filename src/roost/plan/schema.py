@@ -21,7 +21,7 @@ from roost.plan.fields import (
     RelativePath,
     Strict,
 )
-from roost.plan.figures import Alternative, Arithmetic, Compared, Predicted, TraceRecord
+from roost.plan.figures import Alternative, Arithmetic, PlanComparison, Predicted, TraceRecord
 from roost.plan.trials import Measured
 
 SCHEMA_VERSION = 1
@@ -165,7 +165,7 @@ class PlanDocument(Strict):
     components: dict[ComponentName, ComponentPlan]
     trace: TraceRecord | None = None
     predicted: Predicted | None
-    compared: Compared | None = None
+    compared: PlanComparison | None = None
     arithmetic: Arithmetic | None = None
     alternatives: list[Alternative] = Field(default_factory=list)
     also: list[Name] = Field(default_factory=list)

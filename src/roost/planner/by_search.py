@@ -20,10 +20,10 @@ from roost.planner.documents.writer import Figures, Sought, document_of
 from roost.planner.placements import Placement
 from roost.planner.rules.case import Case, Decision, Question
 from roost.planner.ruling import Ruling, ruling_on
-from roost.planner.search.comparison import compare
-from roost.planner.search.reasons import LEAST_WEIGHTS, notes_of, why_not, why_of
+from roost.planner.search.comparison import compare_plans
+from roost.planner.search.reasons import LEAST_WEIGHTS, notes_of, why_lost, why_of
 from roost.planner.search.remedies import TraceOther, remedies
-from roost.planner.search.search import Aim, Found, Objective, limits_of, search
+from roost.planner.search.search import Aim, Objective, SearchResult, limits_of, search
 from roost.planner.search.shortfall import Shortfall
 from roost.planner.search.solver import Combination
 from roost.trace import Trace, of_role
@@ -72,7 +72,7 @@ def plan_by_search(asked: SearchQuestion) -> PlanDocument:
     placements = _placements(found.chosen)
     predicted, arithmetic = predict(forecast, placements), arithmetic_record(forecast, placements)
     also, alternatives = ([], []) if forecast.weights_only else _alternatives(forecast, found, found.chosen)
-    compared = None if forecast.weights_only else compare(found, found.chosen, forecast, predicted)
+    compared = None if forecast.weights_only else compare_plans(found, found.chosen, forecast, predicted)
     return document_of(
         ruling,
         tuple(_explained(each, predicted, arithmetic, forecast, asked.aim.objective) for each in placements),
@@ -90,7 +90,7 @@ def plan_by_search(asked: SearchQuestion) -> PlanDocument:
     )
 
 
-def _found(asked: SearchQuestion, ruling: Ruling) -> tuple[Forecast, Found]:
+def _found(asked: SearchQuestion, ruling: Ruling) -> tuple[Forecast, SearchResult]:
     """What the search finds, and the forecast it goes by: a guess that nothing fits gives way to weights alone."""
     case, ruled = ruling.case, ruling.placements
     forecast = asked.forecast(case)
@@ -177,7 +177,7 @@ def _peak_warnings(forecast: Forecast, predicted: Predicted) -> list[str]:
     ]
 
 
-def _alternatives(forecast: Forecast, found: Found, chosen: Combination) -> tuple[list[str], list[Alternative]]:
+def _alternatives(forecast: Forecast, found: SearchResult, chosen: Combination) -> tuple[list[str], list[Alternative]]:
     """The chosen plan's other names; and the rule plan, the runner-up, everything resident, the rest of the front."""
     named: list[tuple[str, Combination | None]] = [
         ("rule plan", found.ruled),
@@ -199,7 +199,7 @@ def _alternatives(forecast: Forecast, found: Found, chosen: Combination) -> tupl
     return also, [
         alternative_record(names, _placements(each), predict(forecast, _placements(each)), reason)
         for each, names in others
-        for reason in [why_not(each, chosen, budget_bytes)]
+        for reason in [why_lost(each, chosen, budget_bytes)]
     ]
 
 
@@ -210,7 +210,7 @@ def _key(combination: Combination) -> list[object]:
     ]
 
 
-def _infeasible(asked: SearchQuestion, ruling: Ruling, forecast: Forecast, found: Found) -> PlanDocument:
+def _infeasible(asked: SearchQuestion, ruling: Ruling, forecast: Forecast, found: SearchResult) -> PlanDocument:
     ruled, missing = ruling.placements, found.shortfall
     assert missing is not None  # the search sets one of the two
     fitting = _remedies(asked, ruling.case, forecast, missing) if asked.seek_remedies else ()

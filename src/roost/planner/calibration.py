@@ -20,12 +20,12 @@ from roost.plan.measurements import (
     KEPT_RUNS,
     KEPT_SAMPLES,
     BytesCompared,
-    Compared,
-    Entry,
+    MeasuredEntry,
     MeasuredKappa,
     MeasuredRate,
     Pair,
     Residual,
+    RunComparison,
     SecondsCompared,
     StageCompared,
 )
@@ -50,7 +50,7 @@ _COMPUTE_CLASSES = ("matmul", "attention", "conv")
 _TIERS = ("pinned", "pageable")
 
 
-def fitted_in_use(device: Entry | None, model: Entry | None) -> dict[str, MeasuredRate]:
+def fitted_in_use(device: MeasuredEntry | None, model: MeasuredEntry | None) -> dict[str, MeasuredRate]:
     """The model's fitted rates, which go before the data sheet's and before the device's timed ones.
 
     One of transfers or memory far from the timed one is not used: something else slowed those runs.
@@ -63,7 +63,7 @@ def fitted_in_use(device: Entry | None, model: Entry | None) -> dict[str, Measur
     }
 
 
-def kappas_in_use(device: Entry | None) -> dict[str, Kappa]:
+def kappas_in_use(device: MeasuredEntry | None) -> dict[str, Kappa]:
     """Fitted factors by component class."""
     if device is None:
         return {}
@@ -109,7 +109,7 @@ def _rate_names(limiter: Limiter, plan: PlanDocument, denoisers: Mapping[str, Co
     return [*(f"{prefix}{name}_flop_per_s" for prefix in sorted(prefixes) for name in classes), "memory_bytes_per_s"]
 
 
-def residual_of(plan: PlanDocument, compared: Compared, when: str) -> Residual:
+def residual_of(plan: PlanDocument, compared: RunComparison, when: str) -> Residual:
     """What is kept of one run of the plan."""
     assert plan.predicted is not None, "only a prediction has something to learn from"
     return Residual(
@@ -140,7 +140,7 @@ def _strategy(plan: PlanDocument) -> str:
     return ", ".join(parts)
 
 
-def taught_model(entry: Entry, residual: Residual) -> Entry:
+def taught_model(entry: MeasuredEntry, residual: Residual) -> MeasuredEntry:
     """The model class's entry with one more run in it, and its rates fitted again."""
     residuals = [*entry.residuals, residual][-KEPT_RUNS:]
     return revised(entry, residuals=residuals, rates=_fitted_rates(residuals))
@@ -165,7 +165,7 @@ def _fitted(values: Sequence[float], when: str) -> MeasuredRate:
     return MeasuredRate(value=middle, spread=spread, n=len(values), when=when, source="fitted")
 
 
-def taught_device(entry: Entry, compared: Compared, when: str) -> Entry:
+def taught_device(entry: MeasuredEntry, compared: RunComparison, when: str) -> MeasuredEntry:
     """The device's entry with the factors of the run's component classes added to their samples."""
     new = {
         name: MeasuredKappa(samples=[*_samples(entry, name), sample][-KEPT_SAMPLES:], when=when)
@@ -174,11 +174,11 @@ def taught_device(entry: Entry, compared: Compared, when: str) -> Entry:
     return revised(entry, kappas={**entry.kappas, **new})
 
 
-def _samples(entry: Entry, name: str) -> list[float]:
+def _samples(entry: MeasuredEntry, name: str) -> list[float]:
     return entry.kappas[name].samples if name in entry.kappas else []
 
 
-def kappa_samples(compared: Compared) -> dict[str, float]:
+def kappa_samples(compared: RunComparison) -> dict[str, float]:
     """The factor that each component class had in one run; the largest where a class has several stages."""
     found: dict[str, float] = {}
     for stage in compared.stages:

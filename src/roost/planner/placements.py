@@ -12,7 +12,7 @@ from roost.blocks import ResidentPolicy, resident_indices
 from roost.errors import UsageError
 from roost.facts.machine import HostFacts
 from roost.facts.model import Component
-from roost.facts.request import Strategy
+from roost.facts.request import Strategy, Tier
 from roost.planner.buffers import all_buffers, block_buffers, can_be_mapped
 from roost.planner.rules.case import Case, Decision
 from roost.planner.rules.names import kind_of
@@ -48,7 +48,7 @@ class Placement:
     streaming: Streaming | None
     decision: Decision
     fsdp_shards: int = 1
-    tier: Literal["pinned", "pageable", "mapped"] = "pageable"  # of a master that moves as a whole
+    tier: Tier = "pageable"  # of a master that moves as a whole
     tiling: bool = False
     slicing: bool = False
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Lane = Literal["compute", "copy"]
+from roost.facts.machine import Lane
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

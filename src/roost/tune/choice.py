@@ -21,7 +21,7 @@ from roost.tune.trials.candidates import (
     Field,
     list_candidates,
     placement_of,
-    why_not,
+    why_unfit,
 )
 
 _OTHERS = 3  # beside the searched plan and the rule plan
@@ -43,7 +43,7 @@ def tuning_field(asked: SearchQuestion, searched: PlanDocument) -> Field:
     for candidate in _wanted(asked, searched):
         assert candidate.plan is not None, "every candidate of Roost has one"
         same = seen.get(placement_of(candidate.plan))
-        reason = why_not(candidate) if same is None else f"places everything as {same} does"
+        reason = why_unfit(candidate) if same is None else f"places everything as {same} does"
         if reason is not None:
             left_out.append((candidate, reason))
             continue

@@ -14,7 +14,15 @@ from roost.api.models.inspect import inspect_model, profile_of
 from roost.api.models.named_files import check_sought, refuse_other_files, why_single_files
 from roost.api.models.tensors import check_tensors
 from roost.api.models.traces import RECORDED, installed_versions, kept_trace, trace_model
-from roost.api.requests.options import PlanOptions, aim_of, choices_of, dtype_of, generations_of, searches, workload_of
+from roost.api.requests.options import (
+    PlanOptions,
+    aim_of,
+    choices_of,
+    dtype_of,
+    generation_count,
+    searches,
+    workload_of,
+)
 from roost.api.requests.python_options import options_of
 from roost.errors import DryRunError, InvalidFile, UsageError
 from roost.facts.request import Workload
@@ -154,7 +162,7 @@ def traced_question(
         trace=trace,
         model=model,
         aim=aim_of(options),
-        generations=generations_of(options),
+        generations=generation_count(options),
         notes=(*warnings, *measured.notes, *_slow_dtypes(trace, model)),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from roost.api.models.inspect import structure_of
+from roost.api.models.inspect import structure_fingerprint
 from roost.errors import NothingFits, PlanMismatch, UsageError
 from roost.facts.machine import GpuFacts, HostFacts
 from roost.facts.model import Component, Inventory, ModelProfile
@@ -107,7 +107,7 @@ def model_differences(plan: PlanDocument, inventory: Inventory) -> list[str]:
     return sorted(differences)
 
 
-def check_components(plan: PlanDocument, inventory: Inventory) -> None:
+def check_component_names(plan: PlanDocument, inventory: Inventory) -> None:
     """Raises PlanMismatch when the plan places other components than the model has."""
     found = {each.name for each in inventory.components}
     for name in plan.components.keys() - found:
@@ -127,7 +127,7 @@ def _structure_differences(plan: PlanDocument, inventory: Inventory) -> list[str
             differences.append(f"{name} is not in the directory")
         else:
             differences += [f"{name}: {each}" for each in _component_differences(planned, component)]
-    if not differences and plan.model.fingerprint != structure_of(inventory):
+    if not differences and plan.model.fingerprint != structure_fingerprint(inventory):
         differences.append(f"its tensors differ from {plan.model.family}'s in names or shapes")
     return differences
 

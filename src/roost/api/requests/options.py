@@ -117,7 +117,7 @@ def aim_of(options: PlanOptions) -> Aim:
     )
 
 
-def generations_of(options: PlanOptions) -> int:
+def generation_count(options: PlanOptions) -> int:
     """How many prompts the seconds are counted for."""
     return _at_least(1, options.generations, "--generations")
 

@@ -38,7 +38,7 @@ class Finished:
     latent_digest: str | None
 
 
-class Journal:
+class OutputJournal:
     """The journal of outputs named after ``output``: ``fox.journal.jsonl`` for ``fox.png``.
 
     A generation counts as finished when its prompt, seed and everything else that its bits depend on (``settings``)

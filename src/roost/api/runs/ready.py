@@ -11,7 +11,7 @@ from roost.api.machine import present_gpu
 from roost.api.models.inspect import inspect_model, profile_of
 from roost.api.plans.preflight import (
     bind_files,
-    check_components,
+    check_component_names,
     check_executable,
     check_fits,
     check_runnable,
@@ -105,7 +105,7 @@ def check_plan(
     if inventory.path is None:
         raise UsageError(f"--model {shown_path(path)} is only a name, and a run needs the files; give their directory.")
     changes = refuse(plan, model_differences(plan, inventory), what="model", force=force)
-    check_components(plan, inventory)
+    check_component_names(plan, inventory)
     check_runnable(inventory, profile_of(inventory))
     kind = _device_kind(plan, device)
     running, budget_bytes = bind_files(plan, inventory), plan.budget.budget_bytes

@@ -9,7 +9,7 @@ from roost.facts.machine import Machine
 from roost.facts.model import Component
 from roost.plan.figures import BytesInterval, Level, Limiter, Predicted, PredictedStage, SecondsInterval
 from roost.planner.cost.costs import CostModel, launch_bound, use_costs
-from roost.planner.cost.movement import block_tiers, load_s, residents_of, tier_bytes, weights_of
+from roost.planner.cost.movement import block_tiers, load_s, moved_weights, residents_of, tier_bytes
 from roost.planner.cost.rates import LEVELS
 from roost.planner.cost.simulator import Schedule, StageTimes, Timeline, UseCost, simulate
 from roost.planner.placements import LossyChoices, Placement, lossy_of
@@ -58,7 +58,7 @@ class Forecast:
         """The simulation's input; ``costs`` saves working them out again."""
         speeds = self.model.rates.at(level)
         return Schedule(
-            weights={each.component.name: weights_of(each, speeds) for each in placements},
+            weights={each.component.name: moved_weights(each, speeds) for each in placements},
             uses=self.costs(level, lossy_of(placements)) if costs is None else costs,
             sequence=self.trace.sequence,
             budget_bytes=self.machine.budget_bytes,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from roost.facts.decider import spelled
 from roost.facts.machine import Machine
 from roost.facts.request import Choices
-from roost.plan.figures import Alternative, Arithmetic, Compared, Predicted, TraceRecord
+from roost.plan.figures import Alternative, Arithmetic, PlanComparison, Predicted, TraceRecord
 from roost.plan.schema import (
     Budget,
     ComponentPlan,
@@ -42,7 +42,7 @@ class Figures:
 
     trace: TraceRecord | None = None
     predicted: Predicted | None = None
-    compared: Compared | None = None
+    compared: PlanComparison | None = None
     arithmetic: Arithmetic | None = None
     alternatives: Sequence[Alternative] = ()
     also: Sequence[str] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from roost.plan.figures import Arithmetic, Compared, MoreMemory, OtherPlan, Predicted, PredictedStage
+from roost.plan.figures import Arithmetic, MoreMemory, OtherPlan, PlanComparison, Predicted, PredictedStage
 from roost.planner.placements import Placement
 from roost.planner.search.search import Objective
 from roost.planner.search.solver import NOISE, Combination
@@ -47,7 +47,7 @@ def _lossy(placement: Placement) -> str:
     return tiled + rounded
 
 
-def why_not(other: Combination, chosen: Combination, budget_bytes: int) -> str:
+def why_lost(other: Combination, chosen: Combination, budget_bytes: int) -> str:
     """Why another plan lost: it does not fit, it is slower, or it gains too little for what it adds."""
     if other.vram_bytes > budget_bytes:
         return f"needs {format_bytes(other.vram_bytes - budget_bytes)} more VRAM."
@@ -60,7 +60,7 @@ def why_not(other: Combination, chosen: Combination, budget_bytes: int) -> str:
     return f"{smaller}{format_seconds(difference_s)} slower ({share:.1%})."
 
 
-def notes_of(compared: Compared) -> list[str]:
+def notes_of(compared: PlanComparison) -> list[str]:
     """What the comparison says, a sentence each."""
     notes = [_against_model_offload(compared.model_offload)]
     if compared.runner_up:

@@ -104,7 +104,7 @@ def tensors_within(value: Any, depth: int = 0) -> Iterator[torch.Tensor]:
 _GUIDANCE_BY_NEGATIVE_PROMPT = "true_cfg_scale"
 
 
-def call_arguments(pipeline: Any, workload: Workload, options: DryRunOptions) -> dict[str, Any]:
+def made_up_arguments(pipeline: Any, workload: Workload, options: DryRunOptions) -> dict[str, Any]:
     """What to call ``pipeline`` with. Raises DryRunError when it needs something that can't be made up."""
     parameters = call_parameters(type(pipeline))
     wanted: dict[str, Any] = {

@@ -23,7 +23,7 @@ from roost.facts.request import Workload
 from roost.pipelines.build import build_component, build_pipeline
 from roost.pipelines.internals.of_torch import buffers_of, unfiled_names
 from roost.pipelines.linears import castable_linears
-from roost.probes.dry_run.entry_calls import TracedComponent, call_arguments, weights_bytes
+from roost.probes.dry_run.entry_calls import TracedComponent, made_up_arguments, weights_bytes
 from roost.probes.dry_run.module_tensors import module_tensors
 from roost.probes.dry_run.options import DryRunOptions
 from roost.probes.dry_run.stand_in import cached_components, stand_in, still_videos
@@ -95,7 +95,7 @@ def _trace(
     try:
         with _quiet(), torch.no_grad(), world:
             pipeline, components = make(world)
-            arguments = call_arguments(pipeline, workload, options)
+            arguments = made_up_arguments(pipeline, workload, options)
             with log.watch(components), still_videos(pipeline):
                 pipeline(**arguments)
     except DryRunError:

@@ -18,7 +18,7 @@ from roost.residency.engine.eviction import Activations, UseSequence
 from roost.residency.engine.guards import Inference, check_held, weights_of
 from roost.residency.engine.ladder import leave_between_stages, may_leave, remedy_for, stream_blocks
 from roost.residency.engine.nan_outputs import NanOutputs
-from roost.residency.engine.rerun import RerunState, Shortage, run_elastically
+from roost.residency.engine.rerun import MemoryShortage, RerunState, run_elastically
 from roost.residency.engine.stages import StageRecorder, stage_name
 from roost.residency.weights.transfers import Transfers
 from roost.units import format_bytes
@@ -76,7 +76,7 @@ class Runtime:
                     RerunState(component.attributes, self._device.device, args, kwargs),
                     lambda: self.step_down(component, released),
                     self._transfers,
-                    Shortage(where, self._device, lambda: remedy_for(component)),
+                    MemoryShortage(where, self._device, lambda: remedy_for(component)),
                 )
         finally:
             self._leave()
@@ -89,7 +89,7 @@ class Runtime:
             RerunState((), self._device.device, (), {}),
             lambda: self.step_down(component, released),
             self._transfers,
-            Shortage(f"placing {component.name}", self._device, lambda: remedy_for(component)),
+            MemoryShortage(f"placing {component.name}", self._device, lambda: remedy_for(component)),
         )
 
     def switch_to(self, component: HeldComponent, method: str) -> None:

@@ -39,7 +39,7 @@ LoadComponent = Callable[[str, ComponentPlan, Path], torch.nn.Module]
 _SAFELY = {"use_safetensors": True, "local_files_only": True}
 
 
-def load_pipeline(
+def load_held(
     plan: PlanDocument,
     model_dir: Path,
     device: Device,

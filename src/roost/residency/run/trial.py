@@ -19,7 +19,7 @@ from roost.residency.engine.stages import OnEvent, StageRecord, greatest
 from roost.residency.hold.attach import Held
 from roost.residency.run.calls import GenerationRequest
 from roost.residency.run.generate import Generation, generate, generate_with
-from roost.residency.run.loader import LoadComponent, OnComponent, load_pipeline
+from roost.residency.run.loader import LoadComponent, OnComponent, load_held
 from roost.residency.run.plain import Place, PlainPipeline, load_plain, move_whole, place_plain
 from roost.residency.run.quiet import quiet_libraries
 
@@ -129,7 +129,7 @@ def open_trial(
         _import_classes(setup.plan)
         began_s = time.perf_counter()
         if setup.place is None:
-            held = load_pipeline(setup.plan, setup.model_dir, device, on_component, on_event, setup.load)
+            held = load_held(setup.plan, setup.model_dir, device, on_component, on_event, setup.load)
             afterwards.callback(held.abandon)  # the process ends with the trial: nothing has to come back
             yield Trial(held, device, time.perf_counter() - began_s)
             return

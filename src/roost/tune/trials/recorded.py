@@ -27,7 +27,9 @@ class RecordedTrials:
     ``same_bits`` says that all outputs must be equal: they are compared with what diffusers alone makes of the model.
     """
 
-    def __init__(self, trials: Trials, journal: Journal, watcher: Watcher, gpu: GpuFacts, *, same_bits: bool) -> None:
+    def __init__(
+        self, trials: Trials, journal: Journal, watcher: BenchWatcher, gpu: GpuFacts, *, same_bits: bool
+    ) -> None:
         self.trials = trials
         self.looks: list[tuple[GpuConditions, ...]] = []
         self._journal, self._watcher, self._gpu, self._same_bits = journal, watcher, gpu, same_bits
@@ -105,7 +107,7 @@ class RecordedTrials:
 # Who hears what a bench does while it runs.
 
 
-class Watcher(Protocol):
+class BenchWatcher(Protocol):
     """Hears what a bench does."""
 
     def on_expected(self, seconds: float, candidates: int) -> None:

@@ -12,7 +12,7 @@ _MAX_PATTERN = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Weights:
+class MovedWeights:
     """How one component's weights move. Blocks are counted as ``blocks.block_names`` lists them.
 
     ``trunk_s`` and ``block_s`` are the seconds of one copy to the device from the master's tier; ``back_s`` those of
@@ -94,7 +94,7 @@ class Schedule:
     ``context_bytes`` are on the device throughout.
     """
 
-    weights: Mapping[str, Weights]
+    weights: Mapping[str, MovedWeights]
     uses: tuple[UseCost, ...]
     sequence: tuple[tuple[int, int], ...]
     budget_bytes: int
