@@ -18,13 +18,13 @@ from live_pipelines import bare_digest, held_by, live_pipeline, request_for
 from plans import LAYERWISE, plan_for
 from roost.errors import RoostError, UsageError
 from roost.facts.model import StoredFile
+from roost.pipelines.quiet import quiet_libraries
 from roost.plan import PlanDocument
 from roost.plan.fields import Masters
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.hold.attach import hold
 from roost.residency.run.generate import generate
 from roost.residency.run.loader import load_held
-from roost.residency.run.quiet import quiet_libraries
 from roost.residency.weights.host_masters import Master
 from tiny_models import build
 from toy_pipelines import WIDTH, state, toy_pipeline

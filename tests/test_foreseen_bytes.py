@@ -11,9 +11,9 @@ import pytest
 import torch
 
 import roost
+from roost.pipelines.calls import GenerationRequest
 from roost.plan import PlanDocument
 from roost.residency.device.emulated import EmulatedDevice
-from roost.residency.run.calls import GenerationRequest
 from roost.residency.run.generate import generate
 from roost.residency.run.loader import load_held
 from tiny_models import FAMILIES, build, default_call

@@ -14,10 +14,10 @@ from live_pipelines import live_pipeline
 from plans import plan_for
 from roost.api.models.inspect import inspect_model
 from roost.errors import UsageError
+from roost.pipelines.calls import GenerationRequest
 from roost.pipelines.linears import castable_linears
 from roost.plan import PlanDocument, plan_to_yaml, read_plan
 from roost.residency.device.emulated import EmulatedDevice
-from roost.residency.run.calls import GenerationRequest
 from roost.residency.run.generate import generate, tensor_digest
 from roost.residency.run.loader import load_component, load_held
 from roost.residency.run.lora_files import LoraFile

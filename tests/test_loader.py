@@ -14,12 +14,12 @@ from diffusers import DiffusionPipeline
 from live_pipelines import SIX_FAMILIES, held_by, request_for, weights_bytes
 from plans import LAYERWISE, plan_for
 from roost.errors import InvalidFile, OutOfMemory, PlanMismatch, RoostError, UsageError
+from roost.pipelines.quiet import quiet_libraries
 from roost.plan import PlanDocument
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.hold.attach import Held
 from roost.residency.run.generate import generate
 from roost.residency.run.loader import load_held
-from roost.residency.run.quiet import quiet_libraries
 from tiny_models import build
 
 GIB = 1024**3

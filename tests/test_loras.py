@@ -18,6 +18,7 @@ from plans import LAYERWISE, plan_for
 from roost.api.requests.given_files import read_loras
 from roost.cli.app import run
 from roost.errors import InvalidFile, UsageError
+from roost.pipelines.quiet import quiet_libraries
 from roost.plan import PlanDocument
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.hold.attach import Held
@@ -25,7 +26,6 @@ from roost.residency.run.generate import generate
 from roost.residency.run.loader import load_held
 from roost.residency.run.lora_files import LoraFile
 from roost.residency.run.loras import FusingLoader
-from roost.residency.run.quiet import quiet_libraries
 from tiny_loras import lora_file
 from tiny_models import build
 

@@ -16,11 +16,11 @@ from roost.api.runs import ready
 from roost.errors import NothingFits
 from roost.facts.machine import HostFacts
 from roost.facts.model import StoredFile
+from roost.pipelines.quiet import quiet_libraries
 from roost.plan import PlanDocument
 from roost.plan.fields import Masters
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.run.loader import load_held
-from roost.residency.run.quiet import quiet_libraries
 from roost.residency.weights.host_masters import Master
 from roost.residency.weights.mapped_masters import MappedMaster
 from tiny_models import build

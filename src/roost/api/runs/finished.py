@@ -20,7 +20,7 @@ from roost.probes.files.safe_files import open_regular
 from roost.shell_quoting import shown_path
 
 if TYPE_CHECKING:
-    from roost.residency.run.calls import GenerationRequest
+    from roost.pipelines.calls import GenerationRequest
     from roost.residency.run.generate import Generation
 
 

@@ -29,9 +29,9 @@ from roost.api.runs.ready import ReadyPlan, without_decoding
 from roost.api.runs.recording import recorded
 
 if TYPE_CHECKING:
+    from roost.pipelines.calls import GenerationRequest
     from roost.residency.engine.stages import OnEvent, StageRecord
     from roost.residency.hold.attach import Held
-    from roost.residency.run.calls import GenerationRequest
     from roost.residency.run.loader import LoadComponent, OnComponent
     from roost.residency.run.loras import FusedLora
 

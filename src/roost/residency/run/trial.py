@@ -9,19 +9,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from roost.facts.machine import DeviceKind
+from roost.pipelines.calls import GenerationRequest
 from roost.pipelines.classes import component_class, pipeline_class
 from roost.pipelines.made_up import made_up_inputs
+from roost.pipelines.quiet import quiet_libraries
 from roost.plan import PlanDocument
 from roost.plan.results import StageTime, TrialResult
 from roost.residency.device.choice import open_device
 from roost.residency.device.interface import Device
 from roost.residency.engine.stages import OnEvent, StageRecord, greatest
 from roost.residency.hold.attach import Held
-from roost.residency.run.calls import GenerationRequest
 from roost.residency.run.generate import Generation, generate, generate_with
 from roost.residency.run.loader import LoadComponent, OnComponent, load_held
 from roost.residency.run.plain import Place, PlainPipeline, load_plain, move_whole, place_plain
-from roost.residency.run.quiet import quiet_libraries
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

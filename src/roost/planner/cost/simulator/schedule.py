@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from roost.blocks import streaming_bytes
 from roost.facts.request import Strategy
 
 # The longest repeating group of uses that is looked for: two guidance passes of two components, twice.
@@ -46,18 +47,10 @@ class MovedWeights:
         return self.trunk_bytes + sum(self.block_bytes)
 
     @property
-    def slot_bytes(self) -> int:
-        """One slot's size: the largest block that streams."""
-        if not self.streams:
-            return 0
-        return max(size for index, size in enumerate(self.block_bytes) if index not in self.resident)
-
-    @property
     def acquired_bytes(self) -> int:
         """What an acquire allocates: all of it, or the trunk, the residents and the slots."""
         if self.streams:
-            kept = sum(self.block_bytes[index] for index in self.resident)
-            return self.trunk_bytes + kept + self.slots * self.slot_bytes
+            return self.trunk_bytes + streaming_bytes(self.block_bytes, self.resident, self.slots)
         return self.trunk_bytes if self.strategy == "layerwise-offload" and self.hold else self.total_bytes
 
     @property
