@@ -60,6 +60,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("documents",),
         ("search",),
         ("cost",),
+        ("ruling",),
         ("placements",),
         ("buffers", "rules"),
     ),

@@ -18,7 +18,7 @@ from roost.pipelines.build import build_pipeline
 from roost.pipelines.classes import component_class
 from roost.pipelines.entries import wrap_entries
 from roost.probes.dry_run import DryRunOptions, dry_run
-from roost.probes.dry_run.entry_calls import TracedComponent, call_arguments, weights_bytes
+from roost.probes.dry_run.entry_calls import TracedComponent, made_up_arguments, weights_bytes
 from roost.probes.dry_run.uses import UseLog
 from roost.profiles.class_facts import load_class_facts
 from roost.trace import Trace
@@ -106,7 +106,7 @@ def real_uses(name: str) -> UseLog:
     ]
     log = UseLog(world, replaying=False)  # type: ignore[arg-type]
     with torch.no_grad(), world, log.watch(components):
-        pipeline(**call_arguments(pipeline, tiny_workload(name), tiny_options(name)))
+        pipeline(**made_up_arguments(pipeline, tiny_workload(name), tiny_options(name)))
     return log
 
 
@@ -128,7 +128,7 @@ def real_sequence(name: str) -> list[tuple[str, str]]:
         for each in tiny_inventory(name).components
     ]
     try:
-        pipeline(**call_arguments(pipeline, tiny_workload(name), tiny_options(name)))
+        pipeline(**made_up_arguments(pipeline, tiny_workload(name), tiny_options(name)))
     finally:
         for undo in undoers:
             undo()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from live_pipelines import live_pipeline, request_for
@@ -77,7 +77,7 @@ def with_pinned(plan: PlanDocument) -> PlanDocument:
         for name, each in plan.components.items()
         if each.master is not None
     }
-    host = plan.machine.host.model_copy(update={"pinnable_bytes": GIB})
+    host = replace(plan.machine.host, pinnable_bytes=GIB)
     machine = plan.machine.model_copy(update={"host": host})
     return plan.model_copy(update={"components": {**plan.components, **pinned}, "machine": machine})
 

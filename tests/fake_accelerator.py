@@ -17,7 +17,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
-from roost.residency.device.interface import Device, Lane
+from roost.facts.machine import Lane
+from roost.residency.device.interface import Device
 from roost.residency.engine import nan_outputs
 from roost.residency.weights import packing, units
 from roost.residency.weights import units as tables

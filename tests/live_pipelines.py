@@ -8,9 +8,9 @@ import torch
 
 from plans import LAYERWISE
 from random_weights import fill_with_random_weights
+from roost.pipelines.calls import GenerationRequest
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.hold.attach import Held, hold
-from roost.residency.run.calls import GenerationRequest
 from roost.residency.run.generate import tensor_digest
 from roost.residency.weights.host_masters import aligned_bytes
 from tiny_models import FAMILIES, default_call

@@ -9,10 +9,10 @@ import torch
 
 from plans import component_plan
 from roost.pipelines.classes import component_class
+from roost.pipelines.quiet import quiet_libraries
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.engine.component import HeldComponent
 from roost.residency.run.loader import load_component
-from roost.residency.run.quiet import quiet_libraries
 from roost.residency.weights.transfers import Transfers
 
 

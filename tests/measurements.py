@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from roost.facts.request import Workload
 from roost.plan.measurements import (
-    Compared,
     DeviceKey,
-    Entry,
+    MeasuredEntry,
     MeasuredKappa,
     MeasuredRate,
     Pair,
     Residual,
+    RunComparison,
     StageCompared,
 )
-from roost.plan.schema import WorkloadRecord
 
 WHEN = "2026-11-21T12:00:00Z"
 RTX = DeviceKey(device_kind="cuda", name="NVIDIA GeForce RTX 4090", driver="570.86")
@@ -25,13 +25,13 @@ def rate(value: float = 25e9, **changed: Any) -> MeasuredRate:
     return MeasuredRate(**{"value": value, "spread": 1.05, "n": 5, "when": WHEN, "source": "measured", **changed})
 
 
-def entry(device: DeviceKey = RTX, model_class: str | None = None, **changed: Any) -> Entry:
+def entry(device: DeviceKey = RTX, model_class: str | None = None, **changed: Any) -> MeasuredEntry:
     """A link's rate and a VAE's factor."""
     kept = {
         "rates": {"pinned_h2d_bytes_per_s": rate()},
         "kappas": {"AutoencoderKL": MeasuredKappa(samples=[1.2, 1.25], when=WHEN)},
     }
-    return Entry(**{"device": device, "model_class": model_class, **kept, **changed})
+    return MeasuredEntry(**{"device": device, "model_class": model_class, **kept, **changed})
 
 
 def residual(
@@ -41,7 +41,7 @@ def residual(
     limiter: Literal["link", "compute", "host", "disk"] = "compute",
 ) -> Residual:
     """A run of two steps of which only the step's seconds are known."""
-    workload = WorkloadRecord(width=64, height=64, frames=None, steps=2, batch=1, guidance=None)
+    workload = Workload(width=64, height=64, frames=None, steps=2, batch=1, guidance=None)
     return Residual(
         when=WHEN,
         workload=workload,
@@ -56,7 +56,7 @@ def residual(
     )
 
 
-def compared(**stage: Any) -> Compared:
+def compared(**stage: Any) -> RunComparison:
     """A run whose only stage is the denoiser's: 3 GiB, of which 1 GiB are traced activations at factor 1."""
     gib = 1024**3
     made = StageCompared(
@@ -71,4 +71,4 @@ def compared(**stage: Any) -> Compared:
         kappa=1.0,
     )
     nothing = dict.fromkeys(("load_s", "first_s", "next_s", "first_total_s", "step_s", "peak_bytes"))
-    return Compared(**nothing, stages=[made.model_copy(update=stage)])
+    return RunComparison(**nothing, stages=[made.model_copy(update=stage)])

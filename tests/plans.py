@@ -6,20 +6,18 @@ from typing import Any
 import torch
 
 from roost.blocks import streamed_stacks
-from roost.facts.model import Kind, Stack
+from roost.facts.machine import GpuFacts, HostFacts
+from roost.facts.model import Kind, RolePart, Stack
+from roost.facts.request import Workload
 from roost.plan import ComponentPlan, PlanDocument
 from roost.plan.fields import Masters
 from roost.plan.schema import (
     Budget,
-    GpuRecord,
-    HostRecord,
     MachineRecord,
     ModelRecord,
     Policy,
-    RolePlan,
     StackRecord,
     StageWeights,
-    WorkloadRecord,
 )
 
 GIB = 1024**3
@@ -58,13 +56,13 @@ def plan_for(
         schema=1,
         versions={"roost": "0"},
         model=_model(type(pipeline).__name__),
-        workload=WorkloadRecord(width=64, height=64, frames=None, steps=2, batch=1, guidance=None),
+        workload=Workload(width=64, height=64, frames=None, steps=2, batch=1, guidance=None),
         machine=_machine(free),
         budget=_budget(stages or [], free, budget_bytes),
         fits=True,
         load_order=list(placed),
         policy=Policy(name="rules", mode="auto", num_gpus=1, choices=[], layerwise_groups=[], fired=[], blocked=[]),
-        role=RolePlan(name="monolithic", stages=[], loads=list(placed), keeps=[], skips=[], load_bytes=0, warnings=[]),
+        role=RolePart(name="monolithic", stages=[], loads=list(placed), keeps=[], skips=[], load_bytes=0, warnings=[]),
         components=placed,
         predicted=None,
         measured=None,
@@ -131,7 +129,7 @@ def _model(pipeline: str) -> ModelRecord:
 
 def _machine(free_bytes: int) -> MachineRecord:
     return MachineRecord(
-        gpu=GpuRecord(
+        gpu=GpuFacts(
             device_kind="emulated",
             platform="cuda",
             name="emulated",
@@ -145,7 +143,7 @@ def _machine(free_bytes: int) -> MachineRecord:
             pcie_generation=None,
             pcie_width=None,
         ),
-        host=HostRecord(available_bytes=GIB, pinnable_bytes=0, source="test"),
+        host=HostFacts(available_bytes=GIB, pinnable_bytes=0, source="test"),
     )
 
 

@@ -14,7 +14,7 @@ from roost.tune.bench import Bench, BenchSettings, key_facts
 from roost.tune.results.records import BenchResults, Row
 from roost.tune.trials.candidates import Field, list_candidates
 from roost.tune.trials.journal import Journal, journal_key
-from roost.tune.trials.recorded import Watcher
+from roost.tune.trials.recorded import BenchWatcher
 from roost.tune.trials.runner import Trials, TrialWorld, world_of
 
 STUB = Path(__file__).with_name("stub_trial.py")
@@ -67,7 +67,7 @@ class Setting:
         *,
         rounds: int = 1,
         max_seconds: float = 300.0,
-        watcher: Watcher | None = None,
+        watcher: BenchWatcher | None = None,
         fresh: bool = False,
         **changed: Any,
     ) -> BenchResults:
@@ -75,7 +75,7 @@ class Setting:
         key = journal_key(key_facts(self.asked, world))
         journal = Journal(self.journal_file, key, fresh=fresh)
         with Trials(world, (sys.executable, str(STUB), str(self.planted))) as trials:
-            return Bench(self.asked, self.entrants, trials, journal, watcher or Watcher()).run(
+            return Bench(self.asked, self.entrants, trials, journal, watcher or BenchWatcher()).run(
                 BenchSettings(rounds=rounds, max_seconds=max_seconds)
             )
 

@@ -13,10 +13,9 @@ from live_pipelines import STRATEGIES, bare_digest, held_by, live_pipeline, own_
 from out_of_memory import failing_device
 from plans import GIB, plan_for
 from roost.errors import OutOfMemory
-from roost.facts.request import Workload
 from roost.plan import PlanDocument
 from roost.probes.dry_run import DryRunOptions
-from roost.probes.dry_run.entry_calls import call_arguments
+from roost.probes.dry_run.entry_calls import made_up_arguments
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.hold.attach import Held, hold
 from roost.residency.run.generate import generate
@@ -50,7 +49,7 @@ def test_every_call_takes_what_its_trace_says_to_the_byte(name: str) -> None:
             taken.append(device.peak_bytes - before)
 
         held.runtime.around_calls = noting
-        pipeline(**call_arguments(pipeline, tiny_workload(name), tiny_options(name)))
+        pipeline(**made_up_arguments(pipeline, tiny_workload(name), tiny_options(name)))
     assert taken == [use.activation_bytes.peak_bytes for use in tiny_trace(name).ordered_uses()]
 
 
@@ -65,7 +64,7 @@ def test_measured_peaks_are_the_predicted_ones(name: str, vram: str) -> None:
     with roost.attach(pipeline, vram=vram, ram="8GiB", headroom="0GiB", **size) as held:
         plan = held.plan
         options = DryRunOptions(guidance_argument=tiny_options(name).guidance_argument)
-        pipeline(**call_arguments(pipeline, Workload(**plan.workload.model_dump()), options))
+        pipeline(**made_up_arguments(pipeline, plan.workload, options))
         measured = {each.component: each.peak_bytes for each in held.stages}
         assert held.changes == []
     assert plan.predicted is not None

@@ -29,7 +29,7 @@ from roost.tune.results.records import PLAIN
 from roost.tune.trials import process
 from roost.tune.trials.candidates import STRATEGIES, list_candidates, parse_strategies
 from roost.tune.trials.process import COMMAND
-from roost.tune.trials.recorded import Watcher
+from roost.tune.trials.recorded import BenchWatcher
 from tiny_models import build
 
 STREAMED = "layerwise k=0 strided p1"
@@ -144,7 +144,7 @@ def test_an_interrupt_loses_nothing_leaves_nobody_and_is_taken_up_where_it_was(s
     assert results.winner is not None
 
 
-class _InterruptIn(Watcher):
+class _InterruptIn(BenchWatcher):
     """Sends a real SIGINT while that candidate's trial runs."""
 
     def __init__(self, name: str) -> None:
@@ -158,7 +158,7 @@ class _InterruptIn(Watcher):
         self.finished.append(name)
 
 
-class _Begun(Watcher):
+class _Begun(BenchWatcher):
     def __init__(self) -> None:
         self.begun: list[str] = []
 

@@ -14,7 +14,7 @@ from roost.plan.results import TrialResult
 from roost.profiles import lock
 from roost.tune.results.records import Candidate
 from roost.tune.trials.journal import Journal, journal_key, only_bench
-from roost.tune.trials.recorded import RecordedTrials, Watcher
+from roost.tune.trials.recorded import BenchWatcher, RecordedTrials
 
 KEY = journal_key({"model": "a"})
 
@@ -120,7 +120,7 @@ class PlantedTrials:
 
 def statuses(path: Path, trials: PlantedTrials, *names: str) -> list[str]:
     """What a bench of these candidates, going on from the journal, finds of each."""
-    recorded = RecordedTrials(trials, Journal(path, KEY), Watcher(), emulated_gpu(1024), same_bits=True)
+    recorded = RecordedTrials(trials, Journal(path, KEY), BenchWatcher(), emulated_gpu(1024), same_bits=True)
     return [recorded.run(Candidate(name=name, strategy=name, peer=name), 1).status for name in names]
 
 

@@ -17,7 +17,7 @@ from roost.planner.by_search import SearchQuestion
 from roost.tune.results.document import results_document
 from roost.tune.results.records import PLAIN
 from roost.tune.trials.candidates import list_candidates
-from roost.tune.trials.recorded import RecordedTrials, Watcher
+from roost.tune.trials.recorded import BenchWatcher, RecordedTrials
 from tiny_models import build
 
 
@@ -29,7 +29,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> SearchQuestion:
     )
 
 
-class _StopIn(Watcher):
+class _StopIn(BenchWatcher):
     """Interrupts the bench when that candidate's trial begins."""
 
     def __init__(self, name: str) -> None:
@@ -56,7 +56,7 @@ def test_going_on_counts_the_time_that_was_spent_before(asked: SearchQuestion, t
 
 
 def test_without_the_reference_nothing_says_how_long_it_will_take(asked: SearchQuestion, tmp_path: Path) -> None:
-    class Hears(Watcher):
+    class Hears(BenchWatcher):
         def on_expected(self, seconds: float, candidates: int) -> None:
             pytest.fail(f"nothing is known that says {seconds} s")
 
@@ -74,7 +74,7 @@ def test_without_the_reference_nothing_says_how_long_it_will_take(asked: SearchQ
 TRIAL_S = 10.0
 
 
-class Hears(Watcher):
+class Hears(BenchWatcher):
     """The order of the trials, and what was said of the time."""
 
     def __init__(self) -> None:

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from engine_toys import call, play, streaming
+from roost.facts.machine import Lane
 from roost.residency.device.cuda import CudaDevice
-from roost.residency.device.interface import Lane
 from roost.residency.weights.host_masters import host_memory
 from toy_worlds import World
 

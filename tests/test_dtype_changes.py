@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -72,9 +73,9 @@ def toy_plan(spare_bytes: int | None = None, **masters: int) -> tuple[Any, PlanD
     plan = plan_for(pipeline, LAYERWISE)
     host = plan.machine.host
     if masters:
-        host = host.model_copy(update={"pinnable_bytes": 2**30})
+        host = replace(host, pinnable_bytes=2**30)
     if spare_bytes is not None:
-        host = host.model_copy(update={"available_bytes": plan.budget.host_bytes + spare_bytes})
+        host = replace(host, available_bytes=plan.budget.host_bytes + spare_bytes)
     vae = (
         plan.components["vae"].model_copy(update={"master": Masters(**masters)}) if masters else plan.components["vae"]
     )

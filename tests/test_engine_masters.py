@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ from engine_cases import digest_of, held_on, with_pinned
 from live_pipelines import bare_digest, held_by, live_pipeline, request_for
 from plans import LAYERWISE, plan_for
 from roost.errors import RoostError, UsageError
+from roost.facts.model import StoredFile
+from roost.pipelines.quiet import quiet_libraries
 from roost.plan import PlanDocument
-from roost.plan.schema import FileRecord, Masters
+from roost.plan.fields import Masters
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.hold.attach import hold
 from roost.residency.run.generate import generate
-from roost.residency.run.loader import load_pipeline
-from roost.residency.run.quiet import quiet_libraries
+from roost.residency.run.loader import load_held
 from roost.residency.weights.host_masters import Master
 from tiny_models import build
 from toy_pipelines import WIDTH, state, toy_pipeline
@@ -47,7 +49,7 @@ def mapped_plan(directory: Path) -> PlanDocument:
     masters = Masters(pinned=0, pageable=1, mapped=3)
     changed = transformer.model_copy(update={"master": masters})
     files = {
-        path.relative_to(directory).as_posix(): FileRecord(bytes=path.stat().st_size, sha256="0" * 64)
+        path.relative_to(directory).as_posix(): StoredFile(bytes=path.stat().st_size, sha256="0" * 64)
         for path in directory.rglob("*.safetensors")
     }
     model = plan.model.model_copy(update={"files": files})
@@ -61,7 +63,7 @@ def tiers(held: Any, component: str) -> list[str]:
 
 def test_masters_that_stay_in_their_files_are_exact(ltx: Path) -> None:
     plan = mapped_plan(ltx)
-    with EmulatedDevice(2**30) as device, load_pipeline(plan, ltx, device) as held:
+    with EmulatedDevice(2**30) as device, load_held(plan, ltx, device) as held:
         assert tiers(held, "transformer") == ["pageable", "mapped", "mapped", "mapped"]
         wanted = {name: each.clone() for name, each in held.pipeline.transformer.state_dict().items()}
         assert [digest_of(held, "ltx") for _ in range(2)] == [bare_digest("ltx")] * 2
@@ -83,7 +85,7 @@ def cut_short(path: Path) -> None:
 def test_a_file_that_changes_under_its_masters_is_one_line_and_not_a_crash(harm: Any, own_ltx: Path) -> None:
     weights = own_ltx / "transformer" / "diffusion_pytorch_model.safetensors"
     plan = mapped_plan(own_ltx)
-    with EmulatedDevice(2**30) as device, load_pipeline(plan, own_ltx, device) as held:
+    with EmulatedDevice(2**30) as device, load_held(plan, own_ltx, device) as held:
         copy = Path(shutil.copy(weights, own_ltx / "kept"))
         harm(weights)
         for _ in range(2):
@@ -120,7 +122,7 @@ def test_a_refused_pin_is_pageable_and_said(refused_by: str) -> None:
     plan = with_pinned(plan_for(live_pipeline("ltx"), LAYERWISE))
     limits: dict[str, Any] = {"pinned_budget_bytes": 2**14} if refused_by == "system" else {}
     if refused_by == "budget":
-        host = plan.machine.host.model_copy(update={"pinnable_bytes": 2**14})
+        host = replace(plan.machine.host, pinnable_bytes=2**14)
         plan = plan.model_copy(update={"machine": plan.machine.model_copy(update={"host": host})})
     with held_on("ltx", plan, **limits) as (held, device):
         assert held.transfers.pinned_bytes <= 2**14

@@ -10,8 +10,9 @@ from measurements import WHEN, rate
 from roost.api.machine import gpu_of_profile
 from roost.facts.rates import RateKey, known_rates
 from roost.facts.request import Workload
+from roost.plan.figures import Kappa
 from roost.planner.buffers import cast_bytes
-from roost.planner.cost.costs import CostModel, Kappa, use_costs
+from roost.planner.cost.costs import CostModel, use_costs
 from roost.planner.cost.estimate import predict
 from roost.planner.cost.movement import load_s
 from roost.planner.cost.rates import rates_of, single_dtypes_of

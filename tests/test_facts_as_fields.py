@@ -23,7 +23,7 @@ from roost.plan import PlanDocument, plan_to_yaml, read_plan
 from roost.plan.figures import PredictedStage
 from roost.plan.measurements import RunFigures
 from roost.plan.results import StageTime, TrialResult
-from roost.plan.schema import GpuRecord, HostRecord
+from roost.plan.schema import MachineRecord
 from roost.planner.calibration import paced_by
 from roost.planner.documents import writer
 from roost.planner.documents.reader import machine_of
@@ -60,10 +60,12 @@ def test_a_card_by_name_and_typed_memory_are_fields_of_the_machine() -> None:
 )
 def test_plans_that_lack_the_fields_get_them_from_their_text(source: str, named: bool, typed: bool) -> None:
     old = yaml.safe_load((OLD / "wan2.2-t2v-a14b-rtx-4090.yaml").read_text(encoding="utf-8"))["machine"]
-    gpu = GpuRecord.model_validate(old["gpu"] | {"source": source})
-    assert (gpu.named, gpu.vram_typed) == (named, typed)
-    hosts = {text: HostRecord.model_validate(old["host"] | {"source": text}) for text in ("--ram, --pinned-max", "x")}
-    assert [each.ram_typed for each in hosts.values()] == [True, False]
+    for text, ram_typed in (("--ram, --pinned-max", True), ("x", False)):
+        machine = MachineRecord.model_validate(
+            {"gpu": old["gpu"] | {"source": source}, "host": old["host"] | {"source": text}}
+        )
+        assert (machine.gpu.named, machine.gpu.vram_typed) == (named, typed)
+        assert machine.host.ram_typed == ram_typed
 
 
 def test_where_a_figure_came_from_may_be_said_in_other_words(tmp_path: Path) -> None:

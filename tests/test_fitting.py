@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from measurements import EMULATED, RTX, WHEN, compared, entry, rate, residual
 from roost.facts.rates import RateKey, known_rates
 from roost.plan import PlanDocument
-from roost.plan.measurements import KEPT_RUNS, KEPT_SAMPLES, Compared, DeviceKey, Entry, Residual
+from roost.plan.figures import Rate
+from roost.plan.measurements import KEPT_RUNS, KEPT_SAMPLES, DeviceKey, MeasuredEntry, Residual, RunComparison
 from roost.planner.by_search import SearchQuestion, plan_by_search
 from roost.planner.calibration import fitted_in_use, kappas_in_use, paced_by, taught_device, taught_model
 from roost.planner.cost.costs import CostModel
-from roost.planner.cost.rates import Rate, believed, rates_of
+from roost.planner.cost.rates import believed, rates_of
 from roost.planner.cost.untraced import untraced
 from roost.planner.documents.records import trace_record
 from roost.planner.search.search import Aim
@@ -22,10 +23,10 @@ from traces import rates, trace, use
 from worlds import component, inventory, machine, question
 
 MATMUL = "matmul_flop_per_s"
-EMPTY = Entry(device=RTX, model_class="flux")
+EMPTY = MeasuredEntry(device=RTX, model_class="flux")
 
 
-def taught(*runs: Residual) -> Entry:
+def taught(*runs: Residual) -> MeasuredEntry:
     found = EMPTY
     for run in runs:
         found = taught_model(found, run)
@@ -116,7 +117,9 @@ def test_a_models_fitted_arithmetic_goes_before_the_timed_one() -> None:
     assert fitted_in_use(None, None) == {}
 
 
-def run_with(peak_gib: float, *, kappa: float = 1.0, predicted_gib: float = 3.0, traced_gib: float = 1.0) -> Compared:
+def run_with(
+    peak_gib: float, *, kappa: float = 1.0, predicted_gib: float = 3.0, traced_gib: float = 1.0
+) -> RunComparison:
     sizes = {
         "measured_peak_bytes": int(peak_gib * GiB),
         "predicted_peak_bytes": int(predicted_gib * GiB),
@@ -125,8 +128,8 @@ def run_with(peak_gib: float, *, kappa: float = 1.0, predicted_gib: float = 3.0,
     return compared(kappa=kappa, **sizes)
 
 
-def factor_of(*runs: Compared):
-    found = Entry(device=RTX, model_class=None)
+def factor_of(*runs: RunComparison):
+    found = MeasuredEntry(device=RTX, model_class=None)
     for run in runs:
         found = taught_device(found, run, WHEN)
     return kappas_in_use(found).get("FluxTransformer2DModel")
@@ -155,17 +158,17 @@ def test_a_factor_is_the_median_of_its_samples_and_its_interval_holds_them_all()
         compared(activation_bytes=None, kappa=None),
     ],
 )
-def test_a_peak_that_says_nothing_about_activations_teaches_no_factor(run: Compared) -> None:
+def test_a_peak_that_says_nothing_about_activations_teaches_no_factor(run: RunComparison) -> None:
     assert factor_of(run) is None
 
 
 def test_an_emulated_devices_factor_is_as_exact_as_its_samples() -> None:
-    found = kappas_in_use(taught_device(Entry(device=EMULATED, model_class=None), run_with(3.0), WHEN))
+    found = kappas_in_use(taught_device(MeasuredEntry(device=EMULATED, model_class=None), run_with(3.0), WHEN))
     assert (found["FluxTransformer2DModel"].low, found["FluxTransformer2DModel"].high) == (1.0, 1.0)
 
 
 def test_the_number_of_samples_is_bounded() -> None:
-    found = Entry(device=RTX, model_class=None)
+    found = MeasuredEntry(device=RTX, model_class=None)
     for _ in range(2 * KEPT_SAMPLES):
         found = taught_device(found, run_with(3.2), WHEN)
     assert len(found.kappas["FluxTransformer2DModel"].samples) == KEPT_SAMPLES

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 import roost
+from roost.pipelines.calls import GenerationRequest
 from roost.plan import PlanDocument
 from roost.residency.device.emulated import EmulatedDevice
-from roost.residency.run.calls import GenerationRequest
 from roost.residency.run.generate import generate
-from roost.residency.run.loader import load_pipeline
+from roost.residency.run.loader import load_held
 from tiny_models import FAMILIES, build, default_call
 
 Saved = Callable[[str], Path]
@@ -56,7 +56,7 @@ def test_weights_take_the_bytes_that_the_plan_says(name: str, dtype: str, saved:
     for choice in PLACED:
         plan = planned(name, saved(name), choice, dtype=dtype)
         assert plan.budget.stages
-        with EmulatedDevice(plan.budget.budget_bytes) as device, load_pipeline(plan, saved(name), device) as held:
+        with EmulatedDevice(plan.budget.budget_bytes) as device, load_held(plan, saved(name), device) as held:
             for stage in plan.budget.stages:
                 taken = {each: held.runtime.components[each].stage_bytes for each in stage.components}
                 assert taken == stage.components, choice
@@ -78,7 +78,7 @@ def test_a_budget_of_the_predicted_peak_is_enough(name: str, strategy: str, save
     peak = plan.predicted.peak_bytes
     device = EmulatedDevice(peak.high, count_activations=True)
     request = GenerationRequest(prompt="a red fox", more=same_workload(name))
-    with torch.no_grad(), device, load_pipeline(plan, saved(name), device) as held:
+    with torch.no_grad(), device, load_held(plan, saved(name), device) as held:
         peak_bytes = generate(held, request).peak_bytes
         assert held.changes == []
     assert peak_bytes <= peak.high
@@ -98,7 +98,7 @@ def test_a_vae_that_is_raised_to_float32_for_its_decode_takes_the_predicted_byte
     foreseen = {stage.component: stage.peak_bytes for stage in plan.predicted.stages}
     device = EmulatedDevice(plan.predicted.peak_bytes.high, count_activations=True)
     request = GenerationRequest(prompt="a red fox", more=same_workload("sdxl"))
-    with torch.no_grad(), device, load_pipeline(plan, directory, device) as held:
+    with torch.no_grad(), device, load_held(plan, directory, device) as held:
         peaks = {stage.component: stage.peak_bytes for stage in generate(held, request).stages}
         assert held.changes == []
     assert peaks["vae"] == pytest.approx(foreseen["vae"], abs=16 * 1024)  # gaps, and the last latents beside it

@@ -14,12 +14,12 @@ from live_pipelines import live_pipeline
 from plans import plan_for
 from roost.api.models.inspect import inspect_model
 from roost.errors import UsageError
+from roost.pipelines.calls import GenerationRequest
 from roost.pipelines.linears import castable_linears
 from roost.plan import PlanDocument, plan_to_yaml, read_plan
 from roost.residency.device.emulated import EmulatedDevice
-from roost.residency.run.calls import GenerationRequest
 from roost.residency.run.generate import generate, tensor_digest
-from roost.residency.run.loader import load_component, load_pipeline
+from roost.residency.run.loader import load_component, load_held
 from roost.residency.run.lora_files import LoraFile
 from roost.residency.run.loras import FusingLoader
 from roost.residency.weights.fp8 import Fp8Linear, store_as_planned
@@ -68,7 +68,7 @@ def planned(model: Path, **options: Any) -> PlanDocument:
 def picture(plan: PlanDocument, model: Path) -> tuple[str, torch.Tensor]:
     call = default_call(family_of(model))
     with EmulatedDevice(2**30) as device:
-        held = load_pipeline(plan, model, device)
+        held = load_held(plan, model, device)
         try:
             made = generate(held, GenerationRequest(prompt=call.pop("prompt"), more=call))
         finally:

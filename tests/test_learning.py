@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,6 @@ from roost.api.measurements.learned import remember
 from roost.cli.app import run
 from roost.errors import UsageError
 from roost.facts.machine import GpuFacts
-from roost.facts.request import Workload
 from roost.plan import PlanDocument, plan_to_yaml
 from roost.plan.measurements import RunFigures, StageFigures
 from roost.planner.by_search import SearchQuestion, plan_by_search
@@ -254,7 +254,7 @@ def test_a_disturbed_run_teaches_nothing_and_says_why(card: GpuFacts) -> None:
 
 def test_another_workload_and_a_deviation_are_not_kept(card: GpuFacts) -> None:
     plan = cuda_plan()
-    more = Workload(**{**plan.workload.model_dump(), "steps": 1})
+    more = replace(plan.workload, steps=1)
     assert not remember(plan, figures(), workload=more).kept
     assert remember(plan, figures(), changes=["vae: evicted"]).why_not == (
         "the run deviated from the plan (vae: evicted)"

@@ -14,12 +14,12 @@ from diffusers import DiffusionPipeline
 from live_pipelines import SIX_FAMILIES, held_by, request_for, weights_bytes
 from plans import LAYERWISE, plan_for
 from roost.errors import InvalidFile, OutOfMemory, PlanMismatch, RoostError, UsageError
+from roost.pipelines.quiet import quiet_libraries
 from roost.plan import PlanDocument
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.hold.attach import Held
 from roost.residency.run.generate import generate
-from roost.residency.run.loader import load_pipeline
-from roost.residency.run.quiet import quiet_libraries
+from roost.residency.run.loader import load_held
 from tiny_models import build
 
 GIB = 1024**3
@@ -46,7 +46,7 @@ def read_pipeline(directory: Path, **options: Any) -> Any:
 
 
 def load(plan: PlanDocument, directory: Path, budget_bytes: int = GIB, **options: Any) -> Held:
-    return load_pipeline(plan, directory, EmulatedDevice(budget_bytes), **options)
+    return load_held(plan, directory, EmulatedDevice(budget_bytes), **options)
 
 
 @pytest.mark.parametrize("strategy", ["resident", LAYERWISE], ids=["resident", "layerwise"])
@@ -66,7 +66,7 @@ def test_components_load_in_the_plan_s_order_and_each_is_placed_before_the_next(
     plan = plan.model_copy(update={"load_order": ["transformer", "text_encoder_2", "vae", "text_encoder"]})
     device = EmulatedDevice(GIB)
     begun: list[tuple[str, int]] = []
-    with load_pipeline(plan, saved("flux"), device, on_component=lambda name: begun.append((name, device.used_bytes))):
+    with load_held(plan, saved("flux"), device, on_component=lambda name: begun.append((name, device.used_bytes))):
         assert [name for name, _ in begun] == plan.load_order
         sizes = [weights_bytes(pipeline.components[name]) for name in plan.load_order]
         assert [used for _, used in begun] == [sum(sizes[:index]) for index in range(4)]

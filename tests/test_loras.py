@@ -18,14 +18,14 @@ from plans import LAYERWISE, plan_for
 from roost.api.requests.given_files import read_loras
 from roost.cli.app import run
 from roost.errors import InvalidFile, UsageError
+from roost.pipelines.quiet import quiet_libraries
 from roost.plan import PlanDocument
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.hold.attach import Held
 from roost.residency.run.generate import generate
-from roost.residency.run.loader import load_pipeline
+from roost.residency.run.loader import load_held
 from roost.residency.run.lora_files import LoraFile
 from roost.residency.run.loras import FusingLoader
-from roost.residency.run.quiet import quiet_libraries
 from tiny_loras import lora_file
 from tiny_models import build
 
@@ -72,7 +72,7 @@ def _fused_by_diffusers(folder: Path, name: str, scale: float, components: list[
 
 def _loaded(plan: PlanDocument, folder: Path, *loras: LoraFile) -> tuple[Held, FusingLoader]:
     loader = FusingLoader(plan, loras)
-    return load_pipeline(plan, folder / "model", EmulatedDevice(1024**3), load=loader), loader
+    return load_held(plan, folder / "model", EmulatedDevice(1024**3), load=loader), loader
 
 
 def _lora(folder: Path, scale: float = 1.0, component: str | None = None) -> LoraFile:
@@ -149,7 +149,7 @@ def test_another_model_s_lora_is_refused_in_one_line(saved: Saved, tmp_path: Pat
     plan = plan_for(live_pipeline("wan2.2"))
     lora = _lora(saved("flux"))
     with pytest.raises(InvalidFile, match="can't be fused into WanPipeline") as caught:
-        load_pipeline(plan, saved("wan2.2") / "model", EmulatedDevice(1024**3), load=FusingLoader(plan, [lora]))
+        load_held(plan, saved("wan2.2") / "model", EmulatedDevice(1024**3), load=FusingLoader(plan, [lora]))
     assert "\n" not in str(caught.value)
 
 
@@ -246,4 +246,4 @@ def test_an_adapter_beside_a_component_s_weights_is_refused(saved: Saved, tmp_pa
     model = Path(shutil.copytree(saved("flux") / "model", tmp_path / "model"))
     (model / "text_encoder" / "adapter_config.json").write_text('{"base_model_name_or_path": "somewhere/else"}')
     with pytest.raises(InvalidFile, match=r"adapter_config\.json"):
-        load_pipeline(plan_for(live_pipeline("flux")), model, EmulatedDevice(1024**3))
+        load_held(plan_for(live_pipeline("flux")), model, EmulatedDevice(1024**3))

@@ -1,5 +1,6 @@
 """Masters are in the tiers that the plan says, also of what moves as a whole, and cost host memory accordingly."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from roost.api.plans.preflight import check_fits
 from roost.api.runs import ready
 from roost.errors import NothingFits
 from roost.facts.machine import HostFacts
+from roost.facts.model import StoredFile
+from roost.pipelines.quiet import quiet_libraries
 from roost.plan import PlanDocument
-from roost.plan.schema import FileRecord, Masters
+from roost.plan.fields import Masters
 from roost.residency.device.emulated import EmulatedDevice
-from roost.residency.run.loader import load_pipeline
-from roost.residency.run.quiet import quiet_libraries
+from roost.residency.run.loader import load_held
 from roost.residency.weights.host_masters import Master
 from roost.residency.weights.mapped_masters import MappedMaster
 from tiny_models import build
@@ -36,14 +38,14 @@ def plan_in(directory: Path, strategy: Any, tier: str) -> PlanDocument:
     with quiet_libraries():
         plan = plan_for(DiffusionPipeline.from_pretrained(directory), strategy)
     files = {
-        path.relative_to(directory).as_posix(): FileRecord(bytes=path.stat().st_size, sha256="0" * 64)
+        path.relative_to(directory).as_posix(): StoredFile(bytes=path.stat().st_size, sha256="0" * 64)
         for path in directory.rglob("*.safetensors")
     }
     components = {}
     for name, each in plan.components.items():
         counts = dict.fromkeys(("pinned", "pageable", "mapped"), 0) | {tier: sum(stack.count for stack in each.stacks)}
         components[name] = each.model_copy(update={"master": Masters(**counts)})
-    host = plan.machine.host.model_copy(update={"pinnable_bytes": 2**30})
+    host = replace(plan.machine.host, pinnable_bytes=2**30)
     changed = {
         "components": components,
         "model": plan.model.model_copy(update={"files": files}),
@@ -55,7 +57,7 @@ def plan_in(directory: Path, strategy: Any, tier: str) -> PlanDocument:
 @pytest.mark.parametrize("tier", ["pinned", "pageable", "mapped"])
 @pytest.mark.parametrize("strategy", ["snapshot-offload", "component-offload", LAYERWISE], ids=str)
 def test_blocks_and_the_rest_are_in_the_planned_tier_and_stay_in_it(ltx: Path, strategy: Any, tier: str) -> None:
-    with EmulatedDevice(2**30) as device, load_pipeline(plan_in(ltx, strategy, tier), ltx, device) as held:
+    with EmulatedDevice(2**30) as device, load_held(plan_in(ltx, strategy, tier), ltx, device) as held:
         assert [digest_of(held, "ltx") for _ in range(2)] == [bare_digest("ltx")] * 2
         masters = [
             unit.master

@@ -12,7 +12,7 @@ from dry_runs import tiny_directory, tiny_inventory
 from measurements import EMULATED, RTX, WHEN, entry, rate
 from roost import make_plan
 from roost.api.machine import gpu_of_profile
-from roost.api.measurements.learned import known_of, model_class
+from roost.api.measurements.learned import known_of, model_class_of
 from roost.cli.app import run
 from roost.plan import PlanDocument, plan_to_yaml
 from roost.plan.measurements import MeasuredKappa
@@ -56,7 +56,7 @@ def test_the_same_store_gives_the_same_plan_and_without_it_the_plan_is_as_before
 
 def test_fitted_rates_of_the_models_own_class_go_first() -> None:
     kept()
-    family = model_class(tiny_inventory("wan2.2").family, None)
+    family = model_class_of(tiny_inventory("wan2.2").family, None)
     MeasuredStore().put(entry(EMULATED, family, rates={"kernels_per_s": rate(2e3, source="fitted")}))
     MeasuredStore().put(entry(EMULATED, "another", rates={"kernels_per_s": rate(5.0, source="fitted")}))
     assert planned().arithmetic.rates["kernels_per_s"].value == 2e3

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from measurements import EMULATED, RTX, entry, rate, residual
 from roost.errors import RoostError, UsageError
-from roost.plan.measurements import KEPT_RUNS, DeviceKey, Entry
+from roost.plan.measurements import KEPT_RUNS, DeviceKey, MeasuredEntry
 from roost.profiles import lock
 from roost.profiles.store import MeasuredStore
 
@@ -236,4 +236,4 @@ def test_delete_takes_one_key_and_says_when_there_is_none(store: MeasuredStore) 
 def test_an_entry_holds_a_bounded_number_of_runs() -> None:
     runs = [residual(1.0, 1.0, {})] * (KEPT_RUNS + 1)
     with pytest.raises(ValueError, match="residuals"):
-        Entry(device=RTX, model_class="flux", residuals=runs)
+        MeasuredEntry(device=RTX, model_class="flux", residuals=runs)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from real_models import RealModel
-from roost.api.models.inspect import inspect_model, structure_of
+from roost.api.models.inspect import inspect_model, structure_fingerprint
 from roost.api.models.published import materialise_configs, write_model_directory
 from roost.api.plans.plan import make_plan
 from roost.api.plans.preflight import model_differences
@@ -36,7 +36,7 @@ MAX_PACKAGE_BYTES = 10**6
 
 def _same_but_for_the_path(named: Inventory, found: Inventory) -> None:
     assert named.path is None
-    assert named.fingerprint == structure_of(found)
+    assert named.fingerprint == structure_fingerprint(found)
     for field in fields(Inventory):
         if field.name not in ("path", "fingerprint"):
             assert getattr(named, field.name) == getattr(found, field.name), field.name

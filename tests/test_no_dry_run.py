@@ -21,7 +21,7 @@ from roost.planner.rule_plan import predicted_rule_plan, traced_rule_plan
 from roost.planner.rules.selectors import parse_set
 from roost.planner.search.search import Aim
 from roost.trace import trace_from_json, trace_to_json
-from roost.tune.trials.candidates import Candidate, why_not
+from roost.tune.trials.candidates import Candidate, why_unfit
 from roost.units import MiB
 from traces import rates, trace, use
 from worlds import component, inventory, machine, question
@@ -117,7 +117,7 @@ def test_a_bench_leaves_no_candidate_out_by_a_guess() -> None:
     asked = blind(90 / 1024)
     plan = predicted_rule_plan(asked)
     assert plan.fits
-    assert why_not(Candidate(name="rule plan", strategy="rules", plan=plan, predicted=plan.predicted)) is None
+    assert why_unfit(Candidate(name="rule plan", strategy="rules", plan=plan, predicted=plan.predicted)) is None
 
 
 def test_that_a_trace_is_a_guess_survives_its_file() -> None:

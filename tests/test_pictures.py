@@ -25,12 +25,13 @@ from plans import plan_for
 from roost.api.models.inspect import profile_of
 from roost.cli.app import run
 from roost.errors import UsageError
+from roost.pipelines.calls import GenerationRequest
 from roost.pipelines.made_up import made_up_inputs
+from roost.pipelines.quiet import quiet_libraries
 from roost.pipelines.signatures import keeps_shape, needed_pictures, picture_arguments, picture_siblings, takes_several
 from roost.residency.media.inputs import decode_picture, resized, shrunk
-from roost.residency.run.calls import GenerationRequest, accepts
+from roost.residency.run.calls import accepts
 from roost.residency.run.generate import generate
-from roost.residency.run.quiet import quiet_libraries
 from tiny_models import build
 from tiny_picture_pipelines import BUILDERS, build_qwen_edit
 

@@ -30,7 +30,7 @@ from roost.plan import plan_to_yaml, read_plan
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.hold.attach import Held, hold
 from roost.residency.run.generate import generate
-from roost.residency.run.loader import load_pipeline
+from roost.residency.run.loader import load_held
 from roost.residency.weights.obstacles import check_obstacles
 from roost.units import parse_bytes
 from tiny_models import build
@@ -61,7 +61,7 @@ def test_every_allocation_of_a_load_may_fail_and_the_digest_is_the_same(
     stride = 1 if request.config.getoption("--runslow") else 5
     while failing <= charges:
         device = failing_device(GIB, failing)
-        with device, load_pipeline(plan, saved(name), device) as held:
+        with device, load_held(plan, saved(name), device) as held:
             charges = device._arena.charges
             assert bool(held.demotions) == bool(held.changes) == (0 < failing <= charges)
             assert all(each == {"strategy": "snapshot-offload"} for each in held.demotions.values())

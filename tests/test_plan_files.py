@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roost.errors import InvalidFile, RoostError
+from roost.facts.model import StoredFile
 from roost.plan import PlanDocument, plan_to_yaml, read_plan, write_text_atomically
-from roost.plan.schema import FileRecord
 from roost.planner.by_rules import plan_by_rules
 from roost.units import GiB
 from worlds import component, inventory, machine, question
@@ -39,7 +39,7 @@ def test_a_plan_reads_back_as_it_was_written(plan: PlanDocument, tmp_path: Path)
 @pytest.mark.long
 def test_a_model_of_thousands_of_files_has_a_plan_that_reads_back(plan: PlanDocument, tmp_path: Path) -> None:
     files = {
-        f"transformer/diffusion_pytorch_model-{number:05}-of-06500.safetensors": FileRecord(bytes=1, sha256="0" * 64)
+        f"transformer/diffusion_pytorch_model-{number:05}-of-06500.safetensors": StoredFile(bytes=1, sha256="0" * 64)
         for number in range(6500)
     }
     large = plan.model_copy(update={"model": plan.model.model_copy(update={"files": files})})

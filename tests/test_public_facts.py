@@ -10,7 +10,7 @@ from roost.blocks import resident_indices
 from roost.facts.rates import RateKey
 from roost.facts.stage import StageKey
 from roost.planner.cost.rates import rates_of
-from roost.planner.cost.simulator import Schedule, StageTimes, UseCost, Weights, simulate
+from roost.planner.cost.simulator import MovedWeights, Schedule, StageTimes, UseCost, simulate
 from roost.profiles.gpus import find_gpu_profile
 from roost.units import GiB
 
@@ -23,7 +23,7 @@ def link_bytes_per_s(card: str) -> float:
     return rates_of(gpu_of_profile(profile), profile).at("mid")[RateKey.PINNED_H2D]
 
 
-def run(weights: Weights, compute_s: float, passes: int, key: StageKey = DENOISE) -> tuple[float, StageTimes]:
+def run(weights: MovedWeights, compute_s: float, passes: int, key: StageKey = DENOISE) -> tuple[float, StageTimes]:
     """Seconds of the whole stage and its figures, the compute spread evenly over the blocks."""
     count = len(weights.block_bytes)
     use = UseCost(
@@ -41,9 +41,9 @@ def run(weights: Weights, compute_s: float, passes: int, key: StageKey = DENOISE
 
 def stack(
     size: int, count: int, strategy: str, link: float, *, kept: int = 0, slots: int = 2, back: float = 0
-) -> Weights:
+) -> MovedWeights:
     block = size // count
-    return Weights(
+    return MovedWeights(
         component="dit",
         strategy=strategy,  # type: ignore[arg-type]
         trunk_bytes=0,

@@ -12,9 +12,9 @@ import roost
 from dry_runs import tiny_directory
 from roost.api.models.inspect import inspect_model
 from roost.pipelines.build import build_pipeline, random_component
+from roost.pipelines.calls import GenerationRequest
 from roost.plan import PlanDocument
 from roost.profiles.class_facts import load_class_facts
-from roost.residency.run.calls import GenerationRequest
 from roost.residency.run.generate import tensor_digest
 from roost.residency.run.plain import Place, move_whole
 from roost.residency.run.trial import TrialSetup, open_trial

@@ -12,9 +12,9 @@ import torch
 
 from live_pipelines import STRATEGIES, held_by, own_pipeline, request_for, state_of
 from plans import LAYERWISE, plan_for
+from roost.pipelines.calls import GenerationRequest
 from roost.residency.hold.attach import Held
 from roost.residency.run import texts_ahead
-from roost.residency.run.calls import GenerationRequest
 from roost.residency.run.generate import generate
 from roost.residency.run.texts_ahead import TextsAhead, Unkeepable, keep
 

@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 
 from roost.blocks import resident_indices
 from roost.facts.stage import StageKey
-from roost.planner.cost.simulator import Schedule, UseCost, Weights, repeated_patterns, simulate
+from roost.planner.cost.simulator import MovedWeights, Schedule, UseCost, repeated_patterns, simulate
 
 TINY = 1e-9
 SECONDS = st.sampled_from([0.5, 1.0, 1.5, 2.0, 3.0])
 MOVING = ("component-offload", "snapshot-offload", "layerwise-offload")
 
 
-def weights(name: str, sizes: list[int], strategy: str, link: float = 1.0, **changes: object) -> Weights:
+def weights(name: str, sizes: list[int], strategy: str, link: float = 1.0, **changes: object) -> MovedWeights:
     """A component whose copies take a second for each ``link`` bytes; by default it has two slots."""
-    made = Weights(
+    made = MovedWeights(
         component=name,
         strategy=strategy,  # type: ignore[arg-type]
         trunk_bytes=1,
@@ -43,7 +43,7 @@ def use(name: str, seconds: list[float], activations: int = 0) -> UseCost:
     )
 
 
-def schedule(components: list[Weights], uses: list[UseCost], sequence: list[tuple[int, int]], budget: int = 10**9):
+def schedule(components: list[MovedWeights], uses: list[UseCost], sequence: list[tuple[int, int]], budget: int = 10**9):
     return Schedule(
         weights={each.component: each for each in components},
         uses=tuple(uses),
@@ -73,7 +73,7 @@ def worlds(draw: st.DrawFn, link: float = 1.0) -> Schedule:
 
 
 def faster(world: Schedule, factor: float) -> Schedule:
-    def quick(each: Weights) -> Weights:
+    def quick(each: MovedWeights) -> MovedWeights:
         return replace(
             each,
             trunk_s=each.trunk_s / factor,

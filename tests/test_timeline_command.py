@@ -22,11 +22,11 @@ from roost.cli.html.timeline_page import timeline_page
 from roost.facts.model import Component
 from roost.facts.stage import StageKey
 from roost.plan import PlanDocument, plan_to_yaml
+from roost.plan.revision import revised
 from roost.planner.cost.estimate import predict
 from roost.planner.cost.simulator import simulate
 from roost.planner.documents.cost_model import cost_model_of
 from roost.planner.documents.reader import forecast_of, placements_of
-from roost.planner.documents.records import predicted_record
 from roost.timeline import MemoryLevel, Pass, TimelineRecord, perfetto_document
 from roost.trace import Trace
 from searched_plans import PARTS, STEPS, USES, searched
@@ -67,7 +67,7 @@ def simulated(*sets: str, link: float = 20e9, parts: tuple[Component, ...] = PAR
 def test_the_document_alone_gives_back_the_prediction_that_it_records(sets: tuple[str, ...]) -> None:
     document = searched(40, *sets)
     forecast = forecast_of(document, PARTS, CALLS, cost_model_of(document.arithmetic))
-    again = predicted_record(predict(forecast, placements_of(document, PARTS, CALLS)), document.predicted.notes)
+    again = revised(predict(forecast, placements_of(document, PARTS, CALLS)), notes=document.predicted.notes)
     assert again == document.predicted
 
 

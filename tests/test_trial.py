@@ -10,8 +10,8 @@ import pytest
 
 import roost
 from roost.errors import OutOfMemory
+from roost.pipelines.calls import GenerationRequest
 from roost.plan import PlanDocument
-from roost.residency.run.calls import GenerationRequest
 from roost.residency.run.plain import move_whole
 from roost.residency.run.trial import TrialSetup, open_trial
 from roost.tune.trials.peers import peer_named

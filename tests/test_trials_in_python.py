@@ -41,7 +41,7 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Trials.__init__, "__defaults__", ((sys.executable, str(STUB), str(file)),))
 
 
-class Heard(roost.Watcher):
+class Heard(roost.BenchWatcher):
     def __init__(self) -> None:
         self.names: list[str] = []
 

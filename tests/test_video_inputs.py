@@ -22,12 +22,13 @@ from clips import FRAMES, SIDES, VIDEO_SUFFIXES, moving_frames, write_clip, writ
 from live_pipelines import held_by
 from plans import plan_for
 from roost.cli.app import run
+from roost.pipelines.calls import GenerationRequest
 from roost.pipelines.made_up import made_up_inputs
+from roost.pipelines.quiet import quiet_libraries
 from roost.pipelines.signatures import begins_with_video, needed_videos, video_arguments
 from roost.residency.media.inputs import clip_frames, demuxer_of, frame_files
-from roost.residency.run.calls import GenerationRequest, accepts
+from roost.residency.run.calls import accepts
 from roost.residency.run.generate import generate
-from roost.residency.run.quiet import quiet_libraries
 from tiny_video_inputs import BUILDERS
 
 SIZE, PLANNED_FRAMES = 64, 9

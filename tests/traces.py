@@ -8,9 +8,10 @@ from roost.blocks import block_names
 from roost.facts.model import Component
 from roost.facts.rates import known_rates
 from roost.facts.request import Workload
+from roost.plan.figures import Rate
 from roost.planner.cost.costs import CostModel
 from roost.planner.cost.estimate import Forecast
-from roost.planner.cost.rates import Rate, Rates
+from roost.planner.cost.rates import Rates
 from roost.planner.placements import Placement, place
 from roost.planner.rules.case import Case
 from roost.planner.rules.table import apply_rules

@@ -88,6 +88,12 @@ def machine(free_gib: float, total_gib: float = 80, ram_gib: float = 128, headro
         total_bytes=int(total_gib * GiB),
         free_bytes=int(free_gib * GiB),
         source="made up",
+        profile=None,
+        uuid=None,
+        driver=None,
+        compute_capability=None,
+        pcie_generation=None,
+        pcie_width=None,
     )
     ram = int(ram_gib * GiB)
     host = HostFacts(available_bytes=ram, pinnable_bytes=ram * 8 // 10, source="made up")

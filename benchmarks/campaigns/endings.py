@@ -72,12 +72,12 @@ def torn_files(sandbox: Sandbox) -> list[str]:
     from PIL import Image
 
     from roost.plan import read_plan
-    from roost.plan.measurements import Entry
+    from roost.plan.measurements import MeasuredEntry
     from roost.plan.strict_yaml import validated, yaml_mapping
 
     readers = {
         ".yaml": lambda path: (
-            validated(yaml_mapping(path.read_bytes(), "store"), Entry, "entry")
+            validated(yaml_mapping(path.read_bytes(), "store"), MeasuredEntry, "entry")
             if "measured" in path.parts
             else read_plan(path)
         ),

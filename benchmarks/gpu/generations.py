@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from subject import add_planning_options, plan_of, source_of
 
+from roost.pipelines.calls import GenerationRequest
 from roost.plan import PlanDocument
-from roost.residency.run.calls import GenerationRequest
 from roost.residency.run.trial import Trial, TrialSetup, open_trial
 
 GENERATIONS, STEPS = 20, 4

@@ -19,7 +19,7 @@ from typing import Any
 from subject import add_planning_options, plan_of, source_of
 
 from roost.blocks import streamed_stacks
-from roost.residency.run.calls import GenerationRequest
+from roost.pipelines.calls import GenerationRequest
 from roost.residency.run.trial import TrialSetup, open_trial
 
 TRIAL_STEPS = 6

@@ -1,8 +1,8 @@
 """Roost runs diffusion models on GPUs smaller than the model, from a placement plan you can read and trust.
 
 Public API: ``inspect_model``, ``make_plan``, ``load_plan``, ``load_pipeline``, ``attach``, ``detach``, ``bench``,
-``results_document``, ``tune_plan``, ``Watcher``. Nothing is imported before it is used: ``import roost`` stays as light
-as the command line.
+``results_document``, ``tune_plan``, ``BenchWatcher``. Nothing is imported before it is used: ``import roost`` stays as
+light as the command line.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from roost.api.runs.pipeline import load_pipeline
     from roost.api.tuning import tune_plan
     from roost.tune.results.document import results_document
-    from roost.tune.trials.recorded import Watcher
+    from roost.tune.trials.recorded import BenchWatcher
 
 _HOMES = {
     "attach": "roost.api.attach",
@@ -31,13 +31,13 @@ _HOMES = {
     "bench": "roost.api.bench",
     "results_document": "roost.tune.results.document",
     "tune_plan": "roost.api.tuning",
-    "Watcher": "roost.tune.trials.recorded",
+    "BenchWatcher": "roost.tune.trials.recorded",
 }
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # whoever uses the library decides who hears of it
 
 __all__ = [
-    "Watcher",
+    "BenchWatcher",
     "attach",
     "bench",
     "detach",

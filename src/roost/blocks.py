@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
 from roost.facts.model import Stack
@@ -16,6 +16,8 @@ from roost.facts.model import Stack
 SPLIT_BLOCK_BYTES = 1024**3
 # Every tensor starts on such an address in its unit's buffer: kernels round differently on misaligned weights.
 ALIGNMENT = 256
+# CUDA's caching allocator hands out multiples of this.
+ALLOCATION_BYTES = 512
 # Lists of lists are entered this deep; real modules stop at two, names in a hostile file need not.
 _MAX_LIST_DEPTH = 8
 
@@ -140,3 +142,9 @@ def resident_indices(count: int, resident_blocks: int, policy: ResidentPolicy) -
     if policy == "leading":
         return frozenset(range(kept))
     return frozenset(index for index in range(count) if (index + 1) * kept // count > index * kept // count)
+
+
+def streaming_bytes(block_bytes: Sequence[int], resident: Collection[int], slots: int) -> int:
+    """Device bytes of the blocks that stay, and of slots that take each of the others."""
+    streamed = (size for index, size in enumerate(block_bytes) if index not in resident)
+    return sum(block_bytes[index] for index in resident) + slots * max(streamed, default=0)

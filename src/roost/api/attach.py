@@ -22,9 +22,11 @@ from roost.facts.machine import DeviceKind, Machine
 from roost.facts.model import Inventory
 from roost.facts.request import Choices, SetChoice
 from roost.plan import PlanDocument, read_plan
+from roost.plan.revision import revised
 from roost.planner.by_rules import Question, plan_by_rules
 from roost.planner.rules.roles import parse_role
 from roost.planner.rules.typed import resolve
+from roost.planner.ruling import ruling_on
 from roost.probes.dry_run import DryRunOptions, dry_run_live
 from roost.profiles.models import recognise
 from roost.units import parse_bytes
@@ -130,16 +132,17 @@ def _plan(
         versions=installed_versions(RECORDED),
     )
     dry_run_options = DryRunOptions(guidance_argument=profile.guidance_argument)
-    plan = plan_by_rules(question)  # also for the search: it refuses wrong options before the slow dry run
     if searches(options):
+        ruling_on(question)  # refuses wrong options before the slow dry run
         plan = plan_traced(
             question, options, lambda: dry_run_live(pipeline, inventory, question.workload, dry_run_options)
         )
+    else:
+        plan = plan_by_rules(question)
     components = dict(plan.components)
     for name, obstacle in obstacles.items():
-        components[name] = components[name].model_copy(update={"decided_by": _FOUND, "why": obstacle.why})
-    model = plan.model.model_copy(update={"path": None})
-    return plan.model_copy(update={"components": components, "model": model})
+        components[name] = revised(components[name], decided_by=_FOUND, why=obstacle.why)
+    return revised(plan, components=components, model=revised(plan.model, path=None))
 
 
 def _with_found(choices: Choices, inventory: Inventory, obstacles: Mapping[str, Obstacle]) -> Choices:

@@ -23,7 +23,7 @@ from roost.planner.by_search import SearchQuestion
 from roost.tune.results.records import BenchResults
 from roost.tune.trials.candidates import list_candidates, parse_strategies
 from roost.tune.trials.peers import PEERS
-from roost.tune.trials.recorded import Watcher
+from roost.tune.trials.recorded import BenchWatcher
 from roost.units import parse_bytes
 
 GIVEN_PLAN = "this plan"
@@ -38,7 +38,7 @@ class BenchTarget:
     link_bytes_per_s: float | None
 
 
-def bench(target: str | Path, watcher: Watcher | None = None, **options: object) -> BenchResults:
+def bench(target: str | Path, watcher: BenchWatcher | None = None, **options: object) -> BenchResults:
     """Times each way to run a model on the GPU that is here, each trial in a process of its own.
 
     ``target`` is a model's directory, hub id or name, or a plan's file. ``options`` are those of ``roost bench``, with
@@ -46,7 +46,7 @@ def bench(target: str | Path, watcher: Watcher | None = None, **options: object)
     it, 300), ``against``, ``fresh``; ``gpu``, ``vram``, ``ram``, ``headroom`` (bytes, or texts like ``24GiB``);
     ``size``, ``frames``, ``steps``, ``batch``, ``guidance``, ``strength``; ``variant``, ``dtype``; ``link_speed`` of an
     emulated GPU, and ``model``, where a plan's model is now. ``watcher`` hears of the trials; derive it from
-    ``roost.Watcher``.
+    ``roost.BenchWatcher``.
 
     Returns a row for each candidate, the race's standings, and the name of the winner, None when no trial ran to its
     end; ``roost.results_document`` makes of it what ``roost bench --json`` prints. Raises UsageError for what can't be
@@ -60,7 +60,7 @@ def bench(target: str | Path, watcher: Watcher | None = None, **options: object)
 
 
 def bench_model(
-    target: str, options: BenchOptions, typed: Collection[str], watcher: Watcher | None = None
+    target: str, options: BenchOptions, typed: Collection[str], watcher: BenchWatcher | None = None
 ) -> BenchResults:
     """The typed spelling of ``bench``; ``typed`` are the names of the options that were given."""
     strategies = parse_strategies(options.strategies)

@@ -77,6 +77,12 @@ def emulated_gpu(vram_bytes: int | None) -> GpuFacts:
         total_bytes=vram_bytes,
         free_bytes=vram_bytes,
         source="emulated",
+        profile=None,
+        uuid=None,
+        driver=None,
+        compute_capability=None,
+        pcie_generation=None,
+        pcie_width=None,
     )
 
 
@@ -93,6 +99,8 @@ def gpu_of_profile(profile: GpuProfile) -> GpuFacts:
         source=f"profile:{profile.key}",
         named=True,
         profile=profile.key,
+        uuid=None,
+        driver=None,
         compute_capability=profile.compute_capability,
         unified=profile.unified,
         pcie_generation=int(generation.value) if generation else None,

@@ -10,7 +10,7 @@ from roost.tune.bench import BenchSettings, measure_field
 from roost.tune.results.figures import run_figures
 from roost.tune.results.records import BenchResults
 from roost.tune.trials.candidates import Field
-from roost.tune.trials.recorded import Watcher
+from roost.tune.trials.recorded import BenchWatcher
 from roost.tune.trials.runner import world_of
 
 
@@ -18,11 +18,11 @@ def run_trials(
     asked: SearchQuestion,
     entrants: Field,
     race: RaceOptions,
-    watcher: Watcher | None = None,
+    watcher: BenchWatcher | None = None,
     link_bytes_per_s: float | None = None,
 ) -> BenchResults:
     """Measures the field; what ran to its end teaches the next prediction."""
-    watcher = watcher or Watcher()
+    watcher = watcher or BenchWatcher()
     settings = BenchSettings(rounds=race.rounds, max_seconds=race.max_seconds, fresh=race.fresh)
     watcher.on_field(len(entrants.racing), race.max_seconds)
     with configs_of(asked.question.inventory) as model_dir:

@@ -18,7 +18,7 @@ from roost.plan import PlanDocument
 from roost.planner.by_search import SearchQuestion
 from roost.tune.choice import searched_plan, tuned_plan, tuning_field
 from roost.tune.results.records import BenchResults
-from roost.tune.trials.recorded import Watcher
+from roost.tune.trials.recorded import BenchWatcher
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,12 +30,12 @@ class TunedPlan:
     why_not: str | None = None
 
 
-def tune_plan(model: str | Path, watcher: Watcher | None = None, **options: object) -> TunedPlan:
+def tune_plan(model: str | Path, watcher: BenchWatcher | None = None, **options: object) -> TunedPlan:
     """The plan of ``model`` whose placements won timed trials: the searched plan, the rules' plan and the next best.
 
     ``model`` is a directory, a hub id or a name. ``options`` are those of ``make_plan``, and ``tune_seconds``, the
-    most that all trials may take, 180. ``watcher`` hears of the trials; derive it from ``roost.Watcher``. Each trial
-    is a process of its own. Where none can run, the plan is the predicted one.
+    most that all trials may take, 180. ``watcher`` hears of the trials; derive it from ``roost.BenchWatcher``. Each
+    trial is a process of its own. Where none can run, the plan is the predicted one.
 
     Returns the plan, which may not fit (``plan.fits``), the results of all candidates, and where there are none the
     reason. Raises UsageError for options that trials contradict, InvalidFile for a model that can't be read, and
@@ -47,7 +47,7 @@ def tune_plan(model: str | Path, watcher: Watcher | None = None, **options: obje
     return tune_model(model, options_of(TunedPlanOptions, options, "tune_plan"), watcher)
 
 
-def tune_model(model: str | Path, options: TunedPlanOptions, watcher: Watcher | None = None) -> TunedPlan:
+def tune_model(model: str | Path, options: TunedPlanOptions, watcher: BenchWatcher | None = None) -> TunedPlan:
     """The typed spelling of ``tune_plan``."""
     seconds = options.tune_seconds
     if not searches(options):

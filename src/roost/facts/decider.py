@@ -1,9 +1,14 @@
-"""Who decided a placement: a typed option, a rule, the search and others. Only plan files spell it as text."""
+"""Who decided a placement: a typed option, a rule, the search and others; and what each rule did.
+
+Only plan files spell a decider as text.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
+
+from roost.facts.limits import Label, Name
 
 DetailedKind = Literal["flag", "rule", "run"]
 PlainKind = Literal["search", "trial", "default", "live module"]
@@ -35,3 +40,19 @@ def decider_of(text: str) -> Decider:
     if colon and kind in get_args(DetailedKind):
         return Decider(cast(DetailedKind, kind), detail)
     return Decider(cast(PlainKind, text)) if text in get_args(PlainKind) else Decider("other", text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fired:
+    """A rule that decided something."""
+
+    id: Name
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blocked:
+    """A rule that would have decided something, or an option that lost; ``by`` an option or a rule."""
+
+    id: Name
+    by: Label

@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from roost.facts.limits import Bytes, Name, Positive
+
 Platform = Literal["cuda", "rocm", "cpu"]
 
 
 DeviceKind = Literal["cuda", "emulated"]
+
+
+Lane = Literal["compute", "copy"]  # a device's two queues
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,28 +22,28 @@ class GpuFacts:
 
     device_kind: DeviceKind
     platform: Platform
-    name: str
-    total_bytes: int
-    free_bytes: int
-    source: str  # for people
+    name: Name
+    total_bytes: Bytes
+    free_bytes: Bytes
+    source: Name  # for people
+    profile: Name | None  # key under profiles/gpus
+    uuid: Name | None
+    driver: Name | None
+    compute_capability: Name | None
+    pcie_generation: Positive | None
+    pcie_width: Positive | None
+    unified: bool = False  # its memory is the host's own: one pool
     named: bool = False  # isn't here: its profile describes it
     vram_typed: bool = False  # a card's free memory is what the user said; the emulated one's always is
-    profile: str | None = None  # key under profiles/gpus
-    uuid: str | None = None
-    driver: str | None = None
-    compute_capability: str | None = None
-    pcie_generation: int | None = None
-    pcie_width: int | None = None
-    unified: bool = False  # its memory is the host's own: one pool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostFacts:
     """Host memory that a run may take. Source: cgroups and MemAvailable, or ``--ram``."""
 
-    available_bytes: int
-    pinnable_bytes: int
-    source: str  # for people
+    available_bytes: Bytes
+    pinnable_bytes: Bytes
+    source: Name  # for people
     ram_typed: bool = False
 
 

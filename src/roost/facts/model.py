@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from roost.facts.request import Group, Mode, Storage, Workload
+from roost.facts.limits import Bytes, Name, Sha256
+from roost.facts.request import Group, Mode, Role, Storage, Workload
 
 Kind = Literal["dit", "text_encoder", "image_encoder", "vae", "other"]
 ModelSource = Literal["directory", "name", "memory"]
@@ -70,8 +71,8 @@ class Component:
 class StoredFile:
     """What the fingerprint covers of one file: its size, and the hash of its header or, for a config, of all of it."""
 
-    bytes: int
-    sha256: str
+    bytes: Bytes
+    sha256: Sha256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +155,10 @@ class ModelProfile:
     plan_only: bool  # no pipeline class in diffusers: inspect and plan, not run
 
 
+# The profile of a family by a pipeline's index and its components' configs.
+Recognise = Callable[[Mapping[str, object], Mapping[str, Mapping[str, object]]], ModelProfile | None]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassFacts:
     """What a library's model class does when it loads. Source: generated from the installed libraries.
@@ -179,3 +184,16 @@ class PipelineFacts:
     steps: int | None = None
     strength: float | None = None  # of a class that runs fewer of its steps by it
     needs: tuple[str, ...] = ()  # pictures and videos without which it fails, by the call's argument
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolePart:
+    """What a deployment role would load of the model. ``loads`` have weights; ``keeps`` are weightless modules."""
+
+    name: Role
+    stages: list[Name]
+    loads: list[Name]
+    keeps: list[Name]
+    skips: list[Name]
+    load_bytes: Bytes
+    warnings: list[str]

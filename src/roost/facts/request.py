@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from roost.facts.limits import Finite, Positive, Share
 from roost.facts.machine import Platform
 
 Group = Literal["dit", "text_encoder", "image_encoder", "vae"]
@@ -20,23 +21,32 @@ Mode = Literal["auto", "memory", "speed", "manual"]
 Storage = Literal["float8_e4m3fn"]
 
 
+Tier = Literal["pinned", "pageable", "mapped"]  # where a host copy lies: locked memory, memory, or the model's files
+
+
+Role = Literal["monolithic", "encoder", "denoiser", "decoder"]
+
+
 GROUPS: tuple[Group, ...] = ("dit", "text_encoder", "image_encoder", "vae")
 
 
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 
+ROLES: tuple[Role, ...] = get_args(Role)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
     """What one generation asks for. Frames is None for images."""
 
-    width: int
-    height: int
-    frames: int | None
-    steps: int
-    batch: int
-    guidance: float | None
-    strength: float | None = None  # how much an input changes, up to 1: that part of the steps runs; None where all do
+    width: Positive
+    height: Positive
+    frames: Positive | None
+    steps: Positive
+    batch: Positive
+    guidance: Finite | None
+    strength: Share | None = None  # how much an input changes, up to 1: that part of the steps runs; None where all do
 
     @property
     def steps_run(self) -> int:

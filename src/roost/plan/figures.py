@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from roost.facts.request import Strategy
+from roost.facts.limits import Bytes, Name, Positive
+from roost.facts.request import Strategy, Tier
 from roost.facts.stage import Phase
 from roost.plan import earlier
-from roost.plan.fields import Bytes, Count, Flops, Masters, Name, Positive, Seconds, Strict
+from roost.plan.fields import FACT, Count, Flops, Masters, Seconds, Strict
 
 Limiter = Literal["link", "compute", "host", "disk"]
 
@@ -117,9 +119,11 @@ class Alternative(Strict):
 
 
 Factor = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Level = Literal["slow", "mid", "fast"]
 
 
-class RateRecord(Strict):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
     """A rate per second; it lies within ``value`` times or divided by ``spread``.
 
     ``spec`` are data sheets and, marked so, ``prior`` ones; what was ``measured`` or ``fitted`` here has a ``when``.
@@ -132,19 +136,24 @@ class RateRecord(Strict):
     prior: bool = False
     when: Name | None = None
 
-    _from_earlier = model_validator(mode="before")(staticmethod(earlier.rate_facts))
+    def at(self, level: Level) -> float:
+        """The rate at one end of its interval; ``fast`` is the higher one."""
+        return self.value * {"slow": 1 / self.spread, "mid": 1.0, "fast": self.spread}[level]
 
 
-class KappaRecord(Strict):
-    """Used over traced activation bytes of one component class; ``fitted`` to runs, or a guess."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kappa:
+    """Times traced activation bytes: cuDNN's workspaces and the allocator's rounding are not in a trace."""
 
     low: Factor
     mid: Factor
     high: Factor
     source: str
-    fitted: bool = False
+    fitted: bool = False  # to runs on this machine
 
-    _from_earlier = model_validator(mode="before")(staticmethod(earlier.kappa_facts))
+    def at(self, level: Level) -> float:
+        """``slow`` is the pessimistic end: the most memory."""
+        return {"slow": self.high, "mid": self.mid, "fast": self.low}[level]
 
 
 class StageWork(Strict):
@@ -186,23 +195,24 @@ class Arithmetic(Strict):
 
     backend: Name
     context_bytes: Bytes
-    rates: dict[Name, RateRecord]
-    kappas: dict[Name, KappaRecord]
+    rates: dict[Name, Annotated[Rate, FACT, BeforeValidator(earlier.rate_facts)]]
+    kappas: dict[Name, Annotated[Kappa, FACT, BeforeValidator(earlier.kappa_facts)]]
     single_dtypes: list[Name] | None = None
-    tiers: dict[Name, Literal["pinned", "pageable", "mapped"]]
+    tiers: dict[Name, Tier]
     stages: list[StageWork]
 
 
 # What other plans would take, and what more memory would change: the plan document's comparison.
 
 
-Bound = Literal["link", "compute", "host", "disk", "VRAM", "host memory"]
+Memory = Literal["VRAM", "host memory"]
+Bound = Literal[Limiter, Memory]
 
 
 class MoreMemory(Strict):
     """What more of one memory would save. ``bytes`` None is as much as is useful; ``stage`` is where it would."""
 
-    memory: Literal["VRAM", "host memory"]
+    memory: Memory
     bytes: Bytes | None
     saves_s: Seconds
     stage: Name | None
@@ -227,7 +237,7 @@ class Binding(Strict):
     stage: Name | None
 
 
-class Compared(Strict):
+class PlanComparison(Strict):
     """The chosen plan beside others. Seconds are totals of all generations; each other plan is simulated like it."""
 
     more_memory: list[MoreMemory]

@@ -6,11 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from roost.facts.limits import Bytes, Label, Name, Positive
 from roost.facts.machine import DeviceKind, GpuFacts
+from roost.facts.request import Workload
 from roost.facts.stage import Phase
-from roost.plan.fields import Bytes, Label, Name, Positive, Seconds, Strict
+from roost.plan.fields import FACT, Seconds, Strict
 from roost.plan.figures import Limiter
-from roost.plan.schema import GpuRecord, WorkloadRecord
 
 MEASURED_VERSION = 1
 # Runs that an entry keeps, and measurements that a factor keeps: the newest.
@@ -40,7 +41,7 @@ class DeviceKey(Strict):
         return f"emulated, {'no limit' if self.h2d_bytes_per_s is None else f'{self.h2d_bytes_per_s / 1e9:g} GB/s'}"
 
 
-def device_key(gpu: GpuRecord | GpuFacts, h2d_bytes_per_s: float | None = None) -> DeviceKey:
+def device_key(gpu: GpuFacts, h2d_bytes_per_s: float | None = None) -> DeviceKey:
     """The key of the GPU that a plan is, or will be, for."""
     return DeviceKey(device_kind=gpu.device_kind, name=gpu.name, driver=gpu.driver, h2d_bytes_per_s=h2d_bytes_per_s)
 
@@ -100,7 +101,7 @@ class StageCompared(Strict):
     kappa: Above0 | None
 
 
-class Compared(Strict):
+class RunComparison(Strict):
     """A prediction and its measurement side by side; None where one of the two is missing."""
 
     load_s: SecondsCompared | None
@@ -126,7 +127,7 @@ class Residual(Strict):
     """
 
     when: When
-    workload: WorkloadRecord
+    workload: Annotated[Workload, FACT]
     strategy: Label
     limiter: Limiter
     rates: dict[Name, Above0]
@@ -137,7 +138,7 @@ class Residual(Strict):
     peak_bytes: Pair | None
 
 
-class Entry(Strict):
+class MeasuredEntry(Strict):
     """What is kept of one device (``model_class`` None: rates and factors) or of one model class on it.
 
     ``kappas`` are by component class. An entry of a model class holds fitted rates and the runs they follow from.
@@ -151,7 +152,7 @@ class Entry(Strict):
     residuals: list[Residual] = Field(default_factory=list, max_length=KEPT_RUNS)
 
     @model_validator(mode="after")
-    def _emulated_has_no_driver(self) -> Entry:
+    def _emulated_has_no_driver(self) -> MeasuredEntry:
         if self.device.device_kind == "cuda" and self.device.h2d_bytes_per_s is not None:
             raise ValueError("device.h2d_bytes_per_s is for emulated devices only")
         return self
@@ -169,7 +170,7 @@ class Collection(Strict):
     """Entries as ``roost profiles export`` writes them."""
 
     schema_version: int = Field(alias="schema", default=MEASURED_VERSION, ge=1, le=MEASURED_VERSION)
-    entries: list[Entry]
+    entries: list[MeasuredEntry]
 
 
 class StageFigures(Strict):

@@ -9,9 +9,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from roost.facts.limits import Bytes
 from roost.facts.stage import Phase
 from roost.plan import earlier
-from roost.plan.fields import Bytes, Count, Seconds
+from roost.plan.fields import Count, Seconds
 
 Status = Literal["ok", "oom", "crashed", "hung", "wrong", "skipped", "eliminated"]
 Ratio = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -4,34 +4,27 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from roost.facts.machine import DeviceKind, Platform
-from roost.facts.model import Kind, ModelSource, Task
-from roost.facts.request import Mode, Storage, Strategy
+from roost.facts.decider import Blocked, Fired
+from roost.facts.limits import Bytes, Label, Name, Positive, Sha256
+from roost.facts.machine import GpuFacts, HostFacts
+from roost.facts.model import Kind, ModelSource, RolePart, StoredFile, Task
+from roost.facts.request import Mode, Storage, Strategy, Workload
 from roost.plan import earlier
 from roost.plan.fields import (
-    Bytes,
+    FACT,
     ComponentName,
     Count,
-    Label,
     LoadDtype,
     Masters,
-    Name,
-    Positive,
     RelativePath,
-    Sha256,
     Strict,
 )
-from roost.plan.figures import Alternative, Arithmetic, Compared, Predicted, TraceRecord
+from roost.plan.figures import Alternative, Arithmetic, PlanComparison, Predicted, TraceRecord
 from roost.plan.trials import Measured
 
 SCHEMA_VERSION = 1
-
-
-class FileRecord(Strict):
-    bytes: Bytes
-    sha256: Sha256
 
 
 class ModelRecord(Strict):
@@ -44,7 +37,7 @@ class ModelRecord(Strict):
     family: Name | None
     task: Task
     variant: Name | None
-    files: dict[RelativePath, FileRecord]
+    files: dict[RelativePath, Annotated[StoredFile, FACT]]
 
     _from_earlier = model_validator(mode="before")(staticmethod(earlier.model_facts))
 
@@ -55,50 +48,11 @@ class ModelRecord(Strict):
         return self
 
 
-class WorkloadRecord(Strict):
-    """The largest generation the plan is for. ``frames`` is null for images."""
-
-    width: Positive
-    height: Positive
-    frames: Positive | None
-    steps: Positive
-    batch: Positive
-    guidance: Annotated[float, Field(allow_inf_nan=False)] | None
-    strength: Annotated[float, Field(gt=0, le=1)] | None = None
-
-
-class GpuRecord(Strict):
-    device_kind: DeviceKind
-    platform: Platform
-    name: Name
-    total_bytes: Bytes
-    free_bytes: Bytes
-    source: Name
-    profile: Name | None
-    uuid: Name | None
-    driver: Name | None
-    compute_capability: Name | None
-    pcie_generation: Positive | None
-    pcie_width: Positive | None
-    unified: bool = False
-    named: bool = False
-    vram_typed: bool = False
-
-    _from_earlier = model_validator(mode="before")(staticmethod(earlier.gpu_facts))
-
-
-class HostRecord(Strict):
-    available_bytes: Bytes
-    pinnable_bytes: Bytes
-    source: Name
-    ram_typed: bool = False
-
-    _from_earlier = model_validator(mode="before")(staticmethod(earlier.host_facts))
-
-
 class MachineRecord(Strict):
-    gpu: GpuRecord
-    host: HostRecord
+    """What the plan was made for; ``earlier`` knows what older plans lack."""
+
+    gpu: Annotated[GpuFacts, FACT, BeforeValidator(earlier.gpu_facts)]
+    host: Annotated[HostFacts, FACT, BeforeValidator(earlier.host_facts)]
 
 
 class StageWeights(Strict):
@@ -141,16 +95,6 @@ class Budget(Strict):
         return self.finding or self.verdict
 
 
-class Fired(Strict):
-    id: Name
-    why: str
-
-
-class Blocked(Strict):
-    id: Name
-    by: Label
-
-
 class Policy(Strict):
     """What decided. The last four say what a search minimised, and what it was allowed to lose."""
 
@@ -159,8 +103,8 @@ class Policy(Strict):
     num_gpus: Positive
     choices: list[str]
     layerwise_groups: list[Name]
-    fired: list[Fired]
-    blocked: list[Blocked]
+    fired: list[Annotated[Fired, FACT]]
+    blocked: list[Annotated[Blocked, FACT]]
     generations: Positive = 1
     objective: Literal["seconds", "memory"] = "seconds"
     max_slowdown: float | None = None
@@ -222,18 +166,6 @@ class ComponentPlan(Strict):
         return self
 
 
-class RolePlan(Strict):
-    """What a deployment role would load of the model."""
-
-    name: Literal["monolithic", "encoder", "denoiser", "decoder"]
-    stages: list[Name]
-    loads: list[Name]
-    keeps: list[Name]
-    skips: list[Name]
-    load_bytes: Bytes
-    warnings: list[str]
-
-
 class PlanDocument(Strict):
     """One placement plan. ``predicted`` and ``measured`` are null until a cost model or a trial fills them.
 
@@ -243,17 +175,17 @@ class PlanDocument(Strict):
     schema_version: int = Field(alias="schema", ge=SCHEMA_VERSION, le=SCHEMA_VERSION)  # Literal[1] would take true
     versions: dict[Name, str]
     model: ModelRecord
-    workload: WorkloadRecord
+    workload: Annotated[Workload, FACT]  # the largest generation that the plan is for
     machine: MachineRecord
     budget: Budget
     fits: bool
     load_order: list[Name]
     policy: Policy
-    role: RolePlan
+    role: Annotated[RolePart, FACT]
     components: dict[ComponentName, ComponentPlan]
     trace: TraceRecord | None = None
     predicted: Predicted | None
-    compared: Compared | None = None
+    compared: PlanComparison | None = None
     arithmetic: Arithmetic | None = None
     alternatives: list[Alternative] = Field(default_factory=list)
     also: list[Name] = Field(default_factory=list)

@@ -14,6 +14,8 @@ from roost.units import MiB
 # A plan lists its model's files, each in some 170 bytes: room for over 20,000.
 MAX_BYTES = 4 * MiB
 
+_UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")  # in a record, in a dataclass
+
 Document = TypeVar("Document", bound=BaseModel)
 
 
@@ -96,7 +98,7 @@ def validated(mapping: dict[object, object], model: type[Document], what: str) -
     try:
         return model.model_validate(mapping)
     except ValidationError as error:
-        unknown_keys = any(each["type"] == "extra_forbidden" for each in error.errors())
+        unknown_keys = any(each["type"] in _UNKNOWN_KEY for each in error.errors())
         raise NotValid(_first_problems(error, what), unknown_keys=unknown_keys) from None
     except RecursionError:
         raise NotValid("it nests too deeply") from None
@@ -114,6 +116,10 @@ def _one_line(text: str) -> str:
 
 
 def _first_problems(error: ValidationError, what: str) -> str:
-    problems = [f"{'.'.join(str(part) for part in each['loc']) or what}: {each['msg']}" for each in error.errors()[:3]]
+    problems = [
+        f"{'.'.join(str(part) for part in each['loc']) or what}:"
+        f" {'Extra inputs are not permitted' if each['type'] in _UNKNOWN_KEY else each['msg']}"
+        for each in error.errors()[:3]
+    ]
     more = error.error_count() - len(problems)
     return _one_line("; ".join(problems)) + (f"; and {more} more" if more else "")

@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from roost.facts.limits import Bytes, Label, Name, Positive, Sha256
 from roost.facts.machine import DeviceKind
-from roost.plan.fields import Bytes, Label, Name, Positive, Seconds, Sha256, Strict
+from roost.plan.fields import Seconds, Strict
 from roost.plan.results import Ratio, Status
 
 Utc = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]

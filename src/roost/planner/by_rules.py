@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from roost.plan.schema import PlanDocument
+from roost.planner.cost.budget import judge
 from roost.planner.documents.writer import document_of
-from roost.planner.placements import place
-from roost.planner.rules.case import Case, Question
-from roost.planner.rules.roles import RoleView, view
-from roost.planner.rules.selectors import check_selectors
-from roost.planner.rules.table import apply_rules
-from roost.planner.rules.typed import resolve
+from roost.planner.rules.case import Question
+from roost.planner.ruling import ruling_on
 
-__all__ = ["Question", "case_of", "plan_by_rules"]
+__all__ = ["Question", "plan_by_rules"]
 
 _BY_WEIGHTS = "the rules know nothing of activations; --policy search dry-runs the model and counts them."
 
@@ -21,36 +18,6 @@ def plan_by_rules(question: Question) -> PlanDocument:
 
     Raises UsageError for options that contradict each other or name components that don't exist.
     """
-    case, role = case_of(question)
-    outcome = apply_rules(case)
-    document = document_of(question, role, outcome, place(case, outcome.decisions))
-    if not document.fits:
-        return document
-    return document.model_copy(update={"warnings": [*document.warnings, _BY_WEIGHTS]})
-
-
-def case_of(question: Question) -> tuple[Case, RoleView]:
-    """What the rules and the search look at, and the role's part of the model.
-
-    Raises UsageError for options that contradict each other or name components that don't exist.
-    """
-    _check_options(question)
-    role = view(question.inventory, question.profile, question.role)
-    components = tuple(each for each in question.inventory.components if each.name in role.loads)
-    case = Case(
-        components=components,
-        profile=question.profile,
-        machine=question.machine,
-        batch=question.workload.batch,
-        choices=question.choices,
-        explicit=resolve(question.choices, components),
-    )
-    return case, role
-
-
-def _check_options(question: Question) -> None:
-    names = [each.name for each in question.inventory.components]
-    for choice in question.choices.sets:
-        check_selectors([choice.selector], names, choice.option)
-    selection = question.choices.layerwise_components or ()
-    check_selectors(selection, names, f"--layerwise-offload-components {','.join(selection)}")
+    ruling = ruling_on(question)
+    verdict = judge(ruling.placements, question.machine)
+    return document_of(ruling, ruling.placements, verdict, warnings=(_BY_WEIGHTS,) if verdict.fits else ())

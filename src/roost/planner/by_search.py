@@ -8,23 +8,22 @@ from dataclasses import dataclass, replace
 
 from roost.facts.decider import Decider
 from roost.facts.request import Workload
-from roost.plan.figures import Alternative
+from roost.plan.figures import Alternative, Arithmetic, Predicted
+from roost.plan.revision import revised
 from roost.plan.schema import PlanDocument
-from roost.planner.by_rules import Question, case_of
-from roost.planner.cost.budget import pool_warnings, weights_fit
+from roost.planner.cost.budget import Verdict, judge, pool_warnings, weights_fit
 from roost.planner.cost.costs import CostModel
-from roost.planner.cost.estimate import Forecast, Prediction, predict
+from roost.planner.cost.estimate import Forecast, predict
 from roost.planner.documents.cost_model import arithmetic_record
-from roost.planner.documents.records import alternative_record, predicted_record, trace_record
-from roost.planner.documents.writer import document_of
-from roost.planner.placements import Placement, place
-from roost.planner.rules.case import Case, Decision
-from roost.planner.rules.roles import RoleView
-from roost.planner.rules.table import Outcome, apply_rules
-from roost.planner.search.comparison import compare
-from roost.planner.search.reasons import LEAST_WEIGHTS, notes_of, why_not, why_of
+from roost.planner.documents.records import alternative_record, trace_record
+from roost.planner.documents.writer import Figures, Sought, document_of
+from roost.planner.placements import Placement
+from roost.planner.rules.case import Case, Decision, Question
+from roost.planner.ruling import Ruling, ruling_on
+from roost.planner.search.comparison import compare_plans
+from roost.planner.search.reasons import LEAST_WEIGHTS, notes_of, why_lost, why_of
 from roost.planner.search.remedies import TraceOther, remedies
-from roost.planner.search.search import Aim, Found, Objective, limits_of, search
+from roost.planner.search.search import Aim, Objective, SearchResult, limits_of, search
 from roost.planner.search.shortfall import Shortfall
 from roost.planner.search.solver import Combination
 from roost.trace import Trace, of_role
@@ -48,6 +47,17 @@ class SearchQuestion:
     trace_other: TraceOther | None = None
     seek_remedies: bool = True
 
+    def forecast(self, case: Case) -> Forecast:
+        """What predictions of this question need beside placements."""
+        sliced = [name for name, wish in case.explicit.components.items() if wish.parameters.get("slicing")]
+        return Forecast(
+            components={each.name: each for each in case.components},
+            trace=of_role(self.trace, {each.name for each in case.components}).sliced(sliced),
+            model=self.model,
+            machine=case.machine,
+            generations=self.generations,
+        )
+
 
 def plan_by_search(asked: SearchQuestion) -> PlanDocument:
     """The best plan found; when nothing fits, the rule plan with what is short and what would fit.
@@ -55,52 +65,35 @@ def plan_by_search(asked: SearchQuestion) -> PlanDocument:
     Without a dry run, a plan leaves room for what activations are guessed to take where it can; only bytes of weights
     refuse. Raises UsageError as ``plan_by_rules`` does.
     """
-    case, role = case_of(asked.question)
-    outcome = apply_rules(case)
-    ruled = place(case, outcome.decisions)
-    forecast, found = _found(asked, case, ruled)
+    ruling = ruling_on(asked.question)
+    forecast, found = _found(asked, ruling)
     if found.chosen is None:
-        return _infeasible(asked, role, outcome, ruled, forecast, found)
+        return _infeasible(asked, ruling, forecast, found)
     placements = _placements(found.chosen)
-    prediction = predict(forecast, placements)
-    placements = tuple(_explained(each, prediction, forecast, asked.aim.objective) for each in placements)
-    document = document_of(asked.question, role, outcome, placements)
+    predicted, arithmetic = predict(forecast, placements), arithmetic_record(forecast, placements)
     also, alternatives = ([], []) if forecast.weights_only else _alternatives(forecast, found, found.chosen)
-    compared = None if forecast.weights_only else compare(found, found.chosen, forecast, prediction)
-    return document.model_copy(
-        update={
-            "fits": True,
-            "policy": _policy(document, asked),
-            "budget": document.budget.model_copy(
-                update={
-                    "verdict": _fitting(forecast, placements, prediction),
-                    "activations_known": asked.trace.no_dry_run is None,
-                    "deficit_bytes": 0,
-                    "host_bytes": prediction.host_bytes,
-                    "host_deficit_bytes": 0,
-                }
-            ),
-            "trace": trace_record(asked.trace),
-            "predicted": predicted_record(prediction, notes_of(compared) if compared else ()),
-            "compared": compared,
-            "arithmetic": arithmetic_record(forecast, placements),
-            "alternatives": alternatives,
-            "also": also,
-            "warnings": [
-                *asked.question.inventory.warnings,
-                *role.warnings,
-                *pool_warnings(asked.question.machine),
-                *asked.notes,
-                *_warnings(forecast, prediction),
-                *_rounded(placements),
-            ],
-        }
+    compared = None if forecast.weights_only else compare_plans(found, found.chosen, forecast, predicted)
+    return document_of(
+        ruling,
+        tuple(_explained(each, predicted, arithmetic, forecast, asked.aim.objective) for each in placements),
+        _fitting(forecast, placements, predicted),
+        sought=Sought(aim=asked.aim, generations=asked.generations),
+        figures=Figures(
+            trace=trace_record(asked.trace),
+            predicted=revised(predicted, notes=notes_of(compared) if compared else []),
+            compared=compared,
+            arithmetic=arithmetic,
+            alternatives=alternatives,
+            also=also,
+        ),
+        warnings=(*asked.notes, *_warnings(forecast, predicted), *_rounded(placements)),
     )
 
 
-def _found(asked: SearchQuestion, case: Case, ruled: tuple[Placement, ...]) -> tuple[Forecast, Found]:
+def _found(asked: SearchQuestion, ruling: Ruling) -> tuple[Forecast, SearchResult]:
     """What the search finds, and the forecast it goes by: a guess that nothing fits gives way to weights alone."""
-    forecast = forecast_of(asked, case)
+    case, ruled = ruling.case, ruling.placements
+    forecast = asked.forecast(case)
     found = search(case, ruled, forecast, asked.aim)
     if found.chosen is not None or asked.trace.no_dry_run is None:
         return forecast, found
@@ -109,61 +102,51 @@ def _found(asked: SearchQuestion, case: Case, ruled: tuple[Placement, ...]) -> t
     return by_weights, search(case, ruled, by_weights, least)
 
 
-def forecast_of(asked: SearchQuestion, case: Case) -> Forecast:
-    """What predictions of this question need beside placements."""
-    sliced = [name for name, wish in case.explicit.components.items() if wish.parameters.get("slicing")]
-    return Forecast(
-        components={each.name: each for each in case.components},
-        trace=of_role(asked.trace, {each.name for each in case.components}).sliced(sliced),
-        model=asked.model,
-        machine=case.machine,
-        generations=asked.generations,
-    )
-
-
 def _placements(combination: Combination) -> tuple[Placement, ...]:
     return tuple(each.placement for each in combination.options)
 
 
-def _explained(placement: Placement, prediction: Prediction, forecast: Forecast, objective: Objective) -> Placement:
+def _explained(
+    placement: Placement, predicted: Predicted, arithmetic: Arithmetic, forecast: Forecast, objective: Objective
+) -> Placement:
     """What was typed keeps its reason; everything else was the search's, also where it agrees with a rule."""
     if placement.decision.decided_by.typed or placement.strategy == "fsdp":
         return placement
-    why = LEAST_WEIGHTS if forecast.weights_only else why_of(placement, prediction, objective)
+    why = LEAST_WEIGHTS if forecast.weights_only else why_of(placement, predicted, arithmetic, objective)
     return replace(placement, decision=Decision(strategy=placement.strategy, decided_by=Decider("search"), why=why))
 
 
-def _policy(document: PlanDocument, asked: SearchQuestion) -> object:
-    return document.policy.model_copy(
-        update={
-            "name": "search",
-            "generations": asked.generations,
-            "objective": asked.aim.objective,
-            "max_slowdown": asked.aim.max_slowdown if asked.aim.objective == "memory" else None,
-            "allow": sorted(asked.aim.allow),
-        }
+def _fitting(forecast: Forecast, placements: tuple[Placement, ...], predicted: Predicted) -> Verdict:
+    return Verdict(
+        fits=True,
+        text=_fitting_text(forecast, placements, predicted),
+        deficit_bytes=0,
+        host_bytes=predicted.host_bytes,
+        host_deficit_bytes=0,
+        activations_known=forecast.trace.no_dry_run is None,
+        warnings=pool_warnings(forecast.machine),
     )
 
 
-def _fitting(forecast: Forecast, placements: tuple[Placement, ...], prediction: Prediction) -> str:
+def _fitting_text(forecast: Forecast, placements: tuple[Placement, ...], predicted: Predicted) -> str:
     budget = forecast.machine.budget_bytes
-    if forecast.trace.no_dry_run is not None and prediction.stages:
+    if forecast.trace.no_dry_run is not None and predicted.stages:
         weights = predict(replace(forecast, weights_only=True), placements)
         most = max(weights.stages, key=lambda stage: stage.peak_bytes)
         return weights_fit(most.peak_bytes, most.name, budget)
-    worst = max(prediction.stages, key=lambda stage: stage.peak_bytes, default=None)
+    worst = max(predicted.stages, key=lambda stage: stage.peak_bytes, default=None)
     where = f" in {worst.name}" if worst else ""
-    peak = prediction.peak_bytes
+    peak = predicted.peak_bytes
     return (
         f"fits: peaks at {format_bytes(round(peak.mid))} ({format_bytes(round(peak.low))} to"
         f" {format_bytes(round(peak.high))}){where} of a budget of {format_bytes(budget)}."
     )
 
 
-def _warnings(forecast: Forecast, prediction: Prediction) -> list[str]:
+def _warnings(forecast: Forecast, predicted: Predicted) -> list[str]:
     if forecast.trace.no_dry_run is not None:
         return _trace_warnings(forecast)
-    return [*_peak_warnings(forecast, prediction), *_trace_warnings(forecast)]
+    return [*_peak_warnings(forecast, predicted), *_trace_warnings(forecast)]
 
 
 def _rounded(placements: Iterable[Placement]) -> list[str]:
@@ -184,8 +167,8 @@ def _trace_warnings(forecast: Forecast) -> list[str]:
     return [f"no dry run ({trace.source}): {rest}"]
 
 
-def _peak_warnings(forecast: Forecast, prediction: Prediction) -> list[str]:
-    over = round(prediction.peak_bytes.high) - forecast.machine.gpu.free_bytes
+def _peak_warnings(forecast: Forecast, predicted: Predicted) -> list[str]:
+    over = round(predicted.peak_bytes.high) - forecast.machine.gpu.free_bytes
     if over <= 0:
         return []
     tiling = " or --allow tiling" if any(each.setting == "tiled" for each in forecast.trace.variants) else ""
@@ -194,7 +177,7 @@ def _peak_warnings(forecast: Forecast, prediction: Prediction) -> list[str]:
     ]
 
 
-def _alternatives(forecast: Forecast, found: Found, chosen: Combination) -> tuple[list[str], list[Alternative]]:
+def _alternatives(forecast: Forecast, found: SearchResult, chosen: Combination) -> tuple[list[str], list[Alternative]]:
     """The chosen plan's other names; and the rule plan, the runner-up, everything resident, the rest of the front."""
     named: list[tuple[str, Combination | None]] = [
         ("rule plan", found.ruled),
@@ -219,7 +202,7 @@ def _alternatives(forecast: Forecast, found: Found, chosen: Combination) -> tupl
     return also, [
         alternative_record(names, _placements(each), predict(forecast, _placements(each)), reason)
         for each, names in others
-        for reason in [why_not(each, chosen, budget_bytes)]
+        for reason in [why_lost(each, chosen, budget_bytes)]
     ]
 
 
@@ -230,45 +213,44 @@ def _key(combination: Combination) -> list[object]:
     ]
 
 
-def _infeasible(
-    asked: SearchQuestion,
-    role: RoleView,
-    outcome: Outcome,
-    ruled: tuple[Placement, ...],
-    forecast: Forecast,
-    found: Found,
-) -> PlanDocument:
-    document = document_of(asked.question, role, outcome, ruled)
-    missing = found.shortfall
+def _infeasible(asked: SearchQuestion, ruling: Ruling, forecast: Forecast, found: SearchResult) -> PlanDocument:
+    ruled, missing = ruling.placements, found.shortfall
     assert missing is not None  # the search sets one of the two
-    case, _ = case_of(asked.question)
-    fitting = _remedies(asked, case, forecast, missing) if asked.seek_remedies else []
-    would = f" Would fit: {'; '.join(fitting)}." if fitting else ""
-    why_unknown = asked.trace.no_dry_run
-    unknown = f" That is of weights alone: activations are not known, as the dry run failed ({why_unknown})."
-    finding = f"does not fit: {missing.sentence()}{unknown if why_unknown is not None else ''}"
-    update = {
-        "verdict": finding + would,
-        "finding": finding if fitting else None,
-        "lacks": missing.headline(),
-        "would_fit": fitting,
-        "activations_known": why_unknown is None,
-    }
-    short = {"deficit_bytes" if missing.memory == "VRAM" else "host_deficit_bytes": missing.short_bytes}
-    return document.model_copy(
-        update={
-            "fits": False,
-            "policy": _policy(document, asked),
-            "budget": document.budget.model_copy(update={**update, **short}),
-            "warnings": [*document.warnings, *asked.notes, *_trace_warnings(forecast)],
-            "trace": trace_record(asked.trace),
-            "predicted": predicted_record(predict(forecast, ruled)),
-            "arithmetic": arithmetic_record(forecast, ruled),
-        }
+    fitting = _remedies(asked, ruling.case, forecast, missing) if asked.seek_remedies else ()
+    return document_of(
+        ruling,
+        ruled,
+        _short(judge(ruled, forecast.machine), missing, fitting, asked.trace.no_dry_run),
+        sought=Sought(aim=asked.aim, generations=asked.generations),
+        figures=Figures(
+            trace=trace_record(asked.trace),
+            predicted=predict(forecast, ruled),
+            arithmetic=arithmetic_record(forecast, ruled),
+        ),
+        warnings=(*asked.notes, *_trace_warnings(forecast)),
     )
 
 
-def _remedies(asked: SearchQuestion, case: Case, forecast: Forecast, missing: Shortfall) -> list[str]:
+def _short(by_weights: Verdict, missing: Shortfall, would_fit: tuple[str, ...], why_unknown: str | None) -> Verdict:
+    """What the search lacks; of the other memory, what the rule plan's weights lack."""
+    would = f" Would fit: {'; '.join(would_fit)}." if would_fit else ""
+    unknown = f" That is of weights alone: activations are not known, as the dry run failed ({why_unknown})."
+    finding = f"does not fit: {missing.sentence()}{unknown if why_unknown is not None else ''}"
+    of_vram = missing.memory == "VRAM"
+    return replace(
+        by_weights,
+        fits=False,
+        text=finding + would,
+        finding=finding if would_fit else None,
+        lacks=missing.headline(),
+        would_fit=would_fit,
+        activations_known=why_unknown is None,
+        deficit_bytes=missing.short_bytes if of_vram else by_weights.deficit_bytes,
+        host_deficit_bytes=by_weights.host_deficit_bytes if of_vram else missing.short_bytes,
+    )
+
+
+def _remedies(asked: SearchQuestion, case: Case, forecast: Forecast, missing: Shortfall) -> tuple[str, ...]:
     names = {each.name for each in case.components}
 
     def trace_other(workload: Workload) -> Trace | None:
@@ -276,4 +258,4 @@ def _remedies(asked: SearchQuestion, case: Case, forecast: Forecast, missing: Sh
         return of_role(trace, names) if trace else None
 
     traceable = asked.trace_other is not None and asked.trace.no_dry_run is None
-    return list(remedies(case, forecast, asked.aim, missing, trace_other if traceable else None))
+    return remedies(case, forecast, asked.aim, missing, trace_other if traceable else None)

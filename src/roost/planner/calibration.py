@@ -17,22 +17,22 @@ from statistics import median, median_high
 
 from roost.facts.rates import H2D, HALF, MODELLESS, SINGLE, RateKey, known_rates, spelled_rates
 from roost.facts.stage import DENOISING
-from roost.plan.figures import Limiter
+from roost.plan.figures import Kappa, Limiter
 from roost.plan.measurements import (
     KEPT_RUNS,
     KEPT_SAMPLES,
     BytesCompared,
-    Compared,
-    Entry,
+    MeasuredEntry,
     MeasuredKappa,
     MeasuredRate,
     Pair,
     Residual,
+    RunComparison,
     SecondsCompared,
     StageCompared,
 )
+from roost.plan.revision import revised
 from roost.plan.schema import ComponentPlan, PlanDocument
-from roost.planner.cost.costs import Kappa
 from roost.units import MiB
 
 # How far a rate may be from what one, two or more runs say. Prior.
@@ -48,7 +48,7 @@ _LEAST_SHARE, _LEAST_BYTES = 0.02, 4 * MiB
 _KAPPA_RANGE = (0.5, 4.0)
 
 
-def fitted_in_use(device: Entry | None, model: Entry | None) -> dict[RateKey, MeasuredRate]:
+def fitted_in_use(device: MeasuredEntry | None, model: MeasuredEntry | None) -> dict[RateKey, MeasuredRate]:
     """The model's fitted rates, which go before the data sheet's and before the device's timed ones.
 
     One of transfers or memory far from the timed one is not used: something else slowed those runs.
@@ -61,7 +61,7 @@ def fitted_in_use(device: Entry | None, model: Entry | None) -> dict[RateKey, Me
     }
 
 
-def kappas_in_use(device: Entry | None) -> dict[str, Kappa]:
+def kappas_in_use(device: MeasuredEntry | None) -> dict[str, Kappa]:
     """Fitted factors by component class."""
     if device is None:
         return {}
@@ -108,7 +108,7 @@ def _pacing(limiter: Limiter, plan: PlanDocument, denoisers: Mapping[str, Compon
     return [*(table[name] for table in tables for name in used), RateKey.MEMORY]
 
 
-def residual_of(plan: PlanDocument, compared: Compared, when: str) -> Residual:
+def residual_of(plan: PlanDocument, compared: RunComparison, when: str) -> Residual:
     """What is kept of one run of the plan."""
     assert plan.predicted is not None, "only a prediction has something to learn from"
     return Residual(
@@ -139,10 +139,10 @@ def _strategy(plan: PlanDocument) -> str:
     return ", ".join(parts)
 
 
-def taught_model(entry: Entry, residual: Residual) -> Entry:
+def taught_model(entry: MeasuredEntry, residual: Residual) -> MeasuredEntry:
     """The model class's entry with one more run in it, and its rates fitted again."""
     residuals = [*entry.residuals, residual][-KEPT_RUNS:]
-    return entry.model_copy(update={"residuals": residuals, "rates": _fitted_rates(residuals)})
+    return revised(entry, residuals=residuals, rates=_fitted_rates(residuals))
 
 
 def _fitted_rates(residuals: Sequence[Residual]) -> dict[str, MeasuredRate]:
@@ -164,20 +164,20 @@ def _fitted(values: Sequence[float], when: str) -> MeasuredRate:
     return MeasuredRate(value=middle, spread=spread, n=len(values), when=when, source="fitted")
 
 
-def taught_device(entry: Entry, compared: Compared, when: str) -> Entry:
+def taught_device(entry: MeasuredEntry, compared: RunComparison, when: str) -> MeasuredEntry:
     """The device's entry with the factors of the run's component classes added to their samples."""
     new = {
         name: MeasuredKappa(samples=[*_samples(entry, name), sample][-KEPT_SAMPLES:], when=when)
         for name, sample in kappa_samples(compared).items()
     }
-    return entry.model_copy(update={"kappas": {**entry.kappas, **new}})
+    return revised(entry, kappas={**entry.kappas, **new})
 
 
-def _samples(entry: Entry, name: str) -> list[float]:
+def _samples(entry: MeasuredEntry, name: str) -> list[float]:
     return entry.kappas[name].samples if name in entry.kappas else []
 
 
-def kappa_samples(compared: Compared) -> dict[str, float]:
+def kappa_samples(compared: RunComparison) -> dict[str, float]:
     """The factor that each component class had in one run; the largest where a class has several stages."""
     found: dict[str, float] = {}
     for stage in compared.stages:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Literal, cast
 
-from roost.blocks import ResidentPolicy, resident_indices
+from roost.blocks import ResidentPolicy, resident_indices, streaming_bytes
 from roost.errors import UsageError
 from roost.facts.machine import HostFacts
 from roost.facts.model import Component
-from roost.facts.request import Strategy
+from roost.facts.request import Strategy, Tier
 from roost.planner.buffers import all_buffers, block_buffers, can_be_mapped
 from roost.planner.rules.case import Case, Decision
 from roost.planner.rules.names import kind_of
@@ -48,7 +48,7 @@ class Placement:
     streaming: Streaming | None
     decision: Decision
     fsdp_shards: int = 1
-    tier: Literal["pinned", "pageable", "mapped"] = "pageable"  # of a master that moves as a whole
+    tier: Tier = "pageable"  # of a master that moves as a whole
     tiling: bool = False
     slicing: bool = False
 
@@ -82,10 +82,7 @@ class Placement:
             return math.ceil(self.component.load_bytes / self.fsdp_shards)
         if self.streaming is None or self.streaming.hold:
             return all_buffers(self.component)
-        sizes, stay = self.block_bytes, self.resident_indices
-        streamed = [size for index, size in enumerate(sizes) if index not in stay]
-        slots = self.streaming.slots * max(streamed, default=0)
-        return self.trunk_bytes + sum(sizes[index] for index in stay) + slots
+        return self.trunk_bytes + streaming_bytes(self.block_bytes, self.resident_indices, self.streaming.slots)
 
     @property
     def idle_bytes(self) -> int:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from roost.facts.stage import DENOISING
 from roost.plan.figures import Predicted, PredictedStage, SecondsInterval, StageWork
-from roost.plan.measurements import BytesCompared, Compared, RunFigures, SecondsCompared, StageCompared, StageFigures
+from roost.plan.measurements import (
+    BytesCompared,
+    RunComparison,
+    RunFigures,
+    SecondsCompared,
+    StageCompared,
+    StageFigures,
+)
 from roost.plan.schema import ComponentPlan, PlanDocument
 
 
@@ -13,7 +20,7 @@ def denoisers(predicted: Predicted) -> frozenset[str]:
     return frozenset(each.component for each in predicted.stages if each.phase in DENOISING)
 
 
-def compare(plan: PlanDocument, figures: RunFigures) -> Compared | None:
+def compare_run(plan: PlanDocument, figures: RunFigures) -> RunComparison | None:
     """Every predicted figure that was also measured; None for a plan without predictions.
 
     A process's context is predicted, and measured by nobody, so it is taken off the predicted peaks.
@@ -24,7 +31,7 @@ def compare(plan: PlanDocument, figures: RunFigures) -> Compared | None:
     peak = predicted.peak_bytes
     context = plan.arithmetic.context_bytes if plan.arithmetic else 0
     whole = None if figures.load_s is None or figures.first_s is None else figures.load_s + figures.first_s
-    return Compared(
+    return RunComparison(
         load_s=_seconds(predicted.load_s, figures.load_s),
         first_s=_seconds(predicted.first_s, figures.first_s),
         next_s=_seconds(predicted.next_s, figures.next_s),

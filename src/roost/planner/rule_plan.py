@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from roost.plan.schema import PlanDocument
-from roost.planner.by_rules import case_of
-from roost.planner.by_search import SearchQuestion, forecast_of
+from roost.planner.by_search import SearchQuestion
+from roost.planner.cost.budget import Verdict, judge
 from roost.planner.cost.estimate import Forecast, predict
 from roost.planner.documents.cost_model import arithmetic_record
-from roost.planner.documents.records import predicted_record, trace_record
-from roost.planner.documents.writer import document_of
-from roost.planner.placements import Placement, place
-from roost.planner.rules.roles import RoleView
-from roost.planner.rules.table import Outcome, apply_rules
+from roost.planner.documents.records import trace_record
+from roost.planner.documents.writer import Figures, document_of
+from roost.planner.placements import Placement
+from roost.planner.ruling import ruling_on
 from roost.planner.search.pricing import Pricer
 from roost.planner.search.search import limits_of
 from roost.units import format_bytes
@@ -19,32 +20,27 @@ from roost.units import format_bytes
 
 def traced_rule_plan(asked: SearchQuestion) -> PlanDocument:
     """What the rules decide for the question; ``fits`` counts activations, where a dry run has them."""
-    role, outcome, placements, forecast = _decided(asked)
-    return _judged(document_of(asked.question, role, outcome, placements), placements, forecast)
+    ruling = ruling_on(asked.question)
+    return document_of(ruling, ruling.placements, _verdict(ruling.placements, asked.forecast(ruling.case)))
 
 
 def predicted_rule_plan(asked: SearchQuestion) -> PlanDocument:
     """The same, with what that would take."""
-    _, _, placements, forecast = _decided(asked)
-    return traced_rule_plan(asked).model_copy(
-        update={
-            "trace": trace_record(asked.trace),
-            "predicted": predicted_record(predict(forecast, placements)),
-            "arithmetic": arithmetic_record(forecast, placements),
-        }
+    ruling = ruling_on(asked.question)
+    placements, forecast = ruling.placements, asked.forecast(ruling.case)
+    figures = Figures(
+        trace=trace_record(asked.trace),
+        predicted=predict(forecast, placements),
+        arithmetic=arithmetic_record(forecast, placements),
     )
+    return document_of(ruling, placements, _verdict(placements, forecast), figures=figures)
 
 
-def _decided(asked: SearchQuestion) -> tuple[RoleView, Outcome, tuple[Placement, ...], Forecast]:
-    case, role = case_of(asked.question)
-    outcome = apply_rules(case)
-    return role, outcome, place(case, outcome.decisions), forecast_of(asked, case)
-
-
-def _judged(document: PlanDocument, placements: tuple[Placement, ...], forecast: Forecast) -> PlanDocument:
-    """The document with activations in its verdict; one that doesn't fit by weights keeps that one."""
-    if forecast.trace.no_dry_run is not None or not document.fits or not placements:
-        return document
+def _verdict(placements: tuple[Placement, ...], forecast: Forecast) -> Verdict:
+    """Whether it fits with activations; what doesn't fit by weights keeps that verdict."""
+    by_weights = judge(placements, forecast.machine)
+    if forecast.trace.no_dry_run is not None or not by_weights.fits or not placements:
+        return by_weights
     pricer = Pricer(forecast)
     options = [pricer.sized(each) for each in placements]
     most = max(options, key=lambda each: each.own_bytes)
@@ -53,10 +49,11 @@ def _judged(document: PlanDocument, placements: tuple[Placement, ...], forecast:
     over_bytes = max(0, needed_bytes - limit_bytes)
     needs = f"with activations, {most.placement.component.name} in use needs {format_bytes(needed_bytes)}"
     may = f"and {format_bytes(max(0, limit_bytes))} may be used."
-    verdict = f"does not fit: {needs}, {may} --policy search finds what fits, if anything does."
-    budget = {
-        "verdict": verdict if over_bytes else f"fits: {needs}, {may}",
-        "activations_known": True,
-        "deficit_bytes": over_bytes,
-    }
-    return document.model_copy(update={"fits": not over_bytes, "budget": document.budget.model_copy(update=budget)})
+    short = f"does not fit: {needs}, {may} --policy search finds what fits, if anything does."
+    return replace(
+        by_weights,
+        fits=not over_bytes,
+        text=short if over_bytes else f"fits: {needs}, {may}",
+        activations_known=True,
+        deficit_bytes=over_bytes,
+    )

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from roost.errors import RoostError, UsageError
 from roost.plan import write_text_atomically
-from roost.plan.measurements import MEASURED_VERSION, DeviceKey, Entry
+from roost.plan.measurements import MEASURED_VERSION, DeviceKey, MeasuredEntry
 from roost.plan.strict_yaml import MAX_BYTES, NotValid, to_yaml, validated, yaml_mapping
 from roost.profiles.lock import locked
 from roost.shell_quoting import shown_path
@@ -33,7 +33,7 @@ class Kept:
     """An entry with the name that ``delete`` takes, like ``emulated-1f0c2a/device``."""
 
     key: str
-    entry: Entry
+    entry: MeasuredEntry
 
 
 class MeasuredStore:
@@ -43,7 +43,7 @@ class MeasuredStore:
         self.folder = user_folder("data") / "measured" if folder is None else folder
         self.notes: list[str] = []
 
-    def read(self, device: DeviceKey, model_class: str | None) -> Entry | None:
+    def read(self, device: DeviceKey, model_class: str | None) -> MeasuredEntry | None:
         """The entry; None when there is none that can be used."""
         entry = self._read(self._path(device, model_class))
         return entry if entry and (entry.device, entry.model_class) == (device, model_class) else None
@@ -57,7 +57,9 @@ class MeasuredStore:
         """The devices that have entries."""
         return sorted({kept.entry.device for kept in self.entries()}, key=lambda device: device.text)
 
-    def update(self, device: DeviceKey, model_class: str | None, change: Callable[[Entry], Entry]) -> Entry:
+    def update(
+        self, device: DeviceKey, model_class: str | None, change: Callable[[MeasuredEntry], MeasuredEntry]
+    ) -> MeasuredEntry:
         """Puts ``change`` of the kept entry, or of an empty one, in its place and returns it.
 
         No other writer comes between. Raises RoostError when the store can't be written or is busy for long.
@@ -67,11 +69,11 @@ class MeasuredStore:
             old = self.read(device, model_class)
             if old is None and path.exists():
                 self._set_aside(path)
-            new = change(old or Entry(device=device, model_class=model_class))
+            new = change(old or MeasuredEntry(device=device, model_class=model_class))
             _write(path, new)
         return new
 
-    def put(self, entry: Entry) -> None:
+    def put(self, entry: MeasuredEntry) -> None:
         """Keeps ``entry`` in place of what its key has."""
         self.update(entry.device, entry.model_class, lambda _: entry)
 
@@ -99,14 +101,14 @@ class MeasuredStore:
         words = f"emulated {device.h2d_bytes_per_s or ''}" if device.device_kind == "emulated" else device.name
         return self.folder / _slug(words, device.model_dump_json()) / f"{name}{_SUFFIX}"
 
-    def _read(self, path: Path) -> Entry | None:
+    def _read(self, path: Path) -> MeasuredEntry | None:
         try:
             with path.open("rb") as stream:
                 mapping = yaml_mapping(stream.read(MAX_BYTES + 1), "store")
             version = mapping.get("schema")
             if type(version) is int and version > MEASURED_VERSION:
                 raise NotValid("a newer Roost wrote it")
-            return validated(mapping, Entry, "entry")
+            return validated(mapping, MeasuredEntry, "entry")
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -139,7 +141,7 @@ class MeasuredStore:
         os.replace(path, aside)
 
 
-def _write(path: Path, entry: Entry) -> None:
+def _write(path: Path, entry: MeasuredEntry) -> None:
     try:
         write_text_atomically(path, to_yaml(entry.model_dump(mode="json", by_alias=True)), _REMEDY)
     except RoostError as error:

@@ -4,6 +4,6 @@ No simulation (``planner/cost/simulator``), no recording (``residency/run``), no
 """
 
 from roost.timeline.perfetto import perfetto_document, stages_of
-from roost.timeline.record import Lane, MemoryLevel, Pass, Slice, TimelineRecord
+from roost.timeline.record import MemoryLevel, Pass, Slice, TimelineRecord
 
-__all__ = ["Lane", "MemoryLevel", "Pass", "Slice", "TimelineRecord", "perfetto_document", "stages_of"]
+__all__ = ["MemoryLevel", "Pass", "Slice", "TimelineRecord", "perfetto_document", "stages_of"]

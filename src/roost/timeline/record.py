@@ -6,9 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from roost.facts.machine import Lane
 from roost.facts.stage import StageKey, stage_text
-
-Lane = Literal["compute", "copy"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,9 +12,9 @@ from roost.tune.race.race import RaceOutcome, RaceSettings, RoundReport, race
 from roost.tune.results.disturbances import condition_warnings
 from roost.tune.results.figures import measurement, predicted_step_s, together
 from roost.tune.results.records import BenchResults, Candidate, Measurement, Row
-from roost.tune.trials.candidates import Field, why_not
+from roost.tune.trials.candidates import Field, why_unfit
 from roost.tune.trials.journal import Journal, journal_key, journal_path, only_bench
-from roost.tune.trials.recorded import RecordedTrials, Watcher
+from roost.tune.trials.recorded import BenchWatcher, RecordedTrials
 from roost.tune.trials.runner import Trials, TrialWorld, expected_s
 from roost.units import format_seconds
 
@@ -44,7 +44,7 @@ class Bench:
     """One bench. ``run`` may be interrupted at any time: the journal then has every trial that ended."""
 
     def __init__(
-        self, asked: SearchQuestion, entrants: Field, trials: Trials, journal: Journal, watcher: Watcher
+        self, asked: SearchQuestion, entrants: Field, trials: Trials, journal: Journal, watcher: BenchWatcher
     ) -> None:
         self._asked, self._field, self._world, self._journal = asked, entrants, trials.world, journal
         self._watcher, self._running = watcher, trials
@@ -57,7 +57,7 @@ class Bench:
         """Measures the field; never raises for what a candidate does."""
         began_s = self._trials.clock()
         plain = self._field.plain
-        fits = plain is not None and why_not(plain) is None
+        fits = plain is not None and why_unfit(plain) is None
         racers = [*([plain] if plain is not None and fits else []), *self._field.racing]
         if self._predicts:
             self._expect([expected_s(each, self._world) for each in racers], settings)
@@ -155,7 +155,7 @@ class Bench:
         return Row(candidate=candidate, result=result, rounds=len(trials))
 
     def _plain_row(self, plain: Candidate) -> Row:
-        reason = why_not(plain)
+        reason = why_unfit(plain)
         result = self._found.beyond
         if result is None:
             return Row(candidate=plain, result=TrialResult(status="skipped", reason=reason), rounds=0)
@@ -203,7 +203,7 @@ def measure_field(
     entrants: Field,
     world: TrialWorld,
     settings: BenchSettings,
-    watcher: Watcher,
+    watcher: BenchWatcher,
 ) -> BenchResults:
     """The only bench of its device meanwhile, with a journal that takes up what an interrupted one has measured."""
     key = journal_key(key_facts(asked, world))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from roost.facts.decider import Decider, decider_of, spelled
 from roost.plan import ComponentPlan, PlanDocument
 from roost.plan.results import Standing
+from roost.plan.revision import revised
 from roost.plan.trials import Measured, Rival, StepTimes
 from roost.planner.by_search import SearchQuestion, plan_by_search
 from roost.planner.rule_plan import predicted_rule_plan
@@ -20,7 +21,7 @@ from roost.tune.trials.candidates import (
     Field,
     list_candidates,
     placement_of,
-    why_not,
+    why_unfit,
 )
 
 _OTHERS = 3  # beside the searched plan and the rule plan
@@ -42,7 +43,7 @@ def tuning_field(asked: SearchQuestion, searched: PlanDocument) -> Field:
     for candidate in _wanted(asked, searched):
         assert candidate.plan is not None, "every candidate of Roost has one"
         same = seen.get(placement_of(candidate.plan))
-        reason = why_not(candidate) if same is None else f"places everything as {same} does"
+        reason = why_unfit(candidate) if same is None else f"places everything as {same} does"
         if reason is not None:
             left_out.append((candidate, reason))
             continue
@@ -69,25 +70,25 @@ def tuned_plan(searched: PlanDocument, results: BenchResults, when: str) -> Plan
     if won is None or won.candidate.plan is None:
         failed = "; ".join(f"{row.candidate.name}: {row.result.reason}" for row in results.rows if row.rounds)
         lost = f"no trial ran to its end, so the prediction decides ({failed or 'there was no time for one'})."
-        return searched.model_copy(update={"warnings": [*searched.warnings, lost]})
+        return revised(searched, warnings=[*searched.warnings, lost])
     plan, why = won.candidate.plan, _why(won, results)
     components = {name: _decided(each, searched.components[name], why) for name, each in plan.components.items()}
-    changed = {
-        "components": components,
-        "policy": searched.policy,
-        "alternatives": searched.alternatives,
-        "also": searched.also if won.candidate.name == SEARCHED_PLAN else [],
-        "measured": _measured(won, results, when),
-        "warnings": [*plan.warnings, *results.notes, *timing_warnings(results.samples)],
-    }
-    return plan.model_copy(update=changed)
+    return revised(
+        plan,
+        components=components,
+        policy=searched.policy,
+        alternatives=searched.alternatives,
+        also=searched.also if won.candidate.name == SEARCHED_PLAN else [],
+        measured=_measured(won, results, when),
+        warnings=[*plan.warnings, *results.notes, *timing_warnings(results.samples)],
+    )
 
 
 def _decided(component: ComponentPlan, searched: ComponentPlan, why: str) -> ComponentPlan:
     """What was typed keeps its reason; the trials decided the rest."""
     if decider_of(searched.decided_by).typed:
-        return component.model_copy(update={"decided_by": searched.decided_by, "why": searched.why})
-    return component.model_copy(update={"decided_by": spelled(Decider("trial")), "why": why})
+        return revised(component, decided_by=searched.decided_by, why=searched.why)
+    return revised(component, decided_by=spelled(Decider("trial")), why=why)
 
 
 def _why(won: Row, results: BenchResults) -> str:

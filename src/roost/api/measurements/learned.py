@@ -15,7 +15,8 @@ from roost.facts.model import Inventory
 from roost.facts.rates import RateKey, known_rates
 from roost.facts.request import Workload
 from roost.plan import PlanDocument
-from roost.plan.measurements import Compared, DeviceKey, MeasuredRate, RunFigures, StageFigures, device_key
+from roost.plan.figures import Kappa
+from roost.plan.measurements import DeviceKey, MeasuredRate, RunComparison, RunFigures, StageFigures, device_key
 from roost.planner.calibration import (
     fitted_in_use,
     kappa_samples,
@@ -24,8 +25,7 @@ from roost.planner.calibration import (
     taught_device,
     taught_model,
 )
-from roost.planner.cost.costs import Kappa
-from roost.planner.prediction_error import compare, denoisers
+from roost.planner.prediction_error import compare_run, denoisers
 from roost.profiles.store import MeasuredStore
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def known_of(gpu: GpuFacts, inventory: Inventory, h2d_bytes_per_s: float | None 
     """What the store knows of this device under this driver, and of the model's class on it."""
     store, key = MeasuredStore(), device_key(gpu, h2d_bytes_per_s)
     device = store.read(key, None)
-    model = store.read(key, model_class(inventory.family, inventory.pipeline))
+    model = store.read(key, model_class_of(inventory.family, inventory.pipeline))
     others = () if device or model else _others(store, key)
     return Known(
         timed=known_rates(device.rates) if device else {},
@@ -59,7 +59,7 @@ def known_of(gpu: GpuFacts, inventory: Inventory, h2d_bytes_per_s: float | None 
     )
 
 
-def model_class(family: str | None, pipeline: str | None) -> str:
+def model_class_of(family: str | None, pipeline: str | None) -> str:
     """What runs of different models have in common: the family, or the pipeline's class where that is unknown."""
     return family or pipeline or "unknown"
 
@@ -76,7 +76,7 @@ def _others(store: MeasuredStore, key: DeviceKey) -> tuple[str, ...]:
 class Remembered:
     """A prediction beside its measurement (None without a prediction), and whether the store keeps it, or why not."""
 
-    compared: Compared | None
+    compared: RunComparison | None
     kept: bool
     why_not: str | None
 
@@ -108,7 +108,7 @@ def remember(
     Nothing is kept of a run that deviated, was disturbed, ran something else or had a guessed prediction; ``why_not``
     says so. Never raises for a store that can't be written.
     """
-    compared = compare(plan, figures)
+    compared = compare_run(plan, figures)
     why_not = _why_not(plan, changes, disturbances, workload)
     if compared is not None and why_not is None:
         why_not = _keep(plan, compared, h2d_bytes_per_s)
@@ -124,14 +124,14 @@ def _why_not(
         return "the prediction was a guess, without a dry run"
     if changes:
         return f"the run deviated from the plan ({changes[0]})"
-    if workload is not None and workload != Workload(**plan.workload.model_dump()):
+    if workload is not None and workload != plan.workload:
         return "the run was not of the planned workload"
     if disturbances:
         return f"the run was disturbed ({disturbances[0].rstrip('.')})"
     return None
 
 
-def _keep(plan: PlanDocument, compared: Compared, h2d_bytes_per_s: float | None) -> str | None:
+def _keep(plan: PlanDocument, compared: RunComparison, h2d_bytes_per_s: float | None) -> str | None:
     """Adds the run to the store; returns why it could not."""
     when = now()
     residual = residual_of(plan, compared, when)
@@ -139,7 +139,7 @@ def _keep(plan: PlanDocument, compared: Compared, h2d_bytes_per_s: float | None)
     try:
         on_cuda = plan.machine.gpu.device_kind == "cuda"  # a plan for a card by its name does not know the driver
         key = device_key(present_gpu() if on_cuda else plan.machine.gpu, h2d_bytes_per_s)
-        name = model_class(plan.model.family, plan.model.pipeline)
+        name = model_class_of(plan.model.family, plan.model.pipeline)
         store.update(key, name, lambda entry: taught_model(entry, residual))
         if kappa_samples(compared):
             store.update(key, None, lambda entry: taught_device(entry, compared, when))
@@ -172,7 +172,7 @@ def figures_of(plan: PlanDocument, workload: Workload, record: RunRecord) -> Run
     Of a workload that was not the plan's only the load can be compared.
     """
     made = [each for each in record.generations if not each.skipped]
-    if workload != Workload(**plan.workload.model_dump()):
+    if workload != plan.workload:
         return RunFigures(load_s=record.load_s)
     later = made[1:]
     whole = record.texts is None or not record.texts.encoded_ahead  # texts encoded ahead are in no generation's time
@@ -195,5 +195,5 @@ def _step_s(plan: PlanDocument, generation: GenerationRecord) -> float | None:
     """Seconds a step: the denoisers' stages over the steps."""
     components = denoisers(plan.predicted) if plan.predicted else frozenset()
     seconds = [each.seconds for each in generation.stages if each.component in components]
-    steps = Workload(**plan.workload.model_dump()).steps_run
+    steps = plan.workload.steps_run
     return sum(seconds) / steps if seconds and steps else None

@@ -13,8 +13,10 @@ from roost.api.measurements.learned import now
 from roost.errors import UsageError
 from roost.facts.machine import GpuFacts
 from roost.facts.rates import RateKey, spelled_rates
+from roost.plan.figures import Rate
 from roost.plan.measurements import DeviceKey, MeasuredRate, device_key
-from roost.planner.cost.rates import Rate, rates_of
+from roost.plan.revision import revised
+from roost.planner.cost.rates import rates_of
 from roost.probes.machine.disk_rate import DiskReading, read_disk
 from roost.probes.machine.gpu import read_gpus
 from roost.profiles.gpus import load_gpu_profiles, shares_memory
@@ -82,7 +84,7 @@ def probe_machine(*, device: str | None = None, file: Path | None = None, save: 
     key = device_key(gpu)
     if save:
         kept = spelled_rates(measured.items())
-        MeasuredStore().update(key, None, lambda entry: entry.model_copy(update={"rates": {**entry.rates, **kept}}))
+        MeasuredStore().update(key, None, lambda entry: revised(entry, rates={**entry.rates, **kept}))
     rates = rates_of(gpu, load_gpu_profiles().get(gpu.profile or ""))
     return ProbeReport(
         device=key,

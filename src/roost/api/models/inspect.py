@@ -35,7 +35,7 @@ def inspect_model(model: str | Path, *, variant: str | None = None, dtype: str |
     return inventory
 
 
-def structure_of(inventory: Inventory) -> str:
+def structure_fingerprint(inventory: Inventory) -> str:
     """The fingerprint that an inventory of the same model by its name has; ``inventory`` is of a directory."""
     return read_structure(Path(inventory.path or ""), inventory, load_class_facts())
 

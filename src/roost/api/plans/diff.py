@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from roost.plan.schema import ComponentPlan, PlanDocument
@@ -72,7 +72,7 @@ def _model(before: PlanDocument, after: PlanDocument) -> Iterator[Difference]:
 
 
 def _workload(before: PlanDocument, after: PlanDocument) -> Iterator[Difference]:
-    for name in type(before.workload).model_fields:
+    for name in (each.name for each in fields(before.workload)):
         yield from _changed("workload", name, getattr(before.workload, name), getattr(after.workload, name))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pydantic_core import to_jsonable_python
 
 from roost.api.plans.explanation import ComponentAccount, Explanation, IfResident, PlanRow, StageSum
-from roost.facts.request import Strategy, Workload
+from roost.facts.request import Strategy
 from roost.facts.stage import DENOISING
 from roost.plan.figures import AlternativeComponent, Arithmetic
 from roost.plan.schema import ComponentPlan, PlanDocument
@@ -20,7 +20,7 @@ def explain_plan(plan: PlanDocument) -> Explanation:
     """The arithmetic of every decision in ``plan``; needs neither the model nor a GPU."""
     stages = _predicted_stages(plan, plan.arithmetic) if plan.arithmetic else _weighed_stages(plan)
     denoising = [each for each in (plan.arithmetic.stages if plan.arithmetic else []) if each.phase in DENOISING]
-    steps = max(1, Workload(**plan.workload.model_dump()).steps_run)
+    steps = max(1, plan.workload.steps_run)
     return Explanation(
         stages=stages,
         components=tuple(_account(plan, name, stages) for name in plan.load_order),

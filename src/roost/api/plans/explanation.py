@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from roost.facts.decider import Blocked, Fired
 from roost.facts.request import Strategy
-from roost.plan.figures import Limiter, RateRecord, StageWork
-from roost.plan.schema import Blocked, Fired
+from roost.plan.figures import Limiter, Rate, StageWork
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,5 +95,5 @@ class Explanation:
     fired: tuple[Fired, ...]
     blocked: tuple[Blocked, ...]
     choices: tuple[str, ...]
-    rates: Mapping[str, RateRecord]
+    rates: Mapping[str, Rate]
     plans: tuple[PlanRow, ...]

@@ -15,20 +15,22 @@ from roost.api.models.named_files import check_sought, refuse_other_files, why_s
 from roost.api.models.tensors import check_tensors
 from roost.api.models.traces import RECORDED, installed_versions, kept_trace, trace_model
 from roost.api.requests.option_sets import PlanOptions
-from roost.api.requests.options import aim_of, choices_of, dtype_of, generations_of, searches, workload_of
+from roost.api.requests.options import aim_of, choices_of, dtype_of, generation_count, searches, workload_of
 from roost.api.requests.python_options import options_of
 from roost.errors import DryRunError, InvalidFile, UsageError
 from roost.facts.rates import LINKS
 from roost.facts.request import Workload
 from roost.plan import PlanDocument, plan_to_yaml, read_plan, write_text_atomically
+from roost.plan.figures import Rate
 from roost.planner.buffers import with_unfiled
 from roost.planner.by_rules import Question, plan_by_rules
 from roost.planner.by_search import SearchQuestion, plan_by_search
 from roost.planner.cost.costs import CostModel
-from roost.planner.cost.rates import SINGLE_DTYPES, Rate, Rates, rates_of, single_dtypes_of
+from roost.planner.cost.rates import SINGLE_DTYPES, Rates, rates_of, single_dtypes_of
 from roost.planner.cost.untraced import guessing, untraced
 from roost.planner.rule_plan import traced_rule_plan
 from roost.planner.rules.roles import parse_role
+from roost.planner.ruling import ruling_on
 from roost.profiles.gpus import load_gpu_profiles
 from roost.shell_quoting import shown_path
 from roost.trace import Trace
@@ -54,9 +56,9 @@ def plan_model(model: str | Path, options: PlanOptions, on_remedy_run: OnRemedyR
     """
     question = _question(model, options)
     _log.info("planning %s for %s", question.inventory.path or question.inventory.family, question.machine)
-    by_rules = plan_by_rules(question)  # also for the search: it refuses wrong options before the slow dry run
     if not searches(options):
-        return _with_kept_trace(question, options) or by_rules
+        return _with_kept_trace(question, options) or plan_by_rules(question)
+    ruling_on(question)  # refuses wrong options before the slow dry run
     asked = traced_question(question, options, lambda: _trace(question, question.workload))
     return plan_by_search(
         replace(asked, trace_other=lambda workload: _trace_if_possible(question, workload, on_remedy_run))
@@ -88,7 +90,7 @@ def _trace_if_possible(question: Question, workload: Workload, on_remedy_run: On
 def search_question(model: str | Path, options: PlanOptions, link_bytes_per_s: float | None = None) -> SearchQuestion:
     """What the search is asked for ``model``, its dry run included; ``link_bytes_per_s`` is an emulated device's."""
     question = _question(model, options)
-    plan_by_rules(question)  # refuses wrong options before the slow dry run
+    ruling_on(question)  # refuses wrong options before the slow dry run
     return traced_question(
         question,
         options,
@@ -154,7 +156,7 @@ def traced_question(
         trace=trace,
         model=model,
         aim=aim_of(options),
-        generations=generations_of(options),
+        generations=generation_count(options),
         notes=(*warnings, *measured.notes, *_slow_dtypes(trace, model)),
     )
 

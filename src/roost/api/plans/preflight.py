@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from roost.api.models.inspect import structure_of
+from roost.api.models.inspect import structure_fingerprint
 from roost.errors import NothingFits, PlanMismatch, UsageError
 from roost.facts.machine import GpuFacts, HostFacts
 from roost.facts.model import Component, Inventory, ModelProfile
 from roost.facts.request import Workload
-from roost.plan.schema import ComponentPlan, FileRecord, PlanDocument
+from roost.plan.revision import revised
+from roost.plan.schema import ComponentPlan, PlanDocument
 from roost.planner.buffers import can_be_mapped
 from roost.shell_quoting import command, shown_path
 from roost.units import format_bytes
@@ -108,7 +109,7 @@ def model_differences(plan: PlanDocument, inventory: Inventory) -> list[str]:
     return sorted(differences)
 
 
-def check_components(plan: PlanDocument, inventory: Inventory) -> None:
+def check_component_names(plan: PlanDocument, inventory: Inventory) -> None:
     """Raises PlanMismatch when the plan places other components than the model has."""
     found = {each.name for each in inventory.components}
     for name in plan.components.keys() - found:
@@ -129,7 +130,8 @@ def _structure_differences(plan: PlanDocument, inventory: Inventory) -> list[str
         else:
             live = plan.model.source == "memory"
             differences += [f"{name}: {each}" for each in _component_differences(planned, component, live=live)]
-    if plan.model.source == "name" and not differences and plan.model.fingerprint != structure_of(inventory):
+    by_name = plan.model.source == "name"
+    if by_name and not differences and plan.model.fingerprint != structure_fingerprint(inventory):
         differences.append(f"its tensors differ from {plan.model.family}'s in names or shapes")
     return differences
 
@@ -155,13 +157,10 @@ def bind_files(plan: PlanDocument, inventory: Inventory) -> PlanDocument:
     """The plan with the files and variants of the directory that it runs on; a plan by name has none of its own."""
     if plan.model.files:
         return plan
-    files = {name: FileRecord(bytes=each.bytes, sha256=each.sha256) for name, each in inventory.files.items()}
     components = {
-        name: each.model_copy(update={"variant": inventory.component(name).variant})
-        for name, each in plan.components.items()
+        name: revised(each, variant=inventory.component(name).variant) for name, each in plan.components.items()
     }
-    model = plan.model.model_copy(update={"files": files})
-    return plan.model_copy(update={"model": model, "components": components})
+    return revised(plan, model=revised(plan.model, files=dict(inventory.files)), components=components)
 
 
 def gpu_differences(plan: PlanDocument, gpu: GpuFacts) -> list[str]:

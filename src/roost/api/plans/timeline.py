@@ -106,7 +106,7 @@ def _inventory_of(plan: PlanDocument, model: str | None) -> Inventory:
 
 def _costs_of(plan: PlanDocument, inventory: Inventory, *, only_kept: bool) -> tuple[Trace, CostModel, list[str]]:
     """The trace, and the plan's own cost model; a plan by the rules alone gets its card's."""
-    gpu, workload = machine_of(plan).gpu, Workload(**plan.workload.model_dump())
+    gpu, workload = machine_of(plan).gpu, plan.workload
     backend = "emulated" if gpu.device_kind == "emulated" else gpu.platform
     recorded = cost_model_of(plan.arithmetic) if plan.arithmetic else None
     profile = load_gpu_profiles().get(gpu.profile or "")
@@ -142,7 +142,7 @@ def record_of(plan: PlanDocument, timeline: Timeline, components: Iterable[Compo
     return TimelineRecord(
         kind="predicted",
         model=plan.model.family or plan.model.pipeline,
-        workload=workload_text(Workload(**plan.workload.model_dump())),
+        workload=workload_text(plan.workload),
         device=plan.machine.gpu.name,
         budget_bytes=plan.budget.budget_bytes,
         slices=tuple(

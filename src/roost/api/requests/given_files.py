@@ -56,7 +56,7 @@ def _parsed(text: str) -> tuple[str | None, str, float]:
 # A file of prompts: one a line.
 
 
-MAX_BYTES = 16 * 1024**2
+MAX_PROMPTS_BYTES = 16 * 1024**2
 
 
 def read_prompts(path: str | Path) -> tuple[str, ...]:
@@ -65,7 +65,7 @@ def read_prompts(path: str | Path) -> tuple[str, ...]:
     Raises InvalidFile for a file that can't be read, isn't UTF-8, is larger than 16 MiB or holds no prompt.
     """
     with open_regular(str(path), str(path)) as file:
-        if file.bytes > MAX_BYTES:
+        if file.bytes > MAX_PROMPTS_BYTES:
             raise InvalidFile(
                 f"{shown_path(path)} has {format_bytes(file.bytes)}, too much for prompts; give one a line."
             )

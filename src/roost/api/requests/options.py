@@ -74,7 +74,7 @@ def aim_of(options: PlanOptions) -> Aim:
     )
 
 
-def generations_of(options: SearchOptions) -> int:
+def generation_count(options: SearchOptions) -> int:
     """How many prompts the seconds are counted for."""
     return _at_least(1, options.generations, "--generations")
 

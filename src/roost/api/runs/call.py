@@ -18,7 +18,7 @@ from roost.pipelines.signatures import FRAMES, call_parameters
 from roost.residency.run.lora_files import LoraFile
 
 if TYPE_CHECKING:
-    from roost.residency.run.calls import GenerationRequest
+    from roost.pipelines.calls import GenerationRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,16 +38,17 @@ def check_call(ready: ReadyPlan, request: RunRequest) -> CheckedCall:
     Raises PlanMismatch for a larger workload than planned, UsageError for what the pipeline doesn't take or lacks,
     InvalidFile and UsageError for a picture or LoRA that is none.
     """
-    from roost.residency.run.quiet import quiet_libraries  # imported here: it brings torch
+    from roost.pipelines.quiet import quiet_libraries  # imported here: it brings torch
 
     with quiet_libraries():  # importing a pipeline's class may warn of packages that nothing here needs
         return _checked(ready, request)
 
 
 def _checked(ready: ReadyPlan, request: RunRequest) -> CheckedCall:
+    from roost.pipelines.calls import GenerationRequest
     from roost.pipelines.classes import pipeline_class  # imported here: these bring torch
     from roost.residency.media.outputs import check_output_path
-    from roost.residency.run.calls import GenerationRequest, call_arguments
+    from roost.residency.run.calls import call_arguments
     from roost.residency.run.loras import check_loras
 
     profile, wanted = profile_of(ready.inventory), workload_of_run(ready.plan, request)

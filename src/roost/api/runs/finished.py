@@ -20,7 +20,7 @@ from roost.probes.files.safe_files import open_regular
 from roost.shell_quoting import shown_path
 
 if TYPE_CHECKING:
-    from roost.residency.run.calls import GenerationRequest
+    from roost.pipelines.calls import GenerationRequest
     from roost.residency.run.generate import Generation
 
 
@@ -38,7 +38,7 @@ class Finished:
     latent_digest: str | None
 
 
-class Journal:
+class OutputJournal:
     """The journal of outputs named after ``output``: ``fox.journal.jsonl`` for ``fox.png``.
 
     A generation counts as finished when its prompt, seed and everything else that its bits depend on (``settings``)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +12,9 @@ from roost.plan import PlanDocument, read_plan
 if TYPE_CHECKING:
     from roost.residency.engine.stages import OnEvent
     from roost.residency.hold.attach import Held
-    from roost.residency.run.loader import LoadComponent
+    from roost.residency.run.loader import LoadComponent, OnComponent
 
 _log = logging.getLogger(__name__)
-
-OnComponent = Callable[[str], None]
 
 
 def open_pipeline(
@@ -31,11 +28,11 @@ def open_pipeline(
     ``load_component`` makes a component in another way than from its files.
     """
     from roost.residency.device.choice import open_device  # imported here: these bring torch
-    from roost.residency.run.loader import load_pipeline as load
+    from roost.residency.run.loader import load_held
 
     device = open_device(ready.device_kind, ready.budget_bytes)
     try:
-        held = load(ready.plan, ready.model_dir, device, on_component, on_event, load_component)
+        held = load_held(ready.plan, ready.model_dir, device, on_component, on_event, load_component)
     except BaseException:
         device.close()
         raise

@@ -11,7 +11,7 @@ from roost.api.machine import present_gpu
 from roost.api.models.inspect import inspect_model, profile_of
 from roost.api.plans.preflight import (
     bind_files,
-    check_components,
+    check_component_names,
     check_executable,
     check_fits,
     check_runnable,
@@ -26,6 +26,7 @@ from roost.facts.machine import DeviceKind
 from roost.facts.model import Inventory, PipelineFacts
 from roost.facts.request import Workload
 from roost.plan import PlanDocument
+from roost.plan.revision import revised
 from roost.probes.machine.host import read_host
 from roost.probes.model.hub import is_path
 from roost.profiles.class_facts import load_pipeline_facts
@@ -51,7 +52,7 @@ def workload_of_run(plan: PlanDocument, request: RunRequest) -> Workload:
 
     A shorter input video makes it smaller still.
     """
-    planned = Workload(**plan.workload.model_dump())
+    planned = plan.workload
     width, height = request.size or (planned.width, planned.height)
     if request.frames is not None and planned.frames is None:
         raise UsageError(f"--frames {request.frames}: this plan is for pictures; leave --frames out.")
@@ -104,7 +105,7 @@ def check_plan(
     if inventory.path is None:
         raise UsageError(f"--model {shown_path(path)} is only a name, and a run needs the files; give their directory.")
     changes = refuse(plan, model_differences(plan, inventory), what="model", force=force)
-    check_components(plan, inventory)
+    check_component_names(plan, inventory)
     check_runnable(inventory, profile_of(inventory))
     kind = _device_kind(plan, device)
     running, budget_bytes = bind_files(plan, inventory), plan.budget.budget_bytes
@@ -182,6 +183,5 @@ def without_decoding(ready: ReadyPlan) -> ReadyPlan:
         if each.kind == "vae":
             changes.append(f"{name}: decodes nothing, because the output is the latents")
             if each.strategy == "resident":
-                components[name] = each.model_copy(update={"strategy": "snapshot-offload"})
-    plan = ready.plan.model_copy(update={"components": components})
-    return replace(ready, plan=plan, changes=(*ready.changes, *changes))
+                components[name] = revised(each, strategy="snapshot-offload")
+    return replace(ready, plan=revised(ready.plan, components=components), changes=(*ready.changes, *changes))

@@ -23,16 +23,16 @@ from roost.api.plans.update import update_plan
 from roost.api.requests.request import PlannedGeneration, RunRequest, generations_of
 from roost.api.runs.call import CheckedCall, check_call
 from roost.api.runs.disturbances import watched
-from roost.api.runs.finished import Journal, save_generation
-from roost.api.runs.pipeline import OnComponent, open_pipeline
+from roost.api.runs.finished import OutputJournal, save_generation
+from roost.api.runs.pipeline import open_pipeline
 from roost.api.runs.ready import ReadyPlan, without_decoding
 from roost.api.runs.recording import recorded
 
 if TYPE_CHECKING:
+    from roost.pipelines.calls import GenerationRequest
     from roost.residency.engine.stages import OnEvent, StageRecord
     from roost.residency.hold.attach import Held
-    from roost.residency.run.calls import GenerationRequest
-    from roost.residency.run.loader import LoadComponent
+    from roost.residency.run.loader import LoadComponent, OnComponent
     from roost.residency.run.loras import FusedLora
 
 _log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ def _make(
     wanted: list[PlannedGeneration],
     checked: CheckedCall,
     listeners: Listeners,
-    journal: Journal | None,
+    journal: OutputJournal | None,
 ) -> _Made:
     """Loads the pipeline and makes what is ``wanted``, each saved and noted before the next one begins."""
     from roost.residency.run.loras import FusingLoader  # imported here: these bring torch
@@ -136,7 +136,7 @@ def _make(
     return made
 
 
-def _journal(ready: ReadyPlan, request: RunRequest, checked: CheckedCall) -> Journal | None:
+def _journal(ready: ReadyPlan, request: RunRequest, checked: CheckedCall) -> OutputJournal | None:
     """The journal of a run of several generations that are saved."""
     if request.output is None or not (request.listed or len(request.seeds) > 1):
         return None
@@ -155,7 +155,7 @@ def _journal(ready: ReadyPlan, request: RunRequest, checked: CheckedCall) -> Jou
         "loras": [(each.component, each.sha256, each.scale) for each in checked.loras],
         "device_kind": ready.device_kind,
     }
-    return Journal(request.output, settings)
+    return OutputJournal(request.output, settings)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from roost.cli.screen import rate_name, rate_value, show_folded, show_json, show
 from roost.errors import UsageError
 
 if TYPE_CHECKING:
-    from roost.plan.measurements import Entry
+    from roost.plan.measurements import MeasuredEntry
 
 profiles = typer.Typer(
     help="List what was measured on this machine, by probe and runs; export, import or delete it.",
@@ -49,7 +49,7 @@ def _list(context: typer.Context, as_json: Json = False) -> None:
         show_folded(f"nothing measured yet in {listing.folder}; roost probe --save and every roost run add to it")
 
 
-def _lines(entry: Entry) -> list[str]:
+def _lines(entry: MeasuredEntry) -> list[str]:
     what = f"on {entry.device.text}; the latest of {entry.newest or 'never'}"
     lines = [f"{entry.model_class} {what}" if entry.model_class else what]
     for source in ("measured", "fitted"):

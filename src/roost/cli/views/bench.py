@@ -19,14 +19,14 @@ from roost.tune.race.race import RoundReport
 from roost.tune.results.disturbances import timing_warnings
 from roost.tune.results.records import BenchResults, Row
 from roost.tune.trials.messages import Message, Phase, StepTook
-from roost.tune.trials.recorded import Watcher
+from roost.tune.trials.recorded import BenchWatcher
 from roost.units import format_bytes, format_measured, format_seconds
 
 _LABEL = 12  # characters before a figure
 _MORE = 1.02  # a later peak above the first by less says nothing
 
 
-class LiveLine(Watcher):
+class LiveLine(BenchWatcher):
     """One line on a terminal's stderr that says what runs, or a line a round elsewhere; a context manager.
 
     Pass it to a bench as its watcher. With ``tunes`` it says what ``plan --tune`` is about to try.

@@ -8,8 +8,7 @@ from roost.api.plans.explanation import ComponentAccount, Explanation, PlanRow, 
 from roost.api.requests.request import steps_text
 from roost.cli.screen import rate_name, rate_value, show_folded, show_table, show_text
 from roost.cli.views.plan import show_trials
-from roost.facts.request import Workload
-from roost.plan.figures import RateRecord, StageWork
+from roost.plan.figures import Rate, StageWork
 from roost.plan.schema import PlanDocument
 from roost.units import format_bytes, format_seconds
 
@@ -18,7 +17,7 @@ _LIMITED_BY = {"link": "the link", "compute": "compute", "host": "the host's lau
 
 def plan_title(plan: PlanDocument) -> str:
     """One line: the model, the workload and the GPU."""
-    workload = Workload(**plan.workload.model_dump())
+    workload = plan.workload
     frames = f" × {workload.frames} frames" if workload.frames else ""
     asked = f"{workload.width}×{workload.height}{frames}, {steps_text(workload)}, batch {workload.batch}"
     return f"{plan.model.family or plan.model.pipeline} · {asked} · {plan.machine.gpu.name}"
@@ -173,7 +172,7 @@ def _show_rates(explanation: Explanation) -> None:
     )
 
 
-def _source(rate: RateRecord) -> str:
+def _source(rate: Rate) -> str:
     on = f" on {rate.when[:10]}" if rate.when else ""
     return rate.why if rate.prior else f"{rate.source}: {rate.why}{on}"
 

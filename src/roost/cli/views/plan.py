@@ -18,7 +18,7 @@ _WIDTH = 80
 
 def show_plan(plan: PlanDocument) -> None:
     """The model, the budget, one row a component, then why, what was blocked, and the verdict."""
-    model, workload, gpu = plan.model, Workload(**plan.workload.model_dump()), plan.machine.gpu
+    model, workload, gpu = plan.model, plan.workload, plan.machine.gpu
     total = sum(component.load_bytes for component in plan.components.values())
     show_text(f"{model.pipeline} · {model.family or 'unknown family'} · {format_bytes(total)} of weights loaded")
     show_text(

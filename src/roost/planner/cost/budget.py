@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from roost.facts.machine import Machine
 from roost.facts.model import Kind
 from roost.facts.stage import Phase, stage_text
+from roost.plan.schema import StageWeights
 from roost.planner.cost.movement import host_bytes_of
 from roost.planner.placements import Placement
 from roost.planner.rules.names import base_name, kind_of
@@ -15,34 +16,22 @@ from roost.units import format_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
-    """A maximal run of uses of the same components, with every component's weights on the device meanwhile."""
-
-    phase: Phase
-    used: tuple[str, ...]
-    weights: dict[str, int]
-
-    @property
-    def name(self) -> str:
-        """For people."""
-        return stage_text(self.phase, *self.used)
-
-    @property
-    def weights_bytes(self) -> int:
-        return sum(self.weights.values())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """The budget arithmetic. ``host_deficit_bytes`` is what masters need beyond the available host memory."""
+    """Whether a plan fits, and by how much not. ``host_deficit_bytes`` is what masters need beyond host memory.
 
-    stages: tuple[Stage, ...]
+    ``finding`` is the text without what would fit, where it names that; ``lacks`` says in short what a search lacks.
+    """
+
     fits: bool
-    peak: Stage | None
+    text: str
+    finding: str | None = None
+    lacks: str | None = None
     deficit_bytes: int
     host_bytes: int
     host_deficit_bytes: int
-    text: str
+    activations_known: bool = False
+    would_fit: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()  # of host memory
 
 
 def pool_bytes(machine: Machine) -> int | None:
@@ -50,26 +39,26 @@ def pool_bytes(machine: Machine) -> int | None:
     return max(0, machine.host.available_bytes - machine.headroom_bytes) if machine.gpu.unified else None
 
 
-def pool_warnings(machine: Machine) -> list[str]:
+def pool_warnings(machine: Machine) -> tuple[str, ...]:
     """What a plan says of a memory that both sides share."""
     pool = pool_bytes(machine)
     if pool is None:
-        return []
-    return [
+        return ()
+    return (
         f"{machine.gpu.name} shares its memory with the host: one pool, of which a plan may use {format_bytes(pool)}."
-        " Offloading frees nothing there: a host's copy lies in the same memory, unless it stays in the model's files."
-    ]
+        " Offloading frees nothing there: a host's copy lies in the same memory, unless it stays in the model's files.",
+    )
 
 
-def stages(placements: Iterable[Placement]) -> tuple[Stage, ...]:
-    """The pipeline's stages in the order of use, generic over families.
+def stages(placements: Iterable[Placement]) -> tuple[StageWeights, ...]:
+    """Maximal runs of uses of the same components, in the order of use, generic over families.
 
     Encoders and VAEs are used one after another; DiTs that share a base name are experts used one after another, others
     are used together; components of no group (a ControlNet) are used beside the DiTs.
     """
     placements = tuple(placements)
     by_kind = {kind: [each for each in placements if kind_of(each.component) == kind] for kind in _PHASES}
-    found: list[Stage] = []
+    found: list[StageWeights] = []
     for kind, phase in _PHASES.items():
         if kind == "dit":
             beside = [each for each in placements if kind_of(each.component) == "other"]
@@ -87,25 +76,27 @@ _PHASES: dict[Kind, Phase] = {
 }
 
 
-def _denoise_stages(dits: list[Placement], beside: list[Placement], placements: tuple[Placement, ...]) -> list[Stage]:
+def _denoise_stages(
+    dits: list[Placement], beside: list[Placement], placements: tuple[Placement, ...]
+) -> list[StageWeights]:
     if len(dits) > 1 and len({base_name(each.component.name) for each in dits}) == 1:
         return [_stage("denoise", [each, *beside], placements) for each in dits]
     return [_stage("denoise", [*dits, *beside], placements)] if dits or beside else []
 
 
-def _stage(phase: Phase, used: list[Placement], placements: tuple[Placement, ...]) -> Stage:
+def _stage(phase: Phase, used: list[Placement], placements: tuple[Placement, ...]) -> StageWeights:
     weights = {each.component.name: each.stage_bytes for each in used}
     for each in placements:
         if each.component.name not in weights and each.idle_bytes:
             weights[each.component.name] = each.idle_bytes
-    return Stage(phase=phase, used=tuple(each.component.name for each in used), weights=weights)
+    name = stage_text(phase, *(each.component.name for each in used))
+    return StageWeights(name=name, components=weights, weights_bytes=sum(weights.values()))
 
 
 def judge(placements: Iterable[Placement], machine: Machine) -> Verdict:
     """Whether the weights of every stage fit the VRAM budget, with the sentence that says so."""
     placements = tuple(placements)
-    listed = stages(placements)
-    peak = max(listed, key=lambda stage: stage.weights_bytes, default=None)
+    peak = max(stages(placements), key=lambda stage: stage.weights_bytes, default=None)
     peak_bytes = peak.weights_bytes if peak else 0
     deficit = max(0, peak_bytes - machine.budget_bytes)
     host_bytes = sum(host_bytes_of(each) for each in placements)
@@ -113,13 +104,21 @@ def judge(placements: Iterable[Placement], machine: Machine) -> Verdict:
     host_deficit = max(0, host_bytes - (machine.host.available_bytes if pool is None else pool - peak_bytes))
     shared_short = host_deficit if pool is not None else 0
     return Verdict(
-        stages=listed,
         fits=deficit == 0 and not shared_short,
-        peak=peak,
+        text=_shared_sentence(peak_bytes, host_bytes, shared_short) or _sentence(peak, machine.budget_bytes),
         deficit_bytes=deficit,
         host_bytes=host_bytes,
         host_deficit_bytes=host_deficit,
-        text=_shared_sentence(peak_bytes, host_bytes, shared_short) or _sentence(peak, machine.budget_bytes),
+        warnings=pool_warnings(machine) or _host_warnings(machine, host_bytes, host_deficit),
+    )
+
+
+def _host_warnings(machine: Machine, host_bytes: int, short_bytes: int) -> tuple[str, ...]:
+    if not short_bytes:
+        return ()
+    return (
+        f"host memory is {format_bytes(short_bytes)} short of the {format_bytes(host_bytes)}"
+        f" that offloaded weights need ({format_bytes(machine.host.available_bytes)} available).",
     )
 
 
@@ -132,7 +131,7 @@ def _shared_sentence(peak_bytes: int, host_bytes: int, short_bytes: int) -> str:
     )
 
 
-def _sentence(peak: Stage | None, budget_bytes: int) -> str:
+def _sentence(peak: StageWeights | None, budget_bytes: int) -> str:
     if peak is None:
         return "nothing to place."
     over = peak.weights_bytes - budget_bytes

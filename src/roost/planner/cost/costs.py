@@ -9,28 +9,13 @@ from roost.blocks import block_names
 from roost.facts.model import Component
 from roost.facts.rates import RateKey
 from roost.facts.stage import stage_of
+from roost.plan.figures import Kappa, Level
 from roost.planner.cost.fp8_storage import cast_costs
-from roost.planner.cost.rates import SINGLE_DTYPES, Level, Rates, Speeds
+from roost.planner.cost.rates import SINGLE_DTYPES, Rates, Speeds
 from roost.planner.cost.simulator import UseCost
 from roost.planner.placements import LossyChoices
 from roost.planner.rules.names import kind_of
 from roost.trace import OP_CLASSES, LinearWeights, OpClassTotals, Totals, Trace, UseTrace
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kappa:
-    """Measured over traced activation bytes: cuDNN's workspaces and the allocator's rounding are not in a trace."""
-
-    low: float
-    mid: float
-    high: float
-    source: str
-    fitted: bool = False  # to runs on this machine
-
-    def at(self, level: Level) -> float:
-        """``slow`` is the pessimistic end: the most memory."""
-        return {"slow": self.high, "mid": self.mid, "fast": self.low}[level]
-
 
 # What a GPU loses to fill and drain its units for each kernel, however large. Prior.
 _KERNEL_START_S = 6e-6

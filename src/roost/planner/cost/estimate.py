@@ -4,73 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from roost.facts.machine import Machine
 from roost.facts.model import Component
-from roost.facts.stage import DENOISING, StageKey, stage_text
+from roost.facts.stage import DENOISING, stage_text
+from roost.plan.figures import BytesInterval, Level, Limiter, Predicted, PredictedStage, SecondsInterval
 from roost.planner.cost.costs import CostModel, launch_bound, use_costs
-from roost.planner.cost.movement import block_tiers, load_s, residents_of, tier_bytes, weights_of
-from roost.planner.cost.rates import LEVELS, Level
+from roost.planner.cost.movement import block_tiers, load_s, moved_weights, residents_of, tier_bytes
+from roost.planner.cost.rates import LEVELS
 from roost.planner.cost.simulator import Schedule, StageTimes, Timeline, UseCost, simulate
 from roost.planner.placements import LossyChoices, Placement, lossy_of
 from roost.trace import Trace
 from roost.units import GiB, MiB
 
-Limiter = Literal["link", "compute", "host", "disk"]
 # A stage is bound by compute when waiting adds less than this share to it.
 _COMPUTE_BOUND = 1.03
 # What a CUDA process holds beside tensors: context, kernels, cuBLAS and cuDNN workspaces. Prior.
 _CONTEXT_BYTES: Mapping[Level, int] = {"slow": 900 * MiB, "mid": GiB // 2, "fast": 300 * MiB}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interval:
-    """A figure between its ends."""
-
-    low: float
-    mid: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StagePrediction:
-    """One stage of the first generation. ``seconds`` and ``peak_bytes`` are mid figures."""
-
-    key: StageKey
-    seconds: float
-    peak_bytes: int
-    h2d_bytes: int
-    stall_s: float
-    binding: Limiter
-
-    @property
-    def name(self) -> str:
-        """For people."""
-        return stage_text(self.key.phase, self.key.component)
-
-    @property
-    def component(self) -> str:
-        return self.key.component
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prediction:
-    """Seconds and bytes of one plan. ``total_s`` is load + first + (n − 1) · next for n generations."""
-
-    load_s: Interval
-    first_s: Interval
-    next_s: Interval
-    step_s: Interval
-    total_s: Interval
-    first_total_s: Interval
-    peak_bytes: Interval
-    limiter: Limiter
-    host_bytes: int
-    pinned_bytes: int
-    stages: tuple[StagePrediction, ...]
-    source: str  # the trace's, or what stood in for it
-    guessed: bool  # without a dry run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +59,7 @@ class Forecast:
         """The simulation's input; ``costs`` saves working them out again."""
         speeds = self.model.rates.at(level)
         return Schedule(
-            weights={each.component.name: weights_of(each, speeds) for each in placements},
+            weights={each.component.name: moved_weights(each, speeds) for each in placements},
             uses=self.costs(level, lossy_of(placements)) if costs is None else costs,
             sequence=self.trace.sequence,
             budget_bytes=self.machine.budget_bytes,
@@ -125,7 +75,7 @@ class Forecast:
         return load + first + (self.generations - 1) * following
 
 
-def predict(forecast: Forecast, placements: tuple[Placement, ...]) -> Prediction:
+def predict(forecast: Forecast, placements: tuple[Placement, ...]) -> Predicted:
     """The prediction: the mid figures, and the same simulation with every rate at either end of its interval."""
     timelines = {level: forecast.timeline(placements, level) for level in LEVELS}
     loads = {level: forecast.load_s(placements, level) for level in LEVELS}
@@ -135,41 +85,43 @@ def predict(forecast: Forecast, placements: tuple[Placement, ...]) -> Prediction
     tiers = [tier_bytes(each) for each in placements]
     steps = {level: sum(timelines[level].stages[0][key].seconds for key in denoising) for level in LEVELS}
     stages = _stages(forecast, placements, mid)
-    paces = [stage for stage in stages if stage.key in denoising] or list(stages)
-    return Prediction(
+    peaks = {level: each.peak_bytes for level, each in timelines.items()}
+    paces = [stage for key, stage in zip(mid.stages[0], stages, strict=True) if key in denoising] or stages
+    return Predicted(
         load_s=_interval(loads),
         first_s=_interval(firsts),
         next_s=_interval({level: each.generation_s[1] for level, each in timelines.items()}),
         step_s=_interval({level: seconds / max(1, forecast.steps) for level, seconds in steps.items()}),
         total_s=_interval({level: forecast.total_s(loads[level], each) for level, each in timelines.items()}),
         first_total_s=_interval({level: loads[level] + firsts[level] for level in LEVELS}),
-        peak_bytes=_interval({level: float(each.peak_bytes) for level, each in timelines.items()}),
+        peak_bytes=BytesInterval(low=min(peaks.values()), mid=peaks["mid"], high=max(peaks.values())),
         limiter=max(paces, key=lambda stage: stage.seconds).binding if paces else "compute",
         host_bytes=sum(each["pinned"] + each["pageable"] for each in tiers),
         pinned_bytes=sum(each["pinned"] for each in tiers),
         stages=stages,
         source=forecast.trace.source,
         guessed=forecast.trace.no_dry_run is not None,
+        notes=[],
     )
 
 
-def _interval(by_level: Mapping[Level, float]) -> Interval:
+def _interval(by_level: Mapping[Level, float]) -> SecondsInterval:
     # Eviction can turn an end around by a hair; the ends are those of the three.
     low, high = min(by_level.values()), max(by_level.values())
-    return Interval(low=low, mid=by_level["mid"], high=high)
+    return SecondsInterval(low=low, mid=by_level["mid"], high=high)
 
 
-def _stages(forecast: Forecast, placements: tuple[Placement, ...], timeline: Timeline) -> tuple[StagePrediction, ...]:
+def _stages(forecast: Forecast, placements: tuple[Placement, ...], timeline: Timeline) -> list[PredictedStage]:
     by_name = {each.component.name: each for each in placements}
     found = []
     for key, stage in timeline.stages[0].items():
         found.append(
-            StagePrediction(
-                key=key,
+            PredictedStage(
+                name=stage_text(key.phase, key.component),
+                phase=key.phase,
+                component=key.component,
                 seconds=stage.seconds,
                 peak_bytes=stage.peak_bytes,
-                h2d_bytes=stage.h2d_bytes,
-                stall_s=stage.stall_s,
                 binding=_binding(
                     stage.seconds > _COMPUTE_BOUND * stage.compute_s,
                     _reads_disk(by_name[stage.component], stage),
@@ -177,7 +129,7 @@ def _stages(forecast: Forecast, placements: tuple[Placement, ...], timeline: Tim
                 ),
             )
         )
-    return tuple(found)
+    return found
 
 
 def _reads_disk(placement: Placement, stage: StageTimes) -> bool:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from roost.blocks import resident_indices
 from roost.facts.rates import H2D, RateKey
+from roost.facts.request import Tier
 from roost.planner.buffers import all_buffers, cast_bytes
 from roost.planner.cost.rates import Speeds
-from roost.planner.cost.simulator import Weights
+from roost.planner.cost.simulator import MovedWeights
 from roost.planner.placements import Placement
 
-Tier = Literal["pinned", "pageable", "mapped"]
 
-
-def weights_of(placement: Placement, speeds: Speeds) -> Weights:
+def moved_weights(placement: Placement, speeds: Speeds) -> MovedWeights:
     """The placement as the simulation takes it."""
     if placement.strategy in ("resident", "fsdp"):
         return _staying(placement)
@@ -23,7 +20,7 @@ def weights_of(placement: Placement, speeds: Speeds) -> Weights:
     trunk_tier = trunk_tier_of(placement)
     sizes = placement.block_bytes
     back = RateKey.PINNED_D2H if trunk_tier == "pinned" else RateKey.PAGEABLE_D2H
-    return Weights(
+    return MovedWeights(
         component=placement.component.name,
         strategy=placement.strategy,
         trunk_bytes=placement.trunk_bytes,
@@ -38,9 +35,9 @@ def weights_of(placement: Placement, speeds: Speeds) -> Weights:
     )
 
 
-def _staying(placement: Placement) -> Weights:
+def _staying(placement: Placement) -> MovedWeights:
     sizes = placement.block_bytes
-    return Weights(
+    return MovedWeights(
         component=placement.component.name,
         strategy=placement.strategy,
         trunk_bytes=placement.stage_bytes - sum(sizes) if placement.strategy == "resident" else placement.stage_bytes,

@@ -12,12 +12,11 @@ from typing import Literal
 
 from roost.facts.machine import GpuFacts, GpuProfile
 from roost.facts.rates import ARITHMETIC, HALF, SINGLE, RateKey
+from roost.plan.figures import Level, Rate
 from roost.plan.measurements import MeasuredRate
 from roost.planner.cost.throughput import reached
 from roost.trace import OpClass
 
-Source = Literal["spec", "measured", "fitted"]
-Level = Literal["slow", "mid", "fast"]
 Precision = Literal["half", "fp8", "single"]
 
 SINGLE_DTYPES = frozenset({"float32", "float64"})
@@ -38,22 +37,6 @@ _TIMED_REACH, _EMULATED_REACH = 1.5, 100.0
 _TRUST = (0.0, 0.5, 1.0)
 _UNKNOWN_SPREAD = 4.0
 _GUESS_FLOP_PER_S = 2e13
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rate:
-    """A rate (or, for launches, seconds) with its source; it lies within ``value`` times or divided by ``spread``."""
-
-    value: float
-    spread: float
-    source: Source
-    why: str
-    prior: bool = False  # which ``why`` says too
-    when: str | None = None  # it was measured
-
-    def at(self, level: Level) -> float:
-        """The rate at one end of its interval; ``fast`` is the higher one."""
-        return self.value * {"slow": 1 / self.spread, "mid": 1.0, "fast": self.spread}[level]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,8 @@ from roost.blocks import block_names
 from roost.facts.model import Component
 from roost.facts.rates import RateKey
 from roost.facts.request import Workload
-from roost.planner.cost.costs import CostModel, Kappa
+from roost.plan.figures import Kappa
+from roost.planner.cost.costs import CostModel
 from roost.planner.rules.names import base_name, kind_of
 from roost.trace import OP_CLASSES, ActivationBytes, BlockTrace, OpClass, OpClassTotals, Totals, Trace, UseTrace
 

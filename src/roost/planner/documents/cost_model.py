@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from roost.facts.rates import RateKey, known_rates
 from roost.facts.stage import StageKey, stage_of, stage_text
-from roost.plan.figures import Arithmetic, KappaRecord, RateRecord, StageWork
-from roost.planner.cost.costs import CostModel, Kappa
+from roost.plan.figures import Arithmetic, StageWork
+from roost.planner.cost.costs import CostModel
 from roost.planner.cost.estimate import Forecast
-from roost.planner.cost.rates import SINGLE_DTYPES, Rate, Rates
+from roost.planner.cost.rates import SINGLE_DTYPES, Rates
 from roost.planner.cost.simulator import StageTimes
 from roost.planner.placements import Placement
 from roost.planner.rules.names import kind_of
@@ -31,8 +29,8 @@ def arithmetic_record(forecast: Forecast, placements: tuple[Placement, ...]) -> 
     return Arithmetic(
         backend=model.backend,
         context_bytes=schedule.context_bytes,
-        rates={key.value: RateRecord(**asdict(rate)) for key, rate in model.rates.by_key.items()},
-        kappas={name: KappaRecord(**asdict(kappa)) for name, kappa in model.kappas.items()},
+        rates={key.value: rate for key, rate in model.rates.by_key.items()},
+        kappas=dict(model.kappas),
         single_dtypes=sorted(model.single_dtypes),
         tiers={each.component.name: each.tier for each in placements if each.strategy in _MOVED_WHOLE},
         stages=[
@@ -84,8 +82,8 @@ def cost_model_of(record: Arithmetic) -> CostModel | None:
     if len(rates) < len(RateKey):
         return None
     return CostModel(
-        rates=Rates(by_key={key: Rate(**each.model_dump()) for key, each in rates.items()}),
+        rates=Rates(by_key=rates),
         backend=record.backend,
-        kappas={name: Kappa(**kappa.model_dump()) for name, kappa in record.kappas.items()},
+        kappas=record.kappas,
         single_dtypes=SINGLE_DTYPES if record.single_dtypes is None else frozenset(record.single_dtypes),
     )

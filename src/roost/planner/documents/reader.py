@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from roost.facts.decider import decider_of
-from roost.facts.machine import GpuFacts, HostFacts, Machine
+from roost.facts.machine import Machine
 from roost.facts.model import Component
 from roost.plan.schema import ComponentPlan, PlanDocument
 from roost.planner.cost.costs import CostModel
@@ -39,11 +39,7 @@ def forecast_of(plan: PlanDocument, components: Iterable[Component], trace: Trac
 
 def machine_of(plan: PlanDocument) -> Machine:
     """The machine that the plan was made for."""
-    return Machine(
-        gpu=GpuFacts(**plan.machine.gpu.model_dump()),
-        host=HostFacts(**plan.machine.host.model_dump()),
-        headroom_bytes=plan.budget.headroom_bytes,
-    )
+    return Machine(gpu=plan.machine.gpu, host=plan.machine.host, headroom_bytes=plan.budget.headroom_bytes)
 
 
 def _placement(plan: PlanDocument, component: Component) -> Placement:

@@ -2,69 +2,93 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from roost.facts.decider import spelled
 from roost.facts.machine import Machine
 from roost.facts.request import Choices
+from roost.plan.figures import Alternative, Arithmetic, PlanComparison, Predicted, TraceRecord
 from roost.plan.schema import (
-    Blocked,
     Budget,
     ComponentPlan,
-    FileRecord,
-    Fired,
-    GpuRecord,
-    HostRecord,
     MachineRecord,
     ModelRecord,
     PlanDocument,
     Policy,
-    RolePlan,
     StackRecord,
-    StageWeights,
-    WorkloadRecord,
 )
-from roost.planner.cost.budget import Verdict, judge, pool_warnings
+from roost.planner.cost.budget import Verdict, stages
 from roost.planner.documents.records import masters_of
 from roost.planner.placements import Placement
 from roost.planner.rules.case import Question
 from roost.planner.rules.names import kind_of, load_order
-from roost.planner.rules.roles import STAGES, RoleView
-from roost.planner.rules.table import Outcome
 from roost.planner.rules.typed import strategy_options
-from roost.units import format_bytes
+from roost.planner.ruling import Ruling
+from roost.planner.search.search import Aim
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sought:
+    """What a search minimised, and for how many generations."""
+
+    aim: Aim
+    generations: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """What a dry run and the cost model say of the placements."""
+
+    trace: TraceRecord | None = None
+    predicted: Predicted | None = None
+    compared: PlanComparison | None = None
+    arithmetic: Arithmetic | None = None
+    alternatives: Sequence[Alternative] = ()
+    also: Sequence[str] = ()
 
 
 def document_of(
-    question: Question, role: RoleView, outcome: Outcome, placements: tuple[Placement, ...]
+    ruling: Ruling,
+    placements: tuple[Placement, ...],
+    verdict: Verdict,
+    *,
+    sought: Sought | None = None,
+    figures: Figures | None = None,
+    warnings: Sequence[str] = (),
 ) -> PlanDocument:
-    """The document of a rule plan, its verdict on weights alone."""
-    verdict = judge(placements, question.machine)
+    """The document of these placements, a search's (``sought``) or the rules' own.
+
+    ``warnings`` come after those on the model, the role and host memory.
+    """
+    question, figures = ruling.question, figures or Figures()
     return PlanDocument(
         schema=1,
         versions=dict(question.versions),
         model=_model(question),
-        workload=WorkloadRecord(**asdict(question.workload)),
-        machine=MachineRecord(
-            gpu=GpuRecord(**asdict(question.machine.gpu)), host=HostRecord(**asdict(question.machine.host))
-        ),
-        budget=_budget(question.machine, verdict),
+        workload=question.workload,
+        machine=MachineRecord(gpu=question.machine.gpu, host=question.machine.host),
+        budget=_budget(question.machine, placements, verdict),
         fits=verdict.fits,
         load_order=list(load_order(each.component for each in placements)),
-        policy=_policy(question, outcome),
-        role=_role(role),
+        policy=_policy(ruling, sought),
+        role=ruling.role,
         components={each.component.name: _component(each) for each in placements},
-        predicted=None,
+        trace=figures.trace,
+        predicted=figures.predicted,
+        compared=figures.compared,
+        arithmetic=figures.arithmetic,
+        alternatives=list(figures.alternatives),
+        also=list(figures.also),
         measured=None,
-        warnings=[*question.inventory.warnings, *role.warnings, *_host_warnings(question.machine, verdict)],
+        warnings=[*question.inventory.warnings, *ruling.role.warnings, *verdict.warnings, *warnings],
     )
 
 
 def _model(question: Question) -> ModelRecord:
     inventory = question.inventory
-    files = (
-        inventory.files if inventory.source == "directory" else {}
-    )  # a name binds to any files of the same structure
+    # A name binds to any files of the same structure.
+    files = inventory.files if inventory.source == "directory" else {}
     return ModelRecord(
         path=inventory.path,
         source=inventory.source,
@@ -73,42 +97,48 @@ def _model(question: Question) -> ModelRecord:
         family=inventory.family,
         task=question.profile.task,
         variant=next((each.variant for each in inventory.components if each.variant), None),
-        files={name: FileRecord(bytes=each.bytes, sha256=each.sha256) for name, each in files.items()},
+        files=dict(files),
     )
 
 
-def _budget(machine: Machine, verdict: Verdict) -> Budget:
+def _budget(machine: Machine, placements: tuple[Placement, ...], verdict: Verdict) -> Budget:
+    listed = stages(placements)
     return Budget(
         total_bytes=machine.gpu.total_bytes,
         free_bytes=machine.gpu.free_bytes,
         headroom_bytes=machine.headroom_bytes,
         budget_bytes=machine.budget_bytes,
-        stages=[
-            StageWeights(name=stage.name, components=stage.weights, weights_bytes=stage.weights_bytes)
-            for stage in verdict.stages
-        ],
-        peak_weights_bytes=verdict.peak.weights_bytes if verdict.peak else 0,
+        stages=list(listed),
+        peak_weights_bytes=max((stage.weights_bytes for stage in listed), default=0),
         deficit_bytes=verdict.deficit_bytes,
         host_bytes=verdict.host_bytes,
         host_deficit_bytes=verdict.host_deficit_bytes,
         verdict=verdict.text,
-        activations_known=False,
+        finding=verdict.finding,
+        lacks=verdict.lacks,
+        would_fit=list(verdict.would_fit),
+        activations_known=verdict.activations_known,
     )
 
 
-def _policy(question: Question, outcome: Outcome) -> Policy:
+def _policy(ruling: Ruling, sought: Sought | None) -> Policy:
+    choices, outcome, aim = ruling.question.choices, ruling.outcome, sought.aim if sought else Aim()
     return Policy(
-        name="rules",
-        mode=question.choices.mode,
-        num_gpus=question.choices.num_gpus,
-        choices=list(typed_options(question.choices)),
+        name="search" if sought else "rules",
+        mode=choices.mode,
+        num_gpus=choices.num_gpus,
+        choices=list(_typed_options(choices)),
         layerwise_groups=list(outcome.layerwise_groups),
-        fired=[Fired(id=rule, why=why) for rule, why in outcome.fired],
-        blocked=[Blocked(id=rule, by=by) for rule, by in outcome.blocked],
+        fired=list(outcome.fired),
+        blocked=list(outcome.blocked),
+        generations=sought.generations if sought else 1,
+        objective=aim.objective,
+        max_slowdown=aim.max_slowdown if aim.objective == "memory" else None,
+        allow=sorted(aim.allow),
     )
 
 
-def typed_options(choices: Choices) -> tuple[str, ...]:
+def _typed_options(choices: Choices) -> tuple[str, ...]:
     """Every typed option that a rule reads, as typed."""
     flags = {
         f"--dit-offload-prefetch-size {choices.prefetch or 0:g}": choices.prefetch is not None,
@@ -120,18 +150,6 @@ def typed_options(choices: Choices) -> tuple[str, ...]:
     }
     without_found = replace(choices, sets=tuple(each for each in choices.sets if not each.found))
     return (*strategy_options(without_found), *(flag for flag, typed in flags.items() if typed))
-
-
-def _role(role: RoleView) -> RolePlan:
-    return RolePlan(
-        name=role.role,
-        stages=list(STAGES[role.role]),
-        loads=list(role.loads),
-        keeps=list(role.keeps),
-        skips=list(role.skips),
-        load_bytes=role.load_bytes,
-        warnings=list(role.warnings),
-    )
 
 
 def _component(placement: Placement) -> ComponentPlan:
@@ -161,13 +179,3 @@ def _component(placement: Placement) -> ComponentPlan:
         decided_by=spelled(placement.decision.decided_by),
         why=placement.decision.why,
     )
-
-
-def _host_warnings(machine: Machine, verdict: Verdict) -> list[str]:
-    shared = pool_warnings(machine)
-    if shared or not verdict.host_deficit_bytes:
-        return shared
-    return [
-        f"host memory is {format_bytes(verdict.host_deficit_bytes)} short of the {format_bytes(verdict.host_bytes)}"
-        f" that offloaded weights need ({format_bytes(machine.host.available_bytes)} available)."
-    ]

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from roost.facts.decider import Decider
 from roost.facts.machine import Machine
 from roost.facts.model import Component, Inventory, ModelProfile
-from roost.facts.request import GROUPS, Choices, Group, Strategy, Workload
+from roost.facts.request import GROUPS, Choices, Group, Role, Strategy, Workload
 from roost.planner.rules.names import base_name, group_of, members
-from roost.planner.rules.roles import Role
 from roost.planner.rules.typed import Explicit
 from roost.units import GiB
 

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
 
 from roost.errors import UsageError
-from roost.facts.model import Inventory, ModelProfile
+from roost.facts.model import Inventory, ModelProfile, RolePart
+from roost.facts.request import ROLES, Role
 from roost.planner.rules.names import base_name
 from roost.units import format_bytes
 
-Role = Literal["monolithic", "encoder", "denoiser", "decoder"]
-
-ROLES: tuple[Role, ...] = ("monolithic", "encoder", "denoiser", "decoder")
 _ALIASES: dict[str, Role] = {"denoising": "denoiser", "encode": "encoder", "decode": "decoder"}
 
-STAGES: dict[Role, tuple[str, ...]] = {
+_STAGES: dict[Role, tuple[str, ...]] = {
     "monolithic": ("encode", "denoise", "decode"),
     "encoder": ("encode",),
     "denoiser": ("denoise",),
@@ -35,18 +31,6 @@ _MODULES: dict[Role, str] = {
     "decoder": "vae audio_vae video_vae vocoder diffusion_decoder hy3dshape_vae movq vqvae",
 }
 _ROLE_BY_MODULE = {module: role for role, modules in _MODULES.items() for module in modules.split()}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoleView:
-    """One role's part of a model. ``loads`` have weights; ``keeps`` are weightless modules."""
-
-    role: Role
-    loads: tuple[str, ...]
-    keeps: tuple[str, ...]
-    skips: tuple[str, ...]
-    load_bytes: int
-    warnings: tuple[str, ...]
 
 
 def parse_role(text: str) -> Role:
@@ -70,7 +54,7 @@ def role_of(module: str) -> Role | None:
     return _ROLE_BY_MODULE[max(keys, key=len)] if keys else None
 
 
-def view(inventory: Inventory, profile: ModelProfile, role: Role) -> RoleView:
+def view(inventory: Inventory, profile: ModelProfile, role: Role) -> RolePart:
     """What ``role`` would load of the model, with the cost of components whose role is unknown."""
     sizes = {each.name: each.load_bytes for each in inventory.components}
     modules = (*sizes, *inventory.weightless)
@@ -80,14 +64,15 @@ def view(inventory: Inventory, profile: ModelProfile, role: Role) -> RoleView:
         for name, size in sizes.items()
         if role != "monolithic" and role_of(name) is None
     ]
-    loads = tuple(name for name in sizes if needed[name])
-    return RoleView(
-        role=role,
+    loads = [name for name in sizes if needed[name]]
+    return RolePart(
+        name=role,
+        stages=list(_STAGES[role]),
         loads=loads,
-        keeps=tuple(name for name in inventory.weightless if needed[name]),
-        skips=tuple(name for name in modules if not needed[name]),
+        keeps=[name for name in inventory.weightless if needed[name]],
+        skips=[name for name in modules if not needed[name]],
         load_bytes=sum(sizes[name] for name in loads),
-        warnings=tuple(warnings),
+        warnings=warnings,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from roost.facts.decider import Blocked, Fired
 from roost.facts.request import GROUPS, Group
 from roost.planner.rules.case import Board, Case, Decision, Rule
 from roost.planner.rules.effects import (
@@ -142,28 +143,28 @@ RULES: tuple[Rule, ...] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """Every component's decision, and what each rule did: fired (id, why), or blocked (id, by)."""
+    """Every component's decision, and what each rule did."""
 
     decisions: dict[str, Decision]
     layerwise_groups: tuple[Group, ...]
-    fired: tuple[tuple[str, str], ...]
-    blocked: tuple[tuple[str, str], ...]
+    fired: tuple[Fired, ...]
+    blocked: tuple[Blocked, ...]
 
 
 def apply_rules(case: Case) -> Outcome:
     """The rule plan's decisions: the table, evaluated once from top to bottom."""
     board = Board(case=case)
-    fired: list[tuple[str, str]] = []
-    blocked: list[tuple[str, str]] = [*case.explicit.beaten]
+    fired: list[Fired] = []
+    blocked = [Blocked(id=beaten, by=winner) for beaten, winner in case.explicit.beaten]
     for rule in RULES:
         if not rule.applies(case, board):
             continue
         blockers = rule.blockers(case) or _owners_of_all(board, rule.groups(case))
         if not blockers and rule.effect(board, rule):
             board.fired.add(rule.id)
-            fired.append((rule.id, rule.why))
+            fired.append(Fired(id=rule.id, why=rule.why))
         else:
-            blocked.extend((rule.id, blocker) for blocker in blockers)
+            blocked.extend(Blocked(id=rule.id, by=blocker) for blocker in blockers)
     return Outcome(
         decisions=board.components,
         layerwise_groups=board.layerwise_groups(),

@@ -9,9 +9,8 @@ from typing import cast
 from roost.blocks import ResidentPolicy
 from roost.facts.decider import Decider
 from roost.facts.model import Component
-from roost.facts.request import Strategy
+from roost.facts.request import Strategy, Tier
 from roost.planner.buffers import can_be_mapped
-from roost.planner.cost.movement import Tier
 from roost.planner.placements import Placement, Streaming, blocks_ahead
 from roost.planner.rules.case import Case, Decision
 from roost.planner.rules.names import group_of, kind_of

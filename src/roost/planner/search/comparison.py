@@ -3,34 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
 
 from roost.facts.stage import stage_of, stage_text
-from roost.plan.figures import Binding, Compared, MoreMemory, OtherPlan
-from roost.planner.cost.estimate import Forecast, Prediction
+from roost.plan.figures import Binding, Memory, MoreMemory, OtherPlan, PlanComparison, Predicted
+from roost.planner.cost.estimate import Forecast
 from roost.planner.rules.names import kind_of
 from roost.planner.search.pricing import Pricer
-from roost.planner.search.search import MORE_BYTES, Found, limits_of
+from roost.planner.search.search import MORE_BYTES, SearchResult, limits_of
 from roost.planner.search.solver import NOISE, Combination
-
-Memory = Literal["VRAM", "host memory"]
 
 # Less than this share of the seconds is nothing that anyone would notice.
 _NOTHING = 0.001
 
 
-def compare(found: Found, chosen: Combination, forecast: Forecast, prediction: Prediction) -> Compared:
+def compare_plans(found: SearchResult, chosen: Combination, forecast: Forecast, predicted: Predicted) -> PlanComparison:
     """The record of what else there was, and of what binds."""
     more = [
         _more(found, "VRAM", MORE_BYTES, found.more_vram, forecast),
         _more(found, "host memory", None, found.more_host, forecast),
     ]
-    longest = max(prediction.stages, key=lambda stage: stage.seconds, default=None)
+    longest = max(predicted.stages, key=lambda stage: stage.seconds, default=None)
     paces = [Binding(what=longest.binding, stage=longest.name)] if longest else []
     kept = [each for each in more if each is not None]
     worthwhile_s = (NOISE - 1) * chosen.seconds
     memories = [Binding(what=each.memory, stage=each.stage) for each in kept if each.saves_s > worthwhile_s]
-    return Compared(
+    return PlanComparison(
         more_memory=kept,
         model_offload=_beside(_model_offload(chosen, forecast), chosen, forecast),
         runner_up=_beside(found.runner_up, chosen, forecast) if found.runner_up else None,
@@ -40,7 +37,7 @@ def compare(found: Found, chosen: Combination, forecast: Forecast, prediction: P
 
 
 def _more(
-    found: Found, memory: Memory, more_bytes: int | None, better: Combination | None, forecast: Forecast
+    found: SearchResult, memory: Memory, more_bytes: int | None, better: Combination | None, forecast: Forecast
 ) -> MoreMemory | None:
     """What the fastest plan with more of a memory saves over the fastest without."""
     if better is None or found.fastest is None:

@@ -8,8 +8,8 @@ from functools import cached_property
 
 from roost.facts.stage import StageKey
 from roost.planner.cost.estimate import Forecast
-from roost.planner.cost.movement import load_s, tier_bytes, weights_of
-from roost.planner.cost.simulator import Schedule, StageTimes, UseCost, Weights, simulate
+from roost.planner.cost.movement import load_s, moved_weights, tier_bytes
+from roost.planner.cost.simulator import MovedWeights, Schedule, StageTimes, UseCost, simulate
 from roost.planner.placements import LossyChoices, Placement, lossy_of
 from roost.planner.search.candidates import complexity
 
@@ -53,7 +53,7 @@ class Pricer:
         self.speeds = forecast.model.rates.at("mid")
         self._costs: dict[LossyChoices, tuple[UseCost, ...]] = {}
         self._totals: dict[tuple[Option, ...], float] = {}
-        self._twins: dict[tuple[Weights, UseCost], tuple[int, float, float | None]] = {}
+        self._twins: dict[tuple[MovedWeights, UseCost], tuple[int, float, float | None]] = {}
 
     def costs(self, lossy: LossyChoices) -> tuple[UseCost, ...]:
         if lossy not in self._costs:
@@ -89,7 +89,7 @@ class Pricer:
 
     def option(self, placement: Placement) -> Option:
         """The placement's price by a simulation of its own uses; other components are gaps in which it stays."""
-        weights = weights_of(placement, self.speeds)
+        weights = moved_weights(placement, self.speeds)
         uses = self._uses(placement)
         first_s, next_s, at_bound = self._alone_s(weights, uses)
         loading_s, more = load_s(placement, self.speeds), self.forecast.generations - 1
@@ -103,7 +103,7 @@ class Pricer:
 
     def sized(self, placement: Placement) -> Option:
         """The placement's bytes, without the simulation that would say its seconds."""
-        weights, tiers = weights_of(placement, self.speeds), tier_bytes(placement)
+        weights, tiers = moved_weights(placement, self.speeds), tier_bytes(placement)
         own_bytes = self.own_bytes(placement, weights)
         return Option(
             placement=placement,
@@ -120,16 +120,16 @@ class Pricer:
             at_bound=True,
         )
 
-    def own_bytes(self, placement: Placement, weights: Weights | None = None) -> int:
+    def own_bytes(self, placement: Placement, weights: MovedWeights | None = None) -> int:
         """What its largest use needs on the device beyond its resident bytes, activations included."""
-        weights, name = weights or weights_of(placement, self.speeds), placement.component.name
+        weights, name = weights or moved_weights(placement, self.speeds), placement.component.name
         activations = max((use.activation_bytes for use in self._uses(placement) if use.component == name), default=0)
         return activations + (0 if weights.stays else weights.active_bytes)
 
     def _uses(self, placement: Placement) -> tuple[UseCost, ...]:
         return self.costs(placement.lossy)
 
-    def _alone_s(self, weights: Weights, uses: tuple[UseCost, ...]) -> tuple[float, float, bool]:
+    def _alone_s(self, weights: MovedWeights, uses: tuple[UseCost, ...]) -> tuple[float, float, bool]:
         sequence = self.forecast.trace.sequence
         if weights.stays:
             compute_s = sum(uses[i].compute_s * n for i, n in sequence if uses[i].component == weights.component)
@@ -155,12 +155,12 @@ class Pricer:
             return [simulate(schedule).seconds]
         return [seconds + (calls - known) * (steady or 0.0)]
 
-    def _alone(self, weights: Weights, uses: tuple[UseCost, ...]) -> Schedule:
+    def _alone(self, weights: MovedWeights, uses: tuple[UseCost, ...]) -> Schedule:
         copies_s = weights.trunk_s + sum(weights.block_s) + weights.back_s
         gap = UseCost(
             component=_OTHERS, stage=_GAP, before_s=2 * copies_s + 1, blocks=(), after_s=0.0, activation_bytes=0
         )
-        nothing = Weights(
+        nothing = MovedWeights(
             component=_OTHERS, strategy="resident", trunk_bytes=0, block_bytes=(), trunk_s=0.0, block_s=()
         )
         return Schedule(
@@ -170,7 +170,7 @@ class Pricer:
             budget_bytes=_UNLIMITED,
         )
 
-    def _at_bound(self, weights: Weights, uses: tuple[UseCost, ...], seconds: float) -> bool:
+    def _at_bound(self, weights: MovedWeights, uses: tuple[UseCost, ...], seconds: float) -> bool:
         """Whether no other slots or residents could be faster: both queues' work is a bound for all of them."""
         if not weights.streams:
             return True

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from roost.plan.figures import Compared, MoreMemory, OtherPlan
-from roost.planner.cost.estimate import Prediction, StagePrediction
+from collections.abc import Mapping
+
+from roost.plan.figures import Arithmetic, MoreMemory, OtherPlan, PlanComparison, Predicted, PredictedStage
 from roost.planner.placements import Placement
 from roost.planner.search.search import Objective
 from roost.planner.search.solver import NOISE, Combination
@@ -13,9 +14,8 @@ from roost.units import GiB, format_bytes, format_seconds
 LEAST_WEIGHTS = "nobody knows what activations take, so as little as possible stays on the GPU."
 
 
-def why_of(placement: Placement, prediction: Prediction, objective: Objective) -> str:
+def why_of(placement: Placement, predicted: Predicted, arithmetic: Arithmetic, objective: Objective) -> str:
     """The reason for one component's placement by a search for the least seconds or the least memory."""
-    stages = [stage for stage in prediction.stages if stage.component == placement.component.name]
     if placement.strategy in ("resident", "fsdp"):
         return "it fits beside every stage and then never moves." + _lossy(placement)
     size = format_bytes(placement.component.load_bytes)
@@ -24,14 +24,16 @@ def why_of(placement: Placement, prediction: Prediction, objective: Objective) -
     kept, count = placement.streaming.resident_blocks, len(placement.block_bytes)
     if placement.streaming.hold:
         return f"its {count} blocks come in at first touch and stay for the stage." + _lossy(placement)
-    return f"{kept} of {count} blocks stay and the others stream: {_pace(stages, objective)}" + _lossy(placement)
+    stages = [stage for stage in predicted.stages if stage.component == placement.component.name]
+    pace = _pace(stages, {work.name: work.wait_s for work in arithmetic.stages}, objective)
+    return f"{kept} of {count} blocks stay and the others stream: {pace}" + _lossy(placement)
 
 
-def _pace(stages: list[StagePrediction], objective: Objective) -> str:
+def _pace(stages: list[PredictedStage], wait_s: Mapping[str, float], objective: Objective) -> str:
     stage = max(stages, key=lambda each: each.seconds, default=None)
     if stage is None:
         return "it is not used."
-    waits = f"{format_seconds(stage.stall_s)} of {format_seconds(stage.seconds)}"
+    waits = f"{format_seconds(wait_s[stage.name])} of {format_seconds(stage.seconds)}"
     if stage.binding in ("compute", "host"):
         return f"compute hides the copies (it waits {waits}), so more residents would gain nothing."
     limiter = "the disk" if stage.binding == "disk" else "the link"
@@ -45,7 +47,7 @@ def _lossy(placement: Placement) -> str:
     return tiled + rounded
 
 
-def why_not(other: Combination, chosen: Combination, budget_bytes: int) -> str:
+def why_lost(other: Combination, chosen: Combination, budget_bytes: int) -> str:
     """Why another plan lost: it does not fit, it is slower, or it gains too little for what it adds."""
     if other.vram_bytes > budget_bytes:
         return f"needs {format_bytes(other.vram_bytes - budget_bytes)} more VRAM."
@@ -58,7 +60,7 @@ def why_not(other: Combination, chosen: Combination, budget_bytes: int) -> str:
     return f"{smaller}{format_seconds(difference_s)} slower ({share:.1%})."
 
 
-def notes_of(compared: Compared) -> list[str]:
+def notes_of(compared: PlanComparison) -> list[str]:
     """What the comparison says, a sentence each."""
     notes = [_against_model_offload(compared.model_offload)]
     if compared.runner_up:

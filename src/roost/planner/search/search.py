@@ -35,7 +35,7 @@ class Aim:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class SearchResult:
     """What the search found. ``chosen`` is None when nothing fits, and ``shortfall`` then says by how much.
 
     ``front`` has the plans that no other beats in seconds, VRAM and host memory at once, by falling VRAM. ``fastest``
@@ -55,19 +55,19 @@ class Found:
     shortfall: Shortfall | None = None
 
 
-def search(case: Case, ruled: tuple[Placement, ...], forecast: Forecast, aim: Aim) -> Found:
+def search(case: Case, ruled: tuple[Placement, ...], forecast: Forecast, aim: Aim) -> SearchResult:
     """The best combination of placements; the rule plan is always among the candidates."""
     pricer = Pricer(forecast)
     rules = _combination(pricer, [pricer.option(each) for each in ruled])
     sized = size_all(case, ruled, pricer, aim)
     limits = _possible_limits(sized, forecast)
     if isinstance(limits, Shortfall):
-        return Found(ruled=rules, shortfall=limits)
+        return SearchResult(ruled=rules, shortfall=limits)
     levels = _Levels(pricer, price_all(case, ruled, pricer, aim), limits)
     chosen = _choose(levels, aim)
     assert chosen is not None  # something is possible
     shared = forecast.machine.gpu.unified  # there is no more of the one without less of the other
-    return Found(
+    return SearchResult(
         chosen=chosen,
         runner_up=_runner_up(levels, chosen),
         ruled=rules,
@@ -259,10 +259,10 @@ def _front(levels: _Levels, chosen: Combination) -> tuple[Combination, ...]:
     for step in reversed(range(_FRONT_LEVELS)):
         plain = levels.simplest(lowest + (most_bytes - lowest) * step // max(1, _FRONT_LEVELS - 1))
         found += [plain] if plain else []
-    return pareto(found)
+    return pareto_front(found)
 
 
-def pareto(combinations: Iterable[Combination]) -> tuple[Combination, ...]:
+def pareto_front(combinations: Iterable[Combination]) -> tuple[Combination, ...]:
     """The combinations that no other beats in seconds, VRAM and host memory, the most VRAM first."""
 
     def key(each: Combination) -> tuple[int, float, int]:

@@ -11,14 +11,14 @@ from roost.units import MiB, format_bytes
 
 _POOL_STEPS = 16
 
-Memory = Literal["VRAM", "host memory", "pinned memory", "shared memory"]
+ShortMemory = Literal["VRAM", "host memory", "pinned memory", "shared memory"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shortfall:
     """The memory that no candidate plan stays within. ``component`` is whose use binds; None for host memory."""
 
-    memory: Memory
+    memory: ShortMemory
     component: str | None
     needed_bytes: int
     limit_bytes: int

@@ -47,7 +47,7 @@ class _Container:
 
 
 @dataclass(frozen=True, slots=True)
-class Results:
+class CallResults:
     """What a call left, with descriptions in the place of tensors."""
 
     returned: Any
@@ -93,7 +93,7 @@ class Handed:
         return {index: tensor for index in indices if (tensor := self.tensors[index]()) is not None}
 
 
-def read_results(returned: Any, handed: Handed, liveness: Liveness, births: int) -> Results:
+def read_call_results(returned: Any, handed: Handed, liveness: Liveness, births: int) -> CallResults:
     """What a call that began after ``births`` storages left; raises Indescribable when a replay couldn't make it."""
     return _ResultReader(liveness, births, handed).results(returned)
 
@@ -115,14 +115,14 @@ class _ResultReader:
         self._new: dict[int, int] = {}
         self._storages: list[tuple[int, torch.dtype]] = []
 
-    def results(self, returned: Any) -> Results:
+    def results(self, returned: Any) -> CallResults:
         contents = tuple(
             (position, self._describe_parts(container)) for position, container in enumerate(self._handed.containers)
         )
         described = self._describe(returned)
         if any(key not in self._new for key in self._liveness.born_since(self._births)):
             raise Indescribable  # something that isn't in the results stays alive: a module keeps state
-        return Results(described, contents, tuple(self._storages), frozenset(self._kept))
+        return CallResults(described, contents, tuple(self._storages), frozenset(self._kept))
 
     def _describe(self, value: Any) -> Any:
         if isinstance(value, torch.Tensor):
@@ -178,7 +178,7 @@ class ResultBuilder:
         self,
         fake_ops: FakeOps,
         liveness: Liveness,
-        results: Results,
+        results: CallResults,
         handed: Handed,
     ) -> None:
         self._fake_ops = fake_ops

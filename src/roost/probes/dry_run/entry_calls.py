@@ -13,10 +13,11 @@ import torch
 
 from roost.errors import DryRunError
 from roost.facts.request import Workload
+from roost.pipelines.calls import GenerationRequest, workload_arguments
 from roost.pipelines.internals.of_fake_tensors import FakeTensor
 from roost.pipelines.internals.of_torch import without_modes
 from roost.pipelines.made_up import made_up_inputs
-from roost.pipelines.signatures import BATCH, FRAMES, call_parameters, name_among, needed_parameters
+from roost.pipelines.signatures import BATCH, call_parameters, name_among, needed_parameters
 from roost.probes.dry_run.options import DryRunOptions
 
 
@@ -104,21 +105,21 @@ def tensors_within(value: Any, depth: int = 0) -> Iterator[torch.Tensor]:
 _GUIDANCE_BY_NEGATIVE_PROMPT = "true_cfg_scale"
 
 
-def call_arguments(pipeline: Any, workload: Workload, options: DryRunOptions) -> dict[str, Any]:
+def made_up_arguments(pipeline: Any, workload: Workload, options: DryRunOptions) -> dict[str, Any]:
     """What to call ``pipeline`` with. Raises DryRunError when it needs something that can't be made up."""
     parameters = call_parameters(type(pipeline))
-    wanted: dict[str, Any] = {
-        "prompt": options.prompt,
-        "negative_prompt": _negative_prompt(workload, options),
-        "width": workload.width,
-        "height": workload.height,
-        name_among(FRAMES, parameters) or FRAMES[0]: workload.frames,
-        "num_inference_steps": workload.steps,
-        options.guidance_argument: workload.guidance,
-        "strength": workload.strength,
-        "generator": torch.Generator("cpu").manual_seed(0),
-        "output_type": "pt",
-    }
+    request = GenerationRequest(
+        prompt=options.prompt,
+        width=workload.width,
+        height=workload.height,
+        frames=workload.frames,
+        steps=workload.steps,
+        guidance=workload.guidance,
+        guidance_argument=options.guidance_argument,
+        strength=workload.strength,
+    )
+    wanted = workload_arguments(request, parameters)
+    wanted["negative_prompt"] = _negative_prompt(workload, options)
     batch = name_among(BATCH, parameters)
     if batch is not None:
         wanted[batch] = workload.batch

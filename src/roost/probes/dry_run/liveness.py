@@ -7,10 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 import torch
 
+from roost.blocks import ALLOCATION_BYTES
 from roost.pipelines.internals.of_torch import storage_key
-
-# CUDA's caching allocator hands out multiples of this.
-ALLOCATION_BYTES = 512
 
 
 class Liveness:

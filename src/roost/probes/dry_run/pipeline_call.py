@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,7 +21,8 @@ from roost.facts.request import Workload
 from roost.pipelines.build import build_component, build_pipeline
 from roost.pipelines.internals.of_torch import buffers_of, unfiled_names
 from roost.pipelines.linears import castable_linears
-from roost.probes.dry_run.entry_calls import TracedComponent, call_arguments, weights_bytes
+from roost.pipelines.quiet import quiet_libraries, quiet_torch
+from roost.probes.dry_run.entry_calls import TracedComponent, made_up_arguments, weights_bytes
 from roost.probes.dry_run.module_tensors import module_tensors
 from roost.probes.dry_run.options import DryRunOptions
 from roost.probes.dry_run.stand_in import cached_components, stand_in, still_videos
@@ -93,9 +92,9 @@ def _trace(
     world = FakeWorld()
     log = UseLog(world)
     try:
-        with _quiet(), torch.no_grad(), world:
+        with quiet_libraries(), quiet_torch(), torch.no_grad(), world:
             pipeline, components = make(world)
-            arguments = call_arguments(pipeline, workload, options)
+            arguments = made_up_arguments(pipeline, workload, options)
             with log.watch(components), still_videos(pipeline):
                 pipeline(**arguments)
     except DryRunError:
@@ -199,29 +198,3 @@ def _sibling(module: torch.nn.Module) -> torch.nn.Module:
     sibling = object.__new__(type(module))
     sibling.__dict__.update(vars(module))
     return sibling
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The libraries say nothing: what fails raises. Afterwards they are as before."""
-    import diffusers.utils.logging
-    import transformers.utils.logging
-
-    loggings: tuple[Any, ...] = (diffusers.utils.logging, transformers.utils.logging)
-    torch_log = logging.getLogger("torch")
-    torch_level = torch_log.level
-    before = [(each, each.get_verbosity(), each.is_progress_bar_enabled()) for each in loggings]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            for each in loggings:
-                each.set_verbosity(logging.CRITICAL)
-                each.disable_progress_bar()
-            torch_log.setLevel(logging.CRITICAL)
-            yield
-        finally:
-            torch_log.setLevel(torch_level)
-            for each, level, bar in before:
-                each.set_verbosity(level)
-                if bar:
-                    each.enable_progress_bar()

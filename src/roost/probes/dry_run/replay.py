@@ -12,7 +12,7 @@ import torch
 
 from roost.pipelines.internals.of_accelerate import HOOK
 from roost.pipelines.internals.of_torch import buffers_of, children_of, parameters_of, without_functions, without_modes
-from roost.probes.dry_run.call_values import Handed, Indescribable, ResultBuilder, Results, fill, read_results
+from roost.probes.dry_run.call_values import CallResults, Handed, Indescribable, ResultBuilder, fill, read_call_results
 from roost.probes.dry_run.recorder import Frame, Recorder
 from roost.probes.dry_run.world import FakeWorld
 
@@ -20,7 +20,7 @@ from roost.probes.dry_run.world import FakeWorld
 @dataclass(frozen=True, slots=True)
 class _Recording:
     frame: Frame
-    results: Results
+    results: CallResults
 
 
 class Replays:
@@ -53,7 +53,7 @@ class Replays:
             self._recordings[key] = None
             if not frame.read_foreign and self._world.value_reads == reads:
                 with contextlib.suppress(Indescribable):
-                    results = read_results(out, handed, self._recorder.liveness, frame.births)
+                    results = read_call_results(out, handed, self._recorder.liveness, frame.births)
                     self._recordings[key] = _Recording(frame, results)
         return out
 

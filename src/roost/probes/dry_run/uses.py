@@ -98,7 +98,7 @@ class UseLog:
 # Traces one use of a component.
 
 
-Around = Callable[[Callable[..., Any], Any, Any], Any]  # (call, args, kwargs)
+AroundCall = Callable[[Callable[..., Any], Any, Any], Any]  # (call, args, kwargs)
 
 # Methods by which tiled VAEs mix a tile's edge into the next one's, a line at a time.
 _BLENDS = ("blend_t", "blend_v", "blend_h")
@@ -158,7 +158,7 @@ def watch_blocks(
             if hasattr(component.module, name):
                 _wrap(component.module, name, functools.partial(_replayed, replays, name), undo)
     for name, structure in structures.items():
-        inner: Around = _plainly if replays is None else functools.partial(_replayed, replays, structure)
+        inner: AroundCall = _plainly if replays is None else functools.partial(_replayed, replays, structure)
         around = functools.partial(_in_block, recorder, name, inner)
         _wrap(component.module.get_submodule(name), "forward", around, undo)
 
@@ -167,7 +167,9 @@ def _replayed(replays: Replays, structure: object, call: Callable[..., Any], arg
     return replays.call(structure, call, args, kwargs)
 
 
-def _in_block(recorder: Recorder, name: str, inner: Around, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+def _in_block(
+    recorder: Recorder, name: str, inner: AroundCall, call: Callable[..., Any], args: Any, kwargs: Any
+) -> Any:
     with recorder.block(name):
         return inner(call, args, kwargs)
 
@@ -176,7 +178,7 @@ def _plainly(call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     return call(*args, **kwargs)
 
 
-def _wrap(module: torch.nn.Module, method: str, around: Around, undo: ExitStack) -> None:
+def _wrap(module: torch.nn.Module, method: str, around: AroundCall, undo: ExitStack) -> None:
     original, attributes = getattr(module, method), vars(module)
 
     @functools.wraps(original)

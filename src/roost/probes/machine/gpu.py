@@ -13,13 +13,13 @@ from roost.errors import UsageError
 from roost.facts.machine import GpuFacts
 from roost.probes.machine.host import read_unified
 from roost.probes.machine.nvml import (
-    Device,
     MemoryReading,
+    NvmlDevice,
     ask,
     choose_visible,
     doubt_order,
-    explain,
     list_devices,
+    nvml_problem,
     read_memory,
 )
 from roost.units import MiB, format_bytes
@@ -84,11 +84,11 @@ def read_gpus(
     try:
         nvml.nvmlInit()
     except nvml.NVMLError as error:
-        return GpuSurvey(gpus=(), problem=explain(error))
+        return GpuSurvey(gpus=(), problem=nvml_problem(error))
     try:
         return _survey(nvml, samples, pause_s, environ, shares_memory)
     except nvml.NVMLError as error:
-        return GpuSurvey(gpus=(), problem=explain(error))
+        return GpuSurvey(gpus=(), problem=nvml_problem(error))
     finally:
         with suppress(nvml.NVMLError):
             nvml.nvmlShutdown()
@@ -122,7 +122,7 @@ def _survey(
             read = _read_gpu(nvml, device, _host_memory(), driver, doubt)
             gpus.append(replace(read, facts=replace(read.facts, unified=True)))
         else:
-            problems.append(f"GPU {device.index} ({device.name}): {explain(memory)}")
+            problems.append(f"GPU {device.index} ({device.name}): {nvml_problem(memory)}")
     return GpuSurvey(gpus=tuple(gpus), problem=" ".join(problems) or None)
 
 
@@ -131,7 +131,9 @@ def _host_memory() -> MemoryReading:
     return MemoryReading(total_bytes=total_bytes, free_bytes=free_bytes, used_bytes=None, reserved_bytes=None)
 
 
-def _sample_memory(nvml: Any, devices: list[Device], samples: int, pause_s: float) -> list[MemoryReading | Exception]:
+def _sample_memory(
+    nvml: Any, devices: list[NvmlDevice], samples: int, pause_s: float
+) -> list[MemoryReading | Exception]:
     """For each device the reading with the least free memory, or the error that one of its samples met."""
     rounds: list[list[MemoryReading | Exception]] = []
     for turn in range(max(1, samples)):
@@ -141,7 +143,7 @@ def _sample_memory(nvml: Any, devices: list[Device], samples: int, pause_s: floa
     return [_keep_least(list(readings)) for readings in zip(*rounds, strict=True)]
 
 
-def _try_memory(nvml: Any, device: Device) -> MemoryReading | Exception:
+def _try_memory(nvml: Any, device: NvmlDevice) -> MemoryReading | Exception:
     try:
         return read_memory(nvml, device.handle)
     except nvml.NVMLError as error:
@@ -154,7 +156,9 @@ def _keep_least(readings: list[MemoryReading | Exception]) -> MemoryReading | Ex
     return failed[0] if failed else min(seen, key=lambda each: each.free_bytes)
 
 
-def _read_gpu(nvml: Any, device: Device, memory: MemoryReading, driver: str | None, doubt: str | None) -> GpuReading:
+def _read_gpu(
+    nvml: Any, device: NvmlDevice, memory: MemoryReading, driver: str | None, doubt: str | None
+) -> GpuReading:
     capability = ask(nvml, nvml.nvmlDeviceGetCudaComputeCapability, device.card)
     facts = GpuFacts(
         device_kind="cuda",
@@ -163,6 +167,7 @@ def _read_gpu(nvml: Any, device: Device, memory: MemoryReading, driver: str | No
         total_bytes=memory.total_bytes,
         free_bytes=memory.free_bytes,
         source="nvml",
+        profile=None,
         uuid=device.uuid,
         driver=driver,
         compute_capability=".".join(map(str, capability)) if capability else None,
@@ -187,7 +192,7 @@ def _read_gpu(nvml: Any, device: Device, memory: MemoryReading, driver: str | No
 
 
 def _read_processes(
-    nvml: Any, device: Device, memory: MemoryReading
+    nvml: Any, device: NvmlDevice, memory: MemoryReading
 ) -> tuple[tuple[tuple[int, int | None], ...] | None, str | None]:
     """Other processes on the device, or None with a sentence when they can't be seen."""
     computing = ask(nvml, nvml.nvmlDeviceGetComputeRunningProcesses, device.handle)

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from roost.probes.machine.gpu import PcieLink
-from roost.probes.machine.nvml import Device, ask, list_devices
+from roost.probes.machine.nvml import NvmlDevice, ask, list_devices
 
 # NVML's bits for why clocks are below what they could be. Idling and clocks that a user set are no throttling.
 _THROTTLING = {
@@ -37,7 +37,7 @@ class GpuConditions:
     held_bytes: Mapping[int, int] = field(default_factory=dict)  # of the device, by process, where NVML says
 
 
-def read_conditions(nvml: Any, device: Device) -> GpuConditions:
+def read_conditions(nvml: Any, device: NvmlDevice) -> GpuConditions:
     """One look; never raises for what NVML refuses."""
     card = device.card
     reasons = ask(nvml, nvml.nvmlDeviceGetCurrentClocksEventReasons, card)

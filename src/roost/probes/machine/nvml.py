@@ -33,7 +33,7 @@ _MEANINGS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Device:
+class NvmlDevice:
     """A card, or one MIG device of it. ``card`` is the physical card's handle, which answers what a MIG one can't."""
 
     index: int  # of the card, in NVML's order
@@ -55,7 +55,7 @@ class MemoryReading:
     reserved_bytes: int | None
 
 
-def explain(error: Exception) -> str:
+def nvml_problem(error: Exception) -> str:
     """An NVML error as one sentence with its remedy, where there is one."""
     return _MEANINGS.get(type(error).__name__, f"NVML failed: {error}.")
 
@@ -68,15 +68,15 @@ def ask(nvml: Any, query: Callable[..., Any], *arguments: Any) -> Any:
         return None
 
 
-def list_devices(nvml: Any) -> tuple[list[Device], list[str]]:
+def list_devices(nvml: Any) -> tuple[list[NvmlDevice], list[str]]:
     """Every card in PCI order, MIG ones as their MIG devices; and a sentence for each that can't be used."""
-    devices: list[Device] = []
+    devices: list[NvmlDevice] = []
     problems: list[str] = []
     for index in range(nvml.nvmlDeviceGetCount()):
         try:
             devices += _open_card(nvml, index)
         except nvml.NVMLError as error:
-            problems.append(f"GPU {index}: {explain(error)}")
+            problems.append(f"GPU {index}: {nvml_problem(error)}")
         else:
             if not any(device.index == index for device in devices):
                 problems.append(f"GPU {index}: MIG mode is on but it has no MIG device; create one or turn MIG off.")
@@ -104,13 +104,13 @@ def read_memory(nvml: Any, handle: Any) -> MemoryReading:
     )
 
 
-def _open_card(nvml: Any, index: int) -> list[Device]:
+def _open_card(nvml: Any, index: int) -> list[NvmlDevice]:
     card = nvml.nvmlDeviceGetHandleByIndex(index)
     uuid = ask(nvml, nvml.nvmlDeviceGetUUID, card)
     mode = ask(nvml, nvml.nvmlDeviceGetMigMode, card)
     mig = mode is not None and mode[0] == nvml.NVML_DEVICE_MIG_ENABLE
     return [
-        Device(
+        NvmlDevice(
             index=index,
             handle=handle,
             card=card,
@@ -135,7 +135,7 @@ def _list_mig_handles(nvml: Any, card: Any) -> list[Any]:
 _LEADING_NUMBER = re.compile(r"\+?\d+")
 
 
-def choose_visible(devices: Sequence[Device], environ: Mapping[str, str]) -> list[Device]:
+def choose_visible(devices: Sequence[NvmlDevice], environ: Mapping[str, str]) -> list[NvmlDevice]:
     """The devices that CUDA would enumerate, in its order.
 
     Entries are indices, UUIDs, unique beginnings of UUIDs or MIG UUIDs. Like CUDA, an invalid entry hides itself and
@@ -146,7 +146,7 @@ def choose_visible(devices: Sequence[Device], environ: Mapping[str, str]) -> lis
     if variable is None:
         # With any MIG device CUDA enumerates no whole card, so those come first.
         return sorted(devices, key=lambda each: not each.mig)
-    chosen: list[Device] = []
+    chosen: list[NvmlDevice] = []
     for entry in variable.split(","):
         device = _find_device(devices, entry.strip())
         if device is None:
@@ -157,7 +157,7 @@ def choose_visible(devices: Sequence[Device], environ: Mapping[str, str]) -> lis
     return chosen
 
 
-def doubt_order(devices: Sequence[Device], environ: Mapping[str, str]) -> str | None:
+def doubt_order(devices: Sequence[NvmlDevice], environ: Mapping[str, str]) -> str | None:
     """One sentence when CUDA may number these cards otherwise than NVML does, else None."""
     cards = {device.index: device.name for device in devices}
     if len(cards) < 2 or environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID":
@@ -172,7 +172,7 @@ def doubt_order(devices: Sequence[Device], environ: Mapping[str, str]) -> str | 
     return None
 
 
-def _find_device(devices: Sequence[Device], entry: str) -> Device | None:
+def _find_device(devices: Sequence[NvmlDevice], entry: str) -> NvmlDevice | None:
     """The one device that an entry names; a MIG card named as a whole stands for its first MIG device."""
     number = _LEADING_NUMBER.match(entry)
     if number is not None:

@@ -11,22 +11,22 @@ from roost.facts.model import ClassFacts
 from roost.probes.files.safe_files import listed, quoted, shown
 from roost.probes.model.directory import ModelDirectory
 from roost.probes.model.foreign import refuse_foreign
-from roost.probes.model.layout import Declared, Layout, declared_class
+from roost.probes.model.layout import Declared, DirectoryLayout, declared_class
 from roost.probes.model.not_loadable import Lack, other_variants, why_fetch, why_lacking
-from roost.probes.model.stored import Found, StoredComponent, read_stored
+from roost.probes.model.stored import FoundComponent, StoredComponent, read_stored
 from roost.probes.model.weight_files import find_variants, find_weights, within
 
 _WEIGHTS_LIKE = (".safetensors", ".bin", ".index.json", ".pt", ".pth", ".onnx", ".msgpack", ".flashpack", ".gguf")
 
 
 def read_components(
-    directory: ModelDirectory, layout: Layout, variant: str | None, class_facts: Mapping[str, ClassFacts]
+    directory: ModelDirectory, layout: DirectoryLayout, variant: str | None, class_facts: Mapping[str, ClassFacts]
 ) -> tuple[list[StoredComponent], list[str]]:
     """The components with weights, and the names of those without; what a loader would miss is InvalidFile.
 
     ``class_facts`` are of the classes that are known to have weights.
     """
-    found: list[Found] = []
+    found: list[FoundComponent] = []
     weightless: list[str] = []
     lacking: dict[Lack, list[str]] = {}
     for declared in layout.components:
@@ -50,7 +50,7 @@ def read_components(
     return [read_stored(directory, each) for each in found], weightless
 
 
-def _find(directory: ModelDirectory, declared: Declared, variant: str | None) -> Found | None:
+def _find(directory: ModelDirectory, declared: Declared, variant: str | None) -> FoundComponent | None:
     """The component's weights. At the root only if the config there says that they are this component's."""
     if is_weightless_class(declared.class_name):
         return None
@@ -60,7 +60,7 @@ def _find(directory: ModelDirectory, declared: Declared, variant: str | None) ->
         return None
     explicit = (config or {}).get("transformers_weights")
     weights = find_weights(directory, declared.folder, declared.library, variant=variant, explicit=explicit)
-    return None if weights is None else Found(declared=declared, weights=weights, config=config)
+    return None if weights is None else FoundComponent(declared=declared, weights=weights, config=config)
 
 
 def _is_weightless(directory: ModelDirectory, declared: Declared, class_facts: Mapping[str, ClassFacts]) -> bool:
@@ -85,7 +85,7 @@ def _record_scheduler(directory: ModelDirectory, declared: Declared) -> None:
         directory.read_object(name, infinities=True)
 
 
-def _report_bare(directory: ModelDirectory, layout: Layout, declared: Declared) -> None:
+def _report_bare(directory: ModelDirectory, layout: DirectoryLayout, declared: Declared) -> None:
     """Weights may be there and a tokenizer not; a plan can do without it, a run can't."""
     lacking = lacking_file(declared.class_name, directory.names(declared.folder))
     if lacking is not None:
@@ -95,7 +95,7 @@ def _report_bare(directory: ModelDirectory, layout: Layout, declared: Declared) 
         )
 
 
-def _refuse_incomplete(directory: ModelDirectory, found: list[Found], lacking: dict[Lack, list[str]]) -> None:
+def _refuse_incomplete(directory: ModelDirectory, found: list[FoundComponent], lacking: dict[Lack, list[str]]) -> None:
     """Says of each component that can't be loaded why, and what to do about it; alike ones together."""
     there = [f"{_sentence(names, lack)}. {lack.remedy}" for lack, names in lacking.items() if not lack.absent]
     absent = [_sentence([name], lack) for lack, names in lacking.items() if lack.absent for name in names]
@@ -118,7 +118,7 @@ def _sentence(names: list[str], lack: Lack) -> str:
     return f"{who} {'have' if others else 'has'} no weights to load: {lack.what}"
 
 
-def _about_missing(directory: ModelDirectory, found: Found) -> str:
+def _about_missing(directory: ModelDirectory, found: FoundComponent) -> str:
     """The remedy where shards are missing: another variant may be whole."""
     variants = [each for each in other_variants(directory, found.declared) if each != found.weights.variant]
     if variants:
@@ -128,7 +128,9 @@ def _about_missing(directory: ModelDirectory, found: Found) -> str:
     return why_fetch(directory, found.declared.folder)
 
 
-def _check_variant(directory: ModelDirectory, layout: Layout, found: list[Found], variant: str) -> None:
+def _check_variant(
+    directory: ModelDirectory, layout: DirectoryLayout, found: list[FoundComponent], variant: str
+) -> None:
     plain = [each.declared.name for each in found if each.weights.variant is None]
     if len(plain) == len(found):
         known = set().union(*(find_variants(directory.names(each.declared.folder)) for each in found))
@@ -138,7 +140,7 @@ def _check_variant(directory: ModelDirectory, layout: Layout, found: list[Found]
         layout.warnings.append(f"no {shown(variant)} files for {', '.join(plain)}: the plain ones are loaded")
 
 
-def _report(layout: Layout, found: Found) -> None:
+def _report(layout: DirectoryLayout, found: FoundComponent) -> None:
     """Warn of what loads, but not as someone might expect."""
     name, weights = found.declared.name, found.weights
     if weights.legacy_index:

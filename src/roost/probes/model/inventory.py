@@ -10,11 +10,11 @@ from typing import Protocol
 
 from roost.blocks import gap_bytes, stacks_and_units
 from roost.errors import InvalidFile, UsageError
-from roost.facts.model import ClassFacts, Component, Inventory, ModelProfile, PublishedModel
+from roost.facts.model import ClassFacts, Component, Inventory, ModelProfile, PublishedModel, Recognise
 from roost.probes.files.safe_files import listed, quoted, shown
 from roost.probes.model.components import read_components
 from roost.probes.model.directory import ModelDirectory
-from roost.probes.model.layout import Layout, read_layout
+from roost.probes.model.layout import DirectoryLayout, read_layout
 from roost.probes.model.load_sizes import check_load_dtype, default_load_dtype, size_as_loaded
 from roost.probes.model.published_directory import PublishedDirectory
 from roost.probes.model.single_file import read_checkpoint_files
@@ -24,17 +24,15 @@ _NAMED = 3
 _MOST_COMPARED = 20_000  # tensors of a component
 
 
-class UsualTensors(Protocol):
+class UsualNames(Protocol):
     """What published components of one class have; see ``profiles.usual_tensors``."""
 
     def lacking(self, names: Collection[str]) -> list[str]: ...
     def unusual(self, names: Collection[str]) -> list[str]: ...
 
 
-UsualOf = Callable[[str], UsualTensors | None]
+UsualOf = Callable[[str], UsualNames | None]
 _log = logging.getLogger(__name__)
-
-Recognise = Callable[[Mapping[str, object], Mapping[str, Mapping[str, object]]], ModelProfile | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +98,7 @@ def read_inventory(
     )
 
 
-def _doubts(stored: StoredComponent, names: Collection[str], usual: UsualTensors | None) -> Iterator[str]:
+def _doubts(stored: StoredComponent, names: Collection[str], usual: UsualNames | None) -> Iterator[str]:
     """What its tensors make doubtful, compared with those of published models of its class."""
     if usual is None or stored.quantization is not None or len(names) > _MOST_COMPARED:
         return
@@ -129,7 +127,9 @@ def _quantised_warnings(stored: list[StoredComponent]) -> list[str]:
     ]
 
 
-def _read_single_files(directory: ModelDirectory, layout: Layout, variant: str | None) -> list[StoredComponent]:
+def _read_single_files(
+    directory: ModelDirectory, layout: DirectoryLayout, variant: str | None
+) -> list[StoredComponent]:
     if variant is not None:
         raise UsageError(f"--variant {quoted(variant)}: single-file checkpoints have no variants. Leave it out.")
     stored, warnings = read_checkpoint_files(directory)

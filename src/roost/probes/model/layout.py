@@ -33,7 +33,7 @@ class Declared:
 
 
 @dataclass(slots=True, kw_only=True)
-class Layout:
+class DirectoryLayout:
     """Everything a directory declares; filled entry by entry while its index is read."""
 
     kind: LayoutKind
@@ -47,19 +47,19 @@ class Layout:
     bare: dict[str, str] = field(default_factory=dict)
 
 
-def read_layout(directory: ModelDirectory) -> Layout:
+def read_layout(directory: ModelDirectory) -> DirectoryLayout:
     """The layout, recognised by the file that defines it; InvalidFile when there is none."""
     names = directory.names()
     if _INDEX in names:
-        return _read_pipeline(directory, _INDEX, Layout(kind="diffusers"))
+        return _read_pipeline(directory, _INDEX, DirectoryLayout(kind="diffusers"))
     if _MODULAR_INDEX in names:
-        return _read_pipeline(directory, _MODULAR_INDEX, Layout(kind="modular"))
+        return _read_pipeline(directory, _MODULAR_INDEX, DirectoryLayout(kind="modular"))
     if _CONFIG in names:
         component = _root_component(directory)
         if component is not None:
-            return Layout(kind="component", components=[component])
+            return DirectoryLayout(kind="component", components=[component])
     if any(name.endswith(".safetensors") for name in names):
-        return Layout(kind="single-file")
+        return DirectoryLayout(kind="single-file")
     raise InvalidFile(why_no_layout(directory.path, sorted(names)))
 
 
@@ -114,7 +114,7 @@ class _Entry:
         )
 
 
-def _read_pipeline(directory: ModelDirectory, file_name: str, layout: Layout) -> Layout:
+def _read_pipeline(directory: ModelDirectory, file_name: str, layout: DirectoryLayout) -> DirectoryLayout:
     index = directory.read_object(file_name)
     entries = [_Entry(file_name, name, index[name], position) for position, name in enumerate(index)]
     layout.pipeline = _pipeline_class(_Entry(file_name, "_class_name", index.get("_class_name"), 0), layout)
@@ -125,7 +125,7 @@ def _read_pipeline(directory: ModelDirectory, file_name: str, layout: Layout) ->
     return layout
 
 
-def _pipeline_class(entry: _Entry, layout: Layout) -> str:
+def _pipeline_class(entry: _Entry, layout: DirectoryLayout) -> str:
     class_name = entry.value
     if _is_library_and_class(class_name):
         module, class_name = class_name
@@ -138,7 +138,7 @@ def _pipeline_class(entry: _Entry, layout: Layout) -> str:
     return _library_name(class_name)
 
 
-def _read_entry(directory: ModelDirectory, layout: Layout, entry: _Entry) -> None:
+def _read_entry(directory: ModelDirectory, layout: DirectoryLayout, entry: _Entry) -> None:
     name, value = entry.name, entry.value
     if layout.kind == "modular" and type(value) is list and len(value) == 3:
         _read_modular_entry(directory, layout, entry)
@@ -164,7 +164,7 @@ def _is_configuration(value: object) -> bool:
     return all(isinstance(each, bool | int | float) for each in values) or type(value) is str
 
 
-def _read_modular_entry(directory: ModelDirectory, layout: Layout, entry: _Entry) -> None:
+def _read_modular_entry(directory: ModelDirectory, layout: DirectoryLayout, entry: _Entry) -> None:
     """``[library, class, {type_hint, pretrained_model_name_or_path, subfolder, …}]``; may be in another repository."""
     library, class_name, source = entry.value
     if type(source) is not dict:
@@ -183,7 +183,7 @@ def _read_modular_entry(directory: ModelDirectory, layout: Layout, entry: _Entry
         entry.refuse("[library, class, {where it comes from}]")
 
 
-def _declare(directory: ModelDirectory, layout: Layout, entry: _Entry, found: tuple[str, str, str]) -> None:
+def _declare(directory: ModelDirectory, layout: DirectoryLayout, entry: _Entry, found: tuple[str, str, str]) -> None:
     library, class_name, folder = found
     if not _NAME.fullmatch(entry.name):
         entry.refuse("named plainly, with letters, digits and _", entry.name)

@@ -12,7 +12,7 @@ from roost.probes.files.safe_files import listed, shown
 from roost.probes.model.directory import ModelDirectory
 from roost.probes.model.hub import blobs_folders
 from roost.probes.model.layout import Declared
-from roost.probes.model.weight_files import Weights, describe_folder, find_variants, find_weights, stems_of, within
+from roost.probes.model.weight_files import WeightFiles, describe_folder, find_variants, find_weights, stems_of, within
 from roost.probes.recognition.checkpoints import content_of
 
 _SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}(.*)\.safetensors")
@@ -91,14 +91,14 @@ def other_variants(directory: ModelDirectory, declared: Declared) -> tuple[str, 
     return tuple(each for each in sorted(find_variants(names)) if _is_whole(_found_as(directory, declared, each), each))
 
 
-def _found_as(directory: ModelDirectory, declared: Declared, variant: str) -> Weights | None:
+def _found_as(directory: ModelDirectory, declared: Declared, variant: str) -> WeightFiles | None:
     try:
         return find_weights(directory, declared.folder, declared.library, variant=variant)
     except InvalidFile:
         return None
 
 
-def _is_whole(weights: Weights | None, variant: str) -> bool:
+def _is_whole(weights: WeightFiles | None, variant: str) -> bool:
     return weights is not None and weights.variant == variant and not weights.missing
 
 

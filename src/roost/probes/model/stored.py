@@ -15,17 +15,17 @@ from roost.probes.files.safe_files import quoted, shown
 from roost.probes.model.directory import ModelDirectory
 from roost.probes.model.layout import Declared
 from roost.probes.model.shard_index import check_against_headers
-from roost.probes.model.weight_files import Weights, within
+from roost.probes.model.weight_files import WeightFiles, within
 
 _SUFFIX = re.compile(r"_\d+$", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class FoundComponent:
     """A declared component, the files of its weights and its ``config.json``, which may be missing."""
 
     declared: Declared
-    weights: Weights
+    weights: WeightFiles
     config: Mapping[str, Any] | None
 
 
@@ -51,7 +51,7 @@ class StoredComponent:
         return _SUFFIX.sub("", self.name)
 
 
-def read_stored(directory: ModelDirectory, found: Found) -> StoredComponent:
+def read_stored(directory: ModelDirectory, found: FoundComponent) -> StoredComponent:
     """The component with the headers of its files read, or their sizes where they are pickled."""
     declared, weights = found.declared, found.weights
     notes = [] if found.config is not None else ["has no config.json, without which it can't be loaded"]
@@ -81,7 +81,7 @@ def read_stored(directory: ModelDirectory, found: Found) -> StoredComponent:
     )
 
 
-def _quantization(found: Found) -> str | None:
+def _quantization(found: FoundComponent) -> str | None:
     """The method that the config names; "unknown" when it names none."""
     settings = (found.config or {}).get("quantization_config")
     if settings is None:
@@ -95,7 +95,7 @@ def _quantization(found: Found) -> str | None:
     return method if type(method) is str else "unknown"
 
 
-def _read_headers(directory: ModelDirectory, weights: Weights) -> list[Header]:
+def _read_headers(directory: ModelDirectory, weights: WeightFiles) -> list[Header]:
     headers = {name.rpartition("/")[2]: directory.read_header(name) for name in weights.files}
     if weights.index is not None:
         check_against_headers(weights.index, headers)

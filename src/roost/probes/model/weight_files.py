@@ -27,7 +27,7 @@ _VARIANT_NAMES = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Weights:
+class WeightFiles:
     """The files that hold one component's weights, as names relative to the model directory."""
 
     files: tuple[str, ...]
@@ -44,7 +44,7 @@ class Weights:
 
 def find_weights(
     directory: ModelDirectory, folder: str, library: str | None, *, variant: str | None, explicit: object = None
-) -> Weights | None:
+) -> WeightFiles | None:
     """The weights that ``library`` would load from ``folder`` ("" is the root), or None when it would find none.
 
     The variant's files are taken where there are any, else the plain ones. ``explicit`` is what the component's config
@@ -61,7 +61,7 @@ def find_weights(
     return _pickled_shards(directory, folder, variant) if loader == "diffusers" else None
 
 
-def _pickled_shards(directory: ModelDirectory, folder: str, variant: str | None) -> Weights | None:
+def _pickled_shards(directory: ModelDirectory, folder: str, variant: str | None) -> WeightFiles | None:
     """Shards that diffusers loads only when it is told not to look for safetensors; sized as other pickles are."""
     for wanted in (variant, None) if variant else (None,):
         name = f"{_DIFFUSERS}.bin.index{f'.{wanted}' if wanted else ''}.json"
@@ -108,15 +108,15 @@ def _candidates(loader: str, variant: str | None) -> Iterator[tuple[str, _Role, 
 
 def _weights(
     directory: ModelDirectory, folder: str, name: str, role: _Role, chosen: tuple[str | None, bool]
-) -> Weights:
+) -> WeightFiles:
     variant, legacy = chosen
     if role == "single":
-        return Weights(files=(within(folder, name),), index=None, variant=variant, legacy_index=legacy, missing=())
+        return WeightFiles(files=(within(folder, name),), index=None, variant=variant, legacy_index=legacy, missing=())
     relative = within(folder, name)
     extension = _SAFETENSORS if _SAFETENSORS in name else _PICKLED
     index = read_index(relative, directory.read_object(relative), extension)
     names = directory.names(folder)
-    return Weights(
+    return WeightFiles(
         files=tuple(within(folder, shard) for shard in index.shards),
         index=index,
         variant=variant,
@@ -125,7 +125,7 @@ def _weights(
     )
 
 
-def _explicit_weights(directory: ModelDirectory, folder: str, explicit: Any) -> Weights:
+def _explicit_weights(directory: ModelDirectory, folder: str, explicit: Any) -> WeightFiles:
     where = shown(within(folder, "config.json"))
     is_name = type(explicit) is str and is_plain(explicit)
     if not is_name or not explicit.endswith((_SAFETENSORS, ".safetensors.index.json")):

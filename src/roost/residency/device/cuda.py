@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from roost.errors import UsageError
-from roost.facts.machine import DeviceKind
-from roost.residency.device.interface import Device, Lane
+from roost.facts.machine import DeviceKind, Lane
+from roost.residency.device.interface import Device
 
 
 class CudaDevice(Device):

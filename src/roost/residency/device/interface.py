@@ -10,16 +10,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from roost.facts.machine import DeviceKind
+from roost.facts.machine import DeviceKind, Lane
 
 if TYPE_CHECKING:
     from typing import Self
-
-Lane = Literal["compute", "copy"]
 
 _NOTHING: AbstractContextManager[object] = nullcontext()
 

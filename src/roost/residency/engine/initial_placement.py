@@ -8,7 +8,7 @@ import torch
 
 from roost.residency.engine.component import HeldComponent
 from roost.residency.engine.ladder import give_way, least_bytes, leave_between_stages, may_leave, more_memory
-from roost.residency.engine.rerun import RerunState, Shortage, run_elastically
+from roost.residency.engine.rerun import MemoryShortage, RerunState, run_elastically
 from roost.residency.weights.transfers import Transfers
 
 
@@ -51,7 +51,7 @@ class Placer:
             RerunState((), self._device.device, (), {}),
             step_down,
             self._transfers,
-            Shortage(f"placing {name}", self._device, lambda: more_memory(self._device, needed_bytes())),
+            MemoryShortage(f"placing {name}", self._device, lambda: more_memory(self._device, needed_bytes())),
         )
 
     def _evict(self) -> str | None:

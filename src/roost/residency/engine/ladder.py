@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from roost.plan import ComponentPlan
 from roost.plan.fields import Masters
+from roost.plan.revision import revised
 from roost.residency.device.interface import Device
 from roost.residency.engine.component import HeldComponent
 from roost.residency.weights.obstacles import find_obstacle
@@ -40,7 +41,7 @@ def least_bytes(component: HeldComponent) -> int:
 
 def leave_between_stages(component: HeldComponent) -> str:
     """A resident component comes in for its stages only from now on."""
-    component.replan(component.plan.model_copy(update={"strategy": "snapshot-offload"}))
+    component.replan(revised(component.plan, strategy="snapshot-offload"))
     return f"{component.name}: on the device during its stages only, instead of resident"
 
 
@@ -79,16 +80,16 @@ def _streaming_plans(component: HeldComponent) -> list[ComponentPlan]:
 
 
 def _layerwise(plan: ComponentPlan, blocks: int, resident_blocks: int, slots: int) -> ComponentPlan:
-    layerwise = {
-        "strategy": "layerwise-offload",
-        "resident_blocks": resident_blocks,
-        "resident_policy": "strided",
-        "prefetch": 1,
-        "slots": slots,
-        "hold": False,
-        "master": plan.master or Masters(pinned=0, pageable=blocks - resident_blocks, mapped=0),
-    }
-    return plan.model_copy(update=layerwise)
+    return revised(
+        plan,
+        strategy="layerwise-offload",
+        resident_blocks=resident_blocks,
+        resident_policy="strided",
+        prefetch=1,
+        slots=slots,
+        hold=False,
+        master=plan.master or Masters(pinned=0, pageable=blocks - resident_blocks, mapped=0),
+    )
 
 
 def _stage_bytes(component: HeldComponent, plan: ComponentPlan) -> int:

@@ -32,7 +32,7 @@ def run_elastically(
     state: RerunState,
     step_down: Callable[[], str | None],
     transfers: Transfers,
-    shortage: Shortage,
+    shortage: MemoryShortage,
 ) -> T:
     """The result of ``attempt``, which is tried again after each ``step_down`` while memory runs out.
 
@@ -195,7 +195,7 @@ def _plan_again() -> str:
     return "plan again with a smaller --vram, size or batch"
 
 
-class Shortage:
+class MemoryShortage:
     """Memory that ran out: in which stage, what was asked for and what was in use.
 
     ``remedy`` gives a clause at the end, when all that could be given up was.
@@ -227,7 +227,7 @@ class Shortage:
 @contextmanager
 def out_of_memory_in(where: str, device: Device) -> Iterator[None]:
     """Raises OutOfMemory that names ``where`` instead of torch.OutOfMemoryError."""
-    shortage, short = Shortage(where, device), False
+    shortage, short = MemoryShortage(where, device), False
     try:
         yield
     except torch.OutOfMemoryError as error:

@@ -13,12 +13,13 @@ import torch
 from roost.errors import RoostError
 from roost.facts.stage import StageKey, stage_of
 from roost.plan import ComponentPlan
+from roost.plan.revision import revised
 from roost.residency.engine.component import HeldComponent
 from roost.residency.engine.eviction import Activations, UseSequence
 from roost.residency.engine.guards import Inference, check_held, weights_of
 from roost.residency.engine.ladder import leave_between_stages, may_leave, remedy_for, stream_blocks
 from roost.residency.engine.nan_outputs import NanOutputs
-from roost.residency.engine.rerun import RerunState, Shortage, run_elastically
+from roost.residency.engine.rerun import MemoryShortage, RerunState, run_elastically
 from roost.residency.engine.stages import StageRecorder
 from roost.residency.weights.transfers import Transfers
 from roost.units import format_bytes
@@ -44,9 +45,8 @@ class Runtime:
         self.gate: Callable[[HeldComponent], None] | None = None  # may refuse a use, by raising, before anything moves
         self.before_call: Callable[[], None] = lambda: None  # may refuse an outermost call, by raising
         self.on_eviction: Callable[[HeldComponent], None] = lambda component: None
-        self.on_nan: Callable[[tuple[str, ...]], object] = (
-            _warn_of_nan  # at the end of a call, which components gave it
-        )
+        # At the end of a call, which components gave it
+        self.on_nan: Callable[[tuple[str, ...]], object] = _warn_of_nan
         self._inference, self._nan_outputs = Inference(), NanOutputs(plans)
         self._plans, self._transfers, self._device = plans, transfers, transfers.device
         self._sequence, self._activations = UseSequence(components), Activations()
@@ -76,7 +76,7 @@ class Runtime:
                     RerunState(component.attributes, self._device.device, args, kwargs),
                     lambda: self.step_down(component, released),
                     self._transfers,
-                    Shortage(where, self._device, lambda: remedy_for(component)),
+                    MemoryShortage(where, self._device, lambda: remedy_for(component)),
                 )
         finally:
             self._leave()
@@ -89,7 +89,7 @@ class Runtime:
             RerunState((), self._device.device, (), {}),
             lambda: self.step_down(component, released),
             self._transfers,
-            Shortage(f"placing {component.name}", self._device, lambda: remedy_for(component)),
+            MemoryShortage(f"placing {component.name}", self._device, lambda: remedy_for(component)),
         )
 
     def switch_to(self, component: HeldComponent, method: str) -> None:
@@ -158,7 +158,7 @@ class Runtime:
         )
         if idle is not None:
             released.add(idle.name)
-            idle.plan = idle.plan.model_copy(update={"linger": False})
+            idle.plan = revised(idle.plan, linger=False)
             idle.release()
             return f"{idle.name}: no longer kept on the device between its stages"
         if component is None:

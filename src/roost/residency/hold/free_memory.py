@@ -6,6 +6,7 @@ from roost.blocks import resident_indices
 from roost.errors import NothingFits
 from roost.plan import ComponentPlan, PlanDocument
 from roost.plan.fields import Masters
+from roost.plan.revision import revised
 from roost.plan.schema import StageWeights
 from roost.units import format_bytes
 
@@ -34,7 +35,7 @@ def fewer_resident_blocks(plan: PlanDocument, free_bytes: int) -> tuple[PlanDocu
         for name, planned in plan.components.items()
         if components[name].resident_blocks != planned.resident_blocks
     ]
-    return (plan.model_copy(update={"components": components}), changes) if changes else (plan, [])
+    return (revised(plan, components=components), changes) if changes else (plan, [])
 
 
 def _check_streamed(stage: StageWeights, components: dict[str, ComponentPlan], allowed: int, free_bytes: int) -> None:
@@ -79,6 +80,4 @@ def _one_fewer(component: ComponentPlan) -> ComponentPlan:
     master = component.master
     if master is not None and master.pinned + master.pageable + master.mapped < blocks - resident:
         master = Masters(pinned=master.pinned, pageable=master.pageable + 1, mapped=master.mapped)
-    return component.model_copy(
-        update={"resident_blocks": resident, "slots": max(slots, component.slots or 0), "master": master}
-    )
+    return revised(component, resident_blocks=resident, slots=max(slots, component.slots or 0), master=master)

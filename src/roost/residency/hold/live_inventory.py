@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from roost.blocks import gap_bytes, stacks_and_units
 from roost.errors import UsageError
-from roost.facts.model import Component, Inventory, ModelProfile
+from roost.facts.model import Component, Inventory, Recognise
 from roost.residency.hold.live_modules import held_modules
 from roost.residency.weights.obstacles import foreign_weight
-
-Recognise = Callable[[Mapping[str, object], Mapping[str, Mapping[str, object]]], ModelProfile | None]
 
 
 def read_live_inventory(pipeline: Any, recognise: Recognise) -> Inventory:

@@ -14,7 +14,7 @@ SAMPLES = 5
 _SAMPLE_S = 0.08
 _MOST_REPEATS = 4096
 
-Work = Callable[[], object]
+TimedWork = Callable[[], object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +26,7 @@ class Reading:
     n: int
 
 
-def timed_on_device(device: Device, work: Work, amount: float) -> Reading:
+def timed_on_device(device: Device, work: TimedWork, amount: float) -> Reading:
     """The rate of work that is enqueued on the compute lane, by the device's own clock; ``amount`` is one call's."""
 
     def seconds(repeats: int) -> float:
@@ -41,7 +41,7 @@ def timed_on_device(device: Device, work: Work, amount: float) -> Reading:
     return _reading(seconds, amount)
 
 
-def timed_on_host(device: Device, work: Work, amount: float) -> Reading:
+def timed_on_host(device: Device, work: TimedWork, amount: float) -> Reading:
     """The rate of work that the host takes part in, from its start until all lanes are idle."""
 
     def seconds(repeats: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,15 +14,17 @@ import torch
 
 from roost.errors import InvalidFile, RoostError, UsageError
 from roost.foreign_words import tell_of_tiling
+from roost.pipelines.calls import GenerationRequest
+from roost.pipelines.quiet import quiet_libraries
 from roost.pipelines.signatures import samples_per_s
 from roost.residency.device.interface import Device
+from roost.residency.engine.instance_attributes import set_attribute
 from roost.residency.engine.nan_outputs import has_nan
 from roost.residency.engine.rerun import out_of_memory_in
 from roost.residency.engine.stages import StageRecord, StageRecorder
 from roost.residency.hold.attach import Held
 from roost.residency.run.blame import is_of_libraries
-from roost.residency.run.calls import GenerationRequest, call_arguments
-from roost.residency.run.quiet import quiet_libraries
+from roost.residency.run.calls import call_arguments
 
 _OF_PICTURES = 4  # dimensions at least
 
@@ -212,19 +214,13 @@ class _StepBar:
 @contextmanager
 def report_steps(pipeline: Any, recorder: StageRecorder) -> Iterator[None]:
     """While open, the sampler's steps go to ``recorder`` and no bar is drawn."""
-    own = vars(pipeline).get("progress_bar")
 
     def progress_bar(iterable: Iterable[Any] | None = None, total: int | None = None, **_: object) -> _StepBar:
         return _StepBar(iterable, total, recorder)
 
-    vars(pipeline)["progress_bar"] = progress_bar
-    try:
+    with ExitStack() as undo:
+        set_attribute(pipeline, "progress_bar", progress_bar, undo)
         yield
-    finally:
-        if own is None:
-            vars(pipeline).pop("progress_bar", None)
-        else:
-            vars(pipeline)["progress_bar"] = own
 
 
 # What a tensor holds, as one hash.

@@ -16,6 +16,7 @@ from roost.errors import InvalidFile, PlanMismatch
 from roost.pipelines.build import check_installed, kept_default_dtype
 from roost.pipelines.classes import component_class, model_class, pipeline_class, weighted_class
 from roost.pipelines.internals.of_transformers import closed_to_the_outside
+from roost.pipelines.quiet import quiet_libraries
 from roost.plan import ComponentPlan, PlanDocument
 from roost.residency.device.interface import Device
 from roost.residency.engine.component import HeldComponent
@@ -23,7 +24,6 @@ from roost.residency.engine.initial_placement import Placer
 from roost.residency.engine.stages import OnEvent
 from roost.residency.hold.attach import Held
 from roost.residency.hold.live_modules import check_component, check_strategies
-from roost.residency.run.quiet import quiet_libraries
 from roost.residency.weights.fp8 import store_as_planned
 from roost.residency.weights.mapped_masters import Checkpoint
 from roost.residency.weights.transfers import Transfers
@@ -39,7 +39,7 @@ LoadComponent = Callable[[str, ComponentPlan, Path], torch.nn.Module]
 _SAFELY = {"use_safetensors": True, "local_files_only": True}
 
 
-def load_pipeline(
+def load_held(
     plan: PlanDocument,
     model_dir: Path,
     device: Device,

@@ -13,12 +13,12 @@ from roost.blocks import ALIGNMENT
 from roost.facts.stage import stage_of
 from roost.pipelines.classes import pipeline_class
 from roost.pipelines.entries import wrap_entries
+from roost.pipelines.quiet import quiet_libraries
 from roost.plan import PlanDocument
 from roost.residency.device.interface import Device
 from roost.residency.engine.rerun import out_of_memory_in
 from roost.residency.engine.stages import OnEvent, StageRecorder
 from roost.residency.run.loader import LoadComponent, OnComponent, assemble, load_component
-from roost.residency.run.quiet import quiet_libraries
 from roost.residency.weights.census import named_tensors
 
 # Given a pipeline in host memory and the device to compute on, makes diffusers run it there in some way of its own.

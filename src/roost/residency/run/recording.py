@@ -14,13 +14,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from roost.facts.machine import Lane
 from roost.facts.stage import StageKey, stage_of
 from roost.pipelines.entries import wrap_entries
 from roost.pipelines.internals.of_torch import compiled_call_of
 from roost.residency.engine.component import HeldComponent
 from roost.residency.hold.attach import Held
 from roost.residency.weights.host_masters import HostCopy
-from roost.timeline import Lane, MemoryLevel, Pass, Slice
+from roost.timeline import MemoryLevel, Pass, Slice
 
 # Events that a long run may put on the lanes; what comes after them is not recorded.
 _MOST_MARKS = 400_000

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from PIL import Image
 
+from roost.pipelines.calls import GenerationRequest
 from roost.residency.engine.component import HeldComponent
 from roost.residency.engine.instance_attributes import set_attribute
 from roost.residency.engine.stages import StageRecord
 from roost.residency.hold.attach import Held
-from roost.residency.run.calls import GenerationRequest, call_arguments
+from roost.residency.run.calls import call_arguments
 from roost.residency.run.generate import calling, tensor_digest
 
 _MOST_BYTES = 1024**3

@@ -9,19 +9,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from roost.facts.machine import DeviceKind
+from roost.pipelines.calls import GenerationRequest
 from roost.pipelines.classes import component_class, pipeline_class
 from roost.pipelines.made_up import made_up_inputs
+from roost.pipelines.quiet import quiet_libraries
 from roost.plan import PlanDocument
 from roost.plan.results import StageTime, TrialResult
 from roost.residency.device.choice import open_device
 from roost.residency.device.interface import Device
 from roost.residency.engine.stages import OnEvent, StageRecord, greatest
 from roost.residency.hold.attach import Held
-from roost.residency.run.calls import GenerationRequest
 from roost.residency.run.generate import Generation, generate, generate_with
-from roost.residency.run.loader import LoadComponent, OnComponent, load_pipeline
+from roost.residency.run.loader import LoadComponent, OnComponent, load_held
 from roost.residency.run.plain import Place, PlainPipeline, load_plain, move_whole, place_plain
-from roost.residency.run.quiet import quiet_libraries
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +130,7 @@ def open_trial(
         _import_classes(setup.plan)
         began_s = time.perf_counter()
         if setup.place is None:
-            held = load_pipeline(setup.plan, setup.model_dir, device, on_component, on_event, setup.load)
+            held = load_held(setup.plan, setup.model_dir, device, on_component, on_event, setup.load)
             afterwards.callback(held.abandon)  # the process ends with the trial: nothing has to come back
             yield Trial(held, device, time.perf_counter() - began_s)
             return

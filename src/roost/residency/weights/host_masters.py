@@ -5,15 +5,14 @@ from __future__ import annotations
 import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 
 from roost.blocks import ALIGNMENT
+from roost.facts.request import Tier
 from roost.residency.weights.census import Entry
 from roost.residency.weights.unpinned_sources import HostBlock, PageableBlock
-
-Tier = Literal["pinned", "pageable", "mapped"]
 
 
 class HostCopy(Protocol):

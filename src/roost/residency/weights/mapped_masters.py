@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
+from roost.facts.request import Tier
 from roost.residency.weights.census import Entry
-from roost.residency.weights.host_masters import Layout, Tier
+from roost.residency.weights.host_masters import Layout
 from roost.residency.weights.unpinned_sources import FileBlock, FilePiece
 
 # torch's names of what the format calls F32 and so on, for the dtypes that weights come in

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable
 
 import torch
 
+from roost.facts.request import Tier
 from roost.pipelines.internals.of_torch import buffers_of, parameters_of
 from roost.plan import ComponentPlan
 from roost.residency.weights.census import TRUNK, Entry, take_census
 from roost.residency.weights.dtypes import Image, Images
-from roost.residency.weights.host_masters import Master, Tier
+from roost.residency.weights.host_masters import Master
 from roost.residency.weights.mapped_masters import Checkpoint
 from roost.residency.weights.rungs import Rungs
 from roost.residency.weights.transfers import Transfers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from roost.blocks import block_names, resident_indices
+from roost.blocks import block_names, resident_indices, streaming_bytes
 from roost.facts.model import Stack
 from roost.plan import ComponentPlan
 from roost.residency.weights.units import UnitKind
@@ -87,7 +87,4 @@ class Rungs:
         return resident_indices(len(self.names), resident_blocks, self._plan.resident_policy or "strided")
 
     def _bytes(self, block_bytes: Sequence[int], resident_blocks: int) -> int:
-        staying = self._staying(resident_blocks)
-        streamed = [each for index, each in enumerate(block_bytes) if index not in staying]
-        slots = self._slots(resident_blocks) * max(streamed, default=0)
-        return sum(block_bytes[index] for index in staying) + slots
+        return streaming_bytes(block_bytes, self._staying(resident_blocks), self._slots(resident_blocks))

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from roost.residency.device.interface import Device, Lane
+from roost.facts.machine import Lane
+from roost.residency.device.interface import Device
 from roost.residency.weights.host_masters import host_memory
 from roost.residency.weights.unpinned_sources import HostBlock
 

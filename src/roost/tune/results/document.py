@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from roost.errors import InvalidFile
-from roost.plan.fields import Bytes
+from roost.facts.limits import Bytes
 from roost.plan.results import ResultRow, Shortage, Standing, Steps, TrialResult
 from roost.shell_quoting import command, shown_path
 from roost.tune.results.disturbances import timing_warnings

@@ -73,7 +73,7 @@ def list_candidates(
     racing, left_out = [], []
     seen: dict[object, str] = {}
     for candidate in sorted(found, key=_promise):
-        reason = why_not(candidate)
+        reason = why_unfit(candidate)
         if reason is None and candidate.plan is not None:
             same = seen.setdefault(placement_of(candidate.plan), candidate.name)
             reason = f"places everything as {same} does" if same != candidate.name else None
@@ -91,7 +91,7 @@ def list_candidates(
     return Field(plain=plain, racing=tuple(racing), left_out=tuple(left_out))
 
 
-def why_not(candidate: Candidate) -> str | None:
+def why_unfit(candidate: Candidate) -> str | None:
     """Why the model says that it can't fit; None when it may."""
     plan = candidate.plan
     if plan is None:

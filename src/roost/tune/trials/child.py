@@ -97,7 +97,7 @@ class Reporter:
 def serve(request: TrialRequest, reporter: Reporter) -> None:
     """Loads what ``request`` says, then answers every further line of stdin with what one generation took."""
     reporter.say(Phase(phase="importing the libraries"))
-    from roost.residency.run.calls import GenerationRequest  # imported here: these bring torch
+    from roost.pipelines.calls import GenerationRequest  # imported here: these bring torch
     from roost.residency.run.trial import open_trial
 
     if request.host_bytes is not None:

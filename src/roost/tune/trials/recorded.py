@@ -26,7 +26,9 @@ class RecordedTrials:
     ``same_bits`` says that all outputs must be equal: they are compared with what diffusers alone makes of the model.
     """
 
-    def __init__(self, trials: Trials, journal: Journal, watcher: Watcher, gpu: GpuFacts, *, same_bits: bool) -> None:
+    def __init__(
+        self, trials: Trials, journal: Journal, watcher: BenchWatcher, gpu: GpuFacts, *, same_bits: bool
+    ) -> None:
         self.trials = trials
         self.looks: list[tuple[GpuConditions, ...]] = []
         self._journal, self._watcher, self._gpu, self._same_bits = journal, watcher, gpu, same_bits
@@ -104,7 +106,7 @@ class RecordedTrials:
 # Who hears what a bench does while it runs.
 
 
-class Watcher:
+class BenchWatcher:
     """Hears what a bench does, and does nothing; derive from it what you want done."""
 
     def on_field(self, candidates: int, seconds: float) -> None:

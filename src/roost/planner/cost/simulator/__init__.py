@@ -4,17 +4,17 @@ It is given movements, costs and an order of uses; it knows no card, no model an
 """
 
 from roost.planner.cost.simulator.generation import simulate
-from roost.planner.cost.simulator.schedule import Schedule, UseCost, Weights, flat_sequence, repeated_patterns
+from roost.planner.cost.simulator.schedule import MovedWeights, Schedule, UseCost, flat_sequence, repeated_patterns
 from roost.planner.cost.simulator.times import Pace, StageTimes, Timeline, UseSpan
 
 __all__ = [
+    "MovedWeights",
     "Pace",
     "Schedule",
     "StageTimes",
     "Timeline",
     "UseCost",
     "UseSpan",
-    "Weights",
     "flat_sequence",
     "repeated_patterns",
     "simulate",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-Lane = Literal["copy", "compute"]
+from roost.facts.machine import Lane
 
 
 @dataclass(frozen=True, slots=True)

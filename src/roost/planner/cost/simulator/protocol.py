@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass, field
 
 from roost.planner.cost.simulator.lanes import Lanes
-from roost.planner.cost.simulator.schedule import UseCost, Weights
+from roost.planner.cost.simulator.schedule import MovedWeights, UseCost
 
 
 @dataclass(slots=True)
-class Slot:
+class SimulatedSlot:
     """A device buffer: which block it holds, when that is ready to read, and when it is free to overwrite."""
 
     block: int | None = None
@@ -22,12 +22,12 @@ class Slot:
 class ActiveComponent:
     """A component's weights on the device, from acquire to release."""
 
-    weights: Weights
+    weights: MovedWeights
     lanes: Lanes
     trunk_ready_s: float = 0.0
     ready_s: dict[int, float] = field(default_factory=dict)  # of blocks that have a buffer of their own
-    slots: list[Slot] = field(default_factory=list)
-    slot_of: dict[int, Slot] = field(default_factory=dict)  # by the block that it holds
+    slots: list[SimulatedSlot] = field(default_factory=list)
+    slot_of: dict[int, SimulatedSlot] = field(default_factory=dict)  # by the block that it holds
     held_bytes: int = 0
     rings: dict[tuple[int, ...], tuple[list[int], dict[int, int]]] = field(default_factory=dict)
     streams: bool = field(init=False)
@@ -48,7 +48,7 @@ class ActiveComponent:
         for block in own:
             self.ready_s[block] = self._copy(block, weights.block_s[block], weights.block_bytes[block], fence_s)
         if self.streams:
-            self.slots = [Slot(free_s=fence_s) for _ in range(max(1, weights.slots))]
+            self.slots = [SimulatedSlot(free_s=fence_s) for _ in range(max(1, weights.slots))]
             streamed = [block for block in order if block not in weights.resident]
             for slot, block in zip(self.slots, dict.fromkeys(streamed), strict=False):
                 self._issue(slot, block)
@@ -137,13 +137,13 @@ class ActiveComponent:
             self.ready_s[block] = self._copy(block, weights.block_s[block], weights.block_bytes[block], fence_s)
         return self.ready_s[block]
 
-    def _missed(self, block: int) -> Slot:
+    def _missed(self, block: int) -> SimulatedSlot:
         """Refills the slot whose block was needed longest ago."""
         victim = min(self.slots, key=lambda slot: slot.free_s)
         self._issue(victim, block)
         return victim
 
-    def _issue_next(self, slot: Slot, order: tuple[int, ...], block: int) -> None:
+    def _issue_next(self, slot: SimulatedSlot, order: tuple[int, ...], block: int) -> None:
         ring, place_of = self._ring_of(order)
         place, count = place_of[block], len(ring)
         for step in range(place + 1, place + count):
@@ -159,7 +159,7 @@ class ActiveComponent:
             self.rings[order] = ring, {block: place for place, block in enumerate(ring)}
         return self.rings[order]
 
-    def _issue(self, slot: Slot, block: int) -> None:
+    def _issue(self, slot: SimulatedSlot, block: int) -> None:
         weights = self.weights
         if slot.block is not None:
             del self.slot_of[slot.block]

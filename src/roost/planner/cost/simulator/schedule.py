@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from roost.blocks import streaming_bytes
 from roost.facts.request import Strategy
 from roost.facts.stage import StageKey
 
@@ -13,7 +14,7 @@ _MAX_PATTERN = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Weights:
+class MovedWeights:
     """How one component's weights move. Blocks are counted as ``blocks.block_names`` lists them.
 
     ``trunk_s`` and ``block_s`` are the seconds of one copy to the device from the master's tier; ``back_s`` those of
@@ -47,18 +48,10 @@ class Weights:
         return self.trunk_bytes + sum(self.block_bytes)
 
     @property
-    def slot_bytes(self) -> int:
-        """One slot's size: the largest block that streams."""
-        if not self.streams:
-            return 0
-        return max(size for index, size in enumerate(self.block_bytes) if index not in self.resident)
-
-    @property
     def acquired_bytes(self) -> int:
         """What an acquire allocates: all of it, or the trunk, the residents and the slots."""
         if self.streams:
-            kept = sum(self.block_bytes[index] for index in self.resident)
-            return self.trunk_bytes + kept + self.slots * self.slot_bytes
+            return self.trunk_bytes + streaming_bytes(self.block_bytes, self.resident, self.slots)
         return self.trunk_bytes if self.strategy == "layerwise-offload" and self.hold else self.total_bytes
 
     @property
@@ -95,7 +88,7 @@ class Schedule:
     ``context_bytes`` are on the device throughout.
     """
 
-    weights: Mapping[str, Weights]
+    weights: Mapping[str, MovedWeights]
     uses: tuple[UseCost, ...]
     sequence: tuple[tuple[int, int], ...]
     budget_bytes: int

@@ -10,13 +10,11 @@ from typing import Any, Literal
 
 import torch
 
+from roost.blocks import ALLOCATION_BYTES
 from roost.pipelines.internals.of_operators import HigherOrderOperator, eager_kernel, schema_of
 from roost.pipelines.internals.of_torch import TorchDispatchMode, storage_key
 from roost.residency.device.emulated.arena import Arena
 from roost.residency.device.emulated.weight_reads import WeightReads
-
-# CUDA's caching allocator hands out multiples of this.
-ALLOCATION_BYTES = 512
 
 
 class ActivationCount:

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
-from roost.residency.device.interface import Lane
+from roost.facts.machine import Lane
 
 Direction = Literal["h2d", "d2h", "d2d"]
 

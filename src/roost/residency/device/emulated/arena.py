@@ -6,11 +6,11 @@ from collections import defaultdict
 
 import torch
 
+from roost.blocks import ALIGNMENT
 from roost.pipelines.internals.of_torch import without_modes
 from roost.residency.device.interface import EmulatedOutOfMemory
 from roost.units import format_bytes
 
-ALIGNMENT = 256
 POISON = 0xFF  # NaN as float32, float16 and bfloat16
 
 

@@ -11,14 +11,14 @@ from typing import NamedTuple
 
 import torch
 
-from roost.facts.machine import DeviceKind
+from roost.facts.machine import DeviceKind, Lane
 from roost.residency.device.emulated.activations import ActivationCount
 from roost.residency.device.emulated.activity import Activity, Direction
 from roost.residency.device.emulated.arena import Arena
 from roost.residency.device.emulated.happens_before import Clock, HappensBefore
 from roost.residency.device.emulated.lane import LaneMark, WorkLane
 from roost.residency.device.emulated.link import Link, fill_with_poison
-from roost.residency.device.interface import Device, Lane
+from roost.residency.device.interface import Device
 
 PAGE_BYTES = 4096
 _NOTHING: AbstractContextManager[object] = nullcontext()

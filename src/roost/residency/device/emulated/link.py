@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 
 import torch
 
+from roost.facts.machine import Lane
 from roost.residency.device.emulated.activity import Activity, CopyRecord, Direction
 from roost.residency.device.emulated.arena import POISON
 from roost.residency.device.emulated.lane import WorkLane
-from roost.residency.device.interface import Lane
 
 
 class Link:

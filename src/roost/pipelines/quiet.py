@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from logging import CRITICAL
+from logging import CRITICAL, getLogger
 
 import diffusers.utils.logging
 import transformers.utils.logging
@@ -29,3 +29,15 @@ def quiet_libraries() -> Iterator[None]:
                 logging.set_verbosity(level)
                 if bar:
                     logging.enable_progress_bar()
+
+
+@contextmanager
+def quiet_torch() -> Iterator[None]:
+    """The same for torch's own log."""
+    log = getLogger("torch")
+    level = log.level
+    try:
+        log.setLevel(CRITICAL)
+        yield
+    finally:
+        log.setLevel(level)

@@ -1,0 +1,51 @@
+"""What a pipeline is asked to generate, and that by the names in its call's signature."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from roost.pipelines.signatures import FRAMES, name_among
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationRequest:
+    """What to generate. None leaves a value to the pipeline; ``more`` are further arguments of its call."""
+
+    prompt: str
+    negative_prompt: str | None = None
+    width: int | None = None
+    height: int | None = None
+    frames: int | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    guidance_argument: str = "guidance_scale"
+    strength: float | None = None
+    batch: int = 1
+    seed: int = 0
+    output_type: str = "pt"
+    more: Mapping[str, object] = field(default_factory=dict)
+
+
+def workload_arguments(request: GenerationRequest, parameters: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
+    """The request's values that the call has ``parameters`` for; without a size, steps or guidance it has its own.
+
+    The dry run and the run call a pipeline with these, so that one foresees what the other does. Each adds batches,
+    negative prompts and further arguments, which it may refuse or make up.
+    """
+    values = {
+        "prompt": request.prompt,
+        "width": request.width,
+        "height": request.height,
+        name_among(FRAMES, parameters) or FRAMES[0]: request.frames,
+        "num_inference_steps": request.steps,
+        request.guidance_argument: request.guidance,
+        "strength": request.strength,
+        "generator": torch.Generator("cpu").manual_seed(request.seed),
+        "output_type": request.output_type,
+    }
+    return {name: value for name, value in values.items() if name in parameters and value is not None}

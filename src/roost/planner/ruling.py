@@ -1,0 +1,52 @@
+"""The rules applied to a question: what they looked at, what they decided, and the placements that follow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from roost.facts.model import RolePart
+from roost.planner.placements import Placement, place
+from roost.planner.rules.case import Case, Question
+from roost.planner.rules.roles import view
+from roost.planner.rules.selectors import check_selectors
+from roost.planner.rules.table import Outcome, apply_rules
+from roost.planner.rules.typed import resolve
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ruling:
+    """One question with all that the rules make of it."""
+
+    question: Question
+    role: RolePart
+    case: Case
+    outcome: Outcome
+    placements: tuple[Placement, ...]
+
+
+def ruling_on(question: Question) -> Ruling:
+    """What the rules decide for the role's part of the model.
+
+    Raises UsageError for options that contradict each other, suit no component or name ones that don't exist.
+    """
+    _check_selectors(question)
+    role = view(question.inventory, question.profile, question.role)
+    components = tuple(each for each in question.inventory.components if each.name in role.loads)
+    case = Case(
+        components=components,
+        profile=question.profile,
+        machine=question.machine,
+        batch=question.workload.batch,
+        choices=question.choices,
+        explicit=resolve(question.choices, components),
+    )
+    outcome = apply_rules(case)
+    return Ruling(question=question, role=role, case=case, outcome=outcome, placements=place(case, outcome.decisions))
+
+
+def _check_selectors(question: Question) -> None:
+    names = [each.name for each in question.inventory.components]
+    for choice in question.choices.sets:
+        check_selectors([choice.selector], names, choice.option)
+    selection = question.choices.layerwise_components or ()
+    check_selectors(selection, names, f"--layerwise-offload-components {','.join(selection)}")
