@@ -75,7 +75,7 @@ def test_a_model_without_files_is_measured_with_random_weights(
     configs = tmp_path / "configs"
     shutil.copytree(model, configs, ignore=shutil.ignore_patterns("*.safetensors"))
     found = bench_target(model, BenchOptions(gpu="emulated", vram="64MiB", headroom="0", size=(64, 64), steps=2))
-    inventory = replace(found.asked.question.inventory, path=None, family="small")
+    inventory = replace(found.asked.question.inventory, path=None, source="name", family="small")
     asked = replace(found.asked, question=replace(found.asked.question, inventory=inventory))
     monkeypatch.setattr("roost.api.bench.bench_target", lambda *_: replace(found, asked=asked))
     monkeypatch.setattr("roost.api.trials.configs_of", lambda _: nullcontext(configs))
