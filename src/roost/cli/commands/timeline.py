@@ -14,7 +14,6 @@ from roost.cli.commands.explain import PlanFile
 from roost.cli.options import Command, Json, takes_options
 from roost.cli.screen import show_json, show_note, show_text
 from roost.errors import UsageError
-from roost.facts.stage import stage_text
 from roost.shell_quoting import shown_path
 from roost.units import format_bytes, format_seconds
 
@@ -69,6 +68,7 @@ def timeline(given: TimelineCommand) -> None:
 
 def _page(plan: PlanDocument, replay: Replay) -> str:
     from roost.cli.html.timeline_page import timeline_page
+    from roost.facts.stage import stage_text
 
     bindings = {(each.component, each.phase): each.binding for each in plan.predicted.stages} if plan.predicted else {}
     rows = [
@@ -93,6 +93,8 @@ def _share(busy_s: float, seconds: float) -> str:
 
 
 def _summary(replay: Replay, output: Path) -> dict[str, object]:
+    from roost.facts.stage import stage_text
+
     return {
         "schema": 1,
         "output": str(output),
