@@ -32,7 +32,7 @@ from roost.timeline import Pass
 from roost.tune.results.document import result_of
 from roost.tune.results.figures import completed, run_figures
 from roost.tune.results.records import Candidate, Row
-from roost.tune.trials.candidates import why_not
+from roost.tune.trials.candidates import why_unfit
 from roost.tune.trials.runner import _host_bytes
 from searched_plans import ruled, searched
 
@@ -217,8 +217,8 @@ def test_a_verdict_may_be_worded_otherwise() -> None:
     said = {"verdict": "NO. TRY THIS: more", "finding": "NO WOULD FIT: none."}
     reworded = refused.model_copy(update={"budget": refused.budget.model_copy(update=said)})
     left_out = Candidate(name="x", strategy="search", plan=reworded)
-    assert why_not(left_out) == "NO WOULD FIT: none"
-    assert why_not(replace(left_out, plan=refused)) == refused.budget.finding.rstrip(".")
+    assert why_unfit(left_out) == "NO WOULD FIT: none"
+    assert why_unfit(replace(left_out, plan=refused)) == refused.budget.finding.rstrip(".")
     assert refused.budget.lacks == refused.budget.verdict.removeprefix("does not fit: ").partition(":")[0]
 
 
