@@ -121,7 +121,7 @@ def test_what_the_laws_allow_passes(house: ModuleType, tmp_path: Path, path: str
         ("planner/cost/costs.py", "roost.planner.rules.names", True),
         ("planner/cost/costs.py", "roost.planner.search.pricing", False),
         ("planner/cost/simulator/times.py", "roost.planner.cost.rates", False),
-        ("planner/cost/rates.py", "roost.planner.cost.throughput", True),  # files of one room may meet
+        ("planner/cost/rates.py", "roost.planner.cost.data_sheet_rates", True),  # files of one room may meet
         ("planner/cost/rates.py", "roost.planner.cost.simulator.times", True),
         ("planner/by_rules.py", "roost.planner.by_search", False),
         ("probes/files/headers.py", "roost.probes.model.directory", False),

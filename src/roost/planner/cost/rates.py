@@ -14,7 +14,7 @@ from roost.facts.machine import GpuFacts, GpuProfile
 from roost.facts.rates import ARITHMETIC, HALF, SINGLE, RateKey
 from roost.plan.figures import Level, Rate
 from roost.plan.measurements import MeasuredRate
-from roost.planner.cost.throughput import reached
+from roost.planner.cost.data_sheet_rates import reached
 from roost.trace import OpClass
 
 Precision = Literal["half", "fp8", "single"]

@@ -9,7 +9,7 @@ import pytest
 from roost.api.plans.plan import make_plan
 from roost.facts.machine import GpuProfile, Number
 from roost.facts.rates import ARITHMETIC, HALF, SINGLE
-from roost.planner.cost.throughput import reached
+from roost.planner.cost.data_sheet_rates import reached
 from roost.profiles.gpus import find_gpu_profile, load_gpu_profiles
 
 
