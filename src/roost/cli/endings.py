@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import signal
+import sys
 import time
+from threading import Timer
 from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 _CAUGHT = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 _SAID = {"SIGINT": "interrupted.", "SIGTERM": "terminated.", "SIGHUP": "its terminal is gone."}
 # A second signal within this time is the same wish: a shell sends SIGHUP beside SIGTERM, and cleaning up goes on.
 _AGAIN_S = 2.0
+_DROPPED_S = 0.01
 
 
 class Endings:
@@ -24,6 +32,7 @@ class Endings:
         for number in _numbers():
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._end)
+        sys.unraisablehook = self._dropped
 
     def ignore(self) -> None:
         """From now on nothing keeps the process from its end."""
@@ -49,6 +58,14 @@ class Endings:
             return
         self._last_s = now_s
         raise KeyboardInterrupt
+
+    def _dropped(self, what: UnraisableHookArgs) -> None:
+        """Sends a signal once more that came in a destructor or the like, where Python drops exceptions."""
+        if self.first is None or not isinstance(what.exc_value, KeyboardInterrupt):
+            sys.__unraisablehook__(what)
+            return
+        self._last_s = -math.inf
+        Timer(_DROPPED_S, signal.raise_signal, (self.first,)).start()
 
 
 def _numbers() -> list[signal.Signals]:
