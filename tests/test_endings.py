@@ -102,7 +102,6 @@ def test_a_hangup_and_a_second_signal_are_one_wish(world: Path) -> None:
     assert _temporary(world) == []
 
 
-@needs_signals
 _IN_A_DESTRUCTOR = """
 import os, signal, sys, time
 from roost.cli.endings import endings
@@ -121,11 +120,13 @@ except KeyboardInterrupt:
 """
 
 
+@needs_signals
 def test_a_signal_in_a_destructor_ends_the_command_without_a_word_of_python_s() -> None:
     ended = subprocess.run([sys.executable, "-c", _IN_A_DESTRUCTOR], capture_output=True, check=False, timeout=60)
     assert (ended.returncode, ended.stderr) == (143, b"")
 
 
+@needs_signals
 def test_what_nohup_ignores_stays_ignored(world: Path) -> None:
     with _waiting(f"import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); {IN_A_DRY_RUN}", *PLAN) as child:
         child.send_signal(signal.SIGHUP)
