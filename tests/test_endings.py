@@ -302,3 +302,19 @@ def test_a_user_without_a_home_gets_no_folder_named_after_it(world: Path, monkey
 def test_a_full_stderr_changes_no_exit_code(words: str, code: int, world: Path) -> None:
     program = f"{sys.executable} -m roost {words}"
     assert subprocess.run(["bash", "-c", program], stdout=subprocess.DEVNULL, check=False).returncode == code
+
+
+_WITH_FEW_FILES = """
+import resource, sys
+import roost.cli.app
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+sys.argv = ["roost", "run", "plan.yaml", "--prompt", "x"]
+roost.cli.main()
+"""
+
+
+@needs_signals
+def test_a_process_that_may_open_no_files_ends_in_one_line() -> None:
+    ended = subprocess.run([sys.executable, "-c", _WITH_FEW_FILES], capture_output=True, check=False, timeout=60)
+    assert ended.returncode == 1
+    assert ended.stderr == b"error: this process may open no more files; raise the limit (ulimit -n) and try again.\n"

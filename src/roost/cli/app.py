@@ -86,6 +86,9 @@ def _show_unexpected(error: Exception) -> None:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         show_error("a disk, or what stdout goes to, is full; free some space and try again.")
         return
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        show_error("this process may open no more files; raise the limit (ulimit -n) and try again.")
+        return
     if isinstance(error, OSError) and _folder_is_gone():
         show_error("the folder that this command was started in is gone; change to another one.")
         return

@@ -58,13 +58,14 @@ class Logs:
 
 def _kept(text: str) -> str | None:
     """The path of the file that has ``text`` now, the latest error's only; None where no file can be written."""
-    from platformdirs import user_state_path  # imported here: only an unexpected error needs these
-
     from roost.errors import RoostError
-    from roost.plan import write_text_atomically
 
-    path = user_state_path("roost") / "last-traceback.txt"
     try:
+        from platformdirs import user_state_path  # imported here: only an unexpected error needs these
+
+        from roost.plan import write_text_atomically
+
+        path = user_state_path("roost") / "last-traceback.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text_atomically(path, text.encode("utf-8", "backslashreplace").decode())
     except (OSError, RoostError):
