@@ -11,7 +11,7 @@ from roost.residency.device.choice import open_device
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.device.emulated.lane import WorkLane
 from roost.residency.device.interface import Device, EmulatedOutOfMemory
-from roost.residency.engine.rerun import Shortage
+from roost.residency.engine.rerun import MemoryShortage
 from roost.residency.weights.host_masters import host_memory
 
 MIB = 1024**2
@@ -284,7 +284,7 @@ def test_cuda_without_a_gpu_names_the_way_on() -> None:
 
 def test_a_full_device_may_say_so_in_other_words() -> None:
     with EmulatedDevice(8 * MIB) as device:
-        shortage = Shortage("decode", device)
+        shortage = MemoryShortage("decode", device)
         with pytest.raises(EmulatedOutOfMemory) as full:
             device.allocate(9 * MIB)
         shortage.note(EmulatedOutOfMemory("NO ROOM", full.value.needed_bytes))

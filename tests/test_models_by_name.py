@@ -35,10 +35,10 @@ MAX_PACKAGE_BYTES = 10**6
 
 
 def _same_but_for_the_path(named: Inventory, found: Inventory) -> None:
-    assert named.path is None
+    assert (named.path, named.source, found.source) == (None, "name", "directory")
     assert named.fingerprint == structure_fingerprint(found)
     for field in fields(Inventory):
-        if field.name not in ("path", "fingerprint"):
+        if field.name not in ("path", "source", "fingerprint"):
             assert getattr(named, field.name) == getattr(found, field.name), field.name
 
 
@@ -55,7 +55,7 @@ def test_a_variant_of_a_name_gives_the_inventory_of_that_variant(real_model: Rea
 
 def _comparable(plan: PlanDocument) -> dict[str, object]:
     document = plan.model_dump(mode="json")
-    for key in ("path", "fingerprint", "files"):
+    for key in ("path", "source", "fingerprint", "files"):
         del document["model"][key]
     return document
 

@@ -111,7 +111,7 @@ def held(module: Stack, plan: ComponentPlan, device: Device) -> Iterator[Runtime
         component = HeldComponent("transformer", module, plan, transfers)
         undo.callback(component.restore)
         component.place()
-        recorder = StageRecorder(device, None)
+        recorder = StageRecorder(device, None, {"transformer": "dit"})
         runtime = Runtime({"transformer": component}, {"transformer": plan}, transfers, recorder)
         hook_component(component, runtime, device.device, undo)
         yield runtime

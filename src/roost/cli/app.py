@@ -6,7 +6,8 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from functools import cache
+from typing import Annotated, Any
 
 import typer
 
@@ -115,12 +116,18 @@ def _folder_is_gone() -> bool:
     return False
 
 
+@cache
+def _command() -> Any:
+    """What Typer builds from all commands' signatures; building it takes some ten milliseconds."""
+    return typer.main.get_command(app)
+
+
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line and returns its exit code; an error is one line on stderr, and a traceback if asked for."""
     logs.begin()
     sweep()
     try:
-        code = int(app(list(arguments), prog_name="roost", standalone_mode=False) or 0)
+        code = int(_command()(list(arguments), prog_name="roost", standalone_mode=False) or 0)
         sys.stdout.flush()
     except BaseException as error:  # whatever it is becomes a line and a code
         code = _code_of(error)
