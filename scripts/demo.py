@@ -15,7 +15,7 @@ from roost.cli.app import run as roost
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "demo"
 # What the demo measures is an emulated GPU's, and no business of the user's own store, caches and journals.
-HOME = {f"XDG_{name}_HOME": str(DEMO / "home" / name.lower()) for name in ("DATA", "CACHE", "STATE")}
+HOMES = {f"XDG_{name}_HOME": str(DEMO / "home" / name.lower()) for name in ("DATA", "CACHE", "STATE")}
 # Less than the weights take, and some of it goes to activations.
 VRAM = "22MiB"
 
@@ -36,7 +36,7 @@ def run(*words: str) -> None:
 
 
 def main() -> None:
-    os.environ.update(HOME)
+    os.environ.update(HOMES, HF_HUB_OFFLINE="1")
     os.chdir(ROOT)
     shutil.rmtree(DEMO, ignore_errors=True)
     DEMO.mkdir()

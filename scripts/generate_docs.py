@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from roost.api.requests.declared import DeclaredOption, declared_options
-from roost.api.requests.option_sets import BenchOptions, TunedPlanOptions
+from roost.api.requests.option_sets import BenchOptions, PlanOptions, TuneOptions
+from roost.cli.commands.inspect import InspectCommand
 from roost.cli.commands.run import RunCommand
+from roost.cli.commands.timeline import TimelineCommand
 from roost.planner.rules.table import RULES
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -40,11 +42,13 @@ def rules_page() -> str:
 
 def options_page() -> str:
     """The page's text: a row for each option, with what takes it."""
-    hints = get_type_hints(RunCommand)
     takers: dict[str, list[type]] = {
-        "plan": [TunedPlanOptions],
-        "run": [hints[each.name] for each in fields(RunCommand)],
+        "inspect": _sets_of(InspectCommand),
+        "plan": [PlanOptions],
+        "plan --tune": [TuneOptions],
+        "run": _sets_of(RunCommand),
         "bench": [BenchOptions],
+        "timeline": _sets_of(TimelineCommand),
     }
     options: dict[str, DeclaredOption] = {}
     taken_by: dict[str, list[str]] = {}
@@ -57,15 +61,20 @@ def options_page() -> str:
         "",
         "Generated from `src/roost/api/requests/option_sets.py` by `scripts/generate_docs.py`; edit there.",
         "",
-        "`roost.make_plan` and `roost.tune_plan` take those of `plan` by their names in Python, `roost.bench` those of",
-        "`bench`, and `roost.attach` those of `plan` but for what a pipeline in memory has decided. What only a",
-        "command takes is in its `--help`.",
+        "`roost.make_plan` takes those of `plan` by their names in Python, `roost.tune_plan` also those of",
+        "`plan --tune`, `roost.bench` those of `bench`, and `roost.attach` those of `plan` but for what a pipeline in",
+        "memory has decided. What only a command takes is in its `--help`.",
         "",
         "| Option | In Python | If not given | Taken by | |",
         "| --- | --- | --- | --- | --- |",
         *(_row(name, option, taken_by[name]) for name, option in options.items()),
     ]
     return "\n".join(parts) + "\n"
+
+
+def _sets_of(command: type) -> list[type]:
+    hints = get_type_hints(command)
+    return [hints[each.name] for each in fields(command)]
 
 
 def _all_options(sets: list[type]) -> dict[str, DeclaredOption]:

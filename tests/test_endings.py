@@ -102,30 +102,6 @@ def test_a_hangup_and_a_second_signal_are_one_wish(world: Path) -> None:
     assert _temporary(world) == []
 
 
-_IN_A_DESTRUCTOR = """
-import os, signal, sys, time
-from roost.cli.endings import endings
-
-class Dropped:
-    def __del__(self):
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(0.001)
-
-endings.catch()
-try:
-    Dropped()
-    time.sleep(30)
-except KeyboardInterrupt:
-    sys.exit(endings.exit_code)
-"""
-
-
-@needs_signals
-def test_a_signal_in_a_destructor_ends_the_command_without_a_word_of_python_s() -> None:
-    ended = subprocess.run([sys.executable, "-c", _IN_A_DESTRUCTOR], capture_output=True, check=False, timeout=60)
-    assert (ended.returncode, ended.stderr) == (143, b"")
-
-
 @needs_signals
 def test_what_nohup_ignores_stays_ignored(world: Path) -> None:
     with _waiting(f"import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); {IN_A_DRY_RUN}", *PLAN) as child:
@@ -302,19 +278,3 @@ def test_a_user_without_a_home_gets_no_folder_named_after_it(world: Path, monkey
 def test_a_full_stderr_changes_no_exit_code(words: str, code: int, world: Path) -> None:
     program = f"{sys.executable} -m roost {words}"
     assert subprocess.run(["bash", "-c", program], stdout=subprocess.DEVNULL, check=False).returncode == code
-
-
-_WITH_FEW_FILES = """
-import resource, sys
-import roost.cli.app
-resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
-sys.argv = ["roost", "run", "plan.yaml", "--prompt", "x"]
-roost.cli.main()
-"""
-
-
-@needs_signals
-def test_a_process_that_may_open_no_files_ends_in_one_line() -> None:
-    ended = subprocess.run([sys.executable, "-c", _WITH_FEW_FILES], capture_output=True, check=False, timeout=60)
-    assert ended.returncode == 1
-    assert ended.stderr == b"error: this process may open no more files; raise the limit (ulimit -n) and try again.\n"

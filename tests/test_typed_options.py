@@ -47,7 +47,13 @@ def test_what_is_no_plan_can_not_be_attached(plan: Any) -> None:
 
 
 def test_what_people_write_in_python_is_taken() -> None:
-    given = {"allow": ["tiling", "fp8"], "set": None, "steps": numpy.int64(4), "size": [64, 32], "guidance": 4}
+    given = {
+        "allow": ["tiling", "fp8"],
+        "set": None,
+        "steps": numpy.int64(4),
+        "size": [64, 32],
+        "guidance": numpy.float32(4),
+    }
     found = options_of(PlanOptions, given, "make_plan")
     assert found == PlanOptions(allow="tiling,fp8", steps=4, size=[64, 32], guidance=4)  # type: ignore[arg-type]
     assert type(found.steps) is int

@@ -74,6 +74,13 @@ def test_offloading_makes_no_room_in_a_pool_that_is_too_small() -> None:
     assert searched(41, parts=UNMAPPED).fits, "with host memory of its own it fits"
 
 
+def test_what_was_typed_of_the_pool_for_the_device_may_be_too_small_by_itself() -> None:
+    plan = asked(0.5, 64)
+    assert not plan.fits
+    assert "VRAM is" in plan.budget.verdict
+    assert plan.budget.deficit_bytes > 0
+
+
 def test_rules_keep_their_table_and_count_the_pool_once() -> None:
     def ruled(pool_gib: float, *sets: str) -> PlanDocument:
         choices = Choices(sets=tuple(map(parse_set, sets)))

@@ -13,7 +13,6 @@ OpClass = Literal["matmul", "attention", "conv", "elementwise"]
 VaeSetting = Literal["tiled", "sliced"]
 
 OP_CLASSES: tuple[OpClass, ...] = ("matmul", "attention", "conv", "elementwise")
-VAE_SETTINGS: tuple[VaeSetting, ...] = ("tiled", "sliced")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -142,7 +142,7 @@ def _plan(
     components = dict(plan.components)
     for name, obstacle in obstacles.items():
         components[name] = revised(components[name], decided_by=_FOUND, why=obstacle.why)
-    return revised(plan, components=components, model=revised(plan.model, path=None))
+    return revised(plan, components=components)
 
 
 def _with_found(choices: Choices, inventory: Inventory, obstacles: Mapping[str, Obstacle]) -> Choices:

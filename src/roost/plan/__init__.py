@@ -1,6 +1,6 @@
 """The plan document and the records around it: schema, YAML, atomic writing, what was measured.
 
-Nothing here decides or works out a figure.
+Nothing here decides, and a figure is worked out from its own record alone.
 """
 
 from roost.plan.files import plan_to_yaml, read_plan, write_text_atomically

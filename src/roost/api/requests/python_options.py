@@ -43,6 +43,8 @@ def _checked(name: str, value: object, declared: DeclaredOption, caller: str) ->
         raise UsageError(f"{caller}: {name} is {takes}, not {_cut(repr(value))}.")
     if isinstance(value, Integral) and not isinstance(value, bool):
         return int(value)  # numpy's whole numbers are no ints
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return float(value)  # nor are its floats of 32 bits floats
     return value
 
 

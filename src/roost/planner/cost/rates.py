@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from roost.facts.machine import GpuFacts, GpuProfile
 from roost.facts.rates import ARITHMETIC, HALF, SINGLE, RateKey
@@ -16,8 +15,6 @@ from roost.plan.figures import Level, Rate
 from roost.plan.measurements import MeasuredRate
 from roost.planner.cost.data_sheet_rates import reached
 from roost.trace import OpClass
-
-Precision = Literal["half", "fp8", "single"]
 
 SINGLE_DTYPES = frozenset({"float32", "float64"})
 LEVELS: tuple[Level, ...] = ("slow", "mid", "fast")

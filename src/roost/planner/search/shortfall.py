@@ -11,7 +11,7 @@ from roost.units import MiB, format_bytes
 
 _POOL_STEPS = 16
 
-ShortMemory = Literal["VRAM", "host memory", "pinned memory", "shared memory"]
+ShortMemory = Literal["VRAM", "host memory", "shared memory"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +64,10 @@ def split_pool(limits: Limits, pool_bytes: int) -> Iterator[Limits]:
 
 
 def shared_shortfall(options: Mapping[str, Column], limits: Limits, pool_bytes: int) -> Shortfall:
-    """By how much a memory that both sides share is too small."""
+    """By how much a memory that both sides share is too small, or what was typed of it for the device."""
     component, needed_bytes = least_vram(options)
+    if limits.vram_bytes < min(needed_bytes, pool_bytes):
+        return Shortfall(memory="VRAM", component=component, needed_bytes=needed_bytes, limit_bytes=limits.vram_bytes)
     if needed_bytes <= pool_bytes:
         splits = [each for each in split_pool(limits, pool_bytes) if each.vram_bytes >= needed_bytes]
         needs = [each.vram_bytes + _least_host(options, each) for each in splits]

@@ -17,7 +17,7 @@ from roost.residency.weights.watched import unwatch, watch
 UnitKind = Literal["resident", "held", "streamed"]
 
 
-class BenchWatcher(Protocol):
+class Watcher(Protocol):
     """Who is told what happens to the objects of a component's units."""
 
     device: torch.device
@@ -60,7 +60,7 @@ class Unit:
         self._objects = [each for entry in entries for each in entry.objects]
         self._repeats = [index for index, entry in enumerate(entries) for _ in entry.objects]
         self._bound: list[torch.Tensor] = []
-        self._watcher: BenchWatcher | None = None
+        self._watcher: Watcher | None = None
         self._own: StandIns | None = None  # over ``buffer``
         self._entered: StandIns | None = None
         self._version_entered = 0  # of those, when they were put
@@ -77,7 +77,7 @@ class Unit:
         """Looks where ``module`` has the unit's objects: under ``names``, and some of them ``aside``."""
         self._tables = ParameterTables(module, self._objects, names, aside)
 
-    def watch(self, watcher: BenchWatcher) -> None:
+    def watch(self, watcher: Watcher) -> None:
         """Keeps the objects on the master from now on; ``watcher`` is told who edits them, and asked who reads them."""
         if self._watcher is None:
             self._watcher = watcher
