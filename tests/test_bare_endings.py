@@ -21,14 +21,14 @@ class Dropped:
 endings.catch()
 try:
     Dropped()
-    time.sleep(30)
+    time.sleep(60)
 except KeyboardInterrupt:
     sys.exit(endings.exit_code)
 """
 
 
 def test_a_signal_in_a_destructor_ends_the_command_without_a_word_of_python_s() -> None:
-    ended = subprocess.run([sys.executable, "-c", _IN_A_DESTRUCTOR], capture_output=True, check=False, timeout=60)
+    ended = subprocess.run([sys.executable, "-c", _IN_A_DESTRUCTOR], capture_output=True, check=False, timeout=30)
     assert (ended.returncode, ended.stderr) == (143, b"")
 
 

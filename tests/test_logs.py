@@ -142,6 +142,6 @@ def test_a_system_that_refuses_memory_is_exit_code_5(error, monkeypatch, capsys)
         except type(error) as cause:
             raise RuntimeError("Failed to import diffusers") from cause
 
-    monkeypatch.setattr(app, "app", fail)
+    monkeypatch.setattr(app, "_command", lambda: fail)
     assert app.run(["models"]) == 5
     assert capsys.readouterr().err.startswith("error: host memory ran out; free some")

@@ -6,7 +6,7 @@ import math
 import signal
 import sys
 import time
-from threading import Timer
+from threading import Timer, main_thread
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -65,7 +65,15 @@ class Endings:
             sys.__unraisablehook__(what)
             return
         self._last_s = -math.inf
-        Timer(_DROPPED_S, signal.raise_signal, (self.first,)).start()
+        Timer(_DROPPED_S, _send, (self.first,)).start()
+
+
+def _send(number: signal.Signals) -> None:
+    """To the main thread, whose system calls it is to end."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(main_thread().ident or 0, number)
+    else:
+        signal.raise_signal(number)
 
 
 def _numbers() -> list[signal.Signals]:
