@@ -10,22 +10,31 @@ interruption:
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import os
 import random
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from py_compile import PycInvalidationMode
+from typing import NoReturn
+
+import pytest
 
 from mutations_of import Mutant, mutants_of
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = ROOT / "tests" / "mutated_modules.json"
 COPIED = ("src", "tests", "scripts", "docs", "benchmarks", "pyproject.toml", "README.md")
+# Before a library is imported: one thread, no network, and no code of a mutant is kept.
+os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+sys.dont_write_bytecode = True
 # pytest's codes: tests failed, or could not be collected; anything else but 0 is no verdict.
 _FAILED = (1, 2)
 
@@ -36,6 +45,9 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="roost-mutants-") as folder:
         copy = Path(folder)
         _copy_tree(copy)
+        # By their hashes: a mutant may be as long and as old as what it replaces.
+        compileall.compile_dir(copy, quiet=2, invalidation_mode=PycInvalidationMode.CHECKED_HASH)
+        _import_libraries()
         drawn = draw(asked.seed, asked.count, asked.only)
         for number, (module, tests, mutant) in enumerate(drawn, 1):
             key = f"{module}:{mutant.line}:{mutant.column}:{mutant.what}"
@@ -72,18 +84,45 @@ def run(copy: Path, module: str, tests: list[str], mutant: Mutant, timeout_s: fl
 
 
 def _run_tests(copy: Path, tests: list[str], timeout_s: float) -> str:
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
-    environment = {**os.environ, "PYTHONPATH": str(copy / "src"), "OMP_NUM_THREADS": "1"}
-    environment |= {"PYTHONDONTWRITEBYTECODE": "1", "HYPOTHESIS_STORAGE_DIRECTORY": str(copy / ".hypothesis")}
-    with subprocess.Popen(
-        command, cwd=copy, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    ) as process:
-        try:
-            code = process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, 9)  # the tests' own children too
-            return "timeout"
-    return "survived" if code == 0 else "killed" if code in _FAILED else "broken"
+    """In a fork of this process, which has imported the libraries and nothing of Roost."""
+    pid = os.fork()
+    if not pid:
+        _be_tests(copy, tests)
+    until_s = time.monotonic() + timeout_s
+    while time.monotonic() < until_s:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            code = os.waitstatus_to_exitcode(status)
+            return "survived" if code == 0 else "killed" if code in _FAILED else "broken"
+        time.sleep(0.05)
+    os.killpg(pid, signal.SIGKILL)  # the tests' own children too
+    os.waitpid(pid, 0)
+    return "timeout"
+
+
+def _be_tests(copy: Path, tests: list[str]) -> NoReturn:
+    code = 70
+    try:
+        os.setsid()
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(nowhere, stream)
+        os.chdir(copy)
+        sys.path.insert(0, str(copy / "src"))
+        os.environ |= {"PYTHONPATH": str(copy / "src"), "HYPOTHESIS_STORAGE_DIRECTORY": str(copy / ".hypothesis")}
+        code = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests]))
+    finally:
+        os._exit(code)
+
+
+def _import_libraries() -> None:
+    """What takes seconds to import, and isn't mutated."""
+    import diffusers
+    import torch
+    import transformers
+
+    for each in (diffusers.DiffusionPipeline, torch.nn.Module, transformers.PreTrainedModel):
+        assert each
 
 
 class _Results:
