@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from roost.probes.files.header_entries import Sizes
@@ -45,6 +45,7 @@ _SIGNS = (
 # Scales that stand beside the weights in several methods; which one, the weights' dtypes tell.
 _SCALES = (".weight_scale", ".weight_scale_2", ".weight_scale_inv", ".input_scale", ".scale_input", ".pre_quant_scale")
 _COMFY = ".comfy_quant"
+_TELL_NOTHING = (".weight", ".bias")
 _COMFY_METADATA = ("_quantization_metadata", "quant_format")
 
 
@@ -53,29 +54,32 @@ def method_of(sizes: Sizes, metadata: Mapping[str, str]) -> str | None:
 
     Weights that are only cast to 8 bits, without scales, load as they are.
     """
-    names = {dtype: "\n".join((*by_name, "")) for dtype, by_name in sizes.items()}
-    if any(key in metadata for key in _COMFY_METADATA) or _any_ends(names.values(), (_COMFY,)):
-        formats = _comfy_formats(metadata) or _format_of(names)
+    # Nearly all names end in ways that tell nothing: only the others are searched for every sign.
+    telling = [f"{name}\n" for by_name in sizes.values() for name in by_name if not name.endswith(_TELL_NOTHING)]
+    names = "".join(telling)
+    if any(key in metadata for key in _COMFY_METADATA) or _any_ends(names, (_COMFY,)):
+        formats = _comfy_formats(metadata) or _format_of(sizes)
         return f"comfy-quant {formats}" if formats else "comfy-quant"
     for sign in _SIGNS:
-        if _any_ends(names.values(), sign.ends):
+        if _any_ends(names, sign.ends):
             return sign.method
-    codes = sorted(dtype for dtype in _CODES & names.keys() if _WEIGHT.search(names[dtype]))
-    if _any_ends(names.values(), _SCALES) and (codes or _FP8 & names.keys()):
-        return _format_of(names) or "scaled"
+    codes = sorted(dtype for dtype in _CODES & sizes.keys() if _WEIGHT.search("\n".join(sizes[dtype])))
+    if _any_ends(names, _SCALES) and (codes or _FP8 & sizes.keys()):
+        return _format_of(sizes) or "scaled"
     return f"{'+'.join(codes)} codes" if codes else None
 
 
-def _any_ends(texts: Iterable[str], ends: tuple[str, ...]) -> bool:
+def _any_ends(text: str, ends: tuple[str, ...]) -> bool:
     # A search of all names at once: there may be 200,000.
-    return any(f"{end}\n" in text for end in ends for text in texts)
+    return any(f"{end}\n" in text for end in ends)
 
 
-def _format_of(names: Mapping[str, str]) -> str | None:
+def _format_of(sizes: Sizes) -> str | None:
     """What the dtypes of weights and of their scales make together."""
+    names = {dtype: "\n".join((*by_name, "")) for dtype, by_name in sizes.items()}
 
     def has(dtype: str, *ends: str) -> bool:
-        return _any_ends([names.get(dtype, "")], ends)
+        return _any_ends(names.get(dtype, ""), ends)
 
     if has("F8_E4M3", ".weight_scale") and any(_WEIGHT.search(names.get(each, "")) for each in ("U8", "F4")):
         return "nvfp4"
