@@ -2,7 +2,8 @@
 
 Plans of 0.1 tell only in ``source`` whether a card is known by its name alone (``profile:KEY``) and whether its free
 memory (``…+--vram``) or the host's memory (``--ram``) was typed, in a stage's ``name`` alone what it does, and in the
-sentences of figures where those come from. A pipeline in memory has the path "".
+sentences of figures where those come from. One of a pipeline in memory has ``path: null`` like one by a model's name, and
+differs from it only where no family was recognised.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from typing import Any
 
 
 def model_facts(record: Any) -> Any:
-    """A model's record with what it was; a pipeline in memory had an empty path."""
+    """A model's record with what it was: a name is a family's, so without a path or a family it was in memory."""
     if not isinstance(record, Mapping) or "path" not in record:
         return record
-    if record["path"] == "":
-        return {"source": "memory", **record, "path": None}
-    return {"source": "name" if record["path"] is None else "directory", **record}
+    if record["path"] is not None:
+        return {"source": "directory", **record}
+    return {"source": "memory" if record.get("family") is None else "name", **record}
 
 
 def gpu_facts(record: Any) -> Any:
