@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from roost.facts.model import Kind
 
@@ -37,6 +37,21 @@ class StageKey:
 
     component: str
     phase: Phase
+
+
+class _OfStage(Protocol):
+    """A record of a stage; ``phase`` is None of one that an older run called by its component's name."""
+
+    @property
+    def component(self) -> str: ...
+    @property
+    def phase(self) -> Phase | None: ...
+
+
+def is_same_stage(one: _OfStage, other: _OfStage) -> bool:
+    """A component has one stage, a VAE one for each direction; older records call more than one phase ``denoise``."""
+    encodes = (one.phase == "image_encode") == (other.phase == "image_encode")
+    return one.component == other.component and encodes
 
 
 def stage_of(component: str, kind: Kind, method: str) -> StageKey:
