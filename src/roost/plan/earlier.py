@@ -8,10 +8,26 @@ differs from it only where no family was recognised.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from pydantic import ValidationInfo
 
+FROM_FILE = "a file"  # the context of validating what a file holds; records that code builds say everything themselves
+
+Upgrade = Callable[[Any, ValidationInfo], Any]
+
+
+def _in_files(upgrade: Callable[[Any], Any]) -> Upgrade:
+    """A validator that upgrades the records of files, and leaves others as they are."""
+
+    def validator(record: Any, info: ValidationInfo) -> Any:
+        return upgrade(record) if info.context == FROM_FILE else record
+
+    return validator
+
+
+@_in_files
 def model_facts(record: Any) -> Any:
     """A model's record with what it was: a name is a family's, so without a path or a family it was in memory."""
     if not isinstance(record, Mapping) or "path" not in record:
@@ -21,6 +37,7 @@ def model_facts(record: Any) -> Any:
     return {"source": "memory" if record.get("family") is None else "name", **record}
 
 
+@_in_files
 def gpu_facts(record: Any) -> Any:
     """A GPU's record with the fields that it lacks."""
     source = _source(record)
@@ -29,30 +46,35 @@ def gpu_facts(record: Any) -> Any:
     return {"named": source.startswith("profile:"), "vram_typed": source.endswith("+--vram"), **record}
 
 
+@_in_files
 def host_facts(record: Any) -> Any:
     """A host's record with the fields that it lacks."""
     source = _source(record)
     return record if source is None else {"ram_typed": source.startswith("--ram"), **record}
 
 
+@_in_files
 def trace_facts(record: Any) -> Any:
     """A trace's or prediction's record with whether it was guessed."""
     source = _source(record)
     return record if source is None else {"guessed": source.startswith("weights only"), **record}
 
 
+@_in_files
 def kappa_facts(record: Any) -> Any:
     """A factor's record with whether it was fitted."""
     source = _source(record)
     return record if source is None else {"fitted": source.startswith("fitted:"), **record}
 
 
+@_in_files
 def rate_facts(record: Any) -> Any:
     """A rate's record with whether it is a prior."""
     why = record.get("why") if isinstance(record, Mapping) else None
     return {"prior": why.startswith("prior: "), **record} if isinstance(why, str) else record
 
 
+@_in_files
 def budget_facts(record: Any) -> Any:
     """A budget's record with its verdict alone, where the verdict goes on with what would fit."""
     verdict = record.get("verdict") if isinstance(record, Mapping) else None
@@ -71,6 +93,7 @@ _PHASES = {
 }
 
 
+@_in_files
 def stage_facts(record: Any) -> Any:
     """A stage's record with what it does; None of a component that a run named by itself."""
     name = record.get("name") if isinstance(record, Mapping) else None
