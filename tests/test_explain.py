@@ -10,6 +10,7 @@ import pytest
 from roost.api.plans.explain import explain_plan, explanation_document
 from roost.cli.app import run
 from roost.plan import PlanDocument, plan_to_yaml
+from roost.plan.figures import Rate
 from roost.units import GiB
 from searched_plans import PARTS, STEPS, ruled, searched
 from worlds import component
@@ -149,6 +150,15 @@ def test_a_truncated_plan_is_one_line_and_exit_code_2(plan: PlanDocument, keep: 
     assert captured.out == ""
     (line,) = captured.err.splitlines()
     assert line.startswith("error: plan ")
+
+
+def test_a_prior_is_shown_as_the_spec_that_it_is(plan: PlanDocument, shown) -> None:
+    prior = Rate(value=1.0, spread=2.0, source="spec", why="prior: 7 µs a bare launch", prior=True)
+    sheet = Rate(value=1.0, spread=2.0, source="spec", why="80% of PCIe")
+    arithmetic = plan.arithmetic.model_copy(update={"rates": {"a": prior, "b": sheet}})
+    screen = shown(plan.model_copy(update={"arithmetic": arithmetic}))
+    assert "spec: 7 µs a bare launch" in screen
+    assert "spec: 80% of PCIe" in screen
 
 
 def test_a_plan_of_an_earlier_version_has_no_arithmetic_and_is_explained(plan: PlanDocument, shown) -> None:

@@ -174,7 +174,8 @@ def _show_rates(explanation: Explanation) -> None:
 
 def _source(rate: Rate) -> str:
     on = f" on {rate.when[:10]}" if rate.when else ""
-    return rate.why if rate.prior else f"{rate.source}: {rate.why}{on}"
+    why = rate.why.removeprefix("prior: ") if rate.prior else rate.why  # the screen says where it comes from once
+    return f"{rate.source}: {why}{on}"
 
 
 def _placed(row: PlanRow, name: str) -> str:
