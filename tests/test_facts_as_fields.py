@@ -27,16 +27,15 @@ from roost.plan.results import StageTime, TrialResult
 from roost.plan.schema import Budget, MachineRecord
 from roost.planner.calibration import paced_by
 from roost.planner.documents import writer
-from roost.planner.documents.reader import machine_of, placements_of
+from roost.planner.documents.reader import machine_of
 from roost.planner.prediction_error import denoisers
-from roost.planner.search.reasons import why_of
 from roost.timeline import Pass
 from roost.tune.results.document import result_of
 from roost.tune.results.figures import completed, run_figures
 from roost.tune.results.records import Candidate, Row
 from roost.tune.trials.candidates import why_unfit
 from roost.tune.trials.runner import _host_bytes
-from searched_plans import PARTS, STEPS, USES, ruled, searched
+from searched_plans import STEPS, USES, ruled, searched
 from traces import trace
 
 OLD = Path(__file__).parent / "fixtures" / "plans-0.1"
@@ -135,23 +134,6 @@ def test_stages_may_be_called_otherwise() -> None:
     assert [decisions(each) for each in plans] == PLAIN
     assert plans[0].predicted is not None
     assert denoisers(plans[0].predicted) == {"transformer"}
-
-
-def test_stages_of_one_name_are_told_apart() -> None:
-    plan = searched(20)
-    assert plan.predicted is not None
-    assert plan.arithmetic is not None
-    parts = {
-        "predicted": [each.model_copy(update={"name": "x"}) for each in plan.predicted.stages],
-        "arithmetic": [each.model_copy(update={"name": "x"}) for each in plan.arithmetic.stages],
-    }
-    predicted, arithmetic = (getattr(plan, key).model_copy(update={"stages": parts[key]}) for key in parts)
-    same = explain_plan(plan.model_copy(update={"predicted": predicted, "arithmetic": arithmetic}))
-    for one, other in zip(explain_plan(plan).components, same.components, strict=True):
-        assert other.if_resident == (one.if_resident and replace(one.if_resident, stage="x"))
-    (streamed,) = (each for each in placements_of(plan, PARTS, trace(*USES, steps=STEPS)) if each.streaming)
-    why = why_of(streamed, plan.predicted, plan.arithmetic, "seconds")
-    assert why_of(streamed, predicted, arithmetic, "seconds") == why
 
 
 def timed(name: str, phase: stage.Phase, seconds: float) -> StageTime:

@@ -2,8 +2,8 @@
 
 Plans of 0.1 tell only in ``source`` whether a card is known by its name alone (``profile:KEY``) and whether its free
 memory (``…+--vram``) or the host's memory (``--ram``) was typed, in a stage's ``name`` alone what it does, and in the
-sentences of figures where those come from. One of a pipeline in memory has ``path: null`` like one by a model's name, and
-differs from it only where no family was recognised.
+sentences of figures where those come from. One of a pipeline in memory has ``path: null`` like one by a model's name,
+and differs from it only where no family was recognised.
 """
 
 from __future__ import annotations
