@@ -36,6 +36,7 @@ def shown(tmp_path: Path, capsys):
 def test_each_stage_s_parts_add_up_to_its_predicted_peak(plan: PlanDocument) -> None:
     stages = explain_plan(plan).stages
     assert [each.name for each in stages] == [each.name for each in plan.predicted.stages]
+    assert [each.phase for each in stages] == ["text_encode", "denoise", "decode"]
     for stage, predicted in zip(stages, plan.predicted.stages, strict=True):
         assert stage.weights_bytes + stage.context_bytes + stage.activation_bytes == predicted.peak_bytes
         assert stage.left_bytes == plan.budget.budget_bytes - predicted.peak_bytes

@@ -57,6 +57,7 @@ def _predicted_stages(plan: PlanDocument, arithmetic: Arithmetic) -> tuple[Stage
         found.append(
             StageSum(
                 name=work.name,
+                phase=work.phase,
                 weights=weights,
                 weights_bytes=peak - beside,
                 context_bytes=arithmetic.context_bytes,
