@@ -12,7 +12,8 @@ from roost.facts.model import Kind
 Phase = Literal["text_encode", "image_encode", "denoise", "beside", "check", "decode"]
 
 DENOISING: frozenset[Phase] = frozenset({"denoise", "beside"})
-_PHASES: Mapping[Kind, Phase] = {
+# In the order of use, where a VAE decodes.
+PHASES: Mapping[Kind, Phase] = {
     "text_encoder": "text_encode",
     "image_encoder": "image_encode",
     "dit": "denoise",
@@ -59,7 +60,7 @@ def stage_of(component: str, kind: Kind, method: str) -> StageKey:
     if component == "safety_checker":
         return StageKey(component, "check")
     encodes = kind == "vae" and "encode" in method
-    return StageKey(component, "image_encode" if encodes else _PHASES[kind])
+    return StageKey(component, "image_encode" if encodes else PHASES[kind])
 
 
 def stage_text(phase: Phase, *components: str, kinds: Mapping[str, Kind] | None = None, named: bool = True) -> str:
