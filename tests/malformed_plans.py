@@ -136,6 +136,8 @@ EDITS: dict[str, tuple[Edit, str]] = {
     "no GPUs": (put(0, "policy", "num_gpus"), "policy.num_gpus"),
     "a rule without why": (put([{"id": "A"}], "policy", "fired"), "policy.fired.0.why"),
     "role is cook": (put("cook", "role", "name"), "role.name"),
+    "what a role loads is a word": (put("vae", "role", "loads"), "role.loads"),
+    "what a role loads is a number": (put([7], "role", "loads"), "role.loads.0"),
     "components is a list": (put([], "components"), "components"),
     "a component is null": (put(None, *_VAE), "components.vae"),
     "a component too few": (drop("components", "vae"), "load_order"),

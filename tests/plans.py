@@ -62,7 +62,7 @@ def plan_for(
         fits=True,
         load_order=list(placed),
         policy=Policy(name="rules", mode="auto", num_gpus=1, choices=[], layerwise_groups=[], fired=[], blocked=[]),
-        role=RolePart(name="monolithic", stages=[], loads=list(placed), keeps=[], skips=[], load_bytes=0, warnings=[]),
+        role=RolePart(name="monolithic", stages=(), loads=tuple(placed), keeps=(), skips=(), load_bytes=0, warnings=()),
         components=placed,
         predicted=None,
         measured=None,

@@ -10,6 +10,7 @@ import pytest
 from roost.api.plans.explain import explain_plan, explanation_document
 from roost.cli.app import run
 from roost.plan import PlanDocument, plan_to_yaml
+from roost.plan.figures import Rate
 from roost.units import GiB
 from searched_plans import PARTS, STEPS, ruled, searched
 from worlds import component
@@ -35,6 +36,7 @@ def shown(tmp_path: Path, capsys):
 def test_each_stage_s_parts_add_up_to_its_predicted_peak(plan: PlanDocument) -> None:
     stages = explain_plan(plan).stages
     assert [each.name for each in stages] == [each.name for each in plan.predicted.stages]
+    assert [each.phase for each in stages] == ["text_encode", "denoise", "decode"]
     for stage, predicted in zip(stages, plan.predicted.stages, strict=True):
         assert stage.weights_bytes + stage.context_bytes + stage.activation_bytes == predicted.peak_bytes
         assert stage.left_bytes == plan.budget.budget_bytes - predicted.peak_bytes
@@ -149,6 +151,15 @@ def test_a_truncated_plan_is_one_line_and_exit_code_2(plan: PlanDocument, keep: 
     assert captured.out == ""
     (line,) = captured.err.splitlines()
     assert line.startswith("error: plan ")
+
+
+def test_a_prior_is_shown_as_the_spec_that_it_is(plan: PlanDocument, shown) -> None:
+    prior = Rate(value=1.0, spread=2.0, source="spec", why="prior: 7 µs a bare launch", prior=True)
+    sheet = Rate(value=1.0, spread=2.0, source="spec", why="80% of PCIe")
+    arithmetic = plan.arithmetic.model_copy(update={"rates": {"a": prior, "b": sheet}})
+    screen = shown(plan.model_copy(update={"arithmetic": arithmetic}))
+    assert "spec: 7 µs a bare launch" in screen
+    assert "spec: 80% of PCIe" in screen
 
 
 def test_a_plan_of_an_earlier_version_has_no_arithmetic_and_is_explained(plan: PlanDocument, shown) -> None:

@@ -20,10 +20,11 @@ from roost.facts.decider import decider_of, spelled
 from roost.facts.rates import RateKey, known_rates, spelled_rates
 from roost.foreign_words import tell_of_refused_memory
 from roost.plan import PlanDocument, plan_to_yaml, read_plan
-from roost.plan.figures import PredictedStage
+from roost.plan.earlier import FROM_FILE
+from roost.plan.figures import Predicted, PredictedStage, TraceRecord
 from roost.plan.measurements import RunFigures
 from roost.plan.results import StageTime, TrialResult
-from roost.plan.schema import MachineRecord
+from roost.plan.schema import Budget, MachineRecord
 from roost.planner.calibration import paced_by
 from roost.planner.documents import writer
 from roost.planner.documents.reader import machine_of
@@ -34,7 +35,8 @@ from roost.tune.results.figures import completed, run_figures
 from roost.tune.results.records import Candidate, Row
 from roost.tune.trials.candidates import why_unfit
 from roost.tune.trials.runner import _host_bytes
-from searched_plans import ruled, searched
+from searched_plans import STEPS, USES, ruled, searched
+from traces import trace
 
 OLD = Path(__file__).parent / "fixtures" / "plans-0.1"
 GIB = 1024**3
@@ -62,7 +64,8 @@ def test_plans_that_lack_the_fields_get_them_from_their_text(source: str, named:
     old = yaml.safe_load((OLD / "wan2.2-t2v-a14b-rtx-4090.yaml").read_text(encoding="utf-8"))["machine"]
     for text, ram_typed in (("--ram, --pinned-max", True), ("x", False)):
         machine = MachineRecord.model_validate(
-            {"gpu": old["gpu"] | {"source": source}, "host": old["host"] | {"source": text}}
+            {"gpu": old["gpu"] | {"source": source}, "host": old["host"] | {"source": text}},
+            context=FROM_FILE,
         )
         assert (machine.gpu.named, machine.gpu.vram_typed) == (named, typed)
         assert machine.host.ram_typed == ram_typed
@@ -157,7 +160,7 @@ def test_trials_and_plans_that_lack_the_phase_get_it_from_the_name() -> None:
     result = result_of({"status": "ok", "stages": stages})
     assert result is not None
     assert [each.phase for each in result.stages] == list(OLD_NAMES.values())
-    written = [PredictedStage.model_validate({**each, "binding": "link"}) for each in stages]
+    written = [PredictedStage.model_validate({**each, "binding": "link"}, context=FROM_FILE) for each in stages]
     assert [each.phase for each in written] == list(OLD_NAMES.values())
 
 
@@ -199,7 +202,7 @@ def test_plans_that_lack_the_fields_of_figures_get_them_from_their_text() -> Non
     made["arithmetic"]["kappas"] = {"A": {**kappa, "source": "fitted: 2 runs"}, "B": {**kappa, "source": "prior: x"}}
     del made["predicted"]["guessed"], made["trace"]["guessed"], made["budget"]["finding"]
     made["budget"] |= {"verdict": "does not fit: x. Would fit: --vram 9GiB.", "would_fit": ["--vram 9GiB"]}
-    plan = PlanDocument.model_validate(made)
+    plan = PlanDocument.model_validate(made, context=FROM_FILE)
     assert plan.predicted is not None
     assert plan.trace is not None
     assert plan.arithmetic is not None
@@ -208,6 +211,41 @@ def test_plans_that_lack_the_fields_of_figures_get_them_from_their_text() -> Non
     assert [each.prior for each in plan.arithmetic.rates.values()] == [True, False]
     assert [each.fitted for each in plan.arithmetic.kappas.values()] == [True, False]
     assert plan.budget.verdict_alone == "does not fit: x."
+
+
+def test_of_a_record_that_code_builds_no_text_is_read() -> None:
+    plan = searched(4, "all=resident")
+    assert plan.predicted is not None
+    assert plan.trace is not None
+    predicted = {**plan.predicted.model_dump(), "source": "weights only: x"}
+    del predicted["guessed"], predicted["stages"][0]["phase"]
+    built = Predicted(**predicted)
+    assert (built.guessed, built.stages[0].phase) == (False, None)
+    assert not TraceRecord(source="weights only: x", seconds=0.0, uses=[]).guessed
+    assert Budget(**plan.budget.model_dump(exclude={"finding"})).finding is None
+
+
+def test_a_plan_without_a_dry_run_is_guessed_whatever_its_source_says() -> None:
+    calls = replace(trace(*USES, steps=STEPS), source="SIZES ALONE", no_dry_run="x")
+    plan = searched(20, trace=calls)
+    assert plan.predicted is not None
+    assert plan.trace is not None
+    assert (plan.trace.source, plan.predicted.source) == ("SIZES ALONE", "SIZES ALONE")
+    assert (plan.trace.guessed, plan.predicted.guessed) == (True, True)
+    known = searched(20, trace=replace(calls, source="weights only: a word", no_dry_run=None))
+    assert known.predicted is not None
+    assert known.trace is not None
+    assert (known.trace.guessed, known.predicted.guessed) == (False, False)
+
+
+@pytest.mark.usefixtures("shouted_stages")
+def test_a_plan_says_what_its_stages_do_whatever_they_are_called() -> None:
+    plan = searched(20)
+    assert plan.predicted is not None
+    assert plan.arithmetic is not None
+    phases = ["text_encode", "denoise", "decode"]
+    assert [each.phase for each in plan.predicted.stages] == phases
+    assert [each.phase for each in plan.arithmetic.stages] == phases
 
 
 def test_a_verdict_may_be_worded_otherwise() -> None:
@@ -232,12 +270,9 @@ def test_rates_that_a_newer_version_measured_are_left_out_and_shown_as_they_are(
 
 
 def test_rates_may_be_called_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    paced = paced_by(searched(20))
-    assert paced
     monkeypatch.setattr("roost.cli.screen._RATES", {key: text.upper() for key, text in screen._RATES.items()})
     assert rate_name(RateKey.PINNED_H2D) == "PINNED H2D"
     assert rate_value(RateKey.PINNED_H2D, 2e9) == "2.00 GB/s"
-    assert paced_by(searched(20)) == paced
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -179,7 +181,7 @@ VAE = component("vae", GiB, position=1)
 
 
 def planned(limiter: str, **changes: object) -> PlanDocument:
-    """A plan whose steps one of link, compute and host paces."""
+    """A plan whose steps one of link, compute and host paces; ``changes`` are of what was asked."""
     flops = {"link": 10**10, "compute": 10**15, "host": 10**6}[limiter]
     work = use(DIT, flops, GiB // 8)
     if limiter == "host":
@@ -190,9 +192,8 @@ def planned(limiter: str, **changes: object) -> PlanDocument:
         trace=trace((work, 8), (use(VAE, 10**9, 0, "decode"), 1)),
         model=CostModel(rates=made_up, backend="emulated"),
         aim=Aim(),
-        **changes,
     )
-    return plan_by_search(asked)
+    return plan_by_search(replace(asked, **changes))
 
 
 def test_the_rates_of_a_limiter_are_those_that_the_denoiser_uses() -> None:
@@ -205,13 +206,15 @@ def test_the_rates_of_a_limiter_are_those_that_the_denoiser_uses() -> None:
 
 
 def test_no_rate_is_fitted_to_guessed_work() -> None:
-    plan = planned("compute")
-    assert plan.predicted is not None
     guess = untraced((DIT, VAE), question(inventory(DIT), machine(8)).workload, "no pipeline class")
-    guessed = plan.model_copy(update={"predicted": plan.predicted.model_copy(update={"guessed": True})})
+    guessed = planned("compute", trace=replace(guess, source="ESTIMATED"))
+    assert guessed.predicted is not None
+    assert (guessed.predicted.guessed, guessed.predicted.source) == (True, "ESTIMATED")
     assert trace_record(guess).guessed
     assert paced_by(guessed) == {}
-    assert paced_by(plan.model_copy(update={"predicted": None})) == {}
+    known = guessed.predicted.model_copy(update={"guessed": False})
+    assert paced_by(guessed.model_copy(update={"predicted": known})) != {}
+    assert paced_by(guessed.model_copy(update={"predicted": None})) == {}
 
 
 def test_keys_read_well() -> None:

@@ -59,7 +59,7 @@ def test_longest_matching_key_decides(module: str, role: str | None) -> None:
 )
 def test_each_role_loads_its_own_modules(role, loads, keeps) -> None:
     found = view(MODEL, profile(), role)
-    assert (found.loads, found.keeps) == (list(loads), list(keeps))
+    assert (found.loads, found.keeps) == (loads, keeps)
     assert set(found.skips) == {*loads, *MODEL.weightless, "transformer", "transformer_2", "text_encoder", "vae"} - {
         *loads,
         *keeps,
@@ -68,7 +68,7 @@ def test_each_role_loads_its_own_modules(role, loads, keeps) -> None:
 
 def test_family_extras_add_modules_to_a_role() -> None:
     found = view(MODEL, profile(role_extras={"encoder": ("vae", "transformer")}), "encoder")
-    assert found.loads == ["transformer", "transformer_2", "text_encoder", "vae"]
+    assert found.loads == ("transformer", "transformer_2", "text_encoder", "vae")
 
 
 def test_unknown_component_with_weights_is_loaded_by_every_role_and_costed() -> None:
@@ -83,4 +83,4 @@ def test_a_role_plan_places_and_orders_only_what_it_loads() -> None:
     plan = plan_by_rules(question(MODEL, machine(24), role="denoiser"))
     assert plan.load_order == ["transformer_2", "transformer"]
     assert set(plan.components) == {"transformer", "transformer_2"}
-    assert plan.role.stages == ["denoise"]
+    assert plan.role.stages == ("denoise",)

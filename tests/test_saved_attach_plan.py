@@ -57,12 +57,31 @@ def test_with_another_model_it_is_refused(saved: Path, tmp_path: Path, capsys) -
     assert "the plan is for a FluxPipeline, here is 'WanPipeline'" in lines[-1]
 
 
-def test_a_plan_that_was_saved_before_there_was_a_source_is_read_the_same(saved: Path, tmp_path: Path, capsys) -> None:
+@pytest.mark.parametrize(("family", "source"), [(None, "memory"), ("flux", "name")])
+def test_a_plan_that_was_saved_before_there_was_a_source(family: str | None, source: str, saved: Path, tmp_path: Path):
+    """By a name or of a pipeline in memory: only what no family was recognised in can't be a name."""
+    old = yaml.safe_load((saved / "plan.yaml").read_text(encoding="utf-8"))
+    assert (old["model"].pop("source"), old["model"]["path"]) == ("memory", None)
+    old["model"]["family"] = family
+    (tmp_path / "old.yaml").write_text(yaml.safe_dump(old), encoding="utf-8")
+    model = read_plan(tmp_path / "old.yaml").model
+    assert model == read_plan(saved / "plan.yaml").model.model_copy(update={"family": family, "source": source})
+
+
+@pytest.mark.parametrize("command", [["run"], ["timeline"], ["bench"]])
+def test_an_older_one_says_in_one_line_what_it_needs(command: list[str], saved: Path, tmp_path: Path, capsys) -> None:
     old = yaml.safe_load((saved / "plan.yaml").read_text(encoding="utf-8"))
     del old["model"]["source"]
-    old["model"]["path"] = ""
+    old["model"]["family"] = None
     (tmp_path / "old.yaml").write_text(yaml.safe_dump(old), encoding="utf-8")
-    assert read_plan(tmp_path / "old.yaml") == read_plan(saved / "plan.yaml")
+    output = {"run": "out.png", "timeline": "out.html", "bench": "out.json"}[command[0]]
+    code, lines = told([*command, str(tmp_path / "old.yaml"), "-o", str(tmp_path / output)], capsys)
+    assert (code, len(lines)) == (2, 1)
+    assert "this plan was made of a FluxPipeline in memory; say where that model is with --model DIR." in lines[0]
+
+
+def test_what_is_in_memory_has_no_path(saved: Path, tmp_path: Path, capsys) -> None:
+    old = yaml.safe_load((saved / "plan.yaml").read_text(encoding="utf-8"))
     old["model"] |= {"path": "/models/flux", "source": "memory"}
     (tmp_path / "old.yaml").write_text(yaml.safe_dump(old), encoding="utf-8")
     assert told(["explain", str(tmp_path / "old.yaml")], capsys)[0] == 2

@@ -267,6 +267,7 @@ def test_the_command_writes_both_kinds(plan: PlanDocument, tmp_path: Path, capsy
     assert "saved" in capsys.readouterr().out
     assert run(["timeline", f"{tmp_path}/plan.yaml", "-o", f"{tmp_path}/out.json", "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
+    assert {(each["component"], each["phase"]) for each in summary["stages"]} >= {("vae", "decode")}
     assert summary["seconds"] == pytest.approx(plan.predicted.first_s.mid)
     assert (tmp_path / "out.html").read_text(encoding="utf-8").startswith("<!doctype html>")
     document = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))

@@ -22,6 +22,8 @@ Bytes = Annotated[int, Limited(ge=0, lt=2**63)]
 Positive = Annotated[int, Limited(ge=1, lt=2**31)]
 Name = Annotated[str, Limited(min_length=1, max_length=256)]
 Label = Annotated[str, Limited(min_length=1)]  # made of names, as many as a model or a command line has
+Names = Annotated[tuple[Name, ...], Limited(strict=False)]  # a list where it is read
+Texts = Annotated[tuple[str, ...], Limited(strict=False)]
 Sha256 = Annotated[str, Limited(pattern=r"^[0-9a-f]{64}$")]
 Finite = Annotated[float, Limited(allow_inf_nan=False)]
 Share = Annotated[float, Limited(gt=0, le=1)]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from roost.facts.limits import Bytes, Name, Sha256
+from roost.facts.limits import Bytes, Names, Sha256, Texts
 from roost.facts.request import Group, Mode, Role, Storage, Workload
 
 Kind = Literal["dit", "text_encoder", "image_encoder", "vae", "other"]
@@ -191,9 +191,9 @@ class RolePart:
     """What a deployment role would load of the model. ``loads`` have weights; ``keeps`` are weightless modules."""
 
     name: Role
-    stages: list[Name]
-    loads: list[Name]
-    keeps: list[Name]
-    skips: list[Name]
+    stages: Names
+    loads: Names
+    keeps: Names
+    skips: Names
     load_bytes: Bytes
-    warnings: list[str]
+    warnings: Texts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from roost.facts.model import Kind
 
@@ -12,7 +12,8 @@ from roost.facts.model import Kind
 Phase = Literal["text_encode", "image_encode", "denoise", "beside", "check", "decode"]
 
 DENOISING: frozenset[Phase] = frozenset({"denoise", "beside"})
-_PHASES: Mapping[Kind, Phase] = {
+# In the order of use, where a VAE decodes.
+PHASES: Mapping[Kind, Phase] = {
     "text_encoder": "text_encode",
     "image_encoder": "image_encode",
     "dit": "denoise",
@@ -39,12 +40,27 @@ class StageKey:
     phase: Phase
 
 
+class _OfStage(Protocol):
+    """A record of a stage; ``phase`` is None of one that an older run called by its component's name."""
+
+    @property
+    def component(self) -> str: ...
+    @property
+    def phase(self) -> Phase | None: ...
+
+
+def is_same_stage(one: _OfStage, other: _OfStage) -> bool:
+    """A component has one stage, a VAE one for each direction; older records call more than one phase ``denoise``."""
+    encodes = (one.phase == "image_encode") == (other.phase == "image_encode")
+    return one.component == other.component and encodes
+
+
 def stage_of(component: str, kind: Kind, method: str) -> StageKey:
     """The stage that a call of ``method`` on the component belongs to."""
     if component == "safety_checker":
         return StageKey(component, "check")
     encodes = kind == "vae" and "encode" in method
-    return StageKey(component, "image_encode" if encodes else _PHASES[kind])
+    return StageKey(component, "image_encode" if encodes else PHASES[kind])
 
 
 def stage_text(phase: Phase, *components: str, kinds: Mapping[str, Kind] | None = None, named: bool = True) -> str:

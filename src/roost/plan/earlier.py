@@ -2,24 +2,42 @@
 
 Plans of 0.1 tell only in ``source`` whether a card is known by its name alone (``profile:KEY``) and whether its free
 memory (``…+--vram``) or the host's memory (``--ram``) was typed, in a stage's ``name`` alone what it does, and in the
-sentences of figures where those come from. A pipeline in memory has the path "".
+sentences of figures where those come from. One of a pipeline in memory has ``path: null`` like one by a model's name,
+and differs from it only where no family was recognised.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from pydantic import ValidationInfo
 
+FROM_FILE = "a file"  # the context of validating what a file holds; records that code builds say everything themselves
+
+Upgrade = Callable[[Any, ValidationInfo], Any]
+
+
+def _in_files(upgrade: Callable[[Any], Any]) -> Upgrade:
+    """A validator that upgrades the records of files, and leaves others as they are."""
+
+    def validator(record: Any, info: ValidationInfo) -> Any:
+        return upgrade(record) if info.context == FROM_FILE else record
+
+    return validator
+
+
+@_in_files
 def model_facts(record: Any) -> Any:
-    """A model's record with what it was; a pipeline in memory had an empty path."""
+    """A model's record with what it was: a name is a family's, so without a path or a family it was in memory."""
     if not isinstance(record, Mapping) or "path" not in record:
         return record
-    if record["path"] == "":
-        return {"source": "memory", **record, "path": None}
-    return {"source": "name" if record["path"] is None else "directory", **record}
+    if record["path"] is not None:
+        return {"source": "directory", **record}
+    return {"source": "memory" if record.get("family") is None else "name", **record}
 
 
+@_in_files
 def gpu_facts(record: Any) -> Any:
     """A GPU's record with the fields that it lacks."""
     source = _source(record)
@@ -28,30 +46,35 @@ def gpu_facts(record: Any) -> Any:
     return {"named": source.startswith("profile:"), "vram_typed": source.endswith("+--vram"), **record}
 
 
+@_in_files
 def host_facts(record: Any) -> Any:
     """A host's record with the fields that it lacks."""
     source = _source(record)
     return record if source is None else {"ram_typed": source.startswith("--ram"), **record}
 
 
+@_in_files
 def trace_facts(record: Any) -> Any:
     """A trace's or prediction's record with whether it was guessed."""
     source = _source(record)
     return record if source is None else {"guessed": source.startswith("weights only"), **record}
 
 
+@_in_files
 def kappa_facts(record: Any) -> Any:
     """A factor's record with whether it was fitted."""
     source = _source(record)
     return record if source is None else {"fitted": source.startswith("fitted:"), **record}
 
 
+@_in_files
 def rate_facts(record: Any) -> Any:
     """A rate's record with whether it is a prior."""
     why = record.get("why") if isinstance(record, Mapping) else None
     return {"prior": why.startswith("prior: "), **record} if isinstance(why, str) else record
 
 
+@_in_files
 def budget_facts(record: Any) -> Any:
     """A budget's record with its verdict alone, where the verdict goes on with what would fit."""
     verdict = record.get("verdict") if isinstance(record, Mapping) else None
@@ -70,6 +93,7 @@ _PHASES = {
 }
 
 
+@_in_files
 def stage_facts(record: Any) -> Any:
     """A stage's record with what it does; None of a component that a run named by itself."""
     name = record.get("name") if isinstance(record, Mapping) else None

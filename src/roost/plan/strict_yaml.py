@@ -9,6 +9,7 @@ from typing import TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from roost.plan.earlier import FROM_FILE
 from roost.units import MiB
 
 # A plan lists its model's files, each in some 170 bytes: room for over 20,000.
@@ -110,9 +111,9 @@ def yaml_mapping(raw: bytes, what: str) -> dict[object, object]:
 
 
 def validated(mapping: dict[object, object], model: type[Document], what: str) -> Document:
-    """The mapping as a document of class ``model``; NotValid names the first fields that are wrong."""
+    """A file's mapping as a document of class ``model``; NotValid names the first fields that are wrong."""
     try:
-        return model.model_validate(mapping)
+        return model.model_validate(mapping, context=FROM_FILE)
     except ValidationError as error:
         unknown_keys = any(each["type"] in _UNKNOWN_KEY for each in error.errors())
         raise NotValid(_first_problems(error, what), unknown_keys=unknown_keys) from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from roost.facts.stage import DENOISING
+from roost.facts.stage import DENOISING, is_same_stage
 from roost.plan.figures import Predicted, PredictedStage, SecondsInterval, StageWork
 from roost.plan.measurements import (
     BytesCompared,
@@ -60,7 +60,7 @@ def _stages(plan: PlanDocument, predicted: Predicted, figures: RunFigures) -> li
     work = {(each.component, each.phase): each for each in plan.arithmetic.stages} if plan.arithmetic else {}
     found = []
     for stage in predicted.stages:
-        same = [each for each in figures.stages if _is_same(stage, each)]
+        same = [each for each in figures.stages if is_same_stage(stage, each)]
         if same:
             component = plan.components[stage.component]
             found.append(_stage(stage, component, same, work.get((stage.component, stage.phase)), context))
@@ -84,9 +84,3 @@ def _stage(
         activation_bytes=work.traced_bytes if work and teaches else None,
         kappa=work.kappa if work and teaches else None,
     )
-
-
-def _is_same(predicted: PredictedStage, measured: StageFigures) -> bool:
-    """A component has one stage, a VAE one for each direction."""
-    encodes = (predicted.phase == "image_encode") == (measured.phase == "image_encode")
-    return predicted.component == measured.component and encodes

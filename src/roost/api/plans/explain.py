@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic_core import to_jsonable_python
 
@@ -57,6 +57,7 @@ def _predicted_stages(plan: PlanDocument, arithmetic: Arithmetic) -> tuple[Stage
         found.append(
             StageSum(
                 name=work.name,
+                phase=work.phase,
                 weights=weights,
                 weights_bytes=peak - beside,
                 context_bytes=arithmetic.context_bytes,
@@ -85,7 +86,7 @@ def _weighed_stages(plan: PlanDocument) -> tuple[StageSum, ...]:
     )
 
 
-def _account(plan: PlanDocument, name: str, stages: Iterable[StageSum]) -> ComponentAccount:
+def _account(plan: PlanDocument, name: str, stages: Sequence[StageSum]) -> ComponentAccount:
     component = plan.components[name]
     blocks = sum(stack.count for stack in component.stacks)
     work = tuple(each for each in (plan.arithmetic.stages if plan.arithmetic else []) if each.component == name)
@@ -114,21 +115,21 @@ def _account(plan: PlanDocument, name: str, stages: Iterable[StageSum]) -> Compo
     )
 
 
-def _if_resident(plan: PlanDocument, name: str, stages: Iterable[StageSum]) -> IfResident | None:
+def _if_resident(plan: PlanDocument, name: str, stages: Sequence[StageSum]) -> IfResident | None:
     needed = plan.components[name].load_bytes
     # Without what lingers in a stage: that leaves when its room is needed.
-    peaks = {
-        stage.name: needed
+    peaks = [
+        needed
         + sum(size for other, size in stage.weights.items() if other != name)
         + (stage.context_bytes or 0)
         + (stage.activation_bytes or 0)
         for stage in stages
-    }
+    ]
     if not peaks:
         return None
-    tightest = max(peaks, key=lambda stage: peaks[stage])
+    tightest = peaks.index(max(peaks))
     return IfResident(
-        stage=tightest,
+        stage=stages[tightest].name,
         peak_bytes=peaks[tightest],
         short_bytes=max(0, peaks[tightest] - plan.budget.budget_bytes),
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from roost.facts.decider import Blocked, Fired
 from roost.facts.request import Strategy
+from roost.facts.stage import Phase
 from roost.plan.figures import Limiter, Rate, StageWork
 
 
@@ -14,10 +15,12 @@ from roost.plan.figures import Limiter, Rate, StageWork
 class StageSum:
     """What one stage has on the device. The parts add up to ``peak_bytes``; ``left_bytes`` may be negative.
 
-    Context and activations are None in a plan without a prediction; its sums are weights alone.
+    Context and activations are None in a plan without a prediction; its sums are weights alone. So is ``phase``, of
+    stages that may be of several components.
     """
 
     name: str
+    phase: Phase | None = None
     weights: Mapping[str, int]  # by component; others that linger make up the rest of weights_bytes
     weights_bytes: int
     context_bytes: int | None

@@ -12,11 +12,10 @@ from roost.api.models.inspect import inspect_model, profile_of
 from roost.api.models.traces import kept_trace, trace_model
 from roost.api.plans.preflight import model_differences
 from roost.api.requests.options import DTYPES
-from roost.api.requests.request import steps_text
+from roost.api.requests.request import workload_text
 from roost.blocks import block_names
 from roost.errors import DryRunError, PlanMismatch, RoostError, UsageError
 from roost.facts.model import Component, Inventory
-from roost.facts.request import Workload
 from roost.plan import PlanDocument
 from roost.planner.buffers import with_unfiled
 from roost.planner.cost.costs import CostModel
@@ -170,12 +169,6 @@ def record_of(plan: PlanDocument, timeline: Timeline, components: Iterable[Compo
         memory=tuple(_levels(timeline.memory)),
         figures=figures,
     )
-
-
-def workload_text(workload: Workload) -> str:
-    """For people: ``1280×720 × 81 frames, 40 steps, batch 1``."""
-    frames = f" × {workload.frames} frames" if workload.frames else ""
-    return f"{workload.width}×{workload.height}{frames}, {steps_text(workload)}, batch {workload.batch}"
 
 
 def _levels(events: tuple[MemoryEvent, ...]) -> Iterator[MemoryLevel]:

@@ -195,3 +195,9 @@ def steps_text(workload: Workload) -> str:
     if workload.strength is None:
         return f"{workload.steps} steps"
     return f"{workload.steps_run} of {workload.steps} steps (strength {workload.strength:g})"
+
+
+def workload_text(workload: Workload) -> str:
+    """For people: ``1280×720 × 81 frames, 40 steps, batch 1``."""
+    frames = f" × {workload.frames} frames" if workload.frames else ""
+    return f"{workload.width}×{workload.height}{frames}, {steps_text(workload)}, batch {workload.batch}"

@@ -8,7 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from roost.api.plans.timeline import replay_plan, workload_text
+from roost.api.plans.timeline import replay_plan
+from roost.api.requests.request import workload_text
 from roost.api.runs.ready import ReadyPlan
 from roost.errors import RoostError
 from roost.facts.request import Workload

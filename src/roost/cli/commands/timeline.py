@@ -68,9 +68,9 @@ def timeline(given: TimelineCommand) -> None:
 
 def _page(plan: PlanDocument, replay: Replay) -> str:
     from roost.cli.html.timeline_page import timeline_page
-    from roost.facts.stage import stage_text
+    from roost.facts.stage import is_same_stage, stage_text
 
-    bindings = {(each.component, each.phase): each.binding for each in plan.predicted.stages} if plan.predicted else {}
+    predicted = plan.predicted.stages if plan.predicted else []
     rows = [
         [
             stage_text(key.phase, key.component),
@@ -80,7 +80,7 @@ def _page(plan: PlanDocument, replay: Replay) -> str:
             _share(stage.copy_s, stage.seconds),
             format_seconds(stage.stall_s),
             format_bytes(stage.peak_bytes),
-            bindings.get((key.component, key.phase), "?"),
+            next((each.binding for each in predicted if is_same_stage(each, key)), "?"),
         ]
         for key, stage in replay.timeline.stages[0].items()
     ]
@@ -105,6 +105,7 @@ def _summary(replay: Replay, output: Path) -> dict[str, object]:
             {
                 "name": stage_text(key.phase, key.component),
                 "component": key.component,
+                "phase": key.phase,
                 "passes": stage.uses,
                 "seconds": stage.seconds,
                 "compute_s": stage.compute_s,

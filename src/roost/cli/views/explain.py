@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from roost.api.plans.explanation import ComponentAccount, Explanation, PlanRow, StageSum
-from roost.api.requests.request import steps_text
+from roost.api.requests.request import workload_text
 from roost.cli.screen import rate_name, rate_value, show_folded, show_table, show_text
 from roost.cli.views.plan import show_trials
 from roost.plan.figures import Rate, StageWork
@@ -17,10 +17,7 @@ _LIMITED_BY = {"link": "the link", "compute": "compute", "host": "the host's lau
 
 def plan_title(plan: PlanDocument) -> str:
     """One line: the model, the workload and the GPU."""
-    workload = plan.workload
-    frames = f" × {workload.frames} frames" if workload.frames else ""
-    asked = f"{workload.width}×{workload.height}{frames}, {steps_text(workload)}, batch {workload.batch}"
-    return f"{plan.model.family or plan.model.pipeline} · {asked} · {plan.machine.gpu.name}"
+    return f"{plan.model.family or plan.model.pipeline} · {workload_text(plan.workload)} · {plan.machine.gpu.name}"
 
 
 def show_explanation(plan: PlanDocument, explanation: Explanation) -> None:
@@ -174,7 +171,8 @@ def _show_rates(explanation: Explanation) -> None:
 
 def _source(rate: Rate) -> str:
     on = f" on {rate.when[:10]}" if rate.when else ""
-    return rate.why if rate.prior else f"{rate.source}: {rate.why}{on}"
+    why = rate.why.removeprefix("prior: ") if rate.prior else rate.why  # the screen says where it comes from once
+    return f"{rate.source}: {why}{on}"
 
 
 def _placed(row: PlanRow, name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from textwrap import wrap
 
-from roost.api.requests.request import steps_text
+from roost.api.requests.request import workload_text
 from roost.cli.screen import clean, show_folded, show_note, show_table, show_text
 from roost.facts.decider import decider_of
 from roost.facts.request import Workload
@@ -22,7 +22,7 @@ def show_plan(plan: PlanDocument) -> None:
     total = sum(component.load_bytes for component in plan.components.values())
     show_text(f"{model.pipeline} · {model.family or 'unknown family'} · {format_bytes(total)} of weights loaded")
     show_text(
-        f"for {_asked(workload)} · mode {plan.policy.mode}, policy {plan.policy.name}"
+        f"for {workload_text(workload)} · mode {plan.policy.mode}, policy {plan.policy.name}"
         + (f", role {plan.role.name}" if plan.role.name != "monolithic" else "")
     )
     host = plan.machine.host
@@ -58,12 +58,7 @@ def show_plan(plan: PlanDocument) -> None:
 
 def show_remedy_run(workload: Workload) -> None:
     """What takes a while after nothing fitted: a dry run of a smaller workload."""
-    show_note(f"it does not fit, and a smaller workload may; dry-running {_asked(workload)}")
-
-
-def _asked(workload: Workload) -> str:
-    frames = f" × {workload.frames} frames" if workload.frames else ""
-    return f"{workload.width}×{workload.height}{frames}, {steps_text(workload)}, batch {workload.batch}"
+    show_note(f"it does not fit, and a smaller workload may; dry-running {workload_text(workload)}")
 
 
 def _show_labelled(label: str, text: str) -> None:

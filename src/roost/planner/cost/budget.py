@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from roost.facts.machine import Machine
-from roost.facts.model import Kind
-from roost.facts.stage import Phase, stage_text
+from roost.facts.stage import PHASES, Phase, stage_text
 from roost.plan.schema import StageWeights
 from roost.planner.cost.movement import host_bytes_of
 from roost.planner.placements import Placement
@@ -57,23 +56,14 @@ def stages(placements: Iterable[Placement]) -> tuple[StageWeights, ...]:
     are used together; components of no group (a ControlNet) are used beside the DiTs.
     """
     placements = tuple(placements)
-    by_kind = {kind: [each for each in placements if kind_of(each.component) == kind] for kind in _PHASES}
+    by_kind = {kind: [each for each in placements if kind_of(each.component) == kind] for kind in PHASES}
     found: list[StageWeights] = []
-    for kind, phase in _PHASES.items():
+    for kind, phase in PHASES.items():
         if kind == "dit":
-            beside = [each for each in placements if kind_of(each.component) == "other"]
-            found.extend(_denoise_stages(by_kind["dit"], beside, placements))
-        else:
+            found.extend(_denoise_stages(by_kind["dit"], by_kind["other"], placements))
+        elif kind != "other":
             found.extend(_stage(phase, [each], placements) for each in by_kind[kind])
     return tuple(found)
-
-
-_PHASES: dict[Kind, Phase] = {
-    "text_encoder": "text_encode",
-    "image_encoder": "image_encode",
-    "dit": "denoise",
-    "vae": "decode",
-}
 
 
 def _denoise_stages(

@@ -59,18 +59,18 @@ def view(inventory: Inventory, profile: ModelProfile, role: Role) -> RolePart:
     sizes = {each.name: each.load_bytes for each in inventory.components}
     modules = (*sizes, *inventory.weightless)
     needed = {name: _needs(role, name, profile.role_extras) for name in modules}
-    warnings = [
+    warnings = tuple(
         f"component {name!r} belongs to no known role, so every role loads its {format_bytes(size)}."
         for name, size in sizes.items()
         if role != "monolithic" and role_of(name) is None
-    ]
-    loads = [name for name in sizes if needed[name]]
+    )
+    loads = tuple(name for name in sizes if needed[name])
     return RolePart(
         name=role,
-        stages=list(_STAGES[role]),
+        stages=_STAGES[role],
         loads=loads,
-        keeps=[name for name in inventory.weightless if needed[name]],
-        skips=[name for name in modules if not needed[name]],
+        keeps=tuple(name for name in inventory.weightless if needed[name]),
+        skips=tuple(name for name in modules if not needed[name]),
         load_bytes=sum(sizes[name] for name in loads),
         warnings=warnings,
     )

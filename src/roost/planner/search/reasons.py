@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from roost.facts.stage import Phase
 from roost.plan.figures import Arithmetic, MoreMemory, OtherPlan, PlanComparison, Predicted, PredictedStage
 from roost.planner.placements import Placement
 from roost.planner.search.search import Objective
@@ -25,15 +26,15 @@ def why_of(placement: Placement, predicted: Predicted, arithmetic: Arithmetic, o
     if placement.streaming.hold:
         return f"its {count} blocks come in at first touch and stay for the stage." + _lossy(placement)
     stages = [stage for stage in predicted.stages if stage.component == placement.component.name]
-    pace = _pace(stages, {work.name: work.wait_s for work in arithmetic.stages}, objective)
+    pace = _pace(stages, {(work.component, work.phase): work.wait_s for work in arithmetic.stages}, objective)
     return f"{kept} of {count} blocks stay and the others stream: {pace}" + _lossy(placement)
 
 
-def _pace(stages: list[PredictedStage], wait_s: Mapping[str, float], objective: Objective) -> str:
+def _pace(stages: list[PredictedStage], wait_s: Mapping[tuple[str, Phase | None], float], objective: Objective) -> str:
     stage = max(stages, key=lambda each: each.seconds, default=None)
     if stage is None:
         return "it is not used."
-    waits = f"{format_seconds(wait_s[stage.name])} of {format_seconds(stage.seconds)}"
+    waits = f"{format_seconds(wait_s[stage.component, stage.phase])} of {format_seconds(stage.seconds)}"
     if stage.binding in ("compute", "host"):
         return f"compute hides the copies (it waits {waits}), so more residents would gain nothing."
     limiter = "the disk" if stage.binding == "disk" else "the link"

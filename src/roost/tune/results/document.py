@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from roost.errors import InvalidFile
 from roost.facts.limits import Bytes
+from roost.plan.earlier import FROM_FILE
 from roost.plan.results import ResultRow, Shortage, Standing, Steps, TrialResult
 from roost.shell_quoting import command, shown_path
 from roost.tune.results.disturbances import timing_warnings
@@ -61,7 +62,7 @@ def row_document(row: Row) -> dict[str, Any]:
 def result_of(document: Mapping[str, Any]) -> TrialResult | None:
     """The trial that a journal line records; None for one that no version wrote. Keys of newer ones are left out."""
     try:
-        return _trials().validate_python(document)
+        return _trials().validate_python(document, context=FROM_FILE)
     except ValidationError:
         return None
 
@@ -135,7 +136,7 @@ def read_results(path: Path) -> Results:
     if len(raw) > _MAX_BYTES:
         raise _invalid(path, "they are larger than 32 MiB")
     try:
-        return Results.model_validate(json.loads(raw.decode("utf-8")))
+        return Results.model_validate(json.loads(raw.decode("utf-8")), context=FROM_FILE)
     except ValidationError as error:
         raise _invalid(path, _problems(error)) from None
     except (ValueError, RecursionError) as error:
