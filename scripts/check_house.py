@@ -28,7 +28,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("plan",),
         ("trace", "timeline"),
         ("facts",),
-        ("units", "temporary", "shell_quoting", "foreign_words"),
+        ("units", "temporary", "shell_quoting", "regular_files", "foreign_words"),
         ("user_folders",),
         ("errors",),
     ),

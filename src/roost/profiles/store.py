@@ -19,6 +19,7 @@ from roost.plan import write_text_atomically
 from roost.plan.measurements import MEASURED_VERSION, DeviceKey, MeasuredEntry
 from roost.plan.strict_yaml import MAX_BYTES, NotValid, to_yaml, validated, yaml_mapping
 from roost.profiles.lock import locked
+from roost.regular_files import read_regular
 from roost.shell_quoting import shown_path
 from roost.user_folders import user_folder
 
@@ -103,8 +104,7 @@ class MeasuredStore:
 
     def _read(self, path: Path) -> MeasuredEntry | None:
         try:
-            with path.open("rb") as stream:
-                mapping = yaml_mapping(stream.read(MAX_BYTES + 1), "store")
+            mapping = yaml_mapping(read_regular(path, MAX_BYTES + 1), "store")
             version = mapping.get("schema")
             if type(version) is int and version > MEASURED_VERSION:
                 raise NotValid("a newer Roost wrote it")

@@ -10,6 +10,7 @@ from roost.plan import write_text_atomically
 from roost.plan.measurements import Collection
 from roost.plan.strict_yaml import MAX_BYTES, NotValid, to_yaml, validated, yaml_mapping
 from roost.profiles.store import Kept, MeasuredStore
+from roost.regular_files import read_regular
 from roost.shell_quoting import shown_path
 from roost.units import format_bytes
 
@@ -74,8 +75,8 @@ def import_measured(path: Path) -> int:
     Raises InvalidFile for anything but an export; nothing is then imported.
     """
     try:
-        with path.open("rb") as stream:
-            collection = validated(yaml_mapping(stream.read(MAX_BYTES + 1), "collection"), Collection, "export")
+        mapping = yaml_mapping(read_regular(path, MAX_BYTES + 1), "collection")
+        collection = validated(mapping, Collection, "export")
     except OSError as error:
         raise InvalidFile(f"{shown_path(path)} can't be read: {error.strerror}; check its name.") from None
     except ValueError as error:

@@ -15,10 +15,13 @@ from roost.facts.request import Workload
 from roost.plan import write_text_atomically
 from roost.probes.dry_run.options import DryRunOptions
 from roost.probes.model.directory import ModelDirectory
+from roost.regular_files import read_regular
 from roost.trace import Trace, trace_from_json, trace_to_json
+from roost.units import MiB
 
 # Raise it when a dry run of the same model would give other figures.
 TRACE_VERSION = 3
+_MOST_BYTES = 256 * MiB
 
 
 def trace_key(
@@ -58,7 +61,7 @@ def weightless_digests(inventory: Inventory) -> dict[str, str]:
 def read_trace(folder: Path, key: str) -> Trace | None:
     """The trace kept under ``key``; None when there is none, or none that can be read."""
     try:
-        return trace_from_json(json.loads(_path(folder, key).read_bytes()))
+        return trace_from_json(json.loads(read_regular(_path(folder, key), _MOST_BYTES)))
     except (OSError, ValueError, RecursionError, RoostError):
         return None
 
