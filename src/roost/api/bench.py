@@ -12,8 +12,8 @@ from roost.api.models.inspect import inspect_model, profile_of
 from roost.api.plans.plan import load_plan, search_question
 from roost.api.plans.preflight import check_runnable
 from roost.api.requests.declared import filled, typed_flags
+from roost.api.requests.known_values import dtype_of
 from roost.api.requests.option_sets import BenchOptions, PlanOptions
-from roost.api.requests.options import dtype_of
 from roost.api.requests.python_options import given_names, options_of
 from roost.api.runs.ready import check_plan
 from roost.api.trials import run_trials

@@ -14,8 +14,9 @@ from roost.api.models.inspect import inspect_model, profile_of
 from roost.api.models.named_files import check_sought, refuse_other_files, why_single_files
 from roost.api.models.tensors import check_tensors
 from roost.api.models.traces import RECORDED, installed_versions, kept_trace, trace_model
+from roost.api.requests.known_values import dtype_of
 from roost.api.requests.option_sets import PlanOptions
-from roost.api.requests.options import aim_of, choices_of, dtype_of, generation_count, searches, workload_of
+from roost.api.requests.options import aim_of, choices_of, generation_count, searches, workload_of
 from roost.api.requests.python_options import options_of
 from roost.errors import DryRunError, InvalidFile, UsageError
 from roost.facts.rates import LINKS

@@ -11,7 +11,7 @@ from pathlib import Path
 from roost.api.models.inspect import inspect_model, profile_of
 from roost.api.models.traces import kept_trace, trace_model
 from roost.api.plans.preflight import model_differences
-from roost.api.requests.options import DTYPES
+from roost.api.requests.known_values import DTYPES
 from roost.api.requests.request import workload_text
 from roost.blocks import block_names
 from roost.errors import DryRunError, PlanMismatch, RoostError, UsageError

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
-from roost.api.requests.option_sets import PlanOptions, SearchOptions, WeightsOptions, WorkloadOptions
+from roost.api.requests.known_values import one_of
+from roost.api.requests.option_sets import PlanOptions, SearchOptions, WorkloadOptions
 from roost.api.requests.request import check_steps_run, check_strength
 from roost.errors import UsageError
 from roost.facts.machine import Platform
@@ -24,17 +24,15 @@ OBJECTIVES = ("seconds", "memory")
 LOSSY: tuple[Lossy, ...] = ("tiling", "fp8")
 MODES = ("auto", "memory", "speed", "manual")
 PLATFORMS = ("cuda", "rocm", "cpu")
-DTYPES = ("bfloat16", "float16", "float32")
-_DTYPE_ALIASES = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32", "float": "float32"}
 
 
 def choices_of(options: PlanOptions) -> Choices:
     """The placement choices; raises UsageError for a value that no option takes."""
-    _one_of(options.policy, POLICIES, "--policy")
+    one_of(options.policy, POLICIES, "--policy")
     selection = options.layerwise_offload_components
     offloads = {group: getattr(options, f"{group}_cpu_offload") for group in GROUPS}
     return Choices(
-        mode=cast(Mode, _one_of(options.mode, MODES, "--mode")),
+        mode=cast(Mode, one_of(options.mode, MODES, "--mode")),
         sets=tuple(parse_set(text) for text in ([options.set] if isinstance(options.set, str) else options.set)),
         layerwise_components=(
             None if selection is None else parse_selectors(selection, "--layerwise-offload-components")
@@ -49,24 +47,24 @@ def choices_of(options: PlanOptions) -> Choices:
         dmd_steps=None if options.dmd_steps is None else _at_least(1, options.dmd_steps, "--dmd-steps"),
         platform=None
         if options.platform is None
-        else cast(Platform, _one_of(options.platform, PLATFORMS, "--platform")),
+        else cast(Platform, one_of(options.platform, PLATFORMS, "--platform")),
     )
 
 
 def searches(options: SearchOptions) -> bool:
     """Whether the options ask for the search rather than the rules alone."""
-    return _one_of(options.policy, POLICIES, "--policy") == "search"
+    return one_of(options.policy, POLICIES, "--policy") == "search"
 
 
 def aim_of(options: PlanOptions) -> Aim:
     """What the search minimises and may lose; ``--mode memory`` asks for the least peak too."""
-    objective = _one_of(options.objective, OBJECTIVES, "--objective")
+    objective = one_of(options.objective, OBJECTIVES, "--objective")
     if options.mode == "memory":
         objective = "memory"
     slowdown = options.max_slowdown
     if not math.isfinite(slowdown) or slowdown < 1:
         raise UsageError(f"--max-slowdown {slowdown:g} is out of range; give a factor from 1, like 1.2.")
-    allowed = [_one_of(each, LOSSY, "--allow") for each in (options.allow or "").split(",") if each.strip()]
+    allowed = [one_of(each, LOSSY, "--allow") for each in (options.allow or "").split(",") if each.strip()]
     return Aim(
         objective=cast(Objective, objective),
         max_slowdown=slowdown,
@@ -130,14 +128,6 @@ def _strength(typed: float | None, pipeline: str | None) -> float | None:
     return typed
 
 
-def dtype_of(options: WeightsOptions) -> str | None:
-    """The typed load dtype under its torch name."""
-    if options.dtype is None:
-        return None
-    name = options.dtype.strip().lower()
-    return _one_of(_DTYPE_ALIASES.get(name, name), DTYPES, "--dtype")
-
-
 def _prefetch(size: float | None) -> float | None:
     if size is None:
         return None
@@ -152,10 +142,3 @@ def _at_least(minimum: int, value: int, option: str) -> int:
     if not minimum <= value < 2**31:
         raise UsageError(f"{option} {value} is out of range; give a whole number from {minimum}.")
     return value
-
-
-def _one_of(value: str, allowed: Sequence[str], option: str) -> str:
-    name = value.strip().lower()
-    if name not in allowed:
-        raise UsageError(f"{option} {value!r} is not known; choose one of {', '.join(allowed)}.")
-    return name

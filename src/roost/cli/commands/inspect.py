@@ -25,7 +25,7 @@ class InspectCommand(Command):
 def inspect(given: InspectCommand) -> None:
     """Show the components, files, sizes and block stacks of a model, from file headers alone."""
     from roost.api.models.inspect import inspect_model, inspection_document
-    from roost.api.requests.options import dtype_of
+    from roost.api.requests.known_values import dtype_of
 
     inventory = inspect_model(given.model, variant=given.weights.variant, dtype=dtype_of(given.weights))
     if given.as_json:
