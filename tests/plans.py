@@ -118,6 +118,7 @@ def _strategy(blocks: int, strategy: str, *, linger: bool = False, **layerwise: 
 def _model(pipeline: str) -> ModelRecord:
     return ModelRecord(
         path=None,
+        source="memory",
         fingerprint="0" * 64,
         pipeline=pipeline,
         family=None,

@@ -30,7 +30,15 @@ def say(what: str, **facts: object) -> None:
 
 def figures(planted: dict[str, Any], steps: int) -> dict[str, Any]:
     step_s = planted.get("step_s", 0.01)
-    stages = [{"name": "denoise", "component": "transformer", "seconds": step_s * steps, "peak_bytes": 1000}]
+    stages = [
+        {
+            "name": "denoise",
+            "phase": "denoise",
+            "component": "transformer",
+            "seconds": step_s * steps,
+            "peak_bytes": 1000,
+        }
+    ]
     return {
         "status": "ok", "load_s": 0.5, "generation_s": 1.0 + step_s * steps, "step_seconds": [step_s] * (steps - 1),
         "stages": stages, "digest": "a" * 64, "peak_bytes": 1000, "later_peak_bytes": 1000, "reserved_bytes": None,
