@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from roost.facts.machine import GpuFacts, HostFacts, Machine
+from cards import card
+from roost.facts.machine import HostFacts, Machine
 from roost.facts.request import Workload
 from roost.plan.figures import BytesInterval, Predicted, SecondsInterval
 from roost.plan.results import TrialResult
@@ -70,20 +71,7 @@ def bench_results(**changed: object) -> BenchResults:
         model="FluxPipeline · flux.1-dev",
         workload=Workload(width=1024, height=1024, frames=None, steps=28, batch=1, guidance=3.5),
         machine=Machine(
-            gpu=GpuFacts(
-                device_kind="cuda",
-                platform="cuda",
-                name="NVIDIA Made Up 24",
-                total_bytes=24 * GiB,
-                free_bytes=23 * GiB,
-                source="nvml",
-                profile=None,
-                uuid=None,
-                driver=None,
-                compute_capability=None,
-                pcie_generation=None,
-                pcie_width=None,
-            ),
+            gpu=card(24 * GiB, 23 * GiB, name="NVIDIA Made Up 24", source="nvml"),
             host=HostFacts(available_bytes=60 * GiB, pinnable_bytes=30 * GiB, source="psutil"),
             headroom_bytes=GiB // 2,
         ),

@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 
+from cards import card
 from roost.blocks import streamed_stacks
-from roost.facts.machine import GpuFacts, HostFacts
+from roost.facts.machine import HostFacts
 from roost.facts.model import Kind, RolePart, Stack
 from roost.facts.request import Workload
 from roost.plan import ComponentPlan, PlanDocument
@@ -130,20 +131,7 @@ def _model(pipeline: str) -> ModelRecord:
 
 def _machine(free_bytes: int) -> MachineRecord:
     return MachineRecord(
-        gpu=GpuFacts(
-            device_kind="emulated",
-            platform="cuda",
-            name="emulated",
-            total_bytes=free_bytes,
-            free_bytes=free_bytes,
-            source="emulated",
-            profile=None,
-            uuid=None,
-            driver=None,
-            compute_capability=None,
-            pcie_generation=None,
-            pcie_width=None,
-        ),
+        gpu=card(free_bytes, free_bytes, device_kind="emulated", name="emulated", source="emulated"),
         host=HostFacts(available_bytes=GIB, pinnable_bytes=0, source="test"),
     )
 

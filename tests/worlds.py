@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from roost.facts.machine import GpuFacts, HostFacts, Machine
+from cards import card
+from roost.facts.machine import HostFacts, Machine
 from roost.facts.model import Component, Inventory, ModelProfile, Stack, StoredFile
 from roost.facts.request import Choices, Workload
 from roost.planner.by_rules import Question
@@ -81,20 +82,7 @@ def profile(**changes: object) -> ModelProfile:
 
 
 def machine(free_gib: float, total_gib: float = 80, ram_gib: float = 128, headroom_gib: float = 1) -> Machine:
-    gpu = GpuFacts(
-        device_kind="cuda",
-        platform="cuda",
-        name="Made-up GPU",
-        total_bytes=int(total_gib * GiB),
-        free_bytes=int(free_gib * GiB),
-        source="made up",
-        profile=None,
-        uuid=None,
-        driver=None,
-        compute_capability=None,
-        pcie_generation=None,
-        pcie_width=None,
-    )
+    gpu = card(int(total_gib * GiB), int(free_gib * GiB))
     ram = int(ram_gib * GiB)
     host = HostFacts(available_bytes=ram, pinnable_bytes=ram * 8 // 10, source="made up")
     return Machine(gpu=gpu, host=host, headroom_bytes=int(headroom_gib * GiB))
