@@ -136,12 +136,14 @@ def test_many_damages_end_well_too(seed: int, disk: Path, capfd) -> None:
         ("unet", {"layers_per_block": 0}, "'unet'"),
         ("vae", {"latent_channels": 0}, "'vae'"),
         ("text_encoder", {"num_hidden_layers": None}, "'text_encoder'"),
+        ("text_encoder", {"num_hidden_layers": 2**31 - 1}, "far more modules than its files have weights"),
+        ("scheduler", {"num_train_timesteps": 2**31 - 1}, "more than any scheduler takes"),
     ],
 )
 def test_a_config_that_its_library_can_not_use_is_named_in_one_line(
     config: str, change: dict[str, object], said: str, disk: Path, capfd
 ) -> None:
-    path = disk / "model" / config / "config.json"
+    path = disk / "model" / config / ("scheduler_config.json" if config == "scheduler" else "config.json")
     text = path.read_text()
     path.write_text(json.dumps({**json.loads(text), **change}))
     try:

@@ -20,6 +20,7 @@ from roost.pipelines.internals.of_torch import buffers_of, parameters_of, unfile
 from roost.pipelines.internals.of_transformers import closed_to_the_outside
 
 _MODULES_AT_LEAST, _MODULES_PER_TENSOR = 10_000, 20
+_MODULES_OF_ANY = 100_000  # ten times as many as any model that is known
 _SAFELY = {"use_safetensors": True, "local_files_only": True}
 
 
@@ -45,8 +46,9 @@ def build_component(
     found: Any = model_class(described.library, described.class_name)
     folder = model_dir / name if (model_dir / name).is_dir() else model_dir
     dtype = getattr(torch, described.load_dtype or "float32")
+    most = _MODULES_AT_LEAST + _MODULES_PER_TENSOR * (tensors or 0)
     try:
-        with closed_to_the_outside(), kept_default_dtype(dtype), _no_init(), _bounded(tensors or 0):
+        with closed_to_the_outside(), kept_default_dtype(dtype), _no_init(), bounded_modules(most):
             if hasattr(found, "load_config"):
                 module = found.from_config(found.load_config(str(folder), local_files_only=True))
             else:
@@ -123,9 +125,9 @@ def _cast(module: torch.nn.Module, dtype: torch.dtype, facts: ClassFacts) -> Non
 
 
 @contextlib.contextmanager
-def _bounded(tensors: int) -> Iterator[None]:
+def bounded_modules(most: int = _MODULES_OF_ANY) -> Iterator[None]:
     """Ends a build that a config makes absurdly large: the weight files say about how many modules there can be."""
-    left = _MODULES_AT_LEAST + _MODULES_PER_TENSOR * tensors
+    left = most
 
     def count(*_: object) -> None:
         nonlocal left

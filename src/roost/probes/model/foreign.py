@@ -1,4 +1,4 @@
-"""What a component's configs must not ask of its library: kernels, weights and settings from somewhere else.
+"""What a component's configs must not ask of its library: kernels, weights and settings from somewhere else; no end.
 
 The libraries obey such keys as soon as they read a config. What the directory only offers (``auto_map``) they leave
 alone unless they are told otherwise.
@@ -23,22 +23,35 @@ _CONFIGS = (
     *("feature_extractor_config.json", "scheduler_config.json", "guider_config.json"),
 )
 _ADDRESS = re.compile(r"[/:\\]")  # what tells a repository, or a folder, from a name
+# A scheduler makes several tables of this length as it is built; the longest that anyone trained with is 2000.
+_LENGTH_OF_TABLES, _LONGEST_TABLE = "num_train_timesteps", 1_000_000
 _EXPERTS = ("eager", "batched_mm", "grouped_mm")  # the others are kernels of repositories
 
 Config = Mapping[str, Any]
 
 
 def refuse_foreign(directory: ModelDirectory, declared: Declared) -> None:
-    """InvalidFile for a component whose configs name something to load that isn't in the directory."""
+    """InvalidFile for configs that name something to load that isn't in the directory, or tables for all of memory."""
     for base in _CONFIGS:
         name = within(declared.folder, base)
         if not directory.has(name):
             continue
-        for key, value in _foreign(directory.peek(name)):
+        content = directory.peek(name)
+        _refuse_long_tables(name, content)
+        for key, value in _foreign(content):
             raise InvalidFile(
                 f"{shown(name)}: {quoted(key)} is {quoted(value)}, which would be loaded from outside this directory,"
                 f" perhaps as code; take {quoted(key)} out of that file."
             )
+
+
+def _refuse_long_tables(name: str, content: object) -> None:
+    length = content.get(_LENGTH_OF_TABLES) if isinstance(content, Mapping) else None
+    if isinstance(length, int | float) and length > _LONGEST_TABLE:
+        raise InvalidFile(
+            f"{shown(name)}: {quoted(_LENGTH_OF_TABLES)} is {quoted(length)}, more than any scheduler takes"
+            f" ({_LONGEST_TABLE:,}); fetch that file again."
+        )
 
 
 def _foreign(content: object) -> Iterator[tuple[str, object]]:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from roost.errors import InvalidFile, PlanMismatch
-from roost.pipelines.build import check_installed, kept_default_dtype
+from roost.pipelines.build import bounded_modules, check_installed, kept_default_dtype
 from roost.pipelines.classes import component_class, model_class, pipeline_class, weighted_class
 from roost.pipelines.internals.of_transformers import closed_to_the_outside
 from roost.pipelines.quiet import quiet_libraries
@@ -104,7 +104,7 @@ def read_component(name: str, plan: ComponentPlan, model_dir: Path) -> torch.nn.
     if plan.load_dtype is not None:
         options["dtype"] = getattr(torch, plan.load_dtype)
     try:
-        with closed_to_the_outside(), kept_default_dtype():
+        with closed_to_the_outside(), kept_default_dtype(), bounded_modules():
             module, loaded = found.from_pretrained(str(source), output_loading_info=True, **options)
     except Exception as error:  # the libraries raise every kind for a broken file
         raise _unloadable(name, error) from error
