@@ -19,7 +19,7 @@ from roost.planner.cost.costs import CostModel
 from roost.planner.cost.rates import believed, rates_of
 from roost.planner.cost.untraced import untraced
 from roost.planner.documents.records import trace_record
-from roost.planner.search.search import Aim
+from roost.planner.search.columns import Aim
 from roost.units import GiB
 from traces import rates, trace, use
 from worlds import component, inventory, machine, question

@@ -22,7 +22,7 @@ from roost.plan import PlanDocument, plan_to_yaml
 from roost.plan.measurements import RunFigures, StageFigures
 from roost.planner.by_search import SearchQuestion, plan_by_search
 from roost.planner.cost.costs import CostModel
-from roost.planner.search.search import Aim
+from roost.planner.search.columns import Aim
 from roost.profiles.gpus import find_gpu_profile
 from roost.profiles.store import MeasuredStore
 from roost.units import GiB

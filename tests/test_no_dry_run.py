@@ -19,7 +19,7 @@ from roost.planner.cost.costs import CostModel
 from roost.planner.cost.untraced import guessing, untraced
 from roost.planner.rule_plan import predicted_rule_plan, traced_rule_plan
 from roost.planner.rules.selectors import parse_set
-from roost.planner.search.search import Aim
+from roost.planner.search.columns import Aim
 from roost.trace import trace_from_json, trace_to_json
 from roost.tune.trials.candidates import Candidate, why_unfit
 from roost.units import MiB

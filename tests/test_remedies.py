@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from roost.facts.request import Workload
 from roost.planner.by_search import SearchQuestion, plan_by_search
 from roost.planner.cost.costs import CostModel
-from roost.planner.search.search import Aim
+from roost.planner.search.columns import Aim
 from roost.planner.search.smaller import amount, option, smaller
 from roost.trace import Trace
 from roost.units import GiB

@@ -17,13 +17,14 @@ from roost.planner.by_search import SearchQuestion, plan_by_search
 from roost.planner.cost.costs import CostModel
 from roost.planner.cost.untraced import guessing, untraced
 from roost.planner.rules.selectors import parse_set
-from roost.planner.search.search import Aim, Objective
+from roost.planner.search.columns import Aim, Objective
 from roost.trace import VaeVariant, of_role
 from roost.units import GiB
 from traces import rates, trace, use
 from worlds import component, inventory, machine, question
 
 TERA = 10**12
+LIKELY = Aim(certainty="likely")
 PARTS = (
     component("transformer", 28 * GiB, blocks=40),
     component("text_encoder", 10 * GiB, blocks=24, position=1),
@@ -119,7 +120,7 @@ def test_more_vram_saves_what_planning_with_it_saves(plan: PlanDocument) -> None
 
 
 def test_other_plans_are_compared_by_their_own_simulation() -> None:
-    roomy = plan_by_search(asked(44))
+    roomy = plan_by_search(asked(44, aim=LIKELY))
     assert roomy.compared is not None
     offload, resident = roomy.compared.model_offload, roomy.compared.all_resident
     assert set(offload.differs.values()) == {"component-offload"}
@@ -161,12 +162,28 @@ def test_rules_find_the_same_components_with_the_same_bytes(plan: PlanDocument) 
     }
 
 
-def test_tiling_is_chosen_only_when_allowed() -> None:
-    assert not plan_by_search(asked(8, trace=TILED)).fits
+def test_tiling_is_taken_where_nothing_else_surely_fits() -> None:
+    tiled = plan_by_search(asked(8, trace=TILED))
+    assert (tiled.fits, tiled.certainty) == (True, "sure")
+    assert tiled.components["vae"].tiling
+    assert "changes bits" in tiled.components["vae"].why
+    (change,) = tiled.changed_by_default
+    assert (change.component, change.what) == ("vae", "tiling")
+
+
+def test_tiling_that_is_forbidden_or_needless_is_not_taken() -> None:
+    forbidden = plan_by_search(asked(8, trace=TILED, aim=Aim(forbid=frozenset({"tiling"}))))
+    assert not forbidden.fits
+    assert forbidden.certainty is None
+    roomy = plan_by_search(asked(24, trace=TILED))
+    assert not roomy.components["vae"].tiling
+    assert not roomy.changed_by_default
+
+
+def test_tiling_that_was_allowed_is_no_change_by_default() -> None:
     allowed = plan_by_search(asked(8, trace=TILED, aim=Aim(allow=frozenset({"tiling"}))))
-    assert allowed.fits
     assert allowed.components["vae"].tiling
-    assert "changes bits" in allowed.components["vae"].why
+    assert not allowed.changed_by_default
 
 
 @pytest.mark.long
@@ -204,8 +221,8 @@ def test_what_would_fit_is_named_and_really_fits() -> None:
     assert refused.budget.deficit_bytes > 0
     assert "Would fit: --mode auto; --vram" in refused.budget.verdict
     enough_gib = float(re.search(r"--vram ([\d.]+)GiB", refused.budget.verdict)[1])
-    assert plan_by_search(asked(enough_gib, speed)).fits
-    assert not plan_by_search(asked(enough_gib - 0.2, speed)).fits
+    assert plan_by_search(asked(enough_gib, speed, trace=TILED)).fits
+    assert not plan_by_search(asked(enough_gib - 0.2, speed, trace=TILED)).fits
 
 
 def test_a_typed_option_in_the_way_is_named() -> None:

@@ -41,8 +41,13 @@ def find_machine(
     return Machine(
         gpu=_with_vram(card, vram_bytes),
         host=host,
-        headroom_bytes=DEFAULT_HEADROOM_BYTES if headroom_bytes is None else headroom_bytes,
+        headroom_bytes=_default_headroom(card) if headroom_bytes is None else headroom_bytes,
     )
+
+
+def _default_headroom(card: GpuFacts) -> int:
+    """For what a card's allocator and its other users take; an emulated one has neither."""
+    return 0 if card.device_kind == "emulated" else DEFAULT_HEADROOM_BYTES
 
 
 def _bytes(size: str | int | None, option: str) -> int | None:

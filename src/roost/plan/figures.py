@@ -70,10 +70,15 @@ class PredictedStage(Strict):
 class Predicted(Strict):
     """The cost model's figures. ``total_s`` is load + first + (n − 1) · next for n generations.
 
+    ``peak_bytes`` are what is allocated, with the process's context; ``reserved_bytes`` what the allocator has to take of
+    the device for it, and ``process_bytes`` that and the context (None in plans of 0.1). NVML may show more: what the
+    allocator took once it keeps for as long as nothing else needs it.
     ``guessed`` are figures without a dry run.
     """
 
     peak_bytes: BytesInterval
+    reserved_bytes: BytesInterval | None = None
+    process_bytes: BytesInterval | None = None
     load_s: SecondsInterval
     first_s: SecondsInterval
     next_s: SecondsInterval

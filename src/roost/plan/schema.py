@@ -26,6 +26,9 @@ from roost.plan.trials import Measured
 
 SCHEMA_VERSION = 1
 
+# Whether what a fitting plan needs is surely there, or likely.
+Certainty = Literal["sure", "likely"]
+
 
 class ModelRecord(Strict):
     """Which model the plan is for. ``path`` is a directory's, else null: of a name alone, or a pipeline in memory."""
@@ -96,7 +99,7 @@ class Budget(Strict):
 
 
 class Policy(Strict):
-    """What decided. The last four say what a search minimised, and what it was allowed to lose."""
+    """What decided. From ``generations`` on: what a search minimised, what it might lose, and how sure it had to be."""
 
     name: Literal["rules", "search"]
     mode: Mode
@@ -109,6 +112,17 @@ class Policy(Strict):
     objective: Literal["seconds", "memory"] = "seconds"
     max_slowdown: float | None = None
     allow: list[Literal["tiling", "fp8"]] = Field(default_factory=list)
+    forbid: list[Literal["tiling", "fp8"]] = Field(default_factory=list)
+    certainty: Certainty = "sure"
+    max_premium: float = 1.05
+
+
+class ChangedByDefault(Strict):
+    """What a plan changes though nobody typed it, and the seconds that this costs (below 0: saves)."""
+
+    component: Name
+    what: Literal["tiling"]
+    seconds: Annotated[float, Field(allow_inf_nan=False)]
 
 
 class StackRecord(Strict):
@@ -169,7 +183,8 @@ class ComponentPlan(Strict):
 class PlanDocument(Strict):
     """One placement plan. ``predicted`` and ``measured`` are null until a cost model or a trial fills them.
 
-    ``also`` says which of the named alternatives (the rule plan, all resident) the plan itself is.
+    ``also`` says which of the named alternatives (the rule plan, all resident) the plan itself is. ``certainty`` is
+    None for a plan that doesn't fit, and for one of 0.1.
     """
 
     schema_version: int = Field(alias="schema", ge=SCHEMA_VERSION, le=SCHEMA_VERSION)  # Literal[1] would take true
@@ -179,6 +194,8 @@ class PlanDocument(Strict):
     machine: MachineRecord
     budget: Budget
     fits: bool
+    certainty: Certainty | None = None
+    changed_by_default: list[ChangedByDefault] = Field(default_factory=list)
     load_order: list[Name]
     policy: Policy
     role: Annotated[RolePart, FACT]
@@ -206,6 +223,12 @@ class PlanDocument(Strict):
         for stage in self.predicted.stages if self.predicted else ():
             if stage.component not in self.components:
                 raise ValueError(f"predicted has a stage of {stage.component}, which is no component of the plan")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_is_certain_of_what_does_not_fit(self) -> PlanDocument:
+        if self.certainty is not None and not self.fits:
+            raise ValueError(f"certainty is {self.certainty!r} for a plan that does not fit")
         return self
 
     @model_validator(mode="after")

@@ -10,24 +10,25 @@ from roost.facts.decider import Decider
 from roost.facts.request import Workload
 from roost.plan.figures import Alternative, Arithmetic, Predicted
 from roost.plan.revision import revised
-from roost.plan.schema import PlanDocument
+from roost.plan.schema import ChangedByDefault, PlanDocument
 from roost.planner.cost.budget import Verdict, judge, pool_warnings, weights_fit
 from roost.planner.cost.costs import CostModel
-from roost.planner.cost.estimate import Forecast, predict
+from roost.planner.cost.estimate import Forecast, predict, surely_fits, taken_of
 from roost.planner.documents.cost_model import arithmetic_record
 from roost.planner.documents.records import alternative_record, trace_record
 from roost.planner.documents.writer import Figures, Sought, document_of
 from roost.planner.placements import Placement
 from roost.planner.rules.case import Case, Decision, Question
 from roost.planner.ruling import Ruling, ruling_on
+from roost.planner.search.columns import Aim, Objective, limits_of
 from roost.planner.search.comparison import compare_plans
+from roost.planner.search.pricing import Combination
 from roost.planner.search.reasons import LEAST_WEIGHTS, notes_of, why_lost, why_of
 from roost.planner.search.remedies import TraceOther, remedies
-from roost.planner.search.search import Aim, Objective, SearchResult, limits_of, search
+from roost.planner.search.search import SearchResult, search
 from roost.planner.search.shortfall import Shortfall
-from roost.planner.search.solver import Combination
 from roost.trace import Trace, of_role
-from roost.units import format_bytes
+from roost.units import format_bytes, format_seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +77,7 @@ def plan_by_search(asked: SearchQuestion) -> PlanDocument:
     return document_of(
         ruling,
         tuple(_explained(each, predicted, arithmetic, forecast, asked.aim.objective) for each in placements),
-        _fitting(forecast, placements, predicted),
+        _fitting(forecast, placements, predicted, aim=asked.aim, other=found.other),
         sought=Sought(aim=asked.aim, generations=asked.generations),
         figures=Figures(
             trace=trace_record(asked.trace),
@@ -85,8 +86,9 @@ def plan_by_search(asked: SearchQuestion) -> PlanDocument:
             arithmetic=arithmetic,
             alternatives=alternatives,
             also=also,
+            changed=[ChangedByDefault(component=name, what="tiling", seconds=cost) for name, cost in found.tiled],
         ),
-        warnings=(*asked.notes, *_warnings(forecast, predicted), *_rounded(placements)),
+        warnings=(*asked.notes, *_trace_warnings(forecast), *_rounded(placements)),
     )
 
 
@@ -116,37 +118,54 @@ def _explained(
     return replace(placement, decision=Decision(strategy=placement.strategy, decided_by=Decider("search"), why=why))
 
 
-def _fitting(forecast: Forecast, placements: tuple[Placement, ...], predicted: Predicted) -> Verdict:
+def _fitting(
+    forecast: Forecast, placements: tuple[Placement, ...], predicted: Predicted, *, aim: Aim, other: Combination | None
+) -> Verdict:
+    sure, known = surely_fits(forecast, predicted), forecast.trace.no_dry_run is None
+    doubt = () if sure or not known else (_doubt(forecast, predicted, aim, other),)
     return Verdict(
         fits=True,
-        text=_fitting_text(forecast, placements, predicted),
+        certainty="sure" if sure else "likely",
+        text=_promise(forecast, predicted, sure=sure) if known else _weights_fit(forecast, placements),
         deficit_bytes=0,
         host_bytes=predicted.host_bytes,
         host_deficit_bytes=0,
-        activations_known=forecast.trace.no_dry_run is None,
-        warnings=pool_warnings(forecast.machine),
+        activations_known=known,
+        warnings=(*pool_warnings(forecast.machine), *doubt),
     )
 
 
-def _fitting_text(forecast: Forecast, placements: tuple[Placement, ...], predicted: Predicted) -> str:
-    budget = forecast.machine.budget_bytes
-    if forecast.trace.no_dry_run is not None and predicted.stages:
-        weights = predict(replace(forecast, weights_only=True), placements)
-        most = max(weights.stages, key=lambda stage: stage.peak_bytes)
-        return weights_fit(most.peak_bytes, most.name, budget)
+def _weights_fit(forecast: Forecast, placements: tuple[Placement, ...]) -> str:
+    weights = predict(replace(forecast, weights_only=True), placements)
+    most = max(weights.stages, key=lambda stage: stage.peak_bytes, default=None)
+    if most is None:
+        return "nothing to place."
+    return weights_fit(most.peak_bytes, most.name, forecast.machine.budget_bytes)
+
+
+def _promise(forecast: Forecast, predicted: Predicted, *, sure: bool) -> str:
+    """What is taken of what is there, at the upper end and likely, and where the most."""
+    taken, there_bytes = taken_of(forecast, predicted)
     worst = max(predicted.stages, key=lambda stage: stage.peak_bytes, default=None)
-    where = f" in {worst.name}" if worst else ""
-    peak = predicted.peak_bytes
-    return (
-        f"fits: peaks at {format_bytes(round(peak.mid))} ({format_bytes(round(peak.low))} to"
-        f" {format_bytes(round(peak.high))}){where} of a budget of {format_bytes(budget)}."
-    )
+    where = f", the most in {worst.name}" if worst else ""
+    there = format_bytes(there_bytes)
+    if sure:
+        return f"fits: takes up to {format_bytes(taken.high)} of {there} free, likely {format_bytes(taken.mid)}{where}."
+    return f"may not fit: takes likely {format_bytes(taken.mid)}, up to {format_bytes(taken.high)}, of {there}{where}."
 
 
-def _warnings(forecast: Forecast, predicted: Predicted) -> list[str]:
-    if forecast.trace.no_dry_run is not None:
-        return _trace_warnings(forecast)
-    return [*_peak_warnings(forecast, predicted), *_trace_warnings(forecast)]
+def _doubt(forecast: Forecast, predicted: Predicted, aim: Aim, other: Combination | None) -> str:
+    """By how much a plan may not fit, and what makes it sure."""
+    taken, there_bytes = taken_of(forecast, predicted)
+    over = f"it may need {format_bytes(max(0, taken.high - there_bytes))} more than is free"
+    if other is not None:
+        premium = math.ceil(100 * other.seconds / predicted.total_s.mid) / 100
+        return f"{over}; a plan that surely fits takes {format_seconds(other.seconds)}: --max-premium {premium:g}."
+    if aim.certainty == "likely":
+        return f"{over}; --certainty sure asks for a plan that surely fits."
+    if "tiling" in aim.forbid:
+        return f"{over}; no plan surely fits without tiling, which --forbid tiling forbids."
+    return f"{over}, and no plan surely fits; a smaller --size or fewer --frames may."
 
 
 def _rounded(placements: Iterable[Placement]) -> list[str]:
@@ -165,16 +184,6 @@ def _trace_warnings(forecast: Forecast) -> list[str]:
     else:
         rest = "work and activations are guessed from sizes."
     return [f"no dry run ({trace.source}): {rest}"]
-
-
-def _peak_warnings(forecast: Forecast, predicted: Predicted) -> list[str]:
-    over = round(predicted.peak_bytes.high) - forecast.machine.gpu.free_bytes
-    if over <= 0:
-        return []
-    tiling = " or --allow tiling" if any(each.setting == "tiled" for each in forecast.trace.variants) else ""
-    return [
-        f"the predicted peak may be up to {format_bytes(over)} over free memory; more --headroom{tiling} makes sure."
-    ]
 
 
 def _alternatives(forecast: Forecast, found: SearchResult, chosen: Combination) -> tuple[list[str], list[Alternative]]:
@@ -240,6 +249,7 @@ def _short(by_weights: Verdict, missing: Shortfall, would_fit: tuple[str, ...], 
     return replace(
         by_weights,
         fits=False,
+        certainty=None,
         text=finding + would,
         finding=finding if would_fit else None,
         lacks=missing.headline(),

@@ -13,8 +13,8 @@ from roost.planner.documents.records import trace_record
 from roost.planner.documents.writer import Figures, document_of
 from roost.planner.placements import Placement
 from roost.planner.ruling import ruling_on
+from roost.planner.search.columns import limits_of
 from roost.planner.search.pricing import Pricer
-from roost.planner.search.search import limits_of
 from roost.units import format_bytes
 
 
@@ -47,13 +47,15 @@ def _verdict(placements: tuple[Placement, ...], forecast: Forecast) -> Verdict:
     needed_bytes = sum(each.idle_bytes for each in options) + most.own_bytes
     limit_bytes = limits_of(forecast).vram_bytes
     over_bytes = max(0, needed_bytes - limit_bytes)
+    sure = sum(each.idle_bytes for each in options) + max(each.sure_bytes for each in options) <= limit_bytes
     needs = f"with activations, {most.placement.component.name} in use needs {format_bytes(needed_bytes)}"
     may = f"and {format_bytes(max(0, limit_bytes))} may be used."
     short = f"does not fit: {needs}, {may} --policy search finds what fits, if anything does."
     return replace(
         by_weights,
         fits=not over_bytes,
-        text=short if over_bytes else f"fits: {needs}, {may}",
+        certainty=None if over_bytes else "sure" if sure else "likely",
+        text=short if over_bytes else f"{'fits' if sure else 'may not fit'}: {needs}, {may}",
         activations_known=True,
         deficit_bytes=over_bytes,
     )

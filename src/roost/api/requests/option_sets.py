@@ -73,6 +73,14 @@ class SearchOptions:
     allow: Annotated[
         str | None, Option("--allow", "Choices that change bits: tiling, fp8.", metavar="LIST", joined=True)
     ] = None
+    forbid: Annotated[
+        str | None,
+        Option("--forbid", "What not to do though nothing else surely fits: tiling.", metavar="LIST", joined=True),
+    ] = None
+    certainty: Annotated[
+        str, Option("--certainty", "sure: what a plan needs at the most is there; or likely.", metavar="C")
+    ] = "sure"
+    max_premium: Annotated[float, Option("--max-premium", "What sureness may cost in seconds.", metavar="X")] = 1.05
 
 
 def _cpu_offload(group: str) -> Option:

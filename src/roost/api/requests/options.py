@@ -13,15 +13,17 @@ from roost.errors import UsageError
 from roost.facts.machine import Platform
 from roost.facts.model import ModelProfile
 from roost.facts.request import GROUPS, Choices, Mode, Workload
+from roost.plan.schema import Certainty
 from roost.planner.placements import Lossy
 from roost.planner.rules.selectors import parse_selectors, parse_set
-from roost.planner.search.search import Aim, Objective
+from roost.planner.search.columns import Aim, Objective
 from roost.profiles.class_facts import load_pipeline_facts
 from roost.units import parse_size
 
 POLICIES = ("search", "rules")
 OBJECTIVES = ("seconds", "memory")
 LOSSY: tuple[Lossy, ...] = ("tiling", "fp8")
+CERTAINTIES = ("sure", "likely")
 MODES = ("auto", "memory", "speed", "manual")
 PLATFORMS = ("cuda", "rocm", "cpu")
 
@@ -61,15 +63,27 @@ def aim_of(options: PlanOptions) -> Aim:
     objective = one_of(options.objective, OBJECTIVES, "--objective")
     if options.mode == "memory":
         objective = "memory"
-    slowdown = options.max_slowdown
-    if not math.isfinite(slowdown) or slowdown < 1:
-        raise UsageError(f"--max-slowdown {slowdown:g} is out of range; give a factor from 1, like 1.2.")
-    allowed = [one_of(each, LOSSY, "--allow") for each in (options.allow or "").split(",") if each.strip()]
+    allowed, forbidden = _lossy(options.allow, "--allow"), _lossy(options.forbid, "--forbid")
+    for each in sorted(allowed & forbidden):
+        raise UsageError(f"--allow {each} and --forbid {each} disagree; leave one of them out.")
     return Aim(
         objective=cast(Objective, objective),
-        max_slowdown=slowdown,
-        allow=frozenset(cast(Lossy, each) for each in allowed),
+        max_slowdown=_factor(options.max_slowdown, "--max-slowdown"),
+        allow=allowed,
+        forbid=forbidden,
+        certainty=cast(Certainty, one_of(options.certainty, CERTAINTIES, "--certainty")),
+        max_premium=_factor(options.max_premium, "--max-premium"),
     )
+
+
+def _lossy(listed: str | None, option: str) -> frozenset[Lossy]:
+    return frozenset(cast(Lossy, one_of(each, LOSSY, option)) for each in (listed or "").split(",") if each.strip())
+
+
+def _factor(value: float, option: str) -> float:
+    if not math.isfinite(value) or value < 1:
+        raise UsageError(f"{option} {value:g} is out of range; give a factor from 1, like 1.2.")
+    return value
 
 
 def generation_count(options: SearchOptions) -> int:

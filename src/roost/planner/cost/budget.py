@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from roost.facts.machine import Machine
 from roost.facts.stage import PHASES, Phase, stage_text
-from roost.plan.schema import StageWeights
+from roost.plan.schema import Certainty, StageWeights
 from roost.planner.cost.movement import host_bytes_of
 from roost.planner.placements import Placement
 from roost.planner.rules.names import base_name, kind_of
@@ -18,11 +18,13 @@ from roost.units import format_bytes
 class Verdict:
     """Whether a plan fits, and by how much not. ``host_deficit_bytes`` is what masters need beyond host memory.
 
-    ``finding`` is the text without what would fit, where it names that; ``lacks`` says in short what a search lacks.
+    ``certainty`` is None for what doesn't fit. ``finding`` is the text without what would fit, where it names that;
+    ``lacks`` says in short what a search lacks.
     """
 
     fits: bool
     text: str
+    certainty: Certainty | None = None
     finding: str | None = None
     lacks: str | None = None
     deficit_bytes: int
@@ -95,6 +97,7 @@ def judge(placements: Iterable[Placement], machine: Machine) -> Verdict:
     shared_short = host_deficit if pool is not None else 0
     return Verdict(
         fits=deficit == 0 and not shared_short,
+        certainty=None if deficit or shared_short else "likely",  # of weights alone, nothing is sure
         text=_shared_sentence(peak_bytes, host_bytes, shared_short) or _sentence(peak, machine.budget_bytes),
         deficit_bytes=deficit,
         host_bytes=host_bytes,

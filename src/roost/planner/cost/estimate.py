@@ -45,9 +45,17 @@ class Forecast:
         """What the process holds on the device beside tensors; an emulated device has none."""
         return 0 if self.weights_only or self.model.backend == "emulated" else _CONTEXT_BYTES[level]
 
+    def slack_bytes(self, level: Level) -> int:
+        """What a process may take beyond the budget and the likely context: the headroom is for that."""
+        if self.weights_only or self.model.backend == "emulated":
+            return 0
+        return self.machine.headroom_bytes - (self.context_bytes(level) - self.context_bytes())
+
     def costs(self, level: Level = "mid", lossy: LossyChoices = frozenset()) -> tuple[UseCost, ...]:
         costs = use_costs(self.trace, self.components, self.model, level, lossy)
-        return tuple(replace(each, activation_bytes=0) for each in costs) if self.weights_only else costs
+        if not self.weights_only:
+            return costs
+        return tuple(replace(each, activation_bytes=0, unusable_bytes=0) for each in costs)
 
     def timeline(self, placements: tuple[Placement, ...], level: Level = "mid", *, record: bool = False) -> Timeline:
         """Two generations, so that the second shows what stays."""
@@ -86,6 +94,8 @@ def predict(forecast: Forecast, placements: tuple[Placement, ...]) -> Predicted:
     steps = {level: sum(timelines[level].stages[0][key].seconds for key in denoising) for level in LEVELS}
     stages = _stages(forecast, placements, mid)
     peaks = {level: each.peak_bytes for level, each in timelines.items()}
+    process = {level: each.reserved_bytes for level, each in timelines.items()}
+    reserved = {level: size - forecast.context_bytes(level) for level, size in process.items()}
     paces = [stage for key, stage in zip(mid.stages[0], stages, strict=True) if key in denoising] or stages
     return Predicted(
         load_s=_interval(loads),
@@ -94,7 +104,9 @@ def predict(forecast: Forecast, placements: tuple[Placement, ...]) -> Predicted:
         step_s=_interval({level: seconds / max(1, forecast.steps) for level, seconds in steps.items()}),
         total_s=_interval({level: forecast.total_s(loads[level], each) for level, each in timelines.items()}),
         first_total_s=_interval({level: loads[level] + firsts[level] for level in LEVELS}),
-        peak_bytes=BytesInterval(low=min(peaks.values()), mid=peaks["mid"], high=max(peaks.values())),
+        peak_bytes=_bytes_interval(peaks),
+        reserved_bytes=_bytes_interval(reserved),
+        process_bytes=_bytes_interval(process),
         limiter=max(paces, key=lambda stage: stage.seconds).binding if paces else "compute",
         host_bytes=sum(each["pinned"] + each["pageable"] for each in tiers),
         pinned_bytes=sum(each["pinned"] for each in tiers),
@@ -103,6 +115,23 @@ def predict(forecast: Forecast, placements: tuple[Placement, ...]) -> Predicted:
         guessed=forecast.trace.no_dry_run is not None,
         notes=[],
     )
+
+
+def taken_of(forecast: Forecast, predicted: Predicted) -> tuple[BytesInterval, int]:
+    """What "fits" compares: what the process takes with what is free; an emulated device's peak with its budget."""
+    if forecast.model.backend == "emulated" or predicted.process_bytes is None:
+        return predicted.peak_bytes, forecast.machine.budget_bytes
+    return predicted.process_bytes, forecast.machine.gpu.free_bytes
+
+
+def surely_fits(forecast: Forecast, predicted: Predicted) -> bool:
+    """Whether also the upper end of what is taken is there; never without a dry run."""
+    taken, there_bytes = taken_of(forecast, predicted)
+    return not predicted.guessed and taken.high <= there_bytes
+
+
+def _bytes_interval(by_level: Mapping[Level, int]) -> BytesInterval:
+    return BytesInterval(low=min(by_level.values()), mid=by_level["mid"], high=max(by_level.values()))
 
 
 def _interval(by_level: Mapping[Level, float]) -> SecondsInterval:

@@ -11,6 +11,7 @@ from roost.facts.request import Choices
 from roost.plan.figures import Alternative, Arithmetic, PlanComparison, Predicted, TraceRecord
 from roost.plan.schema import (
     Budget,
+    ChangedByDefault,
     ComponentPlan,
     MachineRecord,
     ModelRecord,
@@ -25,7 +26,7 @@ from roost.planner.rules.case import Question
 from roost.planner.rules.names import kind_of, load_order
 from roost.planner.rules.typed import strategy_options
 from roost.planner.ruling import Ruling
-from roost.planner.search.search import Aim
+from roost.planner.search.columns import Aim
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +47,7 @@ class Figures:
     arithmetic: Arithmetic | None = None
     alternatives: Sequence[Alternative] = ()
     also: Sequence[str] = ()
+    changed: Sequence[ChangedByDefault] = ()
 
 
 def document_of(
@@ -70,6 +72,8 @@ def document_of(
         machine=MachineRecord(gpu=question.machine.gpu, host=question.machine.host),
         budget=_budget(question.machine, placements, verdict),
         fits=verdict.fits,
+        certainty=verdict.certainty,
+        changed_by_default=list(figures.changed),
         load_order=list(load_order(each.component for each in placements)),
         policy=_policy(ruling, sought),
         role=ruling.role,
@@ -135,6 +139,9 @@ def _policy(ruling: Ruling, sought: Sought | None) -> Policy:
         objective=aim.objective,
         max_slowdown=aim.max_slowdown if aim.objective == "memory" else None,
         allow=sorted(aim.allow),
+        forbid=sorted(aim.forbid),
+        certainty=aim.certainty,
+        max_premium=aim.max_premium,
     )
 
 

@@ -18,11 +18,12 @@ from roost.planner.rules.names import group_of, kind_of
 _OPEN: tuple[Strategy, ...] = ("resident", "component-offload", "snapshot-offload", "layerwise-offload")
 _POLICIES: tuple[ResidentPolicy, ...] = ("strided", "leading")
 _PREFETCHES = (1, 2)
-# Tiers of the streamed blocks, the first half and the second, and of residents. With host memory to spare what streams
-# is pinned; without, half of it may be pageable or mapped, and all of the rest.
-_AMPLE: tuple[tuple[Tier, Tier, Tier], ...] = (("pinned", "pinned", "pinned"), ("pinned", "pinned", "pageable"))
-_SCARCE: tuple[tuple[Tier, Tier, Tier], ...] = (
-    *_AMPLE,
+# Tiers of the streamed blocks, the first half and the second, and of residents. What is pinned streams the fastest;
+# what isn't loads faster, and fits where host memory is scarce. These are the same whatever host memory there is, so
+# that more of it never hides a plan.
+_FAST: tuple[tuple[Tier, Tier, Tier], ...] = (("pinned", "pinned", "pinned"), ("pinned", "pinned", "pageable"))
+_TIERS: tuple[tuple[Tier, Tier, Tier], ...] = (
+    *_FAST,
     ("pinned", "pinned", "mapped"),
     ("pinned", "pageable", "pageable"),
     ("pinned", "mapped", "mapped"),
@@ -31,7 +32,7 @@ _SCARCE: tuple[tuple[Tier, Tier, Tier], ...] = (
     ("pageable", "mapped", "mapped"),
     ("mapped", "mapped", "mapped"),
 )
-_SCARCE_STEPS = 16
+_STEPS = 16  # of the number of residents, where every tier is tried
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,14 +40,13 @@ class Scope:
     """What bounds one component's candidates beside the typed options.
 
     ``passes`` is how often its blocks run for each acquire; with one pass, residents save nothing. ``tileable`` says
-    that tiling was both allowed and traced; ``lingers`` that a copy kept to the next generation would be used again.
-    ``in_fp8`` is the component with its linear weights in 8 bits, where that is allowed and possible.
+    that tiling is not forbidden, and was traced; ``lingers`` that a copy kept to the next generation would be used
+    again. ``in_fp8`` is the component with its linear weights in 8 bits, where that is allowed and possible.
     """
 
     passes: int
     chunked: bool
     tileable: bool
-    host_is_ample: bool
     lingers: bool
     in_fp8: Component | None = None
 
@@ -74,7 +74,7 @@ def _as_stored(case: Case, ruled: Placement, scope: Scope) -> Iterator[Placement
                     yield replace(_whole(ruled, strategy, "pinned", False, tiling), streaming=streaming)
             else:
                 linger = bool(fixed.get("linger", scope.lingers))
-                for tier in _whole_tiers(ruled, scope):
+                for tier in _whole_tiers(ruled):
                     yield _whole(ruled, strategy, tier, linger, tiling)
 
 
@@ -102,9 +102,7 @@ def _whole(ruled: Placement, strategy: Strategy, tier: Tier, linger: bool, tilin
     return replace(ruled, strategy=strategy, linger=linger, streaming=None, decision=decision, tier=tier, tiling=tiling)
 
 
-def _whole_tiers(ruled: Placement, scope: Scope) -> tuple[Tier, ...]:
-    if scope.host_is_ample:
-        return ("pinned", "pageable")
+def _whole_tiers(ruled: Placement) -> tuple[Tier, ...]:
     return ("pinned", "pageable", "mapped") if can_be_mapped(ruled.component) else ("pinned", "pageable")
 
 
@@ -120,7 +118,7 @@ def _streamings(case: Case, ruled: Placement, scope: Scope, fixed: dict[str, obj
                 made = Streaming(
                     resident_blocks=resident, resident_policy=policy, prefetch=prefetch, slots=slots, hold=hold
                 )
-                for tiers in _tier_choices(ruled, scope, resident):
+                for tiers in _tier_choices(ruled, made, count):
                     yield _with_tiers(made, count, tiers)
 
 
@@ -129,9 +127,7 @@ def _resident_counts(count: int, scope: Scope, fixed: dict[str, object], hold: b
         return (cast(int, fixed["resident_blocks"]),)
     if hold or scope.passes < 3:
         return (0,)
-    # Scarce host memory multiplies the candidates by its tiers, so the number of residents is taken in larger steps.
-    step = 1 if scope.host_is_ample else max(1, count // _SCARCE_STEPS)
-    return tuple(range(0, count, step))
+    return tuple(range(count))
 
 
 def _policies(resident: int, fixed: dict[str, object]) -> tuple[ResidentPolicy, ...]:
@@ -147,10 +143,11 @@ def _prefetches(case: Case, ruled: Placement, fixed: dict[str, object], streamed
     return tuple(ahead for ahead in _PREFETCHES if ahead == 1 or ahead < streamed)
 
 
-def _tier_choices(ruled: Placement, scope: Scope, resident: int) -> Iterator[tuple[Tier, Tier, Tier]]:
+def _tier_choices(ruled: Placement, made: Streaming, count: int) -> Iterator[tuple[Tier, Tier, Tier]]:
     """The tiers worth trying; without residents, those that differ in them alone are one."""
-    mappable = can_be_mapped(ruled.component)
-    for tiers in _AMPLE if scope.host_is_ample else _SCARCE:
+    mappable, resident = can_be_mapped(ruled.component), made.resident_blocks
+    fine = resident % max(1, count // _STEPS) > 0 or made.resident_policy != _POLICIES[0]
+    for tiers in _FAST if fine else _TIERS:
         if (mappable or "mapped" not in tiers) and (resident or tiers[2] == tiers[1]):
             yield tiers
 

@@ -8,9 +8,10 @@ from roost.facts.stage import stage_of, stage_text
 from roost.plan.figures import Binding, Memory, MoreMemory, OtherPlan, PlanComparison, Predicted
 from roost.planner.cost.estimate import Forecast
 from roost.planner.rules.names import kind_of
-from roost.planner.search.pricing import Pricer
-from roost.planner.search.search import MORE_BYTES, SearchResult, limits_of
-from roost.planner.search.solver import NOISE, Combination
+from roost.planner.search.columns import MORE_BYTES, limits_of
+from roost.planner.search.levels import NOISE
+from roost.planner.search.pricing import Combination, Pricer
+from roost.planner.search.search import SearchResult
 
 # Less than this share of the seconds is nothing that anyone would notice.
 _NOTHING = 0.001
@@ -86,5 +87,4 @@ def _model_offload(chosen: Combination, forecast: Forecast) -> Combination:
         )
         for each in chosen.options
     )
-    options = tuple(pricer.option(each) for each in moved)
-    return Combination(options=options, seconds=pricer.total_s(options))
+    return pricer.combination(pricer.option(each) for each in moved)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from roost.facts.stage import StageKey
+from roost.plan.figures import Level
 from roost.planner.cost.estimate import Forecast
 from roost.planner.cost.movement import load_s, moved_weights, tier_bytes
 from roost.planner.cost.simulator import MovedWeights, Schedule, StageTimes, UseCost, simulate
@@ -24,18 +25,22 @@ _AT_BOUND = 1.0005
 class Option:
     """One placement with its price; equal only to itself.
 
-    ``seconds`` are loading and its own uses in all generations, alone on the device; ``evicted_s`` the same at the
-    least when the copy that would linger has to go in every generation. ``idle_bytes`` are on the device always;
-    ``own_bytes`` are what its use needs beyond them, activations included, and ``entered_bytes`` the same, or nothing
-    when it is never used; ``held_bytes`` are its weights while it lingers; ``acquire_s`` is what it costs to release it
-    and bring it in once more.
+    ``seconds`` are loading (``load_s``) and its own uses in all generations, alone on the device, ``next_s`` those of a
+    later generation; ``evicted_s`` is like ``seconds`` at the least when the copy that would linger has to go in every
+    generation. ``idle_bytes`` are on the device always; ``own_bytes`` are what its use needs beyond them, activations
+    included, and ``entered_bytes`` the same, or nothing when it is never used; ``sure_bytes`` are ``own_bytes`` where
+    it has to be sure that they are enough; ``held_bytes`` are its weights while it lingers; ``acquire_s`` is what it
+    costs to release it and bring it in once more.
     """
 
     placement: Placement
     seconds: float
+    load_s: float
+    next_s: float
     evicted_s: float
     idle_bytes: int
     own_bytes: int
+    sure_bytes: int
     entered_bytes: int
     held_bytes: int
     acquire_s: float
@@ -45,20 +50,46 @@ class Option:
     at_bound: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Combination:
+    """One option for each component, in their given order, with the whole plan's seconds and needs."""
+
+    options: tuple[Option, ...]
+    seconds: float
+    next_s: float
+
+    @property
+    def load_s(self) -> float:
+        return sum(each.load_s for each in self.options)
+
+    @property
+    def complexity(self) -> int:
+        return sum(each.complexity for each in self.options)
+
+    @property
+    def vram_bytes(self) -> int:
+        """The least that every stage fits in, context apart."""
+        return sum(each.idle_bytes for each in self.options) + max(each.own_bytes for each in self.options)
+
+    @property
+    def host_bytes(self) -> int:
+        return sum(each.host_bytes for each in self.options)
+
+
 class Pricer:
     """Prices placements under one forecast; what is shared between placements is worked out once."""
 
     def __init__(self, forecast: Forecast) -> None:
         self.forecast = forecast
         self.speeds = forecast.model.rates.at("mid")
-        self._costs: dict[LossyChoices, tuple[UseCost, ...]] = {}
-        self._totals: dict[tuple[Option, ...], float] = {}
+        self._costs: dict[tuple[Level, LossyChoices], tuple[UseCost, ...]] = {}
+        self._totals: dict[tuple[int, ...], tuple[tuple[Placement, ...], float, float]] = {}  # by their identities
         self._twins: dict[tuple[MovedWeights, UseCost], tuple[int, float, float | None]] = {}
 
-    def costs(self, lossy: LossyChoices) -> tuple[UseCost, ...]:
-        if lossy not in self._costs:
-            self._costs[lossy] = self.forecast.costs("mid", lossy)
-        return self._costs[lossy]
+    def costs(self, lossy: LossyChoices, level: Level = "mid") -> tuple[UseCost, ...]:
+        if (level, lossy) not in self._costs:
+            self._costs[level, lossy] = self.forecast.costs(level, lossy)
+        return self._costs[level, lossy]
 
     @cached_property
     def room_bytes(self) -> int:
@@ -88,18 +119,30 @@ class Pricer:
         return 0 if fewest == _UNLIMITED else fewest
 
     def option(self, placement: Placement) -> Option:
-        """The placement's price by a simulation of its own uses; other components are gaps in which it stays."""
+        """The placement's price."""
+        return self.priced(self.sized(placement))
+
+    def priced(self, sized: Option) -> Option:
+        """The price by a simulation of the placement's own uses; other components are gaps in which it stays."""
+        placement = sized.placement
         weights = moved_weights(placement, self.speeds)
-        uses = self._uses(placement)
+        uses = self.costs(placement.lossy)
         first_s, next_s, at_bound = self._alone_s(weights, uses)
         loading_s, more = load_s(placement, self.speeds), self.forecast.generations - 1
         seconds = loading_s + first_s + more * next_s
         evicted_s = seconds
         if weights.linger and more and not weights.hold:
-            first_s, next_s, _ = self._alone_s(replace(weights, linger=False), uses)
+            first_alone_s, next_alone_s, _ = self._alone_s(replace(weights, linger=False), uses)
             # The way back from the last generation is none of any generation's.
-            evicted_s = max(seconds, loading_s + first_s + more * next_s - weights.back_s)
-        return replace(self.sized(placement), seconds=seconds, evicted_s=evicted_s, at_bound=at_bound)
+            evicted_s = max(seconds, loading_s + first_alone_s + more * next_alone_s - weights.back_s)
+        return replace(
+            sized,
+            seconds=seconds,
+            load_s=loading_s,
+            next_s=next_s,
+            evicted_s=evicted_s,
+            at_bound=at_bound,
+        )
 
     def sized(self, placement: Placement) -> Option:
         """The placement's bytes, without the simulation that would say its seconds."""
@@ -108,9 +151,12 @@ class Pricer:
         return Option(
             placement=placement,
             seconds=0.0,
+            load_s=0.0,
+            next_s=0.0,
             evicted_s=0.0,
             idle_bytes=weights.total_bytes if weights.stays else 0,
             own_bytes=own_bytes,
+            sure_bytes=max(own_bytes, self._need(placement, weights, "slow")),
             entered_bytes=own_bytes if self.passes(placement.component.name) else 0,
             held_bytes=0 if weights.stays else weights.active_bytes,
             acquire_s=weights.trunk_s + sum(weights.block_s) + weights.back_s,
@@ -122,12 +168,15 @@ class Pricer:
 
     def own_bytes(self, placement: Placement, weights: MovedWeights | None = None) -> int:
         """What its largest use needs on the device beyond its resident bytes, activations included."""
-        weights, name = weights or moved_weights(placement, self.speeds), placement.component.name
-        activations = max((use.activation_bytes for use in self._uses(placement) if use.component == name), default=0)
-        return activations + (0 if weights.stays else weights.active_bytes)
+        return self._need(placement, weights or moved_weights(placement, self.speeds), "mid")
 
-    def _uses(self, placement: Placement) -> tuple[UseCost, ...]:
-        return self.costs(placement.lossy)
+    def _need(self, placement: Placement, weights: MovedWeights, level: Level) -> int:
+        """What its largest use needs at one end of the interval: within the budget, or within it and the headroom."""
+        own = [use for use in self.costs(placement.lossy, level) if use.component == placement.component.name]
+        planned = max((use.activation_bytes for use in own), default=0) if level == "mid" else 0
+        taken = max((use.activation_bytes + use.unusable_bytes for use in own), default=0)
+        most_bytes = max(planned, taken - self.forecast.slack_bytes(level))
+        return max(0, most_bytes + (0 if weights.stays else weights.active_bytes))
 
     def _alone_s(self, weights: MovedWeights, uses: tuple[UseCost, ...]) -> tuple[float, float, bool]:
         sequence = self.forecast.trace.sequence
@@ -170,34 +219,47 @@ class Pricer:
             budget_bytes=_UNLIMITED,
         )
 
+    def bound_s(self, placement: Placement) -> float:
+        """No simulation of the placement gives less: loading, and both queues' work in every generation."""
+        weights, uses = moved_weights(placement, self.speeds), self.costs(placement.lossy)
+        return load_s(placement, self.speeds) + self.forecast.generations * self._busy_s(weights, uses)
+
     def _at_bound(self, weights: MovedWeights, uses: tuple[UseCost, ...], seconds: float) -> bool:
         """Whether no other slots or residents could be faster: both queues' work is a bound for all of them."""
-        if not weights.streams:
-            return True
-        streamed_s = sum(s for block, s in enumerate(weights.block_s) if block not in weights.resident)
+        return not weights.streams or seconds <= _AT_BOUND * self._busy_s(weights, uses)
+
+    def _busy_s(self, weights: MovedWeights, uses: tuple[UseCost, ...]) -> float:
+        """What the busier queue of one generation has to do."""
         calls = [(uses[index], n) for index, n in self.forecast.trace.sequence]
         own = [(use, n) for use, n in calls if use.component == weights.component]
         compute_s = sum(use.compute_s * n for use, n in own)
+        if not weights.streams:
+            return compute_s
+        streamed_s = sum(s for block, s in enumerate(weights.block_s) if block not in weights.resident)
         copies_s = sum(use.rounds * streamed_s * n for use, n in own)
         # Nothing computes before the trunk is there, and residents are copied before anything that streams.
         kept_s = sum(weights.block_s) - streamed_s
-        return seconds <= _AT_BOUND * (weights.trunk_s + max(compute_s, kept_s + copies_s))
+        return weights.trunk_s + max(compute_s, kept_s + copies_s)
 
-    def total_s(self, options: Iterable[Option]) -> float:
-        """The whole plan's seconds: load + first + (n − 1) · next, simulated together where components interact."""
+    def combination(self, options: Iterable[Option]) -> Combination:
+        """The whole plan, priced: load + first + (n − 1) · next, simulated together where components interact."""
         options = tuple(options)
         if self.separable:
-            return sum(each.seconds for each in options)
-        # The same combination comes up under many budgets.
-        if options not in self._totals:
-            self._totals[options] = self._together_s(tuple(each.placement for each in options))
-        return self._totals[options]
+            seconds, next_s = sum(each.seconds for each in options), sum(each.next_s for each in options)
+        else:
+            # The same combination comes up under many budgets.
+            placements = tuple(each.placement for each in options)
+            key = tuple(map(id, placements))
+            if key not in self._totals:
+                self._totals[key] = placements, *self._together_s(placements)
+            _, seconds, next_s = self._totals[key]
+        return Combination(options=options, seconds=seconds, next_s=next_s)
 
-    def _together_s(self, placements: tuple[Placement, ...]) -> float:
+    def _together_s(self, placements: tuple[Placement, ...]) -> tuple[float, float]:
         schedule = self.forecast.schedule(placements, costs=self.costs(lossy_of(placements)))
         timeline = simulate(schedule, generations=min(2, self.forecast.generations))
         first_s, next_s = timeline.generation_s[0], timeline.generation_s[-1]
-        return self.forecast.load_s(placements) + first_s + (self.forecast.generations - 1) * next_s
+        return self.forecast.load_s(placements) + first_s + (self.forecast.generations - 1) * next_s, next_s
 
 
 def _own_calls(

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from roost.facts.stage import Phase
 from roost.plan.figures import Arithmetic, MoreMemory, OtherPlan, PlanComparison, Predicted, PredictedStage
 from roost.planner.placements import Placement
-from roost.planner.search.search import Objective
-from roost.planner.search.solver import NOISE, Combination
+from roost.planner.search.columns import Objective
+from roost.planner.search.levels import NOISE
+from roost.planner.search.pricing import Combination
 from roost.units import GiB, format_bytes, format_seconds
 
 # Of a plan by weights alone, where even a guess at activations leaves nothing that fits.

@@ -15,11 +15,11 @@ from roost.planner.placements import place
 from roost.planner.rules.case import Case
 from roost.planner.rules.table import apply_rules
 from roost.planner.rules.typed import dit_layerwise_option, layerwise_option, option_text, resolve
+from roost.planner.search.columns import Aim, Options, limits_of, size_all
 from roost.planner.search.pricing import Pricer
-from roost.planner.search.search import Aim, limits_of, size_all
+from roost.planner.search.search import can_fit
 from roost.planner.search.shortfall import Shortfall
 from roost.planner.search.smaller import AMOUNTS, Amount, amount, option, smaller
-from roost.planner.search.solver import Column, possible
 from roost.trace import Trace
 from roost.units import GiB, MiB
 
@@ -41,12 +41,12 @@ class Change:
 
     def fits(self) -> bool:
         """Whether the search then finds a plan."""
-        return possible(self.columns(), limits_of(self.forecast))
+        pricer = Pricer(self.forecast)
+        return can_fit(self.options(pricer), pricer, self.aim)
 
-    def columns(self) -> dict[str, Column]:
+    def options(self, pricer: Pricer) -> Options:
         """Every component's candidates with their bytes."""
-        ruled = place(self.case, apply_rules(self.case).decisions)
-        return size_all(self.case, ruled, Pricer(self.forecast), self.aim)
+        return size_all(self.case, place(self.case, apply_rules(self.case).decisions), pricer, self.aim)
 
 
 def remedies(
@@ -105,9 +105,8 @@ def _least_less(asked: Change, what: Amount, trace_other: TraceOther) -> Workloa
 
 def _need(change: Change) -> float:
     """Activations over the room for them in the tightest use; infinite where weights alone are too much."""
-    smallest = [
-        min(column.options, key=lambda each: (each.idle_bytes, each.own_bytes)) for column in change.columns().values()
-    ]
+    options = change.options(Pricer(change.forecast))
+    smallest = [min(each, key=lambda one: (one.idle_bytes, one.own_bytes)) for each in options.values()]
     room_bytes = limits_of(change.forecast).vram_bytes - sum(each.idle_bytes for each in smallest)
     needs = [
         (each.entered_bytes - each.held_bytes) / left if (left := room_bytes - each.held_bytes) > 0 else math.inf

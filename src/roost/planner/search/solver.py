@@ -6,10 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from roost.planner.search.pricing import Option, Pricer
-
-# A plan whose seconds are within this of the best is as good; the simplest of them is taken.
-NOISE = 1.02
+from roost.planner.search.pricing import Combination, Option, Pricer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,27 +16,6 @@ class Limits:
     vram_bytes: int
     host_bytes: int
     pinned_bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Combination:
-    """One option for each component, in their given order, with the whole plan's seconds and needs."""
-
-    options: tuple[Option, ...]
-    seconds: float
-
-    @property
-    def complexity(self) -> int:
-        return sum(each.complexity for each in self.options)
-
-    @property
-    def vram_bytes(self) -> int:
-        """The least that every stage fits in, context apart."""
-        return sum(each.idle_bytes for each in self.options) + max(each.own_bytes for each in self.options)
-
-    @property
-    def host_bytes(self) -> int:
-        return sum(each.host_bytes for each in self.options)
 
 
 class _Table:
@@ -119,7 +95,7 @@ class _Descent:
         return host_bytes <= self.limits.host_bytes and pinned_bytes <= self.limits.pinned_bytes
 
     def _offer(self, taken: tuple[Option, ...]) -> None:
-        offered = Combination(options=taken, seconds=self.pricer.total_s(taken))
+        offered = self.pricer.combination(taken)
         if not self._hopeless(offered.seconds, offered.complexity):
             self.best = offered
 

@@ -55,6 +55,7 @@ class _Run:
             generation_s=tuple(ends),
             stages=tuple(stages),
             peak_bytes=self.lanes.peak_bytes,
+            reserved_bytes=self.lanes.reserved_bytes,
             events=tuple(self.lanes.events),
             memory=tuple(self.lanes.memory),
             simulated_uses=self.simulated,
@@ -139,6 +140,7 @@ class _Run:
     def _run(self, use: UseCost) -> None:
         component, order = self.active[use.component], predicted_order(use)
         self.lanes.allocate(use.component, "activations", use.activation_bytes)
+        self.lanes.reserve(use.unusable_bytes)
         component.run_trunk(use.before_s)
         component.run_blocks(use, order)
         component.run_trunk(use.after_s)
@@ -160,7 +162,8 @@ class _Run:
         here = self.active.get(use.component)
         held_bytes = here.held_bytes if here else 0
         weights = self.schedule.weights[use.component]
-        return self.lanes.allocated_bytes - held_bytes + max(held_bytes, weights.active_bytes) + use.activation_bytes
+        weights_bytes = self.lanes.allocated_bytes - held_bytes + max(held_bytes, weights.active_bytes)
+        return weights_bytes + use.activation_bytes + use.unusable_bytes
 
     def _next_use(self, active: ActiveComponent, position: int) -> int:
         """The position of its next call: in this generation, or with ``linger`` in the next."""

@@ -45,6 +45,7 @@ class Lanes:
     busy_copy_s: float = 0.0
     allocated_bytes: int = 0
     peak_bytes: int = 0
+    reserved_bytes: int = 0
     events: list[LaneEvent] = field(default_factory=list)
     memory: list[MemoryEvent] = field(default_factory=list)
 
@@ -80,8 +81,13 @@ class Lanes:
         """Changes what is allocated; a negative size frees."""
         self.allocated_bytes += size
         self.peak_bytes = max(self.peak_bytes, self.allocated_bytes)
+        self.reserved_bytes = max(self.reserved_bytes, self.allocated_bytes)
         if self.recording and size:
             self.memory.append(MemoryEvent(max(self.host_s, self.compute_s), component, what, size))
+
+    def reserve(self, unusable_bytes: int) -> None:
+        """What the allocator takes from the device for what is allocated now: that, and what lies between."""
+        self.reserved_bytes = max(self.reserved_bytes, self.allocated_bytes + unusable_bytes)
 
     def shift(self, seconds: float) -> None:
         """Moves all three clocks forward: so many equal passes went by."""

@@ -64,7 +64,8 @@ class MovedWeights:
 class UseCost:
     """One call of a component: compute seconds outside its blocks and of each block, in call order.
 
-    A tiled or chunked VAE runs its blocks in ``rounds``; block seconds are over all rounds.
+    A tiled or chunked VAE runs its blocks in ``rounds``; block seconds are over all rounds. ``unusable_bytes`` are what
+    the allocator can't do without beside the activations: rounding and gaps.
     """
 
     component: str
@@ -73,6 +74,7 @@ class UseCost:
     blocks: tuple[tuple[int, float], ...]
     after_s: float
     activation_bytes: int
+    unusable_bytes: int = 0
     rounds: int = 1
 
     @property

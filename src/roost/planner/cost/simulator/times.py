@@ -63,13 +63,15 @@ class UseSpan:
 class Timeline:
     """Simulated generations: seconds of each, the stages of each, and the events when they were recorded.
 
-    Stages' seconds add up to the generation's. With passes skipped as equal, events show the simulated ones only, and
-    ``spans`` say where the others are; they were recorded too.
+    ``reserved_bytes`` are the peak with what the allocator can't use between its blocks. Stages' seconds add up to the
+    generation's. With passes skipped as equal, events show the simulated ones only, and ``spans`` say where the others
+    are; they were recorded too.
     """
 
     generation_s: tuple[float, ...]
     stages: tuple[dict[StageKey, StageTimes], ...]
     peak_bytes: int
+    reserved_bytes: int
     events: tuple[LaneEvent, ...]
     memory: tuple[MemoryEvent, ...]
     simulated_uses: int

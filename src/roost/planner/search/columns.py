@@ -1,0 +1,149 @@
+"""Every component's candidates, sized or priced, and which of them count: sure ones or likely ones, tiled or not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from roost.plan.schema import Certainty
+from roost.planner.buffers import all_buffers
+from roost.planner.cost.estimate import Forecast
+from roost.planner.cost.fp8_storage import in_fp8
+from roost.planner.placements import Lossy, Placement
+from roost.planner.rules.case import Case
+from roost.planner.search.candidates import Scope, candidate_placements
+from roost.planner.search.pricing import Option, Pricer
+from roost.planner.search.solver import Column, Limits
+from roost.units import GiB
+
+Objective = Literal["seconds", "memory"]
+Options = Mapping[str, Sequence[Option]]  # by component, in the plan's order
+
+MORE_BYTES = 2 * GiB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aim:
+    """What the search minimises, what it may lose for it, and how sure it has to be.
+
+    Seconds, or the peak within ``max_slowdown`` of the fastest. What is neither in ``allow`` nor in ``forbid`` is open:
+    tiling is then taken where nothing else surely fits. A plan that surely fits may take ``max_premium`` times the
+    seconds of one that likely does.
+    """
+
+    objective: Objective = "seconds"
+    max_slowdown: float = 1.2
+    allow: frozenset[Lossy] = frozenset()
+    forbid: frozenset[Lossy] = frozenset()
+    certainty: Certainty = "sure"
+    max_premium: float = 1.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """On which terms candidates count: whether what they need must surely be there, and whether VAEs may be tiled."""
+
+    sure: bool
+    tiled: bool
+
+    def columns(self, options: Options, pricer: Pricer) -> dict[str, Column]:
+        """The candidates on these terms."""
+        return {name: Column(map(self._need, self._kept(each)), pricer.separable) for name, each in options.items()}
+
+    def _kept(self, options: Sequence[Option]) -> Sequence[Option]:
+        untiled = [each for each in options if not each.placement.tiling]
+        return options if self.tiled or not untiled else untiled  # where tiling was typed, nothing is untiled
+
+    def _need(self, option: Option) -> Option:
+        if not self.sure or option.sure_bytes == option.own_bytes:
+            return option
+        entered_bytes = option.sure_bytes if option.entered_bytes else 0
+        return replace(option, own_bytes=option.sure_bytes, entered_bytes=entered_bytes)
+
+
+def limits_of(forecast: Forecast) -> Limits:
+    """The machine's budgets, less what the process itself holds."""
+    host = forecast.machine.host
+    return Limits(
+        vram_bytes=forecast.machine.budget_bytes - forecast.context_bytes(),
+        host_bytes=host.available_bytes,
+        pinned_bytes=min(host.pinnable_bytes, host.available_bytes),
+    )
+
+
+def price_all(case: Case, ruled: Sequence[Placement], pricer: Pricer, aim: Aim) -> Options:
+    """Every component's priced candidates, the rule placement among them; variants that can't help are left out."""
+    return {each.component.name: _price(case, each, scope_of(each, pricer, aim), pricer) for each in ruled}
+
+
+def size_all(case: Case, ruled: Sequence[Placement], pricer: Pricer, aim: Aim) -> Options:
+    """Every component's candidates with their bytes alone."""
+    return {
+        each.component.name: [
+            pricer.sized(one) for one in candidate_placements(case, each, scope_of(each, pricer, aim))
+        ]
+        for each in ruled
+    }
+
+
+def tileable(component: str, forecast: Forecast) -> bool:
+    """Whether the dry run has seen one of the component's uses tiled."""
+    trace = forecast.trace
+    return any(use.component == component and trace.variant(index, "tiled") for index, use in enumerate(trace.uses))
+
+
+def scope_of(ruled: Placement, pricer: Pricer, aim: Aim) -> Scope:
+    """What bounds the candidates of one component under this trace and aim."""
+    trace, name = pricer.forecast.trace, ruled.component.name
+    many_rounds = any(block.calls > 1 for use in trace.uses if use.component == name for block in use.blocks)
+    return Scope(
+        passes=pricer.passes(name),
+        chunked=many_rounds or bool(ruled.streaming and ruled.streaming.hold),
+        tileable="tiling" not in aim.forbid and tileable(name, pricer.forecast),
+        in_fp8=in_fp8(ruled.component, trace) if "fp8" in aim.allow else None,
+        lingers=pricer.forecast.generations > 1,
+    )
+
+
+def host_is_ample(case: Case, forecast: Forecast) -> bool:
+    """Whether every weight could have a pinned master."""
+    host = forecast.machine.host
+    return sum(map(all_buffers, case.components)) <= min(host.available_bytes, host.pinnable_bytes)
+
+
+def _price(case: Case, ruled: Placement, scope: Scope, pricer: Pricer) -> list[Option]:
+    most_bytes = pricer.room_bytes + MORE_BYTES
+    options: list[Option] = []
+    reached: set[tuple[object, ...]] = set()
+    for placement in candidate_placements(case, ruled, scope):
+        streaming = placement.streaming
+        kind = (placement.lossy, streaming and (streaming.resident_blocks, streaming.pinned, streaming.mapped))
+        plain = streaming is None or (streaming.resident_policy == "strided" and streaming.prefetch == 1)
+        if options and not plain and kind in reached:
+            continue
+        if streaming is not None and pricer.own_bytes(placement) > most_bytes:
+            continue
+        sized = pricer.sized(placement)
+        if options and _beaten(sized, pricer.bound_s(placement), options):
+            continue
+        option = pricer.priced(sized)
+        options.append(option)
+        if plain and option.at_bound:
+            reached.add(kind)
+    return options
+
+
+def _beaten(sized: Option, bound_s: float, options: Sequence[Option]) -> bool:
+    """Whether another candidate of the same strategy is no worse in anything, however fast this one may be."""
+    strategy, lossy, linger = sized.placement.strategy, sized.placement.lossy, sized.placement.linger
+    return any(
+        each.evicted_s <= bound_s
+        and each.own_bytes <= sized.own_bytes
+        and each.host_bytes <= sized.host_bytes
+        and each.pinned_bytes <= sized.pinned_bytes
+        and each.acquire_s <= sized.acquire_s
+        and each.complexity <= sized.complexity
+        and (each.placement.strategy, each.placement.lossy, each.placement.linger) == (strategy, lossy, linger)
+        for each in options
+    )
