@@ -14,7 +14,7 @@ from roost.errors import RoostError
 from roost.pipelines.internals.of_accelerate import HOOK
 from roost.pipelines.internals.of_torch import RunningNorm, as_engine
 from roost.residency.engine.component import HeldComponent
-from roost.residency.engine.instance_attributes import set_attribute
+from roost.residency.engine.instance_attributes import set_attribute, set_attributes
 from roost.residency.weights.census import named_tensors
 from roost.residency.weights.foreign import casts_weights, find_offloader
 
@@ -39,10 +39,8 @@ _COPYING = ("__getstate__", "__deepcopy__")
 def forbid_copies(owner: Any, name: str, undo: ExitStack) -> None:
     """Makes copying and pickling ``owner`` an error; a module's parts too."""
     parts = owner.named_modules() if isinstance(owner, torch.nn.Module) else [("", owner)]
-    for path, part in parts:
-        whole = f"{name}.{path}" if path else name
-        for method in _COPYING:
-            set_attribute(part, method, functools.partial(_refuse_copy, whole), undo)
+    refusals = [(part, functools.partial(_refuse_copy, f"{name}.{path}" if path else name)) for path, part in parts]
+    set_attributes(((part, method, refuse) for part, refuse in refusals for method in _COPYING), undo)
 
 
 def forbid_moves(pipeline: Any, undo: ExitStack) -> None:

@@ -15,7 +15,7 @@ from roost.pipelines.internals.of_accelerate import HOOK
 from roost.pipelines.internals.of_torch import CONVERT, compiled_call_of, conversion_of
 from roost.residency.engine.component import HeldComponent
 from roost.residency.engine.guards import check_components_stay, forbid_moves, guard_component
-from roost.residency.engine.instance_attributes import set_attribute
+from roost.residency.engine.instance_attributes import set_attribute, set_attributes
 from roost.residency.engine.runtime import Runtime
 from roost.residency.weights.census import TRUNK, home_unit
 from roost.residency.weights.foreign import ExecutionDevice
@@ -160,8 +160,7 @@ def _intercept_conversion(component: HeldComponent, undo: ExitStack) -> None:
             to(*kept, **kwargs)
         return module
 
-    for part in module.modules():
-        set_attribute(part, CONVERT, _converting(component, part), undo)
+    set_attributes(((part, CONVERT, _converting(component, part)) for part in module.modules()), undo)
     set_attribute(module, "to", to_dtype, undo)
 
 

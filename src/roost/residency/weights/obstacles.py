@@ -101,7 +101,6 @@ def _borrowed_weights(module: torch.nn.Module) -> Iterator[str]:
     """Parts that keep another part's weight in a plain attribute, which no hook sees them read."""
     owned = {id(tensor) for tensor in (*module.parameters(), *module.buffers())}
     for name, part in module.named_modules():
-        own = {id(tensor) for tensor in (*part.parameters(), *part.buffers())}
         for attribute, tensor in attribute_tensors(part):
-            if id(tensor) in owned - own:
+            if id(tensor) in owned and all(tensor is not own for own in (*part.parameters(), *part.buffers())):
                 yield f"{name or type(module).__name__}.{attribute} is a weight of another module"
