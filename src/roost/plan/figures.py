@@ -70,9 +70,9 @@ class PredictedStage(Strict):
 class Predicted(Strict):
     """The cost model's figures. ``total_s`` is load + first + (n − 1) · next for n generations.
 
-    ``peak_bytes`` are what is allocated, with the process's context; ``reserved_bytes`` what the allocator has to take of
-    the device for it, and ``process_bytes`` that and the context (None in plans of 0.1). NVML may show more: what the
-    allocator took once it keeps for as long as nothing else needs it.
+    ``peak_bytes`` are what is allocated, with the process's context; ``reserved_bytes`` what the allocator has to take
+    of the device for it, and ``process_bytes`` that and the context (None in plans of 0.1). NVML may show more: the
+    allocator keeps what it once took for as long as nothing else needs it.
     ``guessed`` are figures without a dry run.
     """
 
