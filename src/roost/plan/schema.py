@@ -226,12 +226,6 @@ class PlanDocument(Strict):
         return self
 
     @model_validator(mode="after")
-    def _nothing_is_certain_of_what_does_not_fit(self) -> PlanDocument:
-        if self.certainty is not None and not self.fits:
-            raise ValueError(f"certainty is {self.certainty!r} for a plan that does not fit")
-        return self
-
-    @model_validator(mode="after")
     def _fits_agrees_with_budget(self) -> PlanDocument:
         deficit_bytes = self.budget.deficit_bytes
         # A plan by the rules may fit with a host deficit, which it warns of; a searched one doesn't.

@@ -48,6 +48,11 @@ class SearchQuestion:
     trace_other: TraceOther | None = None
     seek_remedies: bool = True
 
+    def with_bits_of(self, plan: PlanDocument) -> SearchQuestion:
+        """The same question for plans that decode as ``plan`` does, so that their bits can be compared."""
+        tiled = frozenset(name for name, each in plan.components.items() if each.tiling)
+        return replace(self, aim=replace(self.aim, tiled=tiled))
+
     def forecast(self, case: Case) -> Forecast:
         """What predictions of this question need beside placements."""
         sliced = [name for name, wish in case.explicit.components.items() if wish.parameters.get("slicing")]

@@ -25,9 +25,11 @@ def traced_rule_plan(asked: SearchQuestion) -> PlanDocument:
 
 
 def predicted_rule_plan(asked: SearchQuestion) -> PlanDocument:
-    """The same, with what that would take."""
+    """The same, with what that would take; it tiles what the aim says every plan has to tile."""
     ruling = ruling_on(asked.question)
-    placements, forecast = ruling.placements, asked.forecast(ruling.case)
+    tiled = asked.aim.tiled or frozenset()
+    placements = tuple(replace(each, tiling=each.tiling or each.component.name in tiled) for each in ruling.placements)
+    forecast = asked.forecast(ruling.case)
     figures = Figures(
         trace=trace_record(asked.trace),
         predicted=predict(forecast, placements),

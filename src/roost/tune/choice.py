@@ -55,10 +55,12 @@ def tuning_field(asked: SearchQuestion, searched: PlanDocument) -> Field:
 
 def _wanted(asked: SearchQuestion, searched: PlanDocument) -> Iterator[Candidate]:
     yield Candidate(name=SEARCHED_PLAN, strategy="search", plan=searched, predicted=searched.predicted)
-    ruled = predicted_rule_plan(asked)
+    alike = asked.with_bits_of(searched)
+    ruled = predicted_rule_plan(alike)
     yield Candidate(name=RULE_PLAN, strategy="rules", plan=ruled, predicted=ruled.predicted)
     if not searched.policy.choices:
-        yield from list_candidates(asked, [each for each in STRATEGIES if each not in ("rules", "search")]).racing
+        strategies = [each for each in STRATEGIES if each not in ("rules", "search")]
+        yield from list_candidates(alike, strategies, searched=searched).racing
 
 
 def tuned_plan(searched: PlanDocument, results: BenchResults, when: str) -> PlanDocument:

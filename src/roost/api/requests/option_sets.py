@@ -143,9 +143,12 @@ class MeasuredOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanOptions(
-    MeasuredOptions, WeightsOptions, RuleOptions, SearchOptions, PlacementOptions, WorkloadOptions, MachineOptions
-):
+class DecidingOptions(MeasuredOptions, WeightsOptions, RuleOptions, SearchOptions, PlacementOptions):
+    """All that decides a placement beside the workload and the machine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions(DecidingOptions, WorkloadOptions, MachineOptions):
     """All options of a plan, named as on the command line."""
 
 
@@ -191,7 +194,7 @@ class PlaceOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchOptions(PlaceOptions, WeightsOptions, WorkloadOptions, MemoryOptions, RaceOptions):
+class BenchOptions(PlaceOptions, DecidingOptions, WorkloadOptions, MachineOptions, RaceOptions):
     """All options of a bench."""
 
     link_speed: Annotated[

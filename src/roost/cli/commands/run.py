@@ -11,13 +11,11 @@ import typer
 
 from roost.api.requests.declared import declared_options, typed_flags
 from roost.api.requests.option_sets import (
+    DecidingOptions,
     GenerationOptions,
-    MeasuredOptions,
-    MemoryOptions,
-    PlacementOptions,
+    MachineOptions,
     PlaceOptions,
     PlanOptions,
-    WeightsOptions,
     WorkloadOptions,
 )
 from roost.cli.options import Command, Json, takes_options
@@ -52,10 +50,8 @@ class RunCommand(Command):
     ] = None
     as_json: Json = False
     # How a model is planned; each of these sets is refused beside a plan's file.
-    memory: MemoryOptions
-    placement: PlacementOptions
-    weights: WeightsOptions
-    measured: MeasuredOptions
+    machine: MachineOptions
+    deciding: DecidingOptions
 
 
 @takes_options

@@ -39,14 +39,14 @@ _STEPS = 16  # of the number of residents, where every tier is tried
 class Scope:
     """What bounds one component's candidates beside the typed options.
 
-    ``passes`` is how often its blocks run for each acquire; with one pass, residents save nothing. ``tileable`` says
-    that tiling is not forbidden, and was traced; ``lingers`` that a copy kept to the next generation would be used
-    again. ``in_fp8`` is the component with its linear weights in 8 bits, where that is allowed and possible.
+    ``passes`` is how often its blocks run for each acquire; with one pass, residents save nothing. ``tilings``
+    are the ways to run it that are open; ``lingers`` says that a copy kept to the next generation would be used again.
+    ``in_fp8`` is the component with its linear weights in 8 bits, where that is allowed and possible.
     """
 
     passes: int
     chunked: bool
-    tileable: bool
+    tilings: tuple[bool, ...]
     lingers: bool
     in_fp8: Component | None = None
 
@@ -62,9 +62,7 @@ def candidate_placements(case: Case, ruled: Placement, scope: Scope) -> Iterator
 def _as_stored(case: Case, ruled: Placement, scope: Scope) -> Iterator[Placement]:
     """Every placement of the component at the sizes that ``ruled`` has it with."""
     fixed = dict(ruled.decision.parameters) if _is_typed(ruled) else {}
-    tilings = (False, True) if scope.tileable else (False,)
-    if "tiling" in fixed:
-        tilings = (bool(fixed["tiling"]),)
+    tilings = (bool(fixed["tiling"]),) if "tiling" in fixed else scope.tilings
     for strategy in _strategies(case, ruled):
         for tiling in tilings:
             if strategy == "resident":

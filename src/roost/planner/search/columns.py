@@ -28,14 +28,16 @@ class Aim:
     """What the search minimises, what it may lose for it, and how sure it has to be.
 
     Seconds, or the peak within ``max_slowdown`` of the fastest. What is neither in ``allow`` nor in ``forbid`` is open:
-    tiling is then taken where nothing else surely fits. A plan that surely fits may take ``max_premium`` times the
-    seconds of one that likely does.
+    tiling is then taken where nothing else surely fits. ``tiled`` are the components to tile, and no other, where the
+    bits are to be those of another plan. A plan that surely fits may take ``max_premium`` times the seconds of one that
+    likely does.
     """
 
     objective: Objective = "seconds"
     max_slowdown: float = 1.2
     allow: frozenset[Lossy] = frozenset()
     forbid: frozenset[Lossy] = frozenset()
+    tiled: frozenset[str] | None = None
     certainty: Certainty = "sure"
     max_premium: float = 1.05
 
@@ -100,10 +102,16 @@ def scope_of(ruled: Placement, pricer: Pricer, aim: Aim) -> Scope:
     return Scope(
         passes=pricer.passes(name),
         chunked=many_rounds or bool(ruled.streaming and ruled.streaming.hold),
-        tileable="tiling" not in aim.forbid and tileable(name, pricer.forecast),
+        tilings=_tilings(name, pricer.forecast, aim),
         in_fp8=in_fp8(ruled.component, trace) if "fp8" in aim.allow else None,
         lingers=pricer.forecast.generations > 1,
     )
+
+
+def _tilings(component: str, forecast: Forecast, aim: Aim) -> tuple[bool, ...]:
+    if aim.tiled is not None:
+        return (component in aim.tiled,)
+    return (False, True) if "tiling" not in aim.forbid and tileable(component, forecast) else (False,)
 
 
 def host_is_ample(case: Case, forecast: Forecast) -> bool:

@@ -88,7 +88,7 @@ def search(case: Case, ruled: tuple[Placement, ...], forecast: Forecast, aim: Ai
         chosen=chosen,
         sure=taken.terms.sure,
         other=other.chosen if other else None,
-        tiled=() if "tiling" in aim.allow else tuple(_tiled(chosen, ruled, pricer)),
+        tiled=() if "tiling" in aim.allow or aim.tiled is not None else tuple(_tiled(chosen, ruled, pricer)),
         runner_up=runner_up(levels, chosen),
         ruled=rules,
         ruled_fits=within(rules, limits),
@@ -102,8 +102,10 @@ def search(case: Case, ruled: tuple[Placement, ...], forecast: Forecast, aim: Ai
 
 def terms_of(aim: Aim, forecast: Forecast) -> tuple[Terms, ...]:
     """The terms to look on, from the best to the least: surely, then likely; each without tiling, then with it."""
-    tiling = (True,) if "tiling" in aim.allow else (False,) if "tiling" in aim.forbid else (False, True)
-    if not any(tileable(name, forecast) for name in forecast.components):
+    tiling = (False,) if "tiling" in aim.forbid else (False, True)
+    if "tiling" in aim.allow or aim.tiled is not None:
+        tiling = (True,)
+    elif not any(tileable(name, forecast) for name in forecast.components):
         tiling = tiling[:1]
     known = forecast.trace.no_dry_run is None and not forecast.weights_only
     certainties = (True, False) if known and aim.certainty == "sure" else (False,)

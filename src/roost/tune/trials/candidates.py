@@ -7,11 +7,14 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from roost.errors import UsageError
+from roost.facts.model import Kind
+from roost.facts.request import Choices
 from roost.plan import PlanDocument
 from roost.planner.by_search import SearchQuestion, plan_by_search
 from roost.planner.rule_plan import predicted_rule_plan
 from roost.planner.rules.names import kind_of
 from roost.planner.rules.selectors import parse_set
+from roost.planner.rules.typed import resolve
 from roost.tune.results.records import PLAIN, Candidate
 from roost.tune.trials.peers import Peer
 from roost.units import format_bytes
@@ -59,16 +62,24 @@ def list_candidates(
     strategies: Sequence[str],
     given: Mapping[str, PlanDocument] | None = None,
     peers: Sequence[Peer] = (),
+    searched: PlanDocument | None = None,
 ) -> Field:
-    """The field for the question; ``given`` are plans that take part by their names, whatever ``strategies`` say."""
-    everything = _with_sets(asked, "all=resident")
+    """The field for the question; ``given`` are plans that take part by their names, whatever ``strategies`` say.
+
+    All decode as the first given plan does, else as the ``searched`` one, which is sought where it isn't known.
+    """
+    pattern = next(iter((given or {}).values()), None)
+    if pattern is None:
+        pattern = searched = searched or plan_by_search(asked)
+    asked = asked.with_bits_of(pattern)
+    everything = plan_by_search(_asking(asked, Choices(mode="speed")))
     plain = Candidate(name=PLAIN, strategy=PLAIN, plan=everything, peer=PLAIN)
     found = [
         *(
             Candidate(name=name, strategy="plan", plan=each, predicted=each.predicted)
             for name, each in (given or {}).items()
         ),
-        *_wanted(asked, strategies, everything),
+        *_wanted(asked, strategies, searched),
     ]
     racing, left_out = [], []
     seen: dict[object, str] = {}
@@ -107,23 +118,24 @@ def why_unfit(candidate: Candidate) -> str | None:
     return None
 
 
-def _wanted(asked: SearchQuestion, strategies: Sequence[str], everything: PlanDocument) -> Iterator[Candidate]:
+def _wanted(asked: SearchQuestion, strategies: Sequence[str], searched: PlanDocument | None) -> Iterator[Candidate]:
     """In the order of simplicity: among equals, the first one counts."""
-    if "resident" in strategies:
-        yield _candidate("resident", "resident", everything)
-    for name in ("snapshot-offload", "component-offload"):
+    for name in ("resident", "snapshot-offload", "component-offload"):
         if name in strategies:
-            yield _candidate(name, name, _with_sets(asked, f"all={name}"))
+            yield _candidate(name, name, _with_rest(asked, name))
     if "layerwise-offload" in strategies:
         yield from _streamed(asked)
     if "rules" in strategies:
         yield _candidate(RULE_PLAN, "rules", predicted_rule_plan(asked))
     if "search" in strategies:
-        yield _candidate(SEARCHED_PLAN, "search", plan_by_search(asked))
+        yield _candidate(SEARCHED_PLAN, "search", searched or plan_by_search(asked))
 
 
 def _streamed(asked: SearchQuestion) -> Iterator[Candidate]:
     """The denoiser streams; the search places the rest beside it."""
+    choices = asked.question.choices
+    if choices.layerwise_components is not None or choices.dit_layerwise_offload is False:
+        return  # what streams was typed
     counts = [
         sum(stack.count for stack in each.units)
         for each in asked.question.inventory.components
@@ -138,7 +150,7 @@ def _streamed(asked: SearchQuestion) -> Iterator[Candidate]:
         made.add((resident, policy, prefetch))
         params = {"resident_blocks": resident, "resident_policy": policy, "prefetch": prefetch}
         typed = ",".join(f"{key}={value}" for key, value in params.items())
-        plan = _with_sets(asked, f"dit=layerwise-offload,{typed}")
+        plan = _with_rest(asked, f"layerwise-offload,{typed}", kind="dit")
         yield _candidate(f"layerwise k={resident} {policy} p{prefetch}", "layerwise-offload", plan, params)
 
 
@@ -147,10 +159,18 @@ def _candidate(name: str, strategy: str, plan: PlanDocument, params: Mapping[str
     return Candidate(name=name, strategy=strategy, params=frozen, plan=plan, predicted=plan.predicted)
 
 
-def _with_sets(asked: SearchQuestion, *sets: str) -> PlanDocument:
-    """The search's plan with these ``--set`` options."""
-    choices = replace(asked.question.choices, sets=tuple(parse_set(each) for each in sets))
-    return plan_by_search(replace(asked, question=replace(asked.question, choices=choices)))
+def _with_rest(asked: SearchQuestion, placement: str, kind: Kind | None = None) -> PlanDocument:
+    """The search's plan with the components (of a ``kind``) that no option has a word on placed so."""
+    question = asked.question
+    components, choices = question.inventory.components, question.choices
+    typed = resolve(choices, components).components
+    rest = [each.name for each in components if each.name not in typed and kind in (None, kind_of(each))]
+    added = tuple(parse_set(f"{name}={placement}") for name in rest)
+    return plan_by_search(_asking(asked, replace(choices, sets=(*choices.sets, *added))))
+
+
+def _asking(asked: SearchQuestion, choices: Choices) -> SearchQuestion:
+    return replace(asked, question=replace(asked.question, choices=choices))
 
 
 def _promise(candidate: Candidate) -> float:
