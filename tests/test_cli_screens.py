@@ -42,7 +42,7 @@ def test_inspect_json_of_a_published_model(real_model, capsys) -> None:
 
 def test_plan_screen_names_decision_reason_block_stage_and_verdict(real_model, capsys) -> None:
     options = ("--gpu", "a100-80gb", "--vram", "60GiB", "--ram", "128GiB", "--dit-cpu-offload", "--policy", "rules")
-    assert run(["plan", str(real_model("wan2.2-t2v-a14b")), *options]) == 0
+    assert run(["plan", str(real_model("wan2.2-t2v-a14b")), *options, "-v"]) == 0
     shown = capsys.readouterr().out
     assert "60.0 GiB free of 80.0 GiB (profile:a100-80gb+--vram), headroom 1.00 GiB, budget 59.0 GiB" in shown
     assert "transformer_2, transformer: --dit-cpu-offload" in shown
@@ -50,6 +50,39 @@ def test_plan_screen_names_decision_reason_block_stage_and_verdict(real_model, c
     assert "stage  denoise (transformer): 26.7 GiB of weights on the GPU" in shown
     assert "verdict: weights fit; activations not known" in shown
     assert "warning: the rules know nothing of activations; --policy search" in shown
+
+
+SHORT = ("--size", "256x256", "--steps", "2", "--ram", "64GiB")
+
+
+def test_a_plan_that_fits_is_six_lines_and_one_a_component(capsys) -> None:
+    assert run(["plan", "sdxl", "--gpu", "rtx-4090", *SHORT]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("fits: up to ")
+    assert lines[1].startswith("sdxl 6.46 GiB, 256×256, 2 steps, batch 1 on NVIDIA GeForce RTX 4090, host ")
+    assert lines[2].startswith("the first picture takes ")
+    assert [line.split()[0] for line in lines[3:8]] == ["Component", "unet", "text_encoder_2", "text_encoder", "vae"]
+    assert len(lines) <= 6 + 4
+
+
+def test_what_does_not_fit_shows_no_placement_but_commands_that_would_fit(capsys) -> None:
+    forbidden = ["--set", "all=resident", "--forbid", "tiling"]
+    assert run(["plan", "sdxl", "--gpu", "rtx-3060", "--vram", "5GiB", *SHORT, *forbidden]) == 3
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("does not fit: VRAM is ")
+    remedies = [line for line in lines if line.startswith("would fit  ")]
+    assert "would fit  roost plan sdxl --gpu rtx-3060 --vram 5GiB --ram 64GiB --size 256x256 --steps 2" in remedies[0]
+    assert "--set" not in remedies[0]
+    assert not any(line.startswith("Component") for line in lines)
+
+
+def test_strict_makes_what_may_not_fit_an_exit_code(capsys) -> None:
+    words = ["plan", "sdxl", "--gpu", "rtx-4090", *SHORT, "--policy", "rules", "--json"]
+    assert run(words) == 0
+    document = json.loads(capsys.readouterr().out)
+    sure = document["certainty"] == "sure"
+    assert run([*words, "--strict"]) == (0 if sure else 3)
+    assert run(["plan", "sdxl", "--gpu", "rtx-3060", "--vram", "6GiB", *SHORT, "--certainty", "nearly"]) == 2
 
 
 def test_rules_lists_every_row(capsys) -> None:

@@ -7,7 +7,7 @@ import pytest
 from live_pipelines import live_pipeline
 from plans import plan_for
 from roost.api.plans.update import update_plan
-from roost.cli.views.plan import show_plan
+from roost.cli.views.plan_details import show_plan_details
 from roost.errors import InvalidFile
 from roost.plan import PlanDocument, plan_to_yaml, read_plan
 from roost.plan.trials import Measured, Rival, StepTimes
@@ -63,7 +63,7 @@ def test_a_measurement_that_can_not_be_is_no_plan(tmp_path, old, new) -> None:
 
 
 def test_the_screen_says_what_was_measured_and_on_what(capsys) -> None:
-    show_plan(measured_plan())
+    show_plan_details(measured_plan())
     unfolded = capsys.readouterr().out.replace("\n  ", " ")  # long lines go on below, indented
     lines = [" ".join(line.split()) for line in unfolded.splitlines() if line.startswith("measured")]
     assert lines == [

@@ -15,7 +15,7 @@ from roost.planner.cost.movement import tier_bytes
 from roost.planner.rules.selectors import parse_set
 from roost.planner.search.candidates import candidate_placements
 from roost.planner.search.columns import Aim, Terms, limits_of, price_all, scope_of
-from roost.planner.search.levels import NOISE, noise_s, within
+from roost.planner.search.levels import NOISE, as_good_as, within
 from roost.planner.search.pricing import Pricer
 from roost.planner.search.search import search
 from roost.planner.search.solver import fastest
@@ -126,7 +126,7 @@ def test_what_is_moved_though_it_could_stay_gains_by_it(world) -> None:
         options = found.chosen.options
         other = pricer.combination((*options[:index], resident, *options[index + 1 :]))
         if each.placement.strategy != "resident" and within(other, limits_of(made)):
-            assert other.seconds > noise_s(best)
+            assert not as_good_as(best).holds(other)
 
 
 @given(small_worlds())

@@ -76,6 +76,7 @@ def profile(**changes: object) -> ModelProfile:
         role_extras={},
         frame_chunk=1,
         frames_per_s=16,
+        sizes=(),
         plan_only=False,
     )
     return replace(made, **changes)  # type: ignore[arg-type]

@@ -70,6 +70,13 @@ def show_folded(text: str, indent: str = "", hanging: int = 2) -> None:
         show_text(line)
 
 
+def show_labelled(label: str, text: str) -> None:
+    """A paragraph after its label, as wide as a terminal usually is; commands to type stay in one piece."""
+    words = f"{label} {clean(text)}".strip()
+    for line in textwrap.wrap(words, _WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False):
+        show_text(line)
+
+
 def show_json(document: object) -> None:
     print(json.dumps(document, ensure_ascii=True, allow_nan=False))  # noqa: T201
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from roost.facts.decider import Decider
@@ -24,7 +24,7 @@ from roost.planner.search.columns import Aim, Objective, limits_of
 from roost.planner.search.comparison import compare_plans
 from roost.planner.search.pricing import Combination
 from roost.planner.search.reasons import LEAST_WEIGHTS, notes_of, why_lost, why_of
-from roost.planner.search.remedies import TraceOther, remedies
+from roost.planner.search.remedies import Remedy, TraceOther, remedies, remedy_text
 from roost.planner.search.search import SearchResult, search
 from roost.planner.search.shortfall import Shortfall
 from roost.trace import Trace, of_role
@@ -36,7 +36,7 @@ class SearchQuestion:
     """A planning question with what the search needs beside it.
 
     ``trace_other`` traces another workload, for what would fit where this one doesn't; it must give the same trace
-    for the same workload.
+    for the same workload. ``spell`` makes of what would fit the command line that asks for it.
     """
 
     question: Question
@@ -47,6 +47,7 @@ class SearchQuestion:
     notes: tuple[str, ...] = ()  # on what was measured and is not used
     trace_other: TraceOther | None = None
     seek_remedies: bool = True
+    spell: Callable[[Remedy], str] = remedy_text
 
     def with_bits_of(self, plan: PlanDocument) -> SearchQuestion:
         """The same question for plans that decode as ``plan`` does, so that their bits can be compared."""
@@ -152,11 +153,11 @@ def _promise(forecast: Forecast, predicted: Predicted, *, sure: bool) -> str:
     """What is taken of what is there, at the upper end and likely, and where the most."""
     taken, there_bytes = taken_of(forecast, predicted)
     worst = max(predicted.stages, key=lambda stage: stage.peak_bytes, default=None)
-    where = f", the most in {worst.name}" if worst else ""
-    there = format_bytes(there_bytes)
+    where = f", most in {worst.name}" if worst else ""
+    high, mid, there = (format_bytes(each) for each in (taken.high, taken.mid, there_bytes))
     if sure:
-        return f"fits: takes up to {format_bytes(taken.high)} of {there} free, likely {format_bytes(taken.mid)}{where}."
-    return f"may not fit: takes likely {format_bytes(taken.mid)}, up to {format_bytes(taken.high)}, of {there}{where}."
+        return f"fits: up to {high} of {there} free, likely {mid}{where}."
+    return f"may not fit: likely {mid} of {there} free, up to {high}{where}."
 
 
 def _doubt(forecast: Forecast, predicted: Predicted, aim: Aim, other: Combination | None) -> str:
@@ -273,4 +274,5 @@ def _remedies(asked: SearchQuestion, case: Case, forecast: Forecast, missing: Sh
         return of_role(trace, names) if trace else None
 
     traceable = asked.trace_other is not None and asked.trace.no_dry_run is None
-    return remedies(case, forecast, asked.aim, missing, trace_other if traceable else None)
+    found = remedies(case, forecast, asked.aim, missing, trace_other if traceable else None)
+    return tuple(map(asked.spell, found))

@@ -81,6 +81,7 @@ def _read_profile(path: Path) -> ModelProfile:
     del entries["source"]  # for the reader of the file
     entries.setdefault("frames_per_s", _FRAMES_PER_S)
     entries.setdefault("frame_chunk", 1)
+    entries["sizes"] = [tuple(each) for each in entries.get("sizes", ())]
     entries["workload"] = Workload(**entries["workload"])
     return ModelProfile(key=path.stem, **{name: _freeze(value) for name, value in entries.items()})
 

@@ -14,6 +14,7 @@ from roost.api.models.inspect import inspect_model, profile_of
 from roost.api.models.named_files import check_sought, refuse_other_files, why_single_files
 from roost.api.models.tensors import check_tensors
 from roost.api.models.traces import RECORDED, installed_versions, kept_trace, trace_model
+from roost.api.plans.commands import plan_command
 from roost.api.requests.known_values import dtype_of
 from roost.api.requests.option_sets import PlanOptions
 from roost.api.requests.options import aim_of, choices_of, generation_count, searches, workload_of
@@ -62,7 +63,11 @@ def plan_model(model: str | Path, options: PlanOptions, on_remedy_run: OnRemedyR
     ruling_on(question)  # refuses wrong options before the slow dry run
     asked = traced_question(question, options, lambda: _trace(question, question.workload))
     return plan_by_search(
-        replace(asked, trace_other=lambda workload: _trace_if_possible(question, workload, on_remedy_run))
+        replace(
+            asked,
+            trace_other=lambda workload: _trace_if_possible(question, workload, on_remedy_run),
+            spell=plan_command(model, options),
+        )
     )
 
 

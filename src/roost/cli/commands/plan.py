@@ -27,6 +27,10 @@ class PlanCommand(Command):
         typer.Option("-o", "--output", metavar="FILE", help="Write the plan as YAML."),
     ] = None
     as_json: Json = False
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="Show all of it: why, stages, what else there was.")
+    ] = False
+    strict: Annotated[bool, typer.Option("--strict", help="Exit code 3 also for what only may fit.")] = False
     options: PlanOptions
     tune: Annotated[bool, typer.Option("--tune", help="Let timed trials of the best candidates decide.")] = False
     tuning: TuneOptions
@@ -86,6 +90,7 @@ def _check_output(output: Path | None) -> None:
 def _give(document: PlanDocument, given: PlanCommand) -> None:
     """Writes the plan, shows it, and exits with the code of what doesn't fit."""
     from roost.cli.views.plan import show_plan
+    from roost.cli.views.plan_details import show_plan_details
     from roost.errors import NothingFits
     from roost.plan import plan_to_yaml, write_text_atomically
 
@@ -94,12 +99,14 @@ def _give(document: PlanDocument, given: PlanCommand) -> None:
         write_text_atomically(output, plan_to_yaml(document))
     if given.as_json:
         show_json(document.model_dump(mode="json", by_alias=True))
+    elif given.verbose:
+        show_plan_details(document)
     else:
         show_plan(document)
     unjudged = document.policy.name == "rules" and document.budget.activations_known is False
     if output is not None and document.fits:
         show_note(_about_saved(document, output, unjudged))
-    if not document.fits:
+    if not document.fits or (given.strict and document.certainty != "sure"):
         raise typer.Exit(NothingFits.exit_code)
 
 

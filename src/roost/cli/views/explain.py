@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from roost.api.plans.explanation import ComponentAccount, Explanation, PlanRow, StageSum
 from roost.api.requests.request import workload_text
 from roost.cli.screen import rate_name, rate_value, show_folded, show_table, show_text
-from roost.cli.views.plan import show_trials
+from roost.cli.views.trials import show_trials
 from roost.plan.figures import Rate, StageWork
 from roost.plan.schema import PlanDocument
 from roost.units import format_bytes, format_seconds

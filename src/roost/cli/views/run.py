@@ -76,7 +76,7 @@ def _shortened(prompt: str, most: int = 50) -> str:
 def show_dry_run(ready: ReadyPlan, request: RunRequest, *, as_json: bool) -> None:
     from roost.api.requests.request import generations_of
     from roost.api.runs.call import check_call
-    from roost.cli.views.plan import show_plan
+    from roost.cli.views.plan_details import show_plan_details
 
     checked, generations = check_call(ready, request), generations_of(request)
     wanted, changes = checked.workload, [*ready.changes, *checked.beyond]
@@ -97,7 +97,7 @@ def show_dry_run(ready: ReadyPlan, request: RunRequest, *, as_json: bool) -> Non
             }
         )
         return
-    show_plan(ready.plan)
+    show_plan_details(ready.plan)
     frames = f" × {wanted.frames} frames" if wanted.frames else ""
     count = f"{len(generations)} generations" if len(generations) > 1 else f"seed {request.seeds[0]}"
     show_text(

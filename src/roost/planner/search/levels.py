@@ -7,18 +7,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from roost.planner.search.pricing import Combination, Option, Pricer
-from roost.planner.search.solver import Column, Limits, fastest, simplest
+from roost.planner.search.solver import Column, Limits, Pace, fastest, simplest
 
-# A plan whose generations take no longer than the best's by this share is as good. Loading is no part of it: what a
-# slow load hides, every later picture pays.
+# A plan that takes no more than this times the best one's seconds is as good, if also its later generations do: what a
+# slow load hides, every later picture would pay.
 NOISE = 1.02
 # Of two plans as good as each other, one that saves less than this in each later generation isn't worth more parts.
 _SAME_NEXT = 1.001
 
 
-def noise_s(best: Combination) -> float:
+def as_good_as(best: Combination) -> Pace:
     """The most seconds that are as good as the best plan's."""
-    return best.seconds + (NOISE - 1) * (best.seconds - best.load_s)
+    return Pace(seconds=NOISE * best.seconds, next_s=NOISE * best.next_s)
 
 
 class Levels:
@@ -43,8 +43,8 @@ class Levels:
         if best is None:
             return None
         known = _known(self._simplest, vram_bytes)
-        if known is None or known[1] is None or known[1].seconds > noise_s(best):
-            known = vram_bytes, simplest(self.pricer, self.options, self.at(vram_bytes), noise_s(best))
+        if known is None or known[1] is None or not as_good_as(best).holds(known[1]):
+            known = vram_bytes, simplest(self.pricer, self.options, self.at(vram_bytes), as_good_as(best))
             self._simplest.append(known)
         return known[1]
 
@@ -57,7 +57,7 @@ class Levels:
         best, simple = self.fastest(most_bytes), self.simplest(most_bytes)
         if best is None or simple is None:
             return None
-        return self._staying(self._lower(simple, noise_s(best)), noise_s(best))
+        return self._staying(self._lower(simple, as_good_as(best)), as_good_as(best))
 
     def leanest(self, max_slowdown: float) -> Combination | None:
         """The plan of the least peak that takes at most so many times the fastest one's seconds."""
@@ -65,28 +65,28 @@ class Levels:
         if best is None:
             return None
         allowed_s = max_slowdown * best.seconds
-        least_bytes = self._least(allowed_s)
+        least_bytes = self._least(Pace(seconds=allowed_s, next_s=math.inf))
         quickest = self.fastest(least_bytes) or best
-        limit_s = min(allowed_s, noise_s(quickest))
-        return simplest(self.pricer, self.options, self.at(least_bytes), limit_s) or best
+        good = replace(as_good_as(quickest), seconds=min(allowed_s, NOISE * quickest.seconds))
+        return simplest(self.pricer, self.options, self.at(least_bytes), good) or best
 
-    def _lower(self, simple: Combination, limit_s: float) -> Combination:
-        """Of the same strategies within ``limit_s`` the least peak, then the quicker later generations."""
+    def _lower(self, simple: Combination, good: Pace) -> Combination:
+        """Of the same strategies, as good, the least peak, then the quicker later generations."""
         alike = Levels(self.pricer, self._only(_alike, simple), self.limits)
-        least_bytes = alike._least(limit_s)
+        least_bytes = alike._least(good)
         quickest = alike.fastest(least_bytes)
-        plain = simplest(self.pricer, alike.options, alike.at(least_bytes), limit_s)
+        plain = simplest(self.pricer, alike.options, alike.at(least_bytes), good)
         if quickest is None or plain is None:
             return simple
         return plain if plain.next_s <= _SAME_NEXT * quickest.next_s else quickest
 
-    def _staying(self, taken: Combination, limit_s: float) -> Combination:
+    def _staying(self, taken: Combination, good: Pace) -> Combination:
         """What is moved though it could stay has to gain by it."""
         for index, column in enumerate(self.options.values()):
             residents = [each for each in column.options if _stays(each, taken.options[index])]
             if taken.options[index].placement.strategy != "resident" and residents:
                 other = self.pricer.combination((*taken.options[:index], residents[0], *taken.options[index + 1 :]))
-                if within(other, self.limits) and other.seconds <= limit_s:
+                if within(other, self.limits) and good.holds(other):
                     taken = other
         return taken
 
@@ -96,14 +96,14 @@ class Levels:
             for (name, column), one in zip(self.options.items(), taken.options, strict=True)
         }
 
-    def _least(self, limit_s: float) -> int:
+    def _least(self, good: Pace) -> int:
         """The least VRAM within which a plan takes at most so many seconds, where one does within the whole limit."""
         needs = _needs(self.options, self.limits.vram_bytes)
         low, high = 0, len(needs) - 1
         while low < high:
             middle = (low + high) // 2
             found = self.fastest(needs[middle])
-            if found is not None and found.seconds <= limit_s:
+            if found is not None and good.holds(found):
                 high = middle
             else:
                 low = middle + 1

@@ -11,7 +11,7 @@ from roost.facts.machine import Machine
 from roost.facts.request import Choices, Workload
 from roost.planner.cost.estimate import Forecast
 from roost.planner.cost.fp8_storage import in_fp8
-from roost.planner.placements import place
+from roost.planner.placements import Lossy, place
 from roost.planner.rules.case import Case
 from roost.planner.rules.table import apply_rules
 from roost.planner.rules.typed import dit_layerwise_option, layerwise_option, option_text, resolve
@@ -27,14 +27,30 @@ TraceOther = Callable[[Workload], Trace | None]  # None for what can't be traced
 
 _MOST = 5
 _TRIES = 2  # a line through one point, then through two
+_ROUNDED: frozenset[Lossy] = frozenset({"fp8"})
 _LEAST_HEADROOM, _HEADROOM_STEP = 256 * MiB, 64 * MiB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """One change, and the question as it then is."""
+class Remedy:
+    """What to ask for instead: options with their values, and typed ones to leave out; ``note`` is for people."""
 
-    text: str
+    given: tuple[tuple[str, str], ...] = ()
+    without: tuple[str, ...] = ()
+    note: str = ""
+
+
+def remedy_text(remedy: Remedy) -> str:
+    """The change alone, for who knows no command line to make it in."""
+    words = [*(f"without {each}" for each in remedy.without), *(" ".join(each) for each in remedy.given)]
+    return " ".join([*words, *([f"({remedy.note})"] if remedy.note else [])])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A remedy, and the question as it then is."""
+
+    remedy: Remedy = Remedy()
     case: Case
     forecast: Forecast
     aim: Aim
@@ -51,45 +67,63 @@ class Change:
 
 def remedies(
     case: Case, forecast: Forecast, aim: Aim, missing: Shortfall, trace_other: TraceOther | None = None
-) -> tuple[str, ...]:
-    """The single changes that fit, the cheapest first, a few: less typed, less asked for, then more memory.
+) -> tuple[Remedy, ...]:
+    """The changes that fit, the cheapest loss first, a few: less typed, less asked for, then more memory.
 
     ``trace_other`` says what another workload does; without it none is looked at.
     """
-    asked = Change(text="", case=case, forecast=forecast, aim=aim)
+    asked = Change(case=case, forecast=forecast, aim=aim)
     free = [
         *(
-            replace(asked, text=text, case=_with_choices(case, choices))
-            for text, choices in _fewer_options(case.choices)
+            replace(asked, remedy=remedy, case=_with_choices(case, choices))
+            for remedy, choices in _fewer_options(case.choices)
         ),
         *_less_headroom(asked, missing),
-        *_tiling(asked),
+        *_forbidden(asked),
         *_fp8(asked),
     ]
-    fitting = [change.text for change in free if change.fits()][: _MOST - 1]
+    fitting = [change.remedy for change in free if change.fits()][: _MOST - 1]
     if trace_other is not None and missing.memory == "VRAM":
         fitting += islice(_less_work(asked, trace_other), _MOST - 1 - len(fitting))
     larger = _more_memory(asked, missing)
-    return (*fitting, *([larger.text] if larger.fits() else []))
+    return (*fitting, *([larger.remedy] if larger.fits() else []))
 
 
-def _less_work(asked: Change, trace_other: TraceOther) -> Iterator[str]:
-    """Smaller batches, sizes and frames that fit: the largest by the traced activations, verified by a trace of it."""
-    for what in AMOUNTS:
-        found = _least_less(asked, what, trace_other)
-        if found is not None:
-            yield option(found, what)
+def _less_work(asked: Change, trace_other: TraceOther) -> Iterator[Remedy]:
+    """Smaller batches, sizes and frames that fit: the largest by the traced activations, verified by a trace of it.
+
+    Where no single one does, fewer frames of the family's smallest size.
+    """
+    found = {what: _least_less(asked, what, trace_other) for what in AMOUNTS}
+    singly = [Remedy(given=(option(each, what),)) for what, each in found.items() if each is not None]
+    yield from singly
+    if not singly:
+        yield from _smaller_and_shorter(asked, trace_other)
+
+
+def _smaller_and_shorter(asked: Change, trace_other: TraceOther) -> Iterator[Remedy]:
+    workload, family = asked.forecast.trace.workload, asked.case.profile
+    small = smaller(workload, "size", 0.0, family.workload, family.sizes) if family.sizes else None
+    trace = trace_other(small) if small else None
+    if small is None or trace is None:
+        return
+    smallest = replace(asked, forecast=replace(asked.forecast, trace=trace))
+    short = _least_less(smallest, "frames", trace_other)
+    if short is not None:
+        yield Remedy(given=(option(small, "size"), option(short, "frames")))
 
 
 def _least_less(asked: Change, what: Amount, trace_other: TraceOther) -> Workload | None:
     """The largest amount that fits, found by a line through what the traced amounts need."""
-    workload, default = asked.forecast.trace.workload, asked.case.profile.workload
+    workload, family = asked.forecast.trace.workload, asked.case.profile
     known = [(1.0, _need(asked))]
-    share = 1 / known[0][1] if known[0][1] > 0 else 0.0
+    share, tried = 1 / known[0][1] if known[0][1] > 0 else 0.0, 0
     for _ in range(_TRIES):
-        smaller_one = smaller(workload, what, share, default) if share > 0 else None
-        trace = trace_other(smaller_one) if smaller_one else None
-        if smaller_one is None or trace is None:
+        smaller_one = smaller(workload, what, share, family.workload, family.sizes) if share > 0 else None
+        if smaller_one is None or amount(smaller_one, what) == tried:
+            return None
+        trace, tried = trace_other(smaller_one), amount(smaller_one, what)
+        if trace is None:
             return None
         change = replace(asked, forecast=replace(asked.forecast, trace=trace))
         if change.fits():
@@ -116,23 +150,20 @@ def _need(change: Change) -> float:
     return max(needs, default=0.0)
 
 
-def _fewer_options(choices: Choices) -> Iterator[tuple[str, Choices]]:
+def _fewer_options(choices: Choices) -> Iterator[tuple[Remedy, Choices]]:
     for index, choice in enumerate(choices.sets):
-        if choice.found:
-            continue
-        yield (
-            f"without {choice.option}",
-            replace(choices, sets=choices.sets[:index] + choices.sets[index + 1 :]),
-        )
+        if not choice.found:
+            others = choices.sets[:index] + choices.sets[index + 1 :]
+            yield Remedy(without=(choice.option,)), replace(choices, sets=others)
     if selection := layerwise_option(choices):
-        yield f"without {selection}", replace(choices, layerwise_components=None)
+        yield Remedy(without=(selection,)), replace(choices, layerwise_components=None)
     if dit := dit_layerwise_option(choices):
-        yield f"without {dit}", replace(choices, dit_layerwise_offload=None)
+        yield Remedy(without=(dit,)), replace(choices, dit_layerwise_offload=None)
     for group, value in choices.cpu_offload.items():
-        others = {name: each for name, each in choices.cpu_offload.items() if name != group}
-        yield f"without {option_text(group, value)}", replace(choices, cpu_offload=others)
+        rest = {name: each for name, each in choices.cpu_offload.items() if name != group}
+        yield Remedy(without=(option_text(group, value),)), replace(choices, cpu_offload=rest)
     if choices.mode in ("speed", "manual"):
-        yield "--mode auto", replace(choices, mode="auto")
+        yield Remedy(given=(("--mode", "auto"),)), replace(choices, mode="auto")
 
 
 def _with_choices(case: Case, choices: Choices) -> Case:
@@ -145,45 +176,45 @@ def _less_headroom(asked: Change, missing: Shortfall) -> list[Change]:
     if missing.memory != "VRAM" or rest_bytes < _LEAST_HEADROOM:
         return []
     machine = replace(asked.forecast.machine, headroom_bytes=rest_bytes)
-    return [_on(f"--headroom {rest_bytes // MiB}MiB", machine, asked)]
+    return [_on(Remedy(given=(("--headroom", f"{rest_bytes // MiB}MiB"),)), machine, asked)]
 
 
-def _tiling(asked: Change) -> list[Change]:
-    if "tiling" in asked.aim.allow or not any(each.setting == "tiled" for each in asked.forecast.trace.variants):
+def _forbidden(asked: Change) -> list[Change]:
+    """Tiling is open unless it was forbidden."""
+    if "tiling" not in asked.aim.forbid or not any(each.setting == "tiled" for each in asked.forecast.trace.variants):
         return []
-    return [
-        replace(asked, text="--allow tiling (changes bits)", aim=replace(asked.aim, allow=asked.aim.allow | {"tiling"}))
-    ]
+    aim = replace(asked.aim, forbid=asked.aim.forbid - {"tiling"})
+    return [replace(asked, remedy=Remedy(without=("--forbid tiling",), note="tiling changes bits"), aim=aim)]
 
 
 def _fp8(asked: Change) -> list[Change]:
     possible = any(in_fp8(each, asked.forecast.trace) for each in asked.forecast.components.values())
     if "fp8" in asked.aim.allow or not possible:
         return []
-    return [
-        replace(asked, text="--allow fp8 (rounds weights)", aim=replace(asked.aim, allow=asked.aim.allow | {"fp8"}))
-    ]
+    allowed = asked.aim.allow | _ROUNDED
+    remedy = Remedy(given=(("--allow", ",".join(sorted(allowed))),), note="rounds weights")
+    return [replace(asked, remedy=remedy, aim=replace(asked.aim, allow=allowed))]
 
 
 def _more_memory(asked: Change, missing: Shortfall) -> Change:
     machine = asked.forecast.machine
     if missing.memory == "VRAM":
         free_gib = _up(machine.gpu.free_bytes + missing.short_bytes)
-        text = f"--vram {free_gib:g}GiB (a card with that much free)"
+        remedy = Remedy(given=(("--vram", f"{free_gib:g}GiB"),), note="a card with that much free")
         free_bytes = int(free_gib * GiB)
         gpu = replace(machine.gpu, free_bytes=free_bytes, total_bytes=max(machine.gpu.total_bytes, free_bytes))
-        return _on(text, replace(machine, gpu=gpu), asked)
+        return _on(remedy, replace(machine, gpu=gpu), asked)
     ram_gib = _up(machine.host.available_bytes + max(missing.short_bytes, GiB))
     pinned_share = machine.host.pinnable_bytes / max(1, machine.host.available_bytes)
     ram_bytes = int(ram_gib * GiB)
     host = replace(machine.host, available_bytes=ram_bytes, pinnable_bytes=int(ram_bytes * pinned_share))
-    return _on(f"--ram {ram_gib:g}GiB", replace(machine, host=host), asked)
+    return _on(Remedy(given=(("--ram", f"{ram_gib:g}GiB"),)), replace(machine, host=host), asked)
 
 
-def _on(text: str, machine: Machine, asked: Change) -> Change:
+def _on(remedy: Remedy, machine: Machine, asked: Change) -> Change:
     return replace(
         asked,
-        text=text,
+        remedy=remedy,
         case=replace(asked.case, machine=machine),
         forecast=replace(asked.forecast, machine=machine),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -17,9 +17,35 @@ _ASPECT_ERROR, _SMALLEST_SHARE = 0.04, 1 / 16
 _FRAME_STEPS = (8, 6, 4)
 
 
-def smaller(workload: Workload, what: Amount, share: float, default: Workload) -> Workload | None:
-    """The largest workload with at most ``share`` of the amount, as the family of the ``default`` one takes it."""
+Sizes = Sequence[tuple[int, int]]
+
+
+def smaller(workload: Workload, what: Amount, share: float, default: Workload, sizes: Sizes = ()) -> Workload | None:
+    """The largest workload with at most ``share`` of the amount, as the family of the ``default`` one takes it.
+
+    ``sizes`` are those that it was trained at, where they are known.
+    """
+    if what == "size" and sizes:
+        return _trained_size(workload, share, sizes)
     return _SHRINKING[what](workload, share, default)
+
+
+def _trained_size(workload: Workload, share: float, sizes: Sizes) -> Workload | None:
+    """A size that the family was trained at, upright where the asked one is."""
+    most, upright = share * amount(workload, "size"), workload.height > workload.width
+    smaller_ones = [each for each in sizes if each[0] * each[1] < amount(workload, "size")]
+    fitting = [each for each in smaller_ones if each[0] * each[1] <= most]
+    # A line through one point is no law: where none is small enough by it, the smallest is still worth a look.
+    found = max(fitting, key=_area, default=min(smaller_ones, key=_area, default=None))
+    if found is None:
+        return None
+    long, short = max(found), min(found)
+    width, height = (short, long) if upright else (long, short)
+    return replace(workload, width=width, height=height)
+
+
+def _area(size: tuple[int, int]) -> int:
+    return size[0] * size[1]
 
 
 def amount(workload: Workload, what: Amount) -> int:
@@ -31,12 +57,12 @@ def amount(workload: Workload, what: Amount) -> int:
     }[what]
 
 
-def option(workload: Workload, what: Amount) -> str:
-    """The option that asks for the workload's amount."""
+def option(workload: Workload, what: Amount) -> tuple[str, str]:
+    """The option that asks for the workload's amount, and its value."""
     return {
-        "batch": f"--batch {workload.batch}",
-        "size": f"--size {workload.width}x{workload.height}",
-        "frames": f"--frames {workload.frames}",
+        "batch": ("--batch", str(workload.batch)),
+        "size": ("--size", f"{workload.width}x{workload.height}"),
+        "frames": ("--frames", str(workload.frames)),
     }[what]
 
 

@@ -18,6 +18,18 @@ class Limits:
     pinned_bytes: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """The most seconds that a plan may take, in all and for a later generation."""
+
+    seconds: float
+    next_s: float
+
+    def holds(self, plan: Combination) -> bool:
+        """Whether the plan takes no more."""
+        return plan.seconds <= self.seconds and plan.next_s <= self.next_s
+
+
 class _Table:
     """One column of options a component, and the least that what is not taken yet will add to what is."""
 
@@ -60,11 +72,11 @@ def _rests(columns: Sequence[Sequence[Option]], value: Callable[[Option], int]) 
 
 @dataclass(slots=True)
 class _Descent:
-    """A depth-first walk with bounds. With ``limit_s`` the simplest plan within it is sought, else the fastest."""
+    """A depth-first walk with bounds. With a ``pace`` the simplest plan that keeps it is sought, else the fastest."""
 
     pricer: Pricer
     limits: Limits
-    limit_s: float | None
+    pace: Pace | None
     ceiling_s: float
     best: Combination | None = None
 
@@ -81,11 +93,11 @@ class _Descent:
             self.walk(table, (*taken, option))
 
     def _hopeless(self, seconds: float, points: int) -> bool:
-        if seconds >= self.ceiling_s or (self.limit_s is not None and seconds > self.limit_s):
+        if seconds >= self.ceiling_s or (self.pace is not None and seconds > self.pace.seconds):
             return True
         if self.best is None:
             return False
-        if self.limit_s is None:
+        if self.pace is None:
             return seconds >= self.best.seconds
         return (points, seconds) >= (self.best.complexity, self.best.seconds)
 
@@ -96,7 +108,8 @@ class _Descent:
 
     def _offer(self, taken: tuple[Option, ...]) -> None:
         offered = self.pricer.combination(taken)
-        if not self._hopeless(offered.seconds, offered.complexity):
+        kept = self.pace is None or self.pace.holds(offered)
+        if kept and not self._hopeless(offered.seconds, offered.complexity):
             self.best = offered
 
 
@@ -120,19 +133,19 @@ def fastest(
     return _search(pricer, options, limits, None, below_s)
 
 
-def simplest(pricer: Pricer, options: Mapping[str, Column], limits: Limits, limit_s: float) -> Combination | None:
-    """The simplest combination within the limits and ``limit_s``; the fastest of equally simple ones."""
-    return _search(pricer, options, limits, limit_s)
+def simplest(pricer: Pricer, options: Mapping[str, Column], limits: Limits, pace: Pace) -> Combination | None:
+    """The simplest combination within the limits that keeps the pace; the fastest of equally simple ones."""
+    return _search(pricer, options, limits, pace)
 
 
 def _search(
     pricer: Pricer,
     options: Mapping[str, Column],
     limits: Limits,
-    limit_s: float | None,
+    pace: Pace | None,
     ceiling_s: float = math.inf,
 ) -> Combination | None:
-    walk = _Descent(pricer=pricer, limits=limits, limit_s=limit_s, ceiling_s=ceiling_s)
+    walk = _Descent(pricer=pricer, limits=limits, pace=pace, ceiling_s=ceiling_s)
     tables: list[_Table] = []
     for idle_bytes, kept in _resident_sets(options, limits.vram_bytes):
         room_bytes = limits.vram_bytes - idle_bytes
@@ -141,7 +154,7 @@ def _search(
             # Whatever the limit here, the simulation lets a copy linger in all of the machine's budget.
             tables.append(_Table(columns, pricer.room_bytes - idle_bytes))
     for table in sorted(tables, key=lambda each: each.rest_s[0]):
-        if limit_s is not None and table.rest_s[0] > limit_s:
+        if pace is not None and table.rest_s[0] > pace.seconds:
             break
         walk.walk(table)
     return walk.best

@@ -1,0 +1,160 @@
+"""All of a plan, as a person reads it."""
+
+from __future__ import annotations
+
+from roost.api.requests.request import workload_text
+from roost.cli.screen import show_labelled, show_table, show_text
+from roost.cli.views.trials import show_trials
+from roost.facts.decider import decider_of
+from roost.plan.figures import Predicted
+from roost.plan.schema import ChangedByDefault, ComponentPlan, PlanDocument
+from roost.units import format_bytes, format_seconds
+
+
+def show_plan_details(plan: PlanDocument) -> None:
+    """The model, the budget, one row a component, then why, what was blocked, and the verdict."""
+    model, workload, gpu = plan.model, plan.workload, plan.machine.gpu
+    total = sum(component.load_bytes for component in plan.components.values())
+    show_text(f"{model.pipeline} · {model.family or 'unknown family'} · {format_bytes(total)} of weights loaded")
+    show_text(
+        f"for {workload_text(workload)} · mode {plan.policy.mode}, policy {plan.policy.name}"
+        + (f", role {plan.role.name}" if plan.role.name != "monolithic" else "")
+    )
+    host = plan.machine.host
+    show_text(f"on {gpu.name} · host {format_bytes(host.available_bytes)} ({host.source})")
+    show_text(
+        f"{format_bytes(plan.budget.free_bytes)} free of {format_bytes(plan.budget.total_bytes)}"
+        f" ({gpu.source}), headroom {format_bytes(plan.budget.headroom_bytes)},"
+        f" budget {format_bytes(plan.budget.budget_bytes)}"
+    )
+    if not plan.fits and plan.policy.name == "search":
+        show_text("no plan fits; placement and figures below are those of the rules' plan:")
+    show_placement(plan)
+    _show_reasons(plan)
+    if plan.predicted:
+        _show_prediction(plan.predicted, emulated=gpu.device_kind == "emulated")
+        _show_measured(plan)
+    else:
+        for stage in plan.budget.stages:
+            show_text(f"stage  {stage.name}: {format_bytes(stage.weights_bytes)} of weights on the GPU")
+    if plan.measured:
+        show_trials(plan.measured)
+    for change in plan.changed_by_default:
+        show_labelled("changed:", change_text(change))
+    for warning in plan.warnings:
+        show_labelled("warning:", warning)
+    show_text(f"load order: {', '.join(plan.load_order)}")
+    show_labelled("verdict:", plan.budget.verdict_alone)
+    for remedy in plan.budget.would_fit:
+        show_text(f"would fit  {remedy}")
+
+
+def show_placement(plan: PlanDocument) -> None:
+    """One row a component, in load order."""
+    show_table(
+        ("Component", "Strategy", "Blocks", "Loaded", "Decided by"),
+        [_row(name, plan.components[name]) for name in plan.load_order],
+        numbers=(3,),
+    )
+
+
+def change_text(change: ChangedByDefault) -> str:
+    """What is done though nobody typed it, what it costs, and how to keep it from being done."""
+    costs = f"costs {format_seconds(change.seconds)}" if change.seconds > 0 else "costs no time"
+    return (
+        f"{change.component} decodes in tiles, which {costs} and changes bits: as a whole it does not surely fit;"
+        " --forbid tiling forbids it."
+    )
+
+
+def _row(name: str, component: ComponentPlan) -> tuple[str, ...]:
+    decider = decider_of(component.decided_by)
+    decided_by = decider.detail if decider.kind in ("rule", "flag") else component.decided_by
+    strategy = component.strategy if component.storage is None else f"{component.strategy}, fp8"
+    return name, strategy, _blocks(component), format_bytes(component.load_bytes), decided_by
+
+
+def _show_reasons(plan: PlanDocument) -> None:
+    reasons: dict[str, list[str]] = {}
+    for name in plan.load_order:
+        reasons.setdefault(plan.components[name].why, []).append(name)
+    for why, names in reasons.items():
+        show_labelled(f"why  {', '.join(names)}:", why)
+    for name in plan.load_order:
+        if plan.components[name].strategy == "layerwise-offload":
+            show_text(f"stream  {name}: {_streaming(plan.components[name])}")
+    for blocked in plan.policy.blocked:
+        show_text(f"blocked  {blocked.id} by {blocked.by}")
+
+
+def _blocks(component: ComponentPlan) -> str:
+    count = sum(stack.count for stack in component.stacks)
+    if component.resident_blocks is None:
+        return f"{count}, lingers" if component.linger else str(count)
+    return f"{count} held" if component.hold else f"{component.resident_blocks} of {count} stay"
+
+
+def _streaming(component: ComponentPlan) -> str:
+    tiers = component.master.model_dump() if component.master else {}
+    masters = ", ".join(f"{count} {tier}" for tier, count in tiers.items() if count) or "no"
+    return f"prefetch {component.prefetch}, {component.slots} slots, {masters} masters"
+
+
+def _show_prediction(predicted: Predicted, *, emulated: bool) -> None:
+    """Stages, then the totals with their ends, then the comparisons."""
+    show_table(
+        ("Stage", "Seconds", "Peak", "Limited by"),
+        [
+            (each.name, format_seconds(each.seconds), format_bytes(each.peak_bytes), each.binding)
+            for each in predicted.stages
+        ],
+        numbers=(1, 2),
+    )
+    peak = predicted.peak_bytes
+    seconds = {
+        "load": predicted.load_s,
+        "first": predicted.first_s,
+        "next": predicted.next_s,
+        "a step": predicted.step_s,
+    }
+    show_table(
+        ("Predicted", "Likely", "At best", "At worst"),
+        [
+            *(
+                (name, *(format_seconds(end) for end in (each.mid, each.low, each.high)))
+                for name, each in seconds.items()
+            ),
+            ("VRAM peak", *(format_bytes(end) for end in (peak.mid, peak.low, peak.high))),
+        ],
+        numbers=(1, 2, 3),
+    )
+    source = "weights only" if predicted.guessed else predicted.source  # why there was no dry run is a warning below
+    show_text(f"predicted  a step is limited by {predicted.limiter}; calls known from: {source}")
+    show_text(
+        f"predicted  host {format_bytes(predicted.host_bytes)}, {format_bytes(predicted.pinned_bytes)} of it pinned"
+    )
+    if emulated:
+        show_text("predicted  emulated: the seconds are this CPU's, a guess until runs have told")
+    for note in predicted.notes:
+        show_labelled("note ", note)
+
+
+def _show_measured(plan: PlanDocument) -> None:
+    """What of the prediction comes from this machine rather than from data sheets."""
+    if plan.arithmetic is None:
+        return
+    rates = plan.arithmetic.rates.values()
+    known = [each for each in rates if each.when]
+    factors = [name for name, each in plan.arithmetic.kappas.items() if each.fitted]
+    used = [name for name in factors if any(part.class_name == name for part in plan.components.values())]
+    if used:
+        show_labelled("predicted ", f"uses activation factors fitted on this machine: {', '.join(used)}.")
+    if known:
+        dates = sorted({(each.when or "")[:10] for each in known})
+        fitted = sum(each.source == "fitted" for each in known)
+        show_labelled(
+            "predicted ",
+            f"uses rates measured on this machine on {' to '.join(dict.fromkeys((dates[0], dates[-1])))}:"
+            f" {len(known) - fitted} of {len(rates)} timed by themselves, {fitted} fitted to runs; --no-measured plans"
+            " without.",
+        )
