@@ -210,3 +210,23 @@ def test_at_worst_a_pipeline_keeps_two_outputs_of_each_earlier_component_for_gui
     assert kept((encode, 1), (denoise, 8), (decode, 1)) == [0, 10, 10 + 2 * 1000]
     assert kept((encode, 2), (denoise, 1), (decode, 1)) == [0, 2 * 10, 2 * 10 + 1000]
     assert kept((encode, 5), (denoise, 8), (decode, 1)) == [0, 2 * 10, 2 * 10 + 2 * 1000]
+
+
+def test_loading_reads_pins_and_moves_what_the_placement_says() -> None:
+    made = forecast((DIT, VAE), CALLS, rates(link=20e9, spread=1.0, pin_bytes_per_s=4e9))
+    speeds = made.model.rates.at("mid")
+    moved, resident = ruled(made)[0], replace(ruled(made)[1], strategy="resident", streaming=None)
+    assert moved.strategy == "component-offload"
+    read_s = DIT.bytes / 2e9
+    assert load_s(replace(moved, tier="pinned"), speeds) == pytest.approx(read_s + moved.master_bytes / 4e9)
+    assert load_s(replace(moved, tier="pageable"), speeds) == pytest.approx(read_s)
+    assert load_s(resident, speeds) == pytest.approx(VAE.bytes / 2e9 + resident.stage_bytes / 10e9)
+
+
+def test_many_small_kernels_are_bound_by_the_host_and_few_large_ones_by_compute() -> None:
+    small, large = use(DIT, 0), use(VAE, 60 * TERA, method="decode")
+    launches = replace(small, totals=totals(flops=TERA, kernels=1_000_000), blocks=())
+    made = forecast((DIT, VAE), trace((launches, 2), (large, 3)))
+    placed = tuple(replace(each, strategy="resident", streaming=None) for each in ruled(made))
+    bindings = {stage.component: stage.binding for stage in predict(made, placed).stages}
+    assert bindings == {"transformer": "host", "vae": "compute"}

@@ -260,3 +260,13 @@ def test_many_generations_keep_what_they_use_again() -> None:
     once = search(*wan(free_gib=40), Aim())
     often = search(*wan(free_gib=40, generations=50), Aim())
     assert often.chosen.seconds > 20 * (once.chosen.seconds - 20)
+
+
+@given(small_worlds())
+@settings(max_examples=15, deadline=None)
+def test_the_runner_up_places_some_component_by_another_strategy(world) -> None:
+    found = search(*world, Aim())
+    if found.chosen is None or found.runner_up is None:
+        return
+    pairs = zip(found.chosen.options, found.runner_up.options, strict=True)
+    assert any(one.placement.strategy != other.placement.strategy for one, other in pairs)
