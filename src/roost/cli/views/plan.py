@@ -7,6 +7,7 @@ from textwrap import wrap
 from roost.api.requests.request import workload_text
 from roost.cli.screen import clean, show_folded, show_note, show_table, show_text
 from roost.facts.decider import decider_of
+from roost.facts.machine import HostFacts
 from roost.facts.request import Workload
 from roost.plan.figures import Predicted
 from roost.plan.schema import ComponentPlan, PlanDocument
@@ -25,13 +26,13 @@ def show_plan(plan: PlanDocument) -> None:
         f"for {workload_text(workload)} · mode {plan.policy.mode}, policy {plan.policy.name}"
         + (f", role {plan.role.name}" if plan.role.name != "monolithic" else "")
     )
-    host = plan.machine.host
-    show_text(f"on {gpu.name} · host {format_bytes(host.available_bytes)} ({host.source})")
+    show_text(f"on {gpu.name}")
     show_text(
         f"{format_bytes(plan.budget.free_bytes)} free of {format_bytes(plan.budget.total_bytes)}"
         f" ({gpu.source}), headroom {format_bytes(plan.budget.headroom_bytes)},"
         f" budget {format_bytes(plan.budget.budget_bytes)}"
     )
+    show_text(host_text(plan.machine.host))
     if not plan.fits and plan.policy.name == "search":
         show_text("no plan fits; placement and figures below are those of the rules' plan:")
     show_table(
@@ -54,6 +55,14 @@ def show_plan(plan: PlanDocument) -> None:
     _show_labelled("verdict:", plan.budget.verdict_alone)
     for remedy in plan.budget.would_fit:
         show_text(f"would fit  {remedy}")
+
+
+def host_text(host: HostFacts) -> str:
+    """Host memory for weights, and the arithmetic behind it."""
+    taken = {"system": host.system_bytes, "process": host.process_bytes}
+    less = "".join(f", {who} {format_bytes(count)}" for who, count in taken.items() if count)
+    there, budget = format_bytes(host.there_bytes), format_bytes(host.available_bytes)
+    return f"{there} of host memory ({host.source}){less}, budget {budget}"
 
 
 def show_remedy_run(workload: Workload) -> None:

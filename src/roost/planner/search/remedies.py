@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from roost.facts.machine import Machine
+from roost.facts.machine import PROCESS_BYTES, HostFacts, Machine, ram_leaving, system_bytes_of
 from roost.facts.request import Choices, Workload
 from roost.planner.cost.estimate import Forecast
 from roost.planner.cost.fp8_storage import in_fp8
@@ -173,11 +173,23 @@ def _more_memory(asked: Change, missing: Shortfall) -> Change:
         free_bytes = int(free_gib * GiB)
         gpu = replace(machine.gpu, free_bytes=free_bytes, total_bytes=max(machine.gpu.total_bytes, free_bytes))
         return _on(text, replace(machine, gpu=gpu), asked)
-    ram_gib = _up(machine.host.available_bytes + max(missing.short_bytes, GiB))
-    pinned_share = machine.host.pinnable_bytes / max(1, machine.host.available_bytes)
-    ram_bytes = int(ram_gib * GiB)
-    host = replace(machine.host, available_bytes=ram_bytes, pinnable_bytes=int(ram_bytes * pinned_share))
+    host, process_bytes = machine.host, PROCESS_BYTES[machine.gpu.device_kind]
+    ram_gib = _up(ram_leaving(host.available_bytes + max(missing.short_bytes, GiB), process_bytes))
+    host = _typed(host, int(ram_gib * GiB), process_bytes)
     return _on(f"--ram {ram_gib:g}GiB", replace(machine, host=host), asked)
+
+
+def _typed(host: HostFacts, ram_bytes: int, process_bytes: int) -> HostFacts:
+    """The host as it would be with so much memory, of which the same share can be pinned."""
+    pinned_share, system_bytes = host.pinnable_bytes / max(1, host.available_bytes), system_bytes_of(ram_bytes)
+    available_bytes = ram_bytes - system_bytes - process_bytes
+    return replace(
+        host,
+        available_bytes=available_bytes,
+        pinnable_bytes=int(available_bytes * pinned_share),
+        system_bytes=system_bytes,
+        process_bytes=process_bytes,
+    )
 
 
 def _on(text: str, machine: Machine, asked: Change) -> Change:
