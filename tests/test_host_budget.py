@@ -41,7 +41,11 @@ def test_masters_that_would_fill_a_machine_are_not_planned() -> None:
 
 @pytest.mark.parametrize(
     ("gpu", "vram", "ram", "least"),
-    [("rtx-4090", None, "4GiB", "4.00 GiB"), ("emulated", "1GiB", "2GiB", "2.68 GiB"), ("gb10", None, "1MiB", "4.00 GiB")],
+    [
+        ("rtx-4090", None, "4GiB", "4.00 GiB"),
+        ("emulated", "1GiB", "2GiB", "2.68 GiB"),
+        ("gb10", None, "1MiB", "4.00 GiB"),
+    ],
 )
 def test_a_machine_too_small_for_its_own_is_refused_with_the_sum(
     gpu: str, vram: str | None, ram: str, least: str

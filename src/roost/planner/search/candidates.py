@@ -11,7 +11,7 @@ from roost.facts.decider import Decider
 from roost.facts.model import Component
 from roost.facts.request import Strategy, Tier
 from roost.planner.buffers import can_be_mapped
-from roost.planner.placements import Placement, Streaming, blocks_ahead
+from roost.planner.placements import Placement, Streaming, blocks_ahead, tiers_are_typed
 from roost.planner.rules.case import Case, Decision
 from roost.planner.rules.names import group_of, kind_of
 
@@ -55,7 +55,8 @@ def candidate_placements(case: Case, ruled: Placement, scope: Scope) -> Iterator
     """Every placement of the rule placement's component that no option rules out, the rule placement first."""
     yield ruled
     yield from _as_stored(case, ruled, scope)
-    if scope.in_fp8 is not None:
+    mapped = ruled.decision.parameters.get("mapped")  # no file has a block's weights in 8 bits
+    if scope.in_fp8 is not None and not mapped:
         yield from _as_stored(case, replace(ruled, component=scope.in_fp8), scope)
 
 
@@ -118,8 +119,7 @@ def _streamings(case: Case, ruled: Placement, scope: Scope, fixed: dict[str, obj
                 made = Streaming(
                     resident_blocks=resident, resident_policy=policy, prefetch=prefetch, slots=slots, hold=hold
                 )
-                for tiers in _tier_choices(ruled, made, count):
-                    yield _with_tiers(made, count, tiers)
+                yield from _with_tiers(ruled, made)
 
 
 def _resident_counts(count: int, scope: Scope, fixed: dict[str, object], hold: bool) -> tuple[int, ...]:
@@ -143,6 +143,17 @@ def _prefetches(case: Case, ruled: Placement, fixed: dict[str, object], streamed
     return tuple(ahead for ahead in _PREFETCHES if ahead == 1 or ahead < streamed)
 
 
+def _with_tiers(ruled: Placement, made: Streaming) -> Iterator[Streaming]:
+    """The same with its masters in every tier worth trying, or as they were typed."""
+    typed = ruled.streaming
+    if typed is not None and tiers_are_typed(ruled.decision):
+        yield replace(made, pinned=typed.pinned, pageable=typed.pageable, mapped=typed.mapped)
+        return
+    count = len(ruled.block_bytes)
+    for tiers in _tier_choices(ruled, made, count):
+        yield _in_tiers(made, count, tiers)
+
+
 def _tier_choices(ruled: Placement, made: Streaming, count: int) -> Iterator[tuple[Tier, Tier, Tier]]:
     """The tiers worth trying; without residents, those that differ in them alone are one."""
     mappable, resident = can_be_mapped(ruled.component), made.resident_blocks
@@ -152,7 +163,7 @@ def _tier_choices(ruled: Placement, made: Streaming, count: int) -> Iterator[tup
             yield tiers
 
 
-def _with_tiers(streaming: Streaming, count: int, tiers: tuple[Tier, Tier, Tier]) -> Streaming:
+def _in_tiers(streaming: Streaming, count: int, tiers: tuple[Tier, Tier, Tier]) -> Streaming:
     """Masters are given out in the order of tiers, to streamed blocks first."""
     streamed = count if streaming.hold else count - streaming.resident_blocks
     counts = {"pinned": 0, "pageable": 0, "mapped": 0}
