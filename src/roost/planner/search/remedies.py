@@ -54,6 +54,7 @@ def remedies(
 ) -> tuple[str, ...]:
     """The single changes that fit, the cheapest first, a few: less typed, less asked for, then more memory.
 
+    Where host memory is short too, each comes with as much of it as lacks.
     ``trace_other`` says what another workload does; without it none is looked at.
     """
     asked = Change(text="", case=case, forecast=forecast, aim=aim)
@@ -66,10 +67,13 @@ def remedies(
         *_tiling(asked),
         *_fp8(asked),
     ]
+    if missing.also is not None:
+        free = [_enlarged(change, missing.also) for change in free]
     fitting = [change.text for change in free if change.fits()][: _MOST - 1]
-    if trace_other is not None and missing.memory == "VRAM":
+    if trace_other is not None and missing.memory == "VRAM" and missing.also is None:
         fitting += islice(_less_work(asked, trace_other), _MOST - 1 - len(fitting))
     larger = _more_memory(asked, missing)
+    larger = larger if missing.also is None else _enlarged(larger, missing.also)
     return (*fitting, *([larger.text] if larger.fits() else []))
 
 
@@ -173,10 +177,24 @@ def _more_memory(asked: Change, missing: Shortfall) -> Change:
         free_bytes = int(free_gib * GiB)
         gpu = replace(machine.gpu, free_bytes=free_bytes, total_bytes=max(machine.gpu.total_bytes, free_bytes))
         return _on(text, replace(machine, gpu=gpu), asked)
+    return _more_host(asked, missing)
+
+
+def _more_host(asked: Change, missing: Shortfall) -> Change:
+    machine = asked.forecast.machine
     host, process_bytes = machine.host, PROCESS_BYTES[machine.gpu.device_kind]
-    ram_gib = _up(ram_leaving(host.available_bytes + max(missing.short_bytes, GiB), process_bytes))
+    more_bytes = max(missing.short_bytes, GiB)
+    if missing.memory == "pinned memory":  # of more memory, a part can be pinned
+        more_bytes = more_bytes * host.available_bytes // max(1, host.pinnable_bytes)
+    ram_gib = _up(ram_leaving(host.available_bytes + more_bytes, process_bytes))
     host = _typed(host, int(ram_gib * GiB), process_bytes)
     return _on(f"--ram {ram_gib:g}GiB", replace(machine, host=host), asked)
+
+
+def _enlarged(change: Change, missing: Shortfall) -> Change:
+    """The change together with as much host memory as lacks."""
+    more = _more_host(change, missing)
+    return replace(more, text=f"{change.text} and {more.text}")
 
 
 def _typed(host: HostFacts, ram_bytes: int, process_bytes: int) -> HostFacts:
