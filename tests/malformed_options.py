@@ -159,6 +159,8 @@ SETS: dict[str, tuple[str, str]] = {
     "prefetch in superscript": (f"{_STREAM},prefetch=²", "prefetch must be"),
     "residents all": (f"{_STREAM},resident_blocks=all", "resident_blocks must be"),
     "more residents than blocks": (f"{_STREAM},resident_blocks=999", "resident_blocks"),
+    "more masters than blocks": (f"{_STREAM},pinned=900,mapped=99", "999 masters"),
+    "pinned -1": (f"{_STREAM},pinned=-1", "pinned must be"),
     "policy random": (f"{_STREAM},resident_policy=random", "resident_policy must be one of"),
     "hold maybe": (f"{_STREAM},hold=maybe", "hold must be one of"),
     "linger 1": ("vae=component-offload,linger=1", "linger must be one of"),

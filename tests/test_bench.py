@@ -281,10 +281,17 @@ def test_a_row_teaches_steps_and_whole_stages_but_no_denoising_that_was_cut_shor
 def test_typed_host_memory_binds_trials_and_found_memory_does_not(setting: Setting) -> None:
     assert setting.world().host_bytes is None
     question = setting.asked.question
-    host = HostFacts(available_bytes=5 * 1024**3, pinnable_bytes=1024**3, source="--ram", ram_typed=True)
+    host = HostFacts(
+        available_bytes=5 * 1024**3,
+        pinnable_bytes=1024**3,
+        source="--ram",
+        ram_typed=True,
+        system_bytes=2 * 1024**3,
+        process_bytes=1024**3,
+    )
     setting.asked = replace(setting.asked, question=replace(question, machine=replace(question.machine, host=host)))
     bound = setting.world().host_bytes
     assert bound is not None
-    assert bound > host.available_bytes + question.machine.budget_bytes
+    assert bound == 6 * 1024**3 + question.machine.budget_bytes  # all that was typed but for the system's share
     other = setting.world(host_bytes=bound + 1)
     assert key_facts(setting.asked, setting.world()) != key_facts(setting.asked, other)  # a journal is one bound's

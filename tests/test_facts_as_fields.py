@@ -76,7 +76,7 @@ def test_where_a_figure_came_from_may_be_said_in_other_words(tmp_path: Path) -> 
     said = yaml.safe_load(plan_to_yaml(plan))
     said["machine"]["gpu"] |= {"source": "WHAT THE USER SAID", "vram_typed": True, "total_bytes": 30 * GIB}
     said["machine"]["gpu"] |= {"free_bytes": 30 * GIB}
-    said["machine"]["host"] |= {"source": "A GUESS", "ram_typed": True}
+    said["machine"]["host"] |= {"source": "A GUESS", "ram_typed": True, "process_bytes": GIB}
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(said), encoding="utf-8")
     reworded = read_plan(tmp_path / "plan.yaml")
     machine = machine_of(reworded)

@@ -14,6 +14,7 @@ from live_pipelines import live_pipeline
 from plans import plan_for
 from roost.api.models.inspect import inspect_model
 from roost.errors import UsageError
+from roost.facts.machine import PROCESS_BYTES, ram_leaving
 from roost.pipelines.calls import GenerationRequest
 from roost.pipelines.linears import castable_linears
 from roost.plan import PlanDocument, plan_to_yaml, read_plan
@@ -61,8 +62,9 @@ def planned(model: Path, **options: Any) -> PlanDocument:
         "size": (64, 64),
         "set": ["text_encoder=resident", "vae=resident", "transformer=layerwise-offload,resident_blocks=0"],
     }
-    plain_bytes = roost.make_plan(model, **given, ram="1GiB").budget.host_bytes
-    return roost.make_plan(model, **{**given, "ram": plain_bytes - denoiser_of(model).load_bytes // 4, **options})
+    plain_bytes = roost.make_plan(model, **given, ram="8GiB").budget.host_bytes
+    ram = ram_leaving(plain_bytes - denoiser_of(model).load_bytes // 4, PROCESS_BYTES["emulated"])
+    return roost.make_plan(model, **{**given, "ram": ram, **options})
 
 
 def picture(plan: PlanDocument, model: Path) -> tuple[str, torch.Tensor]:

@@ -14,7 +14,7 @@ from plans import LAYERWISE, plan_for
 from roost.api.plans.preflight import check_fits
 from roost.api.runs import ready
 from roost.errors import NothingFits
-from roost.facts.machine import HostFacts
+from roost.facts.machine import PROCESS_BYTES, HostFacts, ram_leaving
 from roost.facts.model import StoredFile
 from roost.pipelines.quiet import quiet_libraries
 from roost.plan import PlanDocument
@@ -105,7 +105,9 @@ def test_a_buffer_that_no_file_has_does_not_keep_its_unit_from_being_mapped(ltx:
 
 @pytest.mark.parametrize("strategy", ["snapshot-offload", "component-offload"])
 def test_a_typed_strategy_keeps_the_tier_that_the_search_found(ltx: Path, strategy: str) -> None:
-    plan = roost.make_plan(ltx, **SMALL, ram="16KiB", dtype="float32", set=[f"all={strategy}"])
+    plan = roost.make_plan(
+        ltx, **SMALL, ram=ram_leaving(16 * 1024, PROCESS_BYTES["emulated"]), dtype="float32", set=[f"all={strategy}"]
+    )
     assert {each.master.mapped > 0 for each in plan.components.values()} == {True}
     assert plan.budget.host_bytes == 0
 
@@ -115,14 +117,14 @@ def rule_plan(ltx: Path, **options: Any) -> PlanDocument:
 
 
 def test_the_rules_count_mapped_masters_as_no_host_memory(ltx: Path) -> None:
-    plan = rule_plan(ltx, ram="800KiB", dtype="float32")
+    plan = rule_plan(ltx, ram=ram_leaving(800 * 1024, PROCESS_BYTES["emulated"]), dtype="float32")
     assert sum(each.master.mapped for each in plan.components.values()) > 0
     assert 0 < plan.budget.host_bytes <= 800 * 1024
     assert plan.budget.host_deficit_bytes == 0
 
 
 def test_the_rules_map_nothing_that_is_converted_as_it_loads(ltx: Path) -> None:
-    plan = rule_plan(ltx, ram="400KiB", dtype="bfloat16")
+    plan = rule_plan(ltx, ram=ram_leaving(400 * 1024, PROCESS_BYTES["emulated"]), dtype="bfloat16")
     assert {each.master.mapped for each in plan.components.values()} == {0}
     assert plan.budget.host_deficit_bytes > 0
 
@@ -131,14 +133,14 @@ def test_a_plan_that_only_fits_with_mapped_masters_runs_without_force(
     ltx: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host = HostFacts(available_bytes=800 * 1024, pinnable_bytes=0, source="made up")
-    monkeypatch.setattr(ready, "read_host", lambda: host)
-    plan = rule_plan(ltx, ram="800KiB", dtype="float32")
+    monkeypatch.setattr(ready, "read_host", lambda **_: host)
+    plan = rule_plan(ltx, ram=ram_leaving(800 * 1024, PROCESS_BYTES["emulated"]), dtype="float32")
     assert sum(each.load_bytes for each in plan.components.values()) > host.available_bytes
     assert ready.check_plan(plan).changes == ()
 
 
 def test_a_plan_whose_masters_would_be_mapped_in_vain_needs_memory_for_them(ltx: Path) -> None:
-    plan = rule_plan(ltx, ram="800KiB", dtype="float32")
+    plan = rule_plan(ltx, ram=ram_leaving(800 * 1024, PROCESS_BYTES["emulated"]), dtype="float32")
     halved = {name: each.model_copy(update={"load_dtype": "float16"}) for name, each in plan.components.items()}
     host = HostFacts(available_bytes=800 * 1024, pinnable_bytes=0, source="made up")
     with pytest.raises(NothingFits, match=r"vae can't stay in its files: they are converted as they load"):

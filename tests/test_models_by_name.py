@@ -125,7 +125,7 @@ def test_a_plan_by_name_binds_to_its_directory(
     sdxl_plan: PlanDocument, real_model: RealModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host = HostFacts(available_bytes=2**40, pinnable_bytes=2**40, source="made up")
-    monkeypatch.setattr(ready, "read_host", lambda: host)
+    monkeypatch.setattr(ready, "read_host", lambda **_: host)
     checked = ready.check_plan(sdxl_plan, model=str(real_model("sdxl")))
     assert (checked.model_dir, checked.changes) == (real_model("sdxl"), ())
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roost.facts.request import Workload
+from roost.facts.request import Choices, Workload
 from roost.planner.by_search import SearchQuestion, plan_by_search
 from roost.planner.cost.costs import CostModel
+from roost.planner.rules.selectors import parse_set
 from roost.planner.search.columns import Aim
 from roost.planner.search.smaller import amount, option, smaller
 from roost.trace import Trace
@@ -99,12 +101,42 @@ def test_a_need_that_does_not_shrink_with_the_frames_takes_a_second_look() -> No
     assert not plan_by_search(asked(14, replace(VIDEO, frames=frames + 8), fixed_bytes=8 * GiB)).fits
 
 
-def test_no_size_is_named_where_host_memory_is_short_too() -> None:
-    stored = {"bytes_by_dtype": {"F32": 8 * GiB}}  # a cast makes masters that can't be mapped
-    parts = (component("transformer", 8 * GiB, blocks=40, **stored), PARTS[1])
-    little = machine(12, ram_gib=4)
-    both = asked(12, question=question(inventory(*parts), little, workload=VIDEO))
-    assert would_fit(both) == []
+CAST = component("transformer", 8 * GiB, blocks=40, bytes_by_dtype={"F32": 8 * GiB})  # its masters can't be mapped
+
+
+def both_short(free_gib: float, ram_gib: float, *sets: str) -> SearchQuestion:
+    choices = Choices(sets=tuple(map(parse_set, sets)))
+    little = machine(free_gib, ram_gib=ram_gib)
+    return asked(free_gib, question=question(inventory(CAST, PARTS[1]), little, choices, workload=VIDEO))
+
+
+def test_where_vram_and_host_memory_are_short_both_are_named_and_each_remedy_mends_both() -> None:
+    short = both_short(12, 4)
+    plan = plan_by_search(short)
+    assert not plan.fits
+    assert "VRAM is" in plan.budget.verdict_alone
+    assert "With enough of it host memory is" in plan.budget.verdict_alone
+    assert ", and host memory is" in plan.budget.lacks
+    assert plan.budget.would_fit
+    for named in plan.budget.would_fit:
+        assert " and --ram " in named
+    vram, ram = re.fullmatch(r"--vram ([\d.]+)GiB \(.*\) and --ram ([\d.]+)GiB", plan.budget.would_fit[-1]).groups()
+    host_gib = float(ram) - 2 - 2  # the system's and the process's own
+    assert plan.budget.host_deficit_bytes > 0 < plan.budget.deficit_bytes
+    assert plan_by_search(both_short(float(vram), host_gib)).fits
+    assert not plan_by_search(both_short(float(vram), 4)).fits
+    assert not plan_by_search(both_short(12, host_gib)).fits
+
+
+def test_a_little_less_headroom_and_more_host_memory_mend_both() -> None:
+    assert would_fit(both_short(17.2, 4))[0].startswith("--headroom ")
+
+
+def test_typed_masters_that_cannot_be_pinned_say_so() -> None:
+    plan = plan_by_search(both_short(40, 9, "transformer=layerwise-offload,pinned=40"))
+    assert plan.budget.verdict_alone.count("pinned memory is") == 1
+    assert plan.budget.would_fit[0] == "without --set transformer=layerwise-offload,pinned=40"
+    assert plan.budget.would_fit[-1].startswith("--ram ")
 
 
 def test_a_little_less_headroom_is_named_when_that_is_all() -> None:

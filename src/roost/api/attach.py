@@ -28,6 +28,7 @@ from roost.planner.rules.roles import parse_role
 from roost.planner.rules.typed import resolve
 from roost.planner.ruling import ruling_on
 from roost.probes.dry_run import DryRunOptions, dry_run_live
+from roost.probes.machine.host import with_weights_here
 from roost.profiles.models import recognise
 from roost.units import parse_bytes
 
@@ -94,9 +95,8 @@ def plan_pipeline(
     obstacles = find_obstacles(held_modules(pipeline))
     gpu = "emulated" if _device_kind(vram) == "emulated" else None
     machine = find_machine(gpu, vram, ram, wanted.headroom, wanted.pinned_max)
-    if ram is None:  # what is free now does not count the weights that are there already
-        host = replace(machine.host, available_bytes=machine.host.available_bytes + host_bytes(pipeline))
-        machine = replace(machine, host=host)
+    host = with_weights_here(machine.host, machine.gpu.device_kind, host_bytes(pipeline))
+    machine = replace(machine, host=host)
     plan = _plan(pipeline, inventory, machine, obstacles, wanted)
     if not plan.fits:
         work = plan.workload

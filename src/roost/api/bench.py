@@ -149,7 +149,7 @@ def _options_of(plan: PlanDocument, model_dir: Path) -> PlanOptions:
     return PlanOptions(
         gpu="emulated" if emulated else None,
         vram=gpu.free_bytes if emulated or gpu.vram_typed else None,
-        ram=host.available_bytes if host.ram_typed else None,
+        ram=host.there_bytes if host.ram_typed else None,
         headroom=plan.budget.headroom_bytes,
         size=(workload.width, workload.height),
         frames=workload.frames,

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from roost.errors import UsageError
-from roost.facts.machine import GpuFacts, GpuProfile, HostFacts, Machine
+from roost.facts.machine import PROCESS_BYTES, GpuFacts, GpuProfile, HostFacts, Machine, system_bytes_of
 from roost.probes.machine.gpu import GpuSurvey, read_gpus, select_gpu
-from roost.probes.machine.host import free_disk_bytes, read_host
+from roost.probes.machine.host import free_disk_bytes, host_of, read_host
 from roost.profiles.gpus import find_gpu_profile, load_gpu_profiles, match_gpu_profile, shares_memory
-from roost.units import GiB, parse_bytes
+from roost.units import GiB, format_bytes, parse_bytes
 
 DEFAULT_HEADROOM_BYTES = GiB
 # What a named card's own system takes before anyone else: its free memory is total less this.
@@ -28,20 +28,31 @@ def find_machine(
     """The machine as the options describe it; sizes are bytes or texts like ``24GiB``.
 
     ``gpu`` is None or ``auto`` for the GPU of this machine, ``emulated``, or a card's name. Raises UsageError when
-    there is no GPU here and none was named.
+    there is no GPU here and none was named, and for memory that leaves nothing to plan with.
     """
     vram_bytes = _bytes(vram, "--vram")
     if vram_bytes == 0:
         raise UsageError("--vram 0 leaves nothing to plan with; give the free memory, like 12GiB.")
     headroom_bytes = _bytes(headroom, "--headroom")
     card = _find_gpu(gpu, vram_bytes)
-    host = read_host(_bytes(ram, "--ram"), _bytes(pinned_max, "--pinned-max"))
+    host = read_host(_bytes(ram, "--ram"), _bytes(pinned_max, "--pinned-max"), card.device_kind)
+    if host.ram_typed and not host.available_bytes:
+        raise _nothing_left(card, host.there_bytes)
     if card.unified:
-        card, host = _one_pool(card, host, found=ram is None)
+        card, host = _one_pool(card, host)
     return Machine(
         gpu=_with_vram(card, vram_bytes),
         host=host,
         headroom_bytes=_default_headroom(card) if headroom_bytes is None else headroom_bytes,
+    )
+
+
+def _nothing_left(card: GpuFacts, ram_bytes: int) -> UsageError:
+    system_bytes, process_bytes = system_bytes_of(ram_bytes), PROCESS_BYTES[card.device_kind]
+    return UsageError(
+        f"--ram {format_bytes(ram_bytes)} leaves nothing for weights: {format_bytes(system_bytes)} are the system's and"
+        f" {format_bytes(process_bytes)} the process's own; give the machine's memory, more than"
+        f" {format_bytes(system_bytes + process_bytes)}."
     )
 
 
@@ -113,15 +124,16 @@ def gpu_of_profile(profile: GpuProfile) -> GpuFacts:
     )
 
 
-def _one_pool(gpu: GpuFacts, host: HostFacts, *, found: bool) -> tuple[GpuFacts, HostFacts]:
+def _one_pool(gpu: GpuFacts, host: HostFacts) -> tuple[GpuFacts, HostFacts]:
     """Both sides of one memory: what is free for the one is what is available to the other.
 
-    The memory of a card by name is its own host's, not that of this machine, which was only ``found``.
+    The memory of a card by name is its own host's, not that of this machine, which was only found.
     """
-    if found and gpu.uuid is None:
+    if not host.ram_typed and gpu.uuid is None:
         share = host.pinnable_bytes / max(1, host.available_bytes)
-        pinnable = int(share * gpu.free_bytes)
-        host = HostFacts(available_bytes=gpu.free_bytes, pinnable_bytes=pinnable, source=gpu.source)
+        total_bytes = gpu.total_bytes
+        host = host_of(total_bytes, system_bytes_of(total_bytes), PROCESS_BYTES[gpu.device_kind], gpu.source)
+        host = replace(host, pinnable_bytes=int(share * host.available_bytes))
     return replace(gpu, free_bytes=min(gpu.free_bytes, host.available_bytes)), host
 
 

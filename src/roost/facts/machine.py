@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from roost.facts.limits import Bytes, Name, Positive
+from roost.units import GiB, MiB
 
 Platform = Literal["cuda", "rocm", "cpu"]
 
@@ -37,14 +39,50 @@ class GpuFacts:
     vram_typed: bool = False  # a card's free memory is what the user said; the emulated one's always is
 
 
+# What a run's process takes of host memory beside weights, by its device. The interpreter, the libraries and what they
+# work with: 300 MiB when they are imported, below 700 in trials on CPUs. CUDA's first calls bring 1.2 GiB more (prior,
+# from the figures in pytorch#106511 and pytorch#12873: driver, kernels, cuBLAS, cuDNN).
+PROCESS_BYTES: Mapping[DeviceKind, int] = {"emulated": 700 * MiB, "cuda": 2 * GiB}
+# What a system, its services and a desktop take of a machine's memory, at the least and of a large one. Prior.
+_LEAST_SYSTEM_BYTES, _SYSTEM_PERCENT = 2 * GiB, 8
+
+
+def system_bytes_of(ram_bytes: int) -> int:
+    """What a machine with so much memory needs of it for everything but the run."""
+    return max(_LEAST_SYSTEM_BYTES, ram_bytes * _SYSTEM_PERCENT // 100)
+
+
+def ram_leaving(available_bytes: int, process_bytes: int) -> int:
+    """The least memory of a machine that leaves so much beside its system and the process."""
+    needed_bytes = available_bytes + process_bytes
+    return max(needed_bytes + _LEAST_SYSTEM_BYTES, -(-needed_bytes * 100 // (100 - _SYSTEM_PERCENT)))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostFacts:
-    """Host memory that a run may take. Source: cgroups and MemAvailable, or ``--ram``."""
+    """Host memory that a run's masters may take. Source: cgroups and MemAvailable, or ``--ram``.
+
+    ``system_bytes`` and ``process_bytes`` are what was subtracted of either for it: the system's reserve, which what is
+    found available has no part of, and what the process needs beside masters and has not taken yet. Plans of 0.2 and
+    before subtracted nothing.
+    """
 
     available_bytes: Bytes
     pinnable_bytes: Bytes
     source: Name  # for people
     ram_typed: bool = False
+    system_bytes: Bytes = 0
+    process_bytes: Bytes = 0
+
+    @property
+    def reserved_bytes(self) -> int:
+        """What was subtracted in all."""
+        return self.system_bytes + self.process_bytes
+
+    @property
+    def there_bytes(self) -> int:
+        """What was typed or found."""
+        return self.available_bytes + self.reserved_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

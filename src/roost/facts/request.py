@@ -33,6 +33,9 @@ GROUPS: tuple[Group, ...] = ("dit", "text_encoder", "image_encoder", "vae")
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 
+TIERS: tuple[Tier, ...] = get_args(Tier)
+
+
 ROLES: tuple[Role, ...] = get_args(Role)
 
 

@@ -72,7 +72,8 @@ class Budget(Strict):
     ``activations_known`` says whether the verdict counts activations too; None in plans from before it was written.
     ``finding`` is the verdict without what would fit, where it names that; ``lacks`` says in short which memory the
     search lacked. ``would_fit`` are single changes of the asked options, each verified by planning with it; empty in a
-    plan that fits.
+    plan that fits. ``host_reserved_bytes`` is what the system and the process take of the host's memory: the host's
+    available bytes are what is left.
     """
 
     total_bytes: Bytes
@@ -84,6 +85,7 @@ class Budget(Strict):
     deficit_bytes: Bytes
     host_bytes: Bytes
     host_deficit_bytes: Bytes
+    host_reserved_bytes: Bytes = 0
     verdict: str
     finding: str | None = None
     lacks: str | None = None

@@ -252,6 +252,7 @@ def _short(by_weights: Verdict, missing: Shortfall, would_fit: tuple[str, ...], 
     unknown = f" That is of weights alone: activations are not known, as the dry run failed ({why_unknown})."
     finding = f"does not fit: {missing.sentence()}{unknown if why_unknown is not None else ''}"
     of_vram = missing.memory == "VRAM"
+    of_host = missing.also if of_vram else missing
     return replace(
         by_weights,
         fits=False,
@@ -262,7 +263,7 @@ def _short(by_weights: Verdict, missing: Shortfall, would_fit: tuple[str, ...], 
         would_fit=would_fit,
         activations_known=why_unknown is None,
         deficit_bytes=missing.short_bytes if of_vram else by_weights.deficit_bytes,
-        host_deficit_bytes=by_weights.host_deficit_bytes if of_vram else missing.short_bytes,
+        host_deficit_bytes=by_weights.host_deficit_bytes if of_host is None else of_host.short_bytes,
     )
 
 

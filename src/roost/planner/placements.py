@@ -12,7 +12,7 @@ from roost.blocks import ResidentPolicy, resident_indices, streaming_bytes
 from roost.errors import UsageError
 from roost.facts.machine import HostFacts
 from roost.facts.model import Component
-from roost.facts.request import Strategy, Tier
+from roost.facts.request import TIERS, Strategy, Tier
 from roost.planner.buffers import all_buffers, block_buffers, can_be_mapped
 from roost.planner.rules.case import Case, Decision
 from roost.planner.rules.names import kind_of
@@ -74,6 +74,12 @@ class Placement:
         if self.streaming is None:
             return frozenset()
         return resident_indices(len(self.block_bytes), self.streaming.resident_blocks, self.streaming.resident_policy)
+
+    @property
+    def tier_order(self) -> tuple[int, ...]:
+        """The blocks in the order in which masters are given out: what streams, then what stays."""
+        kept = frozenset() if self.streaming is None or self.streaming.hold else self.resident_indices
+        return tuple(sorted(range(len(self.block_bytes)), key=lambda block: (block in kept, block)))
 
     @property
     def stage_bytes(self) -> int:
@@ -146,7 +152,32 @@ def _streaming(case: Case, component: Component, decision: Decision) -> Streamin
         prefetch=prefetch,
         slots=min(prefetch + 1, blocks - resident),
         hold=cast(bool, decision.parameters.get("hold", hold)),
+        **_typed_tiers(component, decision, blocks),
     )
+
+
+def tiers_are_typed(decision: Decision) -> bool:
+    """Whether the user said how many blocks have their masters where."""
+    return any(tier in decision.parameters for tier in TIERS)
+
+
+def _typed_tiers(component: Component, decision: Decision, blocks: int) -> dict[Tier, int]:
+    """How many blocks each tier has as typed, the rest of them pageable; empty where no tier was typed."""
+    if not tiers_are_typed(decision):
+        return {}
+    typed = {tier: cast(int, decision.parameters.get(tier, 0)) for tier in TIERS}
+    option, total = decision.decided_by.detail, sum(typed.values())
+    if total > blocks:
+        raise UsageError(
+            f"{option}: {total} masters are more than the {blocks} blocks of component {component.name!r};"
+            f" give at most {blocks} in all."
+        )
+    if typed["mapped"] and not can_be_mapped(component):
+        raise UsageError(
+            f"{option}: masters of component {component.name!r} can't be mapped, since its files don't have its weights"
+            " as they load; leave mapped out."
+        )
+    return {**typed, "pageable": blocks - typed["pinned"] - typed["mapped"]}
 
 
 def blocks_ahead(case: Case, component: Component, decision: Decision) -> int:
@@ -162,12 +193,14 @@ def blocks_ahead(case: Case, component: Component, decision: Decision) -> int:
 
 
 def _with_tiers(placements: list[Placement], host: HostFacts) -> tuple[Placement, ...]:
-    """Gives out host memory: first what can't be mapped, then blocks, the most-stepped components' first."""
-    streamed = [each for each in placements if each.streaming]
+    """Gives out host memory: as typed, then what can't be mapped, then blocks, the most-stepped components' first."""
+    typed = [each for each in placements if each.streaming and tiers_are_typed(each.decision)]
+    streamed = [each for each in placements if each.streaming and each not in typed]
     mappable = {each.component.name for each in streamed if can_be_mapped(each.component)}
     in_files = sum(sum(each.block_bytes) for each in streamed if each.component.name in mappable)
-    room = max(0, host.available_bytes - sum(each.master_bytes for each in placements) + in_files)
-    pinnable = host.pinnable_bytes
+    pinned_bytes, mapped_bytes = _typed_bytes(typed)
+    room = max(0, host.available_bytes - sum(each.master_bytes for each in placements) + in_files + mapped_bytes)
+    pinnable = max(0, host.pinnable_bytes - pinned_bytes)
     tiers: dict[str, Streaming] = {}
     for placement in sorted(streamed, key=_host_priority):
         streaming = cast(Streaming, placement.streaming)
@@ -178,7 +211,18 @@ def _with_tiers(placements: list[Placement], host: HostFacts) -> tuple[Placement
         pinnable -= sum(sizes[:pinned])
         room -= sum(sizes[: pinned + pageable]) if may_stay else 0
         tiers[placement.component.name] = replace(streaming, pinned=pinned, pageable=pageable, mapped=mapped)
-    return tuple(replace(each, streaming=tiers.get(each.component.name)) for each in placements)
+    return tuple(replace(each, streaming=tiers.get(each.component.name, each.streaming)) for each in placements)
+
+
+def _typed_bytes(placements: Iterable[Placement]) -> tuple[int, int]:
+    """Bytes of the blocks whose masters were typed to be pinned, and to be mapped."""
+    pinned = mapped = 0
+    for placement in placements:
+        streaming = cast(Streaming, placement.streaming)
+        sizes = [placement.block_bytes[block] for block in placement.tier_order]
+        pinned += sum(sizes[: streaming.pinned])
+        mapped += sum(sizes[streaming.pinned + streaming.pageable :])
+    return pinned, mapped
 
 
 def _fitting(sizes: tuple[int, ...], room_bytes: int) -> int:

@@ -22,7 +22,10 @@ class MemoryOptions:
         str | None, Option("--gpu", "A card by name (roost gpus lists them), auto, or emulated.", metavar="NAME")
     ] = None
     vram: Annotated[str | int | None, Option("--vram", "Free GPU memory, like 24GiB.", metavar="SIZE")] = None
-    ram: Annotated[str | int | None, Option("--ram", "Available host memory.", metavar="SIZE")] = None
+    ram: Annotated[
+        str | int | None,
+        Option("--ram", "The machine's memory; what its system and the run itself need is left out.", metavar="SIZE"),
+    ] = None
     headroom: Annotated[str | int | None, Option("--headroom", "GPU memory left free; 1GiB.", metavar="SIZE")] = None
 
 

@@ -115,7 +115,7 @@ def check_plan(
     elif plan.machine.gpu.device_kind != "emulated":
         changes.append(f"device: emulated on the CPU instead of {plan.machine.gpu.name}")
     if not force:
-        check_fits(running, inventory, read_host())
+        check_fits(running, inventory, read_host(device_kind=kind))
     _log.info("the plan is checked: it runs on %s with %d bytes of budget", kind, budget_bytes)
     for change in changes:
         _log.info("%s", change)

@@ -28,8 +28,9 @@ def gpus(as_json: Json = False) -> None:
     if survey.gpus.problem:
         show_folded(f"{'note' if survey.gpus.gpus else 'no usable GPU'}: {survey.gpus.problem}")
     show_folded(
-        f"host memory: {format_bytes(survey.host.available_bytes)} available ({survey.host.source}),"
-        f" {format_bytes(survey.host.pinnable_bytes)} of it pinnable"
+        f"host memory: {format_bytes(survey.host.there_bytes)} available ({survey.host.source}),"
+        f" {format_bytes(survey.host.available_bytes)} of it for weights,"
+        f" {format_bytes(survey.host.pinnable_bytes)} of that pinnable"
         f" · disk: {format_bytes(survey.disk_bytes)} free here"
     )
     show_table(

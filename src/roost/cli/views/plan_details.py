@@ -6,6 +6,7 @@ from roost.api.requests.request import workload_text
 from roost.cli.screen import show_labelled, show_table, show_text
 from roost.cli.views.trials import show_trials
 from roost.facts.decider import decider_of
+from roost.facts.machine import HostFacts
 from roost.plan.figures import Predicted
 from roost.plan.schema import ChangedByDefault, ComponentPlan, PlanDocument
 from roost.units import format_bytes, format_seconds
@@ -20,13 +21,13 @@ def show_plan_details(plan: PlanDocument) -> None:
         f"for {workload_text(workload)} · mode {plan.policy.mode}, policy {plan.policy.name}"
         + (f", role {plan.role.name}" if plan.role.name != "monolithic" else "")
     )
-    host = plan.machine.host
-    show_text(f"on {gpu.name} · host {format_bytes(host.available_bytes)} ({host.source})")
+    show_text(f"on {gpu.name}")
     show_text(
         f"{format_bytes(plan.budget.free_bytes)} free of {format_bytes(plan.budget.total_bytes)}"
         f" ({gpu.source}), headroom {format_bytes(plan.budget.headroom_bytes)},"
         f" budget {format_bytes(plan.budget.budget_bytes)}"
     )
+    show_text(host_text(plan.machine.host))
     if not plan.fits and plan.policy.name == "search":
         show_text("no plan fits; placement and figures below are those of the rules' plan:")
     show_placement(plan)
@@ -47,6 +48,14 @@ def show_plan_details(plan: PlanDocument) -> None:
     show_labelled("verdict:", plan.budget.verdict_alone)
     for remedy in plan.budget.would_fit:
         show_text(f"would fit  {remedy}")
+
+
+def host_text(host: HostFacts) -> str:
+    """Host memory for weights, and the arithmetic behind it."""
+    taken = {"system": host.system_bytes, "process": host.process_bytes}
+    less = "".join(f", {who} {format_bytes(count)}" for who, count in taken.items() if count)
+    there, budget = format_bytes(host.there_bytes), format_bytes(host.available_bytes)
+    return f"{there} of host memory ({host.source}){less}, budget {budget}"
 
 
 def show_placement(plan: PlanDocument) -> None:

@@ -61,10 +61,8 @@ def block_tiers(placement: Placement) -> tuple[Tier, ...]:
     if streaming is None or streaming.pinned >= count:
         tier: Tier = "pinned" if streaming else placement.tier
         return (tier,) * count
-    kept = residents_of(placement) if not streaming.hold else frozenset()
-    order = sorted(range(count), key=lambda block: (block in kept, block))
     tiers: dict[int, Tier] = {}
-    for rank, block in enumerate(order):
+    for rank, block in enumerate(placement.tier_order):
         if rank < streaming.pinned:
             tiers[block] = "pinned"
         else:

@@ -116,6 +116,7 @@ def _budget(machine: Machine, placements: tuple[Placement, ...], verdict: Verdic
         peak_weights_bytes=max((stage.weights_bytes for stage in listed), default=0),
         deficit_bytes=verdict.deficit_bytes,
         host_bytes=verdict.host_bytes,
+        host_reserved_bytes=machine.host.reserved_bytes,
         host_deficit_bytes=verdict.host_deficit_bytes,
         verdict=verdict.text,
         finding=verdict.finding,

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Iterable
 
 from roost.errors import UsageError
-from roost.facts.request import GROUPS, STRATEGIES, Group, SetChoice, Strategy
+from roost.facts.request import GROUPS, STRATEGIES, TIERS, Group, SetChoice, Strategy
 
 DEFAULT_GROUPS: tuple[Group, ...] = ("text_encoder", "image_encoder", "vae")
 
@@ -108,6 +108,7 @@ _PARAMETERS: dict[Strategy, dict[str, Callable[[str], object]]] = {
         "resident_policy": _one_of(strided="strided", leading="leading"),
         "prefetch": _at_least(1),
         "hold": _SWITCH,
+        **dict.fromkeys(TIERS, _at_least(0)),
         **_OF_VAES,
     },
     "component-offload": {"linger": _SWITCH, **_OF_VAES},

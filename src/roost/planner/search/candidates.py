@@ -11,43 +11,31 @@ from roost.facts.decider import Decider
 from roost.facts.model import Component
 from roost.facts.request import Strategy, Tier
 from roost.planner.buffers import can_be_mapped
-from roost.planner.placements import Placement, Streaming, blocks_ahead
+from roost.planner.placements import Placement, Streaming, blocks_ahead, tiers_are_typed
 from roost.planner.rules.case import Case, Decision
 from roost.planner.rules.names import group_of, kind_of
 
 _OPEN: tuple[Strategy, ...] = ("resident", "component-offload", "snapshot-offload", "layerwise-offload")
 _POLICIES: tuple[ResidentPolicy, ...] = ("strided", "leading")
 _PREFETCHES = (1, 2)
-# Tiers of the streamed blocks, the first half and the second, and of residents. What is pinned streams the fastest;
-# what isn't loads faster, and fits where host memory is scarce. These are the same whatever host memory there is, so
-# that more of it never hides a plan.
-_FAST: tuple[tuple[Tier, Tier, Tier], ...] = (("pinned", "pinned", "pinned"), ("pinned", "pinned", "pageable"))
-_TIERS: tuple[tuple[Tier, Tier, Tier], ...] = (
-    *_FAST,
-    ("pinned", "pinned", "mapped"),
-    ("pinned", "pageable", "pageable"),
-    ("pinned", "mapped", "mapped"),
-    ("pageable", "pageable", "pageable"),
-    ("pageable", "pageable", "mapped"),
-    ("pageable", "mapped", "mapped"),
-    ("mapped", "mapped", "mapped"),
-)
-_STEPS = 16  # of the number of residents, where every tier is tried
+_STEPS = 16  # of the number of residents, where what streams is split between tiers too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
     """What bounds one component's candidates beside the typed options.
 
-    ``passes`` is how often its blocks run for each acquire; with one pass, residents save nothing. ``tilings``
-    are the ways to run it that are open; ``lingers`` says that a copy kept to the next generation would be used again.
-    ``in_fp8`` is the component with its linear weights in 8 bits, where that is allowed and possible.
+    ``passes`` is how often its blocks run for each acquire; with one pass, residents save nothing. ``tilings`` are the
+    ways to run it that are open; ``lingers`` says that a copy kept to the next generation would be used again.
+    ``splits`` is into how many parts tiers split at most what streams: fewer where whole plans are simulated, many for
+    each candidate. ``in_fp8`` is the component with its linear weights in 8 bits, where that is allowed and possible.
     """
 
     passes: int
     chunked: bool
     tilings: tuple[bool, ...]
     lingers: bool
+    splits: int = 16
     in_fp8: Component | None = None
 
 
@@ -55,7 +43,8 @@ def candidate_placements(case: Case, ruled: Placement, scope: Scope) -> Iterator
     """Every placement of the rule placement's component that no option rules out, the rule placement first."""
     yield ruled
     yield from _as_stored(case, ruled, scope)
-    if scope.in_fp8 is not None:
+    mapped = ruled.decision.parameters.get("mapped")  # no file has a block's weights in 8 bits
+    if scope.in_fp8 is not None and not mapped:
         yield from _as_stored(case, replace(ruled, component=scope.in_fp8), scope)
 
 
@@ -111,13 +100,13 @@ def _streamings(case: Case, ruled: Placement, scope: Scope, fixed: dict[str, obj
     hold = bool(fixed.get("hold", scope.chunked))
     for resident in _resident_counts(count, scope, fixed, hold):
         for policy in _policies(resident, fixed):
-            for prefetch in _prefetches(case, ruled, fixed, count - resident):
+            ahead = _prefetches(case, ruled, fixed, count - resident)
+            for prefetch in ahead:
                 slots = 0 if resident == count else min(prefetch + 1, count - resident)
                 made = Streaming(
                     resident_blocks=resident, resident_policy=policy, prefetch=prefetch, slots=slots, hold=hold
                 )
-                for tiers in _tier_choices(ruled, made, count):
-                    yield _with_tiers(made, count, tiers)
+                yield from _with_tiers(ruled, made, 2 if prefetch > ahead[0] else scope.splits)
 
 
 def _resident_counts(count: int, scope: Scope, fixed: dict[str, object], hold: bool) -> tuple[int, ...]:
@@ -141,22 +130,40 @@ def _prefetches(case: Case, ruled: Placement, fixed: dict[str, object], streamed
     return tuple(ahead for ahead in _PREFETCHES if ahead == 1 or ahead < streamed)
 
 
-def _tier_choices(ruled: Placement, made: Streaming, count: int) -> Iterator[tuple[Tier, Tier, Tier]]:
-    """The tiers worth trying; without residents, those that differ in them alone are one."""
-    mappable, resident = can_be_mapped(ruled.component), made.resident_blocks
-    fine = resident % max(1, count // _STEPS) > 0 or made.resident_policy != _POLICIES[0]
-    for tiers in _FAST if fine else _TIERS:
-        if (mappable or "mapped" not in tiers) and (resident or tiers[2] == tiers[1]):
-            yield tiers
+def _with_tiers(ruled: Placement, made: Streaming, splits: int) -> Iterator[Streaming]:
+    """The same with its masters in every tier worth trying, or as they were typed."""
+    typed = ruled.streaming
+    if typed is not None and tiers_are_typed(ruled.decision):
+        yield replace(made, pinned=typed.pinned, pageable=typed.pageable, mapped=typed.mapped)
+        return
+    count = len(ruled.block_bytes)
+    for pinned, in_memory in dict.fromkeys(_splits(ruled, made, splits)):
+        yield replace(made, pinned=pinned, pageable=in_memory - pinned, mapped=count - in_memory)
 
 
-def _with_tiers(streaming: Streaming, count: int, tiers: tuple[Tier, Tier, Tier]) -> Streaming:
-    """Masters are given out in the order of tiers, to streamed blocks first."""
-    streamed = count if streaming.hold else count - streaming.resident_blocks
-    counts = {"pinned": 0, "pageable": 0, "mapped": 0}
-    for tier, blocks in zip(tiers, (streamed - streamed // 2, streamed // 2, count - streamed), strict=True):
-        counts[tier] += blocks
-    return replace(streaming, pinned=counts["pinned"], pageable=counts["pageable"], mapped=counts["mapped"])
+def _splits(ruled: Placement, made: Streaming, most: int) -> Iterator[tuple[int, int]]:
+    """How many blocks are pinned, and how many in memory at all: what streams is so first, then what stays.
+
+    What is pinned streams the fastest; what isn't loads faster, and what is mapped fits where host memory is scarce.
+    These are the same whatever host memory there is, so that more of it never hides a plan.
+    """
+    count, resident = len(ruled.block_bytes), made.resident_blocks
+    streamed = count if made.hold else count - resident
+    yield count, count
+    yield streamed, count
+    if resident % max(1, count // _STEPS) > 0 or made.resident_policy != _POLICIES[0]:
+        return
+    mappable = can_be_mapped(ruled.component)
+    if mappable and resident:
+        yield from ((streamed, streamed + resident * step // 4) for step in (1, 2, 3))
+    steps = most if resident % max(1, count // 4) == 0 else max(2, most // 2)
+    for step in reversed(range(steps + 1)):
+        part = streamed * step // steps
+        yield part, count
+        if mappable:
+            yield from ((part, part), (part * 4 // 5, part))  # so much of host memory can be pinned
+            if step % (steps // 2) == 0:
+                yield 0, part
 
 
 def complexity(placement: Placement) -> int:

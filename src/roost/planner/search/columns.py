@@ -21,6 +21,8 @@ Objective = Literal["seconds", "memory"]
 Options = Mapping[str, Sequence[Option]]  # by component, in the plan's order
 
 MORE_BYTES = 2 * GiB
+# Into how many parts tiers split what streams; and where a plan costs more than its components do alone.
+_SPLITS, _SPLITS_TOGETHER = 16, 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +107,7 @@ def scope_of(ruled: Placement, pricer: Pricer, aim: Aim) -> Scope:
         tilings=_tilings(name, pricer.forecast, aim),
         in_fp8=in_fp8(ruled.component, trace) if "fp8" in aim.allow else None,
         lingers=pricer.forecast.generations > 1,
+        splits=_SPLITS if pricer.separable else _SPLITS_TOGETHER,
     )
 
 

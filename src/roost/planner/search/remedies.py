@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from roost.facts.machine import Machine
+from roost.facts.machine import PROCESS_BYTES, HostFacts, Machine, ram_leaving, system_bytes_of
 from roost.facts.request import Choices, Workload
 from roost.planner.cost.estimate import Forecast
 from roost.planner.cost.fp8_storage import in_fp8
@@ -70,6 +70,7 @@ def remedies(
 ) -> tuple[Remedy, ...]:
     """The changes that fit, the cheapest loss first, a few: less typed, less asked for, then more memory.
 
+    Where host memory is short too, each comes with as much of it as lacks.
     ``trace_other`` says what another workload does; without it none is looked at.
     """
     asked = Change(case=case, forecast=forecast, aim=aim)
@@ -82,10 +83,13 @@ def remedies(
         *_forbidden(asked),
         *_fp8(asked),
     ]
+    if missing.also is not None:
+        free = [_enlarged(change, missing.also) for change in free]
     fitting = [change.remedy for change in free if change.fits()][: _MOST - 1]
-    if trace_other is not None and missing.memory == "VRAM":
+    if trace_other is not None and missing.memory == "VRAM" and missing.also is None:
         fitting += islice(_less_work(asked, trace_other), _MOST - 1 - len(fitting))
     larger = _more_memory(asked, missing)
+    larger = larger if missing.also is None else _enlarged(larger, missing.also)
     return (*fitting, *([larger.remedy] if larger.fits() else []))
 
 
@@ -204,11 +208,38 @@ def _more_memory(asked: Change, missing: Shortfall) -> Change:
         free_bytes = int(free_gib * GiB)
         gpu = replace(machine.gpu, free_bytes=free_bytes, total_bytes=max(machine.gpu.total_bytes, free_bytes))
         return _on(remedy, replace(machine, gpu=gpu), asked)
-    ram_gib = _up(machine.host.available_bytes + max(missing.short_bytes, GiB))
-    pinned_share = machine.host.pinnable_bytes / max(1, machine.host.available_bytes)
-    ram_bytes = int(ram_gib * GiB)
-    host = replace(machine.host, available_bytes=ram_bytes, pinnable_bytes=int(ram_bytes * pinned_share))
+    return _more_host(asked, missing)
+
+
+def _more_host(asked: Change, missing: Shortfall) -> Change:
+    machine = asked.forecast.machine
+    host, process_bytes = machine.host, PROCESS_BYTES[machine.gpu.device_kind]
+    more_bytes = max(missing.short_bytes, GiB)
+    if missing.memory == "pinned memory":  # of more memory, a part can be pinned
+        more_bytes = more_bytes * host.available_bytes // max(1, host.pinnable_bytes)
+    ram_gib = _up(ram_leaving(host.available_bytes + more_bytes, process_bytes))
+    host = _typed(host, int(ram_gib * GiB), process_bytes)
     return _on(Remedy(given=(("--ram", f"{ram_gib:g}GiB"),)), replace(machine, host=host), asked)
+
+
+def _enlarged(change: Change, missing: Shortfall) -> Change:
+    """The change together with as much host memory as lacks."""
+    more = _more_host(change, missing)
+    both = replace(change.remedy, given=(*change.remedy.given, *more.remedy.given))
+    return replace(more, remedy=both)
+
+
+def _typed(host: HostFacts, ram_bytes: int, process_bytes: int) -> HostFacts:
+    """The host as it would be with so much memory, of which the same share can be pinned."""
+    pinned_share, system_bytes = host.pinnable_bytes / max(1, host.available_bytes), system_bytes_of(ram_bytes)
+    available_bytes = ram_bytes - system_bytes - process_bytes
+    return replace(
+        host,
+        available_bytes=available_bytes,
+        pinnable_bytes=int(available_bytes * pinned_share),
+        system_bytes=system_bytes,
+        process_bytes=process_bytes,
+    )
 
 
 def _on(remedy: Remedy, machine: Machine, asked: Change) -> Change:

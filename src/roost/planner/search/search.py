@@ -96,7 +96,7 @@ def search(case: Case, ruled: tuple[Placement, ...], forecast: Forecast, aim: Ai
         front=_front(levels, chosen),
         fastest=levels.fastest(limits.vram_bytes),
         more_vram=None if shared else levels.fastest(limits.vram_bytes + MORE_BYTES),
-        more_host=None if alone else _with_ample_host(case, ruled, forecast, aim, taken.terms),
+        more_host=None if alone else _with_ample_host(case, levels),
     )
 
 
@@ -168,15 +168,10 @@ def _tiled(chosen: Combination, ruled: Sequence[Placement], pricer: Pricer) -> I
             yield rule.component.name, taken.seconds - whole.seconds
 
 
-def _with_ample_host(
-    case: Case, ruled: tuple[Placement, ...], forecast: Forecast, aim: Aim, terms: Terms
-) -> Combination | None:
-    """The fastest plan if host memory were no limit."""
+def _with_ample_host(case: Case, levels: Levels) -> Combination | None:
+    """The fastest plan if host memory were no limit; no price depends on how much there is."""
     enough = sum(map(all_buffers, case.components))
-    host = replace(forecast.machine.host, available_bytes=enough, pinnable_bytes=enough)
-    larger = replace(forecast, machine=replace(forecast.machine, host=host))
-    pricer = Pricer(larger)
-    return fastest(pricer, terms.columns(price_all(case, ruled, pricer, aim), pricer), limits_of(larger))
+    return fastest(levels.pricer, levels.options, replace(levels.limits, host_bytes=enough, pinned_bytes=enough))
 
 
 def _all_resident(pricer: Pricer, options: Mapping[str, Column]) -> Combination | None:

@@ -11,17 +11,21 @@ from roost.units import MiB, format_bytes
 
 _POOL_STEPS = 16
 
-ShortMemory = Literal["VRAM", "host memory", "shared memory"]
+ShortMemory = Literal["VRAM", "host memory", "pinned memory", "shared memory"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shortfall:
-    """The memory that no candidate plan stays within. ``component`` is whose use binds; None for host memory."""
+    """The memory that no candidate plan stays within. ``component`` is whose use binds; None for host memory.
+
+    ``also`` is what is short too, once there is enough of this one.
+    """
 
     memory: ShortMemory
     component: str | None
     needed_bytes: int
     limit_bytes: int
+    also: Shortfall | None = None
 
     @property
     def short_bytes(self) -> int:
@@ -30,24 +34,42 @@ class Shortfall:
     def headline(self) -> str:
         """What is short and by how much, as people read it."""
         where = f" while {self.component} is in use" if self.component else ""
-        return f"{self.memory} is {format_bytes(self.short_bytes)} short{where}"
+        alone = f"{self.memory} is {format_bytes(self.short_bytes)} short{where}"
+        return f"{alone}, and {self.also.headline()}" if self.also else alone
 
     def sentence(self) -> str:
         """The same with both figures."""
-        return (
-            f"{self.headline()}: the least possible is {format_bytes(self.needed_bytes)}, and"
+        alone = (
+            f"{replace(self, also=None).headline()}: the least possible is {format_bytes(self.needed_bytes)}, and"
             f" {format_bytes(max(0, self.limit_bytes))} may be used."
         )
+        return f"{alone} With enough of it {self.also.sentence()}" if self.also else alone
 
 
 def shortfall(options: Mapping[str, Column], limits: Limits) -> Shortfall:
-    """What binds first: VRAM with everything as small as it goes, else host memory."""
+    """What binds: VRAM with everything as small as it goes, and then host memory too, or host memory alone."""
     component, needed_bytes = least_vram(options)
-    if needed_bytes > limits.vram_bytes:
-        return Shortfall(memory="VRAM", component=component, needed_bytes=needed_bytes, limit_bytes=limits.vram_bytes)
+    if needed_bytes <= limits.vram_bytes:
+        return _host_shortfall(options, limits)
+    enough = replace(limits, vram_bytes=needed_bytes)
     return Shortfall(
-        memory="host memory", component=None, needed_bytes=_least_host(options, limits), limit_bytes=limits.host_bytes
+        memory="VRAM",
+        component=component,
+        needed_bytes=needed_bytes,
+        limit_bytes=limits.vram_bytes,
+        also=None if possible(options, enough) else _host_shortfall(options, enough),
     )
+
+
+def _host_shortfall(options: Mapping[str, Column], limits: Limits) -> Shortfall:
+    """How much host memory is lacking, or, where no amount of it helps, how much that may be pinned."""
+    most_bytes = sum(max(each.host_bytes for each in column.options) for column in options.values())
+    ample = replace(limits, host_bytes=max(most_bytes, limits.host_bytes))
+    if possible(options, ample):
+        needed_bytes, limit_bytes = _least_host(options, limits), limits.host_bytes
+        return Shortfall(memory="host memory", component=None, needed_bytes=needed_bytes, limit_bytes=limit_bytes)
+    least_bytes = sum(min(each.pinned_bytes for each in column.options) for column in options.values())
+    return Shortfall(memory="pinned memory", component=None, needed_bytes=least_bytes, limit_bytes=limits.pinned_bytes)
 
 
 def split_pool(limits: Limits, pool_bytes: int) -> Iterator[Limits]:

@@ -8,7 +8,7 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from roost.facts.machine import DeviceKind, Machine
+from roost.facts.machine import PROCESS_BYTES, DeviceKind, Machine
 from roost.plan.results import TrialResult
 from roost.planner.by_search import SearchQuestion
 from roost.tune.results.figures import completed
@@ -26,8 +26,6 @@ _START_S = 10.0
 # How fast this CPU computes nobody predicts.
 _EMULATED_DEADLINE_S = 600.0
 _LEAST_DEADLINE_S = 120.0
-# Host memory that a child takes beside the weights, at most.
-_LIBRARIES_BYTES = 700 * 1024**2
 # Something else on the machine may hold one step up, but not as much as this.
 _BY_FAR = 3.0
 _PROMPT = "a red fox in the snow"
@@ -73,7 +71,7 @@ def world_of(
     predicted = [plan.predicted for plan in plans if plan.predicted is not None]
     slowest_s = max((each.load_s.high + each.next_s.high for each in predicted), default=0.0)
     step_s = min((each.step_s.mid for each in predicted), default=0.0)
-    loaded_bytes = (len(entrants.racing) + 1) * (_LIBRARIES_BYTES + 2 * question.inventory.load_bytes)
+    loaded_bytes = (len(entrants.racing) + 1) * (PROCESS_BYTES["emulated"] + 2 * question.inventory.load_bytes)
     return TrialWorld(
         model_dir=model_dir,
         device_kind=question.machine.gpu.device_kind,
@@ -183,11 +181,12 @@ def expected_s(candidate: Candidate, world: TrialWorld) -> float:
 
 
 def _host_bytes(machine: Machine) -> int | None:
-    """What was typed, and what the planner's arithmetic leaves out: the libraries, and an emulated device's memory."""
+    """What was typed less the system's share; and an emulated device's memory, which no plan counts as the host's."""
     if not machine.host.ram_typed:
         return None  # the system's own limits hold
     emulated = machine.gpu.device_kind == "emulated"
-    return machine.host.available_bytes + _LIBRARIES_BYTES + (machine.budget_bytes if emulated else 0)
+    host = machine.host
+    return host.available_bytes + host.process_bytes + (machine.budget_bytes if emulated else 0)
 
 
 def _watching(abort_after_step_s: float | None, on_message: OnMessage | None) -> OnMessage:
