@@ -110,7 +110,7 @@ def test_a_module_that_reads_anothers_weights_stays_resident_and_says_why() -> N
 
 def test_a_saved_plan_that_can_not_be_honoured_names_the_set_that_mends_it() -> None:
     pipeline = borrowing()
-    with pytest.raises(UsageError, match=r"can't be layerwise-offload: .*; plan it with --set transformer=resident$"):
+    with pytest.raises(UsageError, match=r"can't be layerwise-offload: .*; plan it with set='transformer=resident'$"):
         held_by(pipeline, plan_for(pipeline, LAYERWISE))
 
 
@@ -130,7 +130,7 @@ def test_weights_of_a_quantiser_stay_whole_and_untouched() -> None:
         assert "Quantised" in planned.why
         assert torch.equal(pipeline.vae(pipeline.transformer(state())), right)
     assert linear.weight is quantised
-    with pytest.raises(UsageError, match="--set transformer=resident"):
+    with pytest.raises(UsageError, match="set='transformer=resident'"):
         held_by(pipeline, plan_for(pipeline, "snapshot-offload"))
 
 

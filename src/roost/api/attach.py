@@ -152,11 +152,11 @@ def _with_found(choices: Choices, inventory: Inventory, obstacles: Mapping[str, 
         wish = typed.get(name)
         if wish is not None and wish.strategy != obstacle.strategy:
             raise UsageError(
-                f"{wish.option} can't be had for the live {name!r}, which must be {obstacle.strategy}. {obstacle.why} "
+                f"{wish.typed} can't be had for the live {name!r}, which must be {obstacle.strategy}. {obstacle.why} "
                 f"Leave that option out, or {obstacle.remedy}."
             )
     found = (
-        SetChoice(option=_FOUND, selector=name, strategy=obstacle.strategy, found=True)
+        SetChoice(option=_FOUND, text="", selector=name, strategy=obstacle.strategy, found=True)
         for name, obstacle in obstacles.items()
         if name not in typed
     )

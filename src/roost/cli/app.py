@@ -31,6 +31,7 @@ from roost.cli.logs import logs
 from roost.cli.screen import flush_or_drop, show_error
 from roost.errors import OutOfMemory, RoostError
 from roost.foreign_words import tell_of_refused_memory
+from roost.option_spelling import at_a_shell
 from roost.temporary import sweep
 
 INTERRUPTED = 130  # what Typer makes of one
@@ -127,7 +128,8 @@ def run(arguments: Sequence[str]) -> int:
     logs.begin()
     sweep()
     try:
-        code = int(_command()(list(arguments), prog_name="roost", standalone_mode=False) or 0)
+        with at_a_shell():
+            code = int(_command()(list(arguments), prog_name="roost", standalone_mode=False) or 0)
         sys.stdout.flush()
     except BaseException as error:  # whatever it is becomes a line and a code
         code = _code_of(error)

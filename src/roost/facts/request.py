@@ -59,6 +59,7 @@ class SetChoice:
     """One ``--set SELECTOR=STRATEGY[,key=value…]``, as typed, or what a live module's nature leaves: ``found``."""
 
     option: str
+    text: str  # without --set
     selector: str
     strategy: Strategy
     parameters: Mapping[str, object] = field(default_factory=dict)

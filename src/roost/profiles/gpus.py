@@ -13,6 +13,7 @@ import yaml
 
 from roost.errors import UsageError
 from roost.facts.machine import GpuProfile, Number
+from roost.option_spelling import given
 
 # The files are our own, so libyaml's faster loader is safe here; plans from others never meet it.
 _YamlLoader: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -43,10 +44,10 @@ def find_gpu_profile(text: str) -> GpuProfile:
         return named[0]
     shared = [each.key for each in named] or [key for key in profiles if wanted in _short_names(key)]
     if len(shared) > 1:
-        raise UsageError(f"--gpu {text!r} can mean several cards; say which one: {', '.join(shared)}.")
+        raise UsageError(f"{given('gpu', text)} can mean several cards; say which one: {', '.join(shared)}.")
     near = shared or [by_key[key].key for key in difflib.get_close_matches(wanted, by_key)]
     hint = f" Did you mean {', '.join(near)}?" if near else ""
-    raise UsageError(f"--gpu {text!r} is not a known card.{hint} List them with: roost gpus")
+    raise UsageError(f"{given('gpu', text)} is not a known card.{hint} List them with: roost gpus")
 
 
 def match_gpu_profile(name: str, total_bytes: int) -> GpuProfile | None:

@@ -10,6 +10,7 @@ from roost.errors import NothingFits, PlanMismatch, UsageError
 from roost.facts.machine import GpuFacts, HostFacts
 from roost.facts.model import Component, Inventory, ModelProfile
 from roost.facts.request import Workload
+from roost.option_spelling import option
 from roost.plan.revision import revised
 from roost.plan.schema import ComponentPlan, PlanDocument
 from roost.planner.buffers import can_be_mapped
@@ -49,13 +50,14 @@ def check_executable(plan: PlanDocument) -> None:
     """Raises UsageError for a plan that no machine here can run: of one role, or sharded."""
     if plan.role.name != "monolithic":
         raise UsageError(
-            f"this plan is for the role {plan.role.name}, and roles are planned, not run; plan again without --role."
+            f"this plan is for the role {plan.role.name}, and roles are planned, not run; plan again"
+            f" without {option('role')}."
         )
     sharded = [name for name, component in plan.components.items() if component.strategy == "fsdp"]
     if sharded:
         raise UsageError(
             f"this plan shards {', '.join(map(repr, sharded))} with FSDP, which needs torchrun;"
-            " plan again with --no-fsdp."
+            f" plan again with {option('fsdp', False)}."
         )
 
 
@@ -188,7 +190,7 @@ def refuse(plan: PlanDocument, differences: list[str], *, what: str, force: bool
     again = "DIR" if what == "model" and plan.model.path is None else _model_of(plan)
     raise PlanMismatch(
         f"this plan was made for another {what}: {shown}{f'; and {more} more' if more > 0 else ''}."
-        f" Plan again with: {command('roost', 'plan', again)} or run with --force."
+        f" Plan again with: {command('roost', 'plan', again)} or run with {option('force', True)}."
     )
 
 
@@ -199,7 +201,8 @@ def check_fits(plan: PlanDocument, inventory: Inventory, host: HostFacts) -> Non
     """
     if not plan.fits:
         raise NothingFits(
-            f"this plan {plan.budget.verdict} Plan with less resident, with a larger --vram, or run with --force."
+            f"this plan {plan.budget.verdict} Plan with less resident, with a larger {option('vram')}, or run"
+            f" with {option('force', True)}."
         )
     # While it loads, the largest resident component passes through host memory beside the masters.
     passing = max((each.load_bytes for each in plan.components.values() if each.strategy == "resident"), default=0)
@@ -211,7 +214,8 @@ def check_fits(plan: PlanDocument, inventory: Inventory, host: HostFacts) -> Non
         raise NothingFits(
             f"loading needs {format_bytes(needed)} of host memory{because if converted else ''} and"
             f" {format_bytes(host.available_bytes)} is available ({host.source}),"
-            f" {format_bytes(needed - host.available_bytes)} short; free host memory, or run with --force."
+            f" {format_bytes(needed - host.available_bytes)} short; free host memory, or run with"
+            f" {option('force', True)}."
         )
 
 

@@ -12,6 +12,7 @@ from roost.api.requests.given_files import read_prompts
 from roost.api.requests.option_sets import GenerationOptions, WorkloadOptions
 from roost.errors import UsageError
 from roost.facts.request import Workload
+from roost.option_spelling import option
 from roost.shell_quoting import shown_path
 from roost.units import parse_size
 
@@ -179,14 +180,15 @@ def _output(request: RunRequest, number: int | None, seed: int) -> Path | None:
 def check_strength(strength: float) -> None:
     """UsageError for a strength that no pipeline takes."""
     if not 0 < strength <= 1:
-        raise UsageError(f"--strength {strength:g} is out of range; give a number above 0, up to 1.")
+        raise UsageError(f"{option('strength', strength)} is out of range; give a number above 0, up to 1.")
 
 
 def check_steps_run(workload: Workload) -> None:
     """UsageError for a strength that leaves no step to run."""
     if workload.steps_run < 1:
         raise UsageError(
-            f"--strength {workload.strength:g} of {workload.steps} steps leaves none to run; give more of either."
+            f"{option('strength', workload.strength)} of {workload.steps} steps leaves none to run;"
+            " give more of either."
         )
 
 

@@ -25,6 +25,7 @@ from roost.errors import PlanMismatch, RoostError, UsageError
 from roost.facts.machine import DeviceKind
 from roost.facts.model import Inventory, PipelineFacts
 from roost.facts.request import Workload
+from roost.option_spelling import given, option
 from roost.plan import PlanDocument
 from roost.plan.revision import revised
 from roost.probes.machine.host import read_host
@@ -55,7 +56,7 @@ def workload_of_run(plan: PlanDocument, request: RunRequest) -> Workload:
     planned = plan.workload
     width, height = request.size or (planned.width, planned.height)
     if request.frames is not None and planned.frames is None:
-        raise UsageError(f"--frames {request.frames}: this plan is for pictures; leave --frames out.")
+        raise UsageError(f"{option('frames', request.frames)}: this plan is for pictures; leave it out.")
     asked = {name: getattr(request, name) for name in ("frames", "steps", "batch", "guidance")}
     wanted = replace(
         planned, width=width, height=height, **{name: value for name, value in asked.items() if value is not None}
@@ -63,7 +64,7 @@ def workload_of_run(plan: PlanDocument, request: RunRequest) -> Workload:
     for name in ("frames", "steps", "batch"):
         value = getattr(wanted, name)
         if value is not None and value < 1:
-            raise UsageError(f"--{name} {value} is out of range; give a whole number from 1.")
+            raise UsageError(f"{option(name, value)} is out of range; give a whole number from 1.")
     if planned.strength is not None and request.strength is not None:
         wanted = replace(wanted, strength=request.strength)
     check_steps_run(wanted)
@@ -103,7 +104,7 @@ def check_plan(
     path = _path_of(plan) if model is None else model
     inventory = inspect_model(path, variant=plan.model.variant)
     if inventory.path is None:
-        raise UsageError(f"--model {shown_path(path)} is only a name, and a run needs the files; give their directory.")
+        raise UsageError(f"{given('model', path)} is only a name, and a run needs the files; give their directory.")
     changes = refuse(plan, model_differences(plan, inventory), what="model", force=force)
     check_component_names(plan, inventory)
     check_runnable(inventory, profile_of(inventory))
@@ -134,14 +135,17 @@ def _path_of(plan: PlanDocument) -> str:
     path = plan.model.path
     if plan.model.source == "memory":
         raise UsageError(
-            f"this plan was made of a {plan.model.pipeline} in memory; say where that model is with --model DIR."
+            f"this plan was made of a {plan.model.pipeline} in memory; say where that model is with"
+            f" {option('model', 'DIR')}."
         )
     if path is None:
-        raise UsageError(f"this plan is for {plan.model.family} by name; say where the model is with --model DIR.")
+        raise UsageError(
+            f"this plan is for {plan.model.family} by name; say where the model is with {option('model', 'DIR')}."
+        )
     if not is_path(path):
         raise UsageError(
             f"this plan's model is in {shown_path(path)}, a directory that doesn't exist here; say where the model is"
-            " with --model DIR."
+            f" with {option('model', 'DIR')}."
         )
     return path
 
@@ -151,7 +155,9 @@ def _device_kind(plan: PlanDocument, device: str | None) -> DeviceKind:
     if device == "emulated":
         return "emulated"
     if device is not None and device != planned:
-        raise PlanMismatch(f"--device {device}: this plan was made for an {planned} device; plan again with --gpu.")
+        raise PlanMismatch(
+            f"{option('device', device)}: this plan was made for an {planned} device; plan again with {option('gpu')}."
+        )
     return planned
 
 
@@ -167,7 +173,7 @@ def meet_gpu(plan: PlanDocument, force: bool) -> tuple[PlanDocument, int, list[s
     except UsageError as error:
         raise PlanMismatch(
             f"this plan is for {plan.machine.gpu.name}, and there is no CUDA device here: {error} To try the plan on"
-            " the CPU: --device emulated"
+            f" the CPU: {option('device', 'emulated')}"
         ) from None
     changes = refuse(plan, gpu_differences(plan, gpu), what="GPU", force=force)
     running, fewer = fewer_resident_blocks(plan, gpu.free_bytes)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from roost.api.requests.declared import declared_options, typed_flags
+from roost.api.requests.declared import declared_options, typed_options
 from roost.api.requests.option_sets import (
     GenerationOptions,
     MeasuredOptions,
@@ -103,7 +103,7 @@ def _plan_of(given: RunCommand, request: RunRequest) -> PlanDocument:
 
 def _refuse_planning_options(options: PlanOptions, typed: frozenset[str]) -> None:
     """A plan file has decided what these options decide; another workload is the run's own."""
-    flags = typed_flags(options, typed - declared_options(WorkloadOptions).keys())
+    flags = typed_options(options, typed - declared_options(WorkloadOptions).keys())
     if flags:
         raise UsageError(f"{', '.join(flags)}: the plan has decided that; plan again with: roost plan MODEL -o PLAN")
 

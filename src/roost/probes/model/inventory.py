@@ -11,6 +11,7 @@ from typing import Protocol
 from roost.blocks import gap_bytes, stacks_and_units
 from roost.errors import InvalidFile, UsageError
 from roost.facts.model import ClassFacts, Component, Inventory, ModelProfile, PublishedModel, Recognise
+from roost.option_spelling import given
 from roost.probes.files.safe_files import listed, quoted, shown
 from roost.probes.model.components import read_components
 from roost.probes.model.directory import ModelDirectory
@@ -131,7 +132,7 @@ def _read_single_files(
     directory: ModelDirectory, layout: DirectoryLayout, variant: str | None
 ) -> list[StoredComponent]:
     if variant is not None:
-        raise UsageError(f"--variant {quoted(variant)}: single-file checkpoints have no variants. Leave it out.")
+        raise UsageError(f"{given('variant', variant)}: single-file checkpoints have no variants. Leave it out.")
     stored, warnings = read_checkpoint_files(directory)
     layout.warnings += warnings
     return stored
