@@ -1,5 +1,6 @@
 """``roost.attach`` on pipelines that a user built: planned as they are, held, and let go as they were."""
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,22 @@ def test_without_cuda_and_memory_the_remedy_is_named() -> None:
         pytest.skip("this machine has CUDA")
     with pytest.raises(UsageError, match=r"CUDA|GPU|NVIDIA"):
         roost.attach(live_pipeline("flux"))
+
+
+def test_without_cuda_one_notice_says_that_the_emulated_device_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("roost.residency.device.choice.has_cuda", lambda: False)
+    pipeline = toy_pipeline()
+    with pytest.warns(
+        UserWarning, match="no CUDA device here: .* emulated device, which is the CPU with [.0-9]+ GiB"
+    ) as said:
+        roost.attach(pipeline, vram=ROOMY, **SMALL).close()
+    assert len(said) == 1
+    assert said[0].filename == __file__
+    asked_for = plan_for(pipeline)
+    assert asked_for.machine.gpu.device_kind == "emulated"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        roost.attach(pipeline, asked_for).close()
 
 
 def test_nothing_to_attach_or_detach_is_a_usage_error(tmp_path: Path) -> None:

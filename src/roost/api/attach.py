@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +30,7 @@ from roost.planner.rules.typed import resolve
 from roost.planner.ruling import ruling_on
 from roost.probes.dry_run import DryRunOptions, dry_run_live
 from roost.profiles.models import recognise
-from roost.units import parse_bytes
+from roost.units import format_bytes, parse_bytes
 
 if TYPE_CHECKING:
     from roost.residency.hold.attach import Held
@@ -57,13 +58,20 @@ def attach(
     ``24GiB`` or bytes. Without CUDA, ``vram`` is the budget of the emulated device. Raises UsageError, PlanMismatch,
     NothingFits and OutOfMemory; the pipeline is then as it was.
     """
-    if plan == "auto":
+    planned_here = plan == "auto"
+    if planned_here:
         plan = plan_pipeline(pipeline, vram, ram, **options)
     elif options:
         raise UsageError(f"{next(iter(options))} can't change a plan that is made already; attach with plan='auto'.")
     if not isinstance(plan, PlanDocument | str | Path):
         raise UsageError(f"attach: plan is 'auto', a plan or its file's path, not a {type(plan).__name__}.")
     document = plan if isinstance(plan, PlanDocument) else read_plan(Path(plan))
+    if _device_kind(vram, document) == "emulated" and (planned_here or document.machine.gpu.device_kind != "emulated"):
+        warnings.warn(
+            "no CUDA device here: the pipeline is held on the emulated device, which is the CPU with"
+            f" {format_bytes(document.budget.budget_bytes)} to use.",
+            stacklevel=2,
+        )
     return _hold(pipeline, document, vram)
 
 

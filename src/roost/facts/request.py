@@ -31,6 +31,8 @@ GROUPS: tuple[Group, ...] = ("dit", "text_encoder", "image_encoder", "vae")
 
 
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+# What this version plans and does not run.
+PLANNED_ONLY: tuple[Strategy, ...] = ("fsdp",)
 
 
 ROLES: tuple[Role, ...] = get_args(Role)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from roost.api.models.inspect import structure_fingerprint
+from roost.api.models.inspect import structure_fingerprint, why_not_run
 from roost.errors import NothingFits, PlanMismatch, UsageError
 from roost.facts.machine import GpuFacts, HostFacts
 from roost.facts.model import Component, Inventory, ModelProfile
@@ -70,16 +70,9 @@ def check_runnable(inventory: Inventory, profile: ModelProfile) -> None:
             f"model {shown_path(inventory.path or '')} has no model_index.json, so there is no pipeline to run."
         )
     for component in inventory.components:
-        if component.tensors is None:
-            raise UsageError(
-                f"component {component.name!r} has only pickled weights, which Roost never opens;"
-                " convert it to safetensors."
-            )
-        if component.quantization is not None:
-            raise UsageError(
-                f"component {component.name!r} is quantised ({component.quantization!r}), which Roost plans but can't"
-                " run; use plain weights."
-            )
+        why = why_not_run(component)
+        if why is not None:
+            raise UsageError(f"component {component.name!r} {why}.")
 
 
 def _model_of(plan: PlanDocument) -> str | Path:
@@ -194,16 +187,20 @@ def refuse(plan: PlanDocument, differences: list[str], *, what: str, force: bool
     )
 
 
-def check_fits(plan: PlanDocument, inventory: Inventory, host: HostFacts) -> None:
-    """Raises NothingFits for a plan whose weights exceed its budget, or whose host copies exceed host memory.
-
-    Masters that stay in the model's files need none, as far as the files have the very tensors to load.
-    """
+def check_fits(plan: PlanDocument) -> None:
+    """Raises NothingFits for a plan whose weights exceed its budget."""
     if not plan.fits:
         raise NothingFits(
             f"this plan {plan.budget.verdict} Plan with less resident, with a larger {option('vram')}, or run"
             f" with {option('force', True)}."
         )
+
+
+def check_host_memory(plan: PlanDocument, inventory: Inventory, host: HostFacts) -> None:
+    """Raises NothingFits for a plan whose host copies exceed host memory.
+
+    Masters that stay in the model's files need none, as far as the files have the very tensors to load.
+    """
     # While it loads, the largest resident component passes through host memory beside the masters.
     passing = max((each.load_bytes for each in plan.components.values() if each.strategy == "resident"), default=0)
     converted = _mapped_in_vain(plan, inventory)

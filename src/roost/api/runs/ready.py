@@ -14,6 +14,7 @@ from roost.api.plans.preflight import (
     check_component_names,
     check_executable,
     check_fits,
+    check_host_memory,
     check_runnable,
     check_workload,
     gpu_differences,
@@ -21,7 +22,7 @@ from roost.api.plans.preflight import (
     refuse,
 )
 from roost.api.requests.request import RunRequest, check_steps_run
-from roost.errors import PlanMismatch, RoostError, UsageError
+from roost.errors import NothingFits, PlanMismatch, RoostError, UsageError
 from roost.facts.machine import DeviceKind
 from roost.facts.model import Inventory, PipelineFacts
 from roost.facts.request import Workload
@@ -100,6 +101,27 @@ def check_plan(
     Raises PlanMismatch for another model or GPU (unless forced), NothingFits when memory is short, UsageError for a
     plan that this machine can't run. With less free VRAM than planned, fewer blocks stay resident.
     """
+    found = _known(plan, model, device, force)
+    running, budget_bytes, changes = _meet_machine(found, force)
+    return replace(
+        found, plan=running, budget_bytes=budget_bytes, changes=_logged((*found.changes, *changes), found.device_kind)
+    )
+
+
+def foresee_plan(
+    plan: PlanDocument, *, model: str | None = None, device: str | None = None, force: bool = False
+) -> ReadyPlan:
+    """What ``check_plan`` would give; where only this machine lacks a GPU or free memory, a change says so."""
+    found = _known(plan, model, device, force)
+    try:
+        running, budget_bytes, changes = _meet_machine(found, force)
+    except (PlanMismatch, NothingFits) as error:
+        return replace(found, changes=(*found.changes, f"not on this machine, as it is now: {error}"))
+    return replace(found, plan=running, budget_bytes=budget_bytes, changes=(*found.changes, *changes))
+
+
+def _known(plan: PlanDocument, model: str | None, device: str | None, force: bool) -> ReadyPlan:
+    """The plan with its model, both checked; nothing is asked of the machine."""
     check_executable(plan)
     path = _path_of(plan) if model is None else model
     inventory = inspect_model(path, variant=plan.model.variant)
@@ -108,26 +130,35 @@ def check_plan(
     changes = refuse(plan, model_differences(plan, inventory), what="model", force=force)
     check_component_names(plan, inventory)
     check_runnable(inventory, profile_of(inventory))
-    kind = _device_kind(plan, device)
-    running, budget_bytes = bind_files(plan, inventory), plan.budget.budget_bytes
-    if kind == "cuda":
-        running, budget_bytes, found = meet_gpu(running, force)
-        changes += found
-    elif plan.machine.gpu.device_kind != "emulated":
-        changes.append(f"device: emulated on the CPU instead of {plan.machine.gpu.name}")
     if not force:
-        check_fits(running, inventory, read_host())
-    _log.info("the plan is checked: it runs on %s with %d bytes of budget", kind, budget_bytes)
-    for change in changes:
-        _log.info("%s", change)
+        check_fits(plan)
     return ReadyPlan(
-        plan=running,
+        plan=bind_files(plan, inventory),
         model_dir=Path(inventory.path),
         inventory=inventory,
-        device_kind=kind,
-        budget_bytes=budget_bytes,
+        device_kind=_device_kind(plan, device),
+        budget_bytes=plan.budget.budget_bytes,
         changes=tuple(changes),
     )
+
+
+def _meet_machine(found: ReadyPlan, force: bool) -> tuple[PlanDocument, int, list[str]]:
+    """The plan and budget for the machine that is here, with what changed."""
+    running, budget_bytes, changes = found.plan, found.budget_bytes, list[str]()
+    if found.device_kind == "cuda":
+        running, budget_bytes, changes = meet_gpu(running, force)
+    elif running.machine.gpu.device_kind != "emulated":
+        changes.append(f"device: emulated on the CPU instead of {running.machine.gpu.name}")
+    if not force:
+        check_host_memory(running, found.inventory, read_host())
+    return running, budget_bytes, changes
+
+
+def _logged(changes: tuple[str, ...], kind: DeviceKind) -> tuple[str, ...]:
+    _log.info("the plan is checked: it runs on %s", kind)
+    for change in changes:
+        _log.info("%s", change)
+    return changes
 
 
 def _path_of(plan: PlanDocument) -> str:

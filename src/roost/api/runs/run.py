@@ -20,6 +20,7 @@ from roost.api.measurements.run_records import (
     summed_stages,
 )
 from roost.api.plans.update import update_plan
+from roost.api.requests.outputs import make_folder_for
 from roost.api.requests.request import PlannedGeneration, RunRequest, generations_of
 from roost.api.runs.call import CheckedCall, check_call
 from roost.api.runs.disturbances import watched
@@ -64,6 +65,8 @@ def run_plan(
     if request.output_type == "latent":
         ready = without_decoding(ready)
     wanted = generations_of(request)
+    if request.output is not None:
+        make_folder_for(request.output)
     journal = _journal(ready, request, checked)
     finished = {each: journal.finished(each) for each in wanted} if journal else {}
     left = [each for each in wanted if finished.get(each) is None]

@@ -65,7 +65,7 @@ def run(given: RunCommand) -> None:
     roost run wan.yaml --prompt "a red fox" -o fox.mp4
     """
     from roost.api.requests.request import run_request
-    from roost.api.runs.ready import check_plan, workload_of_run
+    from roost.api.runs.ready import check_plan, foresee_plan, workload_of_run
     from roost.cli.views.run import show_dry_run
 
     if given.device not in (None, "cuda", "emulated"):
@@ -77,7 +77,8 @@ def run(given: RunCommand) -> None:
     request = run_request(given.generation, given.workload, given.typed)
     plan = _plan_of(given, request)
     workload_of_run(plan, request)
-    ready = check_plan(plan, model=given.place.model, device=given.device, force=given.force)
+    checked = foresee_plan if given.dry_run else check_plan
+    ready = checked(plan, model=given.place.model, device=given.device, force=given.force)
     if given.dry_run:
         show_dry_run(ready, request, as_json=given.as_json)
     else:
@@ -109,7 +110,7 @@ def _refuse_planning_options(options: PlanOptions, typed: frozenset[str]) -> Non
 
 
 def _run(ready: ReadyPlan, request: RunRequest, given: RunCommand) -> None:
-    from roost.api.requests.request import check_trace_path
+    from roost.api.requests.outputs import check_trace_path
     from roost.api.runs.run import Listeners, run_plan
     from roost.cli.views.progress import Progress
     from roost.cli.views.run import show_record

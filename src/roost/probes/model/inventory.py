@@ -122,7 +122,8 @@ def _count(names: list[str]) -> str:
 
 def _quantised_warnings(stored: list[StoredComponent]) -> list[str]:
     return [
-        f"{each.name} is quantised ({shown(each.quantization)}): it is counted and planned as stored, and can't be run"
+        f"{each.name} is quantised ({shown(each.quantization)}): it is counted and planned as stored, and this version"
+        " can't run it"
         for each in stored
         if each.quantization is not None
     ]
