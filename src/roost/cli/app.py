@@ -15,6 +15,7 @@ from roost.cli.commands import (
     bench,
     diff,
     explain,
+    export,
     gpus,
     inspect,
     models,
@@ -50,6 +51,7 @@ app.command("run")(run_command.run)
 app.command("bench")(bench.bench)
 app.command("report")(report.report)
 app.command("explain")(explain.explain)
+app.command("export")(export.export)
 app.command("timeline")(timeline.timeline)
 app.command("diff")(diff.diff)
 app.command("models")(models.models)
