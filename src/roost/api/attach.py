@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roost.api.machine import find_machine, present_gpu
+from roost.api.models.attention import check_attention
 from roost.api.models.inspect import profile_of
 from roost.api.models.traces import RECORDED, installed_versions
 from roost.api.plans.plan import plan_traced
@@ -130,6 +131,7 @@ def _plan(
     pipeline: Any, inventory: Inventory, machine: Machine, obstacles: dict[str, Obstacle], options: PlanOptions
 ) -> PlanDocument:
     profile = profile_of(inventory)
+    check_attention(options.attention, inventory.components)
     question = Question(
         inventory=inventory,
         profile=profile,
@@ -137,6 +139,7 @@ def _plan(
         workload=live_workload_of(options, profile, inventory.pipeline),
         choices=_with_found(choices_of(options), inventory, obstacles),
         role=parse_role(options.role),
+        attention=options.attention,
         versions=installed_versions(RECORDED),
     )
     dry_run_options = DryRunOptions(guidance_argument=profile.guidance_argument)

@@ -160,6 +160,7 @@ def _options_of(plan: PlanDocument, model_dir: Path) -> PlanOptions:
         strength=workload.strength,
         variant=plan.model.variant,
         dtype=_typed_dtype(plan, model_dir),
+        attention=plan.attention,
     )
 
 

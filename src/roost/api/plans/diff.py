@@ -94,6 +94,7 @@ def _decisions(before: PlanDocument, after: PlanDocument) -> Iterator[Difference
             yield from _changed(name, "component", *strategies)
         else:
             yield from _component(name, one, other)
+    yield from _changed("plan", "attention", before.attention, after.attention)
     yield from _changed("plan", "load_order", ", ".join(before.load_order), ", ".join(after.load_order))
     yield from _changed("plan", "fits", before.fits, after.fits)
 

@@ -131,6 +131,15 @@ class WeightsOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AttentionOptions:
+    """How the denoiser computes attention; where None is given, as the library does by default."""
+
+    attention: Annotated[
+        str | None, Option("--attention", "diffusers' attention backend of the denoiser, like native.", metavar="NAME")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class MeasuredOptions:
     """Without ``measured``, nothing that was measured on this machine is used."""
 
@@ -144,7 +153,14 @@ class MeasuredOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanOptions(
-    MeasuredOptions, WeightsOptions, RuleOptions, SearchOptions, PlacementOptions, WorkloadOptions, MachineOptions
+    MeasuredOptions,
+    AttentionOptions,
+    WeightsOptions,
+    RuleOptions,
+    SearchOptions,
+    PlacementOptions,
+    WorkloadOptions,
+    MachineOptions,
 ):
     """All options of a plan, named as on the command line."""
 
@@ -191,7 +207,7 @@ class PlaceOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchOptions(PlaceOptions, WeightsOptions, WorkloadOptions, MemoryOptions, RaceOptions):
+class BenchOptions(PlaceOptions, AttentionOptions, WeightsOptions, WorkloadOptions, MemoryOptions, RaceOptions):
     """All options of a bench."""
 
     link_speed: Annotated[

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from roost.api.machine import present_gpu
+from roost.api.models.attention import check_attention
 from roost.api.models.inspect import inspect_model, profile_of
 from roost.api.plans.preflight import (
     bind_files,
@@ -130,6 +131,7 @@ def _known(plan: PlanDocument, model: str | None, device: str | None, force: boo
     changes = refuse(plan, model_differences(plan, inventory), what="model", force=force)
     check_component_names(plan, inventory)
     check_runnable(inventory, profile_of(inventory))
+    check_attention(plan.attention, plan.components)
     if not force:
         check_fits(plan)
     return ReadyPlan(

@@ -158,6 +158,8 @@ def _journal(ready: ReadyPlan, request: RunRequest, checked: CheckedCall) -> Out
         "loras": [(each.component, each.sha256, each.scale) for each in checked.loras],
         "device_kind": ready.device_kind,
     }
+    if ready.plan.attention is not None:  # without it, what earlier versions finished is known as finished
+        settings["attention"] = ready.plan.attention
     return OutputJournal(request.output, settings)
 
 
@@ -200,6 +202,7 @@ def _record(ready: ReadyPlan, checked: CheckedCall, generations: list[Generation
         digest=digest,
         latent_digest=joined_digest([each.latent_digest for each in generations]),
         device_kind=ready.device_kind,
+        attention=ready.plan.attention,
         load_s=made.load_s,
         seconds=text_s + sum(each.seconds or 0.0 for each in generations),
         stages=tuple(stages) if len(generations) == 1 else summed_stages(stages),

@@ -11,6 +11,7 @@ import typer
 
 from roost.api.requests.declared import declared_options, typed_options
 from roost.api.requests.option_sets import (
+    AttentionOptions,
     GenerationOptions,
     MeasuredOptions,
     MemoryOptions,
@@ -55,6 +56,7 @@ class RunCommand(Command):
     memory: MemoryOptions
     placement: PlacementOptions
     weights: WeightsOptions
+    attention: AttentionOptions
     measured: MeasuredOptions
 
 
@@ -91,11 +93,13 @@ def _plan_of(given: RunCommand, request: RunRequest) -> PlanDocument:
     from roost.api.plans.plan import keep_plan, load_plan, plan_model
     from roost.api.runs.call import check_prompt
     from roost.cli.views.plan import show_remedy_run
+    from roost.plan.revision import revised
 
     path, options = Path(given.target), given.filled(PlanOptions)
     if path.suffix.lower() in (".yaml", ".yml") or os.path.isfile(path):
         _refuse_planning_options(options, given.typed)
-        return load_plan(path)
+        plan = load_plan(path)
+        return plan if given.attention.attention is None else revised(plan, attention=given.attention.attention)
     check_prompt(inspect_model(given.target, variant=options.variant), request)  # before the slow planning
     plan = plan_model(given.target, options, show_remedy_run)
     show_note(f"planned {given.target}; the plan is kept at {keep_plan(plan)}")
@@ -103,8 +107,9 @@ def _plan_of(given: RunCommand, request: RunRequest) -> PlanDocument:
 
 
 def _refuse_planning_options(options: PlanOptions, typed: frozenset[str]) -> None:
-    """A plan file has decided what these options decide; another workload is the run's own."""
-    flags = typed_options(options, typed - declared_options(WorkloadOptions).keys())
+    """A plan file has decided what these options decide; another workload and attention are the run's own."""
+    of_the_run = declared_options(WorkloadOptions).keys() | declared_options(AttentionOptions).keys()
+    flags = typed_options(options, typed - of_the_run)
     if flags:
         raise UsageError(f"{', '.join(flags)}: the plan has decided that; plan again with: roost plan MODEL -o PLAN")
 

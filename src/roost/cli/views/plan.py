@@ -26,6 +26,7 @@ def show_plan(plan: PlanDocument) -> None:
     show_text(
         f"for {workload_text(workload)} · mode {plan.policy.mode}, policy {plan.policy.name}"
         + (f", role {plan.role.name}" if plan.role.name != "monolithic" else "")
+        + (f", attention {plan.attention}" if plan.attention is not None else "")
     )
     host = plan.machine.host
     show_text(f"on {gpu.name} · host {format_bytes(host.available_bytes)} ({host.source})")

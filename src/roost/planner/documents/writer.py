@@ -74,6 +74,7 @@ def document_of(
         fits=verdict.fits,
         certainty=verdict.certainty,
         changed_by_default=list(figures.changed),
+        attention=question.attention,
         load_order=list(load_order(each.component for each in placements)),
         policy=_policy(ruling, sought),
         role=ruling.role,

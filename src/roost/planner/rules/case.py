@@ -152,4 +152,5 @@ class Question:
     workload: Workload
     choices: Choices
     role: Role
+    attention: str | None = None  # the denoiser's backend; changes no placement
     versions: Mapping[str, str]

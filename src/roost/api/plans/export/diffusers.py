@@ -79,6 +79,8 @@ def _placing(plan: PlanDocument) -> Iterator[str]:
         if each.strategy == STREAMED:
             yield from _streaming(name, each)
     for name, each in parts.items():
+        if plan.attention is not None and each.kind == "dit":
+            yield f"pipe.{name}.set_attention_backend({plan.attention!r})"
         yield from (f"pipe.{name}.enable_{what}()" for what in ("tiling", "slicing") if getattr(each, what))
 
 

@@ -82,6 +82,8 @@ def _notes(plan: PlanDocument) -> Iterator[str]:
             yield f"{name}: {kept} of {count} blocks stay by the plan; SGLang keeps that share of each stack."
     if any(each.master for each in plan.components.values()):
         yield "SGLang decides itself how much host memory it pins."
+    if plan.attention is not None:
+        yield f"attention by diffusers' {plan.attention!r}: SGLang's --attention-backend has names of its own."
     if plan.workload.batch > 1:
         yield f"the plan is for {plan.workload.batch} outputs a prompt; ask SGLang for one at a time."
     if plan.workload.strength is not None:
