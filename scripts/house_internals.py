@@ -17,6 +17,7 @@ PRIVATE_NAMES = frozenset(
         *("_disable_current_modes", "DisableTorchFunctionSubclass", "DisableTorchFunction", "DispatchKey"),
         *("flop_registry", "sdpa_flop_count", "py_kernels", "flex_attention_hop", "HigherOrderOperator"),
         *("in_kernel_invocation_manager", "_hf_hook", "_mm_manager", "_diffusers_hook", "_fn_refs", "_cache_config"),
+        "_attention_backend",
         *("_lora_loadable_modules", "_get_signature_keys", "_supports_group_offloading", "HookFunctionReference"),
         *("_fix_state_dict_keys_on_load", "_from_config", "no_init_weights", "TIME_OUT_REMOTE_CODE", "get_kernel"),
         *("get_model_conversion_mapping", "_local_scalar_dense", "_unique2", "_to_copy"),

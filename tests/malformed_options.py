@@ -56,7 +56,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], str]] = {
     "GPU with a NUL": (("--gpu", "h200\0"), "\\x00"),
     "GPU of 5000 letters": (("--gpu", "h" * 5000), "--gpu"),
     "GPU is a pattern": (("--gpu", "h*"), "--gpu 'h*'"),
-    "emulated without memory": (("--gpu", "emulated"), "--vram SIZE"),
+    "emulated without memory": (("--gpu", "emulated"), "--vram 12GiB"),
     "emulated with 0": (("--gpu", "emulated", "--vram", "0"), "--vram 0"),
     "vram is empty": (_on_card("--vram", ""), "--vram ''"),
     "vram 0": (_on_card("--vram", "0"), "--vram 0"),
@@ -125,12 +125,11 @@ OPTIONS: dict[str, tuple[tuple[str, ...], str]] = {
     "a flag with a value": (_on_card("--json=yes"), "--json"),
     "an argument too many": (_on_card("other"), "extra argument"),
     "output is empty": (_on_card("-o", ""), "-o"),
-    "output in no folder": (_on_card("-o", "/nowhere/plan.yaml"), "/nowhere"),
+    "output below a file": (_on_card("-o", "/etc/passwd/new/plan.yaml"), "'/etc/passwd' is not a folder"),
     "output is a folder": (_on_card("-o", "/"), "-o"),
     "output is a device": (_on_card("-o", "/dev/null"), "/dev/null"),
     "output with a NUL": (_on_card("-o", "a\0b"), "-o"),
     "output name too long": (_on_card("-o", "/tmp/" + "n" * 300), "-o"),
-    "output below a file": (_on_card("-o", "/etc/passwd/plan.yaml"), "/etc/passwd"),
 }
 
 _STREAM = "transformer=layerwise-offload"
@@ -144,7 +143,7 @@ SETS: dict[str, tuple[str, str]] = {
     "a strategy unknown": ("vae=teleport", "SELECTOR=STRATEGY"),
     "a component unknown": ("motor=resident", "'motor'"),
     "a component misspelt": ("vea=resident", "did you mean vae?"),
-    "two components": ("vae,transformer=resident", "one --set for each"),
+    "two components": ("vae,transformer=resident", "give each its own"),
     "none": ("none=resident", "'none'"),
     "a parameter unknown": (f"{_STREAM},speed=9", "no parameter 'speed'"),
     "a parameter of another": ("transformer=resident,prefetch=1", "no parameter 'prefetch'"),
@@ -189,9 +188,13 @@ RUNS: dict[str, tuple[tuple[str, ...], int, str]] = {
     "a planning option": (("--prompt", "x", "--vram", "9GiB"), 2, "--vram: the plan has decided that"),
     "a model that is gone": (("--prompt", "x", "--model", "/nowhere"), 2, "'/nowhere'"),
     "a model without name": (("--prompt", "x", "--model", ""), 2, "''"),
-    "output in no folder": (("--prompt", "x", "-o", "/nowhere/x.mp4"), 2, "there is no folder '/nowhere'"),
+    "output in a folder of no name": (
+        ("--prompt", "x", "-o", f"{'n' * 300}/x.mp4"),
+        2,
+        "the name of a folder in it is no",
+    ),
     "output is a folder": (("--prompt", "x", "-o", "/"), 2, "it is not a regular file"),
-    "output below a file": (("--prompt", "x", "-o", "/etc/passwd/x.mp4"), 2, "there is no folder"),
+    "output below a file": (("--prompt", "x", "-o", "/etc/passwd/x.mp4"), 2, "'/etc/passwd' is not a folder"),
     "output name too long": (("--prompt", "x", "-o", "/tmp/" + "n" * 300 + ".mp4"), 2, "its name is no file name"),
 }
 

@@ -1,5 +1,6 @@
 """``roost.attach`` on pipelines that a user built: planned as they are, held, and let go as they were."""
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,22 @@ def test_without_cuda_and_memory_the_remedy_is_named() -> None:
         roost.attach(live_pipeline("flux"))
 
 
+def test_without_cuda_one_notice_says_that_the_emulated_device_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("roost.residency.device.choice.has_cuda", lambda: False)
+    pipeline = toy_pipeline()
+    with pytest.warns(
+        UserWarning, match="no CUDA device here: .* emulated device, which is the CPU with [.0-9]+ GiB"
+    ) as said:
+        roost.attach(pipeline, vram=ROOMY, **SMALL).close()
+    assert len(said) == 1
+    assert said[0].filename == __file__
+    asked_for = plan_for(pipeline)
+    assert asked_for.machine.gpu.device_kind == "emulated"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        roost.attach(pipeline, asked_for).close()
+
+
 def test_nothing_to_attach_or_detach_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="int has no components"):
         roost.attach(3, vram=ROOMY)
@@ -110,7 +127,7 @@ def test_a_module_that_reads_anothers_weights_stays_resident_and_says_why() -> N
 
 def test_a_saved_plan_that_can_not_be_honoured_names_the_set_that_mends_it() -> None:
     pipeline = borrowing()
-    with pytest.raises(UsageError, match=r"can't be layerwise-offload: .*; plan it with --set transformer=resident$"):
+    with pytest.raises(UsageError, match=r"can't be layerwise-offload: .*; plan it with set='transformer=resident'$"):
         held_by(pipeline, plan_for(pipeline, LAYERWISE))
 
 
@@ -130,7 +147,7 @@ def test_weights_of_a_quantiser_stay_whole_and_untouched() -> None:
         assert "Quantised" in planned.why
         assert torch.equal(pipeline.vae(pipeline.transformer(state())), right)
     assert linear.weight is quantised
-    with pytest.raises(UsageError, match="--set transformer=resident"):
+    with pytest.raises(UsageError, match="set='transformer=resident'"):
         held_by(pipeline, plan_for(pipeline, "snapshot-offload"))
 
 

@@ -152,7 +152,7 @@ def test_no_default_refuses_a_pipeline_that_starts_from_a_picture() -> None:
     assert "dry-run" in str(by_default.predicted)
     weak = plan_pipeline(pipeline, "8GiB", size="64x64", strength=0.01)
     assert (weak.workload.steps, weak.workload.strength) == (101, 0.01)
-    with pytest.raises(UsageError, match=r"--strength 0.3 of 2 steps leaves none to run"):  # both were given
+    with pytest.raises(UsageError, match=r"strength=0.3 of 2 steps leaves none to run"):  # both were given
         plan_pipeline(pipeline, "8GiB", size="64x64", steps=2, strength=0.3)
 
 

@@ -52,7 +52,7 @@ def test_a_plan_is_raced_against_diffusers_alone_and_gives_its_bits(model: str, 
         (("--rounds", "0"), "--rounds 0"),
         (("--link-speed", "fast"), "--link-speed"),
         (("--link-speed", "0"), "copies nothing"),
-        (("-o", "/nowhere/results.json"), "there is no folder '/nowhere'"),
+        (("-o", "/etc/passwd/results.json"), "'/etc/passwd' is not a folder"),
     ],
 )
 def test_wrong_options_are_one_line_with_exit_code_2(model: str, capsys, words: tuple[str, ...], said: str) -> None:

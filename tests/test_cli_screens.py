@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import roost
 from model_mova import write_mova_directory
 from roost.cli.app import run
 from roost.cli.screen import clean
@@ -83,6 +84,59 @@ def test_strict_makes_what_may_not_fit_an_exit_code(capsys) -> None:
     sure = document["certainty"] == "sure"
     assert run([*words, "--strict"]) == (0 if sure else 3)
     assert run(["plan", "sdxl", "--gpu", "rtx-3060", "--vram", "6GiB", *SHORT, "--certainty", "nearly"]) == 2
+
+
+def test_one_reason_of_several_components_speaks_of_all_of_them(tmp_path, capsys) -> None:
+    card = ("--gpu", "rtx-4090", "--ram", "96GiB", "--no-measured")
+    assert run(["plan", "flux.1-dev", *card, "-v", "-o", str(tmp_path / "plan.yaml")]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "why text_encoder, vae: they fit beside every stage and then never move." in shown
+    parts = roost.load_plan(tmp_path / "plan.yaml").components
+    assert parts["vae"].why == parts["text_encoder"].why == "it fits beside every stage and then never moves."
+    assert (
+        run(
+            [
+                "plan",
+                "wan2.2-t2v-a14b",
+                "--gpu",
+                "l40s",
+                "--ram",
+                "96GiB",
+                "--layerwise-offload-components",
+                "none",
+                "--policy",
+                "rules",
+                "-v",
+            ]
+        )
+        == 0
+    )
+    assert "transformer, text_encoder: no better rule covers them; moving each" in " ".join(
+        capsys.readouterr().out.split()
+    )
+
+
+def test_sharding_is_said_to_be_planned_and_not_run(tmp_path, capsys) -> None:
+    model, card = "wan2.2-t2v-a14b", ("--gpu", "h200", "--ram", "96GiB", "--policy", "rules")
+    sharded = "transformer, transformer_2: sharding with FSDP is planned by this version, and not run."
+    assert run(["plan", model, *card, "--fsdp", "--num-gpus", "2", "--json"]) == 0
+    assert sharded in json.loads(capsys.readouterr().out)["warnings"]
+    assert run(["plan", model, *card, "--json"]) == 0
+    assert sharded not in json.loads(capsys.readouterr().out)["warnings"]
+    assert run(["inspect", model]) == 0
+    assert "note: its DiTs may be sharded (fsdp), which this version plans and can't run." in capsys.readouterr().out
+    assert run(["inspect", "flux.1-dev"]) == 0
+    assert "sharded" not in capsys.readouterr().out
+    assert run(["inspect", model, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [name for name, runs in document["strategies_run"].items() if not runs] == ["fsdp"]
+    assert all(each["runs"] for each in document["components"])
+
+
+def test_a_plan_is_written_into_a_folder_that_is_made(tmp_path, capsys) -> None:
+    path = tmp_path / "new" / "plans" / "flux.yaml"
+    assert run(["plan", "flux.1-dev", "--gpu", "h200", "--policy", "rules", "-o", str(path)]) == 0
+    assert roost.load_plan(path).model.family == "flux.1-dev"
 
 
 def test_rules_lists_every_row(capsys) -> None:

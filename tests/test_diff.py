@@ -68,6 +68,15 @@ def test_another_machine_is_said_before_anything_else(shown) -> None:
     assert lines[2].split()[:4] == ["GPU", "free", "20.0", "GiB"]
 
 
+def test_rates_stand_with_their_units_and_how_much_they_differ(shown) -> None:
+    lines = shown(searched(20), searched(20, link=5e9)).splitlines()
+    link = next(line.split() for line in lines if line.startswith("rate  pinned h2d"))
+    assert link[:3] == ["rate", "pinned", "h2d"]
+    assert link[5:7] == ["5.00", "GB/s"]
+    assert link[7].startswith("−")
+    assert link[8] == "GB/s"
+
+
 def test_a_component_that_only_one_plan_has_is_one_line() -> None:
     decided = found(diff_plans(searched(60), searched(60, parts=PARTS[1:])).decisions)
     assert decided["transformer", "component"] == (searched(60).components["transformer"].strategy, None)

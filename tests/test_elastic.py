@@ -209,7 +209,7 @@ def test_a_call_that_can_not_run_again_names_streaming_as_the_remedy() -> None:
     with (
         held_by(pipeline, plan_for(pipeline, "snapshot-offload")),
         failing_forwards(pipeline.transformer.blocks, 2),
-        pytest.raises(OutOfMemory, match=r"edited in place by the call; plan again with --set transformer=layerwise"),
+        pytest.raises(OutOfMemory, match=r"edited in place by the call; plan again with set='transformer=layerwise"),
     ):
         pipeline.transformer({"state": state()}, edit=True)
 
@@ -217,7 +217,7 @@ def test_a_call_that_can_not_run_again_names_streaming_as_the_remedy() -> None:
 @pytest.mark.parametrize("strategy", ["snapshot-offload", {**LAYERWISE, "hold": True}, LAYERWISE], ids=str)
 def test_with_nothing_left_the_error_names_stage_need_budget_and_remedy(strategy: Any) -> None:
     pipeline = toy_pipeline()
-    remedy = r"ask for a smaller size, fewer frames or a smaller batch, or give more with --vram\.$"
+    remedy = r"ask for a smaller size, fewer frames or a smaller batch, or give more with vram=\.$"
     with held_by(pipeline, plan_for(pipeline, strategy)) as held:
         with (
             failing_forwards(pipeline.transformer.blocks, *range(1, 99)),

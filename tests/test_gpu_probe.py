@@ -142,8 +142,8 @@ def test_no_gpu_is_an_error_that_names_both_ways_on():
     with pytest.raises(UsageError) as caught:
         select_gpu(GpuSurvey(gpus=(), problem="There is none."))
     assert str(caught.value).startswith("There is none. ")
-    assert "--gpu NAME" in str(caught.value)
-    assert "--gpu emulated --vram SIZE" in str(caught.value)
+    assert "gpu='NAME'" in str(caught.value)
+    assert "gpu='emulated' with vram='SIZE'" in str(caught.value)
 
 
 def test_importing_the_probe_does_not_import_nvml():

@@ -159,6 +159,9 @@ def test_amd_cards_are_not_on_the_cuda_platform():
         ("Tesla T4", "t4"),
         ("a10", "a10"),
         ("RTX 3080", "rtx-3080"),
+        ("4090", "rtx-4090"),
+        ("3060 Ti", "rtx-3060-ti"),
+        ("A6000", "rtx-a6000"),
         ("AMD Instinct MI300X", "mi300x"),
     ],
 )
@@ -179,6 +182,7 @@ def test_every_key_and_alias_finds_its_own_card(key):
         ("a100", ["a100-40gb", "a100-80gb", "a100-80gb-pcie"]),
         ("H100", ["h100-nvl", "h100-pcie", "h100-sxm"]),
         ("RTX 4060 Ti", ["rtx-4060-ti-16gb", "rtx-4060-ti-8gb"]),
+        ("5060ti", ["rtx-5060-ti-16gb", "rtx-5060-ti-8gb"]),
     ],
 )
 def test_a_name_that_several_cards_share_lists_them_all(text, keys):
@@ -186,9 +190,7 @@ def test_a_name_that_several_cards_share_lists_them_all(text, keys):
         find_gpu_profile(text)
 
 
-@pytest.mark.parametrize(
-    ("text", "near"), [("rtx-4900", "rtx-4090"), ("4090", "rtx-4090"), ("h30", "h20"), ("rtx 6000", "rtx-6000-ada")]
-)
+@pytest.mark.parametrize(("text", "near"), [("rtx-4900", "rtx-4090"), ("h30", "h20"), ("rtx 6000", "rtx-6000-ada")])
 def test_an_unknown_name_gets_the_nearest_keys(text, near):
     with pytest.raises(UsageError, match=rf"Did you mean .*{near}.*\? List them with: roost gpus"):
         find_gpu_profile(text)

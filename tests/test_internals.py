@@ -162,6 +162,20 @@ def _diffusers_hooks() -> None:
     )
 
 
+def _diffusers_attention() -> None:
+    model = FluxTransformer2DModel(
+        num_layers=1, num_single_layers=0, attention_head_dim=8, num_attention_heads=1, joint_attention_dim=8,
+        pooled_projection_dim=8, axes_dims_rope=(2, 2, 4), in_channels=4,
+    )  # fmt: skip
+    processor = model.transformer_blocks[0].attn.processor
+    assert getattr(processor, of_diffusers.BACKEND) is None
+    with of_diffusers.kept_attention(model):
+        model.set_attention_backend("_native_math")
+        assert getattr(processor, of_diffusers.BACKEND).value == "_native_math"
+    assert getattr(processor, of_diffusers.BACKEND) is None
+    model.set_attention_backend("native")
+
+
 def _diffusers_classes() -> None:
     assert set(of_diffusers.lora_components(FluxPipeline)) == {"transformer", "text_encoder"}
     assert {"vae", "transformer", "tokenizer"} <= of_diffusers.expected_components(FluxPipeline)
@@ -207,7 +221,7 @@ CANARIES: dict[Callable[[], None], str] = {
     **dict.fromkeys((_tables, _hooks, _compiled, _conversion, _norms, _binding, _tensors, _contexts), "of_torch"),
     _operators: "of_operators",
     _fake_tensors: "of_fake_tensors",
-    **dict.fromkeys((_diffusers_hooks, _diffusers_classes), "of_diffusers"),
+    **dict.fromkeys((_diffusers_hooks, _diffusers_classes, _diffusers_attention), "of_diffusers"),
     _without_initial_weights: "of_diffusers.py or of_transformers",
     _transformers: "of_transformers",
     _accelerate: "of_accelerate",

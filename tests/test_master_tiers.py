@@ -11,7 +11,7 @@ import roost
 from engine_cases import digest_of
 from live_pipelines import bare_digest
 from plans import LAYERWISE, plan_for
-from roost.api.plans.preflight import check_fits
+from roost.api.plans.preflight import check_host_memory
 from roost.api.runs import ready
 from roost.errors import NothingFits
 from roost.facts.machine import PROCESS_BYTES, HostFacts, ram_leaving
@@ -144,4 +144,4 @@ def test_a_plan_whose_masters_would_be_mapped_in_vain_needs_memory_for_them(ltx:
     halved = {name: each.model_copy(update={"load_dtype": "float16"}) for name, each in plan.components.items()}
     host = HostFacts(available_bytes=800 * 1024, pinnable_bytes=0, source="made up")
     with pytest.raises(NothingFits, match=r"vae can't stay in its files: they are converted as they load"):
-        check_fits(plan.model_copy(update={"components": halved}), roost.inspect_model(ltx), host)
+        check_host_memory(plan.model_copy(update={"components": halved}), roost.inspect_model(ltx), host)

@@ -163,7 +163,7 @@ def test_a_plan_by_name_refuses_other_blocks_and_one_turned_tensor(real_model: R
 
 def test_a_plan_by_name_asks_for_the_directory(sdxl_plan: PlanDocument) -> None:
     for model in (None, "sdxl"):
-        with pytest.raises(UsageError, match="--model"):
+        with pytest.raises(UsageError, match="model="):
             ready.check_plan(sdxl_plan, model=model)
 
 

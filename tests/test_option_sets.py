@@ -8,7 +8,7 @@ from typing import Annotated
 import pytest
 import typer
 
-from roost.api.requests.declared import Option, declared_options, typed_flags
+from roost.api.requests.declared import Option, declared_options, typed_options
 from roost.api.requests.option_sets import (
     BenchOptions,
     GenerationOptions,
@@ -17,6 +17,7 @@ from roost.api.requests.option_sets import (
     WorkloadOptions,
 )
 from roost.cli.options import Command, takes_options
+from roost.option_spelling import at_a_shell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +59,9 @@ def test_a_command_is_given_its_sets_with_what_was_typed_and_defaults_for_the_re
 def test_a_default_that_was_typed_is_known_as_typed() -> None:
     given = painted("wall", "--colour", "red", "--batch", "1", "--no-bright", "-l", "top")
     assert given.typed == {"what", "colour", "batch", "bright", "layer"}
-    assert typed_flags(given.colours, given.typed) == ["--colour", "--no-bright", "--layer"]
+    assert typed_options(given.colours, given.typed) == ["colour=", "bright=False", "layer="]
+    with at_a_shell():
+        assert typed_options(given.colours, given.typed) == ["--colour", "--no-bright", "--layer"]
     assert painted("wall").typed == {"what"}
 
 

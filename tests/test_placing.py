@@ -158,7 +158,7 @@ def test_what_must_stay_is_not_made_to_leave_for_a_call_either() -> None:
 
 
 def least_budget(message: str, budget_bytes: int) -> int:
-    found = re.search(r"give at least ([\d.]+ \w+) more with --vram", message)
+    found = re.search(r"give at least ([\d.]+ \w+) more with vram=", message)
     assert found is not None, message
     return budget_bytes + parse_bytes(found[1], "the message")
 

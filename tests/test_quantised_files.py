@@ -97,7 +97,12 @@ def test_inspect_and_plan_say_the_method_of_each_component(tmp_path: Path) -> No
     for command in (["inspect", str(tmp_path)], plan):
         result = CliRunner().invoke(app, command)
         assert result.exit_code == 0
-        assert "transformer is quantised (nvfp4)" in " ".join(result.stdout.split())
+        said = " ".join(result.stdout.split())
+        assert (
+            "transformer is quantised (nvfp4): it is counted and planned as stored, and this version can't run" in said
+        )
+    document = json.loads(CliRunner().invoke(app, ["inspect", str(tmp_path), "--json"]).stdout)
+    assert [(each["name"], each["runs"]) for each in document["components"]] == [("transformer", False)]
 
 
 @pytest.mark.parametrize("entry", [["cosmos_guardrail", "CosmosSafetyChecker"], ["stable_diffusion", "OwnChecker"]])

@@ -31,12 +31,12 @@ XL = named("model.diffusion_model.input_blocks.0.0.weight", XL_SIGN, "first_stag
 
 # What the transformer's folder holds, and what the message must say.
 FOLDERS: dict[str, tuple[dict[str, bytes], list[str]]] = {
-    "one variant": ({f"{STEM}.fp16.safetensors": BODY}, ["only files of the variant fp16", "Give --variant fp16"]),
+    "one variant": ({f"{STEM}.fp16.safetensors": BODY}, ["only files of the variant fp16", "Give variant='fp16'"]),
     "two variants": (
         {f"{STEM}.bf16.safetensors": BODY, f"{STEM}.fp16.safetensors": BODY},
-        ["Give --variant bf16 or --variant fp16"],
+        ["Give variant='bf16' or variant='fp16'"],
     ),
-    "a pickled variant": ({f"{STEM}.fp16.bin": PICKLE}, ["Give --variant fp16"]),
+    "a pickled variant": ({f"{STEM}.fp16.bin": PICKLE}, ["Give variant='fp16'"]),
     "a GGUF": ({"flux1-dev-Q4_K_S.gguf": b"GGUF\3\0\0\0"}, ["a GGUF file", "flux1-dev-Q4_K_S.gguf"]),
     "a .pt": ({f"{STEM}.pt": ZIP}, ["only pickles", "convert them"]),
     "a .ckpt": ({"model.ckpt": PICKLE}, ["only pickles", "model.ckpt"]),
@@ -84,9 +84,9 @@ def test_components_that_lack_the_same_are_named_together(tmp_path: Path) -> Non
     write_pipeline(tmp_path, {"transformer": DIT, "text_encoder": ENCODER, "vae": VAE})
     for name in (f"transformer/{STEM}", f"vae/{STEM}", "text_encoder/model"):
         write(tmp_path / f"{name}.fp16.safetensors", BODY)
-    with pytest.raises(InvalidFile, match=r"^transformer/, text_encoder/ and vae/ have no weights .*--variant fp16\.$"):
+    with pytest.raises(InvalidFile, match=r"^transformer/, text_encoder/ and vae/ have no weights .*variant='fp16'\.$"):
         inspect(tmp_path)
-    with pytest.raises(InvalidFile, match=r"none of the variant bf16, only fp16\. Give --variant fp16\.$"):
+    with pytest.raises(InvalidFile, match=r"none of the variant bf16, only fp16\. Give variant='fp16'\.$"):
         inspect(tmp_path, variant="bf16")
     assert len(inspect(tmp_path, variant="fp16").components) == 3
 
@@ -94,7 +94,7 @@ def test_components_that_lack_the_same_are_named_together(tmp_path: Path) -> Non
 def test_shards_that_are_gone_name_a_variant_that_is_whole(tmp_path: Path) -> None:
     index = {"metadata": {}, "weight_map": {"a": f"{STEM}-00001-of-00001.safetensors"}}
     files = {f"{STEM}.safetensors.index.json": json.dumps(index).encode(), f"{STEM}.fp16.safetensors": BODY}
-    with pytest.raises(InvalidFile, match=r"missing: transformer/.*00001-of-00001.*--variant fp16"):
+    with pytest.raises(InvalidFile, match=r"missing: transformer/.*00001-of-00001.*variant='fp16'"):
         inspect(_pipeline(tmp_path, files))
 
 

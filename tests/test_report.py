@@ -155,9 +155,9 @@ def test_a_browser_renders_the_page_without_a_complaint_the_network_or_crowded_t
 
 def test_the_command_writes_the_page(tmp_path: Path, capsys) -> None:
     (tmp_path / "results.json").write_text(json.dumps(RESULTS), encoding="utf-8")
-    assert run(["report", f"{tmp_path}/results.json", "-o", f"{tmp_path}/report.html", "--json"]) == 0
+    assert run(["report", f"{tmp_path}/results.json", "-o", f"{tmp_path}/new/report.html", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["winner"] == RESULTS["winner"]
-    assert (tmp_path / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert (tmp_path / "new" / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
 def without(key: str) -> dict[str, Any]:

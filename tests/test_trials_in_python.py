@@ -113,7 +113,7 @@ def test_what_no_trial_takes_is_one_line(model: str, tmp_path: Path) -> None:
         roost.bench(model, rounds="two")
     with pytest.raises(UsageError, match="bench has no option 'policy'"):
         roost.bench(model, policy="rules")
-    with pytest.raises(UsageError, match="leave --objective memory out"):
+    with pytest.raises(UsageError, match="leave objective='memory' out"):
         roost.tune_plan(model, objective="memory")
-    with pytest.raises(UsageError, match=r"^--vram, --batch: the plan has decided that"):
+    with pytest.raises(UsageError, match=r"^vram=, batch=: the plan has decided that"):
         roost.bench(tmp_path / "plan.yaml", vram="1GiB", batch=1)

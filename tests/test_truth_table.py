@@ -80,7 +80,7 @@ def test_row_17_fsdp_and_layerwise_of_one_component_is_refused_naming_both(
     model: str, real_model: RealModel, capfd: pytest.CaptureFixture[str]
 ) -> None:
     options = "--gpu a100-80gb --vram 60GiB --fsdp --num-gpus 2 --set transformer=layerwise-offload"
-    with pytest.raises(UsageError, match=r"--fsdp and --set transformer=layerwise-offload"):
+    with pytest.raises(UsageError, match=r"fsdp=True and set='transformer=layerwise-offload'"):
         make_plan(real_model(model), **api_options(options))
     assert run(["plan", str(real_model(model)), *shlex.split(options)]) == 2
     line = capfd.readouterr().err

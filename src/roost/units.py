@@ -6,6 +6,7 @@ import math
 import re
 
 from roost.errors import UsageError
+from roost.option_spelling import given
 
 KiB, MiB, GiB = 1024, 1024**2, 1024**3
 
@@ -22,21 +23,21 @@ _SIZE = re.compile(r"(\d{1,5})[x×](\d{1,5})", re.IGNORECASE | re.ASCII)  # peop
 
 
 def parse_bytes(text: str, option: str) -> int:
-    """``24GiB``, ``24G``, ``24GB`` or a plain number of bytes, as bytes; ``option`` is named in the error."""
+    """``24GiB``, ``24G``, ``24GB`` or a plain number of bytes, as bytes; the error names the ``option``."""
     match = _BYTES.fullmatch(text.strip())
     unit = _UNITS.get(match[2].lower()) if match else None
     if match is None or unit is None or float(match[1]) * unit >= 2**63:
-        raise UsageError(f"{option} {text!r} is not a size in bytes; write it like 24GiB, 24GB or 512MiB.")
+        raise UsageError(f"{given(option, text)} is not a size in bytes; write it like 24GiB, 24GB or 512MiB.")
     if not match[2] and 0 < float(match[1]) < _LEAST_PLAIN_BYTES:
-        raise UsageError(f"{option} {text!r} would be {match[1]} bytes; give its unit, like {match[1]}GiB.")
+        raise UsageError(f"{given(option, text)} would be {match[1]} bytes; give its unit, like {match[1]}GiB.")
     return round(float(match[1]) * unit)
 
 
-def parse_size(text: str, option: str = "--size") -> tuple[int, int]:
+def parse_size(text: str, option: str = "size") -> tuple[int, int]:
     """``1280x720`` as (width, height) in pixels."""
     match = _SIZE.fullmatch(text.strip())
     if match is None or not int(match[1]) or not int(match[2]):
-        raise UsageError(f"{option} {text!r} is not a picture size; write width x height like 1280x720.")
+        raise UsageError(f"{given(option, text)} is not a picture size; write width x height like 1280x720.")
     return int(match[1]), int(match[2])
 
 

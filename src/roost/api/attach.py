@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roost.api.machine import find_machine, present_gpu
+from roost.api.models.attention import check_attention
 from roost.api.models.inspect import profile_of
 from roost.api.models.traces import RECORDED, installed_versions
 from roost.api.plans.plan import plan_traced
@@ -30,7 +32,7 @@ from roost.planner.ruling import ruling_on
 from roost.probes.dry_run import DryRunOptions, dry_run_live
 from roost.probes.machine.host import with_weights_here
 from roost.profiles.models import recognise
-from roost.units import parse_bytes
+from roost.units import format_bytes, parse_bytes
 
 if TYPE_CHECKING:
     from roost.residency.hold.attach import Held
@@ -58,13 +60,20 @@ def attach(
     ``24GiB`` or bytes. Without CUDA, ``vram`` is the budget of the emulated device. Raises UsageError, PlanMismatch,
     NothingFits and OutOfMemory; the pipeline is then as it was.
     """
-    if plan == "auto":
+    planned_here = plan == "auto"
+    if planned_here:
         plan = plan_pipeline(pipeline, vram, ram, **options)
     elif options:
         raise UsageError(f"{next(iter(options))} can't change a plan that is made already; attach with plan='auto'.")
     if not isinstance(plan, PlanDocument | str | Path):
         raise UsageError(f"attach: plan is 'auto', a plan or its file's path, not a {type(plan).__name__}.")
     document = plan if isinstance(plan, PlanDocument) else read_plan(Path(plan))
+    if _device_kind(vram, document) == "emulated" and (planned_here or document.machine.gpu.device_kind != "emulated"):
+        warnings.warn(
+            "no CUDA device here: the pipeline is held on the emulated device, which is the CPU with"
+            f" {format_bytes(document.budget.budget_bytes)} to use.",
+            stacklevel=2,
+        )
     return _hold(pipeline, document, vram)
 
 
@@ -122,6 +131,7 @@ def _plan(
     pipeline: Any, inventory: Inventory, machine: Machine, obstacles: dict[str, Obstacle], options: PlanOptions
 ) -> PlanDocument:
     profile = profile_of(inventory)
+    check_attention(options.attention, inventory.components)
     question = Question(
         inventory=inventory,
         profile=profile,
@@ -129,6 +139,7 @@ def _plan(
         workload=live_workload_of(options, profile, inventory.pipeline),
         choices=_with_found(choices_of(options), inventory, obstacles),
         role=parse_role(options.role),
+        attention=options.attention,
         versions=installed_versions(RECORDED),
     )
     dry_run_options = DryRunOptions(guidance_argument=profile.guidance_argument)
@@ -152,11 +163,11 @@ def _with_found(choices: Choices, inventory: Inventory, obstacles: Mapping[str, 
         wish = typed.get(name)
         if wish is not None and wish.strategy != obstacle.strategy:
             raise UsageError(
-                f"{wish.option} can't be had for the live {name!r}, which must be {obstacle.strategy}. {obstacle.why} "
+                f"{wish.typed} can't be had for the live {name!r}, which must be {obstacle.strategy}. {obstacle.why} "
                 f"Leave that option out, or {obstacle.remedy}."
             )
     found = (
-        SetChoice(option=_FOUND, selector=name, strategy=obstacle.strategy, found=True)
+        SetChoice(option=_FOUND, text="", selector=name, strategy=obstacle.strategy, found=True)
         for name, obstacle in obstacles.items()
         if name not in typed
     )

@@ -11,13 +11,14 @@ from roost.api.machine import find_machine
 from roost.api.models.inspect import inspect_model, profile_of
 from roost.api.plans.plan import load_plan, search_question
 from roost.api.plans.preflight import check_runnable
-from roost.api.requests.declared import filled, typed_flags
+from roost.api.requests.declared import filled, typed_options
 from roost.api.requests.known_values import dtype_of
 from roost.api.requests.option_sets import BenchOptions, PlanOptions
 from roost.api.requests.python_options import given_names, options_of
 from roost.api.runs.ready import check_plan
 from roost.api.trials import run_trials
 from roost.errors import UsageError
+from roost.option_spelling import given, option
 from roost.plan import PlanDocument
 from roost.planner.by_search import SearchQuestion
 from roost.tune.results.records import BenchResults
@@ -73,20 +74,20 @@ def bench_model(
 def _check(target: str, options: BenchOptions, typed: Collection[str]) -> None:
     """Refuses what no bench takes, and for a plan's file what the plan has decided."""
     if options.against not in (None, "diffusers"):
-        raise UsageError(f"--against {options.against!r} is not known; diffusers is.")
+        raise UsageError(f"{given('against', options.against or '')} is not known; diffusers is.")
     counts = (
-        ("--rounds", options.rounds),
-        ("--trial-steps", options.trial_steps),
-        ("--max-seconds", options.max_seconds),
+        ("rounds", options.rounds),
+        ("trial_steps", options.trial_steps),
+        ("max_seconds", options.max_seconds),
     )
-    for option, value in counts:
+    for name, value in counts:
         if not 1 <= value < 2**31:
-            raise UsageError(f"{option} {value:g} is out of range; give a number from 1.")
-    decided = typed_flags(_plan_options(options), typed)
+            raise UsageError(f"{option(name, value)} is out of range; give a number from 1.")
+    decided = typed_options(_plan_options(options), typed)
     if is_plan_file(target) and decided:
         raise UsageError(f"{', '.join(decided)}: the plan has decided that; leave it out, or give the model instead.")
     if not is_plan_file(target) and options.model is not None:
-        raise UsageError("--model: says where a plan's model is, and this is a model; leave it out.")
+        raise UsageError(f"{option('model')}: says where a plan's model is, and this is a model; leave it out.")
 
 
 def _plan_options(options: BenchOptions) -> PlanOptions:
@@ -120,11 +121,11 @@ def _check_measurable(model: str, options: PlanOptions, link_speed: str | None) 
     gpu = find_machine(options.gpu, options.vram, options.ram, options.headroom, options.pinned_max).gpu
     if gpu.named:
         raise UsageError(
-            f"--gpu {gpu.profile}: trials run on the GPU that is here; leave --gpu out, or try them on the CPU with"
-            " --gpu emulated --vram SIZE."
+            f"{option('gpu', gpu.profile)}: trials run on the GPU that is here; leave it out, or try them on the CPU"
+            f" with {option('gpu', 'emulated')} and {option('vram', '12GiB')}."
         )
     if link_speed is not None and gpu.device_kind != "emulated":
-        raise UsageError(f"--link-speed {link_speed}: only an emulated GPU has one to choose; leave it out.")
+        raise UsageError(f"{option('link_speed', link_speed)}: only an emulated GPU has one to choose; leave it out.")
 
 
 def is_plan_file(target: str) -> bool:
@@ -136,9 +137,9 @@ def parse_link_speed(text: str | None) -> float | None:
     """``2GB/s`` or ``2GB`` as bytes per second; UsageError for anything else."""
     if text is None:
         return None
-    speed = parse_bytes(text.strip().removesuffix("/s"), "--link-speed")
+    speed = parse_bytes(text.strip().removesuffix("/s"), "link_speed")
     if not speed:
-        raise UsageError("--link-speed 0 copies nothing; give bytes per second, like 2GB/s.")
+        raise UsageError(f"{option('link_speed', '0')} copies nothing; give bytes per second, like 2GB/s.")
     return float(speed)
 
 
@@ -159,6 +160,7 @@ def _options_of(plan: PlanDocument, model_dir: Path) -> PlanOptions:
         strength=workload.strength,
         variant=plan.model.variant,
         dtype=_typed_dtype(plan, model_dir),
+        attention=plan.attention,
     )
 
 

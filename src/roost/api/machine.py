@@ -8,6 +8,7 @@ from pathlib import Path
 
 from roost.errors import UsageError
 from roost.facts.machine import PROCESS_BYTES, GpuFacts, GpuProfile, HostFacts, Machine, system_bytes_of
+from roost.option_spelling import option
 from roost.probes.machine.gpu import GpuSurvey, read_gpus, select_gpu
 from roost.probes.machine.host import free_disk_bytes, host_of, read_host
 from roost.profiles.gpus import find_gpu_profile, load_gpu_profiles, match_gpu_profile, shares_memory
@@ -30,12 +31,12 @@ def find_machine(
     ``gpu`` is None or ``auto`` for the GPU of this machine, ``emulated``, or a card's name. Raises UsageError when
     there is no GPU here and none was named, and for memory that leaves nothing to plan with.
     """
-    vram_bytes = _bytes(vram, "--vram")
+    vram_bytes = _bytes(vram, "vram")
     if vram_bytes == 0:
-        raise UsageError("--vram 0 leaves nothing to plan with; give the free memory, like 12GiB.")
-    headroom_bytes = _bytes(headroom, "--headroom")
+        raise UsageError(f"{option('vram', 0)} leaves nothing to plan with; give the free memory, like 12GiB.")
+    headroom_bytes = _bytes(headroom, "headroom")
     card = _find_gpu(gpu, vram_bytes)
-    host = read_host(_bytes(ram, "--ram"), _bytes(pinned_max, "--pinned-max"), card.device_kind)
+    host = read_host(_bytes(ram, "ram"), _bytes(pinned_max, "pinned_max"), card.device_kind)
     if host.ram_typed and not host.available_bytes:
         raise _nothing_left(card, host.there_bytes)
     if card.unified:
@@ -61,8 +62,8 @@ def _default_headroom(card: GpuFacts) -> int:
     return 0 if card.device_kind == "emulated" else DEFAULT_HEADROOM_BYTES
 
 
-def _bytes(size: str | int | None, option: str) -> int | None:
-    return None if size is None else parse_bytes(str(size), option)
+def _bytes(size: str | int | None, name: str) -> int | None:
+    return None if size is None else parse_bytes(str(size), name)
 
 
 def _find_gpu(gpu: str | None, vram_bytes: int | None) -> GpuFacts:
@@ -85,7 +86,7 @@ def present_gpu(survey: GpuSurvey | None = None) -> GpuFacts:
 def emulated_gpu(vram_bytes: int | None) -> GpuFacts:
     """The CPU device of the runtime, with a memory budget of ``vram_bytes``."""
     if vram_bytes is None:
-        raise UsageError("--gpu emulated needs its memory too; add --vram SIZE, like --vram 12GiB.")
+        raise UsageError(f"{option('gpu', 'emulated')} needs its memory too; add it, like {option('vram', '12GiB')}.")
     return GpuFacts(
         device_kind="emulated",
         platform="cuda",  # the rules treat it like the CUDA card that it stands for

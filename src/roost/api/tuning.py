@@ -14,6 +14,7 @@ from roost.api.requests.options import searches
 from roost.api.requests.python_options import options_of
 from roost.api.trials import run_trials
 from roost.errors import RoostError, UsageError
+from roost.option_spelling import option
 from roost.plan import PlanDocument
 from roost.planner.by_search import SearchQuestion
 from roost.tune.choice import searched_plan, tuned_plan, tuning_field
@@ -51,11 +52,11 @@ def tune_model(model: str | Path, options: TunedPlanOptions, watcher: BenchWatch
     """The typed spelling of ``tune_plan``."""
     seconds = options.tune_seconds
     if not searches(options):
-        raise UsageError("--tune tries what the search proposes; leave --policy rules out.")
+        raise UsageError(f"trials try what the search proposes; leave {option('policy', 'rules')} out.")
     if options.objective == "memory":
-        raise UsageError("--tune decides by seconds; leave --objective memory out.")
+        raise UsageError(f"trials decide by seconds; leave {option('objective', 'memory')} out.")
     if not 1 <= seconds < 2**31:
-        raise UsageError(f"--tune-seconds {seconds:g} is out of range; give a number from 1.")
+        raise UsageError(f"{option('tune_seconds', seconds)} is out of range; give a number from 1.")
     asked = search_question(model, options)
     searched = searched_plan(asked)
     why_not = _why_not(asked, searched)

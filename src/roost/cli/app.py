@@ -15,6 +15,7 @@ from roost.cli.commands import (
     bench,
     diff,
     explain,
+    export,
     gpus,
     inspect,
     models,
@@ -31,6 +32,7 @@ from roost.cli.logs import logs
 from roost.cli.screen import flush_or_drop, show_error
 from roost.errors import OutOfMemory, RoostError
 from roost.foreign_words import tell_of_refused_memory
+from roost.option_spelling import at_a_shell
 from roost.temporary import sweep
 
 INTERRUPTED = 130  # what Typer makes of one
@@ -49,6 +51,7 @@ app.command("run")(run_command.run)
 app.command("bench")(bench.bench)
 app.command("report")(report.report)
 app.command("explain")(explain.explain)
+app.command("export")(export.export)
 app.command("timeline")(timeline.timeline)
 app.command("diff")(diff.diff)
 app.command("models")(models.models)
@@ -127,7 +130,8 @@ def run(arguments: Sequence[str]) -> int:
     logs.begin()
     sweep()
     try:
-        code = int(_command()(list(arguments), prog_name="roost", standalone_mode=False) or 0)
+        with at_a_shell():
+            code = int(_command()(list(arguments), prog_name="roost", standalone_mode=False) or 0)
         sys.stdout.flush()
     except BaseException as error:  # whatever it is becomes a line and a code
         code = _code_of(error)

@@ -31,6 +31,8 @@ GROUPS: tuple[Group, ...] = ("dit", "text_encoder", "image_encoder", "vae")
 
 
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+# What this version plans and does not run.
+PLANNED_ONLY: tuple[Strategy, ...] = ("fsdp",)
 
 
 TIERS: tuple[Tier, ...] = get_args(Tier)
@@ -62,6 +64,7 @@ class SetChoice:
     """One ``--set SELECTOR=STRATEGY[,key=value…]``, as typed, or what a live module's nature leaves: ``found``."""
 
     option: str
+    text: str  # without --set
     selector: str
     strategy: Strategy
     parameters: Mapping[str, object] = field(default_factory=dict)

@@ -91,12 +91,14 @@ def _planning(path: Path) -> str:
 def write_text_atomically(path: Path, text: str, remedy: str = "choose another place with -o") -> None:
     """Replaces ``path`` by a file with ``text``: old or new content after a crash, never a mixture.
 
-    Raises UsageError for a place that can't hold a file, RoostError for a disk that fails; an old file is then intact.
+    Folders that lack are made. Raises UsageError for a place that can't hold a file, RoostError for a disk that fails;
+    an old file is then intact.
     """
     path = Path(os.path.realpath(path))  # a link stays a link
     if os.path.exists(path) and not os.path.isfile(path):
         raise UsageError(f"can't write {shown_path(path)}: it is not a regular file; {remedy}.")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary_file(path) as temporary:
             with temporary.open("w", encoding="utf-8", newline="\n") as stream:
                 stream.write(text)

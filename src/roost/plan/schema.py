@@ -185,8 +185,9 @@ class ComponentPlan(Strict):
 class PlanDocument(Strict):
     """One placement plan. ``predicted`` and ``measured`` are null until a cost model or a trial fills them.
 
-    ``also`` says which of the named alternatives (the rule plan, all resident) the plan itself is. ``certainty`` is
-    None for a plan that doesn't fit, and for one of 0.1.
+    ``attention`` is the denoiser's backend in diffusers' words, None for its default. ``also`` says which of the named
+    alternatives (the rule plan, all resident) the plan itself is. ``certainty`` is None for a plan that doesn't fit,
+    and for one of 0.1.
     """
 
     schema_version: int = Field(alias="schema", ge=SCHEMA_VERSION, le=SCHEMA_VERSION)  # Literal[1] would take true
@@ -198,6 +199,7 @@ class PlanDocument(Strict):
     fits: bool
     certainty: Certainty | None = None
     changed_by_default: list[ChangedByDefault] = Field(default_factory=list)
+    attention: Name | None = None
     load_order: list[Name]
     policy: Policy
     role: Annotated[RolePart, FACT]

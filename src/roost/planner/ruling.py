@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from roost.facts.model import RolePart
+from roost.option_spelling import option
 from roost.planner.placements import Placement, place
 from roost.planner.rules.case import Case, Question
 from roost.planner.rules.roles import view
@@ -47,6 +48,6 @@ def ruling_on(question: Question) -> Ruling:
 def _check_selectors(question: Question) -> None:
     names = [each.name for each in question.inventory.components]
     for choice in question.choices.sets:
-        check_selectors([choice.selector], names, choice.option)
+        check_selectors([choice.selector], names, option("set", choice.text))
     selection = question.choices.layerwise_components or ()
-    check_selectors(selection, names, f"--layerwise-offload-components {','.join(selection)}")
+    check_selectors(selection, names, option("layerwise_offload_components", ",".join(selection)))

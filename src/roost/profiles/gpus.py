@@ -13,6 +13,7 @@ import yaml
 
 from roost.errors import UsageError
 from roost.facts.machine import GpuProfile, Number
+from roost.option_spelling import given
 
 # The files are our own, so libyaml's faster loader is safe here; plans from others never meet it.
 _YamlLoader: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -28,7 +29,7 @@ def load_gpu_profiles() -> Mapping[str, GpuProfile]:
 
 
 def find_gpu_profile(text: str) -> GpuProfile:
-    """The card that ``text`` names by key, product name or alias, whatever its case, spaces and hyphens.
+    """The card that ``text`` names by key (also without ``rtx-``), product name or alias, in any case and spacing.
 
     An unknown name raises UsageError with the nearest keys; one that several cards share, with all of theirs.
     """
@@ -36,17 +37,19 @@ def find_gpu_profile(text: str) -> GpuProfile:
         return _read_profile(text)
     wanted, profiles = _normalise(text), load_gpu_profiles()
     by_key = {_normalise(key): profile for key, profile in profiles.items()}
-    if wanted in by_key:
-        return by_key[wanted]
+    names = (wanted, f"rtx{wanted}")  # people say 4090
+    for name in names:
+        if name in by_key:
+            return by_key[name]
     named = [each for each in profiles.values() if wanted in _product_names(each)]
     if len(named) == 1:
         return named[0]
-    shared = [each.key for each in named] or [key for key in profiles if wanted in _short_names(key)]
+    shared = [each.key for each in named] or [key for key in profiles if not {*names}.isdisjoint(_short_names(key))]
     if len(shared) > 1:
-        raise UsageError(f"--gpu {text!r} can mean several cards; say which one: {', '.join(shared)}.")
+        raise UsageError(f"{given('gpu', text)} can mean several cards; say which one: {', '.join(shared)}.")
     near = shared or [by_key[key].key for key in difflib.get_close_matches(wanted, by_key)]
     hint = f" Did you mean {', '.join(near)}?" if near else ""
-    raise UsageError(f"--gpu {text!r} is not a known card.{hint} List them with: roost gpus")
+    raise UsageError(f"{given('gpu', text)} is not a known card.{hint} List them with: roost gpus")
 
 
 def match_gpu_profile(name: str, total_bytes: int) -> GpuProfile | None:

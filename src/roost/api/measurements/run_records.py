@@ -58,6 +58,7 @@ class RunRecord:
     ``digest`` and ``latent_digest`` are those of the one generation, or one hash over those of all. ``seconds`` and
     ``stages`` add up what this run did, texts included, without the load. ``texts`` is None where a single generation
     was made. ``disturbances`` are what slowed the GPU down meanwhile, ``warnings`` what to think of the result.
+    ``attention`` is the denoiser's backend, None for the library's default.
     ``compared`` has the plan's prediction beside
     what was measured; None for a plan without one, and where nothing was made. Stages are the runtime's
     ``StageRecord``.
@@ -78,6 +79,7 @@ class RunRecord:
     texts: TextsRecord | None
     pictures: tuple[InputRecord, ...]
     loras: tuple[LoraRecord, ...]
+    attention: str | None = None
     compared: dict[str, object] | None = None
     warnings: tuple[str, ...] = ()
 

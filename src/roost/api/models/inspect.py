@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from roost.facts.model import Component, Inventory, Makes, ModelProfile, PublishedModel
+from roost.facts.request import PLANNED_ONLY, STRATEGIES
 from roost.planner.rules.names import base_name, group_of, kind_of, load_order, suffix
 from roost.probes.model.hub import is_path, resolve_model
 from roost.probes.model.inventory import read_inventory
@@ -67,6 +68,15 @@ def takes_prompt(inventory: Inventory) -> bool:
     return facts is None or facts.prompt
 
 
+def why_not_run(component: Component) -> str | None:
+    """Why this version plans the component and can't run it; None where it can."""
+    if component.tensors is None:
+        return "has only pickled weights, which Roost never opens; convert it to safetensors"
+    if component.quantization is not None:
+        return f"is quantised ({component.quantization!r}), which Roost plans but can't run; use plain weights"
+    return None
+
+
 def inspection_document(inventory: Inventory) -> dict[str, object]:
     """The inventory as one JSON object, schema 1."""
     return {
@@ -83,6 +93,7 @@ def inspection_document(inventory: Inventory) -> dict[str, object]:
         "absent": list(inventory.absent),
         "custom": list(inventory.custom),
         "warnings": list(inventory.warnings),
+        "strategies_run": {each: each not in PLANNED_ONLY for each in STRATEGIES},
         "components": [_component_document(each) for each in inventory.components],
     }
 
@@ -104,6 +115,7 @@ def _component_document(component: Component) -> dict[str, object]:
         "files": list(component.files),
         "variant": component.variant,
         "quantization": component.quantization,
+        "runs": why_not_run(component) is None,
         "blocks": [
             {"stack": each.name, "count": each.count, "bytes": each.bytes, "block_bytes": list(each.block_bytes)}
             for each in component.stacks

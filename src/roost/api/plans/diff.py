@@ -9,7 +9,7 @@ from typing import Literal
 from roost.plan.schema import ComponentPlan, PlanDocument
 
 Value = str | int | float | bool | None
-Unit = Literal["bytes", "seconds"]
+Unit = Literal["bytes", "seconds", "rate"]
 
 _DECIDED = (
     "strategy", "resident_blocks", "resident_policy", "prefetch", "slots", "hold", "linger", "tiling", "slicing",
@@ -94,6 +94,7 @@ def _decisions(before: PlanDocument, after: PlanDocument) -> Iterator[Difference
             yield from _changed(name, "component", *strategies)
         else:
             yield from _component(name, one, other)
+    yield from _changed("plan", "attention", before.attention, after.attention)
     yield from _changed("plan", "load_order", ", ".join(before.load_order), ", ".join(after.load_order))
     yield from _changed("plan", "fits", before.fits, after.fits)
 
@@ -141,7 +142,7 @@ def _causes(before: PlanDocument, after: PlanDocument) -> Iterator[Difference]:
         yield from _changed("rule", rule, rule in fired[0], rule in fired[1])
     rates = [each.arithmetic.rates if each.arithmetic else {} for each in (before, after)]
     for name in sorted(rates[0].keys() & rates[1].keys()):
-        yield from _changed("rate", name, rates[0][name].value, rates[1][name].value)
+        yield from _changed("rate", name, rates[0][name].value, rates[1][name].value, "rate")
     if before.trace and after.trace:
         yield from _changed("trace", "source", before.trace.source, after.trace.source)
     for name in sorted({*before.versions, *after.versions}):

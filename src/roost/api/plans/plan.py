@@ -10,6 +10,7 @@ from pathlib import Path
 
 from roost.api.machine import find_machine
 from roost.api.measurements.learned import NOTHING_KNOWN, known_of
+from roost.api.models.attention import check_attention
 from roost.api.models.inspect import inspect_model, profile_of
 from roost.api.models.named_files import check_sought, refuse_other_files, why_single_files
 from roost.api.models.tensors import check_tensors
@@ -116,6 +117,7 @@ def _question(model: str | Path, options: PlanOptions) -> Question:
             f"model {shown_path(inventory.path)} has a path that a plan can't hold; rename it to UTF-8 text."
         )
     profile = profile_of(inventory)
+    check_attention(options.attention, inventory.components)
     return Question(
         inventory=inventory,
         profile=profile,
@@ -123,6 +125,7 @@ def _question(model: str | Path, options: PlanOptions) -> Question:
         workload=workload_of(options, profile, inventory.pipeline),
         choices=choices,
         role=role,
+        attention=options.attention,
         versions=installed_versions(RECORDED),
     )
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from roost.api.models.inspect import structure_fingerprint
+from roost.api.models.inspect import structure_fingerprint, why_not_run
 from roost.errors import NothingFits, PlanMismatch, UsageError
 from roost.facts.machine import GpuFacts, HostFacts
 from roost.facts.model import Component, Inventory, ModelProfile
 from roost.facts.request import Workload
+from roost.option_spelling import option
 from roost.plan.revision import revised
 from roost.plan.schema import ComponentPlan, PlanDocument
 from roost.planner.buffers import can_be_mapped
@@ -49,13 +50,14 @@ def check_executable(plan: PlanDocument) -> None:
     """Raises UsageError for a plan that no machine here can run: of one role, or sharded."""
     if plan.role.name != "monolithic":
         raise UsageError(
-            f"this plan is for the role {plan.role.name}, and roles are planned, not run; plan again without --role."
+            f"this plan is for the role {plan.role.name}, and roles are planned, not run; plan again"
+            f" without {option('role')}."
         )
     sharded = [name for name, component in plan.components.items() if component.strategy == "fsdp"]
     if sharded:
         raise UsageError(
             f"this plan shards {', '.join(map(repr, sharded))} with FSDP, which needs torchrun;"
-            " plan again with --no-fsdp."
+            f" plan again with {option('fsdp', False)}."
         )
 
 
@@ -68,16 +70,9 @@ def check_runnable(inventory: Inventory, profile: ModelProfile) -> None:
             f"model {shown_path(inventory.path or '')} has no model_index.json, so there is no pipeline to run."
         )
     for component in inventory.components:
-        if component.tensors is None:
-            raise UsageError(
-                f"component {component.name!r} has only pickled weights, which Roost never opens;"
-                " convert it to safetensors."
-            )
-        if component.quantization is not None:
-            raise UsageError(
-                f"component {component.name!r} is quantised ({component.quantization!r}), which Roost plans but can't"
-                " run; use plain weights."
-            )
+        why = why_not_run(component)
+        if why is not None:
+            raise UsageError(f"component {component.name!r} {why}.")
 
 
 def _model_of(plan: PlanDocument) -> str | Path:
@@ -188,19 +183,24 @@ def refuse(plan: PlanDocument, differences: list[str], *, what: str, force: bool
     again = "DIR" if what == "model" and plan.model.path is None else _model_of(plan)
     raise PlanMismatch(
         f"this plan was made for another {what}: {shown}{f'; and {more} more' if more > 0 else ''}."
-        f" Plan again with: {command('roost', 'plan', again)} or run with --force."
+        f" Plan again with: {command('roost', 'plan', again)} or run with {option('force', True)}."
     )
 
 
-def check_fits(plan: PlanDocument, inventory: Inventory, host: HostFacts) -> None:
-    """Raises NothingFits for a plan whose weights exceed its budget, or whose host copies exceed host memory.
+def check_fits(plan: PlanDocument) -> None:
+    """Raises NothingFits for a plan whose weights exceed its budget."""
+    if not plan.fits:
+        raise NothingFits(
+            f"this plan {plan.budget.verdict} Plan with less resident, with a larger {option('vram')}, or run"
+            f" with {option('force', True)}."
+        )
+
+
+def check_host_memory(plan: PlanDocument, inventory: Inventory, host: HostFacts) -> None:
+    """Raises NothingFits for a plan whose host copies exceed host memory.
 
     Masters that stay in the model's files need none, as far as the files have the very tensors to load.
     """
-    if not plan.fits:
-        raise NothingFits(
-            f"this plan {plan.budget.verdict} Plan with less resident, with a larger --vram, or run with --force."
-        )
     # While it loads, the largest resident component passes through host memory beside the masters.
     passing = max((each.load_bytes for each in plan.components.values() if each.strategy == "resident"), default=0)
     converted = _mapped_in_vain(plan, inventory)
@@ -211,7 +211,8 @@ def check_fits(plan: PlanDocument, inventory: Inventory, host: HostFacts) -> Non
         raise NothingFits(
             f"loading needs {format_bytes(needed)} of host memory{because if converted else ''} and"
             f" {format_bytes(host.available_bytes)} is available ({host.source}),"
-            f" {format_bytes(needed - host.available_bytes)} short; free host memory, or run with --force."
+            f" {format_bytes(needed - host.available_bytes)} short; free host memory, or run with"
+            f" {option('force', True)}."
         )
 
 

@@ -49,7 +49,7 @@ def parse_sweep(text: str) -> Sweep:
     what = what.strip().lower()
     if not equals or what not in get_args(Swept):
         raise UsageError(f"--sweep {text!r} is not known; write it like {_EXAMPLES}.")
-    option = f"--sweep {what}"
+    option = f"sweep {what}"
     if what == "size":
         return Sweep(what="size", values=tuple(dict.fromkeys(parse_size(each, option) for each in values.split(","))))
     parts = values.split(":")

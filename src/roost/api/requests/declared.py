@@ -7,6 +7,8 @@ from dataclasses import KW_ONLY, dataclass, fields
 from types import UnionType
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
+from roost.option_spelling import option
+
 T = TypeVar("T")
 
 
@@ -39,10 +41,10 @@ def declared_options(options: type) -> Mapping[str, DeclaredOption]:
     hints, found = get_type_hints(options, include_extras=True), {}
     for each in fields(options):
         hint = hints[each.name]
-        option = next((beside for beside in get_args(hint)[1:] if isinstance(beside, Option)), None)
-        if get_origin(hint) is Annotated and option is not None:
+        declared = next((beside for beside in get_args(hint)[1:] if isinstance(beside, Option)), None)
+        if get_origin(hint) is Annotated and declared is not None:
             types = _members(get_args(hint)[0])
-            found[each.name] = DeclaredOption(option=option, types=types, default=each.default)
+            found[each.name] = DeclaredOption(option=declared, types=types, default=each.default)
     return found
 
 
@@ -56,12 +58,7 @@ def filled(options: type[T], values: Mapping[str, object]) -> T:
     return options(**{name: values[name] for name in declared_options(options) if name in values})
 
 
-def typed_flags(options: object, typed: Collection[str]) -> list[str]:
-    """The flags of those options that are among the ``typed``, as they stood on the command line."""
-    declared = declared_options(type(options))
-    return [_flag(each.option, getattr(options, name)) for name, each in declared.items() if name in typed]
-
-
-def _flag(option: Option, value: object) -> str:
-    yes, _, no = option.flags.split()[-1].partition("/")
-    return no if no and value is False else yes
+def typed_options(options: object, typed: Collection[str]) -> list[str]:
+    """Those options that are among the ``typed``, spelled for whoever typed them."""
+    names = [name for name in declared_options(type(options)) if name in typed]
+    return [option(name, False if getattr(options, name) is False else None) for name in names]

@@ -6,17 +6,18 @@ from collections.abc import Sequence
 
 from roost.api.requests.option_sets import WeightsOptions
 from roost.errors import UsageError
+from roost.option_spelling import given
 
 DTYPES = ("bfloat16", "float16", "float32")
 _DTYPE_ALIASES = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32", "float": "float32"}
 
 
-def one_of(value: str, allowed: Sequence[str], option: str) -> str:
-    """The word in small letters; UsageError when it is none of the allowed ones."""
-    name = value.strip().lower()
-    if name not in allowed:
-        raise UsageError(f"{option} {value!r} is not known; choose one of {', '.join(allowed)}.")
-    return name
+def one_of(value: str, allowed: Sequence[str], name: str) -> str:
+    """The word in small letters; UsageError, of the option ``name``, when it is none of the allowed ones."""
+    word = value.strip().lower()
+    if word not in allowed:
+        raise UsageError(f"{given(name, value)} is not known; choose one of {', '.join(allowed)}.")
+    return word
 
 
 def dtype_of(options: WeightsOptions) -> str | None:
@@ -24,4 +25,4 @@ def dtype_of(options: WeightsOptions) -> str | None:
     if options.dtype is None:
         return None
     name = options.dtype.strip().lower()
-    return one_of(_DTYPE_ALIASES.get(name, name), DTYPES, "--dtype")
+    return one_of(_DTYPE_ALIASES.get(name, name), DTYPES, "dtype")

@@ -134,6 +134,15 @@ class WeightsOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AttentionOptions:
+    """How the denoiser computes attention; where None is given, as the library does by default."""
+
+    attention: Annotated[
+        str | None, Option("--attention", "diffusers' attention backend of the denoiser, like native.", metavar="NAME")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class MeasuredOptions:
     """Without ``measured``, nothing that was measured on this machine is used."""
 
@@ -146,7 +155,7 @@ class MeasuredOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecidingOptions(MeasuredOptions, WeightsOptions, RuleOptions, SearchOptions, PlacementOptions):
+class DecidingOptions(MeasuredOptions, AttentionOptions, WeightsOptions, RuleOptions, SearchOptions, PlacementOptions):
     """All that decides a placement beside the workload and the machine."""
 
 

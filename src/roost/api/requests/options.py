@@ -13,6 +13,7 @@ from roost.errors import UsageError
 from roost.facts.machine import Platform
 from roost.facts.model import ModelProfile
 from roost.facts.request import GROUPS, Choices, Mode, Workload
+from roost.option_spelling import option
 from roost.plan.schema import Certainty
 from roost.planner.placements import Lossy
 from roost.planner.rules.selectors import parse_selectors, parse_set
@@ -30,65 +31,63 @@ PLATFORMS = ("cuda", "rocm", "cpu")
 
 def choices_of(options: PlanOptions) -> Choices:
     """The placement choices; raises UsageError for a value that no option takes."""
-    one_of(options.policy, POLICIES, "--policy")
+    one_of(options.policy, POLICIES, "policy")
     selection = options.layerwise_offload_components
     offloads = {group: getattr(options, f"{group}_cpu_offload") for group in GROUPS}
     return Choices(
-        mode=cast(Mode, one_of(options.mode, MODES, "--mode")),
+        mode=cast(Mode, one_of(options.mode, MODES, "mode")),
         sets=tuple(parse_set(text) for text in ([options.set] if isinstance(options.set, str) else options.set)),
         layerwise_components=(
-            None if selection is None else parse_selectors(selection, "--layerwise-offload-components")
+            None if selection is None else parse_selectors(selection, "layerwise_offload_components")
         ),
         layerwise_text=(selection or "").strip(),
         dit_layerwise_offload=options.dit_layerwise_offload,
         cpu_offload={group: value for group, value in offloads.items() if value is not None},
         prefetch=_prefetch(options.dit_offload_prefetch_size),
         fsdp=options.fsdp,
-        num_gpus=_at_least(1, options.num_gpus, "--num-gpus"),
+        num_gpus=_at_least(1, options.num_gpus, "num_gpus"),
         cache_dit=options.cache_dit,
-        dmd_steps=None if options.dmd_steps is None else _at_least(1, options.dmd_steps, "--dmd-steps"),
-        platform=None
-        if options.platform is None
-        else cast(Platform, one_of(options.platform, PLATFORMS, "--platform")),
+        dmd_steps=None if options.dmd_steps is None else _at_least(1, options.dmd_steps, "dmd_steps"),
+        platform=None if options.platform is None else cast(Platform, one_of(options.platform, PLATFORMS, "platform")),
     )
 
 
 def searches(options: SearchOptions) -> bool:
     """Whether the options ask for the search rather than the rules alone."""
-    return one_of(options.policy, POLICIES, "--policy") == "search"
+    return one_of(options.policy, POLICIES, "policy") == "search"
 
 
 def aim_of(options: PlanOptions) -> Aim:
     """What the search minimises and may lose; ``--mode memory`` asks for the least peak too."""
-    objective = one_of(options.objective, OBJECTIVES, "--objective")
+    objective = one_of(options.objective, OBJECTIVES, "objective")
     if options.mode == "memory":
         objective = "memory"
-    allowed, forbidden = _lossy(options.allow, "--allow"), _lossy(options.forbid, "--forbid")
+    allowed, forbidden = _lossy(options.allow, "allow"), _lossy(options.forbid, "forbid")
     for each in sorted(allowed & forbidden):
-        raise UsageError(f"--allow {each} and --forbid {each} disagree; leave one of them out.")
+        raise UsageError(f"{option('allow', each)} and {option('forbid', each)} disagree; leave one of them out.")
     return Aim(
         objective=cast(Objective, objective),
-        max_slowdown=_factor(options.max_slowdown, "--max-slowdown"),
+        max_slowdown=_factor(options.max_slowdown, "max_slowdown"),
         allow=allowed,
         forbid=forbidden,
-        certainty=cast(Certainty, one_of(options.certainty, CERTAINTIES, "--certainty")),
-        max_premium=_factor(options.max_premium, "--max-premium"),
+        certainty=cast(Certainty, one_of(options.certainty, CERTAINTIES, "certainty")),
+        max_premium=_factor(options.max_premium, "max_premium"),
     )
 
 
-def _lossy(listed: str | None, option: str) -> frozenset[Lossy]:
-    return frozenset(cast(Lossy, one_of(each, LOSSY, option)) for each in (listed or "").split(",") if each.strip())
+def _lossy(listed: str | None, name: str) -> frozenset[Lossy]:
+    return frozenset(cast(Lossy, one_of(each, LOSSY, name)) for each in (listed or "").split(",") if each.strip())
 
 
-def _factor(value: float, option: str) -> float:
+def _factor(value: float, name: str) -> float:
     if not math.isfinite(value) or value < 1:
-        raise UsageError(f"{option} {value:g} is out of range; give a factor from 1, like 1.2.")
+        raise UsageError(f"{option(name, value)} is out of range; give a factor from 1, like 1.2.")
     return value
 
 
 def generation_count(options: SearchOptions) -> int:
     """How many prompts the seconds are counted for."""
-    return _at_least(1, options.generations, "--generations")
+    return _at_least(1, options.generations, "generations")
 
 
 def workload_of(options: WorkloadOptions, profile: ModelProfile, pipeline: str | None) -> Workload:
@@ -115,16 +114,16 @@ def _workload(options: WorkloadOptions, profile: ModelProfile, pipeline: str | N
     if options.size is not None:
         width, height = parse_size(options.size if isinstance(options.size, str) else "{}x{}".format(*options.size))
     if options.frames is not None and profile.task == "image":
-        raise UsageError(f"--frames {options.frames}: this is an image model; leave --frames out.")
+        raise UsageError(f"{option('frames', options.frames)}: this is an image model; leave it out.")
     guidance = default.guidance if options.guidance is None else options.guidance
     if guidance is not None and not math.isfinite(guidance):
-        raise UsageError(f"--guidance {guidance} is not a number; give one like 4.0.")
+        raise UsageError(f"{option('guidance', guidance)} is not a number; give one like 4.0.")
     return Workload(
         width=width,
         height=height,
-        frames=default.frames if options.frames is None else _at_least(1, options.frames, "--frames"),
-        steps=default.steps if options.steps is None else _at_least(1, options.steps, "--steps"),
-        batch=_at_least(1, options.batch, "--batch"),
+        frames=default.frames if options.frames is None else _at_least(1, options.frames, "frames"),
+        steps=default.steps if options.steps is None else _at_least(1, options.steps, "steps"),
+        batch=_at_least(1, options.batch, "batch"),
         guidance=guidance,
         strength=_strength(options.strength, pipeline),
     )
@@ -138,7 +137,7 @@ def _strength(typed: float | None, pipeline: str | None) -> float | None:
         return default
     check_strength(typed)
     if default is None:
-        raise UsageError(f"--strength {typed:g}: {pipeline} runs all its steps at any strength; leave --strength out.")
+        raise UsageError(f"{option('strength', typed)}: {pipeline} runs all its steps at any strength; leave it out.")
     return typed
 
 
@@ -147,12 +146,12 @@ def _prefetch(size: float | None) -> float | None:
         return None
     if not math.isfinite(size) or size < 0 or (size > 1 and size != int(size)) or size >= 2**31:
         raise UsageError(
-            f"--dit-offload-prefetch-size {size:g}: give a whole number of blocks from 1, or a fraction below 1."
+            f"{option('dit_offload_prefetch_size', size)}: give a whole number of blocks from 1, or a fraction below 1."
         )
     return size
 
 
-def _at_least(minimum: int, value: int, option: str) -> int:
+def _at_least(minimum: int, value: int, name: str) -> int:
     if not minimum <= value < 2**31:
-        raise UsageError(f"{option} {value} is out of range; give a whole number from {minimum}.")
+        raise UsageError(f"{option(name, value)} is out of range; give a whole number from {minimum}.")
     return value

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from roost.api.requests.given_files import read_prompts
 from roost.api.requests.option_sets import GenerationOptions, WorkloadOptions
+from roost.api.requests.outputs import check_output
 from roost.errors import UsageError
 from roost.facts.request import Workload
-from roost.shell_quoting import shown_path
+from roost.option_spelling import option
 from roost.units import parse_size
 
 OUTPUT_TYPES = ("decoded", "latent")
-
-# Prompt, seed and batch numbers and what a temporary name adds still fit into 255 bytes.
-_LONGEST_NAME = 180
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,36 +93,11 @@ def _prompts(prompt: str | None, file: str | None) -> tuple[str, ...]:
     return () if prompt is None else (prompt,)
 
 
-def check_trace_path(path: Path | None) -> None:
-    """Raises UsageError for a file that a trace could not be written to at the end of a run."""
-    if path is None:
-        return
-    if path.suffix.lower() != ".json":
-        raise UsageError(f"--trace-out {shown_path(path)}: a trace is written as .json; name it like trace.json.")
-    check_output(path, "--trace-out")
-
-
 def _check_text(text: str, option: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:  # bytes of the command line that aren't UTF-8
         raise UsageError(f"{option} {text!r} is not UTF-8 text; check the terminal's encoding.") from None
-
-
-def check_output(path: Path, option: str = "-o") -> None:
-    """Raises UsageError, before slow work, for a place that ``option`` names and that can't hold a file."""
-    folder = path.absolute().parent
-    if len(os.fsencode(path.name)) > _LONGEST_NAME or "\0" in str(path):
-        problem = "its name is no file name"
-    elif os.path.exists(path) and not os.path.isfile(path):
-        problem = "it is not a regular file"
-    elif not os.path.isdir(folder):
-        problem = f"there is no folder {shown_path(folder)}"
-    elif not os.access(folder, os.W_OK | os.X_OK):
-        problem = f"the folder {shown_path(folder)} can't be written"
-    else:
-        return
-    raise UsageError(f"can't write {shown_path(path)}: {problem}; choose another place with {option}.")
 
 
 # The generations of one run: every prompt with every seed, and the file that each is saved to.
@@ -179,14 +151,15 @@ def _output(request: RunRequest, number: int | None, seed: int) -> Path | None:
 def check_strength(strength: float) -> None:
     """UsageError for a strength that no pipeline takes."""
     if not 0 < strength <= 1:
-        raise UsageError(f"--strength {strength:g} is out of range; give a number above 0, up to 1.")
+        raise UsageError(f"{option('strength', strength)} is out of range; give a number above 0, up to 1.")
 
 
 def check_steps_run(workload: Workload) -> None:
     """UsageError for a strength that leaves no step to run."""
     if workload.steps_run < 1:
         raise UsageError(
-            f"--strength {workload.strength:g} of {workload.steps} steps leaves none to run; give more of either."
+            f"{option('strength', workload.strength)} of {workload.steps} steps leaves none to run;"
+            " give more of either."
         )
 
 

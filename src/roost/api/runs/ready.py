@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from roost.api.machine import present_gpu
+from roost.api.models.attention import check_attention
 from roost.api.models.inspect import inspect_model, profile_of
 from roost.api.plans.preflight import (
     bind_files,
     check_component_names,
     check_executable,
     check_fits,
+    check_host_memory,
     check_runnable,
     check_workload,
     gpu_differences,
@@ -21,10 +23,11 @@ from roost.api.plans.preflight import (
     refuse,
 )
 from roost.api.requests.request import RunRequest, check_steps_run
-from roost.errors import PlanMismatch, RoostError, UsageError
+from roost.errors import NothingFits, PlanMismatch, RoostError, UsageError
 from roost.facts.machine import DeviceKind
 from roost.facts.model import Inventory, PipelineFacts
 from roost.facts.request import Workload
+from roost.option_spelling import given, option
 from roost.plan import PlanDocument
 from roost.plan.revision import revised
 from roost.probes.machine.host import read_host
@@ -55,7 +58,7 @@ def workload_of_run(plan: PlanDocument, request: RunRequest) -> Workload:
     planned = plan.workload
     width, height = request.size or (planned.width, planned.height)
     if request.frames is not None and planned.frames is None:
-        raise UsageError(f"--frames {request.frames}: this plan is for pictures; leave --frames out.")
+        raise UsageError(f"{option('frames', request.frames)}: this plan is for pictures; leave it out.")
     asked = {name: getattr(request, name) for name in ("frames", "steps", "batch", "guidance")}
     wanted = replace(
         planned, width=width, height=height, **{name: value for name, value in asked.items() if value is not None}
@@ -63,7 +66,7 @@ def workload_of_run(plan: PlanDocument, request: RunRequest) -> Workload:
     for name in ("frames", "steps", "batch"):
         value = getattr(wanted, name)
         if value is not None and value < 1:
-            raise UsageError(f"--{name} {value} is out of range; give a whole number from 1.")
+            raise UsageError(f"{option(name, value)} is out of range; give a whole number from 1.")
     if planned.strength is not None and request.strength is not None:
         wanted = replace(wanted, strength=request.strength)
     check_steps_run(wanted)
@@ -99,34 +102,65 @@ def check_plan(
     Raises PlanMismatch for another model or GPU (unless forced), NothingFits when memory is short, UsageError for a
     plan that this machine can't run. With less free VRAM than planned, fewer blocks stay resident.
     """
+    found = _known(plan, model, device, force)
+    running, budget_bytes, changes = _meet_machine(found, force)
+    return replace(
+        found, plan=running, budget_bytes=budget_bytes, changes=_logged((*found.changes, *changes), found.device_kind)
+    )
+
+
+def foresee_plan(
+    plan: PlanDocument, *, model: str | None = None, device: str | None = None, force: bool = False
+) -> ReadyPlan:
+    """What ``check_plan`` would give; where only this machine lacks a GPU or free memory, a change says so."""
+    found = _known(plan, model, device, force)
+    try:
+        running, budget_bytes, changes = _meet_machine(found, force)
+    except (PlanMismatch, NothingFits) as error:
+        return replace(found, changes=(*found.changes, f"not on this machine, as it is now: {error}"))
+    return replace(found, plan=running, budget_bytes=budget_bytes, changes=(*found.changes, *changes))
+
+
+def _known(plan: PlanDocument, model: str | None, device: str | None, force: bool) -> ReadyPlan:
+    """The plan with its model, both checked; nothing is asked of the machine."""
     check_executable(plan)
     path = _path_of(plan) if model is None else model
     inventory = inspect_model(path, variant=plan.model.variant)
     if inventory.path is None:
-        raise UsageError(f"--model {shown_path(path)} is only a name, and a run needs the files; give their directory.")
+        raise UsageError(f"{given('model', path)} is only a name, and a run needs the files; give their directory.")
     changes = refuse(plan, model_differences(plan, inventory), what="model", force=force)
     check_component_names(plan, inventory)
     check_runnable(inventory, profile_of(inventory))
-    kind = _device_kind(plan, device)
-    running, budget_bytes = bind_files(plan, inventory), plan.budget.budget_bytes
-    if kind == "cuda":
-        running, budget_bytes, found = meet_gpu(running, force)
-        changes += found
-    elif plan.machine.gpu.device_kind != "emulated":
-        changes.append(f"device: emulated on the CPU instead of {plan.machine.gpu.name}")
+    check_attention(plan.attention, plan.components)
     if not force:
-        check_fits(running, inventory, read_host(device_kind=kind))
-    _log.info("the plan is checked: it runs on %s with %d bytes of budget", kind, budget_bytes)
-    for change in changes:
-        _log.info("%s", change)
+        check_fits(plan)
     return ReadyPlan(
-        plan=running,
+        plan=bind_files(plan, inventory),
         model_dir=Path(inventory.path),
         inventory=inventory,
-        device_kind=kind,
-        budget_bytes=budget_bytes,
+        device_kind=_device_kind(plan, device),
+        budget_bytes=plan.budget.budget_bytes,
         changes=tuple(changes),
     )
+
+
+def _meet_machine(found: ReadyPlan, force: bool) -> tuple[PlanDocument, int, list[str]]:
+    """The plan and budget for the machine that is here, with what changed."""
+    running, budget_bytes, changes = found.plan, found.budget_bytes, list[str]()
+    if found.device_kind == "cuda":
+        running, budget_bytes, changes = meet_gpu(running, force)
+    elif running.machine.gpu.device_kind != "emulated":
+        changes.append(f"device: emulated on the CPU instead of {running.machine.gpu.name}")
+    if not force:
+        check_host_memory(running, found.inventory, read_host(device_kind=found.device_kind))
+    return running, budget_bytes, changes
+
+
+def _logged(changes: tuple[str, ...], kind: DeviceKind) -> tuple[str, ...]:
+    _log.info("the plan is checked: it runs on %s", kind)
+    for change in changes:
+        _log.info("%s", change)
+    return changes
 
 
 def _path_of(plan: PlanDocument) -> str:
@@ -134,14 +168,17 @@ def _path_of(plan: PlanDocument) -> str:
     path = plan.model.path
     if plan.model.source == "memory":
         raise UsageError(
-            f"this plan was made of a {plan.model.pipeline} in memory; say where that model is with --model DIR."
+            f"this plan was made of a {plan.model.pipeline} in memory; say where that model is with"
+            f" {option('model', 'DIR')}."
         )
     if path is None:
-        raise UsageError(f"this plan is for {plan.model.family} by name; say where the model is with --model DIR.")
+        raise UsageError(
+            f"this plan is for {plan.model.family} by name; say where the model is with {option('model', 'DIR')}."
+        )
     if not is_path(path):
         raise UsageError(
             f"this plan's model is in {shown_path(path)}, a directory that doesn't exist here; say where the model is"
-            " with --model DIR."
+            f" with {option('model', 'DIR')}."
         )
     return path
 
@@ -151,7 +188,9 @@ def _device_kind(plan: PlanDocument, device: str | None) -> DeviceKind:
     if device == "emulated":
         return "emulated"
     if device is not None and device != planned:
-        raise PlanMismatch(f"--device {device}: this plan was made for an {planned} device; plan again with --gpu.")
+        raise PlanMismatch(
+            f"{option('device', device)}: this plan was made for an {planned} device; plan again with {option('gpu')}."
+        )
     return planned
 
 
@@ -167,7 +206,7 @@ def meet_gpu(plan: PlanDocument, force: bool) -> tuple[PlanDocument, int, list[s
     except UsageError as error:
         raise PlanMismatch(
             f"this plan is for {plan.machine.gpu.name}, and there is no CUDA device here: {error} To try the plan on"
-            " the CPU: --device emulated"
+            f" the CPU: {option('device', 'emulated')}"
         ) from None
     changes = refuse(plan, gpu_differences(plan, gpu), what="GPU", force=force)
     running, fewer = fewer_resident_blocks(plan, gpu.free_bytes)

@@ -20,6 +20,7 @@ from roost.api.measurements.run_records import (
     summed_stages,
 )
 from roost.api.plans.update import update_plan
+from roost.api.requests.outputs import make_folder_for
 from roost.api.requests.request import PlannedGeneration, RunRequest, generations_of
 from roost.api.runs.call import CheckedCall, check_call
 from roost.api.runs.disturbances import watched
@@ -64,6 +65,8 @@ def run_plan(
     if request.output_type == "latent":
         ready = without_decoding(ready)
     wanted = generations_of(request)
+    if request.output is not None:
+        make_folder_for(request.output)
     journal = _journal(ready, request, checked)
     finished = {each: journal.finished(each) for each in wanted} if journal else {}
     left = [each for each in wanted if finished.get(each) is None]
@@ -155,6 +158,8 @@ def _journal(ready: ReadyPlan, request: RunRequest, checked: CheckedCall) -> Out
         "loras": [(each.component, each.sha256, each.scale) for each in checked.loras],
         "device_kind": ready.device_kind,
     }
+    if ready.plan.attention is not None:  # without it, what earlier versions finished is known as finished
+        settings["attention"] = ready.plan.attention
     return OutputJournal(request.output, settings)
 
 
@@ -197,6 +202,7 @@ def _record(ready: ReadyPlan, checked: CheckedCall, generations: list[Generation
         digest=digest,
         latent_digest=joined_digest([each.latent_digest for each in generations]),
         device_kind=ready.device_kind,
+        attention=ready.plan.attention,
         load_s=made.load_s,
         seconds=text_s + sum(each.seconds or 0.0 for each in generations),
         stages=tuple(stages) if len(generations) == 1 else summed_stages(stages),

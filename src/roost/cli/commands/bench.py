@@ -35,7 +35,7 @@ def bench(given: BenchCommand) -> None:
     roost bench ./Wan2.2-T2V-A14B-Diffusers --vram 12GiB
     """
     from roost.api.bench import bench_model
-    from roost.api.requests.request import check_output
+    from roost.api.requests.outputs import check_output
     from roost.cli.views.bench import LiveLine, show_results
     from roost.plan import write_text_atomically
     from roost.tune.results.document import results_document

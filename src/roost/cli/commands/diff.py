@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from roost.cli.options import Json
-from roost.cli.screen import show_json, show_table, show_text
+from roost.cli.screen import rate_name, rate_value, show_json, show_table, show_text
 from roost.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ def _show_table(differences: Sequence[Difference]) -> None:
 
 
 def _named(difference: Difference) -> str:
+    if difference.unit == "rate":
+        return rate_name(difference.what)
     return difference.what.removesuffix("_bytes").removesuffix("_per_s").removesuffix("_s").replace("_", " ")
 
 
@@ -83,6 +85,8 @@ def _shown(difference: Difference, value: object) -> str:
         return format_bytes(value)
     if difference.unit == "seconds" and isinstance(value, float):
         return format_seconds(value)
+    if difference.unit == "rate" and isinstance(value, float):
+        return rate_value(difference.what, value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     text = f"{value:.4g}" if isinstance(value, float) else str(value) or "nothing"
@@ -90,10 +94,10 @@ def _shown(difference: Difference, value: object) -> str:
 
 
 def _change(difference: Difference) -> str:
-    """How much more or less, for seconds and bytes that both plans have."""
+    """How much more or less, for what has a unit and both plans have."""
     before, after = difference.before, difference.after
     if difference.unit is None or not isinstance(before, int | float) or not isinstance(after, int | float):
         return ""
     sign, size = ("+" if after > before else "−"), abs(after - before)
-    amount = format_bytes(round(size)) if difference.unit == "bytes" else format_seconds(size)
+    amount = _shown(difference, round(size) if difference.unit == "bytes" else float(size))
     return f"{sign}{amount}" + (f" ({sign}{size / before:.1%})" if before else "")

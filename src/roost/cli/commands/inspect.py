@@ -35,6 +35,8 @@ def inspect(given: InspectCommand) -> None:
 
 
 def _show(inventory: Inventory) -> None:
+    from roost.api.models.inspect import profile_of
+    from roost.facts.request import PLANNED_ONLY
     from roost.planner.rules.names import kind_of, load_order
 
     show_folded(
@@ -67,6 +69,10 @@ def _show(inventory: Inventory) -> None:
     for each in components:
         for note in each.notes:
             show_folded(f"note: {each.name}: {note}")
+    if profile_of(inventory).fsdp:
+        show_folded(
+            f"note: its DiTs may be sharded ({', '.join(PLANNED_ONLY)}), which this version plans and can't run."
+        )
     for name in inventory.custom:
         show_folded(f"note: {name} is custom code; it is never run.")
     for warning in inventory.warnings:

@@ -81,7 +81,7 @@ def _tuned(given: PlanCommand) -> PlanDocument:
 
 
 def _check_output(output: Path | None) -> None:
-    from roost.api.requests.request import check_output
+    from roost.api.requests.outputs import check_output
 
     if output is not None:
         check_output(output)

@@ -21,12 +21,14 @@ def report(results: ResultsFile, output: Output, as_json: Json = False) -> None:
 
     roost report results.json -o report.html
     """
+    from roost.api.requests.outputs import check_output
     from roost.cli.html.report_page import report_page
     from roost.plan import write_text_atomically
     from roost.tune.results.document import read_results
 
     if output.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"-o {shown_path(output)}: a report is written as .html; name it like report.html.")
+    check_output(output)
     found = read_results(results)
     write_text_atomically(output, report_page(found))
     if as_json:

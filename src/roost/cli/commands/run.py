@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from roost.api.requests.declared import declared_options, typed_flags
+from roost.api.requests.declared import declared_options, typed_options
 from roost.api.requests.option_sets import (
+    AttentionOptions,
     DecidingOptions,
     GenerationOptions,
     MachineOptions,
@@ -61,7 +62,7 @@ def run(given: RunCommand) -> None:
     roost run wan.yaml --prompt "a red fox" -o fox.mp4
     """
     from roost.api.requests.request import run_request
-    from roost.api.runs.ready import check_plan, workload_of_run
+    from roost.api.runs.ready import check_plan, foresee_plan, workload_of_run
     from roost.cli.views.run import show_dry_run
 
     if given.device not in (None, "cuda", "emulated"):
@@ -73,7 +74,8 @@ def run(given: RunCommand) -> None:
     request = run_request(given.generation, given.workload, given.typed)
     plan = _plan_of(given, request)
     workload_of_run(plan, request)
-    ready = check_plan(plan, model=given.place.model, device=given.device, force=given.force)
+    checked = foresee_plan if given.dry_run else check_plan
+    ready = checked(plan, model=given.place.model, device=given.device, force=given.force)
     if given.dry_run:
         show_dry_run(ready, request, as_json=given.as_json)
     else:
@@ -86,11 +88,13 @@ def _plan_of(given: RunCommand, request: RunRequest) -> PlanDocument:
     from roost.api.plans.plan import keep_plan, load_plan, plan_model
     from roost.api.runs.call import check_prompt
     from roost.cli.views.plan import show_remedy_run
+    from roost.plan.revision import revised
 
     path, options = Path(given.target), given.filled(PlanOptions)
     if path.suffix.lower() in (".yaml", ".yml") or os.path.isfile(path):
         _refuse_planning_options(options, given.typed)
-        return load_plan(path)
+        plan = load_plan(path)
+        return plan if given.deciding.attention is None else revised(plan, attention=given.deciding.attention)
     check_prompt(inspect_model(given.target, variant=options.variant), request)  # before the slow planning
     plan = plan_model(given.target, options, show_remedy_run)
     show_note(f"planned {given.target}; the plan is kept at {keep_plan(plan)}")
@@ -98,14 +102,15 @@ def _plan_of(given: RunCommand, request: RunRequest) -> PlanDocument:
 
 
 def _refuse_planning_options(options: PlanOptions, typed: frozenset[str]) -> None:
-    """A plan file has decided what these options decide; another workload is the run's own."""
-    flags = typed_flags(options, typed - declared_options(WorkloadOptions).keys())
+    """A plan file has decided what these options decide; another workload and attention are the run's own."""
+    of_the_run = declared_options(WorkloadOptions).keys() | declared_options(AttentionOptions).keys()
+    flags = typed_options(options, typed - of_the_run)
     if flags:
         raise UsageError(f"{', '.join(flags)}: the plan has decided that; plan again with: roost plan MODEL -o PLAN")
 
 
 def _run(ready: ReadyPlan, request: RunRequest, given: RunCommand) -> None:
-    from roost.api.requests.request import check_trace_path
+    from roost.api.requests.outputs import check_trace_path
     from roost.api.runs.run import Listeners, run_plan
     from roost.cli.views.progress import Progress
     from roost.cli.views.run import show_record

@@ -42,6 +42,7 @@ def timeline(given: TimelineCommand) -> None:
     """
     from roost.api.plans.plan import load_plan
     from roost.api.plans.timeline import replay_plan
+    from roost.api.requests.outputs import check_output
     from roost.plan import write_text_atomically
     from roost.timeline import perfetto_document
 
@@ -50,6 +51,7 @@ def timeline(given: TimelineCommand) -> None:
         raise UsageError(
             f"-o {shown_path(output)}: a timeline is written as .html or .json; name it like timeline.html."
         )
+    check_output(output)
     document = load_plan(given.plan)
     replay = replay_plan(document, given.place.model)
     for note in replay.notes:

@@ -36,6 +36,7 @@ def _about(plan: PlanDocument) -> str:
     model, host = plan.model, plan.machine.host
     total = sum(component.load_bytes for component in plan.components.values())
     role = f", role {plan.role.name}" if plan.role.name != "monolithic" else ""
+    role += f", attention {plan.attention}" if plan.attention is not None else ""
     return (
         f"{model.family or model.pipeline} {format_bytes(total)}{role}, {workload_text(plan.workload)}"
         f" on {plan.machine.gpu.name}, host {format_bytes(host.available_bytes)}"

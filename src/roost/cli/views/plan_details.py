@@ -9,6 +9,8 @@ from roost.facts.decider import decider_of
 from roost.facts.machine import HostFacts
 from roost.plan.figures import Predicted
 from roost.plan.schema import ChangedByDefault, ComponentPlan, PlanDocument
+from roost.planner.rules.table import RULES
+from roost.planner.search.reasons import why_resident
 from roost.units import format_bytes, format_seconds
 
 
@@ -20,6 +22,7 @@ def show_plan_details(plan: PlanDocument) -> None:
     show_text(
         f"for {workload_text(workload)} · mode {plan.policy.mode}, policy {plan.policy.name}"
         + (f", role {plan.role.name}" if plan.role.name != "monolithic" else "")
+        + (f", attention {plan.attention}" if plan.attention is not None else "")
     )
     show_text(f"on {gpu.name}")
     show_text(
@@ -88,12 +91,24 @@ def _show_reasons(plan: PlanDocument) -> None:
     for name in plan.load_order:
         reasons.setdefault(plan.components[name].why, []).append(name)
     for why, names in reasons.items():
-        show_labelled(f"why  {', '.join(names)}:", why)
+        show_labelled(f"why  {', '.join(names)}:", why if len(names) == 1 else _why_several(plan, names[0]) or why)
     for name in plan.load_order:
         if plan.components[name].strategy == "layerwise-offload":
             show_text(f"stream  {name}: {_streaming(plan.components[name])}")
     for blocked in plan.policy.blocked:
         show_text(f"blocked  {blocked.id} by {blocked.by}")
+
+
+def _why_several(plan: PlanDocument, name: str) -> str | None:
+    """The reason that several components share with this one, said of all; None where it speaks of none."""
+    component = plan.components[name]
+    decider = decider_of(component.decided_by)
+    if decider.kind == "rule":
+        return next((rule.why_several for rule in RULES if rule.id == decider.detail), None)
+    # A search that compares nothing goes by weights alone, and its reason is another one.
+    if decider.kind != "search" or component.strategy != "resident" or plan.compared is None:
+        return None
+    return why_resident(tiled=component.tiling, rounded=component.storage is not None, several=True)
 
 
 def _blocks(component: ComponentPlan) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 # Where a module keeps its registry of hooks, and its cache's settings. ``HookRegistry.check_if_exists_or_initialize``
 # would put a registry onto modules of a user that have none.
 REGISTRY = "_diffusers_hook"
+BACKEND = "_attention_backend"  # of an attention's processor
 CACHE_CONFIG = "_cache_config"
 
 
@@ -58,6 +59,21 @@ def expected_components(pipeline_class: Any) -> set[str]:
 def takes_group_offload(component: object) -> bool:
     """False where a component's class refuses group offloading; the public way is to try, and get half of it."""
     return getattr(component, "_supports_group_offloading", True) is not False
+
+
+@contextmanager
+def kept_attention(module: Any) -> Iterator[None]:
+    """Afterwards the module has the backends that it had; ``reset_attention_backend`` would forget a user's own."""
+    processors = [getattr(part, "processor", None) for part in module.modules()]
+    before = [(each, vars(each)[BACKEND]) for each in processors if BACKEND in getattr(each, "__dict__", {})]
+    unset = [each for each in processors if each is not None and BACKEND not in getattr(each, "__dict__", {})]
+    try:
+        yield
+    finally:
+        for processor, backend in before:
+            setattr(processor, BACKEND, backend)
+        for processor in unset:
+            getattr(processor, "__dict__", {}).pop(BACKEND, None)
 
 
 def without_initial_weights() -> AbstractContextManager[object]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from roost.facts.decider import spelled
 from roost.facts.machine import Machine
-from roost.facts.request import Choices
+from roost.facts.request import PLANNED_ONLY, Choices
 from roost.plan.figures import Alternative, Arithmetic, PlanComparison, Predicted, TraceRecord
 from roost.plan.schema import (
     Budget,
@@ -74,6 +74,7 @@ def document_of(
         fits=verdict.fits,
         certainty=verdict.certainty,
         changed_by_default=list(figures.changed),
+        attention=question.attention,
         load_order=list(load_order(each.component for each in placements)),
         policy=_policy(ruling, sought),
         role=ruling.role,
@@ -85,8 +86,22 @@ def document_of(
         alternatives=list(figures.alternatives),
         also=list(figures.also),
         measured=None,
-        warnings=[*question.inventory.warnings, *ruling.role.warnings, *verdict.warnings, *warnings],
+        warnings=[
+            *question.inventory.warnings,
+            *ruling.role.warnings,
+            *verdict.warnings,
+            *_not_run(question, placements),
+            *warnings,
+        ],
     )
+
+
+def _not_run(question: Question, placements: Sequence[Placement]) -> list[str]:
+    """What this version won't run; a pipeline in memory has sharded its modules by itself, and does."""
+    names = [each.component.name for each in placements if each.strategy in PLANNED_ONLY]
+    if not names or question.inventory.source == "memory":
+        return []
+    return [f"{', '.join(names)}: sharding with FSDP is planned by this version, and not run."]
 
 
 def _model(question: Question) -> ModelRecord:

@@ -121,7 +121,7 @@ class Rule:
     """One row: when it applies, what keeps it from firing, what it does, and why.
 
     ``groups`` are those it is about: when all of them are decided already, their owners blocked it. ``effect`` returns
-    whether it decided anything.
+    whether it decided anything. ``why_several`` is the reason where it is said once of several components.
     """
 
     id: str
@@ -132,6 +132,7 @@ class Rule:
     result: str
     effect: Callable[[Board, Rule], bool]
     why: str
+    why_several: str | None = None
     source: str
 
     def decision(self, strategy: Strategy) -> Decision:
@@ -151,4 +152,5 @@ class Question:
     workload: Workload
     choices: Choices
     role: Role
+    attention: str | None = None  # the denoiser's backend; changes no placement
     versions: Mapping[str, str]

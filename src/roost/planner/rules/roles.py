@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from roost.errors import UsageError
 from roost.facts.model import Inventory, ModelProfile, RolePart
 from roost.facts.request import ROLES, Role
+from roost.option_spelling import given
 from roost.planner.rules.names import base_name
 from roost.units import format_bytes
 
@@ -38,7 +39,7 @@ def parse_role(text: str) -> Role:
     name = text.strip().lower()
     role = _ALIASES.get(name, name)
     if role not in ROLES:
-        raise UsageError(f"--role {text!r} is not a role; the roles are {', '.join(ROLES)}.")
+        raise UsageError(f"{given('role', text)} is not a role; the roles are {', '.join(ROLES)}.")
     return role
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 from roost.errors import UsageError
 from roost.facts.request import GROUPS, STRATEGIES, TIERS, Group, SetChoice, Strategy
+from roost.option_spelling import given, option
 
 DEFAULT_GROUPS: tuple[Group, ...] = ("text_encoder", "image_encoder", "vae")
 
@@ -15,19 +16,19 @@ def normalise(text: str) -> str:
     return text.strip().replace("-", "_").lower()
 
 
-def parse_selectors(text: str, option: str) -> tuple[str, ...]:
-    """``"DiT, vae,vae"`` as ``("dit", "vae")``; ``none`` stands alone and gives an empty tuple."""
+def parse_selectors(text: str, name: str) -> tuple[str, ...]:
+    """``"DiT, vae,vae"`` of the option ``name`` as ``("dit", "vae")``; ``none`` stands alone and gives nothing."""
     parts = dict.fromkeys(normalise(part) for part in text.split(","))
     if "" in parts:
-        raise UsageError(f"{option} {text!r} has an empty selector; write names with commas between, or none.")
+        raise UsageError(f"{given(name, text)} has an empty selector; write names with commas between, or none.")
     if "none" in parts:
         if len(parts) > 1:
-            raise UsageError(f"{option} {text!r} mixes none with other selectors; none stands alone.")
+            raise UsageError(f"{given(name, text)} mixes none with other selectors; none stands alone.")
         return ()
     return tuple(parts)
 
 
-def check_selectors(selectors: Iterable[str], components: Iterable[str], option: str) -> None:
+def check_selectors(selectors: Iterable[str], components: Iterable[str], typed: str) -> None:
     """Raises UsageError for a selector that is neither a component of the model nor a group."""
     names = [normalise(name) for name in components]
     known = [*names, *GROUPS, "default", "all"]
@@ -35,7 +36,7 @@ def check_selectors(selectors: Iterable[str], components: Iterable[str], option:
         if selector not in known:
             close = difflib.get_close_matches(selector, known, n=1)
             hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(dict.fromkeys(known))}."
-            raise UsageError(f"{option}: no component or group is called {selector!r}; {hint}")
+            raise UsageError(f"{typed}: no component or group is called {selector!r}; {hint}")
 
 
 def rank(selector: str, name: str | None, group: Group | None) -> int | None:
@@ -54,32 +55,32 @@ def rank(selector: str, name: str | None, group: Group | None) -> int | None:
 
 def parse_set(text: str) -> SetChoice:
     """One ``--set`` value. Raises UsageError naming the option, the part that is wrong and what is allowed."""
-    option = f"--set {text}"
+    typed = option("set", text)
     target, _, value = text.partition("=")
     strategy, *pairs = [part.strip() for part in value.split(",")]
     strategy = strategy.lower().replace("_", "-")
     if not target.strip() or strategy not in STRATEGIES:
-        raise UsageError(f"{option}: write SELECTOR=STRATEGY[,key=value…], with a strategy of {', '.join(STRATEGIES)}.")
+        raise UsageError(f"{typed}: write SELECTOR=STRATEGY[,key=value…], with a strategy of {', '.join(STRATEGIES)}.")
     selector = normalise(target)
     if selector == "none" or "," in selector:
-        raise UsageError(f"{option}: {selector!r} selects no single component or group; use one --set for each.")
-    parameters = dict(_parse_parameter(pair, strategy, option) for pair in pairs)
+        raise UsageError(f"{typed}: {selector!r} selects no single component or group; give each its own.")
+    parameters = dict(_parse_parameter(pair, strategy, typed) for pair in pairs)
     if len(parameters) < len(pairs):
-        raise UsageError(f"{option}: a parameter is given twice.")
-    return SetChoice(option=option, selector=selector, strategy=strategy, parameters=parameters)
+        raise UsageError(f"{typed}: a parameter is given twice.")
+    return SetChoice(option=f"--set {text}", text=text, selector=selector, strategy=strategy, parameters=parameters)
 
 
-def _parse_parameter(pair: str, strategy: Strategy, option: str) -> tuple[str, object]:
+def _parse_parameter(pair: str, strategy: Strategy, typed: str) -> tuple[str, object]:
     readers = _PARAMETERS.get(strategy, {})
     key, _, value = pair.partition("=")
     key = normalise(key)
     if key not in readers:
         allowed = ", ".join(readers) or "none"
-        raise UsageError(f"{option}: {strategy} has no parameter {key!r}; allowed: {allowed}.")
+        raise UsageError(f"{typed}: {strategy} has no parameter {key!r}; allowed: {allowed}.")
     try:
         return key, readers[key](value.strip().lower())
     except ValueError as problem:
-        raise UsageError(f"{option}: {key} {problem}.") from None
+        raise UsageError(f"{typed}: {key} {problem}.") from None
 
 
 def _at_least(minimum: int) -> Callable[[str], object]:

@@ -71,6 +71,7 @@ RULES: tuple[Rule, ...] = (
         result="the family's keep-resident groups → resident; an image pipeline's DiT too",
         effect=decide("resident"),
         why="free memory reaches the family's keep-resident threshold; offload is pure loss when it fits.",
+        why_several="free memory reaches the family's keep-resident threshold; offload is pure loss when they fit.",
         source="sglang#23771",
     ),
     Rule(
@@ -118,6 +119,7 @@ RULES: tuple[Rule, ...] = (
         ),
         effect=decide("component-offload"),
         why="no better rule covers it; moving it in for its own stage only is the fallback.",
+        why_several="no better rule covers them; moving each in for its own stage only is the fallback.",
         source="placement rules, section 4",
     ),
     Rule(
@@ -127,6 +129,7 @@ RULES: tuple[Rule, ...] = (
         result="→ resident",
         effect=decide_rest,
         why="no rule moves it.",
+        why_several="no rule moves them.",
         source="placement rules, section 4",
     ),
     Rule(

@@ -8,22 +8,34 @@ from dataclasses import dataclass, field
 from roost.errors import UsageError
 from roost.facts.model import Component
 from roost.facts.request import GROUPS, Choices, Group, Strategy
+from roost.option_spelling import option
 from roost.planner.rules.names import group_of
 from roost.planner.rules.selectors import rank
 
 _CPU_OFFLOAD_LEVEL = 4
+_LAYERWISE = "layerwise_offload_components"
 _MOVED_LOCALLY: tuple[Strategy, ...] = ("component-offload", "snapshot-offload", "layerwise-offload")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """One typed option's word on one component or group. Lower levels and ranks win."""
+    """One typed option's word on one component or group. Lower levels and ranks win.
+
+    ``option`` is as plans have it; ``name`` and ``value`` are Python's.
+    """
 
     option: str
+    name: str
+    value: str | bool
     level: int
     rank: int
     strategy: Strategy
     parameters: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def typed(self) -> str:
+        """For whoever typed it."""
+        return option(self.name, self.value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +55,11 @@ def layerwise_option(choices: Choices) -> str | None:
     """The explicit layerwise selection as typed, or None."""
     if choices.layerwise_components is None:
         return None
-    typed = choices.layerwise_text or ",".join(choices.layerwise_components) or "none"
-    return f"--layerwise-offload-components {typed}"
+    return f"--layerwise-offload-components {_layerwise_text(choices)}"
+
+
+def _layerwise_text(choices: Choices) -> str:
+    return choices.layerwise_text or ",".join(choices.layerwise_components or ()) or "none"
 
 
 def dit_layerwise_option(choices: Choices) -> str | None:
@@ -75,9 +90,9 @@ def resolve(choices: Choices, components: tuple[Component, ...]) -> Explicit:
         wishes = _wishes(choices, component.name, group_of(component))
         if wishes:
             winners[component.name] = _winner(wishes, f"component {component.name!r}", beaten)
-        sharding = [wish.option for wish in wishes if wish.strategy == "fsdp"]
+        sharding = [wish.typed for wish in wishes if wish.strategy == "fsdp"]
         if choices.fsdp and group_of(component) == "dit":
-            sharding.append("--fsdp")
+            sharding.append(option("fsdp", True))
             _note_beaten_by_fsdp(wishes, beaten)
         _refuse_movement_beside_fsdp(sharding, wishes, component.name)
     groups: dict[Group, Wish] = {}
@@ -101,6 +116,8 @@ def _wishes(choices: Choices, name: str | None, group: Group | None) -> list[Wis
             wishes.append(
                 Wish(
                     option=choice.option,
+                    name="set",
+                    value=choice.text,
                     level=1,
                     rank=matched,
                     strategy=choice.strategy,
@@ -109,13 +126,40 @@ def _wishes(choices: Choices, name: str | None, group: Group | None) -> list[Wis
             )
     selection = layerwise_option(choices)
     if selection and any(rank(each, name, group) is not None for each in choices.layerwise_components or ()):
-        wishes.append(Wish(option=selection, level=2, rank=0, strategy="layerwise-offload"))
+        wishes.append(
+            Wish(
+                option=selection,
+                name=_LAYERWISE,
+                value=_layerwise_text(choices),
+                level=2,
+                rank=0,
+                strategy="layerwise-offload",
+            )
+        )
     if group == "dit" and choices.dit_layerwise_offload:
-        wishes.append(Wish(option="--dit-layerwise-offload", level=3, rank=0, strategy="layerwise-offload"))
+        wishes.append(
+            Wish(
+                option="--dit-layerwise-offload",
+                name="dit_layerwise_offload",
+                value=True,
+                level=3,
+                rank=0,
+                strategy="layerwise-offload",
+            )
+        )
     if group is not None and group in choices.cpu_offload:
         value = choices.cpu_offload[group]
         strategy: Strategy = "component-offload" if value else "resident"
-        wishes.append(Wish(option=option_text(group, value), level=_CPU_OFFLOAD_LEVEL, rank=0, strategy=strategy))
+        wishes.append(
+            Wish(
+                option=option_text(group, value),
+                name=f"{group}_cpu_offload",
+                value=value,
+                level=_CPU_OFFLOAD_LEVEL,
+                rank=0,
+                strategy=strategy,
+            )
+        )
     return wishes
 
 
@@ -125,7 +169,7 @@ def _winner(wishes: list[Wish], target: str, beaten: dict[tuple[str, str], None]
         same_place = (wish.level, wish.rank) == (best.level, best.rank)
         differs = (wish.strategy, dict(wish.parameters)) != (best.strategy, dict(best.parameters))
         if same_place and differs:
-            raise UsageError(f"{best.option} and {wish.option} disagree about {target}; keep one of them.")
+            raise UsageError(f"{best.typed} and {wish.typed} disagree about {target}; keep one of them.")
         if wish.strategy != best.strategy:
             beaten[wish.option, best.option] = None
     return best
@@ -139,7 +183,7 @@ def _note_beaten_by_fsdp(wishes: list[Wish], beaten: dict[tuple[str, str], None]
 
 
 def _refuse_movement_beside_fsdp(sharding: list[str], wishes: list[Wish], name: str) -> None:
-    moving = [wish.option for wish in wishes if wish.strategy in _MOVED_LOCALLY]
+    moving = [wish.typed for wish in wishes if wish.strategy in _MOVED_LOCALLY]
     if sharding and moving:
         raise UsageError(
             f"{sharding[0]} and {moving[0]} both manage component {name!r}, and two managers of one tensor corrupt it;"

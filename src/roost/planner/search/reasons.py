@@ -12,6 +12,7 @@ from roost.planner.search.levels import NOISE
 from roost.planner.search.pricing import Combination
 from roost.units import GiB, format_bytes, format_seconds
 
+_STAYS = "it fits beside every stage and then never moves."
 # Of a plan by weights alone, where even a guess at activations leaves nothing that fits.
 LEAST_WEIGHTS = "nobody knows what activations take, so as little as possible stays on the GPU."
 
@@ -19,7 +20,7 @@ LEAST_WEIGHTS = "nobody knows what activations take, so as little as possible st
 def why_of(placement: Placement, predicted: Predicted, arithmetic: Arithmetic, objective: Objective) -> str:
     """The reason for one component's placement by a search for the least seconds or the least memory."""
     if placement.strategy in ("resident", "fsdp"):
-        return "it fits beside every stage and then never moves." + _lossy(placement)
+        return why_resident(tiled=placement.tiling, rounded=placement.component.storage is not None)
     size = format_bytes(placement.component.load_bytes)
     if placement.streaming is None:
         return f"its {size} come in for its own stage and make room for the others after it." + _lossy(placement)
@@ -43,10 +44,21 @@ def _pace(stages: list[PredictedStage], wait_s: Mapping[tuple[str, Phase | None]
     return f"{limiter} sets the pace (compute waits {waits}), and {held}."
 
 
+def why_resident(*, tiled: bool, rounded: bool, several: bool = False) -> str:
+    """The reason for one component that stays, or the one reason of several."""
+    stays = "they fit beside every stage and then never move." if several else _STAYS
+    return stays + _losses(tiled=tiled, rounded=rounded, several=several)
+
+
 def _lossy(placement: Placement) -> str:
-    tiled = " Tiling lowers its peak and changes bits." if placement.tiling else ""
-    rounded = " In 8 bits it takes less room." if placement.component.storage else ""
-    return tiled + rounded
+    return _losses(tiled=placement.tiling, rounded=placement.component.storage is not None)
+
+
+def _losses(*, tiled: bool, rounded: bool, several: bool = False) -> str:
+    peak, take = ("their peaks", "they take") if several else ("its peak", "it takes")
+    return (f" Tiling lowers {peak} and changes bits." if tiled else "") + (
+        f" In 8 bits {take} less room." if rounded else ""
+    )
 
 
 def why_lost(other: Combination, chosen: Combination, budget_bytes: int) -> str:

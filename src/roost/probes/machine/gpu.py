@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from roost.errors import UsageError
 from roost.facts.machine import GpuFacts
+from roost.option_spelling import option
 from roost.probes.machine.host import read_unified
 from roost.probes.machine.nvml import (
     MemoryReading,
@@ -99,7 +100,8 @@ def select_gpu(survey: GpuSurvey) -> GpuReading:
     if survey.gpus:
         return survey.gpus[0]
     raise UsageError(
-        f"{survey.why_none} Name a card with --gpu NAME (see: roost gpus), or use --gpu emulated --vram SIZE."
+        f"{survey.why_none} Name a card with {option('gpu', 'NAME')} (see: roost gpus), or use"
+        f" {option('gpu', 'emulated')} with {option('vram', 'SIZE')}."
     )
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from roost.errors import InvalidFile, UsageError
 from roost.facts.model import ClassFacts
-from roost.probes.files.safe_files import listed, quoted, shown
+from roost.option_spelling import given, option
+from roost.probes.files.safe_files import listed, shown
 from roost.probes.model.directory import ModelDirectory
 from roost.probes.model.foreign import refuse_foreign
 from roost.probes.model.layout import Declared, DirectoryLayout, declared_class
@@ -122,9 +123,8 @@ def _about_missing(directory: ModelDirectory, found: FoundComponent) -> str:
     """The remedy where shards are missing: another variant may be whole."""
     variants = [each for each in other_variants(directory, found.declared) if each != found.weights.variant]
     if variants:
-        return (
-            f"Whole are the files of the variant {' and '.join(map(shown, variants))}: --variant {shown(variants[0])}."
-        )
+        whole = " and ".join(map(shown, variants))
+        return f"Whole are the files of the variant {whole}: {option('variant', shown(variants[0]))}."
     return why_fetch(directory, found.declared.folder)
 
 
@@ -134,8 +134,8 @@ def _check_variant(
     plain = [each.declared.name for each in found if each.weights.variant is None]
     if len(plain) == len(found):
         known = set().union(*(find_variants(directory.names(each.declared.folder)) for each in found))
-        there_are = f"there are: {listed(sorted(known))}" if known else "there are none; leave --variant out"
-        raise UsageError(f"--variant {quoted(variant)}: no component has such files; {there_are}.")
+        there_are = f"there are: {listed(sorted(known))}" if known else "there are none; leave it out"
+        raise UsageError(f"{given('variant', variant)}: no component has such files; {there_are}.")
     if plain:
         layout.warnings.append(f"no {shown(variant)} files for {', '.join(plain)}: the plain ones are loaded")
 

@@ -11,6 +11,7 @@ from typing import Protocol
 from roost.blocks import gap_bytes, stacks_and_units
 from roost.errors import InvalidFile, UsageError
 from roost.facts.model import ClassFacts, Component, Inventory, ModelProfile, PublishedModel, Recognise
+from roost.option_spelling import given
 from roost.probes.files.safe_files import listed, quoted, shown
 from roost.probes.model.components import read_components
 from roost.probes.model.directory import ModelDirectory
@@ -121,7 +122,8 @@ def _count(names: list[str]) -> str:
 
 def _quantised_warnings(stored: list[StoredComponent]) -> list[str]:
     return [
-        f"{each.name} is quantised ({shown(each.quantization)}): it is counted and planned as stored, and can't be run"
+        f"{each.name} is quantised ({shown(each.quantization)}): it is counted and planned as stored, and this version"
+        " can't run it"
         for each in stored
         if each.quantization is not None
     ]
@@ -131,7 +133,7 @@ def _read_single_files(
     directory: ModelDirectory, layout: DirectoryLayout, variant: str | None
 ) -> list[StoredComponent]:
     if variant is not None:
-        raise UsageError(f"--variant {quoted(variant)}: single-file checkpoints have no variants. Leave it out.")
+        raise UsageError(f"{given('variant', variant)}: single-file checkpoints have no variants. Leave it out.")
     stored, warnings = read_checkpoint_files(directory)
     layout.warnings += warnings
     return stored

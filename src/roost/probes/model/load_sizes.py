@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from roost.errors import UsageError
 from roost.facts.model import ClassFacts
+from roost.option_spelling import given
 from roost.probes.files.header_entries import DTYPE_BITS, Sizes
-from roost.probes.files.safe_files import quoted
 from roost.units import format_bytes
 
 # Bits of one element loaded as each dtype that can be asked for.
@@ -34,7 +34,7 @@ class LoadedSizes:
 def check_load_dtype(dtype: str | None) -> None:
     """UsageError for a dtype that weights can't be asked to load as."""
     if dtype is not None and dtype not in LOAD_DTYPE_BITS:
-        raise UsageError(f"--dtype {quoted(dtype)} is unknown; it is one of {', '.join(LOAD_DTYPE_BITS)}.")
+        raise UsageError(f"{given('dtype', dtype)} is unknown; it is one of {', '.join(LOAD_DTYPE_BITS)}.")
 
 
 def default_load_dtype(bytes_by_dtype: Mapping[str, int]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from roost.errors import InvalidFile
+from roost.option_spelling import option
 from roost.probes.files.safe_files import listed, shown
 from roost.probes.model.directory import ModelDirectory
 from roost.probes.model.hub import blobs_folders
@@ -112,7 +113,7 @@ def _variants(folder: _Folder) -> Lack | None:
         what=f"only files of the variant {there}"
         if asked is None
         else f"none of the variant {shown(asked)}, only {there}",
-        remedy=f"Give {' or '.join(f'--variant {shown(each)}' for each in found)}.",
+        remedy=f"Give {' or '.join(option('variant', shown(each)) for each in found)}.",
     )
 
 

@@ -8,6 +8,7 @@ import torch
 
 from roost.errors import UsageError
 from roost.facts.machine import DeviceKind, Lane
+from roost.option_spelling import option
 from roost.residency.device.interface import Device
 
 
@@ -19,7 +20,8 @@ class CudaDevice(Device):
     def __init__(self, budget_bytes: int) -> None:
         if not torch.cuda.is_available():
             raise UsageError(
-                "this machine has no CUDA device that PyTorch can use; try the plan on the CPU with --device emulated."
+                "this machine has no CUDA device that PyTorch can use; try the plan on the CPU with"
+                f" {option('device', 'emulated')}."
             )
         self.device = torch.device("cuda", torch.cuda.current_device())
         self.budget_bytes = budget_bytes

@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 
 from roost.errors import RoostError
+from roost.option_spelling import option
 from roost.plan import ComponentPlan
 from roost.residency.engine.on_device import (
     RunningBlocks,
@@ -186,7 +187,8 @@ class HeldComponent:
         if whole and edited is not None:
             raise RoostError(
                 f"{self.name} changes weights of its own while it runs ({edited or 'outside its blocks'}), and under a "
-                f"Roost plan that would be lost; detach the plan first, or plan it with --set {self.name}=resident."
+                f"Roost plan that would be lost; detach the plan first, or plan it with"
+                f" {option('set', f'{self.name}=resident')}."
             )
         if whole and not self.quiet:
             waiting = any(unit.loaded and not unit.settled for unit in self.units.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from roost.option_spelling import option
 from roost.plan import ComponentPlan
 from roost.plan.fields import Masters
 from roost.plan.revision import revised
@@ -128,13 +129,16 @@ def remedy_for(component: HeldComponent) -> str:
     if plan.kind == "vae" and not plan.tiling and hasattr(component.module, "enable_tiling"):
         return f"set 'tiling: true' for {name} in the plan, or ask for a smaller size"
     if streaming_plan(component) is not None:
-        return f"plan again with --set {name}=layerwise-offload{',hold=false' if plan.hold else ''}"
-    return "ask for a smaller size, fewer frames or a smaller batch, or give more with --vram"
+        streamed = f"{name}=layerwise-offload{',hold=false' if plan.hold else ''}"
+        return f"plan again with {option('set', streamed)}"
+    return f"ask for a smaller size, fewer frames or a smaller batch, or give more with {option('vram')}"
 
 
 def more_memory(device: Device, needed_bytes: int) -> str:
     """What to change where ``needed_bytes`` more of weights must be on ``device``, as a clause."""
     lacking_bytes = needed_bytes - device.free_bytes
     if lacking_bytes > 0:
-        return f"give at least {format_bytes(lacking_bytes)} more with --vram, or a smaller --headroom"
-    return "free memory on the device, or plan again with a smaller --vram"
+        return (
+            f"give at least {format_bytes(lacking_bytes)} more with {option('vram')}, or a smaller {option('headroom')}"
+        )
+    return f"free memory on the device, or plan again with a smaller {option('vram')}"

@@ -16,6 +16,7 @@ from transformers import GenerationConfig
 
 from roost.errors import OutOfMemory
 from roost.foreign_words import told_allocation
+from roost.option_spelling import option
 from roost.pipelines.internals.of_diffusers import REGISTRY, hook_references
 from roost.pipelines.internals.of_torch import version_of
 from roost.residency.device.interface import Device, EmulatedOutOfMemory
@@ -192,7 +193,7 @@ def _refill(container: Any, add: Callable[[Any], object], items: object) -> None
 
 
 def _plan_again() -> str:
-    return "plan again with a smaller --vram, size or batch"
+    return f"plan again with a smaller {option('vram')}, size or batch"
 
 
 class MemoryShortage:

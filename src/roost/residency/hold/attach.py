@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
+from roost.pipelines.attention import use_backend
 from roost.plan import PlanDocument
 from roost.residency.device.interface import Device
 from roost.residency.engine.component import HeldComponent
@@ -50,6 +51,9 @@ class Held:
         for component in components.values():
             self._weights.callback(component.restore)
         with ExitStack() as undo:
+            for component in components.values():
+                if plan.attention is not None and component.planned.kind == "dit":
+                    use_backend(component.module, plan.attention, undo)
             for component in components.values():
                 hook_component(component, self.runtime, transfers.device.device, undo)
             hook_pipeline(pipeline, self.runtime, undo)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from roost.blocks import resident_indices
 from roost.errors import NothingFits
+from roost.option_spelling import option
 from roost.plan import ComponentPlan, PlanDocument
 from roost.plan.fields import Masters
 from roost.plan.revision import revised
@@ -45,7 +46,8 @@ def _check_streamed(stage: StageWeights, components: dict[str, ComponentPlan], a
         if deficit > 0:
             raise NothingFits(
                 f"{format_bytes(free_bytes)} of VRAM is free now, and {name!r} needs {format_bytes(deficit)} more than"
-                " that leaves for weights, even with its blocks streamed; free some, or plan again with --vram."
+                f" that leaves for weights, even with its blocks streamed; free some, or plan again with"
+                f" {option('vram')}."
             )
 
 

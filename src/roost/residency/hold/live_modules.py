@@ -9,6 +9,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from roost.blocks import streamed_stacks
 from roost.errors import PlanMismatch, UsageError
+from roost.option_spelling import option
 from roost.pipelines.classes import component_class
 from roost.plan import ComponentPlan, PlanDocument
 from roost.units import format_bytes
@@ -32,13 +33,13 @@ def check_strategies(plan: PlanDocument, modules: Mapping[str, torch.nn.Module])
         if strategy != "fsdp":
             raise UsageError(
                 f"component {name!r} is managed by FSDP, which can't be combined with {strategy}: FSDP moves its own "
-                f"shards; plan it with --set {name}=fsdp, or leave fully_shard out."
+                f"shards; plan it with {option('set', f'{name}=fsdp')}, or leave fully_shard out."
             )
     unsharded = [name for name, each in plan.components.items() if each.strategy == "fsdp" and name not in sharded]
     if unsharded:
         raise UsageError(
             f"the plan shards {', '.join(unsharded)} by FSDP, which runs under torchrun on several GPUs and is not "
-            "available here; plan again with --no-fsdp."
+            f"available here; plan again with {option('fsdp', False)}."
         )
 
 

@@ -14,6 +14,7 @@ import torch
 
 from roost.errors import InvalidFile, RoostError, UsageError
 from roost.foreign_words import tell_of_tiling
+from roost.option_spelling import option
 from roost.pipelines.calls import GenerationRequest
 from roost.pipelines.quiet import quiet_libraries
 from roost.pipelines.signatures import samples_per_s
@@ -114,7 +115,7 @@ def _explained(pipeline: Any, error: Exception, *, began: bool) -> RoostError | 
     if isinstance(error, ValueError) and not began:  # pipelines check their arguments before they use a component
         return UsageError(f"{name} refuses the call: {reason}; change that option.")
     if isinstance(error, NotImplementedError):
-        tiling = "; plan with --set vae=resident,tiling=true" if tell_of_tiling(error) else ""
+        tiling = f"; plan with {option('set', 'vae=resident,tiling=true')}" if tell_of_tiling(error) else ""
         return UsageError(f"{name} can't do this: {reason or 'no reason given'}{tiling}.")
     if not is_of_libraries(error):
         return None

@@ -11,6 +11,7 @@ import torch
 
 from roost.blocks import ALIGNMENT
 from roost.facts.stage import stage_of
+from roost.pipelines.attention import set_backend
 from roost.pipelines.classes import pipeline_class
 from roost.pipelines.entries import wrap_entries
 from roost.pipelines.quiet import quiet_libraries
@@ -93,6 +94,8 @@ def load_plain(
             modules[name] = (load or load_component)(name, plan.components[name], model_dir)
             if device.kind == "emulated":
                 _align(modules[name])
+            if plan.attention is not None and plan.components[name].kind == "dit":
+                set_backend(modules[name], plan.attention)
         return assemble(pipeline_class(plan.model.pipeline), model_dir, modules)
 
 

@@ -11,6 +11,7 @@ import math
 import torch
 
 from roost.errors import UsageError
+from roost.option_spelling import option
 from roost.pipelines.linears import castable_linears
 from roost.plan import ComponentPlan, PlanDocument
 
@@ -43,7 +44,7 @@ def store_as_planned(name: str, module: torch.nn.Module, plan: ComponentPlan) ->
     if getattr(module, "dtype", None) == _STORED:
         raise UsageError(
             f"component {name!r} tells its dtype by the weights of its blocks, so they can't be stored in 8 bits;"
-            " plan again without --allow fp8."
+            f" plan again without {option('allow', 'fp8')}."
         )
 
 
@@ -53,7 +54,7 @@ def check_storage(plan: PlanDocument) -> None:
     if rounded:
         raise UsageError(
             f"the plan stores {', '.join(rounded)} in 8 bits, which is done while loading; load the pipeline with"
-            " roost.load_pipeline(plan), or plan again without --allow fp8."
+            f" roost.load_pipeline(plan), or plan again without {option('allow', 'fp8')}."
         )
 
 

@@ -10,6 +10,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from roost.errors import UsageError
 from roost.facts.request import Strategy
+from roost.option_spelling import option
 from roost.pipelines.internals.of_diffusers import has_hook
 from roost.pipelines.internals.of_torch import as_engine
 from roost.plan import PlanDocument
@@ -88,7 +89,8 @@ def check_obstacles(plan: PlanDocument, modules: Mapping[str, torch.nn.Module]) 
         if strategy != obstacle.strategy:
             why = obstacle.why[0].lower() + obstacle.why[1:].rstrip(".")
             raise UsageError(
-                f"component {name!r} can't be {strategy}: {why}; plan it with --set {name}={obstacle.strategy}"
+                f"component {name!r} can't be {strategy}: {why}; plan it with"
+                f" {option('set', f'{name}={obstacle.strategy}')}"
             )
 
 

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from roost.errors import UsageError
 from roost.facts.model import Kind
 from roost.facts.request import Choices
+from roost.option_spelling import given
 from roost.plan import PlanDocument
 from roost.planner.by_search import SearchQuestion, plan_by_search
 from roost.planner.rule_plan import predicted_rule_plan
@@ -53,7 +54,9 @@ def parse_strategies(text: str) -> tuple[str, ...]:
         return STRATEGIES
     unknown = [name for name in names if name not in STRATEGIES]
     if unknown:
-        raise UsageError(f"--strategies {text!r}: there is no {unknown[0]!r}; choose all or {', '.join(STRATEGIES)}.")
+        raise UsageError(
+            f"{given('strategies', text)}: there is no {unknown[0]!r}; choose all or {', '.join(STRATEGIES)}."
+        )
     return names
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roost.errors import OutOfMemory, RoostError
+from roost.option_spelling import at_a_shell
 from roost.plan import ComponentPlan
 from roost.probes.machine.host import peak_rss_bytes, private_bytes
 from roost.profiles.class_facts import load_class_facts
@@ -151,7 +152,8 @@ def main() -> None:
     try:
         with os.fdopen(int(sys.argv[-2]), "rb") as file:
             request = decode_request(file.read())
-        serve(request, reporter)
+        with at_a_shell():  # what it says stands in results, as in plans
+            serve(request, reporter)
     except OutOfMemory as error:
         reporter.say(Failed(status="oom", reason=str(error)))
     except Exception as error:  # whatever a model's code raises costs this candidate only

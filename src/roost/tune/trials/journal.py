@@ -11,6 +11,7 @@ from pathlib import Path
 
 from roost.errors import RoostError, UsageError
 from roost.facts.machine import GpuFacts
+from roost.option_spelling import option
 from roost.profiles.lock import locked
 from roost.shell_quoting import shown_path
 from roost.user_folders import user_folder
@@ -107,7 +108,7 @@ def _read(path: Path, key: str) -> list[dict[str, object]]:
         return []
     except OSError as error:
         raise RoostError(
-            f"the journal {shown_path(path)} can't be read: {error.strerror}; start anew with --fresh."
+            f"the journal {shown_path(path)} can't be read: {error.strerror}; start anew with {option('fresh', True)}."
         ) from None
     lines = []
     for line in text.splitlines():

@@ -98,7 +98,7 @@ class RecordedTrials:
         """
         if self._same_bits or candidate.plan is None:
             return None
-        return tuple(
+        return candidate.plan.attention, *(
             (name, each.tiling, each.slicing, each.storage) for name, each in sorted(candidate.plan.components.items())
         )
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from roost.errors import RoostError
+from roost.option_spelling import option
 from roost.pipelines.internals.of_operators import COPIES, HigherOrderOperator
 from roost.pipelines.internals.of_torch import storage_key
 
@@ -65,7 +66,7 @@ class WeightReads:
             if found.absent:
                 raise RoostError(
                     f"{found.owner}.{found.name} was read while it is not on the device, outside of its block's own "
-                    f"forward; plan the component with --set {found.owner}=resident."
+                    f"forward; plan the component with {option('set', f'{found.owner}=resident')}."
                 )
             if operation not in _COPIES:
                 raise RoostError(

@@ -1,0 +1,39 @@
+"""How a message spells an option for whoever asked: a flag at a shell, a keyword argument in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# One process serves one caller; its threads raise errors too, so this is no context variable.
+_spelling = {"at a shell": False}
+
+
+@contextmanager
+def at_a_shell() -> Iterator[None]:
+    """Meanwhile options are spelled as flags."""
+    before = _spelling["at a shell"]
+    _spelling["at a shell"] = True
+    try:
+        yield
+    finally:
+        _spelling["at a shell"] = before
+
+
+def option(name: str, value: str | float | bool | None = None) -> str:
+    """The option as its caller would type it: ``--vram 12GiB``, ``--no-fsdp``; or ``vram='12GiB'``, ``fsdp=False``.
+
+    ``name`` is the one in Python. Without a value ``--vram``, or ``vram=``.
+    """
+    shown = f"{value:g}" if isinstance(value, float) else value
+    if not _spelling["at a shell"]:
+        return f"{name}={'' if value is None else repr(shown) if isinstance(value, str) else shown}"
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{flag}" if value else f"--no-{flag}"
+    return f"--{flag}" if value is None else f"--{flag} {shown}"
+
+
+def given(name: str, text: str) -> str:
+    """The option with a text that someone gave it, which may be anything: ``--vram '12'``, or ``vram='12'``."""
+    return f"{option(name)}{' ' if _spelling['at a shell'] else ''}{text!r}"
