@@ -179,6 +179,8 @@ def _plainer(value: Any) -> Any:
     """Generators as their state, and numpy's arrays as tensors."""
     if isinstance(value, torch.Generator):
         return value.get_state()
+    if isinstance(value, Mapping):
+        return {name: _plainer(each) for name, each in value.items()}
     if type(value) in (list, tuple):
         return [_plainer(each) for each in value]
     if type(value).__module__ == "numpy":
