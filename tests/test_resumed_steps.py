@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import pytest
 import torch
 
@@ -116,4 +115,3 @@ def test_it_goes_on_from_the_last_step(name: str, step: int, tmp_path: Path) -> 
     digest, resumed, calls = world.go_on()
     assert world.said == []
     assert (digest, resumed) == (whole, Resumed(stage="denoise", step=step - 1))
-    print(calls)

@@ -78,7 +78,9 @@ def run_plan(
     left = [each for each in wanted if finished.get(each) is None]
     _log.info("%d generations, %d of them finished by an earlier run", len(wanted), len(wanted) - len(left))
     if not left:
-        return _record(ready, checked, [each for each in finished.values() if each], _Made(latents=kept.existing(wanted)))
+        return _record(
+            ready, checked, [each for each in finished.values() if each], _Made(latents=kept.existing(wanted))
+        )
     made = _make(ready, left, checked, listeners, _Books(journal=journal, kept=kept))
     made.latents = kept.existing(wanted)
     if plan_file is not None and made.demotions:

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from roost.residency.run.kept.values import Unkeepable, described, form_of, rebuilt, zeros_on
+from roost.residency.run.kept.values import described, form_of, rebuilt, zeros_on
+from roost.residency.run.texts_ahead import Unkeepable
 
 
 class NotExact(BaseException):

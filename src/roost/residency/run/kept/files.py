@@ -125,7 +125,8 @@ def _file(kept: Kept, key: str, shown: str) -> bytes:
         "state": state,
         "sha256": _checksum(state, kept.tensors),
     }
-    return save(dict(kept.tensors), metadata={_METADATA: json.dumps(facts)})
+    raw: bytes = save(dict(kept.tensors), metadata={_METADATA: json.dumps(facts)})
+    return raw
 
 
 def _read(path: Path, stage: KeptStage, key: str) -> Kept:

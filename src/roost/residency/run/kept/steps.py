@@ -45,7 +45,7 @@ class Steps:
         """What the pipeline's call is given for it."""
         if self._loop is None:
             return {}
-        more = {_TENSOR_INPUTS: []} if accepts(type(self._pipeline), _TENSOR_INPUTS) else {}
+        more: dict[str, Any] = {_TENSOR_INPUTS: []} if accepts(type(self._pipeline), _TENSOR_INPUTS) else {}
         return {CALLBACK: self._at_step_end, **more}
 
     def after_call(self) -> None:
@@ -134,7 +134,8 @@ class Steps:
 
 def _loop_of(held: Held) -> tuple[StepLoop | None, str | None]:
     """The loop of the pipeline's steps, and why none of them can be kept."""
-    found = step_loop(type(held.pipeline))
+    kind: type = type(held.pipeline)
+    found = step_loop(kind)
     if isinstance(found, str):
         return None, found
     for component in held.runtime.components.values():
@@ -199,4 +200,3 @@ def _parts(pipeline: Any) -> dict[str, Any]:
 
 def _state_of(part: Any) -> dict[str, Any]:
     return {name: each for name, each in vars(part).items() if name != _CONFIG and not isinstance(each, _NO_STATE)}
-

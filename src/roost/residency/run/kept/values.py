@@ -24,6 +24,19 @@ def described(value: Any, leaf: TensorLeaf, name: str = "value") -> Any:
     kind = type(value)
     if kind in _AS_THEY_ARE:
         return value
+    if kind in (list, tuple, torch.Size):
+        parts = [described(each, leaf, f"{name}.{index}") for index, each in enumerate(value)]
+        return {"list" if kind is list else "tuple": parts}
+    if kind is dict and all(type(each) in (str, int) for each in value):
+        return {"dict": [[each, described(one, leaf, f"{name}.{each}")] for each, one in value.items()]}
+    if isinstance(value, BaseOutput):
+        fields = {each: described(one, leaf, f"{name}.{each}") for each, one in value.items()}
+        return {"output": [kind.__module__, kind.__qualname__, fields]}
+    return _described_leaf(value, leaf, name)
+
+
+def _described_leaf(value: Any, leaf: TensorLeaf, name: str) -> dict[str, Any]:
+    kind = type(value)
     if kind is float:
         return {"float": value.hex()}
     if kind in (torch.dtype, torch.device):
@@ -34,14 +47,6 @@ def described(value: Any, leaf: TensorLeaf, name: str = "value") -> Any:
         return {"scalar" if isinstance(value, numpy.generic) else "array": leaf(_of_array(value), name)}
     if kind is torch.Generator:
         return {"generator": leaf(value.get_state(), name)}
-    if kind in (list, tuple, torch.Size):
-        parts = [described(each, leaf, f"{name}.{index}") for index, each in enumerate(value)]
-        return {"list" if kind is list else "tuple": parts}
-    if kind is dict and all(type(each) in (str, int) for each in value):
-        return {"dict": [[each, described(one, leaf, f"{name}.{each}")] for each, one in value.items()]}
-    if isinstance(value, BaseOutput):
-        fields = {each: described(one, leaf, f"{name}.{each}") for each, one in value.items()}
-        return {"output": [kind.__module__, kind.__qualname__, fields]}
     raise Unkeepable(kind.__name__)
 
 
@@ -52,7 +57,7 @@ def _of_array(value: Any) -> torch.Tensor:
         raise Unkeepable(f"numpy array of {value.dtype}") from None
 
 
-def rebuilt(description: Any, tensor_of: TensorOf, generators: Iterator[torch.Generator] = iter(())) -> Any:
+def rebuilt(description: Any, tensor_of: TensorOf, generators: Iterator[torch.Generator] | None = None) -> Any:
     """The value that ``described`` gave that for; a generator is the next one of ``generators``, in the kept state.
 
     Raises ValueError, KeyError and the like for a description that is none.
@@ -71,7 +76,7 @@ def rebuilt(description: Any, tensor_of: TensorOf, generators: Iterator[torch.Ge
             **{each: rebuilt(one, tensor_of, generators) for each, one in fields.items()}
         )
     if kind == "generator":
-        generator = next(generators, None)
+        generator = next(generators or iter(()), None)
         if generator is None:
             raise ValueError("no generator to put a state back into")
         return generator.set_state(tensor_of(what).cpu())
@@ -93,7 +98,7 @@ def _leaf(kind: str, what: Any, tensor_of: TensorOf) -> Any:
 
 def _output_class(module: str, name: str) -> type:
     """One of diffusers' output classes that are imported: a file never has anything imported."""
-    left = [BaseOutput]
+    left: list[type] = [BaseOutput]
     while left:
         found = left.pop()
         if (found.__module__, found.__qualname__) == (module, name):
