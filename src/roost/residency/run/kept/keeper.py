@@ -65,8 +65,7 @@ class Keeper:
         self._held, self._files, self._kept = held, files, kept
         self._device = held.device.device
         self._answers = _read_answers(kept, self._device)
-        self._steps = Steps(held, files, self._answers, kept if kept and kept.stage == "denoise" else None)
-        self._reached = kept is None
+        self._steps = Steps(held, files, self._answers, kept)
         self._within = 0  # calls that are watched as a whole
         self._decodes = 0
 
@@ -78,14 +77,9 @@ class Keeper:
                 return generate(self._held, request)
         except Exception as error:
             # What Roost itself says, such as that memory ran out, a generation from the start would meet too.
-            if self._may_denoise or (isinstance(error, RoostError) and error.__cause__ is None):
+            if self._steps.live or (isinstance(error, RoostError) and error.__cause__ is None):
                 raise
             raise NotExact(f"the pipeline failed on the way to it ({type(error).__name__})") from error
-
-    @property
-    def _may_denoise(self) -> bool:
-        """Whether the pipeline is where nothing is answered any more."""
-        return self._reached or self._steps.reached
 
     @contextmanager
     def _watching(self) -> Iterator[None]:
@@ -108,7 +102,7 @@ class Keeper:
             return call(*args, **kwargs)
         if self._decodes:
             self._not_the_last("the pipeline denoises again after it decoded")
-        if not self._may_denoise:
+        if not self._steps.live:
             return self._answers.give(component.name, method)
         with self._inside():
             result = call(*args, **kwargs)
@@ -132,7 +126,7 @@ class Keeper:
             self._not_the_last("the pipeline decodes in several calls")
         elif self._kept is not None and self._kept.stage == "decode":
             args, kwargs = self._put_back(self._kept, args, kwargs)
-        elif not self._may_denoise:
+        elif not self._steps.live:
             raise NotExact("the pipeline now makes fewer steps")
         else:
             self._keep(args, kwargs)
@@ -171,7 +165,7 @@ class Keeper:
             put_random_state(rebuilt(kept.state["random"], tensors.get), self._device)
         except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
             raise NotExact(f"it can't be put back ({type(error).__name__})") from error
-        self._reached = True
+        self._steps.live = True
         return args, kwargs
 
     @contextmanager

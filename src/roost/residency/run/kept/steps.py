@@ -27,14 +27,15 @@ _NO_STATE = (torch.nn.Module, type, types.FunctionType, types.MethodType, types.
 
 
 class Steps:
-    """Keeps a generation's steps in ``files``, or goes on from those ``kept``: ``reached`` once they are put back.
+    """Keeps a generation's steps in ``files``; with some ``kept``, puts those back first.
 
-    ``done`` counts the steps; None for a pipeline that doesn't tell. Where a step can't be kept exactly, that is said
-    when the first one is due.
+    ``live`` is whether denoisers run: not before what was kept, of either stage, is put back. ``done`` counts the
+    steps; None for a pipeline that doesn't tell. Where a step can't be kept exactly, that is said when the first one is
+    due.
     """
 
     def __init__(self, held: Held, files: KeptFiles, answers: Answers, kept: Kept | None) -> None:
-        self.reached = False
+        self.live = kept is None
         self.done: int | None = None
         self._pipeline, self._device = held.pipeline, held.device.device
         self._files, self._answers, self._kept = files, answers, kept
@@ -61,8 +62,8 @@ class Steps:
         self.done = (self.done or 0) + 1
         frame = inspect.currentframe()
         caller = None if frame is None else frame.f_back
-        if self._kept is not None and not self.reached:
-            return self._put_back(self._kept, _locals_of(caller)) if self.done == self._kept.step else {}
+        if not self.live:
+            return self._maybe_put_back(caller)
         # Behind the last step nothing surely overwrites what that step left.
         if self._is_due() and self._why_not is None and self.done < getattr(pipeline, "num_timesteps", 0):
             self._keep(caller)
@@ -112,6 +113,12 @@ class Steps:
                 found[f"self.{name}"] = _hash_of(name, each)
         return found
 
+    def _maybe_put_back(self, frame: types.FrameType | None) -> dict[str, Any]:
+        kept = self._kept
+        if kept is None or kept.stage != "denoise" or self.done != kept.step:
+            return {}
+        return self._put_back(kept, _locals_of(frame))
+
     def _put_back(self, kept: Kept, values: Mapping[str, Any]) -> dict[str, Any]:
         """Everything that zeros were given for; what the callback returns."""
         if self._loop is None or not self._answers.used_up:
@@ -128,7 +135,7 @@ class Steps:
             taken: dict[str, Any] = rebuilt(state["taken"], tensors.get)
         except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, Unkeepable) as error:
             raise NotExact(f"it can't be put back ({type(error).__name__})") from error
-        self.reached, self._kept_s = True, time.monotonic()
+        self.live, self._kept_s = True, time.monotonic()
         return taken
 
 

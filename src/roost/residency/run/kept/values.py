@@ -135,7 +135,7 @@ class KeptTensors:
 
     def put(self, tensor: torch.Tensor, name: str) -> dict[str, Any]:
         """Keeps a copy, and gives what tells how the tensor lay: kernels may round otherwise in another layout."""
-        self.tensors[name] = tensor.detach().to("cpu", copy=True).contiguous()
+        self.tensors[name] = torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor.detach())
         return {
             "name": name,
             "stride": list(tensor.stride()),
