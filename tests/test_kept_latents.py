@@ -115,6 +115,17 @@ def test_a_failure_in_the_decode_costs_no_step(error, code, whole, fox, tmp_path
     assert _names(tmp_path) == ["fox.png"]
 
 
+def test_a_plan_that_decodes_otherwise_goes_on_from_the_same_latents(plan, fox, tmp_path, capsys) -> None:
+    tiled = tmp_path / "tiled.yaml"
+    words = ("--set", "vae=resident,tiling=true", "--set", "dit=layerwise-offload")
+    assert run(["plan", str(plan.parent / "model"), *EMULATED, *SMALL, *words, "-o", str(tiled)]) == 0
+    _fail_in_the_decode(fox)
+    record, _ = _record(capsys, [str(tiled), *fox[1:]])
+    assert record["resumed_from"]["stage"] == "decode"
+    anew, _ = _record(capsys, [str(tiled), *fox[1:]], "--no-resume")
+    assert record["digest"] == anew["digest"]
+
+
 def test_what_is_kept_is_what_enters_the_decode(fox, tmp_path, capsys) -> None:
     _fail_in_the_decode(fox)
     kept = load_file(tmp_path / "fox.png.latents.safetensors")

@@ -54,7 +54,7 @@ def test_what_is_edited_in_place_or_added_to_is_carried() -> None:
         for i, t in enumerate(timesteps):
             latents = self.unet(latents)
             history.append(latents)
-            total += 1
+            total += t
             mask[i] = 0
             self.state.mul_(2)
             callback_outputs = callback_on_step_end(self, i, t, {})
@@ -104,7 +104,7 @@ def test_a_call_that_takes_nothing_back_says_so() -> None:
             latents = self.unet(latents)
             callback_on_step_end(self, i, t, {})
 
-    assert step_loop(type("Toy", (), {"__call__": call})) == "Toy takes no latents from its callback"
+    assert step_loop(type("Toy", (), {"__call__": call})) == "Toy has a callback that can't put its latents back"
 
 
 def test_a_call_that_must_get_something_back_is_left_alone() -> None:
@@ -115,7 +115,7 @@ def test_a_call_that_must_get_something_back_is_left_alone() -> None:
             text = callback_outputs.pop("prompt_embeds")
             latents = self.unet(latents, text)
 
-    assert step_loop(type("Toy", (), {"__call__": call})) == "Toy takes no latents from its callback"
+    assert step_loop(type("Toy", (), {"__call__": call})) == "Toy has a callback that can't put its latents back"
 
 
 def test_a_call_whose_source_is_nowhere_says_so() -> None:

@@ -50,7 +50,7 @@ def step_loop(pipeline: type) -> StepLoop | str:
         return f"{name} makes its steps in several loops"
     taken = _taken_back(loops[0])
     if taken is None or _LATENTS not in taken:
-        return f"{name} takes no latents from its callback"
+        return f"{name} has a callback that can't put its latents back"
     names = frozenset(assigned([loops[0]]))
     others = names - set(taken.values()) - set(_bars(body))
     carried = frozenset(carried_names(others, loops, calls[0], body, known=[_OUTPUTS]))

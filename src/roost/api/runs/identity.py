@@ -12,12 +12,22 @@ from roost.api.runs.call import CheckedCall
 from roost.api.runs.ready import ReadyPlan
 
 
-def run_settings(ready: ReadyPlan, request: RunRequest, checked: CheckedCall) -> dict[str, object]:
-    """What the generations of a run share, as JSON has it. Placement and library versions don't count."""
-    loaded = {
-        name: (each.class_name, each.variant, each.load_dtype, each.storage, each.tiling, each.slicing)
+def run_settings(
+    ready: ReadyPlan, request: RunRequest, checked: CheckedCall, *, decoded: bool = True
+) -> dict[str, object]:
+    """What the generations of a run share, as JSON has it. Placement and library versions don't count.
+
+    Of what is not ``decoded`` yet, neither does how a VAE decodes, unless it also encodes pictures.
+    """
+    loaded: dict[str, tuple[object, ...]] = {
+        name: (each.class_name, each.variant, each.load_dtype, each.storage)
         for name, each in sorted(ready.plan.components.items())
     }
+    if decoded or checked.pictures:
+        loaded = {
+            name: (*facts, ready.plan.components[name].tiling, ready.plan.components[name].slicing)
+            for name, facts in loaded.items()
+        }
     return {
         "model": ready.inventory.fingerprint,
         "components": loaded,

@@ -68,9 +68,9 @@ def run_plan(
     if request.output_type == "latent":
         ready = without_decoding(ready)
     wanted, listeners = generations_of(request), listeners or Listeners()
-    settings = run_settings(ready, request, checked)
-    kept = KeptWork(settings, resume=request.resume, on_note=listeners.on_note)
-    journal = _journal(request, settings)
+    undecoded = run_settings(ready, request, checked, decoded=False)
+    kept = KeptWork(undecoded, resume=request.resume, on_note=listeners.on_note)
+    journal = _journal(request, run_settings(ready, request, checked))
     finished = {each: journal.finished(each) for each in wanted} if journal else {}
     for each in wanted:
         if finished.get(each) is not None:
