@@ -12,6 +12,8 @@ from roost.plan.strict_yaml import MAX_BYTES, NotValid, to_yaml, validated, yaml
 from roost.shell_quoting import command, shown_path, unwritable
 from roost.temporary import temporary_file
 
+_ELSEWHERE = "choose another place with -o"
+
 
 def plan_to_yaml(plan: PlanDocument) -> str:
     """The plan's canonical text: schema order, block style, one line a value where it fits."""
@@ -88,8 +90,13 @@ def _planning(path: Path) -> str:
     return command("roost", "plan", "MODEL", "-o", "PLAN" if path.exists() and not path.is_file() else path)
 
 
-def write_text_atomically(path: Path, text: str, remedy: str = "choose another place with -o") -> None:
-    """Replaces ``path`` by a file with ``text``: old or new content after a crash, never a mixture.
+def write_text_atomically(path: Path, text: str, remedy: str = _ELSEWHERE) -> None:
+    """Replaces ``path`` by a file with ``text``, as ``write_bytes_atomically`` does."""
+    write_bytes_atomically(path, text.encode(), remedy)
+
+
+def write_bytes_atomically(path: Path, raw: bytes, remedy: str = _ELSEWHERE) -> None:
+    """Replaces ``path`` by a file with ``raw``: old or new content after a crash, never a mixture.
 
     Folders that lack are made. Raises UsageError for a place that can't hold a file, RoostError for a disk that fails;
     an old file is then intact.
@@ -100,8 +107,8 @@ def write_text_atomically(path: Path, text: str, remedy: str = "choose another p
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary_file(path) as temporary:
-            with temporary.open("w", encoding="utf-8", newline="\n") as stream:
-                stream.write(text)
+            with temporary.open("wb") as stream:
+                stream.write(raw)
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(temporary, path)

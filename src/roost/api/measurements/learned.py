@@ -43,6 +43,7 @@ class Known:
 
 
 NOTHING_KNOWN = Known()
+_GONE_ON = "it went on from what an earlier run had kept"
 
 
 def known_of(gpu: GpuFacts, inventory: Inventory, h2d_bytes_per_s: float | None = None) -> Known:
@@ -157,10 +158,11 @@ def learn_from_run(plan: PlanDocument, workload: Workload, record: RunRecord) ->
     """``remember`` of what ``roost run`` recorded; all of it may have been there already."""
     if all(each.skipped for each in record.generations):
         return Remembered(compared=None, kept=False, why_not="nothing was generated")
+    resumed = [_GONE_ON] if record.resumed_from is not None else []
     return remember(
         plan,
         figures_of(plan, workload, record),
-        changes=record.changes,
+        changes=[*record.changes, *resumed],
         disturbances=record.disturbances,
         workload=workload,
     )
@@ -169,10 +171,10 @@ def learn_from_run(plan: PlanDocument, workload: Workload, record: RunRecord) ->
 def figures_of(plan: PlanDocument, workload: Workload, record: RunRecord) -> RunFigures:
     """The run's figures: stages of the first generation, a step of the later ones where there are some.
 
-    Of a workload that was not the plan's only the load can be compared.
+    Of a workload that was not the plan's, and of work that an earlier run began, only the load can be compared.
     """
     made = [each for each in record.generations if not each.skipped]
-    if workload != plan.workload:
+    if workload != plan.workload or record.resumed_from is not None:
         return RunFigures(load_s=record.load_s)
     later = made[1:]
     whole = record.texts is None or not record.texts.encoded_ahead  # texts encoded ahead are in no generation's time

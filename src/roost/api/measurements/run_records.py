@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 from roost.api.requests.inputs import InputRecord
 from roost.facts.machine import DeviceKind
@@ -13,6 +13,15 @@ from roost.facts.machine import DeviceKind
 if TYPE_CHECKING:
     from roost.facts.stage import Phase
     from roost.residency.engine.stages import StageRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResumedRecord:
+    """What a generation went on from: after which of its steps; None where the pipeline doesn't count them."""
+
+    output: str
+    stage: Literal["decode", "denoise"]
+    step: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +39,7 @@ class GenerationRecord:
     skipped: bool
     has_nan: bool = False  # what was generated
     nan_components: tuple[str, ...] = ()  # the denoisers and VAEs that gave it
+    resumed_from: ResumedRecord | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +71,8 @@ class RunRecord:
     ``attention`` is the denoiser's backend, None for the library's default.
     ``compared`` has the plan's prediction beside
     what was measured; None for a plan without one, and where nothing was made. Stages are the runtime's
-    ``StageRecord``.
+    ``StageRecord``. ``latents`` are kept files of unfinished work that are still there, ``resumed_from`` what the first
+    generation that didn't begin at its start went on from.
     """
 
     schema: int = 1
@@ -82,6 +93,8 @@ class RunRecord:
     attention: str | None = None
     compared: dict[str, object] | None = None
     warnings: tuple[str, ...] = ()
+    latents: list[str] = field(default_factory=list)
+    resumed_from: ResumedRecord | None = None
 
 
 def joined_digest(digests: Sequence[str | None]) -> str | None:

@@ -237,3 +237,6 @@ class GenerationOptions:
     output_type: Annotated[
         str, Option("--output-type", "decoded, or latent: a .safetensors file, and no VAE.", metavar="T")
     ] = "decoded"
+    resume: Annotated[
+        bool, Option("--resume/--no-resume", "Go on from what an interrupted run kept beside its output.")
+    ] = True

@@ -26,7 +26,8 @@ class RunRequest:
 
     ``listed`` prompts come from a list, and outputs are numbered by their places in it. ``output_type`` latent gives
     what the VAE would decode, as a .safetensors file. ``images`` are [ARGUMENT=]PATH texts of pictures and videos,
-    ``loras`` [COMPONENT=]PATH[:scale] texts. Raises UsageError for a value that no run takes and for an output that
+    ``loras`` [COMPONENT=]PATH[:scale] texts. With ``resume`` a generation goes on from what an earlier run kept of it.
+    Raises UsageError for a value that no run takes and for an output that
     can't be written.
     """
 
@@ -44,6 +45,7 @@ class RunRequest:
     output_type: str = "decoded"
     images: tuple[str, ...] = ()
     loras: tuple[str, ...] = ()
+    resume: bool = True
 
     def __post_init__(self) -> None:
         for seed in self.seeds:
@@ -82,6 +84,7 @@ def run_request(generation: GenerationOptions, workload: WorkloadOptions, typed:
         output_type=generation.output_type,
         images=tuple(generation.image),
         loras=tuple(generation.lora),
+        resume=generation.resume,
     )
 
 

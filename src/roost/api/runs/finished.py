@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -14,6 +13,7 @@ from roost.api.measurements.run_records import GenerationRecord
 from roost.api.models.inspect import makes_of, profile_of
 from roost.api.requests.given_files import sha256_of
 from roost.api.requests.request import PlannedGeneration
+from roost.api.runs.identity import generation_key
 from roost.api.runs.ready import ReadyPlan
 from roost.errors import InvalidFile, RoostError
 from roost.probes.files.safe_files import open_regular
@@ -47,12 +47,12 @@ class OutputJournal:
 
     def __init__(self, output: Path, settings: Mapping[str, object]) -> None:
         self._path = output.with_name(f"{output.stem}.journal.jsonl")
-        self._settings = json.dumps(settings, sort_keys=True)
+        self._settings = settings
         self._finished = {each.key: each for each in _read(self._path)}
 
     def finished(self, wanted: PlannedGeneration) -> GenerationRecord | None:
         """The record of a generation that need not be made again; None for one that must."""
-        entry = self._finished.get(self._key(wanted))
+        entry = self._finished.get(generation_key(self._settings, wanted))
         if entry is None or not all(_is_whole(self._path.with_name(name), sha) for name, sha in entry.files.items()):
             return None
         return GenerationRecord(
@@ -71,7 +71,7 @@ class OutputJournal:
         """Adds a finished generation, on the disk before this returns. Raises RoostError when it can't be written."""
         line = {
             "schema": SCHEMA,
-            "key": self._key(wanted),
+            "key": generation_key(self._settings, wanted),
             "prompt": record.prompt,
             "seed": record.seed,
             "files": {Path(each).name: sha256_of(Path(each)) for each in record.output},
@@ -88,10 +88,6 @@ class OutputJournal:
             raise RoostError(
                 f"can't write {shown_path(self._path)}: {error.strerror}; choose another place with -o."
             ) from None
-
-    def _key(self, wanted: PlannedGeneration) -> str:
-        name = None if wanted.output is None else wanted.output.name
-        return hashlib.sha256(json.dumps([self._settings, wanted.prompt, wanted.seed, name]).encode()).hexdigest()
 
 
 def _is_whole(path: Path, sha256: str) -> bool:

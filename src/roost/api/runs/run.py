@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,8 @@ from roost.api.requests.request import PlannedGeneration, RunRequest, generation
 from roost.api.runs.call import CheckedCall, check_call
 from roost.api.runs.disturbances import watched
 from roost.api.runs.finished import OutputJournal, save_generation
+from roost.api.runs.identity import run_settings
+from roost.api.runs.kept import KeptWork
 from roost.api.runs.pipeline import open_pipeline
 from roost.api.runs.ready import ReadyPlan, without_decoding
 from roost.api.runs.recording import recorded
@@ -43,12 +45,14 @@ _log = logging.getLogger(__name__)
 class Listeners:
     """Who hears of a run while it goes on: ``on_generation`` of its number, from 1, and of how many.
 
-    ``trace_out`` is a file for the measured timeline.
+    ``on_note`` hears of what was kept and can't be used, and of what can't be kept. ``trace_out`` is a file for the
+    measured timeline.
     """
 
     on_component: OnComponent | None = None
     on_event: OnEvent | None = None
     on_generation: Callable[[PlannedGeneration, int, int], None] | None = None
+    on_note: Callable[[str], None] | None = None
     trace_out: Path | None = None
 
 
@@ -64,21 +68,37 @@ def run_plan(
     ready = replace(ready, changes=(*ready.changes, *checked.beyond))
     if request.output_type == "latent":
         ready = without_decoding(ready)
-    wanted = generations_of(request)
+    wanted, listeners = generations_of(request), listeners or Listeners()
     if request.output is not None:
         make_folder_for(request.output)
-    journal = _journal(ready, request, checked)
+    undecoded = run_settings(ready, request, checked, decoded=False)
+    kept = KeptWork(undecoded, resume=request.resume, on_note=listeners.on_note)
+    journal = _journal(request, run_settings(ready, request, checked))
     finished = {each: journal.finished(each) for each in wanted} if journal else {}
+    for each in wanted:
+        if finished.get(each) is not None:
+            kept.finished(each)  # whoever saved it may have been killed before
     left = [each for each in wanted if finished.get(each) is None]
     _log.info("%d generations, %d of them finished by an earlier run", len(wanted), len(wanted) - len(left))
     if not left:
-        return _record(ready, checked, [each for each in finished.values() if each], _Made())
-    made = _make(ready, left, checked, listeners or Listeners(), journal)
+        return _record(
+            ready, checked, [each for each in finished.values() if each], _Made(latents=kept.existing(wanted))
+        )
+    made = _make(ready, left, checked, listeners, _Books(journal=journal, kept=kept))
+    made.latents = kept.existing(wanted)
     if plan_file is not None and made.demotions:
         update_plan(plan_file, made.demotions)
     record = _record(ready, checked, [finished.get(each) or made.records[each] for each in wanted], made)
     remembered = learn_from_run(ready.plan, checked.workload, record)
     return replace(record, compared=remembered.document())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Books:
+    """Where a run notes what it finished, and keeps what it didn't."""
+
+    journal: OutputJournal | None
+    kept: KeptWork
 
 
 @dataclass(slots=True)
@@ -93,6 +113,7 @@ class _Made:
     changes: list[str] = field(default_factory=list)
     demotions: dict[str, dict[str, object]] = field(default_factory=dict)
     loras: list[FusedLora] = field(default_factory=list)
+    latents: list[str] = field(default_factory=list)
 
 
 def _make(
@@ -100,7 +121,7 @@ def _make(
     wanted: list[PlannedGeneration],
     checked: CheckedCall,
     listeners: Listeners,
-    journal: OutputJournal | None,
+    books: _Books,
 ) -> _Made:
     """Loads the pipeline and makes what is ``wanted``, each saved and noted before the next one begins."""
     from roost.residency.run.loras import FusingLoader  # imported here: these bring torch
@@ -119,12 +140,13 @@ def _make(
                     texts.reach(index)
                 if listeners.on_generation is not None:
                     listeners.on_generation(each, index + 1, len(wanted))
-                made.records[each] = _generate(ready, held, each, calls[index])
+                made.records[each] = _generate(ready, held, each, calls[index], books.kept)
                 _log.info(
                     "generation %d of %d made in %.1f s", index + 1, len(wanted), made.records[each].seconds or 0.0
                 )
-                if journal is not None:
-                    journal.note(each, made.records[each])
+                if books.journal is not None:
+                    books.journal.note(each, made.records[each])
+                books.kept.finished(each)
         made.disturbances = disturbances()
         if texts is not None:
             made.texts = TextsRecord(encoded_ahead=texts.why_not is None, seconds=texts.seconds, why_not=texts.why_not)
@@ -139,27 +161,10 @@ def _make(
     return made
 
 
-def _journal(ready: ReadyPlan, request: RunRequest, checked: CheckedCall) -> OutputJournal | None:
+def _journal(request: RunRequest, settings: Mapping[str, object]) -> OutputJournal | None:
     """The journal of a run of several generations that are saved."""
     if request.output is None or not (request.listed or len(request.seeds) > 1):
         return None
-    loaded = {
-        name: (each.class_name, each.variant, each.load_dtype, each.storage, each.tiling, each.slicing)
-        for name, each in sorted(ready.plan.components.items())
-    }
-    settings = {
-        "model": ready.inventory.fingerprint,
-        "components": loaded,
-        "workload": asdict(checked.workload),
-        "strength": checked.call.strength,
-        "negative_prompt": request.negative_prompt,
-        "output_type": request.output_type,
-        "pictures": [(each.argument, each.sha256) for each in checked.pictures],
-        "loras": [(each.component, each.sha256, each.scale) for each in checked.loras],
-        "device_kind": ready.device_kind,
-    }
-    if ready.plan.attention is not None:  # without it, what earlier versions finished is known as finished
-        settings["attention"] = ready.plan.attention
     return OutputJournal(request.output, settings)
 
 
@@ -173,10 +178,10 @@ def _opened(ready: ReadyPlan, listeners: Listeners, load: LoadComponent | None) 
         held.abandon()
 
 
-def _generate(ready: ReadyPlan, held: Held, wanted: PlannedGeneration, call: GenerationRequest) -> GenerationRecord:
-    from roost.residency.run.generate import generate  # imported here: it brings torch
-
-    generation = generate(held, call)
+def _generate(
+    ready: ReadyPlan, held: Held, wanted: PlannedGeneration, call: GenerationRequest, kept: KeptWork
+) -> GenerationRecord:
+    generation, resumed = kept.generate(held, wanted, call)
     return GenerationRecord(
         prompt=wanted.prompt,
         seed=wanted.seed,
@@ -189,6 +194,7 @@ def _generate(ready: ReadyPlan, held: Held, wanted: PlannedGeneration, call: Gen
         skipped=False,
         has_nan=generation.has_nan,
         nan_components=generation.nan_components,
+        resumed_from=resumed,
     )
 
 
@@ -219,6 +225,8 @@ def _record(ready: ReadyPlan, checked: CheckedCall, generations: list[Generation
             for each in made.loras
         ),
         warnings=tuple(_nan_warnings(generations)),
+        latents=made.latents,
+        resumed_from=next((each.resumed_from for each in generations if each.resumed_from is not None), None),
     )
 
 

@@ -230,6 +230,7 @@ def report_steps(pipeline: Any, recorder: StageRecorder) -> Iterator[None]:
 def tensor_digest(tensor: torch.Tensor) -> str:
     """SHA-256 over ``dtype|shape|`` and the tensor's contiguous bytes, such as ``torch.float32|(1, 3, 64, 64)|…``."""
     digest = hashlib.sha256(f"{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-    values = tensor.detach().to("cpu").contiguous().reshape(-1)
+    # Of one element any stride counts as contiguous, and bytes need stride 1.
+    values = tensor.detach().to("cpu").contiguous().as_strided((tensor.numel(),), (1,))
     digest.update(values.view(torch.uint8).numpy().data)  # little-endian on every platform with PyTorch wheels
     return digest.hexdigest()

@@ -163,10 +163,11 @@ def key_of(method: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[st
     """The same for calls of ``method`` with equal arguments, however they are passed. Raises Unkeepable."""
     bound = inspect.signature(method).bind(*args, **kwargs)
     bound.apply_defaults()
-    return repr(_described(bound.arguments))
+    return repr(comparable(bound.arguments))
 
 
-def _described(value: Any) -> object:
+def comparable(value: Any) -> object:
+    """Something of plain parts, equal for values of the same bits. Raises Unkeepable."""
     if isinstance(value, _PLAIN):
         return (type(value).__name__, str(value))
     if isinstance(value, torch.Tensor):
@@ -174,9 +175,9 @@ def _described(value: Any) -> object:
     if isinstance(value, Image.Image):
         return ("picture", value.mode, value.size, hashlib.sha256(value.tobytes()).hexdigest())
     if isinstance(value, list | tuple):
-        return (type(value).__name__, *(_described(each) for each in value))
+        return (type(value).__name__, *(comparable(each) for each in value))
     if isinstance(value, Mapping):
-        return ("mapping", *((str(name), _described(each)) for name, each in value.items()))
+        return ("mapping", *((str(name), comparable(each)) for name, each in value.items()))
     raise Unkeepable(type(value).__name__)
 
 
