@@ -62,7 +62,8 @@ def world_of(folder: Path, name: str, **changed: Any) -> World:
 
 def world_of_case(folder: Path, name: str) -> World:
     torch.manual_seed(0)
-    case, more = CASES[name], {"decode_chunk_size": 2} if CASES[name].frames else {}
+    case = CASES[name]
+    more: dict[str, Any] = {"decode_chunk_size": 2} if case.frames else {}
     pipeline = case.make()
     fill_with_random_weights(pipeline.components)
     for each in pipeline.components.values():
@@ -80,16 +81,16 @@ def world_of_case(folder: Path, name: str) -> World:
 def _failing_in(held: Held, step: int) -> Iterator[None]:
     made, count_step = [0], held.recorder.step
 
-    def count(number: int, total: int | None) -> None:
-        made[0] = number
-        count_step(number, total)
+    def count(step: int, steps: int | None) -> None:
+        made[0] = step
+        count_step(step, steps)
 
     def fail(call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         if made[0] + 1 >= step:
             raise Planted
         return call(*args, **kwargs)
 
-    held.recorder.step = count
+    held.recorder.step = count  # type: ignore[method-assign]
     with _around_denoisers(held, fail):
         yield
 

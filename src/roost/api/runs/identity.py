@@ -28,7 +28,7 @@ def run_settings(
             name: (*facts, ready.plan.components[name].tiling, ready.plan.components[name].slicing)
             for name, facts in loaded.items()
         }
-    settings = {
+    settings: dict[str, object] = {
         "model": ready.inventory.fingerprint,
         "components": loaded,
         "workload": asdict(checked.workload),
