@@ -292,23 +292,3 @@ def test_patterns_cover_every_call_once(calls: list[int]) -> None:
     for length, repeats in repeated_patterns(calls):
         unfolded += calls[len(unfolded) : len(unfolded) + length] * repeats
     assert unfolded == calls
-
-
-def test_what_is_not_needed_again_has_left_the_next_stage_though_there_was_room() -> None:
-    first, second = weights("a", [5, 5], "snapshot-offload"), weights("b", [3], "snapshot-offload")
-    made = schedule([first, second], [use("a", [1.0, 1.0]), use("b", [1.0])], [(0, 1), (1, 1)])
-    stages = simulate(made).stages[0]
-    assert stages[StageKey("a", "denoise")].weights_bytes == first.total_bytes
-    assert stages[StageKey("b", "denoise")].weights_bytes == second.total_bytes
-
-
-def test_a_stage_s_figures_are_the_sums_over_its_uses_and_its_largest_bytes() -> None:
-    moved = weights("a", [4, 4], "component-offload")
-    made = schedule([moved, weights("b", [1], "resident")], [use("a", [1.0, 1.0]), use("b", [1.0])], [(0, 1), (1, 1)])
-    stage = simulate(made).stages[0][StageKey("a", "denoise")]
-    assert stage.h2d_bytes == moved.total_bytes
-    assert stage.stall_s > 0  # nothing computes before the first bytes are there
-    before = replace(stage)
-    stage.add(replace(before, weights_bytes=1, peak_bytes=1), 2)
-    assert (stage.stall_s, stage.h2d_bytes) == (3 * before.stall_s, 3 * before.h2d_bytes)
-    assert (stage.weights_bytes, stage.peak_bytes) == (before.weights_bytes, before.peak_bytes)
