@@ -209,6 +209,7 @@ def _record(ready: ReadyPlan, checked: CheckedCall, generations: list[Generation
         latent_digest=joined_digest([each.latent_digest for each in generations]),
         device_kind=ready.device_kind,
         attention=ready.plan.attention,
+        tiling=tuple(name for name, each in ready.plan.components.items() if each.tiling),
         load_s=made.load_s,
         seconds=text_s + sum(each.seconds or 0.0 for each in generations),
         stages=tuple(stages) if len(generations) == 1 else summed_stages(stages),
