@@ -80,7 +80,7 @@ def test_what_blocks_can_not_give_is_left_to_the_ladder() -> None:
 
 def test_a_component_that_could_not_even_stream_is_refused_with_its_deficit() -> None:
     plan = plan_of(6)
-    with pytest.raises(NothingFits, match=r"'text_encoder' needs 1 B more .*--vram"):
+    with pytest.raises(NothingFits, match=r"'text_encoder' needs 1 B more .*vram="):
         fewer_resident_blocks(plan, BLOCK_BYTES + HEADROOM - 1)
 
 

@@ -160,9 +160,11 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_writing_into_a_missing_folder_is_one_line(tmp_path: Path) -> None:
+def test_a_missing_folder_is_made_and_one_that_can_not_be_is_one_line(tmp_path: Path) -> None:
+    write_text_atomically(tmp_path / "new" / "plan.yaml", "text")
+    assert (tmp_path / "new" / "plan.yaml").read_text() == "text"
     with pytest.raises(RoostError, match="choose another place"):
-        write_text_atomically(tmp_path / "no" / "plan.yaml", "text")
+        write_text_atomically(tmp_path / "new" / "plan.yaml" / "below" / "plan.yaml", "text")
 
 
 @pytest.mark.long
