@@ -66,7 +66,7 @@ def test_a_pipeline_with_a_component_of_the_users_own_class(saved: bool, tmp_pat
 
 def test_what_does_not_fit_is_refused_with_the_verdict() -> None:
     with pytest.raises(NothingFits, match=r"FluxPipeline does not fit at 1024x1024: .*attach\(size="):
-        roost.attach(live_pipeline("flux"), vram="1GiB")
+        roost.attach(live_pipeline("flux"), vram="16MiB")
 
 
 def test_without_cuda_and_memory_the_remedy_is_named() -> None:
