@@ -54,7 +54,7 @@ def test_a_dry_run_needs_no_gpu(plan, tmp_path, monkeypatch, capsys) -> None:
 
 
 def test_a_dry_run_needs_no_free_memory(plan, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(ready, "read_host", lambda: HostFacts(available_bytes=1, pinnable_bytes=1, source="a test"))
+    monkeypatch.setattr(ready, "read_host", lambda **_: HostFacts(available_bytes=1, pinnable_bytes=1, source="a test"))
     assert run(["run", str(plan), "--prompt", "a fox", "--dry-run"]) == 0
     assert "change: not on this machine, as it is now: loading needs" in capsys.readouterr().out
     assert run(["run", str(plan), "--prompt", "a fox"]) == 3

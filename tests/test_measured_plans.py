@@ -80,7 +80,7 @@ def test_a_fitted_factor_moves_the_peak() -> None:
 def test_the_screen_names_the_fitted_factors_of_its_components(capsys: pytest.CaptureFixture[str]) -> None:
     measured = MeasuredKappa(samples=[1.1], when=WHEN)
     kept(kappas={"AutoencoderKLWan": measured, "FluxTransformer2DModel": measured})
-    assert run(["plan", str(tiny_directory("wan2.2")), *DEVICE, *WORKLOAD]) == 0
+    assert run(["plan", str(tiny_directory("wan2.2")), *DEVICE, *WORKLOAD, "-v"]) == 0
     assert "activation factors fitted on this machine: AutoencoderKLWan." in capsys.readouterr().out
 
 
@@ -117,7 +117,7 @@ def test_a_broken_store_is_a_warning_in_the_plan() -> None:
 
 
 def test_the_screen_says_what_is_used_and_how_to_do_without(capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["plan", str(tiny_directory("wan2.2")), *DEVICE, *WORKLOAD]
+    command = ["plan", str(tiny_directory("wan2.2")), *DEVICE, *WORKLOAD, "-v"]
     said = "uses rates measured on this machine on 2026-11-21: 1 of 15 timed by themselves, 0 fitted to runs"
     assert run(command) == 0
     assert "measured on this machine" not in capsys.readouterr().out
@@ -159,7 +159,7 @@ def test_what_does_not_fit_is_the_rules_plan_and_dry_runs_of_less_are_announced(
     tmp_path: Path, monkeypatch, capsys
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    words = ["plan", str(tiny_directory("wan2.2")), *DEVICE, "--vram", "5MiB", *WORKLOAD, "--size", "128x128"]
+    words = ["plan", str(tiny_directory("wan2.2")), *DEVICE, "--vram", "5MiB", *WORKLOAD, "--size", "128x128", "-v"]
     assert run(words) == 3
     captured = capsys.readouterr()
     assert "no plan fits; placement and figures below are those of the rules' plan:" in captured.out

@@ -156,7 +156,7 @@ def test_a_rule_plan_that_leaves_no_room_for_activations_does_not_fit(
 ) -> None:
     """FLUX.1-dev by the rules: 22.2 GiB of weights, 0.5 GiB of activations, 22.5 GiB of budget."""
     model, saved = str(real_model("flux.1-dev")), tmp_path / "plan.yaml"
-    words = ["plan", model, "--gpu", "rtx-4090", "--ram", "64GiB", "--policy", "rules", "-o", str(saved)]
+    words = ["plan", model, "--gpu", "rtx-4090", "--ram", "64GiB", "--policy", "rules", "-v", "-o", str(saved)]
     assert run(words) == 0
     shown = capsys.readouterr()
     assert "verdict: weights fit; activations not known" in shown.out

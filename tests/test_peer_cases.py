@@ -220,7 +220,7 @@ def test_an_option_that_casting_leaves_no_choice_of_is_refused_by_the_casting() 
     pipeline.transformer.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
     small = {"vram": "8GiB", "ram": "8GiB", "size": "64x64", "steps": 2}
     for typed in ("transformer=layerwise-offload,resident_blocks=1", "dit=snapshot-offload"):
-        with pytest.raises(UsageError, match=rf"^--set {typed} can't .* resident\. Layerwise casting is on") as refused:
+        with pytest.raises(UsageError, match=rf"^set='{typed}' can't .* resident\. Layerwise casting is on") as refused:
             roost.attach(pipeline, set=typed, **small)
         assert "enable_layerwise_casting" in str(refused.value)
     with roost.attach(pipeline, set=("transformer=resident", "vae=snapshot-offload"), **small) as held:

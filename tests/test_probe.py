@@ -111,7 +111,20 @@ def test_saved_rates_are_what_the_next_plan_uses_and_others_stay(capsys) -> None
     }
     size = ("--size", "64x64", "--frames", "9", "--steps", "2")
     assert (
-        run(["plan", str(tiny_directory("wan2.2")), "--gpu", "emulated", "--vram", "64MiB", "--headroom", "0", *size])
+        run(
+            [
+                "plan",
+                str(tiny_directory("wan2.2")),
+                "--gpu",
+                "emulated",
+                "--vram",
+                "64MiB",
+                "--headroom",
+                "0",
+                "-v",
+                *size,
+            ]
+        )
         == 0
     )
     assert f"{len(report['rates'])} of 15 timed by themselves" in " ".join(capsys.readouterr().out.split())

@@ -37,6 +37,7 @@ def commands(work: Path) -> list[list[str]]:
         ["explain", plan],
         ["timeline", plan, "-o", str(work / "plan.html")],
         ["diff", plan, rules],
+        ["export", plan, "--to", "diffusers", "-o", str(work / "plan.py")],
         ["models"],
         ["model-dir", "sdxl", str(work / "sdxl"), "--sparse"],
         ["gpus"],

@@ -57,7 +57,7 @@ def candidates(ram_gib: float, splits: int = 16, parts=PARTS) -> list[Placement]
         explicit=resolve(choices, parts),
     )
     ruled = place(case, apply_rules(case).decisions)[0]
-    scope = Scope(passes=80, chunked=False, tileable=False, lingers=False, splits=splits)
+    scope = Scope(passes=80, chunked=False, tilings=(False,), lingers=False, splits=splits)
     return list(candidate_placements(case, ruled, scope))[1:]
 
 

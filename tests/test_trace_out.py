@@ -213,7 +213,7 @@ def test_a_run_in_which_nothing_is_left_to_do_says_that_there_is_no_trace(plan, 
     assert not (tmp_path / "t.json").exists()
 
 
-@pytest.mark.parametrize("name", ["trace.txt", "nowhere/trace.json"])
+@pytest.mark.parametrize("name", ["trace.txt", "plan.yaml/trace.json"])
 def test_a_place_that_can_not_hold_the_trace_is_said_before_loading(plan, name: str, tmp_path: Path, capsys) -> None:
     (tmp_path / "plan.yaml").write_text(plan_to_yaml(plan), encoding="utf-8")
     assert run(["run", f"{tmp_path}/plan.yaml", "--prompt", "x", "--trace-out", f"{tmp_path}/{name}"]) == 2

@@ -111,8 +111,8 @@ def test_what_no_trial_takes_is_one_line(model: str, tmp_path: Path) -> None:
         roost.bench(model, round=2)
     with pytest.raises(UsageError, match="bench: rounds is a whole number, not 'two'"):
         roost.bench(model, rounds="two")
-    with pytest.raises(UsageError, match="bench has no option 'policy'"):
-        roost.bench(model, policy="rules")
+    with pytest.raises(UsageError, match="bench has no option 'tune_seconds'"):
+        roost.bench(model, tune_seconds=3)
     with pytest.raises(UsageError, match="leave objective='memory' out"):
         roost.tune_plan(model, objective="memory")
     with pytest.raises(UsageError, match=r"^vram=, batch=: the plan has decided that"):

@@ -152,7 +152,7 @@ class ModelProfile:
     role_extras: Mapping[str, tuple[str, ...]]  # role -> modules it needs beyond its own
     frame_chunk: int  # its videos are whole chunks of so many frames and one more; 1: of any length
     frames_per_s: int  # at which its publisher plays its videos
-    sizes: tuple[tuple[int, int], ...]  # that it was trained at, where its publisher says so
+    sizes: tuple[tuple[int, int], ...] = ()  # that it was trained at, where its publisher says so
     plan_only: bool  # no pipeline class in diffusers: inspect and plan, not run
 
 

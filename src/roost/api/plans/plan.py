@@ -98,12 +98,8 @@ def search_question(model: str | Path, options: PlanOptions, link_bytes_per_s: f
     """What the search is asked for ``model``, its dry run included; ``link_bytes_per_s`` is an emulated device's."""
     question = _question(model, options)
     ruling_on(question)  # refuses wrong options before the slow dry run
-    return traced_question(
-        question,
-        options,
-        lambda: _trace(question, question.workload),
-        link_bytes_per_s,
-    )
+    asked = traced_question(question, options, lambda: _trace(question, question.workload), link_bytes_per_s)
+    return replace(asked, spell=plan_command(model, options))
 
 
 def _question(model: str | Path, options: PlanOptions) -> Question:

@@ -23,11 +23,10 @@ Sizes = Sequence[tuple[int, int]]
 def smaller(workload: Workload, what: Amount, share: float, default: Workload, sizes: Sizes = ()) -> Workload | None:
     """The largest workload with at most ``share`` of the amount, as the family of the ``default`` one takes it.
 
-    ``sizes`` are those that it was trained at, where they are known.
+    ``sizes`` are those that it was trained at, where they are known; below the least of them any size is taken.
     """
-    if what == "size" and sizes:
-        return _trained_size(workload, share, sizes)
-    return _SHRINKING[what](workload, share, default)
+    trained = _trained_size(workload, share, sizes) if what == "size" else None
+    return trained or _SHRINKING[what](workload, share, default)
 
 
 def _trained_size(workload: Workload, share: float, sizes: Sizes) -> Workload | None:
