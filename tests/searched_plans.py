@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 from roost.facts.model import Component
@@ -34,6 +35,17 @@ def searched(
     free_gib: float = 20, *sets: str, parts: tuple[Component, ...] = PARTS, link: float = 20e9, **changes: object
 ) -> PlanDocument:
     """The searched plan on a card with so much free, under ``--set`` options; ``link`` in bytes per second."""
+    return _searched(free_gib, sets, parts, link) if not changes else _search(free_gib, sets, parts, link, **changes)
+
+
+@functools.cache
+def _searched(free_gib: float, sets: tuple[str, ...], parts: tuple[Component, ...], link: float) -> PlanDocument:
+    return _search(free_gib, sets, parts, link)
+
+
+def _search(
+    free_gib: float, sets: tuple[str, ...], parts: tuple[Component, ...], link: float, **changes: object
+) -> PlanDocument:
     names = {each.name for each in parts}
     calls = trace(*((each, calls) for each, calls in USES if each.component in names), steps=STEPS)
     choices = Choices(sets=tuple(map(parse_set, sets)))

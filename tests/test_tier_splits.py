@@ -39,6 +39,7 @@ def test_scarce_host_memory_is_filled_to_two_blocks(ram_gib: int) -> None:
     assert ram_gib * GiB - 2 * block < plan.budget.host_bytes <= ram_gib * GiB
 
 
+@pytest.mark.slow  # test_more_memory asks the same of a whole plan
 def test_more_host_memory_never_makes_a_plan_slower() -> None:
     plans = [with_host(ram_gib).predicted for ram_gib in range(8, 36, 2)]
     seconds = [each.load_s.mid + each.first_s.mid for each in plans]

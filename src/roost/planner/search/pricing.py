@@ -84,12 +84,20 @@ class Pricer:
         self.speeds = forecast.model.rates.at("mid")
         self._costs: dict[tuple[Level, LossyChoices], tuple[UseCost, ...]] = {}
         self._totals: dict[tuple[int, ...], tuple[tuple[Placement, ...], float, float]] = {}  # by their identities
+        self._taken: dict[tuple[str, LossyChoices, Level], tuple[int, int]] = {}
+        self._last: tuple[Placement, MovedWeights] | None = None
         self._twins: dict[tuple[MovedWeights, UseCost], tuple[int, float, float | None]] = {}
 
     def costs(self, lossy: LossyChoices, level: Level = "mid") -> tuple[UseCost, ...]:
         if (level, lossy) not in self._costs:
             self._costs[level, lossy] = self.forecast.costs(level, lossy)
         return self._costs[level, lossy]
+
+    def weights(self, placement: Placement) -> MovedWeights:
+        """How the placement's weights move; one placement is asked for several times in a row."""
+        if self._last is None or self._last[0] is not placement:
+            self._last = placement, moved_weights(placement, self.speeds)
+        return self._last[1]
 
     @cached_property
     def room_bytes(self) -> int:
@@ -125,7 +133,7 @@ class Pricer:
     def priced(self, sized: Option) -> Option:
         """The price by a simulation of the placement's own uses; other components are gaps in which it stays."""
         placement = sized.placement
-        weights = moved_weights(placement, self.speeds)
+        weights = self.weights(placement)
         uses = self.costs(placement.lossy)
         first_s, next_s, at_bound = self._alone_s(weights, uses)
         loading_s, more = load_s(placement, self.speeds), self.forecast.generations - 1
@@ -146,8 +154,8 @@ class Pricer:
 
     def sized(self, placement: Placement) -> Option:
         """The placement's bytes, without the simulation that would say its seconds."""
-        weights, tiers = moved_weights(placement, self.speeds), tier_bytes(placement)
-        own_bytes = self.own_bytes(placement, weights)
+        weights, tiers = self.weights(placement), tier_bytes(placement)
+        own_bytes = self.own_bytes(placement)
         return Option(
             placement=placement,
             seconds=0.0,
@@ -156,7 +164,7 @@ class Pricer:
             evicted_s=0.0,
             idle_bytes=weights.total_bytes if weights.stays else 0,
             own_bytes=own_bytes,
-            sure_bytes=max(own_bytes, self._need(placement, weights, "slow")),
+            sure_bytes=max(own_bytes, self._need(placement, "slow")),
             entered_bytes=own_bytes if self.passes(placement.component.name) else 0,
             held_bytes=0 if weights.stays else weights.active_bytes,
             acquire_s=weights.trunk_s + sum(weights.block_s) + weights.back_s,
@@ -166,17 +174,26 @@ class Pricer:
             at_bound=True,
         )
 
-    def own_bytes(self, placement: Placement, weights: MovedWeights | None = None) -> int:
+    def own_bytes(self, placement: Placement) -> int:
         """What its largest use needs on the device beyond its resident bytes, activations included."""
-        return self._need(placement, weights or moved_weights(placement, self.speeds), "mid")
+        return self._need(placement, "mid")
 
-    def _need(self, placement: Placement, weights: MovedWeights, level: Level) -> int:
+    def _need(self, placement: Placement, level: Level) -> int:
         """What its largest use needs at one end of the interval: within the budget, or within it and the headroom."""
-        own = [use for use in self.costs(placement.lossy, level) if use.component == placement.component.name]
-        planned = max((use.activation_bytes for use in own), default=0) if level == "mid" else 0
-        taken = max((use.activation_bytes + use.unusable_bytes for use in own), default=0)
-        most_bytes = max(planned, taken - self.forecast.slack_bytes(level))
+        weights, (planned, taken) = self.weights(placement), self._activations(placement, level)
+        most_bytes = max(planned if level == "mid" else 0, taken - self.forecast.slack_bytes(level))
         return max(0, most_bytes + (0 if weights.stays else weights.active_bytes))
+
+    def _activations(self, placement: Placement, level: Level) -> tuple[int, int]:
+        """The component's largest activations, and with what the allocator can't use beside them."""
+        key = placement.component.name, placement.lossy, level
+        if key not in self._taken:
+            own = [use for use in self.costs(placement.lossy, level) if use.component == placement.component.name]
+            self._taken[key] = (
+                max((use.activation_bytes for use in own), default=0),
+                max((use.activation_bytes + use.unusable_bytes for use in own), default=0),
+            )
+        return self._taken[key]
 
     def _alone_s(self, weights: MovedWeights, uses: tuple[UseCost, ...]) -> tuple[float, float, bool]:
         sequence = self.forecast.trace.sequence
@@ -221,7 +238,7 @@ class Pricer:
 
     def bound_s(self, placement: Placement) -> float:
         """No simulation of the placement gives less: loading, and both queues' work in every generation."""
-        weights, uses = moved_weights(placement, self.speeds), self.costs(placement.lossy)
+        weights, uses = self.weights(placement), self.costs(placement.lossy)
         return load_s(placement, self.speeds) + self.forecast.generations * self._busy_s(weights, uses)
 
     def _at_bound(self, weights: MovedWeights, uses: tuple[UseCost, ...], seconds: float) -> bool:
