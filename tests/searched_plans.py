@@ -35,12 +35,14 @@ def searched(
     free_gib: float = 20, *sets: str, parts: tuple[Component, ...] = PARTS, link: float = 20e9, **changes: object
 ) -> PlanDocument:
     """The searched plan on a card with so much free, under ``--set`` options; ``link`` in bytes per second."""
-    return _searched(free_gib, sets, parts, link) if not changes else _search(free_gib, sets, parts, link, **changes)
+    if changes or parts is not PARTS:
+        return _search(free_gib, sets, parts, link, **changes)
+    return _searched(free_gib, sets, link)
 
 
 @functools.cache
-def _searched(free_gib: float, sets: tuple[str, ...], parts: tuple[Component, ...], link: float) -> PlanDocument:
-    return _search(free_gib, sets, parts, link)
+def _searched(free_gib: float, sets: tuple[str, ...], link: float) -> PlanDocument:
+    return _search(free_gib, sets, PARTS, link)
 
 
 def _search(
