@@ -40,6 +40,11 @@ def searched(
     return _searched(free_gib, sets, link)
 
 
+def forget() -> None:
+    """Plans anew, for tests that reword what plans say."""
+    _searched.cache_clear()
+
+
 @functools.cache
 def _searched(free_gib: float, sets: tuple[str, ...], link: float) -> PlanDocument:
     return _search(free_gib, sets, PARTS, link)

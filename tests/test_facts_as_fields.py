@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,11 +36,18 @@ from roost.tune.results.figures import completed, run_figures
 from roost.tune.results.records import Candidate, Row
 from roost.tune.trials.candidates import why_unfit
 from roost.tune.trials.runner import _host_bytes
-from searched_plans import STEPS, USES, ruled, searched
+from searched_plans import STEPS, USES, forget, ruled, searched
 from traces import trace
 
 OLD = Path(__file__).parent / "fixtures" / "plans-0.1"
 GIB = 1024**3
+
+
+@pytest.fixture(autouse=True)
+def _planned_anew() -> Iterator[None]:
+    forget()
+    yield
+    forget()
 
 
 def test_a_card_by_name_and_typed_memory_are_fields_of_the_machine() -> None:
@@ -100,6 +108,7 @@ def test_who_decided_is_read_back_as_it_was_written(text: str) -> None:
 def test_who_decided_may_be_spelled_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = [searched(20, "vae=component-offload"), ruled(12)]
     monkeypatch.setattr(writer, "spelled", lambda decider: spelled(decider).upper())
+    forget()
     shouted = [searched(20, "vae=component-offload"), ruled(12)]
     for one, other in zip(plain, shouted, strict=True):
         names = {name: each.decided_by for name, each in one.components.items()}
@@ -115,6 +124,7 @@ def shouted_stages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage, "_TEXTS", {phase: text.upper() for phase, text in stage._TEXTS.items()})
     experts = {name: text.upper() for name, text in stage._EXPERTS_IN_RUNS.items()}
     monkeypatch.setattr(stage, "_EXPERTS_IN_RUNS", experts)
+    forget()
     monkeypatch.setattr(stage, "_ENCODE_IN_RUNS", stage._ENCODE_IN_RUNS.upper())
 
 
