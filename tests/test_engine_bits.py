@@ -8,8 +8,8 @@ from engine_cases import Case, digest_of, every_case, held_on, pairwise_cases, p
 from live_pipelines import bare_digest, digest_without_plan, live_pipeline
 from tiny_models import FAMILIES
 
-WHOLE_PRODUCT = ("wan2.2", "flux")
-OTHERS = sorted(set(FAMILIES) - set(WHOLE_PRODUCT) - {"wan2.1"})
+WHOLE_PRODUCT = ("wan2.2", pytest.param("flux", marks=pytest.mark.slow))
+OTHERS = sorted(set(FAMILIES) - {"wan2.2", "wan2.1"})
 LARGER = {"width": 96}
 
 
