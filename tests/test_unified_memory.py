@@ -9,6 +9,7 @@ import pytest
 
 from fake_nvml import FakeCard, FakeNvml, Fields
 from roost.api.machine import find_machine
+from roost.cli.app import run
 from roost.facts.machine import Machine
 from roost.facts.request import Choices
 from roost.plan import PlanDocument
@@ -107,3 +108,10 @@ def test_a_present_unified_card_has_the_hosts_memory(memory: object) -> None:
     assert facts.unified
     assert facts.total_bytes == read_unified()[0]
     assert 0 < facts.free_bytes <= facts.total_bytes
+
+
+@pytest.mark.parametrize("vram", ["40GiB", "2GiB"])
+def test_the_screen_says_that_memory_is_shared_whether_a_plan_fits_or_not(vram: str, capsys) -> None:
+    words = ["plan", "qwen-image", "--gpu", "gb10", "--vram", vram, "--ram", "100GiB", "--policy", "rules"]
+    assert run(words) in (0, 3)
+    assert "one pool" in capsys.readouterr().out

@@ -15,13 +15,17 @@ def show_plan(plan: PlanDocument) -> None:
     """The verdict, what for, the seconds, the placement and the one warning that matters; or what would fit."""
     show_text(plan.budget.verdict_alone)
     show_text(_about(plan))
-    if not plan.fits:
-        for remedy in plan.budget.would_fit:
-            show_text(f"would fit  {remedy}")
-        return
-    if plan.predicted and not plan.predicted.guessed:
-        show_text(_seconds(plan, plan.predicted))
-    show_placement(plan)
+    if plan.fits:
+        if plan.predicted and not plan.predicted.guessed:
+            show_text(_seconds(plan, plan.predicted))
+        show_placement(plan)
+    _show_remark(plan)
+    for remedy in plan.budget.would_fit:
+        show_text(f"would fit  {remedy}")
+
+
+def _show_remark(plan: PlanDocument) -> None:
+    """The one warning or change that matters most, and how many more there are."""
     remarks = [
         *(f"warning: {each}" for each in plan.warnings if plan.certainty == "likely"),
         *(f"changed: {change_text(each)}" for each in plan.changed_by_default),
