@@ -4,22 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from roost.api.machine import emulated_gpu
 from roost.facts.machine import GpuFacts
 
-_NOWHERE = GpuFacts(
-    device_kind="cuda",
-    platform="cuda",
-    name="Made-up GPU",
-    total_bytes=0,
-    free_bytes=0,
-    source="made up",
-    profile=None,
-    uuid=None,
-    driver=None,
-    compute_capability=None,
-    pcie_generation=None,
-    pcie_width=None,
-)
+_NOWHERE = replace(emulated_gpu(0), device_kind="cuda", name="Made-up GPU", source="made up")
 
 
 def card(total_bytes: int, free_bytes: int, **facts: object) -> GpuFacts:

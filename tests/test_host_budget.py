@@ -18,7 +18,10 @@ CARD = ("--gpu", "rtx-4090", "--policy", "rules")
 OLD = Path(__file__).parent / "fixtures" / "plans-0.1"
 
 
-def test_a_plan_shows_what_the_system_and_the_process_take(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plan_shows_what_the_system_and_the_process_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # where no dry run has left a trace
     assert run(["plan", "flux.1-dev", *CARD, "--ram", "64GiB", "-v"]) in (
         0,
         3,

@@ -11,9 +11,9 @@ from roost.facts.request import Workload
 from roost.plan.figures import Alternative, Arithmetic, Predicted
 from roost.plan.revision import revised
 from roost.plan.schema import ChangedByDefault, PlanDocument
-from roost.planner.cost.budget import Verdict, judge, pool_warnings, weights_fit
+from roost.planner.cost.budget import Verdict, judge
 from roost.planner.cost.costs import CostModel
-from roost.planner.cost.estimate import Forecast, predict, surely_fits, taken_of
+from roost.planner.cost.estimate import Forecast, predict
 from roost.planner.documents.cost_model import arithmetic_record
 from roost.planner.documents.records import alternative_record, trace_record
 from roost.planner.documents.writer import Figures, Sought, document_of
@@ -22,13 +22,14 @@ from roost.planner.rules.case import Case, Decision, Question
 from roost.planner.ruling import Ruling, ruling_on
 from roost.planner.search.columns import Aim, Objective, limits_of
 from roost.planner.search.comparison import compare_plans
-from roost.planner.search.pricing import Combination
+from roost.planner.search.option import Combination
 from roost.planner.search.reasons import LEAST_WEIGHTS, notes_of, why_lost, why_of
 from roost.planner.search.remedies import Remedy, TraceOther, remedies, remedy_text
 from roost.planner.search.search import SearchResult, search
 from roost.planner.search.shortfall import Shortfall
+from roost.planner.search.verdict import fitting_verdict
 from roost.trace import Trace, of_role
-from roost.units import format_bytes, format_seconds
+from roost.units import format_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +84,7 @@ def plan_by_search(asked: SearchQuestion) -> PlanDocument:
     return document_of(
         ruling,
         tuple(_explained(each, predicted, arithmetic, forecast, asked.aim.objective) for each in placements),
-        _fitting(forecast, placements, predicted, aim=asked.aim, other=found.other),
+        fitting_verdict(forecast, placements, predicted, aim=asked.aim, other=found.other),
         sought=Sought(aim=asked.aim, generations=asked.generations),
         figures=Figures(
             trace=trace_record(asked.trace),
@@ -122,56 +123,6 @@ def _explained(
         return placement
     why = LEAST_WEIGHTS if forecast.weights_only else why_of(placement, predicted, arithmetic, objective)
     return replace(placement, decision=Decision(strategy=placement.strategy, decided_by=Decider("search"), why=why))
-
-
-def _fitting(
-    forecast: Forecast, placements: tuple[Placement, ...], predicted: Predicted, *, aim: Aim, other: Combination | None
-) -> Verdict:
-    sure, known = surely_fits(forecast, predicted), forecast.trace.no_dry_run is None
-    doubt = () if sure or not known else (_doubt(forecast, predicted, aim, other),)
-    return Verdict(
-        fits=True,
-        certainty="sure" if sure else "likely",
-        text=_promise(forecast, predicted, sure=sure) if known else _weights_fit(forecast, placements),
-        deficit_bytes=0,
-        host_bytes=predicted.host_bytes,
-        host_deficit_bytes=0,
-        activations_known=known,
-        warnings=(*pool_warnings(forecast.machine), *doubt),
-    )
-
-
-def _weights_fit(forecast: Forecast, placements: tuple[Placement, ...]) -> str:
-    weights = predict(replace(forecast, weights_only=True), placements)
-    most = max(weights.stages, key=lambda stage: stage.peak_bytes, default=None)
-    if most is None:
-        return "nothing to place."
-    return weights_fit(most.peak_bytes, most.name, forecast.machine.budget_bytes)
-
-
-def _promise(forecast: Forecast, predicted: Predicted, *, sure: bool) -> str:
-    """What is taken of what is there, at the upper end and likely, and where the most."""
-    taken, there_bytes = taken_of(forecast, predicted)
-    worst = max(predicted.stages, key=lambda stage: stage.peak_bytes, default=None)
-    where = f", most in {worst.name}" if worst else ""
-    high, mid, there = (format_bytes(each) for each in (taken.high, taken.mid, there_bytes))
-    if sure:
-        return f"fits: up to {high} of {there} free, likely {mid}{where}."
-    return f"may not fit: likely {mid} of {there} free, up to {high}{where}."
-
-
-def _doubt(forecast: Forecast, predicted: Predicted, aim: Aim, other: Combination | None) -> str:
-    """By how much a plan may not fit, and what makes it sure."""
-    taken, there_bytes = taken_of(forecast, predicted)
-    over = f"it may need {format_bytes(max(0, taken.high - there_bytes))} more than is free"
-    if other is not None:
-        premium = math.ceil(100 * other.seconds / predicted.total_s.mid) / 100
-        return f"{over}; a plan that surely fits takes {format_seconds(other.seconds)}: --max-premium {premium:g}."
-    if aim.certainty == "likely":
-        return f"{over}; --certainty sure asks for a plan that surely fits."
-    if "tiling" in aim.forbid:
-        return f"{over}; no plan surely fits without tiling, which --forbid tiling forbids."
-    return f"{over}, and no plan surely fits; a smaller --size or fewer --frames may."
 
 
 def _rounded(placements: Iterable[Placement]) -> list[str]:

@@ -13,7 +13,8 @@ from roost.planner.cost.fp8_storage import in_fp8
 from roost.planner.placements import Lossy, Placement
 from roost.planner.rules.case import Case
 from roost.planner.search.candidates import Scope, candidate_placements
-from roost.planner.search.pricing import Option, Pricer
+from roost.planner.search.option import Option
+from roost.planner.search.pricing import Pricer
 from roost.planner.search.solver import Column, Limits
 from roost.units import GiB
 

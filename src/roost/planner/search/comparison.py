@@ -10,7 +10,8 @@ from roost.planner.cost.estimate import Forecast
 from roost.planner.rules.names import kind_of
 from roost.planner.search.columns import MORE_BYTES, limits_of
 from roost.planner.search.levels import NOISE
-from roost.planner.search.pricing import Combination, Pricer
+from roost.planner.search.option import Combination
+from roost.planner.search.pricing import Pricer
 from roost.planner.search.search import SearchResult
 
 # Less than this share of the seconds is nothing that anyone would notice.

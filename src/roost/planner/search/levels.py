@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from roost.planner.search.pricing import Combination, Option, Pricer
+from roost.planner.search.option import Combination, Option
+from roost.planner.search.pricing import Pricer
 from roost.planner.search.solver import Column, Limits, Pace, fastest, simplest
 
 # A plan that takes no more than this times the best one's seconds is as good, if also its later generations do: what a

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 from roost.facts.stage import StageKey
@@ -13,67 +13,13 @@ from roost.planner.cost.movement import load_s, moved_weights, tier_bytes
 from roost.planner.cost.simulator import MovedWeights, Schedule, StageTimes, UseCost, simulate
 from roost.planner.placements import LossyChoices, Placement, lossy_of
 from roost.planner.search.candidates import complexity
+from roost.planner.search.option import Combination, Option
 
 _OTHERS = "(others)"
 _GAP, _NOBODYS = StageKey(_OTHERS, "beside"), StageKey("", "beside")
 _UNLIMITED = 1 << 60
 # A stream that takes no longer than this beside its bound gains nothing from more slots or another choice of residents.
 _AT_BOUND = 1.0005
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Option:
-    """One placement with its price; equal only to itself.
-
-    ``seconds`` are loading (``load_s``) and its own uses in all generations, alone on the device, ``next_s`` those of a
-    later generation; ``evicted_s`` is like ``seconds`` at the least when the copy that would linger has to go in every
-    generation. ``idle_bytes`` are on the device always; ``own_bytes`` are what its use needs beyond them, activations
-    included, and ``entered_bytes`` the same, or nothing when it is never used; ``sure_bytes`` are ``own_bytes`` where
-    it has to be sure that they are enough; ``held_bytes`` are its weights while it lingers; ``acquire_s`` is what it
-    costs to release it and bring it in once more.
-    """
-
-    placement: Placement
-    seconds: float
-    load_s: float
-    next_s: float
-    evicted_s: float
-    idle_bytes: int
-    own_bytes: int
-    sure_bytes: int
-    entered_bytes: int
-    held_bytes: int
-    acquire_s: float
-    host_bytes: int
-    pinned_bytes: int
-    complexity: int
-    at_bound: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Combination:
-    """One option for each component, in their given order, with the whole plan's seconds and needs."""
-
-    options: tuple[Option, ...]
-    seconds: float
-    next_s: float
-
-    @property
-    def load_s(self) -> float:
-        return sum(each.load_s for each in self.options)
-
-    @property
-    def complexity(self) -> int:
-        return sum(each.complexity for each in self.options)
-
-    @property
-    def vram_bytes(self) -> int:
-        """The least that every stage fits in, context apart."""
-        return sum(each.idle_bytes for each in self.options) + max(each.own_bytes for each in self.options)
-
-    @property
-    def host_bytes(self) -> int:
-        return sum(each.host_bytes for each in self.options)
 
 
 class Pricer:

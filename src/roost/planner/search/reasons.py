@@ -9,7 +9,7 @@ from roost.plan.figures import Arithmetic, MoreMemory, OtherPlan, PlanComparison
 from roost.planner.placements import Placement
 from roost.planner.search.columns import Objective
 from roost.planner.search.levels import NOISE
-from roost.planner.search.pricing import Combination
+from roost.planner.search.option import Combination
 from roost.units import GiB, format_bytes, format_seconds
 
 _STAYS = "it fits beside every stage and then never moves."

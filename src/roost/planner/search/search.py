@@ -22,7 +22,8 @@ from roost.planner.search.columns import (
     tileable,
 )
 from roost.planner.search.levels import Levels, runner_up, within
-from roost.planner.search.pricing import Combination, Pricer
+from roost.planner.search.option import Combination
+from roost.planner.search.pricing import Pricer
 from roost.planner.search.shortfall import Shortfall, least_vram, shared_shortfall, shortfall, split_pool
 from roost.planner.search.solver import Column, Limits, fastest, possible
 

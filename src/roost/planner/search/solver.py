@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from roost.planner.search.pricing import Combination, Option, Pricer
+from roost.planner.search.option import Combination, Option
+from roost.planner.search.pricing import Pricer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
