@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
 
+from edited_plans import edited
 from roost.api.runs import ready
 from roost.api.runs import run as api_run
 from roost.cli.app import run
@@ -30,20 +30,13 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def _edit(plan: Path, target: Path, change) -> Path:
-    document = yaml.safe_load(plan.read_text())
-    change(document)
-    target.write_text(yaml.safe_dump(document, sort_keys=False))
-    return target
-
-
 def _for_a_card_that_is_not_here(document) -> None:
     document["machine"]["gpu"] |= {"device_kind": "cuda", "name": "NVIDIA GeForce RTX 4090"}
 
 
 def test_a_dry_run_needs_no_gpu(plan, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    path = _edit(plan, tmp_path / "card.yaml", _for_a_card_that_is_not_here)
+    path = edited(plan, tmp_path / "card.yaml", _for_a_card_that_is_not_here)
     words = ["run", str(path), "--prompt", "a fox", "-o", str(tmp_path / "new" / "fox.mp4")]
     assert run([*words, "--dry-run", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -65,7 +58,7 @@ def test_a_dry_run_of_what_fits_nowhere_is_refused(plan, tmp_path, capsys) -> No
         document["fits"], document["certainty"] = False, None
         document["budget"] |= {"deficit_bytes": 1, "verdict": "does not fit."}
 
-    path = _edit(plan, tmp_path / "large.yaml", grow)
+    path = edited(plan, tmp_path / "large.yaml", grow)
     assert run(["run", str(path), "--prompt", "a fox", "--dry-run"]) == 3
 
 

@@ -8,9 +8,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-import yaml
 
 import roost
+from edited_plans import edited
 from roost.cli.app import run
 from roost.errors import PlanMismatch
 from tiny_models import build, default_call
@@ -34,13 +34,6 @@ def plan(model: Path) -> Path:
     path = model.parent / "plan.yaml"
     assert run(["plan", str(model), *EMULATED, *RULES, *WORKLOAD, "-o", str(path)]) == 0
     return path
-
-
-def _edit(plan: Path, target: Path, change) -> Path:
-    document = yaml.safe_load(plan.read_text())
-    change(document)
-    target.write_text(yaml.safe_dump(document, sort_keys=False))
-    return target
 
 
 def test_json_record_has_every_documented_key_and_the_output_exists(plan, tmp_path, capsys) -> None:
@@ -178,7 +171,7 @@ def test_a_plan_that_tiles_what_cannot_tile_is_refused(plan, tmp_path, capsys) -
     def tile(document) -> None:
         document["components"]["text_encoder"]["tiling"] = True
 
-    path = _edit(plan, tmp_path / "edited.yaml", tile)
+    path = edited(plan, tmp_path / "edited.yaml", tile)
     assert run(["run", str(path), "--prompt", "a fox"]) == 4
     assert "has no tiling" in capsys.readouterr().err
 
@@ -201,7 +194,7 @@ def test_a_plan_that_misses_a_stack_is_refused(plan, tmp_path, capsys) -> None:
     def shrink(document) -> None:
         document["components"]["transformer"]["stacks"][0]["count"] = 1
 
-    path = _edit(plan, tmp_path / "edited.yaml", shrink)
+    path = edited(plan, tmp_path / "edited.yaml", shrink)
     assert run(["run", str(path), "--prompt", "a fox"]) == 4
     assert "transformer" in capsys.readouterr().err
 
@@ -245,7 +238,7 @@ def test_a_plan_that_places_what_the_model_lacks_is_refused(plan, tmp_path, caps
         document["components"]["vae_2"] = copy.deepcopy(document["components"]["vae"])
         document["load_order"].append("vae_2")
 
-    assert run(["run", str(_edit(plan, tmp_path / "more.yaml", escape)), "--prompt", "a fox"]) == 4
+    assert run(["run", str(edited(plan, tmp_path / "more.yaml", escape)), "--prompt", "a fox"]) == 4
     assert "'vae_2'" in capsys.readouterr().err
 
 
@@ -254,7 +247,7 @@ def test_component_names_that_are_paths_are_no_plan(plan, tmp_path, capsys) -> N
         document["components"]["../vae"] = document["components"].pop("vae")
         document["load_order"] = ["../vae" if name == "vae" else name for name in document["load_order"]]
 
-    assert run(["run", str(_edit(plan, tmp_path / "path.yaml", escape)), "--prompt", "a fox"]) == 2
+    assert run(["run", str(edited(plan, tmp_path / "path.yaml", escape)), "--prompt", "a fox"]) == 2
 
 
 def test_a_role_plan_says_that_roles_are_not_run(model, tmp_path, capsys) -> None:
