@@ -1,8 +1,8 @@
 """Arguments of SGLang's diffusion commands, as its own sources have them but for two.
 
 Source: sgl-project/sglang, python/sglang/multimodal_gen/runtime/server_args.py (add_cli_args, main after #34534), and
-https://docs.sglang.io/diffusion/api/cli.html for what is generated. ``--vae-tiling`` and ``--vae-slicing`` were found in
-another project's launcher alone, not in those. Only those that an export may need are kept.
+https://docs.sglang.io/diffusion/api/cli.html for what is generated. ``--vae-tiling`` and ``--vae-slicing`` were found
+in another project's launcher alone, not in those. Only those that an export may need are kept.
 """
 
 ARGUMENTS = frozenset(
