@@ -1,15 +1,21 @@
 """Random worlds through the engine on a device that computes and copies late: right to the bit, and no byte more."""
 
 import random
+from typing import Any
 
 import pytest
 import torch
 
 from engine_toys import call, play, streaming
+from plans import component_plan
+from roost.planner.cost.simulator import simulate
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.engine.component import HeldComponent
+from roost.residency.weights.census import TRUNK
+from roost.residency.weights.host_masters import HostCopy
 from roost.residency.weights.transfers import Transfers
-from toy_worlds import World, batches
+from test_timeline import schedule, use, weights
+from toy_worlds import Use, World, batches, block_order
 
 NORMAL, MORE = 320, 3000
 
@@ -49,6 +55,39 @@ def test_the_engine_knows_its_size_before_it_is_on_the_device() -> None:
             with EmulatedDevice(2**30) as device:
                 component = HeldComponent("component", module, plan, Transfers(device))
                 assert component.stage_bytes == expected, seed
+
+
+@pytest.mark.parametrize("resident", [0, 2, 3, 5])
+@pytest.mark.parametrize("prefetch", [1, 2])
+def test_copies_come_in_the_order_that_the_simulation_foresees(resident: int, prefetch: int) -> None:
+    """Two passes of a component that streams: what is used first is copied first, whether it stays or not."""
+    module = next(each for seed in range(100) for each in World(seed).modules if len(block_order(each)) == 7)
+    order = block_order(module)
+    plan = component_plan(
+        "transformer", module, strategy="layerwise-offload", resident_blocks=resident, prefetch=prefetch
+    )
+    with EmulatedDevice(2**30) as device:
+        transfers = Transfers(device, pinnable_bytes=2**30)
+        component = HeldComponent("transformer", module, plan, transfers)
+        copied: list[str] = []
+        upload = transfers.upload
+
+        def noting(target: torch.Tensor, master: HostCopy) -> Any:
+            copied.extend(name for name, unit in component.units.items() if unit.master is master)
+            return upload(target, master)
+
+        transfers.upload = noting  # type: ignore[method-assign]
+        component.acquire()
+        state = torch.zeros(4, dtype=torch.int64)
+        for _ in range(2):
+            call(component, Use(0, (), tuple(order), None), state, device)
+        kept = {order.index(name) for name, kind in component.rungs.kinds().items() if kind == "resident"}
+        component.drop()
+    assert len(kept) == resident
+    moved = weights("transformer", [1] * 7, "layerwise-offload", resident=frozenset(kept), slots=plan.slots)
+    timeline = simulate(schedule([moved], [use("transformer", [1.0] * 7)], [(0, 2)]), record=True, exact=True)
+    foreseen = [event.block for event in timeline.events if event.lane == "copy"]
+    assert copied == [TRUNK if block is None else order[block] for block in foreseen]
 
 
 @pytest.mark.slow

@@ -10,15 +10,8 @@ import torch
 from roost.errors import RoostError
 from roost.option_spelling import option
 from roost.plan import ComponentPlan
-from roost.residency.engine.on_device import (
-    RunningBlocks,
-    acquiring,
-    copy_back,
-    drop,
-    registered_order,
-    set_kinds,
-    settle,
-)
+from roost.residency.engine.buffers import copy_back, drop, settle
+from roost.residency.engine.on_device import RunningBlocks, acquiring, registered_order, set_kinds
 from roost.residency.engine.predictor import Predictor
 from roost.residency.engine.slots import SlotRing
 from roost.residency.weights.census import TRUNK
@@ -58,7 +51,7 @@ class HeldComponent:
         self._packer = Packer(name, module, plan, transfers, checkpoint)
         self.units = self._packer.units
         self._ring = SlotRing(transfers, self.predictor, self.units)
-        self._acquiring: Iterator[None] | None = None
+        self._acquiring: Iterator[bool] | None = None
         self.running = RunningBlocks(self.units, self._ring, self.predictor, transfers)
         self._converting = False
         self._rested = False  # a generation has ended since the weights were looked at
@@ -117,12 +110,13 @@ class HeldComponent:
         return self.rungs.resident_blocks
 
     def acquire(self) -> None:
-        """Starts the copies of trunk, resident and first streamed blocks; nothing is left of them if that fails."""
+        """Allocates all there is to be, and starts the first copies; nothing is left of them if that fails."""
         if self.active:
             return
         try:
-            for _ in self._acquiring or self._acquisition():
-                pass
+            for first in self._acquiring or self._acquisition():
+                if not first:
+                    break
             self._activate()
         except BaseException:
             self.drop()
@@ -136,7 +130,7 @@ class HeldComponent:
             self.refresh()
         self._acquiring = self._acquiring or self._acquisition()
         try:
-            return next(self._acquiring, "done") is None
+            return next(self._acquiring, None) is not None
         except torch.OutOfMemoryError:
             self.drop()
             return False
@@ -249,7 +243,7 @@ class HeldComponent:
             self._converting = False
             self.place_again(self)
 
-    def _acquisition(self) -> Iterator[None]:
+    def _acquisition(self) -> Iterator[bool]:
         if not self._packer.is_fresh():
             self._unwatch()
             self._packer.renew()

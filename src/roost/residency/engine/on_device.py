@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import torch
 
+from roost.residency.engine.buffers import fill, load, reserve, settle
 from roost.residency.engine.predictor import Predictor
 from roost.residency.engine.slots import SlotRing
 from roost.residency.weights.census import TRUNK
-from roost.residency.weights.host_masters import Master
 from roost.residency.weights.rungs import Rungs
 from roost.residency.weights.transfers import Transfers
 from roost.residency.weights.units import Unit
@@ -101,7 +101,9 @@ class RunningBlocks:
             self._ring.forget(unit)
             if unit.kind == "streamed":
                 unit.kind = "held"
-            if not unit.loaded:
+            if unit.fence is not None:
+                fill(unit, self._transfers)
+            elif not unit.loaded:
                 load(unit, self._transfers)
             settle(unit, self._transfers)
         unit.enter()
@@ -122,78 +124,37 @@ def set_kinds(units: Mapping[str, Unit], rungs: Rungs, outside: Collection[str])
 
 def acquiring(
     units: Mapping[str, Unit], order: Sequence[str], slots: int, ring: SlotRing, transfers: Transfers
-) -> Iterator[None]:
-    """Starts the copies of the trunk, the resident blocks and as many streamed ones as there are slots."""
+) -> Iterator[bool]:
+    """Allocates the trunk, the resident blocks and the slots, and starts their copies in the order of first use.
+
+    Yields True up to the first streamed block that has no slot yet. The copies of the residents behind it are enqueued
+    as the calls come to them, so that they don't hold up the block before; whoever goes on has them enqueued now.
+    """
     load(units[TRUNK], transfers)
-    yield
+    yield True
     slot_bytes = max((unit.bytes for unit in units.values() if unit.kind == "streamed"), default=0)
+    later: list[Unit] = []
+    slots_taken = False
     for name in order:
         unit = units[name]
-        if unit.kind == "resident":
-            load(unit, transfers)
-            yield
-        elif unit.kind == "streamed" and len(ring.slots) < slots:
-            ring.issue(unit, ring.new_slot(slot_bytes))
-            yield
+        if unit.kind == "streamed":
+            slots_taken = len(ring.slots) == slots
+            if not slots_taken:
+                ring.issue(unit, ring.new_slot(slot_bytes))
+                yield True
+        elif unit.kind == "resident":
+            reserve(unit, transfers)
+            if slots_taken:
+                later.append(unit)
+            else:
+                fill(unit, transfers)
+            yield True
+    for unit in later:
+        yield False
+        fill(unit, transfers)
 
 
 def registered_order(module: torch.nn.Module, names: Collection[str]) -> list[str]:
     """The blocks in the order of the module's lists, mostly the order in which they run."""
     order = {name: place for place, (name, _) in enumerate(module.named_modules())}
     return sorted(names, key=lambda name: order.get(name, len(order)))
-
-
-# Units in device buffers of their own: copied in, waited for once, and dropped.
-
-
-def load(unit: Unit, transfers: Transfers) -> None:
-    """Enqueues the unit's copy into new memory; its objects keep what they read until ``settle``."""
-    device = transfers.device
-    if not unit.bytes:
-        unit.buffer = torch.empty(0, dtype=torch.uint8, device=device.device)
-        return
-    assert unit.master is not None, "a unit without a master is on the device already"
-    buffer = device.allocate(unit.bytes)
-    try:
-        # Kernels enqueued earlier may still read what this memory was before.
-        device.wait("copy", device.record("compute"))
-        unit.ready = transfers.upload(buffer, unit.master)
-    except BaseException:
-        device.free(buffer)
-        raise
-    unit.buffer = buffer
-
-
-def settle(unit: Unit, transfers: Transfers) -> None:
-    """Makes the compute lane wait for the copy, once, and lets it be read."""
-    if unit.ready is not None:
-        assert unit.buffer is not None, "a unit is loaded before it is used"
-        transfers.wait(unit.ready)
-        transfers.device.begin_use(unit.buffer)
-    unit.settle()
-
-
-def copy_back(unit: Unit, transfers: Transfers) -> None:
-    """Fills the unit's master, made anew if there is none, with what is on the device."""
-    if unit.buffer is None:
-        return
-    if not isinstance(unit.master, Master):
-        unit.master = unit.spare or Master(unit.layout)
-    if unit.bytes:
-        transfers.download(unit.buffer, unit.master)
-
-
-def drop(unit: Unit, transfers: Transfers) -> None:
-    """Gives the unit's memory back, after its copy and its last use; binds what the master has."""
-    unit.bind_home()
-    buffer, ready, settled = unit.buffer, unit.ready, unit.settled
-    unit.buffer = unit.ready = None
-    unit.settled, unit.in_use = False, 0
-    if buffer is None or ready is None:
-        return
-    if settled:
-        transfers.device.end_use(buffer)
-    else:
-        # A late copy must not land in memory that the compute lane has given away.
-        transfers.outlast(ready)
-    transfers.device.free(buffer)

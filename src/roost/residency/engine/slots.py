@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from roost.errors import RoostError
+from roost.residency.engine.buffers import fill
 from roost.residency.engine.predictor import Predictor
 from roost.residency.weights.transfers import Transfers
 from roost.residency.weights.units import StandIns, Unit
@@ -90,10 +91,15 @@ class SlotRing:
         slot.unit, unit.slot = unit, slot
 
     def issue_ahead(self) -> None:
-        """Copies the next block that is in no slot, if some slot's block is needed later than that one."""
+        """Copies the next block that is in no slot, if some slot's block is needed later than that one.
+
+        The copies of residents that are used before it come first.
+        """
         for ahead, name in enumerate(self._predictor.upcoming(), start=1):
             unit = self._units[name]
-            if unit.slot is None and unit.kind == "streamed" and unit.buffer is None:
+            if unit.fence is not None:
+                fill(unit, self._transfers)
+            elif unit.slot is None and unit.kind == "streamed" and unit.buffer is None:
                 slot = self._victim(ahead)
                 if slot is not None:
                     self.issue(unit, slot)

@@ -38,12 +38,13 @@ class Unit:
     ``resident`` and ``held`` units have a ``buffer`` of their own while loaded, ``streamed`` ones pass through a slot.
     The objects of what a plan keeps on the device for good are bound to its buffer. Those of all others stay on their
     master and are watched; between ``enter`` and ``leave`` the modules hold stand-ins for them. ``in_use`` counts
-    running forwards. A loaded unit is ``settled`` once the compute lane waits for its copy.
+    running forwards. A buffer has a ``fence`` until its copy is enqueued, which must wait for it. A loaded unit is
+    ``settled`` once the compute lane waits for its copy.
     """
 
     __slots__ = (
         "_bound", "_entered", "_objects", "_own", "_repeats", "_tables", "_version_entered", "_watcher", "buffer",
-        "entries", "in_use", "kind", "layout", "lent", "master", "name", "ready", "settled", "slot", "spare",
+        "entries", "fence", "in_use", "kind", "layout", "lent", "master", "name", "ready", "settled", "slot", "spare",
     )  # fmt: skip
 
     def __init__(self, name: str, entries: Sequence[Entry]) -> None:
@@ -52,6 +53,7 @@ class Unit:
         self.master: HostCopy | None = None  # None while a resident component's only copy is on the device
         self.spare: Master | None = None  # what may hold the master again
         self.buffer: torch.Tensor | None = None
+        self.fence: Any = None
         self.ready: Any = None
         self.settled = False
         self.slot: Any = None

@@ -28,6 +28,7 @@ class ActiveComponent:
     ready_s: dict[int, float] = field(default_factory=dict)  # of blocks that have a buffer of their own
     slots: list[SimulatedSlot] = field(default_factory=list)
     slot_of: dict[int, SimulatedSlot] = field(default_factory=dict)  # by the block that it holds
+    due: dict[int, float] = field(default_factory=dict)  # residents to copy as the calls come to them, after its fence
     held_bytes: int = 0
     rings: dict[tuple[int, ...], tuple[list[int], dict[int, int]]] = field(default_factory=dict)
     streams: bool = field(init=False)
@@ -36,7 +37,10 @@ class ActiveComponent:
         self.streams = self.weights.streams  # asked for every block
 
     def acquire(self, order: tuple[int, ...]) -> None:
-        """Allocates, then copies trunk, residents in predicted order, and the first streamed blocks into slots."""
+        """Allocates, then copies in predicted order: the trunk, residents, and streamed blocks while there are slots.
+
+        Residents behind the first streamed block without a slot are copied when the calls come to them.
+        """
         weights, lanes = self.weights, self.lanes
         self._allocate(weights.acquired_bytes)
         if weights.stays:
@@ -44,16 +48,28 @@ class ActiveComponent:
         # New memory may still be read by queued kernels: copies wait for all compute so far.
         fence_s = lanes.compute_s
         self.trunk_ready_s = self._copy(None, weights.trunk_s, weights.trunk_bytes, fence_s)
-        own = () if weights.hold else self._own_blocks(order)
-        for block in own:
-            self.ready_s[block] = self._copy(block, weights.block_s[block], weights.block_bytes[block], fence_s)
         if self.streams:
-            self.slots = [SimulatedSlot(free_s=fence_s) for _ in range(max(1, weights.slots))]
-            streamed = [block for block in order if block not in weights.resident]
-            for slot, block in zip(self.slots, dict.fromkeys(streamed), strict=False):
-                self._issue(slot, block)
+            self._fill(order, fence_s)
+        elif not weights.hold:
+            for block in dict.fromkeys((*order, *range(len(weights.block_bytes)))):
+                self._copy_own(block, fence_s)
         if weights.strategy == "component-offload":
             lanes.synchronise()
+
+    def _fill(self, order: tuple[int, ...], fence_s: float) -> None:
+        """The first copies of a component that streams; those the use never calls come last."""
+        weights = self.weights
+        free = [SimulatedSlot(free_s=fence_s) for _ in range(max(1, weights.slots))]
+        self.slots, taken = list(free), False
+        for block in dict.fromkeys((*order, *range(len(weights.block_bytes)))):
+            if block not in weights.resident:
+                taken = not free
+                if free:
+                    self._issue(free.pop(0), block)
+            elif taken:
+                self.due[block] = fence_s
+            else:
+                self._copy_own(block, fence_s)
 
     def run_blocks(self, use: UseCost, order: tuple[int, ...]) -> None:
         """The use's blocks, round by round; as one operation where nothing can make any of them wait."""
@@ -122,19 +138,18 @@ class ActiveComponent:
             slot.ready_s += seconds
             slot.free_s += seconds
 
-    def _own_blocks(self, order: tuple[int, ...]) -> list[int]:
-        """Blocks with a buffer of their own, in predicted order; those the use never calls come last."""
+    def _copy_own(self, block: int, fence_s: float) -> None:
+        """Copies a block into the buffer of its own."""
         weights = self.weights
-        blocks = dict.fromkeys((*order, *range(len(weights.block_bytes))))
-        return [block for block in blocks if not self.streams or block in weights.resident]
+        self.ready_s[block] = self._copy(block, weights.block_s[block], weights.block_bytes[block], fence_s)
 
     def _own_ready_s(self, block: int) -> float:
         """When an own buffer is ready; a held block comes in at first touch, after the compute queued before it."""
-        if block not in self.ready_s:
-            weights = self.weights
-            self._allocate(weights.block_bytes[block])
-            fence_s = self.lanes.compute_s
-            self.ready_s[block] = self._copy(block, weights.block_s[block], weights.block_bytes[block], fence_s)
+        if block in self.due:
+            self._copy_own(block, self.due.pop(block))
+        elif block not in self.ready_s:
+            self._allocate(self.weights.block_bytes[block])
+            self._copy_own(block, self.lanes.compute_s)
         return self.ready_s[block]
 
     def _missed(self, block: int) -> SimulatedSlot:
@@ -144,13 +159,26 @@ class ActiveComponent:
         return victim
 
     def _issue_next(self, slot: SimulatedSlot, order: tuple[int, ...], block: int) -> None:
+        """Copies the next streamed block that isn't there, and before it the residents that are used before it."""
         ring, place_of = self._ring_of(order)
         place, count = place_of[block], len(ring)
         for step in range(place + 1, place + count):
             following = ring[step % count]
             if following not in self.slot_of:
+                if self.due:
+                    self._copy_due(order, block, following)
                 self._issue(slot, following)
                 return
+
+    def _copy_due(self, order: tuple[int, ...], block: int, following: int) -> None:
+        """Copies the residents that are used after ``block`` and before ``following``, in cyclic order."""
+        place, count = order.index(block), len(order)
+        for step in range(place + 1, place + count):
+            between = order[step % count]
+            if between == following:
+                return
+            if between in self.due:
+                self._copy_own(between, self.due.pop(between))
 
     def _ring_of(self, order: tuple[int, ...]) -> tuple[list[int], dict[int, int]]:
         """The streamed blocks in predicted order, and the place of each."""
