@@ -104,6 +104,24 @@ def test_notes_say_what_else_there_was_and_what_binds(plan: PlanDocument) -> Non
     )
     for begin in begins:
         assert any(note.startswith(begin) for note in plan.predicted.notes), begin
+    roomy = plan_by_search(asked(78)).predicted
+    assert roomy is not None
+    assert not [note for note in roomy.notes if "more VRAM" in note]  # it would save nothing
+
+
+def test_where_loading_outweighs_one_generation_it_says_what_several_would_choose(plan: PlanDocument) -> None:
+    assert plan.compared is not None
+    assert plan.compared.more_generations is None
+    few = trace((use(PARTS[1], TERA, GiB // 4), 2), (use(PARTS[0], 50 * TERA, 2 * GiB), 2), (DECODE, 1), steps=1)
+    once, often = (plan_by_search(asked(20, trace=few, generations=count)) for count in (1, 8))
+    assert once.compared is not None
+    many = once.compared.more_generations
+    assert many is not None
+    assert often.predicted is not None
+    assert (many.generations, many.next_s) == (8, pytest.approx(often.predicted.next_s.mid))
+    assert many.load_s == pytest.approx(often.predicted.load_s.mid)
+    assert many.differs
+    assert many.differs == {name: often.components[name].strategy for name in many.differs}
 
 
 def test_more_vram_saves_what_planning_with_it_saves(plan: PlanDocument) -> None:

@@ -235,6 +235,18 @@ class OtherPlan(Strict):
     differs: dict[Name, Name]  # component -> its strategy there
 
 
+class MoreGenerations(Strict):
+    """What a plan for several generations does otherwise, where loading takes longer than the one that was asked for.
+
+    ``load_s`` and ``next_s`` are of that plan, ``differs`` its components that are placed otherwise, with strategies.
+    """
+
+    generations: Annotated[int, Field(gt=1)]
+    load_s: Seconds
+    next_s: Seconds
+    differs: dict[Name, Name]
+
+
 class Binding(Strict):
     """What sets the seconds: an engine or a queue, or a memory that would save some if there were more of it."""
 
@@ -250,3 +262,5 @@ class PlanComparison(Strict):
     runner_up: OtherPlan | None
     all_resident: OtherPlan | None
     binds: list[Binding]
+    generations: Annotated[int, Field(gt=0)] = 1
+    more_generations: MoreGenerations | None = None

@@ -21,7 +21,7 @@ from roost.planner.placements import Placement
 from roost.planner.rules.case import Case, Decision, Question
 from roost.planner.ruling import Ruling, ruling_on
 from roost.planner.search.columns import Aim, Objective, limits_of
-from roost.planner.search.comparison import compare_plans
+from roost.planner.search.comparison import Searched, compare_plans
 from roost.planner.search.option import Combination
 from roost.planner.search.reasons import LEAST_WEIGHTS, notes_of, why_lost, why_of
 from roost.planner.search.remedies import Remedy, TraceOther, remedies, remedy_text
@@ -80,7 +80,8 @@ def plan_by_search(asked: SearchQuestion) -> PlanDocument:
     placements = _placements(found.chosen)
     predicted, arithmetic = predict(forecast, placements), arithmetic_record(forecast, placements)
     also, alternatives = ([], []) if forecast.weights_only else _alternatives(forecast, found, found.chosen)
-    compared = None if forecast.weights_only else compare_plans(found, found.chosen, forecast, predicted)
+    searched = Searched(case=ruling.case, ruled=ruling.placements, forecast=forecast, aim=asked.aim, found=found)
+    compared = None if forecast.weights_only else compare_plans(searched, found.chosen, predicted)
     return document_of(
         ruling,
         tuple(_explained(each, predicted, arithmetic, forecast, asked.aim.objective) for each in placements),

@@ -8,6 +8,7 @@ from roost.cli.views.plan_details import change_text, show_placement
 from roost.facts.request import Workload
 from roost.plan.figures import Predicted
 from roost.plan.schema import PlanDocument
+from roost.planner.search.reasons import more_generations_text
 from roost.units import format_bytes, format_seconds
 
 
@@ -25,12 +26,14 @@ def show_plan(plan: PlanDocument) -> None:
 
 
 def _show_remark(plan: PlanDocument) -> None:
-    """The one warning or change that matters most, and how many more there are."""
+    """The one remark that matters most, and how many more there are."""
     remarks = [
         *(f"warning: {each}" for each in plan.warnings if plan.certainty == "likely"),
         *(f"changed: {change_text(each)}" for each in plan.changed_by_default),
         *(f"warning: {each}" for each in plan.warnings if plan.certainty != "likely"),
     ]
+    if plan.compared is not None and plan.compared.more_generations is not None:
+        remarks.append(more_generations_text(plan.compared.more_generations))
     if remarks:
         more = f" ({len(remarks) - 1} more: -v)" if len(remarks) > 1 else ""
         show_text(remarks[0] + more)

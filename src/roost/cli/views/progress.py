@@ -1,13 +1,22 @@
-"""A bar per stage on a terminal's stderr, a line per stage elsewhere."""
+"""A bar per stage on a terminal's stderr; elsewhere a line per stage, and one a minute within it."""
 
 from __future__ import annotations
 
 import sys
+import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as RichProgress
 
 from roost.cli.screen import clean, show_note
@@ -18,6 +27,12 @@ if TYPE_CHECKING:
     from roost.residency.engine.stages import StageEvent
 
 
+# Where there is no terminal, how often a stage's steps are worth a line.
+_LINE_EVERY_S = 60.0
+# A step may take minutes: the speed is that of the last hour.
+_SPEED_OVER_S = 3600.0
+
+
 class Progress:
     """Shows loading and stages as they happen; a context manager. Pass its methods to ``run_plan``."""
 
@@ -25,6 +40,7 @@ class Progress:
         self._bars: RichProgress | None = None
         self._task: TaskID | None = None
         self._which = ""  # of several generations
+        self._began_s = self._told_s = 0.0  # the stage, and the latest line about it
         if sys.stderr.isatty():
             self._bars = RichProgress(
                 SpinnerColumn(),
@@ -32,6 +48,9 @@ class Progress:
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                speed_estimate_period=_SPEED_OVER_S,
                 console=Console(stderr=True),
                 transient=True,
             )
@@ -62,12 +81,21 @@ class Progress:
         label = f"{self._which}{clean(event.stage)} · {clean(event.component)}"
         if event.what == "begin":
             self._begin(label)
-        elif event.what == "step" and self._bars and self._task is not None:
-            self._bars.update(self._task, completed=event.step or 0, total=event.steps)
+        elif event.what == "step":
+            self._step(label, event.step or 0, event.steps)
         elif event.what == "end" and not self._bars:
             show_note(f"{label}: {format_seconds(event.seconds)}, peak {format_bytes(event.peak_bytes)}")
 
+    def _step(self, label: str, step: int, steps: int | None) -> None:
+        if self._bars and self._task is not None:
+            self._bars.update(self._task, completed=step, total=steps)
+        elif step and steps and self._bars is None and time.monotonic() - self._told_s >= _LINE_EVERY_S:
+            self._told_s = time.monotonic()
+            left_s = (self._told_s - self._began_s) / step * (steps - step)
+            show_note(f"{label}: step {step} of {steps}, about {format_seconds(left_s)} left")
+
     def _begin(self, label: str) -> None:
+        self._began_s = self._told_s = time.monotonic()
         if self._bars is None:
             return
         if self._task is not None:

@@ -1,25 +1,41 @@
-"""The chosen plan beside others: diffusers' model offload, the runner-up, everything resident, and more memory."""
+"""The chosen plan beside others: model offload, the runner-up, all resident, more memory, more generations."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from roost.facts.stage import stage_of, stage_text
-from roost.plan.figures import Binding, Memory, MoreMemory, OtherPlan, PlanComparison, Predicted
+from roost.plan.figures import Binding, Memory, MoreGenerations, MoreMemory, OtherPlan, PlanComparison, Predicted
 from roost.planner.cost.estimate import Forecast
+from roost.planner.placements import Placement, lossy_of
+from roost.planner.rules.case import Case
 from roost.planner.rules.names import kind_of
-from roost.planner.search.columns import MORE_BYTES, limits_of
+from roost.planner.search.columns import MORE_BYTES, Aim, limits_of
 from roost.planner.search.levels import NOISE
 from roost.planner.search.option import Combination
 from roost.planner.search.pricing import Pricer
-from roost.planner.search.search import SearchResult
+from roost.planner.search.search import SearchResult, search
 
 # Less than this share of the seconds is nothing that anyone would notice.
 _NOTHING = 0.001
+# Who stays with a model makes some pictures more than one.
+_MANY = 8
 
 
-def compare_plans(found: SearchResult, chosen: Combination, forecast: Forecast, predicted: Predicted) -> PlanComparison:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Searched:
+    """What was searched, under which aim, and what was found."""
+
+    case: Case
+    ruled: tuple[Placement, ...]
+    forecast: Forecast
+    aim: Aim
+    found: SearchResult
+
+
+def compare_plans(searched: Searched, chosen: Combination, predicted: Predicted) -> PlanComparison:
     """The record of what else there was, and of what binds."""
+    found, forecast = searched.found, searched.forecast
     more = [
         _more(found, "VRAM", MORE_BYTES, found.more_vram, forecast),
         _more(found, "host memory", None, found.more_host, forecast),
@@ -35,7 +51,37 @@ def compare_plans(found: SearchResult, chosen: Combination, forecast: Forecast, 
         runner_up=_beside(found.runner_up, chosen, forecast) if found.runner_up else None,
         all_resident=_beside(found.all_resident, chosen, forecast) if found.all_resident else None,
         binds=[*paces, *memories],
+        generations=forecast.generations,
+        more_generations=_more_generations(searched, chosen),
     )
+
+
+def _more_generations(searched: Searched, chosen: Combination) -> MoreGenerations | None:
+    """What would be chosen for more than the one generation that was asked for, where its load outweighs it."""
+    forecast = searched.forecast
+    seconds_count = forecast.generations == 1 and searched.aim.objective == "seconds"
+    if not seconds_count or chosen.load_s <= chosen.next_s or _never_waits(chosen, forecast):
+        return None
+    many = search(searched.case, searched.ruled, replace(forecast, generations=_MANY), searched.aim).chosen
+    if many is None or NOISE * many.next_s >= chosen.next_s:
+        return None
+    differs: dict[str, str] = {
+        one.placement.component.name: one.placement.strategy
+        for one, taken in zip(many.options, chosen.options, strict=True)
+        if _moves(one.placement) != _moves(taken.placement)
+    }
+    return MoreGenerations(generations=_MANY, load_s=many.load_s, next_s=many.next_s, differs=differs)
+
+
+def _never_waits(chosen: Combination, forecast: Forecast) -> bool:
+    """Whether a generation is as good as compute alone: then no placement makes a later one faster."""
+    costs = forecast.costs("mid", lossy_of(each.placement for each in chosen.options))
+    compute_s = sum(costs[index].compute_s * count for index, count in forecast.trace.sequence)
+    return chosen.next_s <= NOISE * compute_s
+
+
+def _moves(placement: Placement) -> tuple[object, ...]:
+    return placement.strategy, placement.streaming, placement.tier, placement.linger
 
 
 def _more(

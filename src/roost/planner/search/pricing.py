@@ -200,7 +200,7 @@ class Pricer:
             return compute_s
         streamed_s = sum(s for block, s in enumerate(weights.block_s) if block not in weights.resident)
         copies_s = sum(use.rounds * streamed_s * n for use, n in own)
-        # Nothing computes before the trunk is there, and residents are copied before anything that streams.
+        # Nothing computes before the trunk is there, and residents come through the same queue as all that streams.
         kept_s = sum(weights.block_s) - streamed_s
         return weights.trunk_s + max(compute_s, kept_s + copies_s)
 

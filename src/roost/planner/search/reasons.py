@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from roost.facts.stage import Phase
-from roost.plan.figures import Arithmetic, MoreMemory, OtherPlan, PlanComparison, Predicted, PredictedStage
+from roost.option_spelling import option
+from roost.plan.figures import (
+    Arithmetic,
+    MoreGenerations,
+    MoreMemory,
+    OtherPlan,
+    PlanComparison,
+    Predicted,
+    PredictedStage,
+)
 from roost.planner.placements import Placement
 from roost.planner.search.columns import Objective
 from roost.planner.search.levels import NOISE
@@ -75,24 +84,40 @@ def why_lost(other: Combination, chosen: Combination, budget_bytes: int) -> str:
 
 
 def notes_of(compared: PlanComparison) -> list[str]:
-    """What the comparison says, a sentence each."""
-    notes = [_against_model_offload(compared.model_offload)]
+    """What the comparison says, a sentence each; nothing of what would save nothing."""
+    chosen_s = compared.model_offload.total_s * (1 - compared.model_offload.gain)
+    notes = [_against_model_offload(compared.model_offload, chosen_s, compared.generations)]
     if compared.runner_up:
         notes.append(f"runner-up: {_beside(compared.runner_up)}.")
-    if compared.all_resident and compared.all_resident.differs:
-        notes.append(f"all resident: {_resident(compared.all_resident)}.")
-    chosen_s = compared.model_offload.total_s * (1 - compared.model_offload.gain)
-    notes += [_more(each, chosen_s) for each in compared.more_memory]
+    resident = compared.all_resident
+    if resident and resident.differs and (resident.gain < 0 or not resident.short_bytes):
+        notes.append(f"all resident: {_resident(resident)}.")
+    notes += [_more(each, chosen_s) for each in compared.more_memory if each.saves_s]
+    if compared.more_generations:
+        notes.append(more_generations_text(compared.more_generations))
     bound = [f"{each.what} in {each.stage}" if each.stage else each.what for each in compared.binds]
     return [*notes, f"binds: {', '.join(bound)}."] if bound else notes
 
 
-def _against_model_offload(other: OtherPlan) -> str:
+def _against_model_offload(other: OtherPlan, chosen_s: float, generations: int) -> str:
     if other.short_bytes:
         return f"model offload would not fit: it needs {format_bytes(other.short_bytes)} more VRAM."
     if other.gain < NOISE - 1:
         return "under 2 % faster than model offload: don't bother."
-    return f"{other.gain:.0%} faster than model offload, which would take {format_seconds(other.total_s)}."
+    many = f" and {generations} generations" if generations > 1 else ""
+    return (
+        f"{other.gain:.0%} faster than model offload: {format_seconds(chosen_s)} instead of"
+        f" {format_seconds(other.total_s)}, each with loading{many}."
+    )
+
+
+def more_generations_text(many: MoreGenerations) -> str:
+    """What a plan for more generations would do otherwise."""
+    differs = ", ".join(f"{name} {strategy}" for name, strategy in many.differs.items())
+    return (
+        f"{option('generations', many.generations)} would choose otherwise ({differs}): loading takes"
+        f" {format_seconds(many.load_s)} and each later generation {format_seconds(many.next_s)}."
+    )
 
 
 def _beside(other: OtherPlan) -> str:
@@ -116,16 +141,11 @@ def _share(share: float) -> str:
 def _resident(other: OtherPlan) -> str:
     if not other.short_bytes:
         return _difference(other)
-    saved_s = -other.total_s * other.gain
-    saves = (
-        f"save {format_seconds(saved_s)} ({_share(-other.gain / (1 - other.gain))})" if saved_s > 0 else "save nothing"
-    )
-    return f"needs {format_bytes(other.short_bytes)} more VRAM and would {saves}"
+    saved = f"{format_seconds(-other.total_s * other.gain)} ({_share(-other.gain / (1 - other.gain))})"
+    return f"needs {format_bytes(other.short_bytes)} more VRAM and would save {saved}"
 
 
 def _more(more: MoreMemory, chosen_s: float) -> str:
     amount = f"{more.bytes / GiB:g} GiB more {more.memory}" if more.bytes else f"more {more.memory}"
-    if not more.saves_s:
-        return f"{amount} would save nothing."
     where = f", in {more.stage}" if more.stage else ""
     return f"{amount} would save {format_seconds(more.saves_s)} ({_share(more.saves_s / chosen_s)}){where}."
