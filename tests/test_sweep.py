@@ -26,6 +26,7 @@ TINY = ("--gpu", "emulated", "--headroom", "0", "--size", "64x64", "--steps", "2
         ("vram=8GiB:15GiB:4GiB", Sweep(what="vram", values=(8 * GiB, 12 * GiB))),
         ("RAM=32GiB,64GiB,32GiB", Sweep(what="ram", values=(32 * GiB, 64 * GiB))),
         ("size=832x480,1280x720", Sweep(what="size", values=((832, 480), (1280, 720)))),
+        ("batch=1, 4,1", Sweep(what="batch", values=(1, 4))),
     ],
 )
 def test_values_are_steps_with_the_last_or_a_list_without_repeats(text: str, sweep: Sweep) -> None:
@@ -37,6 +38,7 @@ def test_values_are_steps_with_the_last_or_a_list_without_repeats(text: str, swe
     [
         "", "vram", "vram=", "vram=8GiB:", "vram=8GiB:16GiB", "vram=8GiB:4GiB:1GiB", "vram=8GiB:16GiB:0",
         "vram=1:99999999:1", "vram=0,8GiB", "size=64", "size=64x64:128x128:1", "steps=1,2",
+        "batch=0", "batch=1:4:1", "batch=many",
     ],
 )  # fmt: skip
 def test_what_is_no_sweep_is_refused_in_one_line(text: str, capsys) -> None:
@@ -55,6 +57,7 @@ def test_what_is_no_sweep_is_refused_in_one_line(text: str, capsys) -> None:
         (("--policy", "rules"), "--policy rules"),
         (("--vram", "8GiB"), "--vram"),
         (("-o", "plan.yaml"), ".json"),
+        (("--sweep", "batch=1,2", "--batch", "2"), "--batch"),
     ],
 )
 def test_what_contradicts_a_sweep_is_refused(words: tuple[str, ...], named: str, capsys) -> None:
@@ -104,6 +107,20 @@ def test_a_point_is_what_planning_it_alone_gives(capsys) -> None:
         name: {key: each[key] for key in ("strategy", "resident_blocks", "tiling")}
         for name, each in plan["components"].items()
     }
+
+
+def test_batches_say_what_an_output_takes(capsys) -> None:
+    words = ["plan", str(tiny_directory("flux")), *TINY, "--vram", "64MiB", "--sweep", "batch=1,2"]
+    assert run([*words, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["sweep"] == {"what": "batch", "values": [1, 2]}
+    assert [each["output_s"] for each in document["points"]] == [
+        each["next_s"] / batch for batch, each in enumerate(document["points"], 1)
+    ]
+    assert run(words) == 0
+    shown = capsys.readouterr().out
+    assert "An output" in shown
+    assert "batch 2  #" in shown
 
 
 def test_nothing_that_fits_anywhere_is_exit_code_3(capsys) -> None:

@@ -1,4 +1,4 @@
-"""Sweeps: the same question under a row of memory budgets or picture sizes, each planned by the search."""
+"""Sweeps: the same question under a row of memory budgets, sizes or batches, each planned by the search."""
 
 from __future__ import annotations
 
@@ -16,35 +16,46 @@ from roost.plan import PlanDocument
 from roost.planner.by_search import SearchQuestion, plan_by_search
 from roost.units import format_bytes, parse_bytes, parse_size
 
-Swept = Literal["vram", "ram", "size"]
+Swept = Literal["vram", "ram", "size", "batch"]
+Value = int | tuple[int, int]
 
 _MOST_POINTS = 100
-_EXAMPLES = "vram=8GiB:48GiB:4GiB, ram=32GiB,64GiB or size=832x480,1280x720"
+_EXAMPLES = "vram=8GiB:48GiB:4GiB, ram=32GiB,64GiB, size=832x480,1280x720 or batch=1,2,4"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep:
-    """What is varied. Values are bytes, or (width, height)."""
+    """What is varied. Values are bytes, (width, height), or outputs of one call."""
 
     what: Swept
-    values: tuple[int | tuple[int, int], ...]
+    values: tuple[Value, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepPoint:
     """One value and its plan, which may not fit."""
 
-    value: int | tuple[int, int]
+    what: Swept
+    value: Value
     plan: PlanDocument
 
     @property
     def label(self) -> str:
         """The value as people read it."""
+        if self.what == "batch":
+            return f"batch {self.value}"
         return format_bytes(self.value) if isinstance(self.value, int) else "{}x{}".format(*self.value)
+
+    @property
+    def output_s(self) -> float | None:
+        """Seconds of a later generation for each of its outputs; None where nothing fits."""
+        if self.plan.predicted is None or not self.plan.fits:
+            return None
+        return self.plan.predicted.next_s.mid / self.plan.workload.batch
 
 
 def parse_sweep(text: str) -> Sweep:
-    """``vram=FIRST:LAST:STEP``, ``ram=SIZE,SIZE`` or ``size=WxH,WxH``; raises UsageError for anything else."""
+    """``vram=FIRST:LAST:STEP``, ``ram=SIZE,SIZE``, ``size=WxH,WxH`` or ``batch=N,N``; raises UsageError for others."""
     what, equals, values = text.partition("=")
     what = what.strip().lower()
     if not equals or what not in get_args(Swept):
@@ -52,6 +63,8 @@ def parse_sweep(text: str) -> Sweep:
     option = f"sweep {what}"
     if what == "size":
         return Sweep(what="size", values=tuple(dict.fromkeys(parse_size(each, option) for each in values.split(","))))
+    if what == "batch":
+        return Sweep(what="batch", values=tuple(dict.fromkeys(_count(each) for each in values.split(","))))
     parts = values.split(":")
     if len(parts) == 1:
         found = tuple(dict.fromkeys(parse_bytes(each, option) for each in values.split(",")))
@@ -62,6 +75,12 @@ def parse_sweep(text: str) -> Sweep:
     if min(found) <= 0:
         raise UsageError(f"--sweep {text!r} begins at nothing; begin with some memory, like {_EXAMPLES}.")
     return Sweep(what=cast(Swept, what), values=found)
+
+
+def _count(text: str) -> int:
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise UsageError(f"--sweep batch={text.strip()} is no number of outputs; write it like batch=1,2,4,8.")
+    return int(text)
 
 
 def _steps(text: str, parts: list[int]) -> tuple[int, ...]:
@@ -82,16 +101,20 @@ def sweep_model(model: str | Path, options: PlanOptions, sweep: Sweep) -> Iterat
     """
     if not searches(options):
         raise UsageError("--sweep compares seconds, which the rules don't predict; leave --policy rules out.")
-    if getattr(options, sweep.what) is not None:
+    if getattr(options, sweep.what) != getattr(PlanOptions(), sweep.what):
         raise UsageError(f"--sweep {sweep.what} and --{sweep.what} both set it; leave one out.")
-    changed = _changed_sizes if sweep.what == "size" else _changed_memory
+    changed = _changed_memory if sweep.what in ("vram", "ram") else _changed_workload
     return changed(model, options, sweep)
 
 
-def _changed_sizes(model: str | Path, options: PlanOptions, sweep: Sweep) -> Iterator[SweepPoint]:
+def _changed_workload(model: str | Path, options: PlanOptions, sweep: Sweep) -> Iterator[SweepPoint]:
     for value in sweep.values:
-        asked = search_question(model, replace(options, size=cast(tuple[int, int], value)))
-        yield SweepPoint(value=value, plan=plan_by_search(replace(asked, seek_remedies=False)))
+        if sweep.what == "size":
+            changed = replace(options, size=cast(tuple[int, int], value))
+        else:
+            changed = replace(options, batch=cast(int, value))
+        asked = search_question(model, changed)
+        yield SweepPoint(what=sweep.what, value=value, plan=plan_by_search(replace(asked, seek_remedies=False)))
 
 
 def _changed_memory(model: str | Path, options: PlanOptions, sweep: Sweep) -> Iterator[SweepPoint]:
@@ -100,7 +123,7 @@ def _changed_memory(model: str | Path, options: PlanOptions, sweep: Sweep) -> It
         bytes_there = cast(int, value)
         at_value = replace(options, vram=bytes_there) if sweep.what == "vram" else replace(options, ram=bytes_there)
         asked = search_question(model, at_value) if asked is None else _on_machine(asked, at_value)
-        yield SweepPoint(value=value, plan=plan_by_search(replace(asked, seek_remedies=False)))
+        yield SweepPoint(what=sweep.what, value=value, plan=plan_by_search(replace(asked, seek_remedies=False)))
 
 
 def _on_machine(asked: SearchQuestion, options: PlanOptions) -> SearchQuestion:
@@ -118,7 +141,7 @@ def sweep_document(sweep: Sweep, points: Sequence[SweepPoint]) -> dict[str, obje
     }
 
 
-def _plain(value: int | tuple[int, int]) -> int | str:
+def _plain(value: Value) -> int | str:
     return value if isinstance(value, int) else "{}x{}".format(*value)
 
 
@@ -135,6 +158,7 @@ def _point(point: SweepPoint) -> dict[str, object]:
         "next_s": predicted and predicted.next_s.mid,
         "step_s": predicted and predicted.step_s.mid,
         "total_s": predicted and predicted.total_s.mid,
+        "output_s": point.output_s,
         "limiter": predicted and predicted.limiter,
         "components": {
             name: {"strategy": each.strategy, "resident_blocks": each.resident_blocks, "tiling": each.tiling}

@@ -39,8 +39,8 @@ class PlanCommand(Command):
         typer.Option(
             "--sweep",
             metavar="WHAT=VALUES",
-            help="Plan under many budgets or sizes, like vram=8GiB:48GiB:4GiB, ram=32GiB,64GiB or "
-            "size=832x480,1280x720.",
+            help="Plan under many budgets, sizes or batches, like vram=8GiB:48GiB:4GiB, ram=32GiB,64GiB, "
+            "size=832x480,1280x720 or batch=1,2,4.",
         ),
     ] = None
 

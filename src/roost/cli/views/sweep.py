@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from roost.api.plans.sweep import Sweep, SweepPoint
 from roost.cli.screen import show_folded, show_table, show_text
+from roost.plan.figures import Predicted
 from roost.plan.schema import ComponentPlan, PlanDocument
 from roost.units import format_seconds
 
 _BAR = 40
 _SHORT_NAMES = {"transformer": "dit", "unet": "unet", "text_encoder": "te", "image_encoder": "ie"}
 _SHORT_STRATEGIES = {"resident": "stays", "snapshot-offload": "snapshot", "component-offload": "moved", "fsdp": "fsdp"}
-_HEADINGS = {"vram": "VRAM", "ram": "RAM", "size": "Size"}
+_HEADINGS = {"vram": "VRAM", "ram": "RAM", "size": "Size", "batch": "Batch"}
 
 
 def show_sweep(sweep: Sweep, points: Sequence[SweepPoint]) -> None:
@@ -21,17 +22,22 @@ def show_sweep(sweep: Sweep, points: Sequence[SweepPoint]) -> None:
     model = points[0].plan.model
     show_text(f"{model.pipeline} · {model.family or 'unknown family'} on {points[0].plan.machine.gpu.name}")
     with_next = any(_differs(each.plan) for each in points)
-    headings = (
-        _HEADINGS[sweep.what],
-        "Load",
-        "First",
-        *(("Next",) if with_next else ()),
-        "A step",
-        "Limited by",
-        "Placement",
-    )
-    show_table(headings, [_row(each, with_next) for each in points], numbers=range(4 + with_next))
+    headings = (_HEADINGS[sweep.what], *_seconds(sweep, with_next), "Limited by", "Placement")
+    show_table(headings, [_row(sweep, each, with_next) for each in points], numbers=range(len(headings) - 2))
     _show_bars(points)
+
+
+def _seconds(sweep: Sweep, with_next: bool) -> dict[str, Callable[[SweepPoint, Predicted], float | None]]:
+    """The columns of seconds, by their headings."""
+    columns: dict[str, Callable[[SweepPoint, Predicted], float | None]] = {
+        "Load": lambda _, predicted: predicted.load_s.mid,
+        "First": lambda _, predicted: predicted.first_s.mid,
+        "Next": lambda _, predicted: predicted.next_s.mid,
+        "An output": lambda point, _: point.output_s,
+        "A step": lambda _, predicted: predicted.step_s.mid,
+    }
+    left_out = {*(() if with_next else ("Next",)), *(() if sweep.what == "batch" else ("An output",))}
+    return {heading: column for heading, column in columns.items() if heading not in left_out}
 
 
 def _differs(plan: PlanDocument) -> bool:
@@ -42,13 +48,12 @@ def _differs(plan: PlanDocument) -> bool:
     )
 
 
-def _row(point: SweepPoint, with_next: bool) -> tuple[str, ...]:
-    predicted = point.plan.predicted
+def _row(sweep: Sweep, point: SweepPoint, with_next: bool) -> tuple[str, ...]:
+    columns, predicted = _seconds(sweep, with_next), point.plan.predicted
     if not point.plan.fits or predicted is None:
-        return (point.label, *("-" for _ in range(4 + with_next)), "-")
-    following = (format_seconds(predicted.next_s.mid),) if with_next else ()
-    load, first, step = (format_seconds(each.mid) for each in (predicted.load_s, predicted.first_s, predicted.step_s))
-    return (point.label, load, first, *following, step, predicted.limiter, placement_in_short(point.plan))
+        return (point.label, *("-" for _ in columns), "-", "-")
+    seconds = (format_seconds(column(point, predicted)) for column in columns.values())
+    return (point.label, *seconds, predicted.limiter, placement_in_short(point.plan))
 
 
 def placement_in_short(plan: PlanDocument) -> str:
