@@ -102,8 +102,7 @@ class Board:
 
     def owners(self, groups: Iterable[Group]) -> tuple[str, ...]:
         """Who decided these groups, as typed or by rule id."""
-        owners = (self.groups[group].decided_by.detail for group in groups if group in self.groups)
-        return tuple(dict.fromkeys(owners))
+        return tuple(dict.fromkeys(self.groups[group].decided_by.detail for group in groups))
 
     def layerwise_groups(self) -> tuple[Group, ...]:
         """Groups that stream: decided so as a whole, or by a member; a group needs no member in the model."""

@@ -85,7 +85,7 @@ class Pricer:
         loading_s, more = load_s(placement, self.speeds), self.forecast.generations - 1
         seconds = loading_s + first_s + more * next_s
         evicted_s = seconds
-        if weights.linger and more and not weights.hold:
+        if weights.linger and more:
             first_alone_s, next_alone_s, _ = self._alone_s(replace(weights, linger=False), uses)
             # The way back from the last generation is none of any generation's.
             evicted_s = max(seconds, loading_s + first_alone_s + more * next_alone_s - weights.back_s)

@@ -122,18 +122,17 @@ class HeldComponent:
             self.drop()
             raise
 
-    def acquire_ahead(self) -> bool:
-        """Does one unit of ``acquire`` before its time; False when all are there or memory is short."""
+    def acquire_ahead(self) -> None:
+        """Does one unit of ``acquire`` before its time; where memory is short for it, none of it stays."""
         if self.active:
-            return False
+            return
         if self._acquiring is None:
             self.refresh()
         self._acquiring = self._acquiring or self._acquisition()
         try:
-            return next(self._acquiring, None) is not None
+            next(self._acquiring, None)
         except torch.OutOfMemoryError:
             self.drop()
-            return False
 
     def release(self) -> None:
         """Empties the device of the component, unless it is resident."""

@@ -153,9 +153,7 @@ class Runtime:
         """
         component = component or self._current
         released = set() if released is None else released
-        idle = self._sequence.furthest(
-            each for each in self._idle(component) if each.name not in released and each is not component
-        )
+        idle = self._sequence.furthest(each for each in self._idle(component) if each.name not in released)
         if idle is not None:
             released.add(idle.name)
             idle.plan = revised(idle.plan, linger=False)

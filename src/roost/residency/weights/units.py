@@ -136,7 +136,10 @@ class Unit:
         self._bound = views
 
     def bind_home(self) -> None:
-        """Makes the objects read the master, except those that someone gave other memory meanwhile."""
+        """Makes the objects read the master, except those that someone gave other memory meanwhile.
+
+        Those that he made see their part of the buffer in another way get a copy of what they see.
+        """
         self._own = None
         if self.master is None or self._watcher is not None:
             return
@@ -144,6 +147,8 @@ class Unit:
         for each, bound, view in zip(self._objects, self._bound, views, strict=True):
             if _same_memory(each, bound):
                 each.data = view
+            elif self.buffer is not None and _storage(each) == _storage(self.buffer):
+                each.data = each.data.to(view.device, copy=True)
         self._bound = views
 
     def is_intact(self) -> bool:
@@ -182,7 +187,16 @@ class Unit:
 
 
 def _same_memory(tensor: torch.Tensor, other: torch.Tensor) -> bool:
-    return tensor.data_ptr() == other.data_ptr() and tensor.dtype == other.dtype and tensor.shape == other.shape
+    return (
+        tensor.data_ptr() == other.data_ptr()
+        and tensor.dtype == other.dtype
+        and tensor.shape == other.shape
+        and tensor.stride() == other.stride()
+    )
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
 
 
 # What modules hold as their parameters, exchanged a module at a time.
