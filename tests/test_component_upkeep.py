@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from live_pipelines import held_by, state_of
+from live_pipelines import held_by, state_of, weights_bytes
 from out_of_memory import failing_device, failing_forwards
 from plans import GIB, LAYERWISE, plan_for
 from roost.residency.device.emulated import EmulatedDevice
@@ -152,3 +152,31 @@ def test_weights_that_are_seen_in_another_way_stay_so(strategy: Any, edit: Calla
             assert torch.equal(pipeline.transformer(state()), right)
             held.runtime.end_call()
     assert torch.equal(pipeline.transformer(state()), right)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "spare_bytes", "comes"),
+    [("snapshot-offload", 2048, True), ("snapshot-offload", 0, False), ("component-offload", 2048, False)],
+)
+def test_the_next_component_comes_ahead_where_the_plan_lets_it_and_memory_is_left(
+    strategy: str, spare_bytes: int, comes: bool
+) -> None:
+    pipeline = toy_pipeline()
+    budget_bytes = weights_bytes(pipeline.transformer) + spare_bytes  # never both components as a whole
+    with held_by(pipeline, plan_for(pipeline, strategy, budget_bytes=budget_bytes)) as held:
+        vae, arrived = held.runtime.components["vae"], []
+        acquire = vae.acquire
+
+        def noting() -> None:
+            arrived.append(vae.device_bytes)
+            acquire()
+
+        vae.acquire = noting  # type: ignore[method-assign]
+        for _ in range(3):
+            for _step in range(3):
+                latents = pipeline.transformer(state())
+            pipeline.vae(latents)
+            held.runtime.end_call()
+    assert arrived[0] == 0
+    assert (arrived[-1] > 0) == comes
+    assert held.changes == []

@@ -1,6 +1,6 @@
 """Components that change their dtype, as SDXL's VAE does twice a call, are packed once for each dtype."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -75,6 +75,7 @@ def toy_plan(spare_bytes: int | None = None, **masters: int) -> tuple[Any, PlanD
     if masters:
         host = replace(host, pinnable_bytes=2**30)
     if spare_bytes is not None:
+        plan = plan.model_copy(update={"budget": plan.budget.model_copy(update={"host_bytes": 2**20})})
         host = replace(host, available_bytes=plan.budget.host_bytes + spare_bytes)
     vae = (
         plan.components["vae"].model_copy(update={"master": Masters(**masters)}) if masters else plan.components["vae"]
@@ -97,13 +98,22 @@ def _inference() -> Any:
         yield
 
 
-def test_weights_edited_in_place_between_two_upcasts_are_not_those_of_the_first() -> None:
+def in_place(weight: torch.Tensor) -> None:
+    weight.data.mul_(2)
+
+
+def by_new_memory(weight: torch.Tensor) -> None:
+    weight.data = weight.data * 2
+
+
+@pytest.mark.parametrize("edit", [in_place, by_new_memory])
+def test_weights_edited_between_two_upcasts_are_not_those_of_the_first(edit: Callable[[torch.Tensor], None]) -> None:
     pipeline, plan = toy_plan()
     with held_by(pipeline, plan) as held:
         first = upcast(pipeline)
         assert torch.equal(upcast(pipeline), first)
         held.runtime.end_call()
-        pipeline.vae.blocks[2].linear.weight.data.mul_(2)
+        edit(pipeline.vae.blocks[2].linear.weight)
         second = upcast(pipeline)
         assert torch.equal(upcast(pipeline), second)
     assert not torch.equal(first, second)

@@ -145,15 +145,22 @@ def test_shared_and_overlapping_weights_are_exact() -> None:
     assert blocks[1].linear.weight is blocks[4].linear.weight
 
 
-def test_weights_changed_between_generations_come_in_anew() -> None:
+def test_weights_changed_between_generations_come_in_anew_and_their_masters_are_pinned_in_turn() -> None:
     pipeline = toy_pipeline()
-    with torch.no_grad(), held_by(pipeline, plan_for(pipeline, {**LAYERWISE, "resident_blocks": 2})) as held:
+    plan = with_pinned(plan_for(pipeline, {**LAYERWISE, "resident_blocks": 2}))
+    with (
+        torch.no_grad(),
+        EmulatedDevice(plan.budget.budget_bytes, count_activations=True) as device,  # which watches what is read
+        hold(pipeline, plan, device) as held,
+    ):
         pipeline.transformer(state())
         held.runtime.end_call()
+        pinned = held.transfers.pinned_bytes, device.pinned_bytes
         for block in pipeline.transformer.blocks[:1]:  # a streamed one
             assert not block.linear.weight.isnan().any()
             block.linear.weight = torch.nn.Parameter(2 * block.linear.weight, requires_grad=False)
         made = pipeline.transformer(state())
+        assert (held.transfers.pinned_bytes, device.pinned_bytes) == pinned
     with torch.no_grad():
         assert torch.equal(pipeline.transformer(state()), made)
 

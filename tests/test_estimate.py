@@ -14,12 +14,12 @@ from roost.plan.figures import Kappa
 from roost.planner.buffers import cast_bytes
 from roost.planner.cost.costs import CostModel, use_costs
 from roost.planner.cost.estimate import predict
-from roost.planner.cost.movement import load_s
-from roost.planner.cost.rates import rates_of, single_dtypes_of
+from roost.planner.cost.movement import load_s, moved_weights
+from roost.planner.cost.rates import LEVELS, rates_of, single_dtypes_of
 from roost.planner.cost.untraced import guessing, untraced
 from roost.planner.placements import Placement
 from roost.profiles.gpus import find_gpu_profile
-from roost.trace import OpClassTotals
+from roost.trace import BlockLinears, LinearWeights, OpClassTotals
 from roost.units import GiB
 from traces import case_of, forecast, rates, totals, trace, use
 from worlds import component
@@ -224,9 +224,58 @@ def test_loading_reads_pins_and_moves_what_the_placement_says() -> None:
 
 
 def test_many_small_kernels_are_bound_by_the_host_and_few_large_ones_by_compute() -> None:
-    small, large = use(DIT, 0), use(VAE, 60 * TERA, method="decode")
+    small, large = use(DIT, 0), use(VAE, 10**10, method="decode")
     launches = replace(small, totals=totals(flops=TERA, kernels=1_000_000), blocks=())
     made = forecast((DIT, VAE), trace((launches, 2), (large, 3)))
     placed = tuple(replace(each, strategy="resident", streaming=None) for each in ruled(made))
     bindings = {stage.component: stage.binding for stage in predict(made, placed).stages}
     assert bindings == {"transformer": "host", "vae": "compute"}
+
+
+@pytest.mark.parametrize(("link", "binding"), [(1000e9, "compute"), (40e9, "link")])
+def test_what_waits_for_half_as_long_as_it_computes_is_bound_by_the_link(link: float, binding: str) -> None:
+    encoder = component("text_encoder", 10 * GiB, blocks=4, position=2)
+    made = forecast((encoder,), trace((use(encoder, 100 * TERA), 1)), rates(link=link))
+    moved = replace(case_of((encoder,), made)[1][0], strategy="component-offload", streaming=None, tier="pinned")
+    (stage,) = predict(made, (moved,)).stages
+    assert stage.binding == binding
+    assert 1.0 < stage.seconds < 1.6  # 1 s of it computes
+
+
+def test_inputs_count_beside_activations_except_where_they_may_not_be_seen() -> None:
+    denoise = replace(use(DIT, TERA, 1000), input_bytes=100, recast_bytes=10)
+    counted = set()
+    for backend in ("emulated", "cuda"):
+        model = CostModel(rates=rates(), backend=backend)
+        for level in LEVELS:
+            (cost,) = use_costs(trace((denoise, 1)), {DIT.name: DIT}, model, level)
+            counted.add((backend, level, cost.activation_bytes))
+    assert counted == {
+        ("emulated", "slow", 1110), ("emulated", "mid", 1110), ("emulated", "fast", 1010),
+        ("cuda", "slow", 1150 + 110), ("cuda", "mid", 1020 + 110), ("cuda", "fast", 1000 + 110),
+    }  # fmt: skip
+
+
+def test_weights_in_8_bits_are_cast_in_every_call_of_their_block() -> None:
+    linears = LinearWeights(
+        component=DIT.name, largest_bytes=500, blocks=(BlockLinears(block="blocks.1", bytes=10**12, count=1),)
+    )
+    denoise = use(DIT, 100 * TERA, calls=2)
+    calls, model = replace(trace((denoise, 1)), linears=(linears,)), CostModel(rates=rates(), backend="emulated")
+    plain, cast = (
+        use_costs(calls, {DIT.name: DIT}, model, "mid", frozenset(lossy))[0] for lossy in ([], [(DIT.name, "fp8")])
+    )
+    gained = [after[1] - before[1] for before, after in zip(plain.blocks, cast.blocks, strict=True)]
+    assert gained == pytest.approx([2 * 3.5 if index == 1 else 0.0 for index in range(20)])  # at 1 TB/s
+    assert cast.activation_bytes == plain.activation_bytes + 500
+
+
+def test_a_shard_of_fsdp_never_moves_and_takes_its_share_of_the_device() -> None:
+    made = forecast((DIT, VAE), CALLS)
+    sharded = replace(ruled(made)[0], strategy="fsdp", streaming=None, fsdp_shards=4)
+    moved = moved_weights(sharded, rates().at("mid"))
+    assert moved.stays
+    assert moved.total_bytes == moved.trunk_bytes == DIT.load_bytes // 4
+    assert len(moved.block_bytes) == 20
+    assert sharded.master_bytes == 0
+    assert replace(sharded, strategy="snapshot-offload").master_bytes >= DIT.load_bytes

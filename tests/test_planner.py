@@ -236,3 +236,54 @@ def test_units_are_binary_and_decimal_as_documented() -> None:
     assert parse_bytes("1.5MiB", "x") == 3 * MiB // 2
     assert format_bytes(GiB * 142 // 10) == "14.2 GiB"
     assert format_bytes(-GiB * 142 // 10) == "−14.2 GiB"
+
+
+@pytest.mark.parametrize("typed", [{"dit": False}, {}])
+def test_fsdp_beats_an_option_that_keeps_the_dit_resident_and_says_so(typed: dict) -> None:
+    plan = plan_of(choices=Choices(fsdp=True, num_gpus=2, cpu_offload=typed))
+    assert plan.components["transformer"].strategy == plan.components["transformer_2"].strategy == "fsdp"
+    blocked = {(each.id, each.by) for each in plan.policy.blocked}
+    assert (("--no-dit-cpu-offload", "--fsdp") in blocked) == bool(typed)
+
+
+def test_a_rule_whose_groups_are_all_decided_is_blocked_by_who_decided_them() -> None:
+    groups = ("dit", "text_encoder", "image_encoder", "vae")
+    plan = plan_of(choices=Choices(cpu_offload=dict.fromkeys(groups, True)))
+    blocked = [each.by for each in plan.policy.blocked if each.id == "HELPERS-LAYERWISE"]
+    assert blocked == [f"--{each.replace('_', '-')}-cpu-offload" for each in groups[1:]]
+
+
+def test_a_typed_option_for_a_group_without_members_counts_as_typed() -> None:
+    plan = plan_of(choices=Choices(cpu_offload={"image_encoder": True}))
+    assert "EXPLICIT" in {each.id for each in plan.policy.fired}
+
+
+@pytest.mark.parametrize(
+    ("task", "total_gib", "moved"), [("video", 80, True), ("image", 24, True), ("image", 80, False)]
+)
+def test_an_image_encoder_moves_by_itself_for_videos_and_on_small_cards(task: str, total_gib: int, moved: bool) -> None:
+    parts, choices = (*WAN[:1], component("image_encoder", GiB, position=1)), Choices(layerwise_components=("dit",))
+    made = question(inventory(*parts), machine(20, total_gib), choices, profile=profile(task=task))
+    encoder = plan_by_rules(made).components["image_encoder"]
+    assert encoder.strategy == ("component-offload" if moved else "resident")
+
+
+@pytest.mark.parametrize(
+    ("choices", "reason"),
+    [
+        (Choices(mode="manual"), "mode manual moves only what is typed."),
+        (Choices(mode="speed"), "mode speed keeps everything resident that isn't typed."),
+        (Choices(platform="rocm"), "rules move weights on CUDA only."),
+    ],
+)
+def test_why_nothing_moves(choices: Choices, reason: str) -> None:
+    assert {each.why for each in plan_of(choices=choices).components.values()} == {reason}
+
+
+def test_what_stays_on_the_device_takes_no_host_memory_from_the_masters_of_the_rest() -> None:
+    """The encoder's masters fill the host memory; those of what is resident would leave nothing for them."""
+    encoder = component("text_encoder", 10 * GiB, blocks=24)
+    parts = (component("transformer", 28 * GiB), encoder)
+    made = question(inventory(*parts), machine(60, ram_gib=12), Choices(sets=(parse_set("dit=resident"),)))
+    master = plan_by_rules(made).components["text_encoder"].master
+    assert (master.mapped, master.pinned + master.pageable) == (0, 24)

@@ -15,7 +15,7 @@ from roost.planner.cost.costs import CostModel
 from roost.planner.rules.selectors import parse_set
 from roost.planner.search.columns import Aim
 from roost.planner.search.smaller import amount, option, smaller
-from roost.trace import Trace
+from roost.trace import Trace, VaeVariant
 from roost.units import GiB
 from traces import rates, trace, use
 from worlds import component, inventory, machine, question
@@ -99,6 +99,41 @@ def test_a_need_that_does_not_shrink_with_the_frames_takes_a_second_look() -> No
     (frames,) = (int(each.split()[1]) for each in named if each.startswith("--frames"))
     assert plan_by_search(asked(14, replace(VIDEO, frames=frames), fixed_bytes=8 * GiB)).fits
     assert not plan_by_search(asked(14, replace(VIDEO, frames=frames + 8), fixed_bytes=8 * GiB)).fits
+
+
+FEW = (component("transformer", 8 * GiB, blocks=4), PARTS[1])
+
+
+def with_few_blocks(free_gib: float, decode_bytes: int, **changes: object) -> SearchQuestion:
+    return asked(
+        free_gib,
+        question=question(inventory(*FEW), machine(free_gib), workload=VIDEO),
+        trace=few_traced(VIDEO, decode_bytes),
+        **changes,
+    )
+
+
+def few_traced(workload: Workload, decode_bytes: int) -> Trace:
+    decode = use(FEW[1], 10**12, decode_bytes, "decode")
+    return replace(trace((use(FEW[0], 10**12, GiB), 4), (decode, 1)), workload=workload)
+
+
+def test_a_need_that_falls_slower_than_any_line_is_given_up_after_the_second_look() -> None:
+    looks: list[Workload] = []
+
+    def stubborn(other: Workload) -> Trace:
+        looks.append(other)
+        return few_traced(other, int((12.9 if len(looks) % 2 else 12.7) * GiB))  # and 12.5 GiB are free
+
+    assert [each.split()[0] for each in would_fit(with_few_blocks(14, 16 * GiB, trace_other=stubborn))] == ["--vram"]
+    assert len(looks) == 4  # two smaller sizes, and two of fewer frames
+
+
+def test_tiling_that_was_forbidden_is_named_where_it_would_mend() -> None:
+    tiled = VaeVariant(use=1, setting="tiled", trace=use(FEW[1], 10**12, GiB, "decode"))
+    made = with_few_blocks(12, 16 * GiB, trace_other=None, aim=Aim(forbid=frozenset({"tiling"})))
+    made = replace(made, trace=replace(made.trace, variants=(tiled,)))
+    assert would_fit(made)[0] == "without --forbid tiling (tiling changes bits)"
 
 
 CAST = component("transformer", 8 * GiB, blocks=40, bytes_by_dtype={"F32": 8 * GiB})  # its masters can't be mapped

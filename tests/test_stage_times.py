@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from roost.facts.stage import StageKey
 from roost.planner.cost.simulator import simulate
 from test_timeline import schedule, use, weights
@@ -22,8 +24,21 @@ def test_a_stage_s_figures_are_the_sums_over_its_uses_and_its_largest_bytes() ->
     made = schedule([moved, weights("b", [1], "resident")], [use("a", [1.0, 1.0]), use("b", [1.0])], [(0, 1), (1, 1)])
     stage = simulate(made).stages[0][StageKey("a", "denoise")]
     assert stage.h2d_bytes == moved.total_bytes
-    assert stage.stall_s > 0  # nothing computes before the first bytes are there
+    assert stage.stall_s == 9  # nothing computes before all bytes are there; on their way back the next stage waits
+    assert stage.uses == 1
     before = replace(stage)
     stage.add(replace(before, weights_bytes=1, peak_bytes=1), 2)
-    assert (stage.stall_s, stage.h2d_bytes) == (3 * before.stall_s, 3 * before.h2d_bytes)
+    assert (stage.stall_s, stage.h2d_bytes, stage.uses) == (3 * before.stall_s, 3 * before.h2d_bytes, 3)
     assert (stage.weights_bytes, stage.peak_bytes) == (before.weights_bytes, before.peak_bytes)
+
+
+def test_passes_that_only_look_alike_are_not_skipped() -> None:
+    """Copies that begin ahead of compute fall behind it pass by pass."""
+    streamed = weights("a", [5, 9, 5, 9, 5], "layerwise-offload", resident=frozenset({0}), slots=3)
+    uses = [use("a", [0.01, 0.01, 0.5, 1.0, 3.0]), use("b", [2.0])]
+    made = schedule([streamed, weights("b", [1], "resident")], uses, [(0, 1), (1, 1)] * 14)
+    skipped, every = simulate(made), simulate(made, exact=True, record=True)
+    assert skipped.seconds == pytest.approx(every.seconds)
+    assert skipped.simulated_uses < every.simulated_uses == 28
+    copied = sum(each.bytes for each in every.events if each.lane == "copy")
+    assert copied == sum(stage.h2d_bytes for stage in every.stages[0].values()) > 0

@@ -11,6 +11,7 @@ import torch
 from roost.errors import RoostError
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.weights.staging import Stager
+from roost.residency.weights.transfers import Transfers
 from roost.residency.weights.unpinned_sources import FileBlock, FilePiece, PageableBlock
 
 SIZE = 10_000
@@ -98,6 +99,21 @@ def test_a_wait_of_the_copy_lane_holds_back_the_staged_copy_after_it(stager: Sta
     assert torch.equal(buffer, host(2))
 
 
+def test_a_wait_for_a_pinned_copy_is_not_put_off_by_what_is_staged_after_it(
+    stager: Stager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HeldBlock, "may_go", threading.Event())
+    first, second = target_in(stager), target_in(stager)
+    stager.copy(first, host())
+    ready = stager.record("copy")
+    stager.copy(second, HeldBlock(host(1)))
+    stager.wait("compute", ready)
+    stager.begin_use(first)
+    assert torch.equal(first, host())
+    HeldBlock.may_go.set()
+    stager.synchronize()
+
+
 def test_pinned_copies_go_straight_through_while_nothing_is_staged(stager: Stager) -> None:
     buffer = target_in(stager)
     stager.copy(buffer, host())
@@ -170,6 +186,26 @@ def test_a_file_that_is_not_what_it_was_is_one_line_at_every_wait_for_its_copy(s
     stager.copy(buffer, PageableBlock(host(3)))
     stager.wait("compute", stager.record("copy"))
     assert torch.equal(buffer, host(3))
+
+
+class BreakingBlock(PageableBlock):
+    """Can't be read from its second piece on."""
+
+    def read_into(self, buffer: torch.Tensor, offset: int) -> None:
+        if offset:
+            raise RoostError("planted: the rest can't be read")
+        super().read_into(buffer, offset)
+
+
+def test_memory_of_a_copy_that_failed_half_way_is_given_back_once_the_lane_is_through(device: EmulatedDevice) -> None:
+    transfers = Transfers(device)
+    transfers.device = Stager(device, buffers=2, buffer_bytes=1024)
+    for _ in range(5):
+        buffer = target_in(transfers.device)
+        transfers.device.copy(buffer, BreakingBlock(host()))
+        transfers.outlast(transfers.device.record("copy"))
+        device.free(buffer)
+    transfers.close()
 
 
 def test_a_failure_before_its_event_is_recorded_is_not_lost(stager: Stager, file: Path) -> None:

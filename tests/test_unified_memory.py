@@ -15,6 +15,8 @@ from roost.facts.request import Choices
 from roost.plan import PlanDocument
 from roost.planner.by_rules import plan_by_rules
 from roost.planner.rules.selectors import parse_set
+from roost.planner.search.shortfall import split_pool
+from roost.planner.search.solver import Limits
 from roost.probes.machine.gpu import read_gpus
 from roost.probes.machine.host import read_unified
 from roost.units import GiB
@@ -74,6 +76,19 @@ def test_offloading_makes_no_room_in_a_pool_that_is_too_small() -> None:
     assert not plan.fits
     assert "shared memory is" in plan.budget.verdict
     assert searched(41, parts=UNMAPPED).fits, "with host memory of its own it fits"
+
+
+def test_a_pool_that_is_too_small_for_both_sides_is_short_itself_whatever_was_typed_for_the_device() -> None:
+    plan = asked(20, 30)
+    assert not plan.fits
+    assert "shared memory is" in plan.budget.verdict
+
+
+def test_a_pool_is_split_from_all_of_it_on_the_device_to_a_sixteenth() -> None:
+    splits = list(split_pool(Limits(vram_bytes=48, host_bytes=40, pinned_bytes=20), pool_bytes=64))
+    assert [each.vram_bytes for each in splits] == [48 - 3 * step for step in range(16)]
+    assert all(each.host_bytes == min(40, 64 - each.vram_bytes) for each in splits)
+    assert all(each.pinned_bytes == min(20, each.host_bytes) for each in splits)
 
 
 def test_what_was_typed_of_the_pool_for_the_device_may_be_too_small_by_itself() -> None:

@@ -58,6 +58,14 @@ def test_memory_inside_that_of_another_unit_belongs_to_the_trunk() -> None:
     assert found["blocks.1"] == ["blocks.1.weight"]
 
 
+def test_a_weight_that_two_blocks_have_belongs_to_the_trunk_under_both_names() -> None:
+    made = Stacked()
+    made.blocks[1].weight = made.blocks[0].weight
+    found = names(made)
+    assert sorted(found[TRUNK]) == ALL_TRUNK
+    assert found["blocks.0"] == found["blocks.1"] == []
+
+
 def test_neighbours_in_memory_that_do_not_overlap_stay_in_their_blocks() -> None:
     assert names(sharing(slice(0, 16), slice(16, 32))) == OWN
 
@@ -110,3 +118,12 @@ def test_every_step_down_saves_memory_and_lowered_says_where_it_ended(resident_b
         assert made.lowered() == (made.resident_blocks, made.slots)
     assert all(later < earlier for earlier, later in itertools.pairwise(taken))
     assert (made.resident_blocks, made.slots) == (0, 1)
+
+
+def test_blocks_stay_as_far_as_they_fit_to_the_byte_and_come_back_with_the_memory() -> None:
+    made, sizes = rungs(8, 6), [100] * 8
+    fitting = {made.most_bytes(sizes): 6, made.most_bytes(sizes) - 1: 5, 500: 3, 499: 2, 0: 0}
+    for free_bytes, resident_blocks in [*fitting.items(), *reversed(fitting.items())]:
+        made.fit(sizes, free_bytes)
+        assert made.resident_blocks == resident_blocks
+        assert made.lowered() is None  # for now, and not for good
