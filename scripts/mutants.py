@@ -5,6 +5,10 @@ files), runs each in a copy of the tree, and keeps every outcome in a file, so t
 interruption:
 
     python scripts/mutants.py --count 300 --seed 1 --results build/mutants.json
+
+Of a mutant that survived, the file may have by hand what people ``judged``: that it is ``equal`` or costs only
+``speed`` or ``text``, that it was ``killed since``, or that a ``test added`` kills it; and ``why`` where that isn't
+plain.
 """
 
 from __future__ import annotations
@@ -141,22 +145,26 @@ class _Results:
 
     def keep(self, key: str, outcome: dict[str, object]) -> None:
         self.outcomes[key] = outcome
-        counts = Counter(str(each["outcome"]) for each in self.outcomes.values())
-        document = {"asked": self._asked, "counts": counts, "outcomes": self.outcomes}
+        counted = {"counts": self._count("outcome"), "judged": self._count("judged")}
+        document = {"asked": self._asked, **counted, "outcomes": self.outcomes}
         self._path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self._path.with_suffix(".part")
         unfinished.write_text(json.dumps(document, indent=1), encoding="utf-8")
         unfinished.replace(self._path)
 
     def show(self) -> None:
-        """The score, and who survived; a timeout counts as noticed."""
-        counts = Counter(str(each["outcome"]) for each in self.outcomes.values())
-        judged = sum(counts.values()) - counts["broken"]
+        """The score, and who survived and isn't judged; a timeout counts as noticed."""
+        counts = self._count("outcome")
+        ended = sum(counts.values()) - counts["broken"]
         noticed = counts["killed"] + counts["timeout"]
-        print(f"{noticed} of {judged} noticed ({noticed / max(1, judged):.0%}): {dict(counts)}")
+        print(f"{noticed} of {ended} noticed ({noticed / max(1, ended):.0%}): {dict(counts)}")
+        print(f"of the others people judged: {dict(self._count('judged'))}")
         for key, each in sorted(self.outcomes.items()):
-            if each["outcome"] in ("survived", "broken"):
+            if each["outcome"] in ("survived", "broken") and "judged" not in each:
                 print(f"{each['outcome']}  src/roost/{key}\n          {each['now']}")
+
+    def _count(self, name: str) -> Counter[str]:
+        return Counter(str(each[name]) for each in self.outcomes.values() if name in each)
 
 
 def _copy_tree(copy: Path) -> None:

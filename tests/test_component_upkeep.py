@@ -1,6 +1,7 @@
 """What a held component keeps in order between its calls: the bytes it counts, and what a failure leaves behind."""
 
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,8 +10,10 @@ import torch
 from live_pipelines import held_by, state_of, weights_bytes
 from out_of_memory import failing_device, failing_forwards
 from plans import GIB, LAYERWISE, plan_for
+from roost.facts.stage import StageKey
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.engine.component import HeldComponent
+from roost.residency.engine.eviction import Activations, UseSequence
 from roost.residency.engine.ladder import least_bytes, streaming_plan
 from roost.residency.weights import host_masters
 from roost.residency.weights.transfers import Transfers
@@ -75,15 +78,20 @@ def test_host_memory_that_is_short_for_new_masters_is_the_error_and_the_next_cal
     pipeline = toy_pipeline()
     linear = pipeline.transformer.blocks[3].linear
 
-    def short(_count: int) -> torch.Tensor:
-        raise MemoryError("planted")
+    host_memory, asked = host_masters.host_memory, []
+
+    def short_once(count: int) -> torch.Tensor:
+        asked.append(count)
+        if len(asked) == 1:
+            raise MemoryError("planted")
+        return host_memory(count)
 
     with held_by(pipeline, plan_for(pipeline, {**LAYERWISE, "resident_blocks": resident_blocks})) as held:
         pipeline.transformer(state())
         held.runtime.end_call()
         linear.weight = torch.nn.Parameter(2 * linear.weight, requires_grad=False)
         with monkeypatch.context() as patch:
-            patch.setattr(host_masters, "host_memory", short)
+            patch.setattr(host_masters, "host_memory", short_once)
             with pytest.raises(MemoryError, match="planted"):
                 pipeline.transformer(state())
         made = pipeline.transformer(state())
@@ -180,3 +188,25 @@ def test_the_next_component_comes_ahead_where_the_plan_lets_it_and_memory_is_lef
     assert arrived[0] == 0
     assert (arrived[-1] > 0) == comes
     assert held.changes == []
+
+
+def test_a_generation_teaches_who_comes_next_and_a_stage_what_it_takes_at_most() -> None:
+    components: dict[str, Any] = {
+        name: SimpleNamespace(name=name, plan=SimpleNamespace(linger=name == "d")) for name in "abcd"
+    }
+    sequence = UseSequence(components)
+    for _ in range(2):
+        for name in "adcb":
+            sequence.use(components[name])
+        sequence.end()
+    sequence.use(components["a"])
+    assert sequence.next_after(components["a"], components) is components["d"]
+    assert sequence.furthest(components[name] for name in "bcd") is components["b"]
+    assert sequence.furthest(components[name] for name in "cd") is components["c"]
+    assert sequence.furthest([]) is None
+    taken, stage = Activations(), StageKey("a", "denoise")
+    assert taken.of(stage) is taken.of(None) is None
+    for activation_bytes in (3, 5, 4):
+        taken.note(stage, activation_bytes)
+    assert taken.of(stage) == 5
+    assert taken.of(StageKey("a", "decode")) is None

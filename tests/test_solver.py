@@ -104,6 +104,17 @@ def test_of_plans_that_are_as_good_in_all_but_one_figure_the_better_one_stays_in
     assert pareto_front([best, other, slower]) == (other, best)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("strategy", ["snapshot-offload", "component-offload"])
+def test_a_copy_that_has_to_go_each_time_costs_what_one_costs_that_never_lingers(strategy: Any) -> None:
+    _, ruled, made = world(generations=3)
+    pricer = Pricer(made)
+    moved = replace(ruled[0], strategy=strategy, streaming=None, tier="pageable")
+    lingering, leaving = (pricer.option(replace(moved, linger=linger)) for linger in (True, False))
+    back_s = moved.master_bytes / 10e9 if strategy == "component-offload" else 0.0  # of the last generation
+    assert lingering.seconds < lingering.evicted_s == pytest.approx(leaving.seconds - back_s)
+    assert leaving.evicted_s == leaving.seconds
+
+
 def test_other_platforms_than_cuda_have_the_rules_placements_alone() -> None:
     case, ruled, made = world(choices=Choices(platform="rocm"))
     scope = scope_of(ruled[0], Pricer(made), LIKELY)
