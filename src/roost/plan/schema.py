@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -66,6 +67,20 @@ class StageWeights(Strict):
     weights_bytes: Bytes
 
 
+class HostTurn(Strict):
+    """Whose masters are in host memory from the first use of ``component`` on, until the next turn; and their sum."""
+
+    component: Name
+    masters: dict[Name, Bytes]
+    host_bytes: Bytes
+
+
+def late_components(turns: Sequence[HostTurn]) -> frozenset[str]:
+    """Whose masters are made when their turn comes; until then their weights are in the model's files alone."""
+    first = turns[0].masters.keys() if turns else frozenset()
+    return frozenset(each for turn in turns for each in turn.masters) - first
+
+
 class Budget(Strict):
     """The arithmetic of the verdict. Stages are of weights alone.
 
@@ -73,7 +88,8 @@ class Budget(Strict):
     ``finding`` is the verdict without what would fit, where it names that; ``lacks`` says in short which memory the
     search lacked. ``would_fit`` are single changes of the asked options, each verified by planning with it; empty in a
     plan that fits. ``host_reserved_bytes`` is what the system and the process take of the host's memory: the host's
-    available bytes are what is left.
+    available bytes are what is left. ``host_turns`` are empty where all masters are there all the time; else those of
+    a component leave when none of the turns that follow has them, and ``host_bytes`` is the most of any turn.
     """
 
     total_bytes: Bytes
@@ -86,6 +102,7 @@ class Budget(Strict):
     host_bytes: Bytes
     host_deficit_bytes: Bytes
     host_reserved_bytes: Bytes = 0
+    host_turns: list[HostTurn] = Field(default_factory=list)
     verdict: str
     finding: str | None = None
     lacks: str | None = None
@@ -93,6 +110,18 @@ class Budget(Strict):
     activations_known: bool | None = None
 
     _from_earlier = model_validator(mode="before")(staticmethod(earlier.budget_facts))
+
+    @property
+    def all_masters_bytes(self) -> int:
+        """Host memory that all masters take together."""
+        together = {name: size for turn in self.host_turns for name, size in turn.masters.items()}
+        return sum(together.values()) if together else self.host_bytes
+
+    @property
+    def given_back(self) -> frozenset[str]:
+        """Whose masters leave host memory before a generation ends."""
+        last = self.host_turns[-1].masters.keys() if self.host_turns else frozenset()
+        return frozenset(each for turn in self.host_turns for each in turn.masters) - last
 
     @property
     def verdict_alone(self) -> str:
@@ -227,6 +256,14 @@ class PlanDocument(Strict):
         for stage in self.predicted.stages if self.predicted else ():
             if stage.component not in self.components:
                 raise ValueError(f"predicted has a stage of {stage.component}, which is no component of the plan")
+        return self
+
+    @model_validator(mode="after")
+    def _host_turns_are_of_components(self) -> PlanDocument:
+        for turn in self.budget.host_turns:
+            unknown = {turn.component, *turn.masters} - self.components.keys()
+            if unknown:
+                raise ValueError(f"host_turns name {', '.join(sorted(unknown))}, which is no component of the plan")
         return self
 
     @model_validator(mode="after")

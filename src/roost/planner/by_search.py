@@ -37,7 +37,8 @@ class SearchQuestion:
     """A planning question with what the search needs beside it.
 
     ``trace_other`` traces another workload, for what would fit where this one doesn't; it must give the same trace
-    for the same workload. ``spell`` makes of what would fit the command line that asks for it.
+    for the same workload. ``spell`` makes of what would fit the command line that asks for it. A plan for ``roost run``
+    ``gives_back`` host memory: there it is known when a component's weights aren't needed again.
     """
 
     question: Question
@@ -49,6 +50,7 @@ class SearchQuestion:
     trace_other: TraceOther | None = None
     seek_remedies: bool = True
     spell: Callable[[Remedy], str] = remedy_text
+    gives_back: bool = False
 
     def with_bits_of(self, plan: PlanDocument) -> SearchQuestion:
         """The same question for plans that decode as ``plan`` does, so that their bits can be compared."""
@@ -64,6 +66,7 @@ class SearchQuestion:
             model=self.model,
             machine=case.machine,
             generations=self.generations,
+            gives_back=self.gives_back,
         )
 
 
@@ -94,6 +97,7 @@ def plan_by_search(asked: SearchQuestion) -> PlanDocument:
             arithmetic=arithmetic,
             alternatives=alternatives,
             also=also,
+            host_turns=forecast.host_turns(placements),
             changed=[ChangedByDefault(component=name, what="tiling", seconds=cost) for name, cost in found.tiled],
         ),
         warnings=(*asked.notes, *_trace_warnings(forecast), *_rounded(placements)),

@@ -68,6 +68,7 @@ def plan_model(model: str | Path, options: PlanOptions, on_remedy_run: OnRemedyR
             asked,
             trace_other=lambda workload: _trace_if_possible(question, workload, on_remedy_run),
             spell=plan_command(model, options),
+            gives_back=True,
         )
     )
 

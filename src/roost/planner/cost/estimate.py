@@ -7,12 +7,15 @@ from dataclasses import dataclass, replace
 
 from roost.facts.machine import Machine
 from roost.facts.model import Component
+from roost.facts.request import Tier
 from roost.facts.stage import DENOISING, stage_text
 from roost.plan.figures import BytesInterval, Level, Limiter, Predicted, PredictedStage, SecondsInterval
+from roost.plan.schema import HostTurn, late_components
 from roost.planner.cost.costs import CostModel, launch_bound, use_costs
-from roost.planner.cost.movement import block_tiers, load_s, moved_weights, residents_of, tier_bytes
-from roost.planner.cost.rates import LEVELS
-from roost.planner.cost.simulator import Schedule, StageTimes, Timeline, UseCost, simulate
+from roost.planner.cost.host_turns import Turns, host_turns
+from roost.planner.cost.movement import block_tiers, late_s, load_s, moved_weights, residents_of, tier_bytes
+from roost.planner.cost.rates import LEVELS, Speeds
+from roost.planner.cost.simulator import MovedWeights, Schedule, StageTimes, Timeline, UseCost, simulate
 from roost.planner.placements import LossyChoices, Placement, lossy_of
 from roost.trace import Trace
 from roost.units import GiB, MiB
@@ -27,7 +30,8 @@ _CONTEXT_BYTES: Mapping[Level, int] = {"slow": 900 * MiB, "mid": GiB // 2, "fast
 class Forecast:
     """Everything but the placements: simulate any of them with the same workload, machine and costs.
 
-    With ``weights_only``, bytes are those of weights, which are known also where activations are not.
+    With ``weights_only``, bytes are those of weights, which are known also where activations are not. Where the run
+    ``gives_back`` masters that it doesn't need again, host memory is a need of each turn.
     """
 
     components: Mapping[str, Component]
@@ -36,6 +40,22 @@ class Forecast:
     machine: Machine
     generations: int = 1
     weights_only: bool = False
+    gives_back: bool = False
+
+    @property
+    def turns(self) -> Turns | None:
+        """The turns of host memory; None where all masters are there all the time.
+
+        That is so where more than one generation needs them, where nobody has seen in which order they are used, and
+        where host memory is the device's own.
+        """
+        known = self.trace.no_dry_run is None and not self.machine.gpu.unified
+        return Turns.of(self.trace, self.components) if self.gives_back and self.generations == 1 and known else None
+
+    def host_turns(self, placements: tuple[Placement, ...]) -> tuple[HostTurn, ...]:
+        """Whose masters are there in which turn; none where all of them are, all the time."""
+        turns = self.turns
+        return host_turns(placements, turns, self.machine.host.available_bytes) if turns is not None else ()
 
     @property
     def steps(self) -> int:
@@ -65,9 +85,9 @@ class Forecast:
         self, placements: tuple[Placement, ...], level: Level = "mid", costs: tuple[UseCost, ...] | None = None
     ) -> Schedule:
         """The simulation's input; ``costs`` saves working them out again."""
-        speeds = self.model.rates.at(level)
+        speeds, late = self.model.rates.at(level), late_components(self.host_turns(placements))
         return Schedule(
-            weights={each.component.name: moved_weights(each, speeds) for each in placements},
+            weights={each.component.name: self._moved(each, speeds, late) for each in placements},
             uses=self.costs(level, lossy_of(placements)) if costs is None else costs,
             sequence=self.trace.sequence,
             budget_bytes=self.machine.budget_bytes,
@@ -75,8 +95,19 @@ class Forecast:
         )
 
     def load_s(self, placements: tuple[Placement, ...], level: Level = "mid") -> float:
+        """Seconds before the first generation; masters that come late are read in it."""
         speeds = self.model.rates.at(level)
-        return sum(load_s(each, speeds) for each in placements)
+        return sum(load_s(each, speeds) for each in placements) - sum(self.late_s(placements, level).values())
+
+    def late_s(self, placements: tuple[Placement, ...], level: Level = "mid") -> dict[str, float]:
+        """Seconds in which masters that come late are read, by component."""
+        speeds, late = self.model.rates.at(level), late_components(self.host_turns(placements))
+        return {each.component.name: late_s(each, speeds) for each in placements if each.component.name in late}
+
+    @staticmethod
+    def _moved(placement: Placement, speeds: Speeds, late: frozenset[str]) -> MovedWeights:
+        weights = moved_weights(placement, speeds)
+        return replace(weights, late_s=late_s(placement, speeds)) if weights.component in late else weights
 
     def total_s(self, load: float, timeline: Timeline) -> float:
         first, following = timeline.generation_s
@@ -90,8 +121,12 @@ def predict(forecast: Forecast, placements: tuple[Placement, ...]) -> Predicted:
     firsts = {level: timeline.generation_s[0] for level, timeline in timelines.items()}
     mid = timelines["mid"]
     denoising = [key for key in mid.stages[0] if key.phase in DENOISING]
-    tiers = [tier_bytes(each) for each in placements]
+    tiers = {each.component.name: tier_bytes(each) for each in placements}
     steps = {level: sum(timelines[level].stages[0][key].seconds for key in denoising) for level in LEVELS}
+    for level in LEVELS:  # reading masters is no part of a step
+        read_s = forecast.late_s(placements, level)
+        steps[level] -= sum(read_s.get(key.component, 0.0) for key in denoising)
+    turns = forecast.host_turns(placements)
     stages = _stages(forecast, placements, mid)
     peaks = {level: each.peak_bytes for level, each in timelines.items()}
     process = {level: each.reserved_bytes for level, each in timelines.items()}
@@ -108,13 +143,20 @@ def predict(forecast: Forecast, placements: tuple[Placement, ...]) -> Predicted:
         reserved_bytes=_bytes_interval(reserved),
         process_bytes=_bytes_interval(process),
         limiter=max(paces, key=lambda stage: stage.seconds).binding if paces else "compute",
-        host_bytes=sum(each["pinned"] + each["pageable"] for each in tiers),
-        pinned_bytes=sum(each["pinned"] for each in tiers),
+        host_bytes=max((turn.host_bytes for turn in turns), default=sum(_in_memory(each) for each in tiers.values())),
+        pinned_bytes=max(
+            (sum(tiers[name]["pinned"] for name in turn.masters) for turn in turns),
+            default=sum(each["pinned"] for each in tiers.values()),
+        ),
         stages=stages,
         source=forecast.trace.source,
         guessed=forecast.trace.no_dry_run is not None,
         notes=[],
     )
+
+
+def _in_memory(tiers: Mapping[Tier, int]) -> int:
+    return tiers["pinned"] + tiers["pageable"]
 
 
 def taken_of(forecast: Forecast, predicted: Predicted) -> tuple[BytesInterval, int]:

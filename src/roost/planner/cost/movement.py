@@ -104,10 +104,20 @@ def _h2d_bytes_per_s(tier: Tier, speeds: Speeds) -> float:
 
 
 def load_s(placement: Placement, speeds: Speeds) -> float:
-    """Seconds to load one component. Files of mapped masters are read too: the engine compares their bytes once."""
+    """Seconds to load one component. Files of mapped masters are read too: the engine compares their bytes once.
+
+    Where its masters come late, ``late_s`` of it pass when they do.
+    """
     component = placement.component
     read_s = component.bytes / speeds[RateKey.DISK]
     cast_s = cast_bytes(component) / speeds[RateKey.CAST]
     pin_s = tier_bytes(placement)["pinned"] / speeds[RateKey.PIN]
     moved = placement.stage_bytes if placement.strategy in ("resident", "fsdp") else 0
     return read_s + cast_s + pin_s + moved / speeds[RateKey.PAGEABLE_H2D]
+
+
+def late_s(placement: Placement, speeds: Speeds) -> float:
+    """Seconds to read and pin the masters in host memory, of weights that load as they are stored."""
+    tiers = tier_bytes(placement)
+    share = (tiers["pinned"] + tiers["pageable"]) / max(1, sum(tiers.values()))
+    return share * placement.component.bytes / speeds[RateKey.DISK] + tiers["pinned"] / speeds[RateKey.PIN]

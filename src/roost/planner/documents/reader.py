@@ -34,6 +34,7 @@ def forecast_of(plan: PlanDocument, components: Iterable[Component], trace: Trac
         model=model,
         machine=machine_of(plan),
         generations=plan.policy.generations,
+        gives_back=bool(plan.budget.host_turns),
     )
 
 

@@ -13,6 +13,7 @@ from roost.plan.schema import (
     Budget,
     ChangedByDefault,
     ComponentPlan,
+    HostTurn,
     MachineRecord,
     ModelRecord,
     PlanDocument,
@@ -48,6 +49,7 @@ class Figures:
     alternatives: Sequence[Alternative] = ()
     also: Sequence[str] = ()
     changed: Sequence[ChangedByDefault] = ()
+    host_turns: Sequence[HostTurn] = ()
 
 
 def document_of(
@@ -70,7 +72,7 @@ def document_of(
         model=_model(question),
         workload=question.workload,
         machine=MachineRecord(gpu=question.machine.gpu, host=question.machine.host),
-        budget=_budget(question.machine, placements, verdict),
+        budget=_budget(question.machine, placements, verdict, figures.host_turns),
         fits=verdict.fits,
         certainty=verdict.certainty,
         changed_by_default=list(figures.changed),
@@ -120,7 +122,9 @@ def _model(question: Question) -> ModelRecord:
     )
 
 
-def _budget(machine: Machine, placements: tuple[Placement, ...], verdict: Verdict) -> Budget:
+def _budget(
+    machine: Machine, placements: tuple[Placement, ...], verdict: Verdict, turns: Sequence[HostTurn]
+) -> Budget:
     listed = stages(placements)
     return Budget(
         total_bytes=machine.gpu.total_bytes,
@@ -132,6 +136,7 @@ def _budget(machine: Machine, placements: tuple[Placement, ...], verdict: Verdic
         deficit_bytes=verdict.deficit_bytes,
         host_bytes=verdict.host_bytes,
         host_reserved_bytes=machine.host.reserved_bytes,
+        host_turns=list(turns),
         host_deficit_bytes=verdict.host_deficit_bytes,
         verdict=verdict.text,
         finding=verdict.finding,

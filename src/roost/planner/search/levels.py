@@ -138,11 +138,10 @@ def _needs(options: Mapping[str, Column], vram_bytes: int) -> Sequence[int]:
 
 def within(combination: Combination, limits: Limits) -> bool:
     """Whether the plan stays within every limit."""
-    pinned = sum(each.pinned_bytes for each in combination.options)
     return (
         combination.vram_bytes <= limits.vram_bytes
         and combination.host_bytes <= limits.host_bytes
-        and pinned <= limits.pinned_bytes
+        and combination.pinned_bytes <= limits.pinned_bytes
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from roost.planner.placements import Placement
@@ -16,7 +17,8 @@ class Option:
     generation. ``idle_bytes`` are on the device always; ``own_bytes`` are what its use needs beyond them, activations
     included, and ``entered_bytes`` the same, or nothing when it is never used; ``sure_bytes`` are ``own_bytes`` where
     it has to be sure that they are enough; ``held_bytes`` are its weights while it lingers; ``acquire_s`` is what it
-    costs to release it and bring it in once more.
+    costs to release it and bring it in once more. Its masters take ``host_bytes`` in the turns from ``host_first`` to
+    ``host_last``, ``pinned_bytes`` of them pinned.
     """
 
     placement: Placement
@@ -34,6 +36,21 @@ class Option:
     pinned_bytes: int
     complexity: int
     at_bound: bool
+    host_first: int = 0
+    host_last: int = 0
+
+    def host_bytes_in(self, turn: int) -> int:
+        """Host memory that it takes in one turn."""
+        return self.host_bytes if self.host_first <= turn <= self.host_last else 0
+
+    def pinned_bytes_in(self, turn: int) -> int:
+        """How much of it is pinned."""
+        return self.pinned_bytes if self.host_first <= turn <= self.host_last else 0
+
+
+def turns_of(options: Iterable[Option]) -> tuple[int, ...]:
+    """The turns in which the options together may take the most host memory: those in which one's masters come."""
+    return tuple(sorted({each.host_first for each in options}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,4 +76,10 @@ class Combination:
 
     @property
     def host_bytes(self) -> int:
-        return sum(each.host_bytes for each in self.options)
+        """The most in any turn."""
+        return max(sum(each.host_bytes_in(turn) for each in self.options) for turn in turns_of(self.options))
+
+    @property
+    def pinned_bytes(self) -> int:
+        """The most in any turn."""
+        return max(sum(each.pinned_bytes_in(turn) for each in self.options) for turn in turns_of(self.options))

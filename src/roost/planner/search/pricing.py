@@ -9,6 +9,7 @@ from functools import cached_property
 from roost.facts.stage import StageKey
 from roost.plan.figures import Level
 from roost.planner.cost.estimate import Forecast
+from roost.planner.cost.host_turns import Turns
 from roost.planner.cost.movement import load_s, moved_weights, tier_bytes
 from roost.planner.cost.simulator import MovedWeights, Schedule, StageTimes, UseCost, simulate
 from roost.planner.placements import LossyChoices, Placement, lossy_of
@@ -49,6 +50,11 @@ class Pricer:
     def room_bytes(self) -> int:
         """What the machine's budget leaves for weights and activations."""
         return self.forecast.machine.budget_bytes - self.forecast.context_bytes()
+
+    @cached_property
+    def turns(self) -> Turns | None:
+        """The turns of host memory; None where all masters are there all the time."""
+        return self.forecast.turns
 
     @cached_property
     def separable(self) -> bool:
@@ -102,6 +108,7 @@ class Pricer:
         """The placement's bytes, without the simulation that would say its seconds."""
         weights, tiers = self.weights(placement), tier_bytes(placement)
         own_bytes = self.own_bytes(placement)
+        host_first, host_last = self.turns.span(placement.component) if self.turns is not None else (0, 0)
         return Option(
             placement=placement,
             seconds=0.0,
@@ -118,6 +125,8 @@ class Pricer:
             pinned_bytes=tiers["pinned"],
             complexity=complexity(placement),
             at_bound=True,
+            host_first=host_first,
+            host_last=host_last,
         )
 
     def own_bytes(self, placement: Placement) -> int:

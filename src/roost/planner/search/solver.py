@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from operator import add, le
 
-from roost.planner.search.option import Combination, Option
+from roost.planner.search.option import Combination, Option, turns_of
 from roost.planner.search.pricing import Pricer
 
 
@@ -46,8 +48,7 @@ class _Table:
         self.entering = [max(entering[depth:], default=0) for depth in range(len(columns) + 1)]
         self.rest_s = [sum(least_s[depth:]) for depth in range(len(columns) + 1)]
         self.rest_points = _rests(columns, lambda each: each.complexity)
-        self.rest_host = _rests(columns, lambda each: each.host_bytes)
-        self.rest_pinned = _rests(columns, lambda each: each.pinned_bytes)
+        self.host = [_TurnRests(columns, turn) for turn in turns_of(chain.from_iterable(columns))]
 
     def bound_s(self, taken: Sequence[Option]) -> float:
         """No combination that begins with these takes less."""
@@ -63,6 +64,21 @@ class _Table:
     def _seconds(self, option: Option, entering_bytes: int) -> float:
         """A copy that would linger goes where another component's use leaves no room for it."""
         return option.seconds if option.held_bytes + entering_bytes <= self.room_bytes else option.evicted_s
+
+
+class _TurnRests:
+    """One turn of host memory, and the least that components not taken yet will take of it, from every depth on."""
+
+    def __init__(self, columns: Sequence[Sequence[Option]], turn: int) -> None:
+        self.turn = turn
+        self.host = _rests(columns, lambda each: each.host_bytes_in(turn))
+        self.pinned = _rests(columns, lambda each: each.pinned_bytes_in(turn))
+
+    def allows(self, taken: Sequence[Option], limits: Limits) -> bool:
+        """Whether host memory may hold a combination that begins with these."""
+        host_bytes = self.host[len(taken)] + sum(each.host_bytes_in(self.turn) for each in taken)
+        pinned_bytes = self.pinned[len(taken)] + sum(each.pinned_bytes_in(self.turn) for each in taken)
+        return host_bytes <= limits.host_bytes and pinned_bytes <= limits.pinned_bytes
 
 
 def _rests(columns: Sequence[Sequence[Option]], value: Callable[[Option], int]) -> list[int]:
@@ -85,7 +101,9 @@ class _Descent:
         """Every combination that begins with ``taken`` and may beat the best so far."""
         depth = len(taken)
         points = sum(each.complexity for each in taken) + table.rest_points[depth]
-        if self._hopeless(table.bound_s(taken), points) or not self._host_allows(table, taken):
+        if self._hopeless(table.bound_s(taken), points):
+            return
+        if not all(each.allows(taken, self.limits) for each in table.host):
             return
         if depth == len(table.columns):
             self._offer(taken)
@@ -102,11 +120,6 @@ class _Descent:
             return seconds >= self.best.seconds
         return (points, seconds) >= (self.best.complexity, self.best.seconds)
 
-    def _host_allows(self, table: _Table, taken: Sequence[Option]) -> bool:
-        host_bytes = sum(each.host_bytes for each in taken) + table.rest_host[len(taken)]
-        pinned_bytes = sum(each.pinned_bytes for each in taken) + table.rest_pinned[len(taken)]
-        return host_bytes <= self.limits.host_bytes and pinned_bytes <= self.limits.pinned_bytes
-
     def _offer(self, taken: tuple[Option, ...]) -> None:
         offered = self.pricer.combination(taken)
         kept = self.pace is None or self.pace.holds(offered)
@@ -116,15 +129,23 @@ class _Descent:
 
 def possible(options: Mapping[str, Column], limits: Limits) -> bool:
     """Whether any combination is within the limits, whatever it takes."""
+    turns = turns_of(chain.from_iterable(column.options for column in options.values()))
+    most = (limits.host_bytes, limits.pinned_bytes) * len(turns)
     for idle_bytes, kept in _resident_sets(options, limits.vram_bytes):
-        needs = {(0, 0)}
+        needs = {(0,) * len(most)}
         for name, column in options.items():
             fitting = column.useful(name in kept, limits.vram_bytes - idle_bytes)
-            sums = {(host + each.host_bytes, pinned + each.pinned_bytes) for host, pinned in needs for each in fitting}
-            needs = {each for each in sums if each[0] <= limits.host_bytes and each[1] <= limits.pinned_bytes}
+            own = {_need_by_turn(each, turns) for each in fitting}
+            sums = {tuple(map(add, one, other)) for one in needs for other in own}
+            needs = {each for each in sums if all(map(le, each, most))}
         if needs:
             return True
     return False
+
+
+def _need_by_turn(option: Option, turns: Sequence[int]) -> tuple[int, ...]:
+    """Host memory, and how much of it is pinned, in one turn after another."""
+    return tuple(size for turn in turns for size in (option.host_bytes_in(turn), option.pinned_bytes_in(turn)))
 
 
 def fastest(
@@ -225,4 +246,5 @@ def _at_least_as_good(one: Option, other: Option, separable: bool) -> bool:
         and one.complexity <= other.complexity
         and one.host_bytes <= other.host_bytes
         and one.pinned_bytes <= other.pinned_bytes
+        and one.host_first >= other.host_first
     )

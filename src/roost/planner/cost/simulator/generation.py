@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from roost.facts.stage import StageKey
 from roost.planner.cost.simulator.lanes import Lanes
 from roost.planner.cost.simulator.protocol import ActiveComponent, predicted_order
-from roost.planner.cost.simulator.schedule import Schedule, UseCost, flat_sequence, repeated_patterns
+from roost.planner.cost.simulator.schedule import MovedWeights, Schedule, UseCost, flat_sequence, repeated_patterns
 from roost.planner.cost.simulator.times import Pace, StageTimes, Timeline, UseSpan
 
 _NEVER = 1 << 60
@@ -35,6 +35,7 @@ class _Run:
     ended_s: float = 0.0
     simulated: int = 0
     spans: list[UseSpan] = field(default_factory=list)
+    late: set[str] = field(default_factory=set)  # components whose late masters are there by now
 
     def timeline(self, exact: bool) -> Timeline:
         self.lanes.allocate("", "context", self.schedule.context_bytes)
@@ -125,6 +126,7 @@ class _Run:
         # What has left was the stage before's; its peak is not this one's.
         self.lanes.peak_bytes, peak_so_far = self.lanes.allocated_bytes, self.lanes.peak_bytes
         if use.component not in self.active:
+            self._make_masters(self.schedule.weights[use.component])
             self._acquire(use.component, predicted_order(use))
         self._run(use)
         stage = self._since(use.component, began_s, counters)
@@ -136,6 +138,13 @@ class _Run:
         if self.lanes.recording:
             self.spans.append(UseSpan((use.stage,), use.component, began_s, self.ended_s))
         self.simulated += 1
+
+    def _make_masters(self, weights: MovedWeights) -> None:
+        """Masters that come late: the device waits for the host, which reads them."""
+        if weights.late_s and weights.component not in self.late:
+            self.late.add(weights.component)
+            self.lanes.synchronise()
+            self.lanes.host_s += weights.late_s
 
     def _run(self, use: UseCost) -> None:
         component, order = self.active[use.component], predicted_order(use)

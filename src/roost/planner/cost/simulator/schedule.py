@@ -19,6 +19,7 @@ class MovedWeights:
 
     ``trunk_s`` and ``block_s`` are the seconds of one copy to the device from the master's tier; ``back_s`` those of
     copying the whole component back (``component-offload`` only). ``resident`` are the blocks that never use a slot.
+    ``late_s`` are those in which its masters are read when it is used for the first time.
     """
 
     component: str
@@ -32,6 +33,7 @@ class MovedWeights:
     hold: bool = False
     linger: bool = False
     back_s: float = 0.0
+    late_s: float = 0.0
 
     @property
     def streams(self) -> bool:
