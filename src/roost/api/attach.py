@@ -13,6 +13,7 @@ from roost.api.models.attention import check_attention
 from roost.api.models.inspect import profile_of
 from roost.api.models.traces import RECORDED, installed_versions
 from roost.api.plans.plan import plan_traced
+from roost.api.plans.preflight import keeping_masters
 from roost.api.requests.option_sets import PlanOptions
 from roost.api.requests.options import aim_of, choices_of, live_workload_of, searches
 from roost.api.requests.python_options import options_of
@@ -30,7 +31,7 @@ from roost.planner.rules.roles import parse_role
 from roost.planner.rules.typed import resolve
 from roost.planner.ruling import ruling_on
 from roost.probes.dry_run import DryRunOptions, dry_run_live
-from roost.probes.machine.host import with_weights_here
+from roost.probes.machine.host import read_host, with_weights_here
 from roost.profiles.models import recognise
 from roost.units import format_bytes, parse_bytes
 
@@ -179,6 +180,7 @@ def _hold(pipeline: Any, plan: PlanDocument, vram: str | int | None) -> Held:
     from roost.residency.hold.attach import hold  # imported here: these bring torch
 
     kind = _device_kind(vram, plan)
+    plan = _with_all_masters(plan, pipeline, kind)
     budget_bytes = plan.budget.budget_bytes
     changes: list[str] = []
     if kind == "cuda":
@@ -197,6 +199,22 @@ def _hold(pipeline: Any, plan: PlanDocument, vram: str | int | None) -> Held:
     held.then(device.close)
     tie(held)
     return held
+
+
+def _with_all_masters(plan: PlanDocument, pipeline: Any, kind: DeviceKind) -> PlanDocument:
+    """The plan without anything given back, for which host memory must be there (NothingFits)."""
+    from roost.residency.hold.live_inventory import host_bytes  # imported here: it brings torch
+
+    if not plan.budget.host_turns:
+        return plan
+    needed = plan.budget.all_masters_bytes
+    host = with_weights_here(read_host(device_kind=kind), kind, host_bytes(pipeline))
+    if needed > host.available_bytes:
+        raise NothingFits(
+            f"this plan gives host memory back within a run, which attach can't: {format_bytes(needed)} are needed and"
+            f" {format_bytes(host.available_bytes)} available ({host.source}); plan with generations=2, which keeps it."
+        )
+    return keeping_masters(plan)
 
 
 def _device_kind(vram: str | int | None, plan: PlanDocument | None = None) -> DeviceKind:

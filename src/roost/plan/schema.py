@@ -124,6 +124,11 @@ class Budget(Strict):
         return frozenset(each for turn in self.host_turns for each in turn.masters) - last
 
     @property
+    def late(self) -> frozenset[str]:
+        """Whose masters come late."""
+        return late_components(self.host_turns)
+
+    @property
     def verdict_alone(self) -> str:
         """The verdict without what would fit."""
         return self.finding or self.verdict

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 from roost.api.models.inspect import structure_fingerprint, why_not_run
@@ -196,10 +197,35 @@ def check_fits(plan: PlanDocument) -> None:
         )
 
 
-def check_host_memory(plan: PlanDocument, inventory: Inventory, host: HostFacts) -> None:
+def why_masters_stay(plan: PlanDocument, generations: int, *, loras: bool = False) -> str | None:
+    """Why so many generations can't give back the host memory that the plan does; None where they can.
+
+    Of several generations the texts are encoded first, so text encoders may go when that is done.
+    """
+    turns = plan.budget.host_turns
+    if not turns:
+        return None
+    if loras:
+        return "weights with a LoRA are in memory from the start"
+    if generations == 1:
+        return None
+    texts = {name for name, each in plan.components.items() if each.kind == "text_encoder"}
+    among = any(
+        one.masters.keys() - other.masters.keys() and other.component in texts for one, other in pairwise(turns)
+    )
+    return None if plan.budget.given_back <= texts and not among else f"{generations} generations need them again"
+
+
+def keeping_masters(plan: PlanDocument) -> PlanDocument:
+    """The plan with every master in host memory all the time."""
+    return revised(plan, budget=revised(plan.budget, host_bytes=plan.budget.all_masters_bytes, host_turns=[]))
+
+
+def check_host_memory(plan: PlanDocument, inventory: Inventory, host: HostFacts, why_all: str | None = None) -> None:
     """Raises NothingFits for a plan whose host copies exceed host memory.
 
-    Masters that stay in the model's files need none, as far as the files have the very tensors to load.
+    ``why_all`` says why the plan's masters are all there together, where it would give some back. Masters that stay in
+    the model's files need none, as far as the files have the very tensors to load.
     """
     # While it loads, the largest resident component passes through host memory beside the masters.
     passing = max((each.load_bytes for each in plan.components.values() if each.strategy == "resident"), default=0)
@@ -211,9 +237,15 @@ def check_host_memory(plan: PlanDocument, inventory: Inventory, host: HostFacts)
         raise NothingFits(
             f"loading needs {format_bytes(needed)} of host memory{because if converted else ''} and"
             f" {format_bytes(host.available_bytes)} is available ({host.source}),"
-            f" {format_bytes(needed - host.available_bytes)} short; free host memory, or run with"
+            f" {format_bytes(needed - host.available_bytes)} short; {_remedy(why_all)}, or run with"
             f" {option('force', True)}."
         )
+
+
+def _remedy(why_all: str | None) -> str:
+    if why_all is None:
+        return "free host memory"
+    return f"the plan's masters stay, because {why_all}: plan for that with {option('generations', 2)}"
 
 
 def _mapped_in_vain(plan: PlanDocument, inventory: Inventory) -> dict[str, int]:

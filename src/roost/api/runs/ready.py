@@ -19,10 +19,12 @@ from roost.api.plans.preflight import (
     check_runnable,
     check_workload,
     gpu_differences,
+    keeping_masters,
     model_differences,
     refuse,
+    why_masters_stay,
 )
-from roost.api.requests.request import RunRequest, check_steps_run
+from roost.api.requests.request import RunRequest, check_steps_run, generations_of
 from roost.errors import NothingFits, PlanMismatch, RoostError, UsageError
 from roost.facts.machine import DeviceKind
 from roost.facts.model import Inventory, PipelineFacts
@@ -48,6 +50,7 @@ class ReadyPlan:
     device_kind: DeviceKind
     budget_bytes: int
     changes: tuple[str, ...]
+    force: bool = False
 
 
 def workload_of_run(plan: PlanDocument, request: RunRequest) -> Workload:
@@ -95,27 +98,39 @@ def _named_input(name: str) -> str:
 
 
 def check_plan(
-    plan: PlanDocument, *, model: str | None = None, device: str | None = None, force: bool = False
+    plan: PlanDocument,
+    *,
+    model: str | None = None,
+    device: str | None = None,
+    force: bool = False,
+    request: RunRequest | None = None,
 ) -> ReadyPlan:
     """The plan, ready to load on this machine; nothing is loaded yet.
+
+    Only a ``request`` says what will be called: without it nothing that the plan gives back is.
 
     Raises PlanMismatch for another model or GPU (unless forced), NothingFits when memory is short, UsageError for a
     plan that this machine can't run. With less free VRAM than planned, fewer blocks stay resident.
     """
     found = _known(plan, model, device, force)
-    running, budget_bytes, changes = _meet_machine(found, force)
+    running, budget_bytes, changes = _meet_machine(found, request)
     return replace(
         found, plan=running, budget_bytes=budget_bytes, changes=_logged((*found.changes, *changes), found.device_kind)
     )
 
 
 def foresee_plan(
-    plan: PlanDocument, *, model: str | None = None, device: str | None = None, force: bool = False
+    plan: PlanDocument,
+    *,
+    model: str | None = None,
+    device: str | None = None,
+    force: bool = False,
+    request: RunRequest | None = None,
 ) -> ReadyPlan:
     """What ``check_plan`` would give; where only this machine lacks a GPU or free memory, a change says so."""
     found = _known(plan, model, device, force)
     try:
-        running, budget_bytes, changes = _meet_machine(found, force)
+        running, budget_bytes, changes = _meet_machine(found, request)
     except (PlanMismatch, NothingFits) as error:
         return replace(found, changes=(*found.changes, f"not on this machine, as it is now: {error}"))
     return replace(found, plan=running, budget_bytes=budget_bytes, changes=(*found.changes, *changes))
@@ -141,19 +156,38 @@ def _known(plan: PlanDocument, model: str | None, device: str | None, force: boo
         device_kind=_device_kind(plan, device),
         budget_bytes=plan.budget.budget_bytes,
         changes=tuple(changes),
+        force=force,
     )
 
 
-def _meet_machine(found: ReadyPlan, force: bool) -> tuple[PlanDocument, int, list[str]]:
+def _meet_machine(found: ReadyPlan, request: RunRequest | None) -> tuple[PlanDocument, int, list[str]]:
     """The plan and budget for the machine that is here, with what changed."""
     running, budget_bytes, changes = found.plan, found.budget_bytes, list[str]()
     if found.device_kind == "cuda":
-        running, budget_bytes, changes = meet_gpu(running, force)
+        running, budget_bytes, changes = meet_gpu(running, found.force)
     elif running.machine.gpu.device_kind != "emulated":
         changes.append(f"device: emulated on the CPU instead of {running.machine.gpu.name}")
-    if not force:
+    why = _why_masters_stay(running, request)
+    if why is not None:
+        running, kept = with_all_masters(replace(found, plan=running), why)
+        changes.append(kept)
+    elif not found.force:
         check_host_memory(running, found.inventory, read_host(device_kind=found.device_kind))
     return running, budget_bytes, changes
+
+
+def _why_masters_stay(plan: PlanDocument, request: RunRequest | None) -> str | None:
+    if request is None:
+        return "any of them may be called again" if plan.budget.host_turns else None
+    return why_masters_stay(plan, len(generations_of(request)), loras=bool(request.loras))
+
+
+def with_all_masters(ready: ReadyPlan, why: str) -> tuple[PlanDocument, str]:
+    """The plan with every master in host memory, which must be there (NothingFits), and the change in words."""
+    plan = keeping_masters(ready.plan)
+    if not ready.force:
+        check_host_memory(plan, ready.inventory, read_host(device_kind=ready.device_kind), why)
+    return plan, f"host memory: all masters stay, because {why}"
 
 
 def _logged(changes: tuple[str, ...], kind: DeviceKind) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from roost.api.runs.finished import OutputJournal, save_generation
 from roost.api.runs.identity import run_settings
 from roost.api.runs.kept import KeptWork
 from roost.api.runs.pipeline import open_pipeline
-from roost.api.runs.ready import ReadyPlan, without_decoding
+from roost.api.runs.ready import ReadyPlan, with_all_masters, without_decoding
 from roost.api.runs.recording import recorded
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from roost.residency.hold.attach import Held
     from roost.residency.run.loader import LoadComponent, OnComponent
     from roost.residency.run.loras import FusedLora
+    from roost.residency.run.texts_ahead import TextsAhead
 
 _log = logging.getLogger(__name__)
 
@@ -138,6 +139,7 @@ def _make(
             for index, each in enumerate(wanted):
                 if texts is not None:
                     texts.reach(index)
+                    _keep_masters_for(texts, ready, held)
                 if listeners.on_generation is not None:
                     listeners.on_generation(each, index + 1, len(wanted))
                 made.records[each] = _generate(ready, held, each, calls[index], books.kept)
@@ -159,6 +161,16 @@ def _make(
         if each.unused
     ]
     return made
+
+
+def _keep_masters_for(texts: TextsAhead, ready: ReadyPlan, held: Held) -> None:
+    """Has encoders stay where not every text is encoded yet, if host memory allows it (NothingFits)."""
+    turns = held.runtime.host_turns
+    if not turns.gives_back or texts.complete or not ready.plan.budget.host_turns:
+        return
+    why = f"texts can't all be encoded first ({texts.why_not or 'they are too many'})"
+    held.changes.append(with_all_masters(ready, why)[1])
+    turns.gives_back = False
 
 
 def _journal(request: RunRequest, settings: Mapping[str, object]) -> OutputJournal | None:

@@ -75,7 +75,7 @@ def run(given: RunCommand) -> None:
     plan = _plan_of(given, request)
     workload_of_run(plan, request)
     checked = foresee_plan if given.dry_run else check_plan
-    ready = checked(plan, model=given.place.model, device=given.device, force=given.force)
+    ready = checked(plan, model=given.place.model, device=given.device, force=given.force, request=request)
     if given.dry_run:
         show_dry_run(ready, request, as_json=given.as_json)
     else:

@@ -60,4 +60,3 @@ def host_turns(placements: Sequence[Placement], turns: Turns, available_bytes: i
             found.append(HostTurn(component=component, masters=kept, host_bytes=sum(kept.values())))
         there = now
     return tuple(found)
-

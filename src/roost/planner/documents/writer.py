@@ -122,9 +122,7 @@ def _model(question: Question) -> ModelRecord:
     )
 
 
-def _budget(
-    machine: Machine, placements: tuple[Placement, ...], verdict: Verdict, turns: Sequence[HostTurn]
-) -> Budget:
+def _budget(machine: Machine, placements: tuple[Placement, ...], verdict: Verdict, turns: Sequence[HostTurn]) -> Budget:
     listed = stages(placements)
     return Budget(
         total_bytes=machine.gpu.total_bytes,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -20,7 +21,6 @@ from roost.residency.weights.mapped_masters import Checkpoint
 from roost.residency.weights.packing import Packer
 from roost.residency.weights.rungs import Rungs
 from roost.residency.weights.transfers import Transfers
-from roost.residency.weights.units import Unit
 
 T = TypeVar("T")
 
@@ -49,6 +49,8 @@ class HeldComponent:
         self.predictor = Predictor(registered_order(module, self.rungs.names))
         self._transfers, self._device = transfers, transfers.device
         self._packer = Packer(name, module, plan, transfers, checkpoint)
+        self.late = checkpoint is not None and checkpoint.late  # its masters are still to be made
+        self.gone = False  # its weights were given back, for good
         self.units = self._packer.units
         self._ring = SlotRing(transfers, self.predictor, self.units)
         self._acquiring: Iterator[bool] | None = None
@@ -144,6 +146,20 @@ class HeldComponent:
                         copy_back(unit, self._transfers)
             self.drop()
 
+    def make_masters(self) -> None:
+        """Makes the masters that the plan has come late."""
+        self._unwatch()
+        self._packer.make_masters()
+        self._watch()
+        self.late = False
+
+    def give_back(self) -> None:
+        """Leaves its weights nowhere; only their shapes remain."""
+        self.drop()
+        self._unwatch()
+        self._packer.give_back()
+        self.gone = True
+
     def replan(self, plan: ComponentPlan) -> None:
         """Follows ``plan`` from now on; empties the device of the component, which comes in for its stages."""
         self.plan, self.rungs = plan, Rungs(plan)
@@ -185,7 +201,8 @@ class HeldComponent:
             )
         if whole and not self.quiet:
             waiting = any(unit.loaded and not unit.settled for unit in self.units.values())
-            self.quiet = len(self._streamed()) <= len(self._ring.slots) and not waiting
+            streamed = sum(unit.kind == "streamed" for unit in self.units.values())
+            self.quiet = streamed <= len(self._ring.slots) and not waiting
 
     def rest(self) -> None:
         """A generation is over: until the next one people change weights, and modules."""
@@ -205,10 +222,7 @@ class HeldComponent:
             self.running.stale = False
 
     def step_down(self) -> str | None:
-        """Gives up resident blocks, then slots, one rung at a time; says what, None when nothing is left.
-
-        Empties the device of the component, so that its next use comes with less.
-        """
+        """Gives up resident blocks, then slots, a rung at a time, and leaves the device; says what, None at the end."""
         said = self.rungs.step_down(self.block_bytes)
         if said is None:
             return None
@@ -219,25 +233,24 @@ class HeldComponent:
         """Runs a change of dtype on host weights; a resident component is uploaded again after it."""
         if self.depth or self._converting:
             return change()
-        self.drop()
-        self._unwatch()
-        self._converting = True
-        try:
+        with self._changing():
             return change()
-        finally:
-            self._converting = False
-            self.place_again(self)
 
     def recast(self, dtype: torch.dtype, change: Callable[[], object]) -> None:
         """Changes the dtype of all weights, by ``change`` unless they are kept in ``dtype`` already."""
         if self.depth or self._converting:
             change()
             return
+        with self._changing():
+            self._packer.recast(dtype, change)
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
         self.drop()
         self._unwatch()
         self._converting = True
         try:
-            self._packer.recast(dtype, change)
+            yield
         finally:
             self._converting = False
             self.place_again(self)
@@ -277,6 +290,3 @@ class HeldComponent:
             # The masters are the copies' sources until those are done.
             self._device.wait_host(self._device.record("copy"))
             self._packer.forget()
-
-    def _streamed(self) -> list[Unit]:
-        return [unit for unit in self.units.values() if unit.kind == "streamed"]

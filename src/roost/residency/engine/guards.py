@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from roost.errors import RoostError
+from roost.option_spelling import option
 from roost.pipelines.internals.of_accelerate import HOOK
 from roost.pipelines.internals.of_torch import RunningNorm, as_engine
 from roost.residency.engine.component import HeldComponent
@@ -71,7 +72,12 @@ def check_components_stay(pipeline: Any, components: Mapping[str, HeldComponent]
 
 
 def check_held(component: HeldComponent) -> None:
-    """RoostError when something else has begun to move or convert the component's weights since it is held."""
+    """RoostError when the weights are gone, or something else has begun to move or convert them since it is held."""
+    if component.gone:
+        raise RoostError(
+            f"{component.name} is used again after the plan has given its host memory back; plan with"
+            f" {option('generations', 2)}, which keeps it."
+        )
     found = find_offloader(component.attributes, held=True)
     if found is None and HOOK not in component.attributes[0]:
         found = "the removal of its hooks"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -63,3 +64,11 @@ def _first_of(values: Iterable[object]) -> torch.Tensor | None:
             if found is not None:
                 return found
     return None
+
+
+def warn_of_nan(components: tuple[str, ...]) -> None:
+    """Says which components gave NaN, where nobody else does."""
+    logging.getLogger(__name__).warning(
+        "what %s gave contains NaN, and so may the result: check the weights and inputs, or use another dtype.",
+        ", ".join(components),
+    )

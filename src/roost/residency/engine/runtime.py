@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -17,8 +16,9 @@ from roost.plan.revision import revised
 from roost.residency.engine.component import HeldComponent
 from roost.residency.engine.eviction import Activations, UseSequence
 from roost.residency.engine.guards import Inference, check_held, weights_of
+from roost.residency.engine.host_turns import HostTurns
 from roost.residency.engine.ladder import leave_between_stages, may_leave, remedy_for, stream_blocks
-from roost.residency.engine.nan_outputs import NanOutputs
+from roost.residency.engine.nan_outputs import NanOutputs, warn_of_nan
 from roost.residency.engine.rerun import MemoryShortage, RerunState, run_elastically
 from roost.residency.engine.stages import StageRecorder
 from roost.residency.weights.transfers import Transfers
@@ -46,9 +46,10 @@ class Runtime:
         self.before_call: Callable[[], None] = lambda: None  # may refuse an outermost call, by raising
         self.on_eviction: Callable[[HeldComponent], None] = lambda component: None
         # At the end of a call, which components gave it
-        self.on_nan: Callable[[tuple[str, ...]], object] = _warn_of_nan
+        self.on_nan: Callable[[tuple[str, ...]], object] = warn_of_nan
         self._inference, self._nan_outputs = Inference(), NanOutputs(plans)
         self._plans, self._transfers, self._device = plans, transfers, transfers.device
+        self.host_turns = HostTurns((), components)
         self._sequence, self._activations = UseSequence(components), Activations()
         self._current: HeldComponent | None = None
         self._stage: StageKey | None = None  # the current component's
@@ -110,6 +111,7 @@ class Runtime:
         self.stages.begin(stage)
         self._sequence.use(component)
         self._current, self._stage = component, stage
+        self.host_turns.begin(component)
         self._make_room(component)
         self._device.reset_peak()
         self._acquire(component)
@@ -218,7 +220,7 @@ class Runtime:
             self._running -= 1
 
     def _idle(self, component: HeldComponent | None) -> list[HeldComponent]:
-        others = [each for each in self.components.values() if each is not component]
+        others = (each for each in self.components.values() if each is not component)
         return [each for each in others if each.present and not each.depth and not each.resident]
 
     def _make_room(self, component: HeldComponent) -> None:
@@ -265,11 +267,10 @@ class Runtime:
     def _drip(self, component: HeldComponent) -> None:
         activations = self._activations.of(self._stage)
         following = self._sequence.next_after(component, self.components)
-        if activations is None or following is None or following.active or following.resident:
+        if activations is None or following is None or component.name in self._short:
             return
-        if component.name in self._short:
-            return
-        if following.depth or following.plan.strategy == "component-offload":  # the baseline does nothing ahead
+        there = following.active or following.resident or following.depth
+        if there or following.late or following.plan.strategy == "component-offload":  # the baseline does nothing ahead
             return
         if following.largest_bytes + activations <= self._device.free_bytes:
             with self._device.engine_work():
@@ -289,10 +290,3 @@ class Runtime:
 
     def _free_bytes(self, component: HeldComponent) -> int:
         return self._device.free_bytes + component.device_bytes
-
-
-def _warn_of_nan(components: tuple[str, ...]) -> None:
-    logging.getLogger(__name__).warning(
-        "what %s gave contains NaN, and so may the result: check the weights and inputs, or use another dtype.",
-        ", ".join(components),
-    )

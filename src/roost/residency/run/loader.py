@@ -20,6 +20,7 @@ from roost.pipelines.quiet import quiet_libraries
 from roost.plan import ComponentPlan, PlanDocument
 from roost.residency.device.interface import Device
 from roost.residency.engine.component import HeldComponent
+from roost.residency.engine.host_turns import HostTurns
 from roost.residency.engine.initial_placement import Placer
 from roost.residency.engine.stages import OnEvent
 from roost.residency.hold.attach import Held
@@ -51,7 +52,8 @@ def load_held(
 
     ``load`` makes components in another way than from their files.
 
-    Host memory peaks at the weights that stay there, and one resident component or one file. Raises InvalidFile for a
+    Host memory peaks at the weights that stay there, and one resident component or one file; where the plan has turns,
+    it follows them, and of what is given back one generation is made. Raises InvalidFile for a
     directory that can't be loaded, PlanMismatch for one that the plan isn't for, OutOfMemory when the resident weights
     exceed the budget and can't give way.
     """
@@ -75,6 +77,7 @@ def load_held(
         modules = {name: component.module for name, component in components.items()}
         pipeline = assemble(found, model_dir, modules)
         held = Held(pipeline, plan, components, transfers, on_event)
+        held.runtime.host_turns = HostTurns(plan.budget.host_turns, components)
         undo.pop_all()
     return held
 
@@ -128,12 +131,13 @@ def _refuse_adapter(name: str, folder: Path) -> None:
 
 
 def _checkpoint(name: str, plan: PlanDocument, model_dir: Path) -> Checkpoint | None:
-    """The files of a component some of whose masters stay in them."""
+    """The files of a component some of whose masters stay in them, or come from them late."""
     master = plan.components[name].master
-    if master is None or not master.mapped:
+    late = name in plan.budget.late
+    if (master is None or not master.mapped) and not late:
         return None
     files = [each for each in plan.model.files if each.startswith(f"{name}/") and each.endswith(".safetensors")]
-    return Checkpoint([model_dir / each for each in files])
+    return Checkpoint([model_dir / each for each in files], late=late)
 
 
 def assemble(found: Any, model_dir: Path, modules: dict[str, torch.nn.Module]) -> Any:

@@ -62,6 +62,11 @@ class TextsAhead:
         self._kept.clear()
         self._undo.close()
 
+    @property
+    def complete(self) -> bool:
+        """Whether every request's texts are kept, so that none is encoded any more."""
+        return self.why_not is None and self._encoded_to == len(self._requests)
+
     def reach(self, index: int) -> None:
         """Before the request at ``index``: encodes its texts and those of as many after it as a gibibyte holds.
 

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from roost.facts.request import Tier
 from roost.residency.weights.census import Entry
 from roost.residency.weights.host_masters import Layout
-from roost.residency.weights.unpinned_sources import FileBlock, FilePiece
+from roost.residency.weights.unpinned_sources import FileBlock, FilePiece, stamp_of, unusable
 
 # torch's names of what the format calls F32 and so on, for the dtypes that weights come in
 _DTYPES = {
@@ -36,10 +36,18 @@ class StoredTensor:
 
 
 class Checkpoint:
-    """The safetensors files of one component."""
+    """The safetensors files of one component; ``late`` where its masters in host memory are made at its first use."""
 
-    def __init__(self, paths: Iterable[Path]) -> None:
+    def __init__(self, paths: Iterable[Path], *, late: bool = False) -> None:
+        self.late, paths = late, tuple(paths)
+        self._stamps = {path: stamp_of(path) for path in paths}
         self._tensors = {each.key: each for path in paths for each in _stored_tensors(path)}
+
+    def check_unchanged(self) -> None:
+        """Raises RoostError where a file is no longer the one that was there at first."""
+        for path, stamp in self._stamps.items():
+            if stamp_of(path) != stamp:
+                raise unusable(path, "has changed since the model was loaded")
 
     def master(self, entries: Sequence[Entry], layout: Layout) -> MappedMaster | None:
         """The unit's master in the files, when they hold its very bytes; None when not.

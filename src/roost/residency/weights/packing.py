@@ -14,7 +14,7 @@ from roost.plan import ComponentPlan
 from roost.residency.weights.census import TRUNK, Entry, take_census
 from roost.residency.weights.dtypes import Image, Images
 from roost.residency.weights.host_masters import Master
-from roost.residency.weights.mapped_masters import Checkpoint
+from roost.residency.weights.mapped_masters import Checkpoint, MappedMaster
 from roost.residency.weights.rungs import Rungs
 from roost.residency.weights.transfers import Transfers
 from roost.residency.weights.units import Unit, kept_aside
@@ -37,6 +37,7 @@ class Packer:
     ) -> None:
         self.units: dict[str, Unit] = {}
         self._name, self._module, self._transfers, self._checkpoint = name, module, transfers, checkpoint
+        self._late = checkpoint is not None and checkpoint.late  # masters in host memory wait for ``make_masters``
         self._tiers = _tiers(plan)
         self._places: Places = frozenset()  # as they were when the units were made
         self._names = Rungs(plan).names
@@ -72,6 +73,23 @@ class Packer:
         """Leaves every weight in plain host memory, and only in its present dtype."""
         self._unpin([*self._images.drop(), *self.units.values()])
 
+    def make_masters(self) -> None:
+        """Makes the masters in host memory that were put off, of the weights as the library left them."""
+        if self._checkpoint is not None:
+            self._checkpoint.check_unchanged()
+        self._late = False
+        for unit in self.units.values():
+            if self._tiers.get(unit.name) != "mapped" and isinstance(unit.master, MappedMaster):
+                unit.master = None
+        self._take_in(self.units, keep=False)
+
+    def give_back(self) -> None:
+        """Frees all masters; the weights are gone for good, and what reads one finds NaN."""
+        self.unpin()
+        for unit in self.units.values():
+            unit.master = unit.spare = None
+            unit.bind([_nothing_like(view) for view in unit.bound])
+
     def forget(self) -> None:
         """Gives up the masters; the device has the only copies now."""
         for unit in self.units.values():
@@ -88,6 +106,8 @@ class Packer:
         for unit in fresh:
             if self._tiers.get(unit.name) == "mapped" and unit.bytes:
                 self._map(unit)
+            elif self._late and unit.bytes and all(entry.tensor.is_contiguous() for entry in unit.entries):
+                unit.adopt(MappedMaster(unit.layout, [entry.tensor.detach() for entry in unit.entries]))
         _pack([unit for unit in fresh if unit.master is None])
         for unit in fresh:
             if self._tiers.get(unit.name) == "pinned" and isinstance(unit.master, Master) and unit.bytes:
@@ -145,6 +165,13 @@ def _is_current(unit: Unit) -> bool:
     """Whether the unit's master has what its objects read."""
     edited = unit.lent and unit.master is not None and unit.master.tier == "mapped"  # in memory, not in the file
     return unit.is_intact() and not edited
+
+
+def _nothing_like(view: torch.Tensor) -> torch.Tensor:
+    """A tensor of the same shape that takes no memory."""
+    value = torch.nan if view.dtype.is_floating_point else 0
+    with torch.inference_mode(False), torch.no_grad():
+        return torch.full((), value, dtype=torch.float32).to(view.dtype).expand(view.shape)
 
 
 def _pack(units: Iterable[Unit]) -> None:

@@ -72,6 +72,11 @@ class Unit:
         return self.layout.bytes
 
     @property
+    def bound(self) -> list[torch.Tensor]:
+        """What the objects read between uses, one each."""
+        return self._bound
+
+    @property
     def loaded(self) -> bool:
         return self.buffer is not None
 

@@ -57,7 +57,7 @@ class FileBlock:
     def __init__(self, pieces: Sequence[FilePiece], size: int, kept: Sequence[tuple[int, torch.Tensor]] = ()) -> None:
         self._pieces = tuple(sorted(pieces, key=lambda piece: piece.offset))
         self._size, self._kept = size, tuple(kept)
-        self._stamps = {path: _stamp_of(path) for path in {piece.path for piece in pieces}}
+        self._stamps = {path: stamp_of(path) for path in {piece.path for piece in pieces}}
 
     @property
     def size(self) -> int:
@@ -85,31 +85,33 @@ class FileBlock:
             descriptor = os.open(path, os.O_RDONLY)
             try:
                 if _stamp(os.fstat(descriptor)) != self._stamps[path]:
-                    raise _unusable(path, "has changed since the model was loaded")
+                    raise unusable(path, "has changed since the model was loaded")
                 done = 0
                 while done < len(view):
                     count = os.preadv(descriptor, [view[done:]], file_offset + done)
                     if count == 0:
-                        raise _unusable(path, f"ends before byte {file_offset + len(view)}")
+                        raise unusable(path, f"ends before byte {file_offset + len(view)}")
                     done += count
             finally:
                 os.close(descriptor)
         except OSError as error:
-            raise _unusable(path, f"can't be read ({error.strerror})") from error
+            raise unusable(path, f"can't be read ({error.strerror})") from error
 
 
-def _stamp_of(path: Path) -> tuple[int, ...]:
+def stamp_of(path: Path) -> tuple[int, ...]:
+    """What tells a file from one that has taken its place, or was written to since; RoostError when it is gone."""
     try:
         return _stamp(os.stat(path))
     except OSError as error:
-        raise _unusable(path, f"can't be read ({error.strerror})") from error
+        raise unusable(path, f"can't be read ({error.strerror})") from error
 
 
 def _stamp(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _unusable(path: Path, problem: str) -> RoostError:
+def unusable(path: Path, problem: str) -> RoostError:
+    """The error for a file that weights are still to be read from."""
     return RoostError(
         f"{path.name!r} {problem}, and its weights are read from it while the model runs: restore {shown_path(path)} "
         "and start again, or plan with host memory for its weights."
