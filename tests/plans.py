@@ -1,6 +1,8 @@
 """Plans for live pipelines: what the planner would record of them, under the strategies that a test asks for."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,8 +10,9 @@ import torch
 from cards import card
 from roost.blocks import streamed_stacks
 from roost.facts.machine import HostFacts
-from roost.facts.model import Kind, RolePart, Stack
+from roost.facts.model import Kind, RolePart, Stack, StoredFile
 from roost.facts.request import Workload
+from roost.pipelines.quiet import quiet_libraries
 from roost.plan import ComponentPlan, PlanDocument
 from roost.plan.fields import Masters
 from roost.plan.schema import (
@@ -149,3 +152,26 @@ def _budget(stages: list[StageWeights], free_bytes: int, budget_bytes: int) -> B
         host_deficit_bytes=0,
         verdict="fits",
     )
+
+
+def plan_in(directory: Path, strategy: Any, tier: str) -> PlanDocument:
+    """Every master of every component in ``tier``."""
+    from diffusers import DiffusionPipeline  # plans alone need no second library
+
+    with quiet_libraries():
+        plan = plan_for(DiffusionPipeline.from_pretrained(directory), strategy)
+    files = {
+        path.relative_to(directory).as_posix(): StoredFile(bytes=path.stat().st_size, sha256="0" * 64)
+        for path in directory.rglob("*.safetensors")
+    }
+    components = {}
+    for name, each in plan.components.items():
+        counts = dict.fromkeys(("pinned", "pageable", "mapped"), 0) | {tier: sum(stack.count for stack in each.stacks)}
+        components[name] = each.model_copy(update={"master": Masters(**counts)})
+    host = replace(plan.machine.host, pinnable_bytes=2**30)
+    changed = {
+        "components": components,
+        "model": plan.model.model_copy(update={"files": files}),
+        "machine": plan.machine.model_copy(update={"host": host}),
+    }
+    return plan.model_copy(update=changed)

@@ -1,22 +1,18 @@
 """Masters are in the tiers that the plan says, also of what moves as a whole, and cost host memory accordingly."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from diffusers import DiffusionPipeline
 
 import roost
 from engine_cases import digest_of
 from live_pipelines import bare_digest
-from plans import LAYERWISE, plan_for
+from plans import LAYERWISE, plan_for, plan_in
 from roost.api.plans.preflight import check_host_memory
 from roost.api.runs import ready
 from roost.errors import NothingFits
 from roost.facts.machine import PROCESS_BYTES, HostFacts, ram_leaving
-from roost.facts.model import StoredFile
-from roost.pipelines.quiet import quiet_libraries
 from roost.plan import PlanDocument
 from roost.plan.fields import Masters
 from roost.residency.device.emulated import EmulatedDevice
@@ -31,27 +27,6 @@ SMALL = {"gpu": "emulated", "vram": "3GiB", "headroom": "0", "size": "64x64", "f
 @pytest.fixture(scope="module")
 def ltx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build("ltx", tmp_path_factory.mktemp("tiers") / "ltx")
-
-
-def plan_in(directory: Path, strategy: Any, tier: str) -> PlanDocument:
-    """Every master of every component in ``tier``."""
-    with quiet_libraries():
-        plan = plan_for(DiffusionPipeline.from_pretrained(directory), strategy)
-    files = {
-        path.relative_to(directory).as_posix(): StoredFile(bytes=path.stat().st_size, sha256="0" * 64)
-        for path in directory.rglob("*.safetensors")
-    }
-    components = {}
-    for name, each in plan.components.items():
-        counts = dict.fromkeys(("pinned", "pageable", "mapped"), 0) | {tier: sum(stack.count for stack in each.stacks)}
-        components[name] = each.model_copy(update={"master": Masters(**counts)})
-    host = replace(plan.machine.host, pinnable_bytes=2**30)
-    changed = {
-        "components": components,
-        "model": plan.model.model_copy(update={"files": files}),
-        "machine": plan.machine.model_copy(update={"host": host}),
-    }
-    return plan.model_copy(update=changed)
 
 
 @pytest.mark.parametrize("tier", ["pinned", "pageable", "mapped"])

@@ -8,7 +8,7 @@ from roost.cli.views.trials import show_trials
 from roost.facts.decider import decider_of
 from roost.facts.machine import HostFacts
 from roost.plan.figures import Predicted
-from roost.plan.schema import ChangedByDefault, ComponentPlan, PlanDocument
+from roost.plan.schema import Budget, ChangedByDefault, ComponentPlan, PlanDocument
 from roost.planner.rules.table import RULES
 from roost.planner.search.reasons import why_resident
 from roost.units import format_bytes, format_seconds
@@ -31,6 +31,8 @@ def show_plan_details(plan: PlanDocument) -> None:
         f" budget {format_bytes(plan.budget.budget_bytes)}"
     )
     show_text(host_text(plan.machine.host))
+    if plan.budget.host_turns:
+        show_text(turns_text(plan.budget))
     if not plan.fits and plan.policy.name == "search":
         show_text("no plan fits; placement and figures below are those of the rules' plan:")
     show_placement(plan)
@@ -59,6 +61,18 @@ def host_text(host: HostFacts) -> str:
     less = "".join(f", {who} {format_bytes(count)}" for who, count in taken.items() if count)
     there, budget = format_bytes(host.there_bytes), format_bytes(host.available_bytes)
     return f"{there} of host memory ({host.source}){less}, budget {budget}"
+
+
+def turns_text(budget: Budget) -> str:
+    """Whose masters are in host memory when, and what they would take together."""
+    turns = [
+        f"{format_bytes(each.host_bytes)} from {each.component} on ({', '.join(each.masters) or 'none'})"
+        for each in budget.host_turns
+    ]
+    return (
+        f"host memory in turns: {', '.join(turns)}; together {format_bytes(budget.all_masters_bytes)}. What a run needs no"
+        " more is given back."
+    )
 
 
 def show_placement(plan: PlanDocument) -> None:

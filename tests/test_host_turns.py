@@ -1,0 +1,218 @@
+"""Host memory in turns: what isn't needed again gives it back, what comes later makes its masters then, same bits."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import weakref
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from engine_cases import digest_of
+from live_pipelines import bare_digest, request_for
+from plans import LAYERWISE, plan_in
+from roost.api.plans.preflight import check_host_memory, keeping_masters, why_masters_stay
+from roost.errors import NothingFits, RoostError
+from roost.facts.machine import HostFacts
+from roost.plan import PlanDocument
+from roost.plan.revision import revised
+from roost.plan.schema import HostTurn
+from roost.planner.cost.estimate import predict
+from roost.planner.cost.host_turns import Turns
+from roost.planner.search.columns import Aim
+from roost.planner.search.search import search
+from roost.residency.device.emulated import EmulatedDevice
+from roost.residency.hold.attach import Held
+from roost.residency.run.generate import generate
+from roost.residency.run.loader import load_held
+from roost.residency.run.texts_ahead import TextsAhead
+from roost.residency.weights import host_masters
+from roost.residency.weights.host_masters import Master
+from roost.residency.weights.mapped_masters import MappedMaster
+from tiny_models import build
+from traces import case_of, forecast, rates, trace, use
+from worlds import component
+
+GIB, MIB = 1024**3, 1024**2
+NAMES = ("text_encoder", "transformer", "transformer_2")
+
+
+@pytest.fixture(scope="module")
+def flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build("flux", tmp_path_factory.mktemp("turns") / "flux")
+
+
+def turns_plan(directory: Path) -> PlanDocument:
+    """Encoders first, then the denoiser in their place, which stays beside the VAE."""
+    plan = plan_in(directory, LAYERWISE, "pinned")
+    sizes = {name: each.load_bytes for name, each in plan.components.items()}
+    sets = [
+        ("text_encoder", ["text_encoder"]),
+        ("text_encoder_2", ["text_encoder", "text_encoder_2"]),
+        ("transformer", ["transformer"]),
+        ("vae", ["transformer", "vae"]),
+    ]
+    turns = [
+        HostTurn(
+            component=name,
+            masters={each: sizes[each] for each in there},
+            host_bytes=sum(sizes[each] for each in there),
+        )
+        for name, there in sets
+    ]
+    most = max(each.host_bytes for each in turns)
+    return revised(plan, budget=revised(plan.budget, host_turns=turns, host_bytes=most))
+
+
+class HostMemory(mmap.mmap):
+    """Like any, and can be watched."""
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> weakref.WeakSet:
+    """What was taken of host memory, and is not given back."""
+    found: weakref.WeakSet = weakref.WeakSet()
+
+    def take(*args: Any, **flags: Any) -> HostMemory:
+        made = HostMemory(*args, **flags)
+        found.add(made)
+        return made
+
+    fake = SimpleNamespace(
+        mmap=take, PAGESIZE=mmap.PAGESIZE, MAP_PRIVATE=mmap.MAP_PRIVATE, MAP_ANONYMOUS=mmap.MAP_ANONYMOUS
+    )
+    monkeypatch.setattr(host_masters, "mmap", fake)
+    return found
+
+
+@pytest.fixture
+def held(flux: Path) -> Iterator[Held]:
+    with EmulatedDevice(2**30) as device, torch.no_grad():
+        made = load_held(turns_plan(flux), flux, device)
+        yield made
+        made.abandon()
+
+
+def masters(held: Held, name: str) -> list[Any]:
+    return [each.master for each in held.runtime.components[name].units.values() if each.bytes]
+
+
+def test_one_generation_gives_back_and_makes_masters_in_turn_with_the_same_bits(
+    taken: weakref.WeakSet, held: Held
+) -> None:
+    at_first = weakref.WeakSet(taken)
+    assert len(at_first) == len(masters(held, "text_encoder"))
+    assert {type(each) for each in masters(held, "transformer")} == {MappedMaster}
+    assert digest_of(held, "flux") == bare_digest("flux")
+    assert not at_first
+    assert held.runtime.components["text_encoder"].gone
+    assert masters(held, "text_encoder") == [None] * len(masters(held, "text_encoder"))
+    assert {type(each) for each in masters(held, "transformer")} == {Master}
+    assert {each.tier for each in masters(held, "transformer")} == {"pinned"}
+    assert held.changes == []
+    with pytest.raises(RoostError, match="text_encoder is used again after the plan has given its host memory back"):
+        digest_of(held, "flux")
+
+
+def test_of_several_generations_encoders_go_when_every_text_is_encoded(held: Held) -> None:
+    requests = [replace(request_for("flux"), prompt=each) for each in ("a fox", "a red goose")]
+    with TextsAhead(held, requests) as texts:
+        texts.reach(0)
+        assert texts.complete
+        assert not held.runtime.components["text_encoder"].gone
+        first = [generate(held, each).digest for each in requests]
+        assert held.runtime.components["text_encoder"].gone
+        assert [generate(held, each).digest for each in requests] == first
+
+
+def test_a_file_that_changes_before_its_masters_are_made_is_refused(held: Held, flux: Path) -> None:
+    file = next((flux / "transformer").glob("*.safetensors"))
+    before = file.stat()
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    try:
+        with pytest.raises(RoostError, match="has changed since the model was loaded"):
+            digest_of(held, "flux")
+    finally:
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_what_the_calls_need_again_is_checked_against_host_memory(flux: Path) -> None:
+    plan = turns_plan(flux)
+    assert why_masters_stay(plan, 1) is None
+    assert why_masters_stay(plan, 3) is None  # texts are encoded first
+    assert why_masters_stay(plan, 1, loras=True) is not None
+    last = plan.budget.host_turns[-1]
+    leaving = revised(last, masters={"vae": last.masters["vae"]})
+    denoiser_leaves = revised(plan, budget=revised(plan.budget, host_turns=[*plan.budget.host_turns[:-1], leaving]))
+    assert why_masters_stay(denoiser_leaves, 1) is None
+    why = why_masters_stay(denoiser_leaves, 3)
+    assert why is not None
+    everything = keeping_masters(denoiser_leaves)
+    assert everything.budget.host_bytes == sum(each.load_bytes for each in plan.components.values())
+    files = SimpleNamespace(component=lambda name: component(name, 1))
+    enough = HostFacts(available_bytes=everything.budget.host_bytes, pinnable_bytes=0, source="a test")
+    check_host_memory(everything, files, enough, why)  # type: ignore[arg-type]
+    short = replace(enough, available_bytes=enough.available_bytes - 1)
+    with pytest.raises(NothingFits, match="3 generations need them again: plan for that with generations=2"):
+        check_host_memory(everything, files, short, why)  # type: ignore[arg-type]
+
+
+# The planner's side, on made-up traces.
+
+
+def world(ram_gib: float, *, gives_back: bool = True, **changes: Any) -> tuple[Any, Any]:
+    """An encoder of one use, two experts one after the other, each of 10 GiB, beside 6 GiB of VRAM."""
+    parts = tuple(component(name, 10 * GIB, 4, index, **changes) for index, name in enumerate(NAMES))
+    encoder, high, low = (use(each, 10**13, MIB) for each in parts)
+    made = forecast(parts, trace((encoder, 1), (high, 20), (low, 20)), rates(), free_gib=6, ram_gib=ram_gib)
+    made = replace(made, gives_back=gives_back)
+    case, ruled = case_of(parts, made)
+    return made, search(case, ruled, made, Aim())
+
+
+def test_a_turn_is_from_a_first_use_to_the_next_and_masters_that_files_have_come_in_their_own() -> None:
+    parts = [component(name, 10 * GIB, 4, index) for index, name in enumerate(NAMES)]
+    encoder, high, low = (use(each, 10**9) for each in parts)
+    turns = Turns.of(trace((encoder, 1), (high, 2), (low, 2), (high, 1)), NAMES)
+    assert turns.used == {"text_encoder": (0, 0), "transformer": (1, 2), "transformer_2": (2, 2)}
+    assert turns.span(parts[2]) == (2, 2)
+    assert turns.span(replace(parts[2], bytes_by_dtype={"F32": 20 * GIB})) == (0, 2)  # cast as it loads
+
+
+def test_what_is_given_back_is_counted_and_more_host_memory_is_never_slower() -> None:
+    found = {gib: world(gib) for gib in (6, 12, 24, 48)}
+    seconds = [result.chosen.seconds for _, result in found.values()]
+    assert all(more <= less * 1.02 for less, more in pairwise(seconds))
+    assert found[12][1].chosen.seconds < 0.8 * world(12, gives_back=False)[1].chosen.seconds
+    for gib, (made, result) in found.items():
+        placements = tuple(each.placement for each in result.chosen.options)
+        turns = made.host_turns(placements)
+        assert bool(turns) == (gib < 48)  # all fit at once
+        assert result.chosen.host_bytes <= made.machine.host.available_bytes
+        assert all(each.host_bytes <= made.machine.host.available_bytes for each in turns)
+        assert predict(made, placements).host_bytes == max((each.host_bytes for each in turns), default=30 * GIB)
+
+
+def test_reading_late_masters_moves_from_the_load_to_their_stage() -> None:
+    made, result = world(12)
+    placements = tuple(each.placement for each in result.chosen.options)
+    late, whole = predict(made, placements), predict(replace(made, gives_back=False), placements)
+    moved_s = sum(made.late_s(placements).values())
+    assert moved_s > 0
+    assert late.load_s.mid == pytest.approx(whole.load_s.mid - moved_s)
+    assert late.total_s.mid == pytest.approx(whole.total_s.mid, rel=1e-3)
+    assert late.step_s.mid == pytest.approx(whole.step_s.mid, rel=1e-3)
+
+
+def test_nothing_is_given_back_that_a_later_generation_needs() -> None:
+    made, _ = world(12)
+    assert made.turns is not None
+    assert replace(made, generations=2).turns is None
+    assert replace(made, machine=replace(made.machine, gpu=replace(made.machine.gpu, unified=True))).turns is None
