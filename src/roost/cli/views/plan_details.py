@@ -70,8 +70,8 @@ def turns_text(budget: Budget) -> str:
         for each in budget.host_turns
     ]
     return (
-        f"host memory in turns: {', '.join(turns)}; together {format_bytes(budget.all_masters_bytes)}. What a run needs no"
-        " more is given back."
+        f"host memory in turns: {', '.join(turns)}; together {format_bytes(budget.all_masters_bytes)}. A run"
+        " gives back what it needs no more."
     )
 
 
