@@ -47,7 +47,8 @@ def test_blocks_and_the_rest_are_in_the_planned_tier_and_stay_in_it(ltx: Path, s
     assert device.pinned_bytes == 0
 
 
-def test_a_buffer_that_no_file_has_does_not_keep_its_unit_from_being_mapped(ltx: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("prefix", ["", "model.of."], ids=["named alike", "renamed"])
+def test_neither_other_names_nor_a_buffer_of_no_file_keep_a_unit_from_being_mapped(prefix: str, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     from roost.residency.engine.component import HeldComponent
@@ -56,7 +57,8 @@ def test_a_buffer_that_no_file_has_does_not_keep_its_unit_from_being_mapped(ltx:
     from toy_pipelines import toy_pipeline
 
     pipeline = toy_pipeline()
-    weights = {name: each for name, each in pipeline.transformer.state_dict().items() if "shift" not in name}
+    state = pipeline.transformer.state_dict()
+    weights = {prefix + name: each for name, each in state.items() if "shift" not in name}
     save_file(weights, tmp_path / "model.safetensors")
     plan = plan_for(pipeline, LAYERWISE).components["transformer"]
     plan = plan.model_copy(update={"master": Masters(pinned=0, pageable=0, mapped=6)})

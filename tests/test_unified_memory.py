@@ -31,8 +31,8 @@ def unified(free_gib: float, pool_gib: float) -> Machine:
     return replace(found, gpu=replace(found.gpu, unified=True))
 
 
-# The library casts or renames them, so no host copy can stay in the files.
-UNMAPPED = tuple(replace(each, renamed=1) for each in PARTS)
+# Pickled, so no host copy can stay in the files.
+UNMAPPED = tuple(replace(each, tensors=None) for each in PARTS)
 
 
 def asked(free_gib: float, pool_gib: float) -> PlanDocument:

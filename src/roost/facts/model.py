@@ -56,7 +56,6 @@ class Component:
     units: tuple[Stack, ...]
     quantization: str | None  # the method that config.json names, or the files' headers show
     storage: Storage | None = None  # of linear weights in blocks, where the sizes are of such a copy; never of a file
-    renamed: int = 0  # tensors that its modules have under other names than its files
     unsought: bool = False  # its library would not look for its files by itself
     extra_bytes: int = 0  # beside ``load_bytes`` in the buffers of all units and the trunk; see ``Stack``
     notes: tuple[str, ...] = ()  # tied or unused weights, uncertain facts, unsupported formats

@@ -67,7 +67,7 @@ def cast_bytes(component: Component) -> int:
 
 
 def can_be_mapped(component: Component) -> bool:
-    """Whether the checkpoint's bytes can serve as masters: safetensors that load as they are stored and named."""
+    """Whether the checkpoint's bytes can serve as masters: safetensors that load as they are stored, by any name."""
     plain = component.tensors is not None and component.quantization is None and component.storage is None
     grows = component.load_bytes > component.bytes  # some modules load as float32 whatever is asked
-    return plain and bool(component.files) and not component.renamed and not grows and not cast_bytes(component)
+    return plain and bool(component.files) and not grows and not cast_bytes(component)

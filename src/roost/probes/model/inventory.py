@@ -146,12 +146,11 @@ def _size_component(stored: StoredComponent, sizing: _Sizing) -> Component:
     notes = [*stored.notes]
     by_name: Mapping[str, int] = {}
     bytes_by_dtype: dict[str, int] = {}
-    renamed = 0
     if stored.sizes is not None:
         bytes_by_dtype = {dtype: sum(sizes.values()) for dtype, sizes in stored.sizes.items()}
         asked = asked or default_load_dtype(bytes_by_dtype)
         loaded = size_as_loaded(stored.sizes, asked, facts or ClassFacts(), quantized=stored.quantization is not None)
-        by_name, renamed = loaded.by_name, loaded.renamed
+        by_name = loaded.by_name
         notes += loaded.notes
         sizing.doubts.extend(_doubts(stored, by_name, sizing.usual_of(stored.class_name)))
         if facts is None and stored.library is not None:
@@ -173,7 +172,6 @@ def _size_component(stored: StoredComponent, sizing: _Sizing) -> Component:
         units=units,
         quantization=stored.quantization,
         unsought=stored.unsought,
-        renamed=renamed,
         extra_bytes=gap_bytes(by_name.values()),
         notes=tuple(notes),
     )

@@ -28,7 +28,6 @@ class LoadedSizes:
 
     by_name: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    renamed: int = 0  # tensors that the files have under other names
 
 
 def check_load_dtype(dtype: str | None) -> None:
@@ -50,7 +49,6 @@ def size_as_loaded(stored: Sizes, load_dtype: str, facts: ClassFacts, *, quantiz
     unused: list[int] = []
     for dtype, stored_sizes in stored.items():
         sizes = _renamed(stored_sizes, facts.renames)
-        loaded.renamed += len(sizes.keys() - stored_sizes.keys())
         unused += [sizes.pop(name) for name in _ignored(sizes, facts.ignored)]
         _drop_second_copy(sizes, loaded)
         if quantized or dtype not in _CAST:

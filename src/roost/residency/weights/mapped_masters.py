@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,6 +21,9 @@ _DTYPES = {
     "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
     "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
 }  # fmt: skip
+
+
+_GLANCE_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,9 @@ class Checkpoint:
         self.late, paths = late, tuple(paths)
         self._stamps = {path: stamp_of(path) for path in paths}
         self._tensors = {each.key: each for path in paths for each in _stored_tensors(path)}
+        self._alike: dict[tuple[torch.dtype | None, tuple[int, ...]], list[StoredTensor]] = {}
+        for each in self._tensors.values():
+            self._alike.setdefault((each.dtype, each.shape), []).append(each)
 
     def check_unchanged(self) -> None:
         """Raises RoostError where a file is no longer the one that was there at first."""
@@ -57,12 +63,21 @@ class Checkpoint:
         """
         found: list[StoredTensor | torch.Tensor] = []
         for entry in entries:
+            if not entry.tensor.is_contiguous():
+                return None
             stored = next((self._tensors[name] for name in entry.names if name in self._tensors), None)
-            if not entry.tensor.is_contiguous() or (stored is not None and not _holds(stored, entry.tensor)):
+            if stored is None:
+                stored = self._renamed(entry.tensor)
+            elif not _holds(stored, entry.tensor):
                 return None
             found.append(entry.tensor.detach().clone() if stored is None else stored)
         kept_bytes = sum(each.nbytes for each in found if isinstance(each, torch.Tensor))
         return MappedMaster(layout, found) if 2 * kept_bytes <= layout.bytes else None
+
+    def _renamed(self, tensor: torch.Tensor) -> StoredTensor | None:
+        """The stored tensor of the very bytes, under whatever name: libraries rename some as they load them."""
+        alike = self._alike.get((tensor.dtype, tuple(tensor.shape)), ())
+        return next((each for each in alike if _begins(each, tensor) and _holds(each, tensor)), None)
 
 
 class MappedMaster:
@@ -90,6 +105,15 @@ def _stored_tensors(path: Path) -> list[StoredTensor]:
             shape, dtype = tuple(each["shape"]), _DTYPES.get(each["dtype"])
             found.append(StoredTensor(path, key, 8 + length + start, end - start, dtype, shape))
     return found
+
+
+def _begins(stored: StoredTensor, tensor: torch.Tensor) -> bool:
+    """Whether the first bytes are the same: a block's tensors have the shapes of every other block's."""
+    size = min(_GLANCE_BYTES, stored.bytes)
+    glance = replace(stored, bytes=size)
+    read = torch.empty(size, dtype=torch.uint8)
+    _file_block([glance], [0], size).read_into(read, 0)
+    return torch.equal(read, tensor.detach().reshape(-1).view(torch.uint8)[:size].to("cpu"))
 
 
 def _holds(stored: StoredTensor, tensor: torch.Tensor) -> bool:
