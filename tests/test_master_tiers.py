@@ -9,12 +9,14 @@ import roost
 from engine_cases import digest_of
 from live_pipelines import bare_digest
 from plans import LAYERWISE, plan_for, plan_in
+from roost.api.models.inspect import inspect_model
 from roost.api.plans.preflight import check_host_memory
 from roost.api.runs import ready
 from roost.errors import NothingFits
 from roost.facts.machine import PROCESS_BYTES, HostFacts, ram_leaving
 from roost.plan import PlanDocument
 from roost.plan.fields import Masters
+from roost.planner.buffers import can_be_mapped
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.run.loader import load_held
 from roost.residency.weights.host_masters import Master
@@ -122,3 +124,19 @@ def test_a_plan_whose_masters_would_be_mapped_in_vain_needs_memory_for_them(ltx:
     host = HostFacts(available_bytes=800 * 1024, pinnable_bytes=0, source="made up")
     with pytest.raises(NothingFits, match=r"vae can't stay in its files: they are converted as they load"):
         check_host_memory(plan.model_copy(update={"components": halved}), roost.inspect_model(ltx), host)
+
+
+def test_a_component_whose_library_renames_its_tensors_is_planned_and_held_mapped(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    flux = build("flux", tmp_path / "flux")
+    file = flux / "text_encoder" / "model.safetensors"
+    before = {name.removeprefix("text_model."): each for name, each in load_file(file).items()}
+    save_file({f"text_model.{name}": each for name, each in before.items()}, file, metadata={"format": "pt"})
+    assert can_be_mapped(inspect_model(flux, dtype="float32").component("text_encoder"))
+    plan = plan_in(flux, "snapshot-offload", "mapped")
+    with EmulatedDevice(2**30) as device, load_held(plan, flux, device) as held:
+        assert not any("text_encoder." in change for change in held.changes)
+        units = held.runtime.components["text_encoder"].units.values()
+        assert {unit.master.tier for unit in units if unit.master and unit.bytes} == {"mapped"}
+        assert digest_of(held, "flux") == bare_digest("flux")
