@@ -14,9 +14,8 @@ from roost.facts.stage import StageKey, stage_of
 from roost.plan import ComponentPlan
 from roost.plan.revision import revised
 from roost.residency.engine.component import HeldComponent
-from roost.residency.engine.eviction import Activations, UseSequence
+from roost.residency.engine.eviction import Activations, HostTurns, UseSequence
 from roost.residency.engine.guards import Inference, check_held, weights_of
-from roost.residency.engine.host_turns import HostTurns
 from roost.residency.engine.ladder import leave_between_stages, may_leave, remedy_for, stream_blocks
 from roost.residency.engine.nan_outputs import NanOutputs, warn_of_nan
 from roost.residency.engine.rerun import MemoryShortage, RerunState, run_elastically

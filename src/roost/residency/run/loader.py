@@ -20,7 +20,7 @@ from roost.pipelines.quiet import quiet_libraries
 from roost.plan import ComponentPlan, PlanDocument
 from roost.residency.device.interface import Device
 from roost.residency.engine.component import HeldComponent
-from roost.residency.engine.host_turns import HostTurns
+from roost.residency.engine.eviction import HostTurns
 from roost.residency.engine.initial_placement import Placer
 from roost.residency.engine.stages import OnEvent
 from roost.residency.hold.attach import Held
