@@ -56,6 +56,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "planner": (
         ("rule_plan", "prediction_error", "calibration"),
         ("by_search",),
+        ("slicing",),
         ("by_rules",),
         ("documents",),
         ("search",),

@@ -10,7 +10,7 @@ from roost.errors import InvalidFile
 from roost.facts.request import Workload
 
 OpClass = Literal["matmul", "attention", "conv", "elementwise"]
-VaeSetting = Literal["tiled", "sliced"]
+VaeSetting = Literal["tiled", "sliced", "tiled slices"]
 
 OP_CLASSES: tuple[OpClass, ...] = ("matmul", "attention", "conv", "elementwise")
 
@@ -169,10 +169,21 @@ class Trace:
         return next((each.trace for each in self.variants if (each.use, each.setting) == (use, setting)), None)
 
     def sliced(self, components: Iterable[str]) -> Trace:
-        """The trace with slicing on for ``components``, where the dry run measured it."""
+        """The trace with slicing on for ``components``, where the dry run measured it; tiles are then of slices."""
         wanted = set(components)
-        runs = ((use, self.variant(index, "sliced")) for index, use in enumerate(self.uses))
-        return replace(self, uses=tuple(run if run and use.component in wanted else use for use, run in runs))
+        runs = [
+            (use, self.variant(index, "sliced") if use.component in wanted else None)
+            for index, use in enumerate(self.uses)
+        ]
+        now_sliced = {index for index, (_, run) in enumerate(runs) if run}
+        of_slices = {each.use: each for each in self.variants if each.setting == "tiled slices"}
+        variants = (
+            replace(of_slices[each.use], setting=each.setting)
+            if each.setting == "tiled" and each.use in now_sliced and each.use in of_slices
+            else each
+            for each in self.variants
+        )
+        return replace(self, uses=tuple(run or use for use, run in runs), variants=tuple(variants))
 
 
 def trace_to_json(trace: Trace) -> dict[str, Any]:

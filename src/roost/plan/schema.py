@@ -147,8 +147,8 @@ class Policy(Strict):
     generations: Positive = 1
     objective: Literal["seconds", "memory"] = "seconds"
     max_slowdown: float | None = None
-    allow: list[Literal["tiling", "fp8"]] = Field(default_factory=list)
-    forbid: list[Literal["tiling", "fp8"]] = Field(default_factory=list)
+    allow: list[Literal["tiling", "slicing", "fp8"]] = Field(default_factory=list)
+    forbid: list[Literal["tiling", "slicing", "fp8"]] = Field(default_factory=list)
     certainty: Certainty = "sure"
     max_premium: float = 1.05
 
@@ -157,7 +157,7 @@ class ChangedByDefault(Strict):
     """What a plan changes though nobody typed it, and the seconds that this costs (below 0: saves)."""
 
     component: Name
-    what: Literal["tiling"]
+    what: Literal["tiling", "slicing"]
     seconds: Annotated[float, Field(allow_inf_nan=False)]
 
 

@@ -25,9 +25,10 @@ from roost.planner.search.comparison import Searched, compare_plans
 from roost.planner.search.option import Combination
 from roost.planner.search.reasons import LEAST_WEIGHTS, notes_of, why_lost, why_of
 from roost.planner.search.remedies import Remedy, TraceOther, remedies, remedy_text
-from roost.planner.search.search import SearchResult, search
+from roost.planner.search.search import SearchResult
 from roost.planner.search.shortfall import Shortfall
 from roost.planner.search.verdict import fitting_verdict
+from roost.planner.slicing import search_slicing, slicing_changes
 from roost.trace import Trace, of_role
 from roost.units import format_bytes
 
@@ -55,7 +56,8 @@ class SearchQuestion:
     def with_bits_of(self, plan: PlanDocument) -> SearchQuestion:
         """The same question for plans that decode as ``plan`` does, so that their bits can be compared."""
         tiled = frozenset(name for name, each in plan.components.items() if each.tiling)
-        return replace(self, aim=replace(self.aim, tiled=tiled))
+        sliced = frozenset(name for name, each in plan.components.items() if each.slicing)
+        return replace(self, aim=replace(self.aim, tiled=tiled, sliced=sliced))
 
     def forecast(self, case: Case) -> Forecast:
         """What predictions of this question need beside placements."""
@@ -77,13 +79,13 @@ def plan_by_search(asked: SearchQuestion) -> PlanDocument:
     refuse. Raises UsageError as ``plan_by_rules`` does.
     """
     ruling = ruling_on(asked.question)
-    forecast, found = _found(asked, ruling)
+    searched = _searched(asked, ruling)
+    forecast, found = searched.forecast, searched.found
     if found.chosen is None:
         return _infeasible(asked, ruling, forecast, found)
     placements = _placements(found.chosen)
     predicted, arithmetic = predict(forecast, placements), arithmetic_record(forecast, placements)
     also, alternatives = ([], []) if forecast.weights_only else _alternatives(forecast, found, found.chosen)
-    searched = Searched(case=ruling.case, ruled=ruling.placements, forecast=forecast, aim=asked.aim, found=found)
     compared = None if forecast.weights_only else compare_plans(searched, found.chosen, predicted)
     return document_of(
         ruling,
@@ -98,22 +100,24 @@ def plan_by_search(asked: SearchQuestion) -> PlanDocument:
             alternatives=alternatives,
             also=also,
             host_turns=forecast.host_turns(placements),
-            changed=[ChangedByDefault(component=name, what="tiling", seconds=cost) for name, cost in found.tiled],
+            changed=[
+                *slicing_changes(searched, asked.forecast(ruling.case)),
+                *(ChangedByDefault(component=name, what="tiling", seconds=cost) for name, cost in found.tiled),
+            ],
         ),
         warnings=(*asked.notes, *_trace_warnings(forecast), *_rounded(placements)),
     )
 
 
-def _found(asked: SearchQuestion, ruling: Ruling) -> tuple[Forecast, SearchResult]:
-    """What the search finds, and the forecast it goes by: a guess that nothing fits gives way to weights alone."""
-    case, ruled = ruling.case, ruling.placements
-    forecast = asked.forecast(case)
-    found = search(case, ruled, forecast, asked.aim)
-    if found.chosen is not None or asked.trace.no_dry_run is None:
-        return forecast, found
+def _searched(asked: SearchQuestion, ruling: Ruling) -> Searched:
+    """What the search finds; a guess that nothing fits gives way to weights alone."""
+    case, ruled, forecast = ruling.case, ruling.placements, asked.forecast(ruling.case)
+    searched = search_slicing(case, ruled, forecast, asked.aim)
+    if searched.found.chosen is not None or asked.trace.no_dry_run is None:
+        return searched
     by_weights = replace(forecast, weights_only=True)
     least = replace(asked.aim, objective="memory", max_slowdown=math.inf)  # whatever is left is for activations
-    return by_weights, search(case, ruled, by_weights, least)
+    return search_slicing(case, ruled, by_weights, least)
 
 
 def _placements(combination: Combination) -> tuple[Placement, ...]:

@@ -20,7 +20,7 @@ from roost.planner.rules.names import kind_of
 _HOST_ORDER = ("dit", "other", "text_encoder", "image_encoder", "vae")  # most-stepped first
 
 
-Lossy = Literal["tiling", "fp8"]
+Lossy = Literal["tiling", "slicing", "fp8"]
 LossyChoices = frozenset[tuple[str, Lossy]]  # a component, and what changes its bits
 
 

@@ -74,11 +74,13 @@ class SearchOptions:
     objective: Annotated[str, Option("--objective", "seconds or memory.", metavar="O")] = "seconds"
     max_slowdown: Annotated[float, Option("--max-slowdown", "What --objective memory may cost.", metavar="X")] = 1.2
     allow: Annotated[
-        str | None, Option("--allow", "Choices that change bits: tiling, fp8.", metavar="LIST", joined=True)
+        str | None, Option("--allow", "Choices that change bits: tiling, slicing, fp8.", metavar="LIST", joined=True)
     ] = None
     forbid: Annotated[
         str | None,
-        Option("--forbid", "What not to do though nothing else surely fits: tiling.", metavar="LIST", joined=True),
+        Option(
+            "--forbid", "What not to do though nothing else surely fits: tiling, slicing.", metavar="LIST", joined=True
+        ),
     ] = None
     certainty: Annotated[
         str, Option("--certainty", "sure: what a plan needs at the most is there; or likely.", metavar="C")

@@ -23,7 +23,7 @@ from roost.units import parse_size
 
 POLICIES = ("search", "rules")
 OBJECTIVES = ("seconds", "memory")
-LOSSY: tuple[Lossy, ...] = ("tiling", "fp8")
+LOSSY: tuple[Lossy, ...] = ("tiling", "slicing", "fp8")
 CERTAINTIES = ("sure", "likely")
 MODES = ("auto", "memory", "speed", "manual")
 PLATFORMS = ("cuda", "rocm", "cpu")

@@ -87,9 +87,10 @@ def show_placement(plan: PlanDocument) -> None:
 def change_text(change: ChangedByDefault) -> str:
     """What is done though nobody typed it, what it costs, and how to keep it from being done."""
     costs = f"costs {format_seconds(change.seconds)}" if change.seconds > 0 else "costs no time"
+    how, whole = ("in tiles", "as a whole") if change.what == "tiling" else ("one after another", "all at once")
     return (
-        f"{change.component} decodes in tiles, which {costs} and changes bits: as a whole it does not surely fit;"
-        " --forbid tiling forbids it."
+        f"{change.component} decodes {how}, which {costs} and changes bits: {whole} it does not surely fit;"
+        f" --forbid {change.what} forbids it."
     )
 
 

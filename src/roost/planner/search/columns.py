@@ -31,9 +31,9 @@ class Aim:
     """What the search minimises, what it may lose for it, and how sure it has to be.
 
     Seconds, or the peak within ``max_slowdown`` of the fastest. What is neither in ``allow`` nor in ``forbid`` is open:
-    tiling is then taken where nothing else surely fits. ``tiled`` are the components to tile, and no other, where the
-    bits are to be those of another plan. A plan that surely fits may take ``max_premium`` times the seconds of one that
-    likely does.
+    tiling and slicing are then taken where nothing else surely fits. ``tiled`` and ``sliced`` are the components to
+    tile and to slice, and no other, where the bits are to be those of another plan. A plan that surely fits may take
+    ``max_premium`` times the seconds of one that likely does.
     """
 
     objective: Objective = "seconds"
@@ -41,6 +41,7 @@ class Aim:
     allow: frozenset[Lossy] = frozenset()
     forbid: frozenset[Lossy] = frozenset()
     tiled: frozenset[str] | None = None
+    sliced: frozenset[str] | None = None
     certainty: Certainty = "sure"
     max_premium: float = 1.05
 

@@ -20,7 +20,11 @@ from roost.trace import UseTrace, VaeSetting, VaeVariant
 
 # A call whose inputs' values matter (masks, token ids) is traced anew for other values, this often, and then no more.
 _MAX_VALUES = 8
-_SWITCHES: dict[VaeSetting, str] = {"tiled": "tiling", "sliced": "slicing"}
+_SWITCHES: dict[VaeSetting, tuple[str, ...]] = {
+    "tiled": ("tiling",),
+    "sliced": ("slicing",),
+    "tiled slices": ("tiling", "slicing"),
+}
 
 
 class UseLog:
@@ -79,19 +83,23 @@ class UseLog:
             self.sequence.append((index, 1))
 
     def _trace_variants(self, index: int, call: EntryCall) -> Iterator[VaeVariant]:
-        """The use again with tiling, and with slicing, where the module has them and they are off."""
+        """The use again with tiling, with slicing and with both, where the module has them and they are off."""
         module: Any = call.component.module
-        for setting, switch in _SWITCHES.items():
-            if getattr(module, f"use_{switch}", True):
+        single = all(each.shape[:1] == (1,) for each in call.inputs())  # slices are single samples
+        for setting, switches in _SWITCHES.items():
+            if any(getattr(module, f"use_{switch}", True) for switch in switches):
                 continue
-            if setting == "sliced" and all(each.shape[:1] == (1,) for each in call.inputs()):
-                yield VaeVariant(use=index, setting=setting, trace=self.uses[index])  # slices are single samples
+            if "slicing" in switches and single:
+                if setting == "sliced":
+                    yield VaeVariant(use=index, setting=setting, trace=self.uses[index])
                 continue
-            getattr(module, f"enable_{switch}")()
+            for switch in switches:
+                getattr(module, f"enable_{switch}")()
             try:
                 use = trace_use(call, self._world, replaying=self._replaying).use
             finally:
-                getattr(module, f"disable_{switch}")()
+                for switch in switches:
+                    getattr(module, f"disable_{switch}")()
             yield VaeVariant(use=index, setting=setting, trace=use)
 
 
