@@ -101,7 +101,7 @@ def plan_by_search(asked: SearchQuestion) -> PlanDocument:
             also=also,
             host_turns=forecast.host_turns(placements),
             changed=[
-                *slicing_changes(searched, asked.forecast(ruling.case)),
+                *slicing_changes(searched, ruling.placements, asked.forecast(ruling.case)),
                 *(ChangedByDefault(component=name, what="tiling", seconds=cost) for name, cost in found.tiled),
             ],
         ),

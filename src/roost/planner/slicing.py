@@ -29,16 +29,19 @@ def search_slicing(case: Case, ruled: tuple[Placement, ...], forecast: Forecast,
     return again if again.found.chosen is None or _rank(again.found) > _rank(found.found) else found
 
 
-def slicing_changes(searched: Searched, whole: Forecast) -> Iterator[ChangedByDefault]:
-    """What is sliced though nobody typed it, with the seconds that this costs beside the ``whole`` batch at once."""
+def slicing_changes(searched: Searched, ruled: tuple[Placement, ...], whole: Forecast) -> Iterator[ChangedByDefault]:
+    """What is sliced though nobody typed it, and what that costs beside the ``whole`` batch at once.
+
+    ``ruled`` are the rules' placements, which have what was typed.
+    """
     chosen, aim = searched.found.chosen, searched.aim
-    if chosen is None or "slicing" in aim.allow or aim.sliced is not None or searched.forecast.trace is whole.trace:
+    if chosen is None or "slicing" in aim.allow or aim.sliced is not None:
         return
-    for each in chosen.options:
-        placement, name = replace(each.placement, tiling=False), each.placement.component.name
-        if name in _sliceable((placement,), whole, aim):
-            cost_s = Pricer(searched.forecast).option(placement).seconds - Pricer(whole).option(placement).seconds
-            yield ChangedByDefault(component=name, what="slicing", seconds=cost_s)
+    for taken, rule in zip(chosen.options, ruled, strict=True):
+        if taken.placement.slicing and not rule.slicing:
+            untiled = replace(taken.placement, tiling=False)
+            cost_s = Pricer(searched.forecast).option(untiled).seconds - Pricer(whole).option(untiled).seconds
+            yield ChangedByDefault(component=rule.component.name, what="slicing", seconds=cost_s)
 
 
 def _sliceable(ruled: tuple[Placement, ...], forecast: Forecast, aim: Aim) -> frozenset[str]:
