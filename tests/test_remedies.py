@@ -22,7 +22,7 @@ from worlds import component, inventory, machine, question
 
 pytestmark = pytest.mark.long
 
-PARTS = (component("transformer", 8 * GiB, blocks=40), component("vae", GiB // 2, position=1))
+PARTS = (component("transformer", 8 * GiB, blocks=10), component("vae", GiB // 2, position=1))
 VIDEO = Workload(width=1280, height=720, frames=81, steps=4, batch=1, guidance=None)
 
 

@@ -18,7 +18,7 @@ from roost.planner.cost.costs import CostModel
 from roost.planner.cost.untraced import guessing, untraced
 from roost.planner.rules.selectors import parse_set
 from roost.planner.search.columns import Aim, Objective
-from roost.trace import VaeSetting, VaeVariant, of_role
+from roost.trace import VaeVariant, of_role
 from roost.units import GiB
 from traces import rates, trace, use
 from worlds import component, inventory, machine, question
@@ -26,8 +26,8 @@ from worlds import component, inventory, machine, question
 TERA = 10**12
 LIKELY = Aim(certainty="likely")
 PARTS = (
-    component("transformer", 28 * GiB, blocks=40),
-    component("text_encoder", 10 * GiB, blocks=24, position=1),
+    component("transformer", 28 * GiB, blocks=32),
+    component("text_encoder", 10 * GiB, blocks=8, position=1),
     component("vae", GiB // 2, position=2),
 )
 DECODE = use(PARTS[2], 60 * TERA, 6 * GiB, "decode")
@@ -187,32 +187,6 @@ def test_tiling_is_taken_where_nothing_else_surely_fits() -> None:
     assert "changes bits" in tiled.components["vae"].why
     (change,) = tiled.changed_by_default
     assert (change.component, change.what) == ("vae", "tiling")
-
-
-def test_a_batch_is_decoded_in_slices_before_it_is_decoded_in_tiles() -> None:
-    """Four pictures at once take 24 GiB to decode, one of them 12, a tile of four 10, a tile of one 1."""
-    whole = 24 * GiB
-    settings: dict[VaeSetting, int] = {"tiled": 10 * GiB, "sliced": 12 * GiB, "tiled slices": GiB}
-    batch = replace(
-        CALLS,
-        uses=(*CALLS.uses[:2], use(PARTS[2], 60 * TERA, whole, "decode")),
-        variants=tuple(
-            VaeVariant(use=2, setting=setting, trace=use(PARTS[2], 66 * TERA, taken, "decode"))
-            for setting, taken in settings.items()
-        ),
-    )
-    found = {free: plan_by_search(asked(free, trace=batch, seek_remedies=False)) for free in (40, 20, 10)}
-    switches = {free: (plan.components["vae"].slicing, plan.components["vae"].tiling) for free, plan in found.items()}
-    assert switches == {40: (False, False), 20: (True, False), 10: (True, True)}
-    assert [[each.what for each in plan.changed_by_default] for plan in found.values()] == [
-        [],
-        ["slicing"],
-        ["slicing", "tiling"],
-    ]
-    forbidden = asked(20, trace=batch, aim=Aim(forbid=frozenset({"slicing"})))
-    assert not plan_by_search(forbidden).components["vae"].slicing
-    alike = plan_by_search(asked(40, trace=batch).with_bits_of(found[20])).components["vae"]
-    assert (alike.slicing, alike.tiling) == (True, False)
 
 
 def test_tiling_that_is_forbidden_or_needless_is_not_taken() -> None:
