@@ -11,6 +11,7 @@ from roost.facts.request import Choices
 from roost.planner.by_search import SearchQuestion, plan_by_search
 from roost.planner.cost.costs import CostModel
 from roost.planner.cost.estimate import predict, surely_fits
+from roost.planner.rule_plan import traced_rule_plan
 from roost.planner.rules.selectors import parse_set
 from roost.planner.search.columns import Aim
 from roost.planner.search.search import search
@@ -115,6 +116,21 @@ def test_what_was_typed_is_not_tiled_by_default() -> None:
     typed = plan_by_search(asked(8.6, choices=Choices(sets=(parse_set("vae=resident,tiling=false"),))))
     assert not typed.components["vae"].tiling
     assert not typed.changed_by_default
+
+
+def test_a_run_may_tile_what_the_search_might_have_tiled() -> None:
+    typed = Choices(sets=(parse_set("vae=resident,tiling=false"),))
+    plans = {
+        "open": plan_by_search(asked(40)),
+        "likely": plan_by_search(asked(8.6, aim=Aim(certainty="likely"))),
+        "forbidden": plan_by_search(asked(40, aim=Aim(forbid=frozenset({"tiling"})))),
+        "typed": plan_by_search(asked(40, choices=typed)),
+        "compared": plan_by_search(asked(40, aim=Aim(tiled=frozenset()))),
+        "rules": traced_rule_plan(asked(40)),
+    }
+    may = {what: [name for name, each in plan.components.items() if each.may_tile] for what, plan in plans.items()}
+    assert {what for what, names in may.items() if names} == {"open", "likely"}
+    assert may["open"] == may["likely"] == ["vae"]
 
 
 def test_a_plan_without_a_dry_run_is_never_sure() -> None:

@@ -43,7 +43,7 @@ def test_json_record_has_every_documented_key_and_the_output_exists(plan, tmp_pa
     assert set(record) == {
         "schema", "output", "digest", "latent_digest", "device_kind", "load_s", "seconds", "stages", "peak_bytes",
         "changes", "disturbances", "generations", "texts", "pictures", "loras", "compared", "warnings", "attention",
-        "tiling", "latents", "resumed_from",
+        "tiling", "latents", "resumed_from", "rehearsed",
     }  # fmt: skip
     assert (record["schema"], record["device_kind"], record["changes"], record["disturbances"]) == (
         1,

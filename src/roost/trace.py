@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, cast
 
 from roost.errors import InvalidFile
@@ -55,7 +55,8 @@ class UseTrace:
     """One call of a component's entry with one signature; all figures are per call, blocks' work included.
 
     ``blocks`` are in the order of their first call. ``compute_dtype`` is the dtype of most of the FLOPs. Weights whose
-    dtype the pipeline changed for the call (SDXL's VAE) take ``recast_bytes`` more than as they are loaded.
+    dtype the pipeline changed for the call (SDXL's VAE) take ``recast_bytes`` more than as they are loaded. ``form`` is
+    what the call was given, by dtypes and shapes: empty where that can't be described, None where nobody noted it.
     """
 
     component: str
@@ -68,6 +69,7 @@ class UseTrace:
     compute_dtype: str | None
     blocks: tuple[BlockTrace, ...]
     recast_bytes: int = 0
+    form: Mapping[str, Any] | None = field(default=None, compare=False)
 
     @property
     def flops(self) -> int:

@@ -38,6 +38,24 @@ def model_facts(record: Any) -> Any:
 
 
 @_in_files
+def plan_facts(record: Any) -> Any:
+    """A plan with which of its VAEs may decode in tiles when memory runs out: where its person allowed tiling."""
+    policy, components = (
+        record.get(name) if isinstance(record, Mapping) else None for name in ("policy", "components")
+    )
+    allowed = policy.get("allow") if isinstance(policy, Mapping) else None
+    if not isinstance(components, Mapping) or not isinstance(allowed, list) or "tiling" not in allowed:
+        return record
+    return {**record, "components": {name: _may_tile(each) for name, each in components.items()}}
+
+
+def _may_tile(component: Any) -> Any:
+    if not isinstance(component, Mapping) or component.get("kind") != "vae":
+        return component
+    return {"may_tile": True, **component}
+
+
+@_in_files
 def gpu_facts(record: Any) -> Any:
     """A GPU's record with the fields that it lacks."""
     source = _source(record)

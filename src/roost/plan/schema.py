@@ -170,7 +170,8 @@ class StackRecord(Strict):
 class ComponentPlan(Strict):
     """Where one component's weights live. The layerwise parameters are null under every other strategy.
 
-    ``master`` is also set for a component that the search moves as a whole. ``tiling`` and ``slicing`` are of VAEs.
+    ``master`` is also set for a component that the search moves as a whole. ``tiling`` and ``slicing`` are of VAEs;
+    one that ``may_tile`` decodes in tiles when nothing else is left to give up, though it was not planned to.
     ``storage`` is the dtype that linear weights of blocks are rounded to; bytes and stacks are at it.
     """
 
@@ -192,6 +193,7 @@ class ComponentPlan(Strict):
     master: Masters | None
     tiling: bool
     slicing: bool = False
+    may_tile: bool = False
     storage: Storage | None = None
     decided_by: Label
     why: str
@@ -246,6 +248,8 @@ class PlanDocument(Strict):
     also: list[Name] = Field(default_factory=list)
     measured: Measured | None
     warnings: list[str]
+
+    _from_earlier = model_validator(mode="before")(staticmethod(earlier.plan_facts))
 
     @model_validator(mode="after")
     def _load_order_names_components(self) -> PlanDocument:

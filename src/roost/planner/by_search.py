@@ -20,7 +20,7 @@ from roost.planner.documents.writer import Figures, Sought, document_of
 from roost.planner.placements import Placement
 from roost.planner.rules.case import Case, Decision, Question
 from roost.planner.ruling import Ruling, ruling_on
-from roost.planner.search.columns import Aim, Objective, limits_of
+from roost.planner.search.columns import Aim, Objective, limits_of, tileable
 from roost.planner.search.comparison import Searched, compare_plans
 from roost.planner.search.option import Combination
 from roost.planner.search.reasons import LEAST_WEIGHTS, notes_of, why_lost, why_of
@@ -91,7 +91,9 @@ def plan_by_search(asked: SearchQuestion) -> PlanDocument:
         ruling,
         tuple(_explained(each, predicted, arithmetic, forecast, asked.aim.objective) for each in placements),
         fitting_verdict(forecast, placements, predicted, aim=asked.aim, other=found.other),
-        sought=Sought(aim=asked.aim, generations=asked.generations),
+        sought=Sought(
+            aim=asked.aim, generations=asked.generations, may_tile=_may_tile(asked.aim, forecast, placements)
+        ),
         figures=Figures(
             trace=trace_record(asked.trace),
             predicted=revised(predicted, notes=notes_of(compared) if compared else []),
@@ -107,6 +109,14 @@ def plan_by_search(asked: SearchQuestion) -> PlanDocument:
         ),
         warnings=(*asked.notes, *_trace_warnings(forecast), *_rounded(placements)),
     )
+
+
+def _may_tile(aim: Aim, forecast: Forecast, placements: Iterable[Placement]) -> frozenset[str]:
+    """The components that a run may tile when nothing else is left to give up: as the search itself might have."""
+    if "tiling" in aim.forbid or aim.tiled is not None:
+        return frozenset()
+    typed = {each.component.name for each in placements if "tiling" in each.decision.parameters}
+    return frozenset(name for name in forecast.components if name not in typed and tileable(name, forecast))
 
 
 def _searched(asked: SearchQuestion, ruling: Ruling) -> Searched:

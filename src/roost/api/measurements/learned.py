@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from statistics import median
@@ -14,6 +15,7 @@ from roost.facts.machine import GpuFacts
 from roost.facts.model import Inventory
 from roost.facts.rates import RateKey, known_rates
 from roost.facts.request import Workload
+from roost.facts.stage import StageKey, is_same_stage
 from roost.plan import PlanDocument
 from roost.plan.figures import Kappa
 from roost.plan.measurements import DeviceKey, MeasuredRate, RunComparison, RunFigures, StageFigures, device_key
@@ -138,8 +140,7 @@ def _keep(plan: PlanDocument, compared: RunComparison, h2d_bytes_per_s: float | 
     residual = residual_of(plan, compared, when)
     store = MeasuredStore()
     try:
-        on_cuda = plan.machine.gpu.device_kind == "cuda"  # a plan for a card by its name does not know the driver
-        key = device_key(present_gpu() if on_cuda else plan.machine.gpu, h2d_bytes_per_s)
+        key = _device_of(plan, h2d_bytes_per_s)
         name = model_class_of(plan.model.family, plan.model.pipeline)
         store.update(key, name, lambda entry: taught_model(entry, residual))
         if kappa_samples(compared):
@@ -147,6 +148,34 @@ def _keep(plan: PlanDocument, compared: RunComparison, h2d_bytes_per_s: float | 
     except RoostError as error:
         return str(error)
     return None
+
+
+def learn_activations(plan: PlanDocument, stage: StageKey, activation_bytes: int) -> None:
+    """Keeps what one stage of the plan's workload took beside weights, for the next plan, as a run's stages are kept.
+
+    A store that can't be written is done without.
+    """
+    work = (
+        next((each for each in plan.arithmetic.stages if is_same_stage(each, stage)), None) if plan.arithmetic else None
+    )
+    predicted = (
+        next((each for each in plan.predicted.stages if is_same_stage(each, stage)), None) if plan.predicted else None
+    )
+    if work is None or predicted is None:
+        return
+    context_bytes = plan.arithmetic.context_bytes if plan.arithmetic else 0
+    # Weights are as planned; what differs from the predicted peak is what activations took.
+    peak_bytes = predicted.peak_bytes - context_bytes + activation_bytes - work.activation_bytes
+    figures = StageFigures(component=stage.component, phase=stage.phase, seconds=None, peak_bytes=max(0, peak_bytes))
+    compared = compare_run(plan, RunFigures(stages=[figures]))
+    if compared is not None and kappa_samples(compared):
+        with suppress(RoostError):
+            MeasuredStore().update(_device_of(plan), None, lambda entry: taught_device(entry, compared, now()))
+
+
+def _device_of(plan: PlanDocument, h2d_bytes_per_s: float | None = None) -> DeviceKey:
+    on_cuda = plan.machine.gpu.device_kind == "cuda"  # a plan for a card by its name does not know the driver
+    return device_key(present_gpu() if on_cuda else plan.machine.gpu, h2d_bytes_per_s)
 
 
 def now() -> str:

@@ -52,6 +52,15 @@ class TextsRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RehearsedRecord:
+    """A stage that was tried with made-up inputs before the first generation: its peaks, without process's context."""
+
+    stage: str
+    predicted_bytes: int
+    measured_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoraRecord:
     """A LoRA that was fused, and into which components."""
 
@@ -72,7 +81,7 @@ class RunRecord:
     tiles. ``compared`` has the plan's prediction beside what was measured; None for a plan without one, and where
     nothing was made. Stages are the runtime's
     ``StageRecord``. ``latents`` are kept files of unfinished work that are still there, ``resumed_from`` what the first
-    generation that didn't begin at its start went on from.
+    generation that didn't begin at its start went on from, ``rehearsed`` the stages that were tried before.
     """
 
     schema: int = 1
@@ -96,6 +105,7 @@ class RunRecord:
     warnings: tuple[str, ...] = ()
     latents: list[str] = field(default_factory=list)
     resumed_from: ResumedRecord | None = None
+    rehearsed: tuple[RehearsedRecord, ...] = ()
 
 
 def joined_digest(digests: Sequence[str | None]) -> str | None:

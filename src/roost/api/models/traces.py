@@ -24,14 +24,14 @@ _log = logging.getLogger(__name__)
 _LIBRARIES = ("torch", "diffusers", "transformers")
 
 
-def trace_model(inventory: Inventory, profile: ModelProfile, workload: Workload) -> Trace:
-    """The trace of one generation of ``workload``.
+def trace_model(inventory: Inventory, profile: ModelProfile, workload: Workload, *, with_forms: bool = False) -> Trace:
+    """The trace of one generation of ``workload``; ``with_forms`` one that knows what its calls are given.
 
     A trace from the cache is read without importing torch; otherwise the model's own code is dry-run, and the trace is
     kept. Raises DryRunError with the reason when the model can't be dry-run.
     """
     trace = kept_trace(inventory, profile, workload)
-    if trace is not None:
+    if trace is not None and not (with_forms and any(each.form is None for each in trace.uses)):
         _log.debug("the trace of %s is from the cache in %s", inventory.pipeline, _folder())
     else:
         options = _options_of(profile)

@@ -51,7 +51,7 @@ def replay_plan(plan: PlanDocument, model: str | None = None, *, only_kept: bool
     The trace comes from the cache; where it is not there, the model at the plan's path (or ``model``) is dry-run,
     unless ``only_kept``. Raises UsageError when there is no trace or no model to look at, PlanMismatch for another one.
     """
-    inventory = _inventory_of(plan, model)
+    inventory = planned_inventory(plan, model)
     trace, cost_model, notes = _costs_of(plan, inventory, only_kept=only_kept)
     components = with_unfiled(inventory, trace).components
     forecast = forecast_of(plan, components, trace, cost_model)
@@ -66,7 +66,7 @@ def replay_plan(plan: PlanDocument, model: str | None = None, *, only_kept: bool
     return Replay(record=record_of(plan, timeline, components), timeline=timeline, notes=tuple(notes))
 
 
-def _inventory_of(plan: PlanDocument, model: str | None) -> Inventory:
+def planned_inventory(plan: PlanDocument, model: str | None) -> Inventory:
     """The plan's model, at the load dtypes that it was planned with."""
     if model is None and plan.model.source == "memory":
         raise UsageError(

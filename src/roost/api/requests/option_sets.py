@@ -242,3 +242,7 @@ class GenerationOptions:
     resume: Annotated[
         bool, Option("--resume/--no-resume", "Go on from what an interrupted run kept beside its output.")
     ] = True
+    rehearse: Annotated[
+        bool,
+        Option("--rehearse/--no-rehearse", "Before a long run, or one that may not fit, try its least certain stage."),
+    ] = True

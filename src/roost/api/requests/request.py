@@ -26,9 +26,9 @@ class RunRequest:
 
     ``listed`` prompts come from a list, and outputs are numbered by their places in it. ``output_type`` latent gives
     what the VAE would decode, as a .safetensors file. ``images`` are [ARGUMENT=]PATH texts of pictures and videos,
-    ``loras`` [COMPONENT=]PATH[:scale] texts. With ``resume`` a generation goes on from what an earlier run kept of it.
-    Raises UsageError for a value that no run takes and for an output that
-    can't be written.
+    ``loras`` [COMPONENT=]PATH[:scale] texts. With ``resume`` a generation goes on from what an earlier run kept of it;
+    with ``rehearse`` the stage whose peak is least certain is tried first, where an hour could be lost.
+    Raises UsageError for a value that no run takes and for an output that can't be written.
     """
 
     prompts: tuple[str, ...]
@@ -46,6 +46,7 @@ class RunRequest:
     images: tuple[str, ...] = ()
     loras: tuple[str, ...] = ()
     resume: bool = True
+    rehearse: bool = True
 
     def __post_init__(self) -> None:
         for seed in self.seeds:
@@ -85,6 +86,7 @@ def run_request(generation: GenerationOptions, workload: WorkloadOptions, typed:
         images=tuple(generation.image),
         loras=tuple(generation.lora),
         resume=generation.resume,
+        rehearse=generation.rehearse,
     )
 
 

@@ -60,6 +60,11 @@ class KeptWork:
         if files is not None:
             files.remove()
 
+    def is_denoised(self, wanted: PlannedGeneration) -> bool:
+        """Whether the generation will go on from what entered its decode."""
+        files = self._files(wanted) if self._resume else None
+        return files is not None and files.has("decode")
+
     def existing(self, wanted: Iterable[PlannedGeneration]) -> list[str]:
         """The kept files that are still there."""
         found = [self._files(each) for each in wanted]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from roost.api.measurements.learned import learn_from_run
 from roost.api.measurements.run_records import (
     GenerationRecord,
     LoraRecord,
+    RehearsedRecord,
     RunRecord,
     TextsRecord,
     joined_digest,
@@ -30,6 +31,8 @@ from roost.api.runs.kept import KeptWork
 from roost.api.runs.pipeline import open_pipeline
 from roost.api.runs.ready import ReadyPlan, with_all_masters, without_decoding
 from roost.api.runs.recording import recorded
+from roost.api.runs.rehearsal import Rehearsal, prepared, rehearse_run
+from roost.option_spelling import option
 
 if TYPE_CHECKING:
     from roost.pipelines.calls import GenerationRequest
@@ -46,15 +49,21 @@ _log = logging.getLogger(__name__)
 class Listeners:
     """Who hears of a run while it goes on: ``on_generation`` of its number, from 1, and of how many.
 
-    ``on_note`` hears of what was kept and can't be used, and of what can't be kept. ``trace_out`` is a file for the
-    measured timeline.
+    ``on_note`` hears of what was kept and can't be used, and of what can't be kept; ``on_rehearsal`` of a stage when it
+    is tried, and of what it took then. ``trace_out`` is a file for the measured timeline.
     """
 
     on_component: OnComponent | None = None
     on_event: OnEvent | None = None
     on_generation: Callable[[PlannedGeneration, int, int], None] | None = None
     on_note: Callable[[str], None] | None = None
+    on_rehearsal: Callable[[str, RehearsedRecord | None], None] | None = None
     trace_out: Path | None = None
+
+    def note(self, text: str) -> None:
+        """Tells whoever hears of notes."""
+        if self.on_note is not None:
+            self.on_note(text)
 
 
 def run_plan(
@@ -85,7 +94,12 @@ def run_plan(
         return _record(
             ready, checked, [each for each in finished.values() if each], _Made(latents=kept.existing(wanted))
         )
-    made = _make(ready, left, checked, listeners, _Books(journal=journal, kept=kept))
+    rehearsal = None
+    if request.rehearse and not kept.is_denoised(left[0]):
+        decodes = request.output_type != "latent"
+        rehearsal = prepared(ready, checked.workload, decodes=decodes, on_note=listeners.note)
+    books = _Books(journal=journal, kept=kept, rehearsal=rehearsal)
+    made = _make(ready, left, checked, listeners, books)
     made.latents = kept.existing(wanted)
     if plan_file is not None and made.demotions:
         update_plan(plan_file, made.demotions)
@@ -96,10 +110,11 @@ def run_plan(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Books:
-    """Where a run notes what it finished, and keeps what it didn't."""
+    """Where a run notes what it finished, and keeps what it didn't; and what it tries first."""
 
     journal: OutputJournal | None
     kept: KeptWork
+    rehearsal: Rehearsal | None
 
 
 @dataclass(slots=True)
@@ -115,6 +130,12 @@ class _Made:
     demotions: dict[str, dict[str, object]] = field(default_factory=dict)
     loras: list[FusedLora] = field(default_factory=list)
     latents: list[str] = field(default_factory=list)
+    rehearsed: list[RehearsedRecord] = field(default_factory=list)
+
+    @property
+    def tiled(self) -> list[str]:
+        """The components that decoded in tiles though the plan had them whole."""
+        return [name for name, fields in self.demotions.items() if fields.get("tiling")]
 
 
 def _make(
@@ -132,8 +153,12 @@ def _make(
     calls = [replace(checked.call, prompt=each.prompt, seed=each.seed) for each in wanted]
     began_s = time.perf_counter()
     loader = FusingLoader(ready.plan, checked.loras) if checked.loras else None
-    with _opened(ready, listeners, loader) as held, recorded(ready, held, checked.workload, listeners.trace_out):
+    with ExitStack() as during:
+        held = during.enter_context(_opened(ready, listeners, loader))
         made.load_s = time.perf_counter() - began_s
+        if books.rehearsal is not None:
+            made.rehearsed = _rehearse(held, books.rehearsal, ready, checked, listeners)
+        during.enter_context(recorded(ready, held, checked.workload, listeners.trace_out))
         ahead = TextsAhead(held, calls) if len(calls) > 1 else nullcontext()
         with watched(ready.device_kind) as disturbances, ahead as texts:
             for index, each in enumerate(wanted):
@@ -171,6 +196,18 @@ def _keep_masters_for(texts: TextsAhead, ready: ReadyPlan, held: Held) -> None:
     why = f"texts can't all be encoded first ({texts.why_not or 'they are too many'})"
     held.changes.append(with_all_masters(ready, why)[1])
     turns.gives_back = False
+
+
+def _rehearse(
+    held: Held, rehearsal: Rehearsal, ready: ReadyPlan, checked: CheckedCall, listeners: Listeners
+) -> list[RehearsedRecord]:
+    """Tries a stage before anything is generated; what it has to give up stays given up."""
+    tell = listeners.on_rehearsal or (lambda stage, record: None)
+    tell(rehearsal.text, None)
+    record = rehearse_run(held, rehearsal, ready.plan, checked.workload, listeners.note)
+    if record is not None:
+        tell(rehearsal.text, record)
+    return [] if record is None else [record]
 
 
 def _journal(request: RunRequest, settings: Mapping[str, object]) -> OutputJournal | None:
@@ -221,7 +258,7 @@ def _record(ready: ReadyPlan, checked: CheckedCall, generations: list[Generation
         latent_digest=joined_digest([each.latent_digest for each in generations]),
         device_kind=ready.device_kind,
         attention=ready.plan.attention,
-        tiling=tuple(name for name, each in ready.plan.components.items() if each.tiling),
+        tiling=tuple(name for name, each in ready.plan.components.items() if each.tiling or name in made.tiled),
         load_s=made.load_s,
         seconds=text_s + sum(each.seconds or 0.0 for each in generations),
         stages=tuple(stages) if len(generations) == 1 else summed_stages(stages),
@@ -237,10 +274,19 @@ def _record(ready: ReadyPlan, checked: CheckedCall, generations: list[Generation
             )
             for each in made.loras
         ),
-        warnings=tuple(_nan_warnings(generations)),
+        warnings=(*_tiled_warnings(made.tiled), *_nan_warnings(generations)),
         latents=made.latents,
         resumed_from=next((each.resumed_from for each in generations if each.resumed_from is not None), None),
+        rehearsed=tuple(made.rehearsed),
     )
+
+
+def _tiled_warnings(tiled: Sequence[str]) -> Iterator[str]:
+    if tiled:
+        yield (
+            f"memory ran out, so {', '.join(tiled)} decoded in tiles: the output's bits are not those of an untiled"
+            f" decode; {option('forbid', 'tiling')} for the plan stops there instead."
+        )
 
 
 def _nan_warnings(generations: Sequence[GenerationRecord]) -> Iterator[str]:

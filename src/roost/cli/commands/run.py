@@ -125,6 +125,7 @@ def _run(ready: ReadyPlan, request: RunRequest, given: RunCommand) -> None:
             on_event=progress.on_event,
             on_generation=progress.on_generation,
             on_note=show_note,
+            on_rehearsal=progress.on_rehearsal,
             trace_out=trace_out,
         )
         record = run_plan(ready, request, listeners, Path(given.target) if given.update_plan else None)

@@ -23,6 +23,7 @@ from roost.cli.screen import clean, show_note
 from roost.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
+    from roost.api.measurements.run_records import RehearsedRecord
     from roost.api.requests.request import PlannedGeneration
     from roost.residency.engine.stages import StageEvent
 
@@ -75,6 +76,14 @@ class Progress:
         self._which = f"{number}/{count} " if count > 1 else ""
         if self._which and not self._bars:
             show_note(f"generation {number} of {count}: seed {generation.seed}")
+
+    def on_rehearsal(self, stage: str, record: RehearsedRecord | None) -> None:
+        """A stage is tried before the first generation, or was."""
+        if record is None:
+            self._begin(f"rehearsing {clean(stage)}")
+            return
+        measured, predicted = format_bytes(record.measured_bytes), format_bytes(record.predicted_bytes)
+        show_note(f"rehearsed {clean(stage)}: {measured} where {predicted} was predicted")
 
     def on_event(self, event: StageEvent) -> None:
         """A stage begins, takes a step, or ends."""

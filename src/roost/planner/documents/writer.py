@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from roost.facts.decider import spelled
@@ -32,10 +32,11 @@ from roost.planner.search.columns import Aim
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sought:
-    """What a search minimised, and for how many generations."""
+    """What a search minimised, for how many generations, and the components that a run ``may_tile``."""
 
     aim: Aim
     generations: int
+    may_tile: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +81,7 @@ def document_of(
         load_order=list(load_order(each.component for each in placements)),
         policy=_policy(ruling, sought),
         role=ruling.role,
-        components={each.component.name: _component(each) for each in placements},
+        components={each.component.name: _component(each, sought) for each in placements},
         trace=figures.trace,
         predicted=figures.predicted,
         compared=figures.compared,
@@ -178,7 +179,7 @@ def _typed_options(choices: Choices) -> tuple[str, ...]:
     return (*strategy_options(without_found), *(flag for flag, typed in flags.items() if typed))
 
 
-def _component(placement: Placement) -> ComponentPlan:
+def _component(placement: Placement, sought: Sought | None) -> ComponentPlan:
     component, streaming = placement.component, placement.streaming
     searched = placement.decision.decided_by.kind == "search"
     return ComponentPlan(
@@ -201,6 +202,7 @@ def _component(placement: Placement) -> ComponentPlan:
         master=masters_of(placement) if streaming or searched or placement.tier != "pageable" else None,
         tiling=placement.tiling,
         slicing=placement.slicing,
+        may_tile=sought is not None and component.name in sought.may_tile,
         storage=component.storage,
         decided_by=spelled(placement.decision.decided_by),
         why=placement.decision.why,

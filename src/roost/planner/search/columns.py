@@ -64,8 +64,8 @@ class Terms:
     def _need(self, option: Option) -> Option:
         if not self.sure or option.sure_bytes == option.own_bytes:
             return option
-        entered_bytes = option.sure_bytes if option.entered_bytes else 0
-        return replace(option, own_bytes=option.sure_bytes, entered_bytes=entered_bytes)
+        # What enters makes room as the simulation lets it, by what is likely: seconds are bounded by it.
+        return replace(option, own_bytes=option.sure_bytes)
 
 
 def limits_of(forecast: Forecast) -> Limits:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from roost.pipelines.described_values import call_form
 from roost.pipelines.entries import wrap_entries
 from roost.pipelines.internals.of_torch import storage_key
 from roost.probes.dry_run.entry_calls import EntryCall, TracedComponent, tensors_within, weights_bytes
@@ -150,6 +151,7 @@ def use_trace(call: EntryCall, recorder: Recorder, inputs: Iterable[torch.Tensor
         compute_dtype=work.main_dtype,
         blocks=recorder.block_traces(),
         recast_bytes=max(0, weights_bytes(call.component.module) - call.component.loaded_bytes),
+        form=call_form(call.args, call.kwargs),
     )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from roost.facts.stage import StageKey
 from roost.plan.schema import HostTurn
+from roost.residency.device.interface import Device
 from roost.residency.engine.component import HeldComponent
 from roost.residency.engine.predictor import Predictor
 
@@ -49,13 +51,28 @@ class Activations:
     """What a component's stage took beside weights, at most so far; None before such a stage is over.
 
     A component's stages are told apart: a VAE that encodes a picture says nothing of what its decoding needs.
+    ``weights_bytes`` tells what all components hold on the device.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: Device, weights_bytes: Callable[[], int]) -> None:
+        self._device, self._weights_bytes = device, weights_bytes
         self._bytes: dict[StageKey, int] = {}
+        self._open: tuple[StageKey, int, int] | None = None  # its bytes in use and bytes of weights when it began
 
-    def note(self, stage: StageKey, activation_bytes: int) -> None:
-        self._bytes[stage] = max(activation_bytes, self._bytes.get(stage, 0))
+    def begin(self, stage: StageKey) -> None:
+        """The stage's component is there, and the device's peak counts from here."""
+        self._open = (stage, self._device.used_bytes, self._weights_bytes())
+
+    def end(self) -> None:
+        """The stage that began last is over."""
+        if self._open is None:
+            return
+        stage, used_bytes, weights_bytes = self._open
+        # Held blocks and the next component's first ones may have come during the stage.
+        came_bytes = max(0, self._weights_bytes() - weights_bytes)
+        taken_bytes = max(0, self._device.peak_bytes - used_bytes - came_bytes)
+        self._bytes[stage] = max(taken_bytes, self._bytes.get(stage, 0))
+        self._open = None
 
     def of(self, stage: StageKey | None) -> int | None:
         return None if stage is None else self._bytes.get(stage)
@@ -79,6 +96,15 @@ class HostTurns:
         if component.late:
             _log.info("%s: its masters come now", component.name)
             component.make_masters()
+
+    @contextmanager
+    def not_now(self) -> Iterator[None]:
+        """Meanwhile nothing is given back: a use out of turn."""
+        before, self.gives_back = self.gives_back, False
+        try:
+            yield
+        finally:
+            self.gives_back = before
 
     def _give_back(self, turn: int) -> None:
         before = {name for each in self._turns[:turn] for name in each.masters}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -87,6 +88,29 @@ def check_held(component: HeldComponent) -> None:
         raise RoostError(
             f"{component.name} has met {found} while a Roost plan holds it; detach the plan, and use one of the two."
         )
+
+
+class OneThread:
+    """Lets one thread at a time into a runtime, as often as that one likes."""
+
+    def __init__(self) -> None:
+        self._running = 0  # outermost calls; two when one component calls another
+        self._thread: int | None = None
+        self._entering = threading.Lock()
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Raises RoostError where another thread is inside."""
+        with self._entering:
+            if self._running and self._thread != threading.get_ident():
+                raise RoostError("another thread is running this pipeline; call it from one thread at a time.")
+            self._thread = threading.get_ident()
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._entering:
+                self._running -= 1
 
 
 class Inference:

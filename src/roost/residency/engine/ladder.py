@@ -20,6 +20,23 @@ def may_leave(component: HeldComponent) -> bool:
     return find_obstacle(component.module) is None
 
 
+def tile_decode(component: HeldComponent) -> str | None:
+    """A component that may decodes in tiles from now on; of its residency, what was given up untiled comes back.
+
+    Tiles run every block many times, so streaming would cost them most. None where its plan or its class has no tiles,
+    and where it is tiled already.
+    """
+    planned = component.planned
+    if not component.plan.may_tile or component.plan.tiling or not hasattr(component.module, "enable_tiling"):
+        return None
+    if component.resident:
+        component.plan = revised(component.plan, tiling=True)
+    else:
+        strategy = "snapshot-offload" if planned.strategy == "resident" else planned.strategy
+        component.replan(revised(planned, strategy=strategy, linger=component.plan.linger, tiling=True))
+    return f"decode of {component.name} ran tiled: its bits are not those of an untiled one"
+
+
 def give_way(component: HeldComponent, room_bytes: int) -> str | None:
     """A resident component that can't be placed comes in for its stages only, or streams where it is too large for it.
 
@@ -100,7 +117,7 @@ def _stage_bytes(component: HeldComponent, plan: ComponentPlan) -> int:
 # What a run gave up for good, in the plan's own terms.
 
 
-_LOWERED = ("strategy", "linger", "resident_blocks", "resident_policy", "prefetch", "slots", "hold")
+_LOWERED = ("strategy", "linger", "resident_blocks", "resident_policy", "prefetch", "slots", "hold", "tiling")
 
 
 def demotions_of(components: Iterable[HeldComponent]) -> dict[str, dict[str, object]]:

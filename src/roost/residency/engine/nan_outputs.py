@@ -44,6 +44,14 @@ class NanOutputs:
         return found
 
 
+def warn_of_nan(components: tuple[str, ...]) -> None:
+    """Tells of what ``take`` gave, where nobody else does."""
+    logging.getLogger(__name__).warning(
+        "what %s gave contains NaN, and so may the result: check the weights and inputs, or use another dtype.",
+        ", ".join(components),
+    )
+
+
 def has_nan(tensor: torch.Tensor) -> bool:
     """Whether a tensor on the host contains NaN."""
     return _is_looked_at(tensor) and bool(tensor.amax().isnan())
@@ -64,11 +72,3 @@ def _first_of(values: Iterable[object]) -> torch.Tensor | None:
             if found is not None:
                 return found
     return None
-
-
-def warn_of_nan(components: tuple[str, ...]) -> None:
-    """Says which components gave NaN, where nobody else does."""
-    logging.getLogger(__name__).warning(
-        "what %s gave contains NaN, and so may the result: check the weights and inputs, or use another dtype.",
-        ", ".join(components),
-    )

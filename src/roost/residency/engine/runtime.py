@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 
-from roost.errors import RoostError
 from roost.facts.stage import StageKey, stage_of
 from roost.plan import ComponentPlan
 from roost.plan.revision import revised
 from roost.residency.engine.component import HeldComponent
 from roost.residency.engine.eviction import Activations, HostTurns, UseSequence
-from roost.residency.engine.guards import Inference, check_held, weights_of
-from roost.residency.engine.ladder import leave_between_stages, may_leave, remedy_for, stream_blocks
+from roost.residency.engine.guards import Inference, OneThread, check_held, weights_of
+from roost.residency.engine.ladder import leave_between_stages, may_leave, remedy_for, stream_blocks, tile_decode
 from roost.residency.engine.nan_outputs import NanOutputs, warn_of_nan
 from roost.residency.engine.rerun import MemoryShortage, RerunState, run_elastically
 from roost.residency.engine.stages import StageRecorder
@@ -44,19 +42,18 @@ class Runtime:
         self.gate: Callable[[HeldComponent], None] | None = None  # may refuse a use, by raising, before anything moves
         self.before_call: Callable[[], None] = lambda: None  # may refuse an outermost call, by raising
         self.on_eviction: Callable[[HeldComponent], None] = lambda component: None
+        # Switches a component's tiling on; None where no bits may change
+        self.tile: Callable[[HeldComponent], None] | None = None
         # At the end of a call, which components gave it
         self.on_nan: Callable[[tuple[str, ...]], object] = warn_of_nan
         self._inference, self._nan_outputs = Inference(), NanOutputs(plans)
         self._plans, self._transfers, self._device = plans, transfers, transfers.device
         self.host_turns = HostTurns((), components)
-        self._sequence, self._activations = UseSequence(components), Activations()
+        self._sequence, self._activations = self._nothing_learnt()
         self._current: HeldComponent | None = None
         self._stage: StageKey | None = None  # the current component's
-        self._began_with: tuple[int, int] | None = None  # bytes in use and bytes of weights, when the stage began
         self._short: set[str] = set()  # components in whose calls memory ran out: nothing comes ahead in those
-        self._running = 0  # outermost calls that run; two when one component calls another
-        self._thread: int | None = None
-        self._entering = threading.Lock()
+        self._one_thread = OneThread()
         for component in components.values():
             component.place_again = self.place
 
@@ -64,8 +61,7 @@ class Runtime:
         self, component: HeldComponent, method: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: Any
     ) -> Any:
         """Runs one call into ``component`` with its weights where they must be."""
-        self._enter()
-        try:
+        with self._one_thread.entered():
             if component.depth:  # a component calling itself, such as forward from generate
                 return call(*args, **kwargs)
             where = f"{self.stages.text_of(self._stage_of(component, method))} ({component.name})"
@@ -74,12 +70,10 @@ class Runtime:
                 return run_elastically(
                     lambda: self._outermost(component, method, call, args, kwargs),
                     RerunState(component.attributes, self._device.device, args, kwargs),
-                    lambda: self.step_down(component, released),
+                    lambda: self.step_down(component, released) or self._tile(component, method),
                     self._transfers,
                     MemoryShortage(where, self._device, lambda: remedy_for(component)),
                 )
-        finally:
-            self._leave()
 
     def place(self, component: HeldComponent) -> None:
         """Puts a resident component, whose weights changed, onto the device again, with less beside it if need be."""
@@ -114,7 +108,7 @@ class Runtime:
         self._make_room(component)
         self._device.reset_peak()
         self._acquire(component)
-        self._began_with = (self._device.used_bytes, self._weights_bytes())
+        self._activations.begin(stage)
 
     def enter_unit(self, component: HeldComponent, unit: str) -> None:
         """Before the forward of a block, or of a module outside all blocks."""
@@ -130,10 +124,24 @@ class Runtime:
         if component.quiet and component is self._current:
             self._drip(component)
 
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Of calls inside it, nothing stays on the device and nothing is learnt, but what they gave up for good."""
+        learnt, on_nan = (self._sequence, self._activations), self.on_nan
+        (self._sequence, self._activations), self.on_nan = self._nothing_learnt(), lambda components: None
+        try:
+            with self.host_turns.not_now():
+                yield
+        finally:
+            self.end_call()
+            for component in self.components.values():
+                component.release()
+            self._device.trim()
+            (self._sequence, self._activations), self.on_nan = learnt, on_nan
+
     def end_call(self) -> None:
         """At the end of a pipeline's call."""
-        self._enter()
-        try:
+        with self._one_thread.entered():
             self._note_activations()
             self._sequence.end()
             self.stages.finish()
@@ -143,8 +151,6 @@ class Runtime:
             self._device.forget_activations()  # what a call returns is its caller's
             for component in self.components.values():
                 component.rest()
-        finally:
-            self._leave()
 
     def step_down(self, component: HeldComponent | None = None, released: set[str] | None = None) -> str | None:
         """Gives up device memory for ``component`` (the current one), the cheapest first; says what, None at the end.
@@ -182,6 +188,15 @@ class Runtime:
             self.on_eviction(component)
         return said
 
+    def _tile(self, component: HeldComponent, method: str) -> str | None:
+        """What is left where nothing can leave the device: a decode in tiles, if its other bits are allowed."""
+        if self.tile is None or self._stage_of(component, method).phase != "decode":
+            return None
+        said = tile_decode(component)
+        if said is not None:
+            self.tile(component)
+        return said
+
     def _outermost(
         self, component: HeldComponent, method: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: Any
     ) -> Any:
@@ -206,17 +221,6 @@ class Runtime:
         finally:
             component.depth -= 1
             component.end(whole=whole)
-
-    def _enter(self) -> None:
-        with self._entering:
-            if self._running and self._thread != threading.get_ident():
-                raise RoostError("another thread is running this pipeline; call it from one thread at a time.")
-            self._thread = threading.get_ident()
-            self._running += 1
-
-    def _leave(self) -> None:
-        with self._entering:
-            self._running -= 1
 
     def _idle(self, component: HeldComponent | None) -> list[HeldComponent]:
         others = (each for each in self.components.values() if each is not component)
@@ -276,15 +280,15 @@ class Runtime:
                 following.acquire_ahead()
 
     def _note_activations(self) -> None:
-        if self._stage is not None and self._began_with is not None:
-            used_bytes, weights_bytes = self._began_with
-            # Held blocks and the next component's first ones may have come during the stage.
-            came_bytes = max(0, self._weights_bytes() - weights_bytes)
-            taken_bytes = max(0, self._device.peak_bytes - used_bytes - came_bytes)
-            self._activations.note(self._stage, taken_bytes)
-        self._current = self._stage = self._began_with = None
+        self._activations.end()
+        self._current = self._stage = None
 
-    def _weights_bytes(self) -> int:
+    def _nothing_learnt(self) -> tuple[UseSequence, Activations]:
+        return UseSequence(self.components), Activations(self._device, lambda: self.weights_bytes)
+
+    @property
+    def weights_bytes(self) -> int:
+        """Weights on the device now, slots included."""
         return sum(each.device_bytes for each in self.components.values())
 
     def _free_bytes(self, component: HeldComponent) -> int:

@@ -15,7 +15,7 @@ from roost.residency.engine.initial_placement import Placer
 from roost.residency.engine.ladder import demotions_of
 from roost.residency.engine.runtime import Runtime
 from roost.residency.engine.stages import OnEvent, StageRecord, StageRecorder
-from roost.residency.hold.hooks import hook_component, hook_movement, hook_pipeline
+from roost.residency.hold.hooks import hook_component, hook_movement, hook_pipeline, switch_on
 from roost.residency.hold.live_modules import check_components, check_strategies, held_modules
 from roost.residency.weights.foreign import check_free
 from roost.residency.weights.fp8 import check_storage
@@ -45,7 +45,7 @@ class Held:
             transfers.device, on_event, {name: each.kind for name, each in plan.components.items()}
         )
         self.runtime = Runtime(components, plan.components, transfers, self.recorder)
-        self._afterwards = ExitStack()
+        self._afterwards, self._undo = ExitStack(), ExitStack()
         self._weights = ExitStack()
         self._weights.callback(transfers.close)
         for component in components.values():
@@ -58,6 +58,7 @@ class Held:
                 hook_component(component, self.runtime, transfers.device.device, undo)
             hook_pipeline(pipeline, self.runtime, undo)
             self.runtime.on_eviction = lambda component: hook_movement(component, self.runtime, self._undo)
+            self.runtime.tile = lambda component: switch_on(component.module, "tiling", self._undo)
             self._undo = undo.pop_all()
 
     @property

@@ -29,7 +29,7 @@ def hook_component(component: HeldComponent, runtime: Runtime, device: torch.dev
     guard_component(component, undo)
     for switch in ("tiling", "slicing"):
         if getattr(component.plan, switch):
-            _switch_on(module, switch, undo)
+            switch_on(module, switch, undo)
     # A component that is compiled as a whole runs as it is: the engine's work on the way can't be traced.
     call = torch.compiler.disable(runtime.call)  # type: ignore[no-untyped-call]
     undo.callback(wrap_entries(module, functools.partial(call, component)))
@@ -174,7 +174,7 @@ def _converting(component: HeldComponent, part: torch.nn.Module) -> Callable[...
     return convert
 
 
-def _switch_on(vae: Any, switch: str, undo: ExitStack) -> None:
+def switch_on(vae: Any, switch: str, undo: ExitStack) -> None:
     """A VAE's ``tiling`` or ``slicing``, where it is off."""
     enable = getattr(vae, f"enable_{switch}", None)
     if enable is None:

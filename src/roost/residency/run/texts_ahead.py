@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from roost.pipelines.calls import GenerationRequest
+from roost.pipelines.described_values import Unkeepable
 from roost.residency.engine.component import HeldComponent
 from roost.residency.engine.instance_attributes import set_attribute
 from roost.residency.engine.stages import StageRecord
@@ -158,10 +159,6 @@ class TextsAhead:
 
 
 _PLAIN = (type(None), bool, int, float, str, torch.dtype, torch.device)
-
-
-class Unkeepable(Exception):
-    """A value that can't be compared or copied; its text names the type."""
 
 
 def key_of(method: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:

@@ -52,6 +52,8 @@ class Trial:
         self._first_peaks: dict[tuple[str, str], int] | None = None  # of the first generation's stages
         self._runner = subject.runtime if isinstance(subject, Held) else subject
         self._runner.around_calls = nullcontext
+        if isinstance(subject, Held):
+            subject.runtime.tile = None  # its bits are compared: where memory runs out, the trial is over
 
     def warm_up(self, request: GenerationRequest) -> None:
         """A generation that isn't timed. On an emulated device activations count in this one only: that takes time."""

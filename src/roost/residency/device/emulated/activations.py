@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import weakref
 from collections.abc import Collection, Iterable, Iterator
@@ -23,10 +24,11 @@ class ActivationCount:
     Over budget the operation raises torch.OutOfMemoryError, as its allocation on a device would. Only operations inside
     ``on`` count, and not those inside ``off``, which belong to the engine; the innermost of the two decides. In
     inference mode and in compiled code torch shows larger operations whole: what those allocate inside is not seen.
+    Each counts ``factor`` times, as with the workspaces and gaps of a real device.
     """
 
-    def __init__(self, arena: Arena, lock: threading.RLock) -> None:
-        self._arena, self._lock = arena, lock
+    def __init__(self, arena: Arena, lock: threading.RLock, factor: float = 1.0) -> None:
+        self._arena, self._lock, self._factor = arena, lock, factor
         self._live: dict[int, _Charged] = {}  # by the storage's address in torch
         self._reads = WeightReads()
         self._counting = self._watched = False
@@ -85,7 +87,7 @@ class ActivationCount:
         return tensor in self._arena or storage_key(tensor.untyped_storage()) in self._live
 
     def _charge(self, storage: torch.UntypedStorage, key: int) -> None:
-        size = -(-storage.nbytes() // ALLOCATION_BYTES) * ALLOCATION_BYTES
+        size = -(-math.ceil(storage.nbytes() * self._factor) // ALLOCATION_BYTES) * ALLOCATION_BYTES
         with self._lock:
             self._arena.charge(size)
         charged = _Charged(storage, self._died)

@@ -39,7 +39,8 @@ class EmulatedDevice(Device):
     it is a thread, for toys whose kernels come through ``launch``. Rates in bytes per second throttle copies;
     ``delays`` seeds adversarial pauses on both lanes; ``poison`` fills memory with 0xFF the moment it may be used
     again; ``check`` raises HappensBeforeError where an event is missing; ``count_activations`` makes
-    ``counting_activations`` watch every operation, which costs a few microseconds for each.
+    ``counting_activations`` watch every operation, which costs a few microseconds for each; what they allocate counts
+    ``activation_factor`` times, for worlds in which more is taken than a trace tells.
     """
 
     kind: DeviceKind = "emulated"
@@ -54,6 +55,7 @@ class EmulatedDevice(Device):
         poison: bool = True,
         check: bool = True,
         count_activations: bool = False,
+        activation_factor: float = 1.0,
         asynchronous_compute: bool = False,
         pinned_budget_bytes: int | None = None,
     ) -> None:
@@ -74,7 +76,7 @@ class EmulatedDevice(Device):
             "copy": WorkLane("copy", threaded=True, delays=_seeded(delays, 2)),
         }
         self._asynchronous = asynchronous_compute
-        self._activations = ActivationCount(self._arena, self._host) if count_activations else None
+        self._activations = ActivationCount(self._arena, self._host, activation_factor) if count_activations else None
 
     def allocate(self, count: int) -> torch.Tensor:
         with self._host:

@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 
-from roost.residency.run.kept.values import described, form_of, rebuilt, zeros_on
-from roost.residency.run.texts_ahead import Unkeepable
+from roost.pipelines.described_values import Unkeepable, described, form_of, rebuilt, zeros_on
 
 
 class NotExact(BaseException):

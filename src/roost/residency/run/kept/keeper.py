@@ -10,6 +10,7 @@ from typing import Any
 
 from roost.errors import RoostError
 from roost.pipelines.calls import GenerationRequest
+from roost.pipelines.described_values import Unkeepable, described, generators_in, rebuilt
 from roost.pipelines.entries import wrap_entries
 from roost.residency.engine.component import HeldComponent
 from roost.residency.engine.instance_attributes import set_attribute
@@ -18,8 +19,7 @@ from roost.residency.run.generate import Generation, generate
 from roost.residency.run.kept.answers import Answers, NotExact, put_random_state, random_state
 from roost.residency.run.kept.files import Kept, KeptFiles, KeptStage
 from roost.residency.run.kept.steps import Steps
-from roost.residency.run.kept.values import KeptTensors, described, generators_in, rebuilt
-from roost.residency.run.texts_ahead import Unkeepable
+from roost.residency.run.kept.values import KeptTensors
 
 _STAGES: tuple[KeptStage, ...] = ("decode", "denoise")  # what saves more comes first
 # A pipeline's own way of decoding, by several calls of its VAE where there are many frames.

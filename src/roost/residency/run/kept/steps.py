@@ -11,14 +11,15 @@ from typing import Any
 
 import torch
 
+from roost.pipelines.described_values import Unkeepable, described, generators_in, rebuilt
 from roost.pipelines.internals.of_diffusers import REGISTRY
 from roost.pipelines.step_loops import CALLBACK, StepLoop, step_loop
 from roost.residency.hold.attach import Held
 from roost.residency.run.calls import accepts
 from roost.residency.run.kept.answers import Answers, NotExact, put_random_state, random_state
 from roost.residency.run.kept.files import Kept, KeptFiles
-from roost.residency.run.kept.values import KeptTensors, described, generators_in, rebuilt
-from roost.residency.run.texts_ahead import Unkeepable, comparable
+from roost.residency.run.kept.values import KeptTensors
+from roost.residency.run.texts_ahead import comparable
 
 EVERY_S = 180.0  # what a failure may cost
 _TENSOR_INPUTS = "callback_on_step_end_tensor_inputs"
