@@ -13,10 +13,13 @@ _ASCENT, _DESCENT = 10.0, 3.0
 # Free space around a label.
 _GAP = 1.5
 # How far from its point a label may stand, and in which directions (degrees from the right, upwards first).
-_DISTANCES = (0.0, 8.0, 18.0, 30.0, 44.0, 60.0)
-_DIRECTIONS = (45, 135, 315, 225, 90, 270, 0, 180, 65, 115, 20, 160, 295, 245, 340, 200)
+_DISTANCES = (0.0, 8.0, 16.0, 26.0, 38.0, 52.0, 68.0, 86.0)
+_DIRECTIONS = (45, 135, 315, 225, 90, 270, 0, 180, 67, 113, 22, 158, 293, 247, 338, 202)
 # Labels that stand further off are tied to their points by a line.
 _TIED_FROM = 8.0
+
+# From where to where: x, y, x, y.
+Line = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disc:
-    """A point as it is drawn, with its label; a point without one is only in the way."""
+    """A point as it is drawn, with its label; one without a text is in the way of labels, not of their lines."""
 
     x: float
     y: float
@@ -55,11 +58,11 @@ class Disc:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Label:
-    """A label that has found its place. ``line`` leads to it from its point's edge (x, y, x, y), if it needs one."""
+    """A label that has found its place. ``line`` leads to it from its point's edge, if it needs one."""
 
     disc: Disc
     frame: Frame
-    line: tuple[float, float, float, float] | None
+    line: Line | None
 
     @property
     def middle(self) -> float:
@@ -73,7 +76,8 @@ class Label:
 def place_labels(discs: Sequence[Disc], inside: Frame, avoided: Sequence[Frame] = ()) -> list[Label]:
     """A label for each disc with a text, in their order, the nearest free place first.
 
-    Labels lie ``inside`` and not on what is ``avoided``. A label for which no place is free is left out.
+    Labels lie ``inside`` and not on what is ``avoided``. A label for which no place is free is left out. Lines are
+    to be drawn below the discs.
     """
     placed: list[Label] = []
     for disc in discs:
@@ -104,7 +108,7 @@ def _side(share: float) -> float:
     return max(-1.0, min(1.0, 2 * share))
 
 
-def _line(disc: Disc, frame: Frame) -> tuple[float, float, float, float]:
+def _line(disc: Disc, frame: Frame) -> Line:
     """From the edge of the disc to the nearest place of the label."""
     x, y = min(max(disc.x, frame.left), frame.right), min(max(disc.y, frame.top), frame.bottom)
     share = disc.radius / max(math.hypot(x - disc.x, y - disc.y), disc.radius)
@@ -114,29 +118,38 @@ def _line(disc: Disc, frame: Frame) -> tuple[float, float, float, float]:
 def _is_free(
     label: Label, discs: Sequence[Disc], placed: Sequence[Label], inside: Frame, avoided: Sequence[Frame]
 ) -> bool:
-    if not inside.holds(label.frame) or any(label.frame.overlaps(each) for each in avoided):
-        return False
-    if any(label.frame.distance(each.x, each.y) < each.radius for each in discs):
-        return False
-    if any(label.frame.overlaps(each.frame) or _on_line(label.frame, each) for each in placed):
-        return False
-    along = _along(label)
-    return not any(each.frame.distance(x, y) == 0 for each in placed for x, y in along) and not any(
-        math.hypot(each.x - x, each.y - y) < each.radius
-        for each in discs
-        if (each.x, each.y) != (label.disc.x, label.disc.y)
-        for x, y in along
+    frame = label.frame
+    return (
+        inside.holds(frame)
+        and not any(frame.overlaps(each) for each in avoided)
+        and not any(frame.distance(each.x, each.y) < each.radius for each in discs)
+        and not any(frame.overlaps(each.frame) or _meet(each.line, frame) for each in placed)
+        and not any(_meet(label.line, each.frame) for each in placed)
+        and not any(_passes(label, each) for each in discs if each.text)
     )
 
 
-def _on_line(frame: Frame, other: Label) -> bool:
-    return any(frame.distance(x, y) == 0 for x, y in _along(other))
+def _meet(line: Line | None, frame: Frame) -> bool:
+    """Whether any part of the line lies in the rectangle: what is left of it between each pair of sides."""
+    if line is None:
+        return False
+    x0, y0, x1, y1 = line
+    first, last = 0.0, 1.0
+    for start, length, low, high in ((x0, x1 - x0, frame.left, frame.right), (y0, y1 - y0, frame.top, frame.bottom)):
+        if length:
+            enters, leaves = sorted(((low - start) / length, (high - start) / length))
+            first, last = max(first, enters), min(last, leaves)
+        elif not low <= start <= high:
+            return False
+    return first <= last
 
 
-def _along(label: Label) -> list[tuple[float, float]]:
-    """Places on a label's line, close to each other; none without a line. Its ends belong to the point and the label."""
-    if label.line is None:
-        return []
+def _passes(label: Label, disc: Disc) -> bool:
+    """Whether the label's line runs over the disc of another place."""
+    if label.line is None or (disc.x, disc.y) == (label.disc.x, label.disc.y):
+        return False
     x0, y0, x1, y1 = label.line
-    steps = max(2, int(math.hypot(x1 - x0, y1 - y0) / 2))
-    return [(x0 + (x1 - x0) * step / steps, y0 + (y1 - y0) * step / steps) for step in range(1, steps)]
+    along, down = x1 - x0, y1 - y0
+    share = ((disc.x - x0) * along + (disc.y - y0) * down) / max(along * along + down * down, 1e-9)
+    nearest = min(1.0, max(0.0, share))
+    return math.hypot(x0 + nearest * along - disc.x, y0 + nearest * down - disc.y) < disc.radius

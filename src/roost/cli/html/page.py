@@ -33,7 +33,8 @@ svg text{font-size:12px;fill:var(--ink)}svg text.muted{fill:var(--muted)}svg tex
 svg text.number{paint-order:stroke;stroke:var(--paper);stroke-width:3px}
 svg text.alarm{fill:var(--alarm);paint-order:stroke;stroke:var(--paper);stroke-width:3px}
 ul.legend{list-style:none;display:flex;flex-wrap:wrap;gap:4px 20px;margin:6px 0;padding:0;font-size:13px}
-ul.legend i{display:inline-block;width:12px;height:12px;border-radius:2px;margin-right:7px;vertical-align:-1px}
+ul.legend li{display:flex;align-items:baseline}
+ul.legend i{flex:none;width:12px;height:12px;border-radius:2px;margin-right:7px;position:relative;top:1px}
 footer{margin-top:40px;font-size:13px;color:var(--muted)}
 @media(max-width:NARROWpx){body{padding:16px 16px 32px}}
 """

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from textwrap import wrap
 
 from roost.cli.html.axis import nice_step
-from roost.cli.html.labels import Disc, Frame, place_labels
+from roost.cli.html.labels import Disc, Frame, Label, place_labels
 from roost.cli.html.layout import Layout
 from roost.cli.html.markup import CHARACTER_PX, element, label, line, plain
 
@@ -81,10 +81,14 @@ def scatter(
     drawn += [_limit(at, limit[1], plot) for at in limits if limit is not None]
     placed = [(each, x(each.x), y(each.y)) for each in sorted(points, key=lambda point: not point.hollow)]
     drawn += _ties(placed)
+    labels = _numbers(placed, plot, [Frame(at - 2, plot.top, at + 2, plot.bottom) for at in limits])
+    drawn += [line(*each.line, stroke="var(--muted)", stroke_width=1) for each in labels if each.line is not None]
     drawn += [_dot(each, at, up) for each, at, up in placed]
-    numbers, left_out = _numbers(placed, plot, [Frame(at - 2, plot.top, at + 2, plot.bottom) for at in limits])
-    listed = _listed(left_out, plot, height)
-    return "".join((*drawn, *numbers, *listed)), height + 16 * len(listed)
+    drawn += [label(each.middle, each.baseline, each.disc.text, "middle", class_="number") for each in labels]
+    shown = {each.disc.text for each in labels}
+    listed = _listed([each.number for each in points if not each.hollow and str(each.number) not in shown], layout)
+    drawn += [label(4, height + 12 + 16 * row, each, class_="muted") for row, each in enumerate(listed)]
+    return "".join(drawn), height + 16 * len(listed)
 
 
 def _limit(at: float, name: str, plot: Frame) -> str:
@@ -149,23 +153,16 @@ def _dot(point: Point, x: float, y: float) -> str:
     return element("circle", element("title", plain(point.tip)), cx=x, cy=y, r=_RADIUS, **filled)
 
 
-def _numbers(
-    placed: Sequence[tuple[Point, float, float]], plot: Frame, avoided: Sequence[Frame]
-) -> tuple[list[str], list[int]]:
-    """Each measured point's number beside it, and the numbers for which there was no room."""
+def _numbers(placed: Sequence[tuple[Point, float, float]], plot: Frame, avoided: Sequence[Frame]) -> list[Label]:
+    """Each measured point's number, where there is room for it."""
     discs = [
         Disc(x=x, y=y, radius=_RING if each.hollow else _RADIUS, text="" if each.hollow else str(each.number))
         for each, x, y in placed
     ]
-    labels = place_labels(discs, plot, avoided)
-    drawn = [line(*each.line, stroke="var(--muted)", stroke_width=1) for each in labels if each.line is not None]
-    drawn += [label(each.middle, each.baseline, each.disc.text, "middle", class_="number") for each in labels]
-    shown = {each.disc.text for each in labels}
-    return drawn, sorted(each.number for each, *_ in placed if not each.hollow and str(each.number) not in shown)
+    return place_labels(discs, plot, avoided)
 
 
-def _listed(numbers: Sequence[int], plot: Frame, top: float) -> list[str]:
-    """Numbers that stand at no point, in lines below the chart."""
-    text = f"without room for its number: {', '.join(map(str, numbers))}" if numbers else ""
-    lines = wrap(text, int((plot.right - 4) / CHARACTER_PX))
-    return [label(4, top + 12 + 16 * row, each, class_="muted") for row, each in enumerate(lines)]
+def _listed(numbers: Sequence[int], layout: Layout) -> list[str]:
+    """The numbers that stand at no point, in lines below the chart."""
+    text = f"no room for the numbers of {', '.join(map(str, numbers))}" if numbers else ""
+    return wrap(text, int((layout.width - 8) / CHARACTER_PX))
