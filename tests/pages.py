@@ -17,19 +17,24 @@ CHROMIUM = next(
 )
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
-# Added to a copy of the page: which texts of one chart lie on each other or leave it.
+# Added to a copy of the page: which texts of one chart lie on each other, on a point or outside, and what scrolls.
 _PROBE = """<script>
 const found = [];
 for (const svg of document.querySelectorAll('svg')) {
   const frame = svg.getBoundingClientRect();
   const boxes = [...svg.querySelectorAll('text')].filter(t => t.textContent).map(t => [t, t.getBoundingClientRect()]);
+  const points = [...svg.querySelectorAll('circle')].map(c => c.getBoundingClientRect());
+  const meet = (a, b) => a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 3 && b.top < a.bottom - 3;
   boxes.forEach(([t, a], i) => {
     if (a.left < frame.left - 1 || a.right > frame.right + 1) found.push('outside: ' + t.textContent);
     for (const [u, b] of boxes.slice(i + 1))
-      if (a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 3 && b.top < a.bottom - 3)
+      if (meet(a, b))
         found.push(t.lastChild.textContent + ' on ' + u.lastChild.textContent);
+    if (points.some(b => meet(a, b))) found.push('on a point: ' + t.textContent);
   });
 }
+const page = document.documentElement;
+if (page.scrollWidth > page.clientWidth) found.push('wider than its window');
 document.body.setAttribute('data-crowded', JSON.stringify(found));
 </script>"""
 

@@ -13,7 +13,7 @@ from roost.api.machine import find_machine
 from roost.api.plans.explain import explain_plan, explanation_document
 from roost.api.plans.preflight import gpu_differences
 from roost.cli import screen
-from roost.cli.html.axis import pieces_of
+from roost.cli.html.axis import rows_of
 from roost.cli.html.timeline_page import steady_pass
 from roost.cli.screen import rate_name, rate_value
 from roost.facts import stage
@@ -189,7 +189,7 @@ OLD_NAMES = {
 def test_a_component_with_and_in_its_name_is_one_stage_of_a_timeline() -> None:
     key = stage.StageKey("this and that", "denoise")
     passes = [Pass(stages=(key,), component="this and that", start_s=at, end_s=at + 1) for at in range(3)]
-    assert [each.stages for each in pieces_of(passes, 0, 100)] == [(key,)]
+    assert [[each.stages for each in row] for row in rows_of(passes, 0, 100)] == [[(key,)]]
     assert steady_pass(tuple(passes)) == passes[-1]
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from made_up_bench import bench_results
 from pages import needs_chromium, opened
 from roost.cli.app import run
+from roost.cli.html.layout import LAYOUTS
 from roost.cli.html.report_page import report_page
 from roost.cli.html.scatter import pareto
 from roost.plan.results import Shortage, TrialResult
@@ -89,7 +90,7 @@ def test_a_page_names_every_candidate_with_status_ratio_and_reason() -> None:
     assert "layerwise-offload resident_blocks=40 (winner)" in page
     assert ">3.06<" in page  # 61.2 s over the winner's 20 s
     assert "its output differs" in page
-    assert page.count("<circle") == 2 * 7 + 1 + 1
+    assert page.count("<circle") == len(LAYOUTS) * (2 * 7 + 1 + 1)
 
 
 def test_a_bench_s_own_document_can_be_drawn(tmp_path: Path) -> None:
@@ -145,9 +146,9 @@ def test_the_front_has_all_points_that_none_beats_and_no_other(points: list[tupl
 
 
 @needs_chromium
-@pytest.mark.parametrize("dark", [False, True])
-def test_a_browser_renders_the_page_without_a_complaint_the_network_or_crowded_texts(dark: bool, tmp_path) -> None:
-    seen = opened(report_page(results()), tmp_path, dark=dark)
+@pytest.mark.parametrize(("width", "dark"), [(500, False), (800, True), (1280, False)])
+def test_a_browser_renders_the_page_without_a_complaint_the_network_or_crowded_texts(width, dark, tmp_path) -> None:
+    seen = opened(report_page(results()), tmp_path, width, dark)
     assert seen.console == []
     assert seen.crowded == []
     assert "All candidates" in seen.document

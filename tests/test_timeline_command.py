@@ -8,16 +8,14 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from build_demo_model import build_demo_model
 from pages import needs_chromium, opened
 from roost.api.plans.plan import make_plan
 from roost.api.plans.timeline import record_of, replay_plan
 from roost.cli.app import run
-from roost.cli.html.axis import Piece, pieces_of
-from roost.cli.html.lanes import stretches
+from roost.cli.html.axis import rows_of
+from roost.cli.html.layout import LAYOUTS
 from roost.cli.html.timeline_page import timeline_page
 from roost.facts.model import Component
 from roost.facts.stage import StageKey
@@ -27,7 +25,7 @@ from roost.planner.cost.estimate import predict
 from roost.planner.cost.simulator import simulate
 from roost.planner.documents.cost_model import cost_model_of
 from roost.planner.documents.reader import forecast_of, placements_of
-from roost.timeline import MemoryLevel, Pass, TimelineRecord, perfetto_document
+from roost.timeline import Pass, TimelineRecord, perfetto_document
 from roost.trace import Trace
 from searched_plans import PARTS, STEPS, USES, searched
 from trace_event_format import check_trace
@@ -151,61 +149,9 @@ def test_counters_of_a_perfetto_trace_reach_the_peak_and_never_pass_it() -> None
     assert len({tuple(each["args"]) for each in counters}) == 1, "a series that is left out keeps its old value"
 
 
-STAGES = [
-    StageKey("a", "text_encode"), StageKey("b", "text_encode"), StageKey("c", "denoise"), StageKey("d", "decode")
-]  # fmt: skip
-PASSES = st.lists(
-    st.tuples(st.sampled_from(STAGES), st.floats(1e-4, 9.0), st.booleans()),
-    min_size=1,
-    max_size=40,
-)
-
-
-@given(PASSES)
-def test_pieces_of_the_axis_cover_all_time_and_count_every_pass(drawn: list[tuple[StageKey, float, bool]]) -> None:
-    passes, clock = [], 0.0
-    for stage, seconds, skipped in drawn:
-        count = 5 if skipped else 1
-        passes.append(
-            Pass(
-                stages=(stage,),
-                component=stage.component,
-                start_s=clock,
-                end_s=clock + seconds,
-                count=count,
-                skipped=skipped,
-            )
-        )
-        clock += seconds
-    pieces = pieces_of(passes, 10.0, 110.0)
-    assert (pieces[0].left, pieces[0].start_s, pieces[-1].end_s) == (10.0, 0.0, clock)
-    assert pieces[-1].right == pytest.approx(110.0)
-    for before, after in pairwise(pieces):
-        assert (before.right, before.end_s) == (after.left, after.start_s)
-    assert sum(each.passes for each in pieces) == sum(each.count for each in passes)
-    for each in passes:
-        if each.skipped:
-            assert any(piece.band and piece.start_s <= each.start_s and each.end_s <= piece.end_s for piece in pieces)
-
-
-def test_a_moment_of_much_memory_is_drawn_as_a_moment() -> None:
-    piece = Piece(stages=(STAGES[0],), start_s=0.0, end_s=10.0, passes=1, left=0.0, right=100.0)
-    levels = [
-        MemoryLevel(time_s=0.0, bytes={"a": 9, "b": 4}),
-        MemoryLevel(time_s=0.0, bytes={"b": 4}),
-        MemoryLevel(time_s=5.0, bytes={"b": 4, "c": 3}),
-        MemoryLevel(time_s=5.001, bytes={"b": 5}),
-    ]
-    drawn = list(stretches(levels, [piece]))
-    assert [(end - start > 1, level.total_bytes) for start, end, level in drawn] == [
-        (False, 13), (True, 4), (False, 7), (True, 5)
-    ]  # fmt: skip
-
-
 def test_forty_steps_are_drawn_as_two_passes_a_band_and_one() -> None:
-    pieces = [
-        each for each in pieces_of(simulated().passes, 0, 100) if each.stages == (StageKey("transformer", "denoise"),)
-    ]
+    (row,) = rows_of(simulated().passes, 0, 1000)
+    pieces = [each for each in row if each.stages == (StageKey("transformer", "denoise"),)]
     assert [(each.passes, each.band) for each in pieces] == [(2, False), (2 * STEPS - 3, True), (1, False)]
 
 
@@ -253,12 +199,16 @@ def test_names_from_a_model_can_not_become_markup() -> None:
 
 
 @needs_chromium
-@pytest.mark.parametrize(("name", "dark"), [("streamed", False), ("resident", True), ("one component", False)])
-def test_a_browser_renders_the_page_without_a_complaint_the_network_or_crowded_texts(name, dark, tmp_path) -> None:
-    seen = opened(pages()[name], tmp_path, dark=dark)
+@pytest.mark.parametrize(
+    ("name", "width", "dark"), [("streamed", 1280, False), ("resident", 800, True), ("one component", 500, False)]
+)
+def test_a_browser_renders_the_page_without_a_complaint_the_network_or_crowded_texts(
+    name, width, dark, tmp_path
+) -> None:
+    seen = opened(pages()[name], tmp_path, width, dark)
     assert seen.console == []
     assert seen.crowded == []
-    assert seen.document.count("<svg") == 3
+    assert seen.document.count("<svg") == 3 * len(LAYOUTS)
 
 
 def test_the_command_writes_both_kinds(plan: PlanDocument, tmp_path: Path, capsys) -> None:

@@ -12,8 +12,8 @@ from roost.timeline import Pass
 _FIRST_ROUNDS = 2
 # A run of passes that is no longer than this is drawn whole.
 _WHOLE = 4
-# Width of a band, beside a pass's.
-_BAND_SHARE = 0.85
+# The least width of a pass: a stage that does not find it in a row begins the next.
+_LEAST_PX = 84.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,16 +35,34 @@ class Piece:
         return self.left + min(1.0, max(0.0, share)) * (self.right - self.left)
 
 
-def pieces_of(passes: Sequence[Pass], left: float, right: float) -> list[Piece]:
-    """The axis of a generation, from ``left`` to ``right``."""
-    found = [piece for run in _runs(passes) for piece in _pieces(run)]
-    shares = [_BAND_SHARE if each.band else 1 + (each.passes - 1) / 2 for each in found]
-    scale = (right - left) / sum(shares) if shares else 0.0
+def rows_of(passes: Sequence[Pass], left: float, right: float) -> list[list[Piece]]:
+    """The axis of a generation in rows, each from ``left`` to ``right``; only between stages is it broken."""
+    rows: list[list[Piece]] = []
+    room = 0.0
+    for run in _runs(passes):
+        found = list(_pieces(run))
+        needed = _LEAST_PX * sum(_share(each) for each in found)
+        if not rows or needed > room:
+            rows.append([])
+            room = right - left
+        rows[-1].extend(found)
+        room -= needed
+    return [_placed(row, left, right) for row in rows]
+
+
+def _placed(row: Sequence[Piece], left: float, right: float) -> list[Piece]:
+    scale = (right - left) / sum(_share(each) for each in row)
     placed, start = [], left
-    for piece, share in zip(found, shares, strict=True):
-        placed.append(replace(piece, left=start, right=start + share * scale))
-        start += share * scale
+    for piece in row:
+        width = _share(piece) * scale
+        placed.append(replace(piece, left=start, right=start + width))
+        start += width
     return placed
+
+
+def _share(piece: Piece) -> float:
+    """How wide a piece is, beside a single pass."""
+    return 1.0 if piece.band else 1 + (piece.passes - 1) / 2
 
 
 def _runs(passes: Sequence[Pass]) -> Iterator[list[Pass]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from roost.cli.html.axis import Piece, nice_step
@@ -10,7 +11,8 @@ from roost.facts.stage import stage_text
 from roost.timeline import MemoryLevel, Slice, TimelineRecord
 from roost.units import GiB, MiB, format_bytes, format_seconds
 
-LEFT, RIGHT, WIDTH = 76.0, 1150.0, 1160.0
+# What a row of the chart leaves at its left for names, and at its right.
+LEFT, MARGIN = 64.0, 6.0
 _LANE = 34.0
 # Operations narrower than this are drawn at it, and merged with neighbours that are as narrow and as near.
 _THINNEST = 0.8
@@ -19,10 +21,11 @@ _THINNEST = 0.8
 def lanes(record: TimelineRecord, pieces: Sequence[Piece], colours: Mapping[str, str], top: float) -> str:
     """Two rows, compute above copy, with the bands between; they end at ``top`` + ``lanes_height()``."""
     drawn = []
+    left, right = pieces[0].left, pieces[-1].right
     for row, lane in enumerate(("compute", "copy")):
         y = top + row * (_LANE + 8)
-        drawn.append(label(LEFT - 10, y + _LANE / 2 + 4, lane, "end"))
-        drawn.append(box(LEFT, y, RIGHT - LEFT, _LANE, fill="var(--soft)"))
+        drawn.append(label(left - 8, y + _LANE / 2 + 4, lane, "end"))
+        drawn.append(box(left, y, right - left, _LANE, fill="var(--soft)"))
         here = [each for each in record.slices if each.lane == lane]
         for piece in pieces:
             if not piece.band:
@@ -77,9 +80,10 @@ def _band(piece: Piece, stages: str, top: float, height: float) -> str:
     """Equal passes that are not drawn."""
     width, middle = piece.right - piece.left, (piece.left + piece.right) / 2
     texts = (f"{piece.passes} more passes", format_seconds(piece.end_s - piece.start_s))
+    count = texts[0] if shortened(texts[0], width) == texts[0] else f"{piece.passes} more"
     written = "".join(
         label(middle, top + height / 2 - 4 + 17 * row, shortened(text, width), "middle")
-        for row, text in enumerate(texts)
+        for row, text in enumerate((count, texts[1]))
     )
     tip = f"{texts[0]}, {texts[1]}: {stages}"
     return box(piece.left, top, width, height, tip, fill="var(--soft)", stroke="var(--line)") + written
@@ -107,27 +111,26 @@ def _stages(pieces: Sequence[Piece]) -> Iterator[tuple[Piece, Piece]]:
 def moments(pieces: Sequence[Piece], y: float) -> str:
     """The time at which each piece begins, as far as there is room, and the end."""
     drawn, free_from = [], 0.0
+    right, end = pieces[-1].right, format_seconds(pieces[-1].end_s)
+    until = right - CHARACTER_PX * len(end) - 12
     for x, time_s in [(each.left, each.start_s) for each in pieces]:
         text = format_seconds(time_s) if time_s else "0 s"
-        if x >= free_from and x + CHARACTER_PX * len(text) < RIGHT - 70:
+        if x >= free_from and x + CHARACTER_PX * len(text) < until:
             drawn.append(label(x + 2, y, text, class_="muted"))
             free_from = x + CHARACTER_PX * len(text) + 12
-    if pieces:
-        drawn.append(label(RIGHT, y, format_seconds(pieces[-1].end_s), "end", class_="muted"))
-    return "".join(drawn)
+    return "".join((*drawn, label(right, y, end, "end", class_="muted")))
 
 
-def ticks(piece: Piece, y: float) -> str:
-    """Evenly spaced moments of one piece, counted from its beginning."""
-    seconds = piece.end_s - piece.start_s
-    step = nice_step(seconds, 8)
-    times = [index * step for index in range(int(seconds / step) + 1)]
-    places = [(time_s, piece.x(piece.start_s + time_s)) for time_s in times]
+def ticks(piece: Piece, origin_s: float, step: float, y: float) -> str:
+    """Evenly spaced moments of one piece, counted from ``origin_s``."""
+    first, last = (math.floor(round((each - origin_s) / step, 6)) for each in (piece.start_s, piece.end_s))
+    times = [index * step for index in range(first, last + 1)]
+    places = [(time_s, piece.x(origin_s + time_s)) for time_s in times if origin_s + time_s >= piece.start_s]
     half = CHARACTER_PX * len(_tick(times[-1], step)) / 2
     return "".join(
         line(x, y - 14, x, y - 18, stroke="var(--muted)") + label(x, y, _tick(time_s, step), "middle", class_="muted")
         for time_s, x in places
-        if x + half <= WIDTH
+        if x + half <= piece.right + MARGIN
     )
 
 
@@ -147,13 +150,14 @@ def memory(
         return top + height * (1 - size / most)
 
     unit, name = (GiB, "GiB") if most >= GiB else (MiB, "MiB")
-    drawn = [label(LEFT - 10, top + 4, name, "end", class_="muted")]
+    left, right = pieces[0].left, pieces[-1].right
+    drawn = [label(left - 8, top + 4, name, "end", class_="muted")]
     step = nice_step(most / unit, 5)
     for index in range(int(most / unit / step) + 1):
         at = y(index * step * unit)
-        drawn.append(line(LEFT, at, RIGHT, at, stroke="var(--line)", stroke_width=1))
+        drawn.append(line(left, at, right, at, stroke="var(--line)", stroke_width=1))
         if at > top + 20:
-            drawn.append(label(LEFT - 10, at + 4, f"{index * step:g}", "end", class_="muted"))
+            drawn.append(label(left - 8, at + 4, f"{index * step:g}", "end", class_="muted"))
     for name, fill in colours.items():
         steps = "".join(
             f"M{x0:.1f} {y(below):.1f}H{x1:.1f}V{y(below + size):.1f}H{x0:.1f}Z"
@@ -167,8 +171,8 @@ def memory(
             width = piece.right - piece.left
             drawn.append(box(piece.left, top, width, height, fill="var(--soft)", fill_opacity=0.6))
     at = y(record.budget_bytes)
-    drawn.append(line(LEFT, at, RIGHT, at, stroke="var(--alarm)", stroke_width=1.5, stroke_dasharray="6 4"))
-    drawn.append(label(RIGHT, at - 6, f"budget {format_bytes(record.budget_bytes)}", "end", class_="alarm"))
+    drawn.append(line(left, at, right, at, stroke="var(--alarm)", stroke_width=1.5, stroke_dasharray="6 4"))
+    drawn.append(label(right, at - 6, f"budget {format_bytes(record.budget_bytes)}", "end", class_="alarm"))
     return "".join(drawn)
 
 

@@ -48,16 +48,5 @@ def shortened(text: str, width: float) -> str:
     return f"{text[: most - 1]}…" if most >= 5 else ""
 
 
-def table(headings: list[str], rows: list[list[str]], numbers: range = range(0)) -> str:
-    """A table of plain texts; columns in ``numbers`` are aligned to the right."""
-    kinds = ["number" if column in numbers else None for column in range(len(headings))]
-    head = "".join(element("th", plain(each), class_=kind) for each, kind in zip(headings, kinds, strict=True))
-    body = "".join(
-        element("tr", "".join(element("td", plain(cell), class_=kind) for cell, kind in zip(row, kinds, strict=True)))
-        for row in rows
-    )
-    return element("div", element("table", element("tr", head) + body), class_="wide")
-
-
 def _value(value: object) -> str:
     return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else clean(value)

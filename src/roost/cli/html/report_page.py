@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from roost.cli.html.markup import box, element, label, plain, shortened, table
-from roost.cli.html.page import chart, colour, legend, page, section
-from roost.cli.html.scatter import HEIGHT, WIDTH, Point, scatter
+from roost.cli.html.layout import MEDIUM, chart
+from roost.cli.html.markup import CHARACTER_PX, box, element, label, plain
+from roost.cli.html.page import colour, legend, page, section
+from roost.cli.html.scatter import Point, scatter
+from roost.cli.html.table import Row, columns, table
 from roost.facts.stage import DENOISING
 from roost.plan.results import ResultRow, StageTime
 from roost.tune.results.document import Results
 from roost.units import GiB, MiB, format_bytes, format_seconds
 
 _SHOWN_STAGES = 4  # candidates whose stages are drawn
-_BAR = 22.0
+_BAR, _BAR_LEFT = 22.0, 78.0
 _STATUS_COLOURS = {"ok": colour(0), "eliminated": colour(5), "wrong": "var(--alarm)"}
 
 
@@ -72,11 +74,14 @@ def _scatter_section(results: Results) -> str:
     unit, name = (GiB, "GiB") if max(each.x for each in points) >= GiB else (MiB, "MiB")
     scaled = [replace(each, x=each.x / unit) for each in points]
     limit = (budget / unit, f"budget {format_bytes(budget)}") if budget else None
-    drawn = scatter(scaled, f"peak VRAM, {name}", "seconds of a generation", limit)
+    axes = (f"peak VRAM, {name}", "seconds of a generation")
     return section(
         "Seconds and VRAM",
         legend({"ok": _STATUS_COLOURS["ok"], **{each: _STATUS_COLOURS[each] for each in seen}}),
-        chart(WIDTH, HEIGHT, drawn, "Candidates by seconds of a generation and peak VRAM"),
+        chart(
+            lambda layout: scatter(scaled, axes, limit, layout),
+            "Candidates by seconds of a generation and peak VRAM",
+        ),
         note="Lower and further left is better. Numbers are rows of the table; rings are predictions, tied to what was"
         " measured. The solid line is the measured front, the dashed one the predicted: nothing that fits is below it.",
     )
@@ -109,22 +114,29 @@ def _stages(row: ResultRow, share: float, colours: Mapping[str, str]) -> str:
         for stage in (row.predicted.stages if row.predicted else ())
     ]
     bars = {"measured": [(each, each.seconds) for each in row.stages], "predicted": predicted}
-    longest = max(sum(seconds for _, seconds in bar) for bar in bars.values())
-    scale = (WIDTH - 190) / longest if longest else 0.0
-    drawn = [label(0, 14, shortened(row.title, WIDTH))]
+    drawn = chart(lambda layout: _bars(bars, colours, layout.width), f"Stages of {row.title}, measured and predicted")
+    return element("h3", plain(row.title)) + drawn
+
+
+def _bars(
+    bars: Mapping[str, Sequence[tuple[StageTime, float]]], colours: Mapping[str, str], width: float
+) -> tuple[str, float]:
+    totals = {name: sum(seconds for _, seconds in bar) for name, bar in bars.items()}
+    written = {name: format_seconds(total) if bars[name] else "no prediction" for name, total in totals.items()}
+    room = width - _BAR_LEFT - 8 - CHARACTER_PX * max(map(len, written.values()))
+    longest = max(totals.values())
+    scale = room / longest if longest else 0.0
+    drawn = []
     for index, (name, bar) in enumerate(bars.items()):
-        top = 24 + index * (_BAR + 6)
-        drawn.append(label(66, top + 15, name, "end", class_="muted"))
+        top = 4 + index * (_BAR + 6)
+        drawn.append(label(_BAR_LEFT - 10, top + 15, name, "end", class_="muted"))
         drawn.append(_bar(bar, top, scale, colours))
-        total = sum(seconds for _, seconds in bar)
-        written = format_seconds(total) if bar else "no prediction"
-        drawn.append(label(78 + total * scale + 8, top + 15, written, class_="muted"))
-    height = 24 + 2 * (_BAR + 6) + 10
-    return chart(WIDTH, height, "".join(drawn), f"Stages of {row.title}, measured and predicted")
+        drawn.append(label(_BAR_LEFT + totals[name] * scale + 8, top + 15, written[name], class_="muted"))
+    return "".join(drawn), 4 + 2 * (_BAR + 6)
 
 
 def _bar(bar: Sequence[tuple[StageTime, float]], top: float, scale: float, colours: Mapping[str, str]) -> str:
-    drawn, x = [], 78.0
+    drawn, x = [], _BAR_LEFT
     for stage, seconds in bar:
         tip = f"{stage.name}, {stage.component}: {format_seconds(seconds)}"
         width = max(0.5, seconds * scale - 1)
@@ -134,44 +146,31 @@ def _bar(bar: Sequence[tuple[StageTime, float]], top: float, scale: float, colou
 
 
 def _table_section(results: Results) -> str:
-    headings = [
-        "",
-        "Candidate",
-        "Status",
-        "Step",
-        "Generation",
-        "To winner",
-        "Peak",
-        "Predicted",
-        "Predicted peak",
-        "Why",
-    ]
-    standings = {each.name: each for each in results.standings}
-    winner = next((each for each in results.candidates if each.title == results.winner), None)
-    rows = []
-    for number, row in enumerate(results.candidates, start=1):
-        forecast = row.predicted
-        standing = standings.get(row.title)
-        rows.append(
-            [
-                str(number),
-                row.title + (" (winner)" if row.title == results.winner else ""),
-                row.status,
-                _step(row),
-                _known(row.total_s),
-                _ratio(row, winner, standing.ratio if standing else None, standing.ratio_error if standing else None),
-                format_bytes(row.peak_bytes) if row.peak_bytes is not None else "",
-                _known(forecast.first_s.mid if forecast and forecast.first_s else None),
-                format_bytes(round(forecast.peak_bytes.mid)) if forecast else "",
-                row.reason or "",
-            ]
-        )
+    numbers = ["Step", "Generation", "To winner", "Peak", "Predicted", "Predicted peak"]
+    names = columns("Candidate", numbers, ["Status"])
     return section(
         "All candidates",
-        table(headings, rows, numbers=range(3, 9)),
+        table(names, [_row(results, *each) for each in enumerate(results.candidates, start=1)], "Why", MEDIUM),
         note="A step is the mean ± one standard deviation of n steady ones; predictions are of a generation without"
         " loading.",
     )
+
+
+def _row(results: Results, number: int, row: ResultRow) -> Row:
+    winner = next((each for each in results.candidates if each.title == results.winner), None)
+    standing = next((each for each in results.standings if each.name == row.title), None)
+    forecast = row.predicted
+    cells = [
+        f"{number}. {row.title}" + (" (winner)" if row.title == results.winner else ""),
+        _step(row),
+        _known(row.total_s),
+        _ratio(row, winner, standing.ratio if standing else None, standing.ratio_error if standing else None),
+        format_bytes(row.peak_bytes) if row.peak_bytes is not None else "",
+        _known(forecast.first_s.mid if forecast and forecast.first_s else None),
+        format_bytes(round(forecast.peak_bytes.mid)) if forecast else "",
+        row.status,
+    ]
+    return Row(cells=cells, note=row.reason or "")
 
 
 def _step(row: ResultRow) -> str:

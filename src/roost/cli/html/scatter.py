@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 
 from roost.cli.html.axis import nice_step
+from roost.cli.html.labels import Disc, Frame, Label, place_labels
+from roost.cli.html.layout import Layout
 from roost.cli.html.markup import CHARACTER_PX, element, label, line, plain
 
-WIDTH, HEIGHT = 1160.0, 480.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 84.0, 1140.0, 16.0, 432.0
+# What the plot leaves at its left for numbers, at its right, above it for two lines of text and below it for two.
+_LEFT, _RIGHT, _ABOVE, _BELOW = 48.0, 20.0, 36.0, 46.0
 # A ratio of the highest to the lowest value from which an axis goes by powers of ten.
 _WIDE = 12.0
 _RADIUS = 6.0
-# Where the number of a point may stand beside it, the best place first.
-_PLACES = ((11, -7), (-11, -7), (11, 15), (-11, 15), (0, -14), (0, 22), (24, -18), (-24, -18), (24, 26), (-24, 26))
+# A ring's line reaches further out than a disc.
+_RING = 7.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +54,7 @@ class _Scale:
 
     def ticks(self) -> list[float]:
         if not self.logarithmic:
-            step = nice_step(self._high, 6)
+            step = nice_step(self._high, max(3, int(abs(self._end - self._start) / 90)))
             return [index * step for index in range(int(self._high / step) + 1)]
         first, last = math.floor(math.log10(self._low)), math.ceil(math.log10(self._high))
         every = (1, 2, 5) if last - first <= 3 else (1,)
@@ -59,30 +62,52 @@ class _Scale:
         return [each for each in values if self._low <= each <= self._high]
 
 
-def scatter(points: Sequence[Point], across: str, up: str, limit: tuple[float, str] | None = None) -> str:
-    """The chart's content: measured points with their numbers, predictions hollow, and the front of each.
+def scatter(
+    points: Sequence[Point], axes: tuple[str, str], limit: tuple[float, str] | None, layout: Layout
+) -> tuple[str, float]:
+    """The chart's content and height: measured points with their numbers, predictions hollow, and the front of each.
 
-    ``across`` and ``up`` are what the axes are of, ``limit`` a value across that has a name.
+    ``axes`` say what is across and what is up, ``limit`` is a value across that has a name.
     """
-    x = _Scale([each.x for each in points], _LEFT, _RIGHT)
-    y = _Scale([each.y for each in points], _BOTTOM, _TOP)
-    drawn = [*_grid(x, y, across, up)]
-    if limit is not None and x(limit[0]) < _RIGHT:
-        at = x(limit[0])
-        drawn.append(line(at, _TOP, at, _BOTTOM, stroke="var(--alarm)", stroke_width=1.5, stroke_dasharray="6 4"))
-        drawn.append(label(at - 6, _TOP + 10, limit[1], "end", class_="alarm"))
+    height = min(480.0, 300 + layout.width / 4)
+    plot = Frame(_LEFT, _ABOVE, layout.width - _RIGHT, height - _BELOW)
+    x = _Scale([each.x for each in points], plot.left, plot.right)
+    y = _Scale([each.y for each in points], plot.bottom, plot.top)
+    drawn = [*_grid(x, y, axes, plot)]
     for hollow, dashes in ((True, "4 4"), (False, None)):
         front = pareto([(each.x, each.y) for each in points if each.counts and each.hollow == hollow])
-        drawn.append(_steps([(x(a), y(b)) for a, b in front], dashes))
-    measured = {each.number: each for each in points if not each.hollow}
-    for each in points:
-        if each.hollow and each.number in measured:
-            other = measured[each.number]
-            drawn.append(line(x(each.x), y(each.y), x(other.x), y(other.y), stroke=each.fill, stroke_opacity=0.35))
-    for each in sorted(points, key=lambda point: not point.hollow):
-        drawn.append(_dot(each, x(each.x), y(each.y)))
-    drawn.extend(_numbers([(each, x(each.x), y(each.y)) for each in points]))
-    return "".join(drawn)
+        drawn.append(_steps([(x(a), y(b)) for a, b in front], dashes, plot))
+    limits = [x(limit[0])] if limit is not None and x(limit[0]) < plot.right else []
+    drawn += [_limit(at, limit[1], plot) for at in limits if limit is not None]
+    placed = [(each, x(each.x), y(each.y)) for each in sorted(points, key=lambda point: not point.hollow)]
+    drawn += _ties(placed)
+    labels = _numbers(placed, plot, [Frame(at - 2, plot.top, at + 2, plot.bottom) for at in limits])
+    drawn += [line(*each.line, stroke="var(--muted)", stroke_width=1) for each in labels if each.line is not None]
+    drawn += [_dot(each, at, up) for each, at, up in placed]
+    drawn += [label(each.middle, each.baseline, each.disc.text, "middle", class_="number") for each in labels]
+    shown = {each.disc.text for each in labels}
+    listed = _listed([each.number for each in points if not each.hollow and str(each.number) not in shown], layout)
+    drawn += [label(4, height + 12 + 16 * row, each, class_="muted") for row, each in enumerate(listed)]
+    return "".join(drawn), height + 16 * len(listed)
+
+
+def _limit(at: float, name: str, plot: Frame) -> str:
+    """A line, and its name above the plot."""
+    start = max(plot.left, at - CHARACTER_PX * len(name) / 2)
+    drawn = line(at, plot.top, at, plot.bottom, stroke="var(--alarm)", stroke_width=1.5, stroke_dasharray="6 4")
+    if start + CHARACTER_PX * len(name) > plot.right:
+        return drawn + label(plot.right, plot.top - 6, name, "end", class_="alarm")
+    return drawn + label(start, plot.top - 6, name, class_="alarm")
+
+
+def _ties(placed: Sequence[tuple[Point, float, float]]) -> list[str]:
+    """A line from each prediction to what was measured."""
+    measured = {each.number: (x, y) for each, x, y in placed if not each.hollow}
+    return [
+        line(x, y, *measured[each.number], stroke=each.fill, stroke_opacity=0.35)
+        for each, x, y in placed
+        if each.hollow and each.number in measured
+    ]
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -94,31 +119,30 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return front
 
 
-def _grid(x: _Scale, y: _Scale, across: str, up: str) -> list[str]:
-    drawn = [label(_LEFT - 8, _TOP - 4, up, "start", class_="muted")]
-    drawn.append(label(_RIGHT, _BOTTOM + 38, across, "end", class_="muted"))
+def _grid(x: _Scale, y: _Scale, axes: tuple[str, str], plot: Frame) -> list[str]:
+    drawn = [label(4, plot.top - 22, axes[1], class_="muted")]
+    drawn.append(label(plot.right, plot.bottom + 38, axes[0], "end", class_="muted"))
     for value in y.ticks():
         at = y(value)
-        drawn.append(line(_LEFT, at, _RIGHT, at, stroke="var(--line)", stroke_width=1))
-        if at > _TOP + 14:
-            drawn.append(label(_LEFT - 10, at + 4, f"{value:.3g}", "end", class_="muted"))
+        drawn.append(line(plot.left, at, plot.right, at, stroke="var(--line)", stroke_width=1))
+        drawn.append(label(plot.left - 8, at + 4, f"{value:g}", "end", class_="muted"))
     free_from = 0.0
     for value in x.ticks():
-        text, at = f"{value:.3g}", x(value)
-        drawn.append(line(at, _BOTTOM, at, _BOTTOM + 5, stroke="var(--muted)", stroke_width=1))
+        text, at = f"{value:g}", x(value)
+        drawn.append(line(at, plot.bottom, at, plot.bottom + 5, stroke="var(--muted)", stroke_width=1))
         half = CHARACTER_PX * len(text) / 2
         if at - half >= free_from:
-            drawn.append(label(at, _BOTTOM + 20, text, "middle", class_="muted"))
+            drawn.append(label(at, plot.bottom + 20, text, "middle", class_="muted"))
             free_from = at + half + 8
     return drawn
 
 
-def _steps(corners: Sequence[tuple[float, float]], dashes: str | None) -> str:
+def _steps(corners: Sequence[tuple[float, float]], dashes: str | None, plot: Frame) -> str:
     """The front: with so much of the one, that much of the other is the best."""
     if not corners:
         return ""
-    path = f"M{corners[0][0]:.1f} {_TOP:.1f}V{corners[0][1]:.1f}"
-    path += "".join(f"H{at:.1f}V{height:.1f}" for at, height in corners[1:]) + f"H{_RIGHT:.1f}"
+    path = f"M{corners[0][0]:.1f} {plot.top:.1f}V{corners[0][1]:.1f}"
+    path += "".join(f"H{at:.1f}V{height:.1f}" for at, height in corners[1:]) + f"H{plot.right:.1f}"
     return element("path", "", d=path, fill="none", stroke="var(--muted)", stroke_width=1.5, stroke_dasharray=dashes)
 
 
@@ -129,22 +153,16 @@ def _dot(point: Point, x: float, y: float) -> str:
     return element("circle", element("title", plain(point.tip)), cx=x, cy=y, r=_RADIUS, **filled)
 
 
-def _numbers(placed: Sequence[tuple[Point, float, float]]) -> list[str]:
-    """Each measured point's number beside it, where there is room; its tip tells it in any case."""
-    taken = [(x - _RADIUS, y - _RADIUS, x + _RADIUS, y + _RADIUS) for _, x, y in placed]
-    drawn = []
-    for point, x, y in (each for each in placed if not each[0].hollow):
-        text = str(point.number)
-        half = CHARACTER_PX * len(text) / 2 + 1
-        for right, down in _PLACES:
-            frame = (x + right - half, y + down - 11, x + right + half, y + down + 3)
-            inside = frame[0] > _LEFT and frame[2] < _RIGHT and frame[1] > _TOP and frame[3] < _BOTTOM
-            if inside and not any(_overlap(frame, other) for other in taken):
-                taken.append(frame)
-                drawn.append(label(x + right, y + down, text, "middle"))
-                break
-    return drawn
+def _numbers(placed: Sequence[tuple[Point, float, float]], plot: Frame, avoided: Sequence[Frame]) -> list[Label]:
+    """Each measured point's number, where there is room for it."""
+    discs = [
+        Disc(x=x, y=y, radius=_RING if each.hollow else _RADIUS, text="" if each.hollow else str(each.number))
+        for each, x, y in placed
+    ]
+    return place_labels(discs, plot, avoided)
 
 
-def _overlap(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+def _listed(numbers: Sequence[int], layout: Layout) -> list[str]:
+    """The numbers that stand at no point, in lines below the chart."""
+    text = f"no room for the numbers of {', '.join(map(str, numbers))}" if numbers else ""
+    return wrap(text, int((layout.width - 8) / CHARACTER_PX))

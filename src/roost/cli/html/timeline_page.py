@@ -4,26 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from roost.cli.html.axis import Piece, pieces_of
-from roost.cli.html.lanes import LEFT, RIGHT, WIDTH, headings, lanes, lanes_height, memory, moments, ticks
-from roost.cli.html.markup import box, label, shortened, table
-from roost.cli.html.page import chart, colour, legend, page, section
+from roost.cli.html.axis import Piece, nice_step, rows_of
+from roost.cli.html.lanes import LEFT, MARGIN, headings, lanes, lanes_height, memory, moments, ticks
+from roost.cli.html.layout import WIDE, Layout, chart
+from roost.cli.html.markup import box, label, shortened
+from roost.cli.html.page import colour, legend, page, section
+from roost.cli.html.table import Row, columns, table
 from roost.facts.stage import StageKey
 from roost.timeline import Pass, TimelineRecord, stages_of
 from roost.units import format_bytes, format_seconds
 
-_MEMORY_HEIGHT = 210.0
+# Height of the memory where the whole generation is one row, and where it is several.
+_MEMORY_HEIGHT, _MEMORY_HEIGHT_IN_ROWS = 210.0, 130.0
 
 
 def timeline_page(record: TimelineRecord, stages: list[list[str]], notes: Iterable[str] = ()) -> str:
     """The page of one timeline. ``stages`` are the rows of the table below the overview."""
     colours = colours_of(record)
     sections = [
-        section("The whole generation", _overview(record, colours), _stage_table(stages), note=" ".join(notes)),
+        section(
+            "The whole generation",
+            chart(lambda layout: _overview(record, colours, layout), "Stages at their true lengths"),
+            _stage_table(stages),
+            note=" ".join(notes),
+        ),
         section(
             "Lanes and memory",
             legend(colours),
-            lanes_and_memory(record, colours),
+            chart(
+                lambda layout: _lanes_and_memory(record, colours, layout),
+                "Copy lane, compute lane and device memory over time",
+            ),
             note="Every part has a time scale of its own; a grey band stands for passes like the ones beside it.",
         ),
     ]
@@ -47,9 +58,10 @@ def colours_of(record: TimelineRecord) -> dict[str, str]:
     return {**before, **found, **after}
 
 
-def _overview(record: TimelineRecord, colours: Mapping[str, str]) -> str:
+def _overview(record: TimelineRecord, colours: Mapping[str, str], layout: Layout) -> tuple[str, float]:
     """The stages at their true lengths."""
-    scale = (WIDTH - 10) / record.seconds if record.seconds else 0.0
+    right = layout.width - MARGIN
+    scale = right / record.seconds if record.seconds else 0.0
     drawn = []
     component_of = {each.stages: each.component for each in reversed(record.passes)}
     for stages, start_s, end_s in stages_of(record.passes):
@@ -59,27 +71,29 @@ def _overview(record: TimelineRecord, colours: Mapping[str, str]) -> str:
         drawn.append(box(x, 22, max(1.0, width - 1.0), 30, tip, fill=colours[component_of[stages]]))
         drawn.append(label(x, 14, shortened(stage, width - 6)))
     drawn.append(label(0, 70, "0 s", class_="muted"))
-    drawn.append(label(WIDTH - 10, 70, format_seconds(record.seconds), "end", class_="muted"))
-    return chart(WIDTH, 76, "".join(drawn), "Stages at their true lengths")
+    drawn.append(label(right, 70, format_seconds(record.seconds), "end", class_="muted"))
+    return "".join(drawn), 76.0
 
 
 def _stage_table(rows: list[list[str]]) -> str:
-    names = ["Stage", "Passes", "Takes", "Compute busy", "Copy busy", "Waits", "Peak", "Limited by"]
-    return table(names, rows, numbers=range(1, 7))
+    numbers = ["Passes", "Takes", "Compute busy", "Copy busy", "Waits", "Peak"]
+    return table(columns("Stage", numbers, ["Limited by"]), [Row(cells=each) for each in rows])
 
 
-def lanes_and_memory(record: TimelineRecord, colours: Mapping[str, str]) -> str:
-    """The chart of a whole generation."""
-    pieces = pieces_of(record.passes, LEFT, RIGHT)
-    top, memory_top = 26.0, 26.0 + lanes_height() + 24
-    bottom = memory_top + _MEMORY_HEIGHT
-    drawn = (
-        memory(record, pieces, colours, memory_top, _MEMORY_HEIGHT)
-        + lanes(record, pieces, colours, top)
-        + headings(record, pieces, 14, bottom)
-        + moments(pieces, bottom + 18)
-    )
-    return chart(WIDTH, bottom + 26, drawn, "Copy lane, compute lane and device memory over time")
+def _lanes_and_memory(record: TimelineRecord, colours: Mapping[str, str], layout: Layout) -> tuple[str, float]:
+    """A whole generation, in as many rows as its stages need at this width."""
+    rows = rows_of(record.passes, LEFT, layout.width - MARGIN)
+    height = _MEMORY_HEIGHT if len(rows) == 1 else _MEMORY_HEIGHT_IN_ROWS
+    drawn, top = [], 0.0
+    for pieces in rows:
+        memory_top = top + 26 + lanes_height() + 24
+        bottom = memory_top + height
+        drawn.append(memory(record, pieces, colours, memory_top, height))
+        drawn.append(lanes(record, pieces, colours, top + 26))
+        drawn.append(headings(record, pieces, top + 14, bottom))
+        drawn.append(moments(pieces, bottom + 18))
+        top = bottom + 38
+    return "".join(drawn), top
 
 
 def steady_pass(passes: tuple[Pass, ...]) -> Pass | None:
@@ -99,24 +113,45 @@ def steady_pass(passes: tuple[Pass, ...]) -> Pass | None:
 
 
 def _zoomed(record: TimelineRecord, steady: Pass, colours: Mapping[str, str]) -> str:
-    piece = Piece(stages=steady.stages, start_s=steady.start_s, end_s=steady.end_s, passes=1, left=LEFT, right=RIGHT)
     busy = {
         lane: sum(
-            min(each.end_s, piece.end_s) - max(each.start_s, piece.start_s)
+            min(each.end_s, steady.end_s) - max(each.start_s, steady.start_s)
             for each in record.slices
-            if each.lane == lane and each.start_s < piece.end_s and each.end_s > piece.start_s
+            if each.lane == lane and each.start_s < steady.end_s and each.end_s > steady.start_s
         )
         for lane in ("compute", "copy")
     }
-    moved = sum(each.bytes for each in record.slices if piece.start_s <= each.start_s < piece.end_s and each.bytes > 0)
+    moved = sum(
+        each.bytes for each in record.slices if steady.start_s <= each.start_s < steady.end_s and each.bytes > 0
+    )
     share = {lane: seconds / steady.seconds if steady.seconds else 0.0 for lane, seconds in busy.items()}
     copied = f"{format_seconds(busy['copy'])} ({share['copy']:.0%}), {format_bytes(moved)} copied"
-    bottom = 8 + lanes_height()
-    drawn = lanes(record, [piece], colours, 8) + ticks(piece, bottom + 26)
     return section(
         "One pass in full",
-        chart(WIDTH, bottom + 34, drawn, "Both lanes during one pass"),
+        chart(lambda layout: _one_pass(record, steady, colours, layout), "Both lanes during one pass"),
         note=f"{record.text_of(steady.stages)}, from {format_seconds(steady.start_s)}: takes"
         f" {format_seconds(steady.seconds)}. Compute is busy for {format_seconds(busy['compute'])}"
         f" ({share['compute']:.0%}), the link for {copied}. Numbers are blocks.",
     )
+
+
+def _one_pass(record: TimelineRecord, steady: Pass, colours: Mapping[str, str], layout: Layout) -> tuple[str, float]:
+    """Both lanes of a pass in rows of equal time, so that blocks are as wide as in the widest layout."""
+    rows = round(WIDE.width / layout.width)
+    seconds = steady.seconds / rows
+    step = nice_step(seconds, round(layout.width / 140))
+    drawn, top = [], 8.0
+    for row in range(rows):
+        start_s = steady.start_s + row * seconds
+        piece = Piece(
+            stages=steady.stages,
+            start_s=start_s,
+            end_s=start_s + seconds,
+            passes=1,
+            left=LEFT,
+            right=layout.width - MARGIN,
+        )
+        bottom = top + lanes_height()
+        drawn.append(lanes(record, [piece], colours, top) + ticks(piece, steady.start_s, step, bottom + 26))
+        top = bottom + 44
+    return "".join(drawn), top
