@@ -129,7 +129,7 @@ Level = Literal["slow", "mid", "fast"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
-    """A rate per second; it lies within ``value`` times or divided by ``spread``.
+    """A rate per second; it lies within ``value`` times or divided by ``spread``, or divided by ``down`` if that is there.
 
     ``spec`` are data sheets and, marked so, ``prior`` ones; what was ``measured`` or ``fitted`` here has a ``when``.
     """
@@ -140,10 +140,16 @@ class Rate:
     why: str
     prior: bool = False
     when: Name | None = None
+    down: Factor | None = None
+
+    @property
+    def below(self) -> float:
+        """How many times slower it may be."""
+        return self.spread if self.down is None else self.down
 
     def at(self, level: Level) -> float:
         """The rate at one end of its interval; ``fast`` is the higher one."""
-        return self.value * {"slow": 1 / self.spread, "mid": 1.0, "fast": self.spread}[level]
+        return self.value * {"slow": 1 / self.below, "mid": 1.0, "fast": self.spread}[level]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +165,34 @@ class Kappa:
     def at(self, level: Level) -> float:
         """``slow`` is the pessimistic end: the most memory."""
         return {"slow": self.high, "mid": self.mid, "fast": self.low}[level]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """A share of a rate, with the ends of its interval."""
+
+    low: Factor
+    mid: Factor
+    high: Factor
+    why: str
+
+    def at(self, level: Level) -> float:
+        """``slow`` is the pessimistic end: the smallest share."""
+        return {"slow": self.low, "mid": self.mid, "fast": self.high}[level]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionShares:
+    """What kernels reach of the attention rate: ``masked`` are passed a mask, ``narrow`` have heads up to 64 wide.
+
+    ``beyond`` is for heads wider than 256.
+    """
+
+    plain: Share
+    narrow: Share
+    masked: Share
+    masked_narrow: Share
+    beyond: Share
 
 
 class StageWork(Strict):
@@ -195,7 +229,8 @@ class Arithmetic(Strict):
     """Everything that a prediction was worked out from, beside the trace.
 
     ``kappas`` are fitted ones, by class; ``single_dtypes`` run at the float32 rates (None: the usual); ``tiers`` are
-    those of the masters that move as a whole, by component.
+    those of the masters that move as a whole, by component. ``attention`` and ``denoiser_attention`` are shares of the
+    attention rates; None: every kernel reaches them.
     """
 
     backend: Name
@@ -203,6 +238,8 @@ class Arithmetic(Strict):
     rates: dict[Name, Annotated[Rate, FACT, BeforeValidator(earlier.rate_facts)]]
     kappas: dict[Name, Annotated[Kappa, FACT, BeforeValidator(earlier.kappa_facts)]]
     single_dtypes: list[Name] | None = None
+    attention: Annotated[AttentionShares, FACT] | None = None
+    denoiser_attention: Annotated[AttentionShares, FACT] | None = None
     tiers: dict[Name, Tier]
     stages: list[StageWork]
 

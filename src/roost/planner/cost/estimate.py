@@ -196,7 +196,7 @@ def _stages(forecast: Forecast, placements: tuple[Placement, ...], timeline: Tim
                 binding=_binding(
                     stage.seconds > _COMPUTE_BOUND * stage.compute_s,
                     _reads_disk(by_name[stage.component], stage),
-                    launch_bound(forecast.trace, stage.component, forecast.model),
+                    launch_bound(forecast.trace, forecast.components[stage.component], forecast.model),
                 ),
             )
         )

@@ -142,6 +142,7 @@ def use_trace(call: EntryCall, recorder: Recorder, inputs: Iterable[torch.Tensor
         compute_dtype=work.main_dtype,
         blocks=recorder.block_traces(),
         recast_bytes=max(0, weights_bytes(call.component.module) - call.component.loaded_bytes),
+        attention=work.attention_works(),
     )
 
 
