@@ -22,6 +22,13 @@ LEVELS: tuple[Level, ...] = ("slow", "mid", "fast")
 _PCIE_LANE_BYTES_PER_S = {1: 0.25e9, 2: 0.5e9, 3: 0.985e9, 4: 1.969e9, 5: 3.938e9, 6: 7.563e9}
 # Headers of 256-byte packets, flow control and the driver leave about this share. Prior.
 _PCIE_SHARE = 0.80
+# NVML reads the slot. A card's name alone doesn't say what it is in: the generation before, or half of the lanes, halves
+# the link. An RTX 5090 streamed Qwen-Image at 34 and at 24 GB/s of 50 (github.com/sgl-project/sglang/pull/31538).
+_LINK_SPREAD, _NAMED_LINK_DOWN = 1.2, 2.0
+# Pageable copies go through a staging buffer, at the host's memcpy rate at best, and what comes back to new host memory
+# faults it in first. Added seconds over bytes of published model offloads are 1.5 to 8.5 GB/s for both ways together.
+_PAGEABLE_OF_PINNED, _PAGEABLE_MOST, _PAGEABLE_BACK = 0.30, 6e9, 0.6
+_PAGEABLE_SPREAD, _PAGEABLE_DOWN = 1.9, 3.0
 # How far off each class of operation may be from its prior in ``throughput``. Attention has several kernels.
 _SPREADS: Mapping[OpClass, float] = {"matmul": 1.2, "attention": 1.3, "conv": 1.6}
 _MEMORY_SHARE, _MEMORY_SPREAD = 0.90, 1.2
@@ -134,20 +141,26 @@ def _link_rates(gpu: GpuFacts, profile: GpuProfile | None) -> dict[RateKey, Rate
     lanes = gpu.pcie_width or (int(profile.pcie_lanes.value) if profile and profile.pcie_lanes else 0)
     known = generation in _PCIE_LANE_BYTES_PER_S and lanes > 0
     link = _PCIE_LANE_BYTES_PER_S[generation] * lanes if known else _PCIE_LANE_BYTES_PER_S[4] * 16
-    spread, prior = (1.2, False) if known else (2.5, True)
+    spread, prior = (_LINK_SPREAD, False) if known else (2.5, True)
+    down = _NAMED_LINK_DOWN if known and not (gpu.pcie_generation and gpu.pcie_width) else None
     why = f"{_PCIE_SHARE:.0%} of PCIe {generation}.0 x{lanes}" if known else "prior: an unknown link as PCIe 4.0 x16"
     if profile is not None and profile.unified:
-        link, spread, prior = profile.memory_bytes_per_s.value / 2 / _PCIE_SHARE, 2.0, True
+        link, spread, prior, down = profile.memory_bytes_per_s.value / 2 / _PCIE_SHARE, 2.0, True, None
         why = "prior: a copy within one memory, read and written"
-    pinned = Rate(value=link * _PCIE_SHARE, spread=spread, source="spec", why=why, prior=prior)
-    # Pageable copies go through a staging buffer, at the host's memcpy rate at best.
-    pageable_value = min(0.45 * pinned.value, 9e9)
-    pageable = _prior(pageable_value, 1.6 * spread, "a pageable copy staged through pinned memory")
+    pinned = Rate(value=link * _PCIE_SHARE, spread=spread, source="spec", why=why, prior=prior, down=down)
+    pageable = replace(
+        _prior(
+            min(_PAGEABLE_OF_PINNED * pinned.value, _PAGEABLE_MOST),
+            _PAGEABLE_SPREAD,
+            "a pageable copy staged through pinned memory",
+        ),
+        down=_PAGEABLE_DOWN,
+    )
     return {
         RateKey.PINNED_H2D: pinned,
         RateKey.PINNED_D2H: pinned,
         RateKey.PAGEABLE_H2D: pageable,
-        RateKey.PAGEABLE_D2H: replace(pageable, value=0.7 * pageable_value),
+        RateKey.PAGEABLE_D2H: replace(pageable, value=_PAGEABLE_BACK * pageable.value),
     }
 
 
@@ -167,8 +180,9 @@ def believed(fitted: MeasuredRate, before: Rate, reach: float = 1.0) -> Rate:
     Within ``before``'s interval, taken at least ``reach`` wide, one run is believed; further out it counts up to the
     interval's end, two runs half of the way from there, and three all of it. The interval still holds every run.
     """
-    reach = max(reach, before.spread, _TIMED_REACH if before.source == "measured" else 1.0)
-    end = min(max(fitted.value, before.value / reach), before.value * reach)
+    reach = max(reach, _TIMED_REACH if before.source == "measured" else 1.0)
+    least, most = before.value / max(reach, before.below), before.value * max(reach, before.spread)
+    end = min(max(fitted.value, least), most)
     value = end * (fitted.value / end) ** _TRUST[min(fitted.n, len(_TRUST)) - 1]
     apart = max(value / fitted.value, fitted.value / value)
     return Rate(
