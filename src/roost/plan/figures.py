@@ -129,7 +129,7 @@ Level = Literal["slow", "mid", "fast"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
-    """A rate per second; it lies within ``value`` times or divided by ``spread``, or divided by ``down`` if that is there.
+    """A rate per second, within ``value`` times and divided by ``spread``; divided by ``down`` where that is there.
 
     ``spec`` are data sheets and, marked so, ``prior`` ones; what was ``measured`` or ``fitted`` here has a ``when``.
     """

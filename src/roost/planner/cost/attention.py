@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from roost.facts.machine import GpuProfile
 from roost.plan.figures import AttentionShares, Level, Share
-from roost.planner.cost.data_sheet_rates import newest_before, overlapped_attention
+from roost.planner.cost.data_sheet_rates import is_before, newest_before, overlapped_attention
 from roost.planner.cost.rates import Speeds
 from roost.trace import AttentionWork
 
@@ -21,8 +21,8 @@ _WIDTHS = (32, 64, 96, 128, 192, 256)
 _NARROW = 64
 _ALONE = Share(low=1.0, mid=1.0, high=1.0, why="the rate itself")
 # Heads 64 wide: about 190 TFLOP/s and 225 at 128 on an A100 (the figures of arXiv 2307.08691), 81.8 and 83.7 on an H20
-# (github.com/Dao-AILab/flash-attention/issues/1310), 138 and 143 on an RTX 4090 (the next source). The faster the tensor
-# cores, the longer they wait for the softmax, of which narrow heads have more.
+# (github.com/Dao-AILab/flash-attention/issues/1310), 138 and 143 on an RTX 4090 (the next source). The faster tensor
+# cores are, the longer they wait for the softmax, of which narrow heads have more.
 _FLASH_NARROW: Mapping[str, Share] = {
     "8.0": Share(low=0.75, mid=0.85, high=1.0, why="heads 64 wide: 0.84 on an A100"),
     "8.6": Share(low=0.85, mid=0.97, high=1.0, why="heads 64 wide: 0.97 on an RTX 4090"),
@@ -59,7 +59,7 @@ def attention_shares(profile: GpuProfile | None, backend: str | None = None) -> 
     Before Ampere there is no FlashAttention, and the rate is the memory-efficient kernel's; so there, and on a card of
     AMD, the library's default has the rate itself whatever it is passed.
     """
-    if profile is None or profile.compute_capability is None or profile.compute_capability < "8":
+    if profile is None or profile.compute_capability is None or is_before(profile.compute_capability, "8.0"):
         return None
     capability = profile.compute_capability
     flash = _flash(capability)
@@ -67,14 +67,16 @@ def attention_shares(profile: GpuProfile | None, backend: str | None = None) -> 
     name = "native" if backend is None else backend.removesuffix("_hub")
     if name == "native":
         return _native(flash, overlapped)
-    if name.startswith(("_flash_3", "_flash_varlen_3", "flash_4")):
-        return _of_one(flash, overlapped or _ALONE)
+    if name.startswith(("_flash_3", "_flash_varlen_3", "flash_4", "_native_cudnn")):
+        return _of_one(flash, overlapped or (_CUDNN if name == "_native_cudnn" else _ALONE))
     if name in ("flash", "flash_varlen", "_native_flash"):
         return replace(flash, masked=flash.plain, masked_narrow=flash.narrow)  # a mask is refused, or cut away
-    if name == "_native_cudnn":
-        return _of_one(flash, overlapped or _CUDNN)
     if name in ("_native_efficient", "xformers"):
         return replace(flash, plain=flash.masked, narrow=flash.masked_narrow)
+    return _of_another(name)
+
+
+def _of_another(name: str) -> AttentionShares:
     one = _DENSE if name == "_native_math" else _SAGE if "sage" in name else _UNKNOWN
     return AttentionShares(plain=one, narrow=one, masked=one, masked_narrow=one, beyond=one)
 
@@ -94,7 +96,9 @@ def _overlapped(profile: GpuProfile) -> Share | None:
     share = overlapped_attention(profile)
     if share is None:
         return None
-    why = "hides its softmax: FlashAttention-3 and cuDNN reach 126 and 129 for 84 TFLOP/s on an H20, 1.5 to 2 on an H100"
+    why = (
+        "hides its softmax: FlashAttention-3 and cuDNN reach 126 and 129 for 84 TFLOP/s on an H20, 1.5 to 2 on an H100"
+    )
     return Share(low=max(1.0, share / 1.2), mid=share, high=share * 1.2, why=why)
 
 
@@ -113,7 +117,7 @@ def _native(flash: AttentionShares, overlapped: Share | None) -> AttentionShares
 
 
 def _of_one(flash: AttentionShares, share: Share) -> AttentionShares:
-    """A kernel that takes masks, or is given none, at a share of the rate; narrow heads cost it what they cost flash."""
+    """A kernel at a share of the rate, with a mask or without; narrow heads cost it what they cost flash."""
     narrow = flash.narrow
     found = Share(low=share.low * narrow.low, mid=share.mid * narrow.mid, high=share.high, why=share.why)
     return AttentionShares(plain=share, narrow=found, masked=share, masked_narrow=found, beyond=flash.beyond)

@@ -23,7 +23,8 @@ _KERNEL_START_S = 6e-6
 # Eager model code looks at views, allocates and runs Python modules around each kernel: so many launches' worth. Prior.
 _HOST_WORK = 5.0
 # Convolutional VAEs, allocated over traced, as others published it. In half precision a picture's channels are turned
-# around in copies (FLUX.1-dev and SDXL, five cards); Qwen-Image's VAE on one card is what stands for all others.
+# around in copies (FLUX.1-dev and SDXL, five cards); in float32 four at once on an A100 took 1.26 too.
+# Qwen-Image's VAE on one card is what stands for all others.
 _PICTURE_DECODE = Kappa(low=1.25, mid=1.60, high=1.8, source="prior: convolutions' workspaces and turned copies")
 _PICTURE_DECODE_SINGLE = Kappa(low=1.15, mid=1.27, high=1.6, source="prior: convolution workspaces in float32")
 _CONV_DECODE = Kappa(low=1.0, mid=1.22, high=1.6, source="prior: convolution workspaces in decode")

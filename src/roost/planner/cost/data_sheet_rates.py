@@ -32,8 +32,8 @@ class _Architecture:
     """``flop_per_joule`` of tensor cores before power holds them back, and what attention reaches of their peak.
 
     Where power is the limit, attention reaches ``attention_of_matmul``: its softmax keeps the tensor cores waiting.
-    ``softmax_flop_per_s`` is its rate if only the softmax took time, where that doesn't hide at all. ``overlapped_share``
-    is of kernels written for the card, which hide it.
+    ``softmax_flop_per_s`` is its rate if only the softmax took time, where that doesn't hide at all.
+    ``overlapped_share`` is of kernels written for the card, which hide it.
     """
 
     flop_per_joule: float
@@ -52,9 +52,7 @@ _ARCHITECTURES: Mapping[str, _Architecture] = {
     "8.0": _Architecture(flop_per_joule=0.49e12, attention_share=0.62),
     "8.6": _Architecture(flop_per_joule=0.43e12, attention_share=0.80),
     "8.9": _Architecture(flop_per_joule=0.60e12, attention_share=0.88),
-    "9.0": _Architecture(
-        flop_per_joule=0.78e12, attention_share=0.62, softmax_flop_per_s=8e14, overlapped_share=0.86
-    ),
+    "9.0": _Architecture(flop_per_joule=0.78e12, attention_share=0.62, softmax_flop_per_s=8e14, overlapped_share=0.86),
     "10.0": _Architecture(flop_per_joule=1.3e12, attention_share=0.35, overlapped_share=0.6),
     "12.0": _Architecture(flop_per_joule=0.65e12, attention_share=0.80),
 }
@@ -107,6 +105,11 @@ def newest_before(table: Mapping[str, Entry], capability: str) -> Entry:
     """The entry of a compute capability: its own, the newest one before it, or the oldest."""
     older = [name for name in table if _version(name) <= _version(capability)]
     return table[max(older, key=_version, default=min(table, key=_version))]
+
+
+def is_before(capability: str, other: str) -> bool:
+    """Whether the first compute capability is the older one."""
+    return _version(capability) < _version(other)
 
 
 def _version(capability: str) -> tuple[int, ...]:
