@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import pytest
 
+from dry_runs import tiny_trace
 from roost.api.machine import gpu_of_profile
 from roost.facts.rates import RateKey
 from roost.plan.figures import AttentionShares, Rate
 from roost.planner.cost.attention import attention_shares, slowdown
 from roost.planner.cost.rates import rates_of
 from roost.profiles.gpus import load_gpu_profiles
-from roost.trace import AttentionWork
+from roost.trace import AttentionWork, trace_from_json, trace_to_json
 
 PROFILES = load_gpu_profiles()
 PLAIN = AttentionWork(masked=False, head_width=128, dtype="bfloat16", flops=10**15)
@@ -93,3 +94,19 @@ def test_a_rate_without_a_lower_end_of_its_own_reaches_as_far_down_as_up() -> No
     rate = Rate(value=100.0, spread=2.0, source="spec", why="a test")
     assert (rate.at("slow"), rate.at("fast")) == (50.0, 200.0)
     assert replace(rate, down=4.0).at("slow") == 25.0
+
+
+def test_a_dry_run_says_what_its_attention_is_passed() -> None:
+    trace = tiny_trace("wan2.2")
+    works = {use.component: use.attention for use in trace.uses if use.attention}
+    assert all(not each.masked for each in works["transformer"])
+    assert {each.dtype for each in works["transformer"]} == {"bfloat16"}
+    for use in trace.uses:
+        assert sum(each.flops for each in use.attention) == use.totals["attention"].flops
+
+
+def test_a_trace_of_before_reads_as_one_that_names_no_kernels() -> None:
+    document = trace_to_json(tiny_trace("wan2.2"))
+    for use in document["uses"]:
+        del use["attention"]
+    assert all(use.attention == () for use in trace_from_json(document).uses)
