@@ -2,7 +2,8 @@
 
 The rate itself (``data_sheet_rates``) is that of FlashAttention-2 with heads 128 wide and no mask. PyTorch takes that
 kernel where it can: it knows no masks and no head wider than 256, which the memory-efficient kernel computes then. None
-of the shares was measured by this project; the source of each is beside it.
+of the shares was measured by this project; the source of each is beside it. Their lower ends are near, as the rate has
+an interval of its own: the two together are as far off as the root of both squares.
 """
 
 from __future__ import annotations
@@ -24,28 +25,28 @@ _ALONE = Share(low=1.0, mid=1.0, high=1.0, why="the rate itself")
 # (github.com/Dao-AILab/flash-attention/issues/1310), 138 and 143 on an RTX 4090 (the next source). The faster tensor
 # cores are, the longer they wait for the softmax, of which narrow heads have more.
 _FLASH_NARROW: Mapping[str, Share] = {
-    "8.0": Share(low=0.75, mid=0.85, high=1.0, why="heads 64 wide: 0.84 on an A100"),
-    "8.6": Share(low=0.85, mid=0.97, high=1.0, why="heads 64 wide: 0.97 on an RTX 4090"),
-    "9.0": Share(low=0.75, mid=0.9, high=1.0, why="heads 64 wide: 0.98 on an H20, less with faster tensor cores"),
-    "12.0": Share(low=0.85, mid=0.97, high=1.0, why="heads 64 wide: 0.97 on an RTX 4090"),
+    "8.0": Share(low=0.78, mid=0.85, high=1.0, why="heads 64 wide: 0.84 on an A100"),
+    "8.6": Share(low=0.9, mid=0.97, high=1.0, why="heads 64 wide: 0.97 on an RTX 4090"),
+    "9.0": Share(low=0.82, mid=0.9, high=1.0, why="heads 64 wide: 0.98 on an H20, less with faster tensor cores"),
+    "12.0": Share(low=0.9, mid=0.97, high=1.0, why="heads 64 wide: 0.97 on an RTX 4090"),
 }
 # An RTX 4090 with torch 2.12, 18 heads and 6385 tokens (huggingface.co/Comfy-Org/Ideogram-4/discussions/6): the
 # memory-efficient kernel took 1.47 times as long as FlashAttention-2 at a width of 128, 1.15 times at 64. On an A100
 # FlashAttention-1, which is as fast as it, has about half of FlashAttention-2's rate (arXiv 2307.08691).
 _EFFICIENT: Mapping[str, Share] = {
-    "8.0": Share(low=0.45, mid=0.55, high=0.8, why="memory-efficient kernel: about half on an A100"),
-    "8.6": Share(low=0.5, mid=0.68, high=0.9, why="memory-efficient kernel: 0.68 on an RTX 4090"),
+    "8.0": Share(low=0.5, mid=0.55, high=0.8, why="memory-efficient kernel: about half on an A100"),
+    "8.6": Share(low=0.6, mid=0.68, high=0.9, why="memory-efficient kernel: 0.68 on an RTX 4090"),
 }
 _EFFICIENT_NARROW: Mapping[str, Share] = {
-    "8.0": Share(low=0.45, mid=0.55, high=0.85, why="memory-efficient kernel: about half on an A100"),
-    "8.6": Share(low=0.6, mid=0.84, high=1.0, why="memory-efficient kernel: 0.84 on an RTX 4090 with heads 64 wide"),
+    "8.0": Share(low=0.5, mid=0.55, high=0.85, why="memory-efficient kernel: about half on an A100"),
+    "8.6": Share(low=0.74, mid=0.84, high=1.0, why="memory-efficient kernel: 0.84 on an RTX 4090 with heads 64 wide"),
 }
 # An L20 at widths from 320 to 1024: 54 to 63 of its 119.5 TFLOP/s (github.com/Dao-AILab/flash-attention/issues/1483).
-_BEYOND = Share(low=0.35, mid=0.55, high=0.8, why="memory-efficient kernel: half of the peak on an L20")
+_BEYOND = Share(low=0.45, mid=0.55, high=0.8, why="memory-efficient kernel: half of the peak on an L20")
 # cuDNN over FlashAttention-2: 0.82 on an A100, 0.93 on an A10G, 1.00 on an L40S, 0.88 on an RTX PRO 6000
 # (github.com/huggingface/transformers/pull/48163), 1.2 on compute capability 8.6 and 8.9
 # (github.com/pytorch/pytorch/pull/192799), 1.04 on an RTX PRO 6000 (github.com/sgl-project/sglang/pull/36525).
-_CUDNN = Share(low=0.8, mid=1.0, high=1.2, why="cuDNN: 0.82 to 1.2 of FlashAttention-2 but on Hopper")
+_CUDNN = Share(low=0.85, mid=1.0, high=1.2, why="cuDNN: 0.82 to 1.2 of FlashAttention-2 but on Hopper")
 # Every score in memory: 34.9 ms for FlashAttention-2's 2.63 on that RTX 4090.
 _DENSE = Share(low=0.03, mid=0.075, high=0.2, why="dense scores: 0.075 on an RTX 4090")
 # 8-bit scores: 2.1 times FlashAttention-2 on an RTX 4090 (arXiv 2410.02367).
@@ -99,7 +100,7 @@ def _overlapped(profile: GpuProfile) -> Share | None:
     why = (
         "hides its softmax: FlashAttention-3 and cuDNN reach 126 and 129 for 84 TFLOP/s on an H20, 1.5 to 2 on an H100"
     )
-    return Share(low=max(1.0, share / 1.2), mid=share, high=share * 1.2, why=why)
+    return Share(low=max(1.0, share / 1.1), mid=share, high=share * 1.2, why=why)
 
 
 def _native(flash: AttentionShares, overlapped: Share | None) -> AttentionShares:
