@@ -29,10 +29,10 @@ _LINK_SPREAD, _NAMED_LINK_DOWN = 1.2, 2.0
 # faults it in first. Added seconds over bytes of published model offloads are 1.5 to 8.5 GB/s for both ways together.
 _PAGEABLE_OF_PINNED, _PAGEABLE_MOST, _PAGEABLE_BACK = 0.30, 6e9, 0.6
 _PAGEABLE_SPREAD, _PAGEABLE_DOWN = 1.9, 3.0
-# How far off each class of operation may be from its prior in ``throughput``, up and down. Which kernel computes attention
-# is known, and has an interval of its own. Slower is further off than faster: software can't beat a card, and what else
-# a machine does, its cooling or a power limit only slow it. Publishers of one and the same case are up to 1.4 times
-# apart (FLUX.1-dev on an A800, 12.9 and 18 s).
+# How far off each class of operation may be from its prior in ``throughput``, up and down. Which kernel computes
+# attention is known, and has an interval of its own. Slower is further off than faster: software can't beat a card, and
+# what else a machine does, its cooling or a power limit only slow it. Publishers of one and the same case are up to 1.4
+# times apart (FLUX.1-dev on an A800, 12.9 and 18 s).
 _SPREADS: Mapping[OpClass, tuple[float, float]] = {"matmul": (1.2, 1.3), "attention": (1.2, 1.25), "conv": (1.6, 1.6)}
 _MEMORY_SHARE, _MEMORY_SPREAD = 0.90, 1.2
 # Large operations of one shape were timed; a model has others.
