@@ -9,7 +9,8 @@ import pytest
 from dry_runs import tiny_trace
 from roost.api.machine import gpu_of_profile
 from roost.facts.rates import RateKey
-from roost.plan.figures import AttentionShares, Rate
+from roost.plan.figures import Rate
+from roost.plan.shares import AttentionShares
 from roost.planner.cost.attention import attention_shares, slowdown
 from roost.planner.cost.rates import rates_of
 from roost.profiles.gpus import load_gpu_profiles

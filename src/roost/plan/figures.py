@@ -12,6 +12,7 @@ from roost.facts.request import Strategy, Tier
 from roost.facts.stage import Phase
 from roost.plan import earlier
 from roost.plan.fields import FACT, Count, Flops, Masters, Seconds, Strict
+from roost.plan.shares import AttentionShares, Factor, Level
 
 Limiter = Literal["link", "compute", "host", "disk"]
 
@@ -123,10 +124,6 @@ class Alternative(Strict):
 # What the figures of a prediction were worked out from: rates, factors, and each stage's work.
 
 
-Factor = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Level = Literal["slow", "mid", "fast"]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
     """A rate per second, within ``value`` times and divided by ``spread``; divided by ``down`` where that is there.
@@ -165,34 +162,6 @@ class Kappa:
     def at(self, level: Level) -> float:
         """``slow`` is the pessimistic end: the most memory."""
         return {"slow": self.high, "mid": self.mid, "fast": self.low}[level]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Share:
-    """A share of a rate, with the ends of its interval."""
-
-    low: Factor
-    mid: Factor
-    high: Factor
-    why: str
-
-    def at(self, level: Level) -> float:
-        """``slow`` is the pessimistic end: the smallest share."""
-        return {"slow": self.low, "mid": self.mid, "fast": self.high}[level]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttentionShares:
-    """What kernels reach of the attention rate: ``masked`` are passed a mask, ``narrow`` have heads up to 64 wide.
-
-    ``beyond`` is for heads wider than 256.
-    """
-
-    plain: Share
-    narrow: Share
-    masked: Share
-    masked_narrow: Share
-    beyond: Share
 
 
 class StageWork(Strict):

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from roost.facts.machine import GpuProfile
-from roost.plan.figures import AttentionShares, Level, Share
+from roost.plan.shares import AttentionShares, Level, Share
 from roost.planner.cost.data_sheet_rates import is_before, newest_before, overlapped_attention
 from roost.planner.cost.rates import Speeds
 from roost.trace import AttentionWork

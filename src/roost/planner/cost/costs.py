@@ -9,7 +9,8 @@ from roost.blocks import block_names
 from roost.facts.model import Component
 from roost.facts.rates import RateKey
 from roost.facts.stage import stage_of
-from roost.plan.figures import AttentionShares, Kappa, Level
+from roost.plan.figures import Kappa
+from roost.plan.shares import AttentionShares, Level
 from roost.planner.cost.attention import slowdown
 from roost.planner.cost.fp8_storage import cast_costs
 from roost.planner.cost.rates import SINGLE_DTYPES, Rates, Speeds

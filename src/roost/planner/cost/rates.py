@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 
 from roost.facts.machine import GpuFacts, GpuProfile
 from roost.facts.rates import ARITHMETIC, HALF, SINGLE, RateKey
-from roost.plan.figures import Level, Rate
+from roost.plan.figures import Rate
 from roost.plan.measurements import MeasuredRate
+from roost.plan.shares import Level
 from roost.planner.cost.data_sheet_rates import reached
 from roost.trace import OpClass
 
