@@ -23,8 +23,8 @@ TABLE: dict[str, Any] = json.loads((BENCHMARKS / "results" / "published.json").r
 def test_a_point_names_a_known_model_and_card_and_says_where_it_is_from(point: dict[str, Any]) -> None:
     assert point["model"] in model_names()
     assert point["gpu"] in load_gpu_profiles()
-    assert point["placement"] in ("resident", "model-offload", "searched")
-    assert point["use"] in ("fit", "held")
+    assert point["placement"] in ("resident", "model-offload", "searched", "streamed")
+    assert point["use"] in ("fit", "held", "tuning", "unseen")
     assert ("seconds" in point) == ("covers" in point)
     assert ("peak_gib" in point) == ("peak" in point)
     assert "seconds" in point or "peak_gib" in point

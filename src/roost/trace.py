@@ -51,12 +51,23 @@ class BlockTrace:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionWork:
+    """One kind of fused attention in one use: mask, width of a head and dtype decide which kernels can compute it."""
+
+    masked: bool
+    head_width: int
+    dtype: str
+    flops: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UseTrace:
     """One call of a component's entry with one signature; all figures are per call, blocks' work included.
 
     ``blocks`` are in the order of their first call. ``compute_dtype`` is the dtype of most of the FLOPs. Weights whose
-    dtype the pipeline changed for the call (SDXL's VAE) take ``recast_bytes`` more than as they are loaded. ``form`` is
-    what the call was given, by dtypes and shapes: empty where that can't be described, None where nobody noted it.
+    dtype the pipeline changed for the call (SDXL's VAE) take ``recast_bytes`` more than as they are loaded.
+    ``attention`` are the kinds that make up the attention of ``totals``. ``form`` is what the call was given, by dtypes
+    and shapes: empty where that can't be described, None where nobody noted it.
     """
 
     component: str
@@ -69,6 +80,7 @@ class UseTrace:
     compute_dtype: str | None
     blocks: tuple[BlockTrace, ...]
     recast_bytes: int = 0
+    attention: tuple[AttentionWork, ...] = ()
     form: Mapping[str, Any] | None = field(default=None, compare=False)
 
     @property
@@ -241,6 +253,7 @@ def _use(entry: dict[str, Any]) -> UseTrace:
         "totals": _totals(entry["totals"]),
         "activation_bytes": ActivationBytes(**entry["activation_bytes"]),
         "blocks": tuple(BlockTrace(**{**each, "totals": _totals(each["totals"])}) for each in entry["blocks"]),
+        "attention": tuple(AttentionWork(**each) for each in entry.get("attention", ())),
     }
     return UseTrace(**{**entry, **parts})
 

@@ -141,3 +141,8 @@ def rate_value(name: str, per_s: float) -> str:
     """The figure with its unit."""
     countable = name == RateKey.KERNELS or name not in _RATES
     return format_rate(per_s, "FLOP" if name in ARITHMETIC else "" if countable else "B")
+
+
+def off_by(spread: float, down: float | None = None) -> str:
+    """How far off a rate may be; ``down`` is how much slower, where that differs."""
+    return f"× {spread:.3g}" if down in (None, spread) else f"÷ {down:.3g}, × {spread:.3g}"

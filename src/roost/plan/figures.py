@@ -12,6 +12,7 @@ from roost.facts.request import Strategy, Tier
 from roost.facts.stage import Phase
 from roost.plan import earlier
 from roost.plan.fields import FACT, Count, Flops, Masters, Seconds, Strict
+from roost.plan.shares import AttentionShares, Factor, Level
 
 Limiter = Literal["link", "compute", "host", "disk"]
 
@@ -123,13 +124,9 @@ class Alternative(Strict):
 # What the figures of a prediction were worked out from: rates, factors, and each stage's work.
 
 
-Factor = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Level = Literal["slow", "mid", "fast"]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
-    """A rate per second; it lies within ``value`` times or divided by ``spread``.
+    """A rate per second, within ``value`` times and divided by ``spread``; divided by ``down`` where that is there.
 
     ``spec`` are data sheets and, marked so, ``prior`` ones; what was ``measured`` or ``fitted`` here has a ``when``.
     """
@@ -140,10 +137,16 @@ class Rate:
     why: str
     prior: bool = False
     when: Name | None = None
+    down: Factor | None = None
+
+    @property
+    def below(self) -> float:
+        """How many times slower it may be."""
+        return self.spread if self.down is None else self.down
 
     def at(self, level: Level) -> float:
         """The rate at one end of its interval; ``fast`` is the higher one."""
-        return self.value * {"slow": 1 / self.spread, "mid": 1.0, "fast": self.spread}[level]
+        return self.value * {"slow": 1 / self.below, "mid": 1.0, "fast": self.spread}[level]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +198,8 @@ class Arithmetic(Strict):
     """Everything that a prediction was worked out from, beside the trace.
 
     ``kappas`` are fitted ones, by class; ``single_dtypes`` run at the float32 rates (None: the usual); ``tiers`` are
-    those of the masters that move as a whole, by component.
+    those of the masters that move as a whole, by component. ``attention`` and ``denoiser_attention`` are shares of the
+    attention rates; None: every kernel reaches them.
     """
 
     backend: Name
@@ -203,6 +207,8 @@ class Arithmetic(Strict):
     rates: dict[Name, Annotated[Rate, FACT, BeforeValidator(earlier.rate_facts)]]
     kappas: dict[Name, Annotated[Kappa, FACT, BeforeValidator(earlier.kappa_facts)]]
     single_dtypes: list[Name] | None = None
+    attention: Annotated[AttentionShares, FACT] | None = None
+    denoiser_attention: Annotated[AttentionShares, FACT] | None = None
     tiers: dict[Name, Tier]
     stages: list[StageWork]
 

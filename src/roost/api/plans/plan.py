@@ -28,6 +28,7 @@ from roost.plan.figures import Rate
 from roost.planner.buffers import with_unfiled
 from roost.planner.by_rules import Question, plan_by_rules
 from roost.planner.by_search import SearchQuestion, plan_by_search
+from roost.planner.cost.attention import attention_shares
 from roost.planner.cost.costs import CostModel
 from roost.planner.cost.rates import SINGLE_DTYPES, Rates, rates_of, single_dtypes_of
 from roost.planner.cost.untraced import guessing, untraced
@@ -140,11 +141,14 @@ def traced_question(
     backend = "emulated" if gpu.device_kind == "emulated" else gpu.platform
     measured = known_of(gpu, question.inventory, link_bytes_per_s) if options.measured else NOTHING_KNOWN
     profile = load_gpu_profiles().get(gpu.profile or "")
+    computes = profile if backend == "cuda" else None
     model = CostModel(
         rates=_throttled(rates_of(gpu, profile, measured.timed, measured.fitted), link_bytes_per_s),
         backend=backend,
         kappas=measured.kappas,
         single_dtypes=single_dtypes_of(profile),
+        attention=attention_shares(computes),
+        denoiser_attention=attention_shares(computes, question.attention),
     )
     warnings: tuple[str, ...] = ()
     for note in measured.notes:

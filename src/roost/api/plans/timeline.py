@@ -18,6 +18,7 @@ from roost.errors import DryRunError, PlanMismatch, RoostError, UsageError
 from roost.facts.model import Component, Inventory
 from roost.plan import PlanDocument
 from roost.planner.buffers import with_unfiled
+from roost.planner.cost.attention import attention_shares
 from roost.planner.cost.costs import CostModel
 from roost.planner.cost.rates import rates_of, single_dtypes_of
 from roost.planner.cost.simulator import Timeline, simulate
@@ -109,8 +110,13 @@ def _costs_of(plan: PlanDocument, inventory: Inventory, *, only_kept: bool) -> t
     backend = "emulated" if gpu.device_kind == "emulated" else gpu.platform
     recorded = cost_model_of(plan.arithmetic) if plan.arithmetic else None
     profile = load_gpu_profiles().get(gpu.profile or "")
+    computes = profile if backend == "cuda" else None
     model = recorded or CostModel(
-        rates=rates_of(gpu, profile), backend=backend, single_dtypes=single_dtypes_of(profile)
+        rates=rates_of(gpu, profile),
+        backend=backend,
+        single_dtypes=single_dtypes_of(profile),
+        attention=attention_shares(computes),
+        denoiser_attention=attention_shares(computes, plan.attention),
     )
     components = inventory.components
     reason = plan.trace.source if plan.trace else ""

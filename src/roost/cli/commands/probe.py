@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from roost.cli.options import Json
-from roost.cli.screen import rate_name, rate_value, show_json, show_note, show_table, show_text
+from roost.cli.screen import off_by, rate_name, rate_value, show_json, show_note, show_table, show_text
 from roost.errors import UsageError
 from roost.facts.rates import RateKey
 from roost.units import format_seconds
@@ -60,10 +60,10 @@ def _show(report: ProbeReport) -> None:
 
 def _row(report: ProbeReport, key: RateKey) -> tuple[str, ...]:
     plain = report.unmeasured[key]
-    planned = (rate_value(key, plain.value), f"× {plain.spread:.3g}")
+    planned = (rate_value(key, plain.value), off_by(plain.spread, plain.down))
     rate = report.measured.get(key)
     if rate is None:
         return (rate_name(key), "–", "–", *planned, "–")
     return (
-        rate_name(key), rate_value(key, rate.value), f"× {rate.spread:.3g}", *planned, f"{report.ratio(key):.3g}",
+        rate_name(key), rate_value(key, rate.value), off_by(rate.spread), *planned, f"{report.ratio(key):.3g}",
     )  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from roost.api.plans.explanation import ComponentAccount, Explanation, PlanRow, StageSum
 from roost.api.requests.request import workload_text
-from roost.cli.screen import rate_name, rate_value, show_folded, show_table, show_text
+from roost.cli.screen import off_by, rate_name, rate_value, show_folded, show_table, show_text
 from roost.cli.views.trials import show_trials
 from roost.plan.figures import Rate, StageWork
 from roost.plan.schema import PlanDocument
@@ -162,7 +162,7 @@ def _show_rates(explanation: Explanation) -> None:
     show_table(
         ("Rate", "Value", "Off by up to", "Source"),
         [
-            (rate_name(name), rate_value(name, rate.value), f"× {rate.spread:.3g}", _source(rate))
+            (rate_name(name), rate_value(name, rate.value), off_by(rate.spread, rate.down), _source(rate))
             for name, rate in explanation.rates.items()
         ],
         numbers=(1, 2),

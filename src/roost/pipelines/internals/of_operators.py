@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import Any
 
@@ -29,11 +29,19 @@ CONVS = frozenset(("_convolution", "_slow_conv2d_forward"))
 NO_KERNEL = frozenset(("_unsafe_view", "_reshape_alias", "_local_scalar_dense"))
 COPIES = frozenset(("_to_copy", "_local_scalar_dense"))
 _ATTENTION, _ATTENTION_END = "_scaled_dot_product", "_attention_forward"
+_MASKS = frozenset(("attn_mask", "attn_bias", "bias"))  # what fused attention calls its mask
 
 
 def is_attention(name: str) -> bool:
     """Whether an operator is one of fused attention, of which each backend has its own."""
     return name.startswith(_ATTENTION) or name.endswith(_ATTENTION_END)
+
+
+def is_masked(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a call of fused attention passes a mask."""
+    names = [argument.name for argument in schema_of(func).arguments]
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    return any(given.get(name) is not None for name in _MASKS)
 
 
 def eager_kernel(operator: Any) -> Callable[..., Any] | None:

@@ -9,7 +9,9 @@ from roost.blocks import block_names
 from roost.facts.model import Component
 from roost.facts.rates import RateKey
 from roost.facts.stage import stage_of
-from roost.plan.figures import Kappa, Level
+from roost.plan.figures import Kappa
+from roost.plan.shares import AttentionShares, Level
+from roost.planner.cost.attention import slowdown
 from roost.planner.cost.fp8_storage import cast_costs
 from roost.planner.cost.rates import SINGLE_DTYPES, Rates, Speeds
 from roost.planner.cost.simulator import UseCost
@@ -22,7 +24,8 @@ _KERNEL_START_S = 6e-6
 # Eager model code looks at views, allocates and runs Python modules around each kernel: so many launches' worth. Prior.
 _HOST_WORK = 5.0
 # Convolutional VAEs, allocated over traced, as others published it. In half precision a picture's channels are turned
-# around in copies (FLUX.1-dev and SDXL, five cards); Qwen-Image's VAE on one card is what stands for all others.
+# around in copies (FLUX.1-dev and SDXL, five cards); in float32 four at once on an A100 took 1.26 too.
+# Qwen-Image's VAE on one card is what stands for all others.
 _PICTURE_DECODE = Kappa(low=1.25, mid=1.60, high=1.8, source="prior: convolutions' workspaces and turned copies")
 _PICTURE_DECODE_SINGLE = Kappa(low=1.15, mid=1.27, high=1.6, source="prior: convolution workspaces in float32")
 _CONV_DECODE = Kappa(low=1.0, mid=1.22, high=1.6, source="prior: convolution workspaces in decode")
@@ -38,16 +41,33 @@ _EXACT = Kappa(low=1.0, mid=1.0, high=1.0, source="emulated: nothing hides from 
 class CostModel:
     """Everything that turns a trace into seconds and bytes. ``kappas`` are fitted ones, by component class.
 
-    ``single_dtypes`` are those that the device computes at its float32 rates.
+    ``single_dtypes`` are those that the device computes at its float32 rates. ``denoiser_attention`` is that of the
+    backend that the denoiser is given, ``attention`` the others'; None where every kernel has the attention rate.
     """
 
     rates: Rates
     backend: str = "cuda"
     kappas: Mapping[str, Kappa] = field(default_factory=dict)
     single_dtypes: frozenset[str] = SINGLE_DTYPES
+    attention: AttentionShares | None = None
+    denoiser_attention: AttentionShares | None = None
 
-    def work_s(self, totals: Totals, dtype: str | None, speeds: Speeds) -> tuple[float, float]:
-        """Seconds that the device needs for the work, and seconds that the host needs to launch it."""
+    def attention_slowdown(self, use: UseTrace, component: Component, level: Level, speeds: Speeds) -> float:
+        """How many times as long as at its rate the use's attention takes, by the kernels that compute it."""
+        return slowdown(
+            use.attention,
+            self.denoiser_attention if kind_of(component) == "dit" else self.attention,
+            speeds,
+            level,
+            single=use.compute_dtype in self.single_dtypes,
+            single_dtypes=self.single_dtypes,
+        )
+
+    def work_s(self, totals: Totals, dtype: str | None, speeds: Speeds, slower: float = 1.0) -> tuple[float, float]:
+        """Seconds that the device needs for the work, and seconds that the host needs to launch it.
+
+        Attention takes ``slower`` times as long as at its rate.
+        """
         start_s, host_work = (0.0, 1.0) if self.backend == "emulated" else (_KERNEL_START_S, _HOST_WORK)
         kernels = sum(work.kernels for work in totals.values())
         device_s = kernels * start_s
@@ -55,6 +75,8 @@ class CostModel:
             work = totals[op_class]
             rate = speeds.flop_per_s(op_class, single=dtype in self.single_dtypes)
             arithmetic_s = work.flops / rate if rate else 0.0
+            if op_class == "attention":
+                arithmetic_s *= slower
             device_s += max(arithmetic_s, work.bytes / speeds[RateKey.MEMORY])
         return device_s, kernels * host_work / speeds[RateKey.KERNELS]
 
@@ -123,11 +145,12 @@ def _with_casts(cost: UseCost, use: UseTrace, component: Component, linears: Lin
 def _use_cost(use: UseTrace, component: Component, model: CostModel, level: Level, speeds: Speeds) -> UseCost:
     index_of = {name: index for index, name in enumerate(block_names(component.units))}
     known = [block for block in use.blocks if block.name in index_of]
+    slower = model.attention_slowdown(use, component, level, speeds)
     blocks = tuple(
-        (index_of[block.name], max(model.work_s(block.totals, use.compute_dtype, speeds))) for block in known
+        (index_of[block.name], max(model.work_s(block.totals, use.compute_dtype, speeds, slower))) for block in known
     )
     trunk = _less(use.totals, [block.totals for block in known])
-    trunk_s = max(model.work_s(trunk, use.compute_dtype, speeds))
+    trunk_s = max(model.work_s(trunk, use.compute_dtype, speeds, slower))
     # Where the trunk's work lies is not traced: embeddings before the blocks, projections after them.
     before_s = trunk_s / 2 if blocks else trunk_s
     activations = use.activation_bytes.peak_bytes * model.kappa(component, use).at(level)
@@ -156,13 +179,14 @@ def _less(totals: Totals, parts: list[Totals]) -> Totals:
     }
 
 
-def launch_bound(trace: Trace, component: str, model: CostModel) -> bool:
+def launch_bound(trace: Trace, component: Component, model: CostModel) -> bool:
     """Whether the host's launches, not the device, set the pace of the component's uses."""
     speeds = model.rates.at("mid")
     device_s, launches_s = 0.0, 0.0
     for index, use in enumerate(trace.uses):
-        if use.component == component:
-            seconds = model.work_s(use.totals, use.compute_dtype, speeds)
+        if use.component == component.name:
+            slower = model.attention_slowdown(use, component, "mid", speeds)
+            seconds = model.work_s(use.totals, use.compute_dtype, speeds, slower)
             device_s += trace.calls(index) * seconds[0]
             launches_s += trace.calls(index) * seconds[1]
     return launches_s > device_s

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from roost.facts.machine import GpuProfile
 from roost.facts.rates import HALF, SINGLE, RateKey
+
+Entry = TypeVar("Entry")
 
 # Dense matrix products that nothing else holds back.
 _MATMUL_SHARE = 0.92
@@ -30,24 +33,27 @@ class _Architecture:
 
     Where power is the limit, attention reaches ``attention_of_matmul``: its softmax keeps the tensor cores waiting.
     ``softmax_flop_per_s`` is its rate if only the softmax took time, where that doesn't hide at all.
+    ``overlapped_share`` is of kernels written for the card, which hide it.
     """
 
     flop_per_joule: float
     attention_share: float
     attention_of_matmul: float = 0.92
     softmax_flop_per_s: float | None = None
+    overlapped_share: float | None = None
 
 
 # By compute capability. PyTorch's attention is FlashAttention-2 from Ampere on; before, a slower kernel. On Hopper it
-# lacks the instructions that reach the tensor cores' peak (FlashAttention-3 has them), and waits for its softmax.
+# lacks the instructions that reach the tensor cores' peak, and waits for its softmax. FlashAttention-3 and cuDNN do
+# neither: 126 and 129 of 148 TFLOP/s on an H20 (github.com/Dao-AILab/flash-attention/issues/1310).
 _ARCHITECTURES: Mapping[str, _Architecture] = {
     "7.0": _Architecture(flop_per_joule=0.33e12, attention_share=0.40, attention_of_matmul=0.5),
     "7.5": _Architecture(flop_per_joule=0.17e12, attention_share=0.40, attention_of_matmul=0.5),
     "8.0": _Architecture(flop_per_joule=0.49e12, attention_share=0.62),
     "8.6": _Architecture(flop_per_joule=0.43e12, attention_share=0.80),
     "8.9": _Architecture(flop_per_joule=0.60e12, attention_share=0.88),
-    "9.0": _Architecture(flop_per_joule=0.78e12, attention_share=0.62, softmax_flop_per_s=8e14),
-    "10.0": _Architecture(flop_per_joule=1.3e12, attention_share=0.35),
+    "9.0": _Architecture(flop_per_joule=0.78e12, attention_share=0.62, softmax_flop_per_s=8e14, overlapped_share=0.86),
+    "10.0": _Architecture(flop_per_joule=1.3e12, attention_share=0.35, overlapped_share=0.6),
     "12.0": _Architecture(flop_per_joule=0.65e12, attention_share=0.80),
 }
 _AMD = _Architecture(flop_per_joule=0.64e12, attention_share=0.35)
@@ -92,8 +98,18 @@ def _architecture(profile: GpuProfile) -> _Architecture:
     """The card's own, or the newest one before it."""
     if profile.compute_capability is None:
         return _AMD
-    older = [name for name in _ARCHITECTURES if _version(name) <= _version(profile.compute_capability)]
-    return _ARCHITECTURES[max(older, key=_version, default="7.0")]
+    return newest_before(_ARCHITECTURES, profile.compute_capability)
+
+
+def newest_before(table: Mapping[str, Entry], capability: str) -> Entry:
+    """The entry of a compute capability: its own, the newest one before it, or the oldest."""
+    older = [name for name in table if _version(name) <= _version(capability)]
+    return table[max(older, key=_version, default=min(table, key=_version))]
+
+
+def is_before(capability: str, other: str) -> bool:
+    """Whether the first compute capability is the older one."""
+    return _version(capability) < _version(other)
 
 
 def _version(capability: str) -> tuple[int, ...]:
@@ -106,6 +122,16 @@ def _clock(flop_per_s: float, profile: GpuProfile, architecture: _Architecture) 
         return 1.0
     power_share = profile.power_w.value * architecture.flop_per_joule / flop_per_s
     return min(1.0, float(power_share**_POWER_EXPONENT))
+
+
+def overlapped_attention(profile: GpuProfile) -> float | None:
+    """What kernels that hide their softmax reach, times the attention rate; None where the card knows none."""
+    found, number = reached(profile), profile.bf16_flop_per_s or profile.fp16_flop_per_s
+    architecture = _architecture(profile)
+    if not found or number is None or architecture.overlapped_share is None:
+        return None
+    matmul = found[RateKey.MATMUL].flop_per_s * architecture.attention_of_matmul
+    return min(number.value * architecture.overlapped_share, matmul) / found[RateKey.ATTENTION].flop_per_s
 
 
 def _attention(peak: float, matmul: float, architecture: _Architecture) -> float:

@@ -9,8 +9,9 @@ from roost.facts.machine import Machine
 from roost.facts.model import Component
 from roost.facts.request import Tier
 from roost.facts.stage import DENOISING, stage_text
-from roost.plan.figures import BytesInterval, Level, Limiter, Predicted, PredictedStage, SecondsInterval
+from roost.plan.figures import BytesInterval, Limiter, Predicted, PredictedStage, SecondsInterval
 from roost.plan.schema import HostTurn, late_components
+from roost.plan.shares import Level
 from roost.planner.cost.costs import CostModel, launch_bound, use_costs
 from roost.planner.cost.host_turns import Turns, host_turns
 from roost.planner.cost.movement import block_tiers, late_s, load_s, moved_weights, residents_of, tier_bytes
@@ -196,7 +197,7 @@ def _stages(forecast: Forecast, placements: tuple[Placement, ...], timeline: Tim
                 binding=_binding(
                     stage.seconds > _COMPUTE_BOUND * stage.compute_s,
                     _reads_disk(by_name[stage.component], stage),
-                    launch_bound(forecast.trace, stage.component, forecast.model),
+                    launch_bound(forecast.trace, forecast.components[stage.component], forecast.model),
                 ),
             )
         )

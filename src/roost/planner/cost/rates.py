@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 
 from roost.facts.machine import GpuFacts, GpuProfile
 from roost.facts.rates import ARITHMETIC, HALF, SINGLE, RateKey
-from roost.plan.figures import Level, Rate
+from roost.plan.figures import Rate
 from roost.plan.measurements import MeasuredRate
+from roost.plan.shares import Level
 from roost.planner.cost.data_sheet_rates import reached
 from roost.trace import OpClass
 
@@ -22,8 +23,18 @@ LEVELS: tuple[Level, ...] = ("slow", "mid", "fast")
 _PCIE_LANE_BYTES_PER_S = {1: 0.25e9, 2: 0.5e9, 3: 0.985e9, 4: 1.969e9, 5: 3.938e9, 6: 7.563e9}
 # Headers of 256-byte packets, flow control and the driver leave about this share. Prior.
 _PCIE_SHARE = 0.80
-# How far off each class of operation may be from its prior in ``throughput``. Attention has several kernels.
-_SPREADS: Mapping[OpClass, float] = {"matmul": 1.2, "attention": 1.3, "conv": 1.6}
+# NVML reads the slot. A card's name alone doesn't say what it is in: the generation before, or half of the lanes,
+# halves the link. An RTX 5090 streamed Qwen-Image at 34 and 24 GB/s of 50 (github.com/sgl-project/sglang/pull/31538).
+_LINK_SPREAD, _NAMED_LINK_DOWN = 1.2, 2.0
+# Pageable copies go through a staging buffer, at the host's memcpy rate at best, and what comes back to new host memory
+# faults it in first. Added seconds over bytes of published model offloads are 1.5 to 8.5 GB/s for both ways together.
+_PAGEABLE_OF_PINNED, _PAGEABLE_MOST, _PAGEABLE_BACK = 0.30, 6e9, 0.6
+_PAGEABLE_SPREAD, _PAGEABLE_DOWN = 1.9, 3.0
+# How far off each class of operation may be from its prior in ``throughput``, up and down. Which kernel computes
+# attention is known, and has an interval of its own. Slower is further off than faster: software can't beat a card, and
+# what else a machine does, its cooling or a power limit only slow it. Publishers of one and the same case are up to 1.4
+# times apart (FLUX.1-dev on an A800, 12.9 and 18 s).
+_SPREADS: Mapping[OpClass, tuple[float, float]] = {"matmul": (1.2, 1.3), "attention": (1.2, 1.25), "conv": (1.6, 1.6)}
 _MEMORY_SHARE, _MEMORY_SPREAD = 0.90, 1.2
 # Large operations of one shape were timed; a model has others.
 _SHAPES_SPREAD = 1.1
@@ -100,7 +111,7 @@ def rates_of(
 def _flop_rates(profile: GpuProfile | None) -> dict[RateKey, Rate]:
     found = reached(profile) if profile else {}
     rates = {}
-    for op_class, spread in _SPREADS.items():
+    for op_class, (spread, down) in _SPREADS.items():
         for key, guess, wider in (
             (HALF[op_class], _GUESS_FLOP_PER_S, 1.0),
             (SINGLE[op_class], _GUESS_FLOP_PER_S / 8, 1.3),
@@ -108,6 +119,7 @@ def _flop_rates(profile: GpuProfile | None) -> dict[RateKey, Rate]:
             rates[key] = Rate(
                 value=found[key].flop_per_s if found else guess,
                 spread=spread * wider if found else _UNKNOWN_SPREAD,
+                down=down * wider if found else None,
                 source="spec",
                 why=found[key].why if found else "no data sheet for this card",
             )
@@ -134,20 +146,27 @@ def _link_rates(gpu: GpuFacts, profile: GpuProfile | None) -> dict[RateKey, Rate
     lanes = gpu.pcie_width or (int(profile.pcie_lanes.value) if profile and profile.pcie_lanes else 0)
     known = generation in _PCIE_LANE_BYTES_PER_S and lanes > 0
     link = _PCIE_LANE_BYTES_PER_S[generation] * lanes if known else _PCIE_LANE_BYTES_PER_S[4] * 16
-    spread, prior = (1.2, False) if known else (2.5, True)
+    spread, prior = (_LINK_SPREAD, False) if known else (2.5, True)
+    of_name = gpu.named or not (gpu.pcie_generation and gpu.pcie_width)
+    down = _NAMED_LINK_DOWN if known and of_name else None
     why = f"{_PCIE_SHARE:.0%} of PCIe {generation}.0 x{lanes}" if known else "prior: an unknown link as PCIe 4.0 x16"
     if profile is not None and profile.unified:
-        link, spread, prior = profile.memory_bytes_per_s.value / 2 / _PCIE_SHARE, 2.0, True
+        link, spread, prior, down = profile.memory_bytes_per_s.value / 2 / _PCIE_SHARE, 2.0, True, None
         why = "prior: a copy within one memory, read and written"
-    pinned = Rate(value=link * _PCIE_SHARE, spread=spread, source="spec", why=why, prior=prior)
-    # Pageable copies go through a staging buffer, at the host's memcpy rate at best.
-    pageable_value = min(0.45 * pinned.value, 9e9)
-    pageable = _prior(pageable_value, 1.6 * spread, "a pageable copy staged through pinned memory")
+    pinned = Rate(value=link * _PCIE_SHARE, spread=spread, source="spec", why=why, prior=prior, down=down)
+    pageable = replace(
+        _prior(
+            min(_PAGEABLE_OF_PINNED * pinned.value, _PAGEABLE_MOST),
+            _PAGEABLE_SPREAD,
+            "a pageable copy staged through pinned memory",
+        ),
+        down=_PAGEABLE_DOWN,
+    )
     return {
         RateKey.PINNED_H2D: pinned,
         RateKey.PINNED_D2H: pinned,
         RateKey.PAGEABLE_H2D: pageable,
-        RateKey.PAGEABLE_D2H: replace(pageable, value=0.7 * pageable_value),
+        RateKey.PAGEABLE_D2H: replace(pageable, value=_PAGEABLE_BACK * pageable.value),
     }
 
 
@@ -167,8 +186,9 @@ def believed(fitted: MeasuredRate, before: Rate, reach: float = 1.0) -> Rate:
     Within ``before``'s interval, taken at least ``reach`` wide, one run is believed; further out it counts up to the
     interval's end, two runs half of the way from there, and three all of it. The interval still holds every run.
     """
-    reach = max(reach, before.spread, _TIMED_REACH if before.source == "measured" else 1.0)
-    end = min(max(fitted.value, before.value / reach), before.value * reach)
+    reach = max(reach, _TIMED_REACH if before.source == "measured" else 1.0)
+    least, most = before.value / max(reach, before.below), before.value * max(reach, before.spread)
+    end = min(max(fitted.value, least), most)
     value = end * (fitted.value / end) ** _TRUST[min(fitted.n, len(_TRUST)) - 1]
     apart = max(value / fitted.value, fitted.value / value)
     return Rate(

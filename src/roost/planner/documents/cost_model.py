@@ -32,6 +32,8 @@ def arithmetic_record(forecast: Forecast, placements: tuple[Placement, ...]) -> 
         rates={key.value: rate for key, rate in model.rates.by_key.items()},
         kappas=dict(model.kappas),
         single_dtypes=sorted(model.single_dtypes),
+        attention=model.attention,
+        denoiser_attention=model.denoiser_attention,
         tiers={each.component.name: each.tier for each in placements if each.strategy in _MOVED_WHOLE},
         stages=[
             _work(key, stage, own_bytes[key.component], activation_bytes[key], traced[key])
@@ -86,4 +88,6 @@ def cost_model_of(record: Arithmetic) -> CostModel | None:
         backend=record.backend,
         kappas=record.kappas,
         single_dtypes=SINGLE_DTYPES if record.single_dtypes is None else frozenset(record.single_dtypes),
+        attention=record.attention,
+        denoiser_attention=record.denoiser_attention,
     )

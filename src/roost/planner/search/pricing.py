@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 
 from roost.facts.stage import StageKey
-from roost.plan.figures import Level
+from roost.plan.shares import Level
 from roost.planner.cost.estimate import Forecast
 from roost.planner.cost.host_turns import Turns
 from roost.planner.cost.movement import load_s, moved_weights, tier_bytes

@@ -56,6 +56,11 @@ def _attention_flops(args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any)
     return int(of_operators.attention_flops(query.shape, key.shape, value.shape))
 
 
+def attention_kind(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[bool, int]:
+    """Whether a call of fused attention passes a mask, and the width of its heads."""
+    return of_operators.is_masked(func, args, kwargs), int(args[0].shape[-1])
+
+
 def moved_bytes(tensor: torch.Tensor) -> int:
     """Bytes that reading or writing ``tensor`` once moves; an expanded tensor's storage is smaller than its shape."""
     return min(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())

@@ -12,18 +12,19 @@ import torch
 from roost.pipelines.internals.of_torch import storage_key
 from roost.probes.dry_run.fake_ops import tensors_in
 from roost.probes.dry_run.liveness import Liveness, storage_keys
-from roost.probes.dry_run.op_classes import moved_bytes, op_kind
-from roost.trace import OP_CLASSES, ActivationBytes, BlockTrace, OpClass, OpClassTotals, Totals
+from roost.probes.dry_run.op_classes import attention_kind, moved_bytes, op_kind
+from roost.trace import OP_CLASSES, ActivationBytes, AttentionWork, BlockTrace, OpClass, OpClassTotals, Totals
 
 _NOTHING = -(1 << 62)  # the peak of a part that was not there
 
 
 class Work:
-    """A running sum of FLOPs, bytes and kernels by class, and of FLOPs by dtype."""
+    """A running sum of FLOPs, bytes and kernels by class, of FLOPs by dtype, and of attention's FLOPs by its kind."""
 
     def __init__(self) -> None:
         self.by_class: dict[OpClass, list[int]] = {name: [0, 0, 0] for name in OP_CLASSES}
         self.flops_by_dtype: dict[torch.dtype, int] = {}
+        self.attention: dict[tuple[bool, int, torch.dtype], int] = {}  # by mask, width of a head and dtype
 
     def add(self, op_class: OpClass, flops: int, moved: int, dtype: torch.dtype) -> None:
         entry = self.by_class[op_class]
@@ -33,11 +34,16 @@ class Work:
         if flops:
             self.flops_by_dtype[dtype] = self.flops_by_dtype.get(dtype, 0) + flops
 
+    def attend(self, kind: tuple[bool, int, torch.dtype], flops: int) -> None:
+        self.attention[kind] = self.attention.get(kind, 0) + flops
+
     def include(self, other: Work) -> None:
         for name, entry in other.by_class.items():
             self.by_class[name] = [mine + its for mine, its in zip(self.by_class[name], entry, strict=True)]
         for dtype, flops in other.flops_by_dtype.items():
             self.flops_by_dtype[dtype] = self.flops_by_dtype.get(dtype, 0) + flops
+        for kind, flops in other.attention.items():
+            self.attend(kind, flops)
 
     def totals(self) -> Totals:
         return {
@@ -45,12 +51,22 @@ class Work:
             for name, (flops, moved, kernels) in self.by_class.items()
         }
 
+    def attention_works(self) -> tuple[AttentionWork, ...]:
+        return tuple(
+            AttentionWork(masked=masked, head_width=width, dtype=_dtype_name(dtype), flops=flops)
+            for (masked, width, dtype), flops in self.attention.items()
+        )
+
     @property
     def main_dtype(self) -> str | None:
         """The dtype of most FLOPs."""
         if not self.flops_by_dtype:
             return None
-        return str(max(self.flops_by_dtype, key=self.flops_by_dtype.__getitem__)).removeprefix("torch.")
+        return _dtype_name(max(self.flops_by_dtype, key=self.flops_by_dtype.__getitem__))
+
+
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 @dataclass(slots=True)
@@ -144,6 +160,8 @@ class Recorder:
         if kind and dtype:
             flops = kind.flops(args, kwargs, out) if kind.flops else 0
             self.frames[-1].work.add(kind.op_class, flops, moved, dtype)
+            if kind.op_class == "attention":
+                self.frames[-1].work.attend((*attention_kind(func, args, kwargs), dtype), flops)
             if self._open:
                 self._open[-1].work.add(kind.op_class, flops, moved, dtype)
 

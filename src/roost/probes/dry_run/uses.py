@@ -152,6 +152,7 @@ def use_trace(call: EntryCall, recorder: Recorder, inputs: Iterable[torch.Tensor
         blocks=recorder.block_traces(),
         recast_bytes=max(0, weights_bytes(call.component.module) - call.component.loaded_bytes),
         form=call_form(call.args, call.kwargs),
+        attention=work.attention_works(),
     )
 
 
