@@ -155,19 +155,21 @@ def test_forty_steps_are_drawn_as_two_passes_a_band_and_one() -> None:
     assert [(each.passes, each.band) for each in pieces] == [(2, False), (2 * STEPS - 3, True), (1, False)]
 
 
-def pages() -> dict[str, str]:
-    records = {
-        "streamed": simulated(link=4e9),
-        "resident": simulated("vae=resident"),
-        "one component": simulated(parts=PARTS[2:]),
-    }
+RECORDS = {
+    "streamed": lambda: simulated(link=4e9),
+    "resident": lambda: simulated("vae=resident"),
+    "one component": lambda: simulated(parts=PARTS[2:]),
+}
+
+
+def page_of(name: str) -> str:
     stages = [["denoise (transformer)", "80", "40.0 s", "100%", "3%", "1 ms", "11.0 GiB", "compute"]]
-    return {name: timeline_page(record, stages) for name, record in records.items()}
+    return timeline_page(RECORDS[name](), stages)
 
 
-@pytest.mark.parametrize("name", ["streamed", "resident", "one component"])
+@pytest.mark.parametrize("name", RECORDS)
 def test_a_page_is_one_small_file_that_asks_for_nothing(name: str) -> None:
-    page = pages()[name]
+    page = page_of(name)
     assert len(page.encode()) < 1_000_000
     assert not any(word in page for word in ("http:", "https:", " src=", "<script", "@import", "url("))
     assert "predicted" in page
@@ -205,7 +207,7 @@ def test_names_from_a_model_can_not_become_markup() -> None:
 def test_a_browser_renders_the_page_without_a_complaint_the_network_or_crowded_texts(
     name, width, dark, tmp_path
 ) -> None:
-    seen = opened(pages()[name], tmp_path, width, dark)
+    seen = opened(page_of(name), tmp_path, width, dark)
     assert seen.console == []
     assert seen.crowded == []
     assert seen.document.count("<svg") == 3 * len(LAYOUTS)

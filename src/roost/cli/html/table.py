@@ -20,9 +20,9 @@ td.note{padding-top:0;color:var(--muted)}td.note::before{content:attr(data-label
 # A table's class is the widest layout in which its rows are cards.
 _CARDS = """
 @media(max-width:WIDTHpx){table.NAME{display:block}.NAME thead{display:none}.NAME tr{display:contents}
-.NAME tbody{display:flex;flex-wrap:wrap;gap:8px 18px;border:1px solid var(--line);border-radius:6px;
+.NAME tbody{display:flex;flex-wrap:wrap;gap:8px 14px;border:1px solid var(--line);border-radius:6px;
 padding:10px 12px;margin-top:10px}
-.NAME td,.NAME td.note{display:block;min-width:72px;padding:0;text-align:left;white-space:normal;
+.NAME td,.NAME td.note{display:block;min-width:64px;padding:0;text-align:left;white-space:normal;
 overflow-wrap:anywhere;color:var(--ink)}
 .NAME td::before,.NAME td.note::before{content:attr(data-label);display:block;font-size:12px;color:var(--muted)}
 .NAME td:empty{display:none}.NAME td.title,.NAME td.note{flex-basis:100%}
