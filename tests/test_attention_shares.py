@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from dry_runs import tiny_trace
+from dry_runs import tiny_directory, tiny_trace
 from roost.api.machine import gpu_of_profile
+from roost.api.plans.plan import make_plan
 from roost.facts.rates import RateKey
+from roost.plan import plan_to_yaml, read_plan
 from roost.plan.figures import Rate
 from roost.plan.shares import AttentionShares
 from roost.planner.cost.attention import attention_shares, slowdown
@@ -111,3 +114,15 @@ def test_a_trace_of_before_reads_as_one_that_names_no_kernels() -> None:
     for use in document["uses"]:
         del use["attention"]
     assert all(use.attention == () for use in trace_from_json(document).uses)
+
+
+def test_a_plan_says_its_shares_and_reads_back_equal(tmp_path: Path) -> None:
+    options = {"ram": "8GiB", "size": "64x64", "frames": 5, "steps": 2, "measured": False}
+    plan = make_plan(tiny_directory("wan2.2"), gpu="h100-sxm", attention="_flash_3", **options)
+    assert plan.arithmetic is not None
+    assert plan.arithmetic.attention == attention_shares(PROFILES["h100-sxm"])
+    assert plan.arithmetic.denoiser_attention == attention_shares(PROFILES["h100-sxm"], "_flash_3")
+    assert plan.arithmetic.rates[RateKey.PINNED_H2D].down == 2.0
+    path = tmp_path / "plan.yaml"
+    path.write_text(plan_to_yaml(plan), encoding="utf-8")
+    assert read_plan(path) == plan

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from roost.plan.fields import FACT
+
 Factor = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Level = Literal["slow", "mid", "fast"]
 
@@ -32,8 +34,8 @@ class AttentionShares:
     ``beyond`` is for heads wider than 256.
     """
 
-    plain: Share
-    narrow: Share
-    masked: Share
-    masked_narrow: Share
-    beyond: Share
+    plain: Annotated[Share, FACT]
+    narrow: Annotated[Share, FACT]
+    masked: Annotated[Share, FACT]
+    masked_narrow: Annotated[Share, FACT]
+    beyond: Annotated[Share, FACT]
