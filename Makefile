@@ -17,7 +17,7 @@ PYTHON ?= $(shell for each in $(CANDIDATES); do \
 help:
 	@echo 'make demo    build a tiny Wan2.2-like model, inspect it, plan it, run it and time it: demo/'
 	@echo 'make test    the tests'
-	@echo 'make check   format, lint, types, import law, sizes, stale generated files'
+	@echo 'make check   format, lint, types, import law, sizes, stale generated files, golden plans'
 	@echo 'make format  format and mend what ruff can mend'
 	@echo 'make clean   remove caches, builds and demo/ (.venv stays)'
 	@echo 'make test-fast    the tests that need no torch, in under a minute'
@@ -54,6 +54,7 @@ check: $(STAMP)
 	$(BIN)/python scripts/generate_class_facts.py --check
 	$(BIN)/python scripts/generate_families.py --check
 	$(BIN)/python scripts/generate_docs.py --check
+	$(BIN)/python benchmarks/golden_plans.py --check
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix-only $(CODE)
