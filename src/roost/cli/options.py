@@ -76,11 +76,14 @@ def _parameters(given: type) -> Iterator[Parameter]:
 
 
 def _parameter(name: str, declared: DeclaredOption) -> Parameter:
-    """What Python takes as a text, too, is a text here; a list is an option that may stand several times."""
+    """What Python takes as a text, too, is a text here; a list is an option that may stand several times.
+
+    A default that is no text stays with the dataclass: Typer would make a text of it.
+    """
     option, types = declared.option, declared.types
     listed = next((get_args(each)[0] for each in types if get_origin(each) is Sequence), None)
     kind = str if str in types else types[0]
-    default = None if listed else declared.default
+    default = None if listed or (kind is str and not isinstance(declared.default, str)) else declared.default
     how = typer.Option(*option.flags.split(), metavar=option.metavar, help=option.help)
     hint = list[listed] if listed else kind  # type: ignore[valid-type]
     return Parameter(

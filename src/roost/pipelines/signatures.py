@@ -21,6 +21,14 @@ def name_among(names: Sequence[str], parameters: Mapping[str, inspect.Parameter]
     return next((name for name in names if name in parameters), None)
 
 
+def takes_list(parameters: Mapping[str, inspect.Parameter], name: str) -> bool:
+    """Whether the parameter is annotated as one that may be a list; True where the annotation says nothing."""
+    found = parameters.get(name)
+    if found is None:
+        return False
+    return found.annotation is found.empty or "list" in str(found.annotation).lower()
+
+
 def needed_parameters(parameters: Mapping[str, inspect.Parameter]) -> list[str]:
     """Those without a default, which a caller must give by name."""
     by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)

@@ -200,10 +200,12 @@ def learn_from_run(plan: PlanDocument, workload: Workload, record: RunRecord) ->
 def figures_of(plan: PlanDocument, workload: Workload, record: RunRecord) -> RunFigures:
     """The run's figures: stages of the first generation, a step of the later ones where there are some.
 
-    Of a workload that was not the plan's, and of work that an earlier run began, only the load can be compared.
+    Of a workload that was not the plan's, and of work that an earlier run began, only the load can be compared. Nor do
+    groups that are smaller than the others count.
     """
-    made = [each for each in record.generations if not each.skipped]
-    if workload != plan.workload or record.resumed_from is not None:
+    largest = max(each.batch_of for each in record.generations)
+    made = [each for each in record.generations if each.call_s is not None and each.batch_of == largest]
+    if not made or workload != plan.workload or record.resumed_from is not None:
         return RunFigures(load_s=record.load_s)
     later = made[1:]
     whole = record.texts is None or not record.texts.encoded_ahead  # texts encoded ahead are in no generation's time
@@ -211,8 +213,8 @@ def figures_of(plan: PlanDocument, workload: Workload, record: RunRecord) -> Run
     known = [each for each in steps if each is not None]
     return RunFigures(
         load_s=record.load_s,
-        first_s=made[0].seconds if whole else None,
-        next_s=median(each.seconds or 0.0 for each in later) if later and whole else None,
+        first_s=made[0].call_s if whole else None,
+        next_s=median(each.call_s or 0.0 for each in later) if later and whole else None,
         step_s=median(known) if known else None,
         peak_bytes=made[0].peak_bytes,  # later, components stay where there is room, which no plan needs
         stages=[

@@ -26,7 +26,11 @@ class ResumedRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRecord:
-    """One generation. One that an earlier run had finished is ``skipped``: only its digests are known."""
+    """One generation. One that an earlier run had finished is ``skipped``: only its digests are known.
+
+    ``batch_of`` generations shared its call. Of several, ``seconds`` is its share, ``latent_digest`` is of all that was
+    decoded, and the first that was saved has the call's ``stages``.
+    """
 
     prompt: str
     seed: int
@@ -40,6 +44,14 @@ class GenerationRecord:
     has_nan: bool = False  # what was generated
     nan_components: tuple[str, ...] = ()  # the denoisers and VAEs that gave it
     resumed_from: ResumedRecord | None = None
+    batch_of: int = 1
+
+    @property
+    def call_s(self) -> float | None:
+        """Seconds of the call that made it; None where an earlier run or another record has them."""
+        if self.skipped or self.seconds is None or (self.batch_of > 1 and not self.stages):
+            return None
+        return self.seconds * self.batch_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,7 +47,12 @@ class WorkloadOptions:
     size: Annotated[str | tuple[int, int] | None, Option("--size", "Picture size.", metavar="WxH")] = None
     frames: Annotated[int | None, Option("--frames", "Frames of a video.")] = None
     steps: Annotated[int | None, Option("--steps", "Denoising steps.")] = None
-    batch: Annotated[int, Option("--batch", "Outputs per prompt.")] = 1
+    batch: Annotated[
+        str | int,
+        Option(
+            "--batch", "Outputs per prompt; with run --prompts, prompts that share a call: N or auto.", metavar="N|auto"
+        ),
+    ] = 1
     guidance: Annotated[float | None, Option("--guidance", "Guidance scale.")] = None
     strength: Annotated[
         float | None, Option("--strength", "How much an input changes: that share of the steps.", metavar="X")

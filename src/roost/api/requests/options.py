@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from typing import cast
 
-from roost.api.requests.known_values import one_of
+from roost.api.requests.known_values import batch_of, one_of
 from roost.api.requests.option_sets import PlanOptions, SearchOptions, WorkloadOptions
 from roost.api.requests.request import check_steps_run, check_strength
 from roost.errors import UsageError
@@ -123,7 +123,7 @@ def _workload(options: WorkloadOptions, profile: ModelProfile, pipeline: str | N
         height=height,
         frames=default.frames if options.frames is None else _at_least(1, options.frames, "frames"),
         steps=default.steps if options.steps is None else _at_least(1, options.steps, "steps"),
-        batch=_at_least(1, options.batch, "batch"),
+        batch=_at_least(1, batch_of(options.batch), "batch"),
         guidance=guidance,
         strength=_strength(options.strength, pipeline),
     )

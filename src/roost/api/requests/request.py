@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from roost.api.requests.given_files import read_prompts
+from roost.api.requests.known_values import batch_of, is_auto
 from roost.api.requests.option_sets import GenerationOptions, WorkloadOptions
 from roost.api.requests.outputs import check_output
 from roost.errors import UsageError
@@ -28,6 +29,10 @@ class RunRequest:
     what the VAE would decode, as a .safetensors file. ``images`` are [ARGUMENT=]PATH texts of pictures and videos,
     ``loras`` [COMPONENT=]PATH[:scale] texts. With ``resume`` a generation goes on from what an earlier run kept of it;
     with ``rehearse`` the stage whose peak is least certain is tried first, where an hour could be lost.
+
+    ``group`` is how many generations share a call, one output each; None makes one call for each, of ``batch`` outputs.
+    A ``group_foreseen`` was predicted to fit, and may be larger than the plan's batch.
+
     Raises UsageError for a value that no run takes and for an output that can't be written.
     """
 
@@ -47,6 +52,13 @@ class RunRequest:
     loras: tuple[str, ...] = ()
     resume: bool = True
     rehearse: bool = True
+    group: int | None = None
+    group_foreseen: bool = False
+
+    @property
+    def count(self) -> int:
+        """How many generations it is."""
+        return max(1, len(self.prompts)) * len(self.seeds)
 
     def __post_init__(self) -> None:
         for seed in self.seeds:
@@ -69,17 +81,23 @@ class RunRequest:
 
 
 def run_request(generation: GenerationOptions, workload: WorkloadOptions, typed: Collection[str]) -> RunRequest:
-    """What was ``typed``, as a request; the plan's values stand where nothing was."""
-    return RunRequest(
-        prompts=_prompts(generation.prompt, generation.prompts),
-        listed=generation.prompts is not None,
+    """What was ``typed``, as a request; the plan's values stand where nothing was.
+
+    Of listed prompts ``batch`` is the group, at most as many as there are; an ``auto`` one stays open.
+    """
+    prompts, listed = _prompts(generation.prompt, generation.prompts), generation.prompts is not None
+    auto = listed and is_auto(workload.batch)
+    batch = batch_of(workload.batch) if "batch" in typed and not auto else None
+    request = RunRequest(
+        prompts=prompts,
+        listed=listed,
         negative_prompt=generation.negative_prompt,
         output=generation.output,
         seeds=tuple(generation.seed or (0,)),
         size=None if workload.size is None else parse_size(str(workload.size)),
         frames=workload.frames,
         steps=workload.steps,
-        batch=workload.batch if "batch" in typed else None,
+        batch=None if listed else batch,
         guidance=workload.guidance,
         strength=workload.strength,
         output_type=generation.output_type,
@@ -88,6 +106,7 @@ def run_request(generation: GenerationOptions, workload: WorkloadOptions, typed:
         resume=generation.resume,
         rehearse=generation.rehearse,
     )
+    return replace(request, group=min(batch, request.count)) if listed and batch is not None else request
 
 
 def _prompts(prompt: str | None, file: str | None) -> tuple[str, ...]:
@@ -113,12 +132,24 @@ NO_PROMPT = ("",)  # for a pipeline that takes none
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedGeneration:
-    """One generation of a run; ``number`` is its prompt's place in the list, from 1, and None for a single prompt."""
+    """One generation of a run; ``number`` is its prompt's place in the list, from 1, and None for a single prompt.
+
+    ``group`` has prompt and seed of every generation that shares its call; none where nothing does.
+    """
 
     prompt: str
     number: int | None
     seed: int
     output: Path | None
+    group: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def batch_of(self) -> int:
+        """How many generations its call makes."""
+        return len(self.group) or 1
+
+
+PlannedCall = tuple[PlannedGeneration, ...]  # those that one call makes
 
 
 def generations_of(request: RunRequest) -> list[PlannedGeneration]:
@@ -127,11 +158,25 @@ def generations_of(request: RunRequest) -> list[PlannedGeneration]:
     ``fox.png`` becomes ``fox-0003.png`` for the third of listed prompts and ``fox-seed7.png`` where there are several
     seeds; both give ``fox-0003-seed7.png``.
     """
-    return [
+    return [each for call in calls_of(request) for each in call]
+
+
+def calls_of(request: RunRequest) -> list[PlannedCall]:
+    """The generations by the call that makes them. Groups go by place, whatever of them is already there."""
+    single = [
         PlannedGeneration(prompt=prompt, number=number, seed=seed, output=_output(request, number, seed))
         for number, prompt in _numbered(request)
         for seed in request.seeds
     ]
+    size = request.group or 1
+    return [_grouped(single[first : first + size]) for first in range(0, len(single), size)]
+
+
+def _grouped(generations: list[PlannedGeneration]) -> PlannedCall:
+    if len(generations) == 1:
+        return (generations[0],)
+    group = tuple((each.prompt, each.seed) for each in generations)
+    return tuple(replace(each, group=group) for each in generations)
 
 
 def _numbered(request: RunRequest) -> list[tuple[int | None, str]]:

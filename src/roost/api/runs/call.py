@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from roost.api.models.inspect import makes_of, profile_of, takes_prompt
 from roost.api.requests.given_files import read_loras
 from roost.api.requests.inputs import InputQuestion, InputRecord, read_inputs
-from roost.api.requests.request import NO_PROMPT, RunRequest
+from roost.api.requests.request import NO_PROMPT, RunRequest, calls_of
 from roost.api.runs.ready import ReadyPlan, workload_of_run
 from roost.errors import UsageError
 from roost.facts.model import Inventory
@@ -77,7 +77,8 @@ def _checked(ready: ReadyPlan, request: RunRequest) -> CheckedCall:
         guidance_argument=profile.guidance_argument,
         output_type="latent" if latent else "pt",
         more=inputs.arguments,
-        **asdict(wanted),
+        **{**asdict(wanted), **({} if request.group is None else {"batch": 1})},
+        group=calls_of(request)[0][0].group,
     )
     if call.strength is None:
         call = replace(call, strength=request.strength)

@@ -65,6 +65,7 @@ class OutputJournal:
             stages=(),
             peak_bytes=None,
             skipped=True,
+            batch_of=wanted.batch_of,
         )
 
     def note(self, wanted: PlannedGeneration, record: GenerationRecord) -> None:

@@ -45,7 +45,8 @@ def run_settings(
 
 
 def generation_key(settings: Mapping[str, object], wanted: PlannedGeneration) -> str:
-    """The same for generations of the same settings, prompt, seed and name of output."""
+    """The same for generations of the same settings, prompt, seed and name of output, made in the same company."""
     name = None if wanted.output is None else wanted.output.name
     shared = json.dumps(settings, sort_keys=True)
-    return hashlib.sha256(json.dumps([shared, wanted.prompt, wanted.seed, name]).encode()).hexdigest()
+    company = [wanted.group] if wanted.group else []
+    return hashlib.sha256(json.dumps([shared, wanted.prompt, wanted.seed, name, *company]).encode()).hexdigest()

@@ -24,7 +24,7 @@ from roost.api.plans.preflight import (
     refuse,
     why_masters_stay,
 )
-from roost.api.requests.request import RunRequest, check_steps_run, generations_of
+from roost.api.requests.request import RunRequest, calls_of, check_steps_run
 from roost.errors import NothingFits, PlanMismatch, RoostError, UsageError
 from roost.facts.machine import DeviceKind
 from roost.facts.model import Inventory, PipelineFacts
@@ -63,6 +63,8 @@ def workload_of_run(plan: PlanDocument, request: RunRequest) -> Workload:
     if request.frames is not None and planned.frames is None:
         raise UsageError(f"{option('frames', request.frames)}: this plan is for pictures; leave it out.")
     asked = {name: getattr(request, name) for name in ("frames", "steps", "batch", "guidance")}
+    if request.group is not None:
+        asked["batch"] = request.group
     wanted = replace(
         planned, width=width, height=height, **{name: value for name, value in asked.items() if value is not None}
     )
@@ -73,7 +75,8 @@ def workload_of_run(plan: PlanDocument, request: RunRequest) -> Workload:
     if planned.strength is not None and request.strength is not None:
         wanted = replace(wanted, strength=request.strength)
     check_steps_run(wanted)
-    check_workload(plan, wanted)
+    foreseen = replace(wanted, batch=min(wanted.batch, planned.batch)) if request.group_foreseen else wanted
+    check_workload(plan, foreseen)
     return wanted
 
 
@@ -179,7 +182,7 @@ def _meet_machine(found: ReadyPlan, request: RunRequest | None) -> tuple[PlanDoc
 def _why_masters_stay(plan: PlanDocument, request: RunRequest | None) -> str | None:
     if request is None:
         return "any of them may be called again" if plan.budget.host_turns else None
-    return why_masters_stay(plan, len(generations_of(request)), loras=bool(request.loras))
+    return why_masters_stay(plan, len(calls_of(request)), loras=bool(request.loras))
 
 
 def with_all_masters(ready: ReadyPlan, why: str) -> tuple[PlanDocument, str]:

@@ -4,42 +4,39 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from roost.api.measurements.learned import learn_from_run
 from roost.api.measurements.run_records import (
     GenerationRecord,
-    LoraRecord,
     RehearsedRecord,
     RunRecord,
     TextsRecord,
-    joined_digest,
     summed_stages,
 )
 from roost.api.plans.update import update_plan
 from roost.api.requests.outputs import make_folder_for
-from roost.api.requests.request import PlannedGeneration, RunRequest, generations_of
+from roost.api.requests.request import PlannedCall, PlannedGeneration, RunRequest, calls_of
 from roost.api.runs.call import CheckedCall, check_call
 from roost.api.runs.disturbances import watched
 from roost.api.runs.finished import OutputJournal, save_generation
 from roost.api.runs.identity import run_settings
 from roost.api.runs.kept import KeptWork
+from roost.api.runs.made import Made, generation_record, parts_of, record_of
 from roost.api.runs.pipeline import open_pipeline
 from roost.api.runs.ready import ReadyPlan, with_all_masters, without_decoding
 from roost.api.runs.recording import recorded
 from roost.api.runs.rehearsal import Rehearsal, prepared, rehearse_run
-from roost.option_spelling import option
 
 if TYPE_CHECKING:
     from roost.pipelines.calls import GenerationRequest
-    from roost.residency.engine.stages import OnEvent, StageRecord
+    from roost.residency.engine.stages import OnEvent
     from roost.residency.hold.attach import Held
     from roost.residency.run.loader import LoadComponent, OnComponent
-    from roost.residency.run.loras import FusedLora
     from roost.residency.run.texts_ahead import TextsAhead
 
 _log = logging.getLogger(__name__)
@@ -47,7 +44,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listeners:
-    """Who hears of a run while it goes on: ``on_generation`` of its number, from 1, and of how many.
+    """Who hears of a run while it goes on: ``on_generation`` of a call's first, the call's number and how many.
 
     ``on_note`` hears of what was kept and can't be used, and of what can't be kept; ``on_rehearsal`` of a stage when it
     is tried, and of what it took then. ``trace_out`` is a file for the measured timeline.
@@ -78,79 +75,62 @@ def run_plan(
     ready = replace(ready, changes=(*ready.changes, *checked.beyond))
     if request.output_type == "latent":
         ready = without_decoding(ready)
-    wanted, listeners = generations_of(request), listeners or Listeners()
+    calls, listeners = calls_of(request), listeners or Listeners()
+    wanted = [each for call in calls for each in call]
+    firsts = [call[0] for call in calls]  # what a call keeps is named after its first output
     if request.output is not None:
         make_folder_for(request.output)
     undecoded = run_settings(ready, request, checked, decoded=False)
     kept = KeptWork(undecoded, resume=request.resume, on_note=listeners.on_note)
     journal = _journal(request, run_settings(ready, request, checked))
     finished = {each: journal.finished(each) for each in wanted} if journal else {}
-    for each in wanted:
-        if finished.get(each) is not None:
-            kept.finished(each)  # whoever saved it may have been killed before
-    left = [each for each in wanted if finished.get(each) is None]
-    _log.info("%d generations, %d of them finished by an earlier run", len(wanted), len(wanted) - len(left))
+    there = frozenset(each for each in wanted if finished.get(each) is not None)
+    left = [call for call in calls if not there.issuperset(call)]
+    for call in calls:
+        if there.issuperset(call):
+            kept.finished(call[0])  # whoever saved it may have been killed before
+    _log.info("%d generations, %d of them finished by an earlier run", len(wanted), len(there))
     if not left:
-        return _record(
-            ready, checked, [each for each in finished.values() if each], _Made(latents=kept.existing(wanted))
+        return record_of(
+            ready, checked, [each for each in finished.values() if each], Made(latents=kept.existing(firsts))
         )
     rehearsal = None
-    if request.rehearse and not kept.is_denoised(left[0]):
+    if request.rehearse and not kept.is_denoised(left[0][0]):
         decodes = request.output_type != "latent"
         rehearsal = prepared(ready, checked.workload, decodes=decodes, on_note=listeners.note)
-    books = _Books(journal=journal, kept=kept, rehearsal=rehearsal)
+    books = _Books(journal=journal, kept=kept, rehearsal=rehearsal, there=there)
     made = _make(ready, left, checked, listeners, books)
-    made.latents = kept.existing(wanted)
+    made.latents = kept.existing(firsts)
     if plan_file is not None and made.demotions:
         update_plan(plan_file, made.demotions)
-    record = _record(ready, checked, [finished.get(each) or made.records[each] for each in wanted], made)
+    record = record_of(ready, checked, [finished.get(each) or made.records[each] for each in wanted], made)
     remembered = learn_from_run(ready.plan, checked.workload, record)
     return replace(record, compared=remembered.document())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Books:
-    """Where a run notes what it finished, and keeps what it didn't; and what it tries first."""
+    """Where a run notes what it finished and keeps what it didn't; what is ``there``, and what it tries first."""
 
     journal: OutputJournal | None
     kept: KeptWork
     rehearsal: Rehearsal | None
-
-
-@dataclass(slots=True)
-class _Made:
-    """What was generated, and what beside the generations themselves is to be recorded."""
-
-    records: dict[PlannedGeneration, GenerationRecord] = field(default_factory=dict)
-    load_s: float = 0.0
-    texts: TextsRecord | None = None
-    text_stages: tuple[StageRecord, ...] = ()
-    disturbances: tuple[str, ...] = ()
-    changes: list[str] = field(default_factory=list)
-    demotions: dict[str, dict[str, object]] = field(default_factory=dict)
-    loras: list[FusedLora] = field(default_factory=list)
-    latents: list[str] = field(default_factory=list)
-    rehearsed: list[RehearsedRecord] = field(default_factory=list)
-
-    @property
-    def tiled(self) -> list[str]:
-        """The components that decoded in tiles though the plan had them whole."""
-        return [name for name, fields in self.demotions.items() if fields.get("tiling")]
+    there: frozenset[PlannedGeneration]
 
 
 def _make(
     ready: ReadyPlan,
-    wanted: list[PlannedGeneration],
+    wanted: list[PlannedCall],
     checked: CheckedCall,
     listeners: Listeners,
     books: _Books,
-) -> _Made:
+) -> Made:
     """Loads the pipeline and makes what is ``wanted``, each saved and noted before the next one begins."""
     from roost.residency.run.loras import FusingLoader  # imported here: these bring torch
     from roost.residency.run.texts_ahead import TextsAhead
 
-    made = _Made()
-    calls = [replace(checked.call, prompt=each.prompt, seed=each.seed) for each in wanted]
+    made = Made()
+    calls = [replace(checked.call, prompt=first.prompt, seed=first.seed, group=first.group) for first, *_ in wanted]
     began_s = time.perf_counter()
     loader = FusingLoader(ready.plan, checked.loras) if checked.loras else None
     with ExitStack() as during:
@@ -166,14 +146,9 @@ def _make(
                     texts.reach(index)
                     _keep_masters_for(texts, ready, held)
                 if listeners.on_generation is not None:
-                    listeners.on_generation(each, index + 1, len(wanted))
-                made.records[each] = _generate(ready, held, each, calls[index], books.kept)
-                _log.info(
-                    "generation %d of %d made in %.1f s", index + 1, len(wanted), made.records[each].seconds or 0.0
-                )
-                if books.journal is not None:
-                    books.journal.note(each, made.records[each])
-                books.kept.finished(each)
+                    listeners.on_generation(each[0], index + 1, len(wanted))
+                made.records |= _generate(ready, held, each, calls[index], books)
+                _log.info("call %d of %d made and saved", index + 1, len(wanted))
         made.disturbances = disturbances()
         if texts is not None:
             made.texts = TextsRecord(encoded_ahead=texts.why_not is None, seconds=texts.seconds, why_not=texts.why_not)
@@ -228,73 +203,21 @@ def _opened(ready: ReadyPlan, listeners: Listeners, load: LoadComponent | None) 
 
 
 def _generate(
-    ready: ReadyPlan, held: Held, wanted: PlannedGeneration, call: GenerationRequest, kept: KeptWork
-) -> GenerationRecord:
-    generation, resumed = kept.generate(held, wanted, call)
-    return GenerationRecord(
-        prompt=wanted.prompt,
-        seed=wanted.seed,
-        output=save_generation(ready, call, generation, wanted.output),
-        digest=generation.digest,
-        latent_digest=generation.latent_digest,
-        seconds=generation.seconds,
-        stages=generation.stages,
-        peak_bytes=generation.peak_bytes,
-        skipped=False,
-        has_nan=generation.has_nan,
-        nan_components=generation.nan_components,
-        resumed_from=resumed,
-    )
-
-
-def _record(ready: ReadyPlan, checked: CheckedCall, generations: list[GenerationRecord], made: _Made) -> RunRecord:
-    digest = joined_digest([each.digest for each in generations])
-    assert digest is not None, "a run makes one generation at least, and each has a digest"
-    stages = [*made.text_stages, *(stage for each in generations for stage in each.stages)]
-    text_s = made.texts.seconds if made.texts is not None else 0.0
-    return RunRecord(
-        output=[path for each in generations for path in each.output],
-        digest=digest,
-        latent_digest=joined_digest([each.latent_digest for each in generations]),
-        device_kind=ready.device_kind,
-        attention=ready.plan.attention,
-        tiling=tuple(name for name, each in ready.plan.components.items() if each.tiling or name in made.tiled),
-        load_s=made.load_s,
-        seconds=text_s + sum(each.seconds or 0.0 for each in generations),
-        stages=tuple(stages) if len(generations) == 1 else summed_stages(stages),
-        peak_bytes=max((each.peak_bytes for each in stages), default=0),
-        changes=[*ready.changes, *made.changes],
-        disturbances=made.disturbances,
-        generations=tuple(generations),
-        texts=made.texts,
-        pictures=checked.pictures,
-        loras=tuple(
-            LoraRecord(
-                path=str(each.file.path), sha256=each.file.sha256, scale=each.file.scale, components=each.components
-            )
-            for each in made.loras
-        ),
-        warnings=(*_tiled_warnings(made.tiled), *_nan_warnings(generations)),
-        latents=made.latents,
-        resumed_from=next((each.resumed_from for each in generations if each.resumed_from is not None), None),
-        rehearsed=tuple(made.rehearsed),
-    )
-
-
-def _tiled_warnings(tiled: Sequence[str]) -> Iterator[str]:
-    if tiled:
-        yield (
-            f"memory ran out, so {', '.join(tiled)} decoded in tiles: the output's bits are not those of an untiled"
-            f" decode; {option('forbid', 'tiling')} for the plan stops there instead."
-        )
-
-
-def _nan_warnings(generations: Sequence[GenerationRecord]) -> Iterator[str]:
-    for each in generations:
-        gave = ", ".join(each.nan_components)
-        found = [*(["the result contains NaN"] if each.has_nan else []), *([f"{gave} gave NaN"] if gave else [])]
-        if found:
-            yield (
-                f"seed {each.seed}: {' and '.join(found)}; plan with another --dtype, such as bf16 or fp32, or check "
-                "the model's weights."
-            )
+    ready: ReadyPlan, held: Held, wanted: PlannedCall, call: GenerationRequest, books: _Books
+) -> dict[PlannedGeneration, GenerationRecord]:
+    """Makes the call, and saves and notes those of its outputs that are not there yet."""
+    generation, resumed = books.kept.generate(held, wanted[0], call)
+    parts = parts_of(generation, wanted, ready.plan.model.pipeline)
+    records: dict[PlannedGeneration, GenerationRecord] = {}
+    for each, part in zip(wanted, parts, strict=True):
+        if each in books.there:
+            continue
+        own = replace(call, prompt=each.prompt, seed=each.seed)
+        saved = save_generation(ready, own, part, each.output)
+        # Stages are the call's: where several records share one, the first has them.
+        stages, went_on = ((), None) if records else (part.stages, resumed)
+        records[each] = generation_record(each, part, saved, stages, went_on)
+        if books.journal is not None:
+            books.journal.note(each, records[each])
+    books.kept.finished(wanted[0])
+    return records

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from roost.api.requests.declared import declared_options, typed_options
+from roost.api.requests.known_values import is_auto
 from roost.api.requests.option_sets import (
     AttentionOptions,
     DecidingOptions,
@@ -72,7 +73,7 @@ def run(given: RunCommand) -> None:
             f"--update-plan: {shown_path(given.target)} is not a plan's file; make one with: roost plan MODEL -o FILE"
         )
     request = run_request(given.generation, given.workload, given.typed)
-    plan = _plan_of(given, request)
+    plan, request = _plan_of(given, request)
     workload_of_run(plan, request)
     checked = foresee_plan if given.dry_run else check_plan
     ready = checked(plan, model=given.place.model, device=given.device, force=given.force, request=request)
@@ -82,23 +83,52 @@ def run(given: RunCommand) -> None:
         _run(ready, request, given)
 
 
-def _plan_of(given: RunCommand, request: RunRequest) -> PlanDocument:
-    """The plan in the file, or a new plan of the model, kept in the cache directory."""
-    from roost.api.models.inspect import inspect_model
-    from roost.api.plans.plan import keep_plan, load_plan, plan_model
-    from roost.api.runs.call import check_prompt
-    from roost.cli.views.plan import show_remedy_run
+def _plan_of(given: RunCommand, request: RunRequest) -> tuple[PlanDocument, RunRequest]:
+    """The plan in the file, or a new plan of the model, kept in the cache directory; and the request in its groups."""
+    from roost.api.plans.plan import load_plan
     from roost.plan.revision import revised
 
     path, options = Path(given.target), given.filled(PlanOptions)
-    if path.suffix.lower() in (".yaml", ".yml") or os.path.isfile(path):
-        _refuse_planning_options(options, given.typed)
-        plan = load_plan(path)
-        return plan if given.deciding.attention is None else revised(plan, attention=given.deciding.attention)
+    if path.suffix.lower() not in (".yaml", ".yml") and not os.path.isfile(path):
+        return _new_plan(given, options, request)
+    _refuse_planning_options(options, given.typed)
+    plan = load_plan(path)
+    if given.deciding.attention is not None:
+        plan = revised(plan, attention=given.deciding.attention)
+    if not _is_open(given, request):
+        return plan, request
+    from roost.api.runs.groups import group_for_plan, grouped
+    from roost.cli.views.run import show_group
+
+    choice = group_for_plan(plan, request, given.place.model)
+    show_group(choice)
+    return plan, grouped(request, choice.size)
+
+
+def _new_plan(given: RunCommand, options: PlanOptions, request: RunRequest) -> tuple[PlanDocument, RunRequest]:
+    from roost.api.models.inspect import inspect_model
+    from roost.api.plans.plan import keep_plan, plan_model
+    from roost.api.runs.call import check_prompt
+    from roost.cli.views.plan import show_remedy_run
+
     check_prompt(inspect_model(given.target, variant=options.variant), request)  # before the slow planning
+    if _is_open(given, request):
+        from roost.api.runs.groups import group_for_model, grouped
+        from roost.cli.views.run import show_group
+
+        choice = group_for_model(given.target, options, request)
+        show_group(choice)
+        request = grouped(request, choice.size)
+    if request.group is not None:
+        options = replace(options, batch=request.group)
     plan = plan_model(given.target, options, show_remedy_run)
     show_note(f"planned {given.target}; the plan is kept at {keep_plan(plan)}")
-    return plan
+    return plan, request
+
+
+def _is_open(given: RunCommand, request: RunRequest) -> bool:
+    """Whether the size of its groups is to be chosen."""
+    return request.listed and is_auto(given.workload.batch)
 
 
 def _refuse_planning_options(options: PlanOptions, typed: frozenset[str]) -> None:

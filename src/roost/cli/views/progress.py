@@ -72,10 +72,15 @@ class Progress:
         self._begin(f"loading {clean(name)}")
 
     def on_generation(self, generation: PlannedGeneration, number: int, count: int) -> None:
-        """One of several generations begins."""
+        """One of several calls begins, of one generation or a group."""
         self._which = f"{number}/{count} " if count > 1 else ""
         if self._which and not self._bars:
-            show_note(f"generation {number} of {count}: seed {generation.seed}")
+            group = generation.batch_of
+            show_note(
+                f"generation {number} of {count}: seed {generation.seed}"
+                if group == 1
+                else f"call {number} of {count}: {group} prompts"
+            )
 
     def on_rehearsal(self, stage: str, record: RehearsedRecord | None) -> None:
         """A stage is tried before the first generation, or was."""

@@ -7,13 +7,14 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from roost.api.requests.request import steps_text
-from roost.cli.screen import show_folded, show_json, show_table, show_text
+from roost.cli.screen import show_folded, show_json, show_note, show_table, show_text
 from roost.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
     from roost.api.measurements.run_records import RunRecord
     from roost.api.requests.inputs import InputRecord
     from roost.api.requests.request import PlannedGeneration, RunRequest
+    from roost.api.runs.groups import GroupChoice
     from roost.api.runs.ready import ReadyPlan
 
 
@@ -76,10 +77,11 @@ def _shortened(prompt: str, most: int = 50) -> str:
 def show_dry_run(ready: ReadyPlan, request: RunRequest, *, as_json: bool) -> None:
     from roost.api.requests.request import generations_of
     from roost.api.runs.call import check_call
+    from roost.api.runs.made import group_warnings
     from roost.cli.views.plan_details import show_plan_details
 
     checked, generations = check_call(ready, request), generations_of(request)
-    wanted, changes = checked.workload, [*ready.changes, *checked.beyond]
+    wanted, changes = checked.workload, [*ready.changes, *checked.beyond, *group_warnings(generations)]
     if as_json:
         show_json(
             {
@@ -92,7 +94,8 @@ def show_dry_run(ready: ReadyPlan, request: RunRequest, *, as_json: bool) -> Non
                 "changes": changes,
                 "pictures": [asdict(each) for each in checked.pictures],
                 "generations": [
-                    {"prompt": each.prompt, "seed": each.seed, "output": _file(each)} for each in generations
+                    {"prompt": each.prompt, "seed": each.seed, "output": _file(each), "batch_of": each.batch_of}
+                    for each in generations
                 ],
             }
         )
@@ -112,6 +115,18 @@ def show_dry_run(ready: ReadyPlan, request: RunRequest, *, as_json: bool) -> Non
 
 def _file(generation: PlannedGeneration) -> str | None:
     return None if generation.output is None else str(generation.output)
+
+
+# Which group of prompts ``--batch auto`` took.
+
+
+def show_group(choice: GroupChoice) -> None:
+    """One line on stderr: the group, seconds an output in each that surely fits, and the first that may not."""
+    taken = f"--batch auto: groups of {choice.size}" if choice.size > 1 else "--batch auto: one prompt a call"
+    seconds = ", ".join(f"{size}: {format_seconds(each)}" for size, each in choice.output_s.items())
+    predicted = f"predicted for each output, by group: {seconds}" if seconds else "nothing surely fits"
+    beyond = f"; {choice.too_large} may not fit" if choice.too_large is not None and seconds else ""
+    show_note(f"{taken} ({predicted}{beyond})")
 
 
 # How a prediction looks beside what was measured.

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from roost.errors import UsageError
+from roost.option_spelling import option
 from roost.pipelines.calls import GenerationRequest, workload_arguments
-from roost.pipelines.signatures import BATCH, call_parameters, name_among, needed_parameters
+from roost.pipelines.signatures import BATCH, call_parameters, name_among, needed_parameters, takes_list
+
+_OF_EACH_OUTPUT = ("prompt", "generator")
 
 
 def accepts(pipeline: type, argument: str) -> bool:
@@ -21,7 +24,11 @@ def call_arguments(pipeline: type, request: GenerationRequest) -> dict[str, Any]
     UsageError for anything else that it has no parameter for, and for a parameter that it needs and nobody gives.
     """
     parameters = call_parameters(pipeline)
-    asked = {"negative_prompt": request.negative_prompt, **request.more}
+    asked: dict[str, object] = {"negative_prompt": request.negative_prompt, **request.more}
+    if request.group:
+        check_takes_groups(pipeline)
+        if request.negative_prompt is not None:
+            asked["negative_prompt"] = [request.negative_prompt] * len(request.group)
     if request.batch > 1:
         asked[name_among(BATCH, parameters) or BATCH[0]] = request.batch
     taken = workload_arguments(request, parameters)
@@ -38,3 +45,14 @@ def call_arguments(pipeline: type, request: GenerationRequest) -> dict[str, Any]
             " roost.load_pipeline(plan) from Python."
         )
     return arguments
+
+
+def check_takes_groups(pipeline: type) -> None:
+    """Raises UsageError for a class whose call makes no outputs of several prompts, each from its own seed."""
+    parameters = call_parameters(pipeline)
+    lacking = [name for name in _OF_EACH_OUTPUT if not takes_list(parameters, name)]
+    if lacking:
+        raise UsageError(
+            f"{pipeline.__name__} takes no list as {' or '.join(map(repr, lacking))}, so prompts can't share a call;"
+            f" leave {option('batch')} out."
+        )

@@ -78,13 +78,13 @@ class TextsAhead:
         self._kept.clear()
         self._kept_bytes = 0
         began_s = time.perf_counter()
-        known: set[str] = set()
+        known: set[tuple[str, ...]] = set()
         for request in self._requests[index:]:
-            if request.prompt not in known and self._kept_bytes >= _MOST_BYTES:
+            if request.texts not in known and self._kept_bytes >= _MOST_BYTES:
                 break
-            if request.prompt not in known and self.why_not is None:
+            if request.texts not in known and self.why_not is None:
                 self._collect(request)
-            known.add(request.prompt)
+            known.add(request.texts)
             self._encoded_to += 1
         if self.why_not is not None:
             self._kept.clear()
