@@ -1,8 +1,9 @@
-"""Prompts that share a call: the same bits as diffusers' own list, what an interruption leaves, and which group is taken."""
+"""Prompts that share a call: the bits of diffusers' own list, what an interruption leaves, which group is taken."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from roost.api.plans.plan import load_plan
 from roost.api.requests.request import RunRequest, calls_of
 from roost.api.runs import groups
 from roost.api.runs import run as running
+from roost.api.runs.identity import generation_key
 from roost.cli.app import run
 from roost.errors import UsageError
 from roost.pipelines.calls import GenerationRequest
 from roost.residency.run.calls import check_takes_groups
 from roost.residency.run.generate import generate, tensor_digest
 from tiny_models import default_call
+from traces import trace, use
 
 EMULATED = ("--gpu", "emulated", "--vram", "64MiB", "--headroom", "0")
 SMALL = ("--size", "64x64", "--steps", "2")
@@ -32,7 +35,7 @@ PROMPTS = ("a fox", "a goose", "a hare")
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("groups") / "plan.yaml"
-    words = (*EMULATED, *SMALL, "--policy", "rules", "--batch", "2")
+    words = (*EMULATED, *SMALL, "--policy", "rules", "--batch", "2", "--dtype", "float32")
     assert run(["plan", str(tiny_directory("sdxl")), *words, "-o", str(path)]) == 0
     return path
 
@@ -79,6 +82,16 @@ def test_groups_go_by_place_over_prompts_and_their_seeds(tmp_path: Path) -> None
     assert [(each.prompt, each.seed) for each in first] == [("a fox", 7), ("a fox", 8), ("a goose", 7), ("a goose", 8)]
     assert [each.output.name for each in rest if each.output] == ["out-0003-seed7.png", "out-0003-seed8.png"]
     assert [each.batch_of for each in (*first, *rest)] == [4, 4, 4, 4, 2, 2]
+    alone = replace(first[0], group=())  # other bits: neither counts as the other
+    assert generation_key({}, alone) != generation_key({}, first[0]) != generation_key({}, replace(rest[0], group=()))
+
+
+def test_each_text_of_a_group_counts_in_the_encoders(monkeypatch) -> None:
+    traced = trace(use("text_encoder", activation_bytes=5), use("transformer", activation_bytes=7))
+    encoded, denoised = groups._with_texts(traced, {"text_encoder"}, 4).uses
+    assert encoded.activation_bytes.peak_bytes == 4 * traced.uses[0].activation_bytes.peak_bytes > 0
+    assert encoded.flops == 4 * traced.uses[0].flops
+    assert denoised == traced.uses[1]
 
 
 def test_a_stopped_group_is_made_again_whole_and_only_what_lacks_is_saved(
@@ -117,9 +130,6 @@ def test_a_stopped_group_is_made_again_whole_and_only_what_lacks_is_saved(
     assert (tmp_path / "out-0001.png").stat().st_mtime_ns == there
     assert all(each["skipped"] for each in _record(capsys, *words)["generations"])
     assert not [*tmp_path.glob("*.safetensors")]
-    singly = _record(capsys, *words, "--batch", "1")
-    assert not any(each["skipped"] for each in singly["generations"])  # other bits: nothing of the groups counts
-    assert singly["warnings"] == []
 
 
 @pytest.mark.parametrize(
@@ -134,9 +144,10 @@ def test_auto_takes_what_surely_fits_with_the_fewest_seconds_an_output(
     assert (choice.size, choice.too_large) == (size, too_large)
 
 
+@pytest.mark.slow
 def test_auto_predicts_each_group_of_a_model_and_of_its_plan(prompts, tmp_path, capsys) -> None:
     words = ("--prompts", str(prompts), "--batch", "auto", "--dry-run", "--json")
-    model = str(tiny_directory("sdxl"))
+    model = str(tiny_directory("flux"))
     assert run(["run", model, *EMULATED, *SMALL, *words]) == 0
     captured = capsys.readouterr()
     generations = json.loads(captured.out)["generations"]
