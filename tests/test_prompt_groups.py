@@ -26,6 +26,7 @@ from roost.residency.run.calls import check_takes_groups
 from roost.residency.run.generate import generate, tensor_digest
 from tiny_models import default_call
 from traces import trace, use
+from worlds import component
 
 EMULATED = ("--gpu", "emulated", "--vram", "64MiB", "--headroom", "0")
 SMALL = ("--size", "64x64", "--steps", "2")
@@ -86,11 +87,12 @@ def test_groups_go_by_place_over_prompts_and_their_seeds(tmp_path: Path) -> None
     assert generation_key({}, alone) != generation_key({}, first[0]) != generation_key({}, replace(rest[0], group=()))
 
 
-def test_each_text_of_a_group_counts_in_the_encoders(monkeypatch) -> None:
-    traced = trace(use("text_encoder", activation_bytes=5), use("transformer", activation_bytes=7))
+def test_each_text_of_a_group_counts_in_the_encoders() -> None:
+    encoder, denoiser = component("text_encoder", 800, blocks=4), component("transformer", 800, blocks=4)
+    traced = trace((use(encoder, 40, activation_bytes=5), 1), (use(denoiser, 80, activation_bytes=7), 4))
     encoded, denoised = groups._with_texts(traced, {"text_encoder"}, 4).uses
-    assert encoded.activation_bytes.peak_bytes == 4 * traced.uses[0].activation_bytes.peak_bytes > 0
-    assert encoded.flops == 4 * traced.uses[0].flops
+    assert (encoded.flops, encoded.activation_bytes.peak_bytes) == (160, 20)
+    assert {(each.totals["matmul"].flops, each.activation_bytes) for each in encoded.blocks} == {(40, 20)}
     assert denoised == traced.uses[1]
 
 

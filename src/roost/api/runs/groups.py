@@ -25,7 +25,7 @@ from roost.planner.cost.estimate import predict, surely_fits
 from roost.planner.documents.cost_model import cost_model_of
 from roost.planner.documents.reader import forecast_of, placements_of
 from roost.planner.rules.names import kind_of
-from roost.trace import ActivationBytes, Trace, UseTrace
+from roost.trace import ActivationBytes, Totals, Trace, UseTrace
 
 MOST = 64  # each size is a dry run of its own
 
@@ -128,9 +128,7 @@ def _times(use: UseTrace, count: int) -> UseTrace:
     activations = use.activation_bytes
     return replace(
         use,
-        totals={
-            name: replace(each, flops=each.flops * count, bytes=each.bytes * count) for name, each in use.totals.items()
-        },
+        totals=_work_times(use.totals, count),
         activation_bytes=ActivationBytes(
             before_blocks=activations.before_blocks * count,
             in_blocks=activations.in_blocks * count,
@@ -138,7 +136,16 @@ def _times(use: UseTrace, count: int) -> UseTrace:
         ),
         input_bytes=use.input_bytes * count,
         output_bytes=use.output_bytes * count,
+        blocks=tuple(
+            replace(each, totals=_work_times(each.totals, count), activation_bytes=each.activation_bytes * count)
+            for each in use.blocks
+        ),
     )
+
+
+def _work_times(totals: Totals, count: int) -> Totals:
+    """The work of a larger batch: no more kernels, and bytes of weights counted with the rest."""
+    return {name: replace(each, flops=each.flops * count, bytes=each.bytes * count) for name, each in totals.items()}
 
 
 def _repeats_a_text(pipeline: str) -> bool:
