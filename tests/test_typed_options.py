@@ -22,7 +22,7 @@ from roost.errors import UsageError
         ({"size": (64, 64.5)}, "size is a text or a pair"),
         ({"steps": "4"}, "steps is a whole number, not '4'"),
         ({"steps": 2.5}, "steps is a whole number, not 2.5"),
-        ({"batch": True}, "batch is a whole number, not True"),
+        ({"batch": True}, "batch is a text or a whole number, not True"),
         ({"guidance": "high"}, "guidance is a number, not 'high'"),
         ({"gpu": ["rtx-4090"]}, "gpu is a text, not"),
         ({"vram": 2.5e9}, "vram is a text or a whole number, not 2500000000.0"),
