@@ -11,13 +11,11 @@ from roost.planner.placements import Placement, lossy_of
 from roost.planner.rules.case import Case
 from roost.planner.rules.names import kind_of
 from roost.planner.search.columns import MORE_BYTES, Aim, limits_of
-from roost.planner.search.levels import NOISE
+from roost.planner.search.levels import NOISE, NOTHING
 from roost.planner.search.option import Combination
 from roost.planner.search.pricing import Pricer
 from roost.planner.search.search import SearchResult, search
 
-# Less than this share of the seconds is nothing that anyone would notice.
-_NOTHING = 0.001
 # Who stays with a model makes some pictures more than one.
 _MANY = 8
 
@@ -91,7 +89,7 @@ def _more(
     if better is None or found.fastest is None:
         return None
     saved_s = found.fastest.seconds - better.seconds
-    if saved_s <= _NOTHING * found.fastest.seconds:
+    if saved_s <= NOTHING * found.fastest.seconds:
         return MoreMemory(memory=memory, bytes=more_bytes, saves_s=0.0, stage=None)
     return MoreMemory(
         memory=memory, bytes=more_bytes, saves_s=saved_s, stage=_stage_that_gains(found.fastest, better, forecast)

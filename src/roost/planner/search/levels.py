@@ -13,6 +13,9 @@ from roost.planner.search.solver import Column, Limits, Pace, fastest, simplest
 # A plan that takes no more than this times the best one's seconds is as good, if also its later generations do: what a
 # slow load hides, every later picture would pay.
 NOISE = 1.02
+# Less than this share of the seconds is nothing that anyone would notice.
+NOTHING = 0.001
+_ENOUGH = 1000
 # Of two plans as good as each other, one that saves less than this in each later generation isn't worth more parts.
 _SAME_NEXT = 1.001
 
@@ -34,9 +37,22 @@ class Levels:
         """The fastest plan within the limit."""
         known = _known(self._fastest, vram_bytes)
         if known is None:
-            known = vram_bytes, fastest(self.pricer, self.options, self.at(vram_bytes))
+            within_it = [best for _, best in self._fastest if best is not None and best.vram_bytes <= vram_bytes]
+            start = min(within_it, key=lambda each: each.seconds, default=None)
+            below_s = start.seconds if start else math.inf
+            known = vram_bytes, fastest(self.pricer, self.options, self.at(vram_bytes), below_s) or start
             self._fastest.append(known)
         return known[1]
+
+    def worthwhile(self, limits: Limits) -> Combination | None:
+        """The fastest plan within other limits, if anyone would notice how much faster it is; else the fastest here.
+
+        Only a note depends on it: where each plan has to be simulated, some thousand are enough.
+        """
+        best = self.fastest(self.limits.vram_bytes)
+        below_s = (1 - NOTHING) * best.seconds if best else math.inf
+        most = math.inf if self.pricer.separable else _ENOUGH
+        return fastest(self.pricer, self.options, limits, below_s, most) or best
 
     def simplest(self, vram_bytes: int) -> Combination | None:
         """The simplest plan that is as fast as the fastest within the limit, but for noise."""

@@ -25,7 +25,7 @@ from roost.planner.search.levels import Levels, runner_up, within
 from roost.planner.search.option import Combination
 from roost.planner.search.pricing import Pricer
 from roost.planner.search.shortfall import Shortfall, least_vram, shared_shortfall, shortfall, split_pool
-from roost.planner.search.solver import Column, Limits, fastest, possible
+from roost.planner.search.solver import Column, Limits, possible
 
 _FRONT_LEVELS = 8
 
@@ -96,7 +96,7 @@ def search(case: Case, ruled: tuple[Placement, ...], forecast: Forecast, aim: Ai
         all_resident=_all_resident(pricer, levels.options),
         front=_front(levels, chosen),
         fastest=levels.fastest(limits.vram_bytes),
-        more_vram=None if shared else levels.fastest(limits.vram_bytes + MORE_BYTES),
+        more_vram=None if shared else levels.worthwhile(levels.at(limits.vram_bytes + MORE_BYTES)),
         more_host=None if alone else _with_ample_host(case, levels),
     )
 
@@ -172,7 +172,7 @@ def _tiled(chosen: Combination, ruled: Sequence[Placement], pricer: Pricer) -> I
 def _with_ample_host(case: Case, levels: Levels) -> Combination | None:
     """The fastest plan if host memory were no limit; no price depends on how much there is."""
     enough = sum(map(all_buffers, case.components))
-    return fastest(levels.pricer, levels.options, replace(levels.limits, host_bytes=enough, pinned_bytes=enough))
+    return levels.worthwhile(replace(levels.limits, host_bytes=enough, pinned_bytes=enough))
 
 
 def _all_resident(pricer: Pricer, options: Mapping[str, Column]) -> Combination | None:

@@ -95,13 +95,15 @@ class _Descent:
     limits: Limits
     pace: Pace | None
     ceiling_s: float
+    most_offers: float = math.inf
+    offers: int = 0
     best: Combination | None = None
 
     def walk(self, table: _Table, taken: tuple[Option, ...] = ()) -> None:
         """Every combination that begins with ``taken`` and may beat the best so far."""
         depth = len(taken)
         points = sum(each.complexity for each in taken) + table.rest_points[depth]
-        if self._hopeless(table.bound_s(taken), points):
+        if self.offers >= self.most_offers or self._hopeless(table.bound_s(taken), points):
             return
         if not all(each.allows(taken, self.limits) for each in table.host):
             return
@@ -121,6 +123,7 @@ class _Descent:
         return (points, seconds) >= (self.best.complexity, self.best.seconds)
 
     def _offer(self, taken: tuple[Option, ...]) -> None:
+        self.offers += 1
         offered = self.pricer.combination(taken)
         kept = self.pace is None or self.pace.holds(offered)
         if kept and not self._hopeless(offered.seconds, offered.complexity):
@@ -149,10 +152,17 @@ def _need_by_turn(option: Option, turns: Sequence[int]) -> tuple[int, ...]:
 
 
 def fastest(
-    pricer: Pricer, options: Mapping[str, Column], limits: Limits, below_s: float = math.inf
+    pricer: Pricer,
+    options: Mapping[str, Column],
+    limits: Limits,
+    below_s: float = math.inf,
+    most_offers: float = math.inf,
 ) -> Combination | None:
-    """The combination of least seconds within the limits, below ``below_s``; None when there is none."""
-    return _search(pricer, options, limits, None, below_s)
+    """The combination of least seconds within the limits, below ``below_s``; None when there is none.
+
+    With ``most_offers`` the best of so many, the most promising first.
+    """
+    return _search(pricer, options, limits, None, below_s, most_offers)
 
 
 def simplest(pricer: Pricer, options: Mapping[str, Column], limits: Limits, pace: Pace) -> Combination | None:
@@ -166,8 +176,9 @@ def _search(
     limits: Limits,
     pace: Pace | None,
     ceiling_s: float = math.inf,
+    most_offers: float = math.inf,
 ) -> Combination | None:
-    walk = _Descent(pricer=pricer, limits=limits, pace=pace, ceiling_s=ceiling_s)
+    walk = _Descent(pricer=pricer, limits=limits, pace=pace, ceiling_s=ceiling_s, most_offers=most_offers)
     tables: list[_Table] = []
     for idle_bytes, kept in _resident_sets(options, limits.vram_bytes):
         room_bytes = limits.vram_bytes - idle_bytes
