@@ -18,6 +18,8 @@ from tiny_picture_pipelines import build_wan_i2v
 from tiny_video_inputs import BUILDERS
 
 TEXT = (Path(__file__).parents[1] / "docs" / "running.md").read_text(encoding="utf-8")
+# A plan with a prediction, for as many as share a call.
+GROUPED = "grouped.yaml"
 COMMANDS = re.findall(r"^    (roost .*)$", TEXT, flags=re.MULTILINE)
 
 
@@ -32,6 +34,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     for plan, model in models.items():
         assert run(["plan", str(model), *options, "-o", str(folder / plan)]) == 0
+    foreseen = [word for word in options if word not in ("--policy", "rules")]
+    assert run(["plan", str(folder / "wan"), *foreseen, "--batch", "4", "-o", str(folder / GROUPED)]) == 0
     (folder / "prompts.txt").write_text("a red fox\n# a comment\na grey goose\n", encoding="utf-8")
     for number, name in enumerate(("start.png", "end.png")):
         Image.new("RGB", (200, 100), (200 * number, 80, 40)).save(folder / name)
@@ -48,6 +52,8 @@ def test_the_document_has_commands_to_try() -> None:
 def test_command_of_the_document_runs_and_leaves_its_output(command: str, folder: Path, monkeypatch) -> None:
     monkeypatch.chdir(folder)
     words = shlex.split(command)[1:]
+    if "--batch" in words:
+        words[words.index("wan.yaml")] = GROUPED
     if "--lora" in words:
         pytest.importorskip("peft", reason="LoRAs need peft: pip install 'roost[lora]'")
         for name in ("high.safetensors", "low.safetensors"):
@@ -56,5 +62,5 @@ def test_command_of_the_document_runs_and_leaves_its_output(command: str, folder
     for left in folder.glob(f"{output.stem}*{output.suffix}"):
         left.unlink()
     assert run(words) == 0
-    expected = 4 if "--prompts" in words else words.count("--seed") or 1
+    expected = (2 if "--prompts" in words else 1) * max(1, words.count("--seed"))
     assert len(list(folder.glob(f"{output.stem}*{output.suffix}"))) == expected
