@@ -57,7 +57,9 @@ def test_auto_decides_as_roost_plan_does_from_the_files(name: str, vram: str, tm
     from_files = roost.make_plan(tmp_path, gpu="emulated", dtype="float32", **options)
     live = plan_pipeline(pipeline, **options)
     assert decisions(live) == decisions(from_files)
-    assert any(each.strategy != "resident" for each in live.components.values()) == (vram != "1GiB")
+    assert live.compared is not None
+    assert live.compared.all_resident is not None
+    assert (live.compared.all_resident.short_bytes > 0) == (vram != "1GiB")
     assert (live.model.family, live.workload) == (from_files.model.family, from_files.workload)
     assert live.predicted is not None
     assert from_files.predicted is not None

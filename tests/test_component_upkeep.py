@@ -204,9 +204,12 @@ def test_a_generation_teaches_who_comes_next_and_a_stage_what_it_takes_at_most()
     assert sequence.furthest(components[name] for name in "bcd") is components["b"]
     assert sequence.furthest(components[name] for name in "cd") is components["c"]
     assert sequence.furthest([]) is None
-    taken, stage = Activations(), StageKey("a", "denoise")
+    device: Any = SimpleNamespace(used_bytes=10, peak_bytes=0)
+    taken, stage = Activations(device, lambda: 0), StageKey("a", "denoise")
     assert taken.of(stage) is taken.of(None) is None
     for activation_bytes in (3, 5, 4):
-        taken.note(stage, activation_bytes)
+        taken.begin(stage)
+        device.peak_bytes = 10 + activation_bytes
+        taken.end()
     assert taken.of(stage) == 5
     assert taken.of(StageKey("a", "decode")) is None

@@ -154,9 +154,12 @@ def test_a_setting_that_is_a_list_of_numbers_is_no_component(tmp_path: Path, cap
 
 
 def test_what_encoding_took_says_nothing_of_what_decoding_takes() -> None:
-    activations, encodes = Activations(), StageKey("vae", "image_encode")
-    activations.note(encodes, 7)
-    activations.note(encodes, 5)
+    device: Any = SimpleNamespace(used_bytes=0, peak_bytes=0)
+    activations, encodes = Activations(device, lambda: 0), StageKey("vae", "image_encode")
+    for taken_bytes in (7, 5):
+        activations.begin(encodes)
+        device.peak_bytes = taken_bytes
+        activations.end()
     assert activations.of(encodes) == 7
     assert activations.of(StageKey("vae", "decode")) is None
 
