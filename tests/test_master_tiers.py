@@ -46,6 +46,7 @@ def test_blocks_and_the_rest_are_in_the_planned_tier_and_stay_in_it(ltx: Path, s
         assert {type(each) for each in masters} == {MappedMaster if tier == "mapped" else Master}
         assert held.changes == []
         assert bool(held.transfers.device._ring) == (tier != "pinned")  # all others go through staging buffers
+        assert device.pinned_bytes > 0  # masters, or those buffers
     assert device.pinned_bytes == 0
 
 
