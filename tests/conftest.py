@@ -18,9 +18,12 @@ from hypothesis import settings
 pytest_plugins = ["real_models"]
 
 # All of this is set while pytest starts, before a test module imports a library that reads it once; child processes
-# and xdist's workers inherit it, and each worker then takes a home of its own.
+# and xdist's workers inherit it, and each worker then takes a home of its own, but for the cache: what one worker
+# has dry-run the other needs as well.
 _HOME = Path(tempfile.mkdtemp(prefix="roost-tests-"))
-for _variable in ("XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "HF_HOME"):
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["XDG_CACHE_HOME"] = str(_HOME / "xdg_cache_home")
+for _variable in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "HF_HOME"):
     os.environ[_variable] = str(_HOME / _variable.lower())
 for _variable in ("HF_HUB_CACHE", "HF_TOKEN"):
     os.environ.pop(_variable, None)

@@ -27,9 +27,14 @@ def saved_transformer(directory: Path, blocks: int, shard_bytes: int) -> Path:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize(
-    ("blocks", "shard_mib"), [(5, 64), pytest.param(40, 300, marks=pytest.mark.slow)], ids=["small", "over 1 GB"]
+    ("blocks", "shard_mib", "dtype"),
+    [
+        pytest.param(5, 64, "float32", id="small, cast"),
+        pytest.param(5, 64, "bfloat16", marks=pytest.mark.slow, id="small"),
+        pytest.param(40, 300, "float32", marks=pytest.mark.slow, id="over 1 GB, cast"),
+        pytest.param(40, 300, "bfloat16", marks=pytest.mark.slow, id="over 1 GB"),
+    ],
 )
 def test_loading_grows_by_the_masters_and_one_file(blocks: int, shard_mib: int, dtype: str, tmp_path: Path) -> None:
     model_dir = saved_transformer(tmp_path, blocks, shard_mib * MIB)

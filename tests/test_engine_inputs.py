@@ -1,10 +1,10 @@
-"""Pipelines that take a picture or video, or have a second denoiser: exact under a pairwise cover of the engine.
+"""Pipelines that take a picture or video, or have a second denoiser: exact under a pairwise cover that is dealt out.
 
 ControlNet alternates with the UNet in every step; what starts from a picture or a video begins with the VAE's encode.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any
@@ -141,8 +141,16 @@ def check(name: str, plan: PlanDocument) -> None:
         assert (device.used_bytes, device.pinned_bytes) == (0, 0)
 
 
-@pytest.mark.parametrize("case", pairwise_cases(), ids=str)
-@pytest.mark.parametrize("name", SOURCES)
+def dealt(cases: Sequence[Any]) -> list[Any]:
+    """Every source with a third of the cases, and every case with a third of the sources; the others are slow."""
+    return [
+        pytest.param(name, case, marks=() if (row + column) % 3 == 0 else pytest.mark.slow, id=f"{name}-{case}")
+        for row, name in enumerate(SOURCES)
+        for column, case in enumerate(cases)
+    ]
+
+
+@pytest.mark.parametrize(("name", "case"), dealt(pairwise_cases()))
 def test_streaming_is_exact(name: str, case: Case) -> None:
     check(name, plan_of(made(name), case))
 
@@ -154,7 +162,6 @@ def test_the_rest_of_the_product_is_exact(name: str, case: Case) -> None:
     check(name, plan_of(made(name), case))
 
 
-@pytest.mark.parametrize("strategy", [each for each in STRATEGIES if not each.startswith("layerwise")])
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize(("name", "strategy"), dealt([each for each in STRATEGIES if not each.startswith("layerwise")]))
 def test_moving_whole_components_is_exact(name: str, strategy: str) -> None:
     check(name, plan_for(made(name), STRATEGIES[strategy], budget_bytes=GIB))

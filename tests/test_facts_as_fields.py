@@ -43,8 +43,9 @@ OLD = Path(__file__).parent / "fixtures" / "plans-0.1"
 GIB = 1024**3
 
 
-@pytest.fixture(autouse=True)
-def _planned_anew() -> Iterator[None]:
+@pytest.fixture
+def _reworded() -> Iterator[None]:
+    """For a test that rewords what plans say: none of its plans is kept."""
     forget()
     yield
     forget()
@@ -105,6 +106,7 @@ def test_who_decided_is_read_back_as_it_was_written(text: str) -> None:
     assert spelled(decider_of(text)) == text
 
 
+@pytest.mark.usefixtures("_reworded")
 def test_who_decided_may_be_spelled_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = [searched(20, "vae=component-offload"), ruled(12)]
     monkeypatch.setattr(writer, "spelled", lambda decider: spelled(decider).upper())
@@ -120,11 +122,10 @@ def test_who_decided_may_be_spelled_otherwise(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture
-def shouted_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+def shouted_stages(monkeypatch: pytest.MonkeyPatch, _reworded: None) -> None:
     monkeypatch.setattr(stage, "_TEXTS", {phase: text.upper() for phase, text in stage._TEXTS.items()})
     experts = {name: text.upper() for name, text in stage._EXPERTS_IN_RUNS.items()}
     monkeypatch.setattr(stage, "_EXPERTS_IN_RUNS", experts)
-    forget()
     monkeypatch.setattr(stage, "_ENCODE_IN_RUNS", stage._ENCODE_IN_RUNS.upper())
 
 
@@ -134,14 +135,16 @@ def decisions(plan: PlanDocument) -> dict[str, object]:
     return {"plan": plan_to_yaml(plan).lower(), "explained": explained, "paced_by": paced_by(plan)}
 
 
-PLAIN = [decisions(each) for each in (searched(20), searched(60), ruled(12))]
+@pytest.fixture
+def plain() -> list[dict[str, object]]:
+    """Decisions of plans in the words that people read."""
+    return [decisions(each) for each in (searched(20), searched(60), ruled(12))]
 
 
-@pytest.mark.usefixtures("shouted_stages")
-def test_stages_may_be_called_otherwise() -> None:
+def test_stages_may_be_called_otherwise(plain: list[dict[str, object]], shouted_stages: None) -> None:
     plans = [searched(20), searched(60), ruled(12)]
     assert "DENOISE (transformer)" in plan_to_yaml(plans[0])
-    assert [decisions(each) for each in plans] == PLAIN
+    assert [decisions(each) for each in plans] == plain
     assert plans[0].predicted is not None
     assert denoisers(plans[0].predicted) == {"transformer"}
 

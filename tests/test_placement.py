@@ -64,12 +64,10 @@ def holding(name: str, strategy: Any, device: FakeAccelerator) -> Held:
     return hold(pipeline, plan_for(pipeline, strategy), device)
 
 
-# Stable Diffusion XL has the most calls: of it, each way that weights move is tried once, and all with --runslow.
-LONG = {("sdxl", each) for each in STRATEGIES} - {
-    ("sdxl", each) for each in ("resident", "snapshot-offload, lingering", "layerwise-offload, half resident")
-}
+# Every strategy is tried with one family, and each way that weights move with all of them; the rest with --runslow.
+MOVES = ("resident", "snapshot-offload, lingering", "layerwise-offload, half resident")
 PLACED = [
-    pytest.param(name, strategy, marks=pytest.mark.slow if (name, strategy) in LONG else ())
+    pytest.param(name, strategy, marks=() if name == NAMES[0] or strategy in MOVES else pytest.mark.slow)
     for name in NAMES
     for strategy in STRATEGIES
 ]

@@ -41,7 +41,7 @@ def test_the_readme_has_commands_to_try() -> None:
 def test_command_of_the_readme_runs(command: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     words = shlex.split(command)[1:]
-    here = {"./Wan2.2-T2V-A14B-Diffusers": "model", "MODEL": "model"}
+    here = dict.fromkeys(("./Wan2.2-T2V-A14B-Diffusers", "MODEL", "qwen-image"), "model")
     words = [here.get(word, word) for word in words]
     if words[0] == "plan" and "--gpu" not in words:
         words += ["--gpu", "rtx-4090"]

@@ -1,5 +1,7 @@
 """A held pipeline gives the same bits under every strategy, also after errors, and comes off clean."""
 
+import re
+
 import pytest
 import torch
 
@@ -17,8 +19,11 @@ from plans import LAYERWISE, plan_for
 from roost.residency.engine.stages import StageEvent
 from roost.residency.run.generate import generate
 
+STREAMED = re.compile("layerwise-offload(?!, held)")
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+
+# What streams without being held is test_engine_bits' business.
+@pytest.mark.parametrize("strategy", [each for each in STRATEGIES if not STREAMED.match(each)])
 @pytest.mark.parametrize("name", SIX_FAMILIES)
 def test_every_strategy_gives_the_bits_of_the_bare_pipeline_twice(name: str, strategy: str) -> None:
     pipeline = live_pipeline(name)

@@ -28,10 +28,11 @@ LIKELY = Aim(certainty="likely")
 
 
 def wan(free_gib: float = 24, ram_gib: float = 128, generations: int = 1, choices: Choices | None = None, **changes):
-    """Two experts, an encoder and a VAE; compute per pass is about three times the copy of an expert."""
+    """Two experts of 40 blocks or fewer, an encoder and a VAE; a pass computes thrice as long as it copies."""
+    blocks = changes.get("blocks", 40)
     parts = (
-        component("transformer", 28 * GiB, blocks=40),
-        component("transformer_2", 28 * GiB, blocks=40, position=1),
+        component("transformer", 28 * GiB, blocks=blocks),
+        component("transformer_2", 28 * GiB, blocks=blocks, position=1),
         component("text_encoder", 10 * GiB, blocks=24, position=2),
         component("vae", GiB // 2, position=3),
     )
@@ -169,8 +170,8 @@ def test_a_dit_larger_than_the_card_streams() -> None:
 
 @pytest.mark.long
 def test_vram_goes_to_residents_when_copies_dominate() -> None:
-    tight = chosen(search(*wan(free_gib=16, work=10 * TERA), Aim()))
-    roomy = chosen(search(*wan(free_gib=24, work=10 * TERA), Aim()))
+    tight = chosen(search(*wan(free_gib=16, work=10 * TERA, blocks=20), Aim()))
+    roomy = chosen(search(*wan(free_gib=24, work=10 * TERA, blocks=20), Aim()))
     kept = [each["transformer"].streaming.resident_blocks for each in (tight, roomy)]
     assert 0 < kept[0] < kept[1]
 
@@ -185,9 +186,10 @@ def test_no_residents_are_bought_when_compute_hides_the_copies() -> None:
 
 @pytest.mark.long
 def test_memory_objective_trades_no_more_than_the_slowdown() -> None:
-    fast = search(*wan(free_gib=40, work=20 * TERA), Aim())
+    world = wan(free_gib=40, work=20 * TERA, blocks=12)
+    fast = search(*world, Aim())
     for slowdown in (1.05, 1.5, 3.0):
-        small = search(*wan(free_gib=40, work=20 * TERA), Aim(objective="memory", max_slowdown=slowdown))
+        small = search(*world, Aim(objective="memory", max_slowdown=slowdown))
         assert small.chosen.vram_bytes <= fast.chosen.vram_bytes
         assert small.chosen.seconds <= slowdown * fast.chosen.seconds
 
@@ -240,8 +242,8 @@ def test_shortfall_is_exact() -> None:
 
 @pytest.mark.long
 def test_more_vram_saves_what_the_search_then_finds() -> None:
-    found = search(*wan(free_gib=20, work=10 * TERA), Aim())
-    more = search(*wan(free_gib=22, work=10 * TERA), Aim())
+    found = search(*wan(free_gib=20, work=10 * TERA, blocks=20), Aim())
+    more = search(*wan(free_gib=22, work=10 * TERA, blocks=20), Aim())
     assert found.more_vram.seconds == pytest.approx(more.fastest.seconds)
     assert found.more_vram.seconds < found.fastest.seconds
 
@@ -249,7 +251,7 @@ def test_more_vram_saves_what_the_search_then_finds() -> None:
 @pytest.mark.long
 def test_scarce_host_memory_is_never_overdrawn() -> None:
     for ram in (70, 40, 24):
-        found = search(*wan(free_gib=24, ram_gib=ram), Aim())
+        found = search(*wan(free_gib=24, ram_gib=ram, blocks=12), Aim())
         if found.chosen is not None:
             assert found.chosen.host_bytes <= ram * GiB
             assert sum(each.pinned_bytes for each in found.chosen.options) <= ram * GiB * 8 // 10
@@ -257,8 +259,8 @@ def test_scarce_host_memory_is_never_overdrawn() -> None:
 
 @pytest.mark.long
 def test_many_generations_keep_what_they_use_again() -> None:
-    once = search(*wan(free_gib=40), Aim())
-    often = search(*wan(free_gib=40, generations=50), Aim())
+    once = search(*wan(free_gib=40, blocks=12), Aim())
+    often = search(*wan(free_gib=40, generations=50, blocks=12), Aim())
     assert often.chosen.seconds > 20 * (once.chosen.seconds - 20)
 
 

@@ -71,8 +71,8 @@ def test_every_generation_has_the_bits_that_it_has_alone(name: str) -> None:
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_texts_come_first_under_every_strategy(strategy: str) -> None:
-    pipeline = own_pipeline("sdxl")
-    plan, requests = plan_for(pipeline, STRATEGIES[strategy]), _requests("sdxl")[:2]
+    pipeline = own_pipeline("flux")
+    plan, requests = plan_for(pipeline, STRATEGIES[strategy]), _requests("flux")[:2]
     alone = _alone(pipeline, plan, requests)
     before = state_of(pipeline)
     with held_by(pipeline, plan) as held, TextsAhead(held, requests) as texts:

@@ -16,6 +16,7 @@ from dry_runs import tiny_directory, tiny_inventory, tiny_trace, tiny_workload
 from roost.api.models import traces
 from roost.api.models.inspect import profile_of
 from roost.errors import InvalidFile
+from roost.facts.model import Inventory
 from roost.probes.dry_run import DryRunOptions
 from roost.probes.dry_run.cache import read_trace, trace_key, weightless_digests, write_trace
 from roost.trace import trace_from_json, trace_to_json
@@ -56,19 +57,23 @@ def test_a_trace_that_names_a_missing_use_is_refused() -> None:
         trace_from_json(document)
 
 
+def _edited(inventory: Inventory, ending: str) -> Inventory:
+    name = next(name for name in inventory.files if name.endswith(ending))
+    return replace(inventory, files={**inventory.files, name: replace(inventory.files[name], sha256="0" * 64)})
+
+
 def test_the_key_depends_on_configs_workload_arguments_and_versions() -> None:
     inventory, workload, options = tiny_inventory("ltx"), tiny_workload("ltx"), DryRunOptions()
-    config = next(name for name in inventory.files if name.endswith("config.json"))
-    edited = replace(inventory, files={**inventory.files, config: replace(inventory.files[config], sha256="0" * 64)})
+    edited = [_edited(inventory, ending) for ending in ("/config.json", "model_index.json")]
     keys = {
         trace_key(inventory, workload, options, {}, {}),
-        trace_key(edited, workload, options, {}, {}),
+        *(trace_key(each, workload, options, {}, {}) for each in edited),
         trace_key(inventory, replace(workload, steps=5), options, {}, {}),
         trace_key(inventory, workload, DryRunOptions(negative_prompt="fog"), {}, {}),
         trace_key(inventory, workload, options, {"torch": "0"}, {}),
         trace_key(inventory, workload, options, {}, {"tokenizer": "0"}),
     }
-    assert len(keys) == 6
+    assert len(keys) == 7
     elsewhere = replace(inventory, path="/elsewhere", fingerprint="other")
     assert trace_key(elsewhere, workload, options, {}, {}) in keys
 

@@ -35,7 +35,9 @@ def trace_key(
 
     ``weightless`` are ``weightless_digests``: a tokenizer decides how long a prompt is.
     """
-    configs = {name: file.sha256 for name, file in inventory.files.items() if name.endswith("config.json")}
+    # The index says which class a scheduler or tokenizer is.
+    deciding = ("config.json", "model_index.json")
+    configs = {name: file.sha256 for name, file in inventory.files.items() if name.endswith(deciding)}
     facts = {
         "trace_version": TRACE_VERSION,
         "pipeline": inventory.pipeline,
