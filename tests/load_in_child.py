@@ -1,4 +1,7 @@
-"""Run in a process of its own: loads a transformer into masters and prints how far host memory grew, in bytes."""
+"""Run in a process of its own: loads a transformer into masters and prints how far host memory grew, in bytes.
+
+What it prints: by then, how large the masters are, and for one that comes late how far before its masters were made.
+"""
 
 import re
 import sys
@@ -13,6 +16,8 @@ from roost.pipelines.quiet import quiet_libraries
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.engine.component import HeldComponent
 from roost.residency.run.loader import load_component
+from roost.residency.run.shells import build_shell, filling
+from roost.residency.weights.mapped_masters import Checkpoint
 from roost.residency.weights.transfers import Transfers
 
 
@@ -23,7 +28,7 @@ def host_bytes(key: str) -> int:
     return 1024 * int(found[1])
 
 
-def main(model_dir: Path, dtype: str) -> None:
+def main(model_dir: Path, dtype: str, *, late: bool) -> None:
     found: Any = component_class("diffusers", "FluxTransformer2DModel")
     with torch.device("meta"):
         blueprint = found.from_config(found.load_config(model_dir / "transformer")).to(getattr(torch, dtype))
@@ -31,10 +36,18 @@ def main(model_dir: Path, dtype: str) -> None:
     torch.nn.Linear(8, 8)(torch.zeros(1, 8))  # the first operation starts threads and libraries
     before = host_bytes("VmHWM")
     with quiet_libraries(), EmulatedDevice(2**30) as device:
-        module = load_component("transformer", plan, model_dir)
-        component = HeldComponent("transformer", module, plan, Transfers(device))
-        sys.stdout.write(f"{host_bytes('VmHWM') - before} {sum(unit.bytes for unit in component.units.values())}\n")
+        if late:
+            module, checkpoint = build_shell("transformer", plan, model_dir, {}), Checkpoint((), late=True)
+            checkpoint.fill = filling("transformer", plan, model_dir, load_component)
+            component = HeldComponent("transformer", module, plan, Transfers(device), checkpoint)
+            shell_bytes = host_bytes("VmHWM") - before
+            component.make_masters()
+        else:
+            module, shell_bytes = load_component("transformer", plan, model_dir), 0
+            component = HeldComponent("transformer", module, plan, Transfers(device))
+        masters_bytes = sum(unit.bytes for unit in component.units.values())
+        sys.stdout.write(f"{host_bytes('VmHWM') - before} {masters_bytes} {shell_bytes}\n")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), sys.argv[2], late=sys.argv[3] == "late")

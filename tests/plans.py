@@ -154,12 +154,12 @@ def _budget(stages: list[StageWeights], free_bytes: int, budget_bytes: int) -> B
     )
 
 
-def plan_in(directory: Path, strategy: Any, tier: str) -> PlanDocument:
-    """Every master of every component in ``tier``."""
+def plan_in(directory: Path, strategy: Any, tier: str, dtype: torch.dtype | None = None) -> PlanDocument:
+    """Every master of every component in ``tier``; ``dtype`` is the one that they load at."""
     from diffusers import DiffusionPipeline  # plans alone need no second library
 
     with quiet_libraries():
-        plan = plan_for(DiffusionPipeline.from_pretrained(directory), strategy)
+        plan = plan_for(DiffusionPipeline.from_pretrained(directory, torch_dtype=dtype), strategy)
     files = {
         path.relative_to(directory).as_posix(): StoredFile(bytes=path.stat().st_size, sha256="0" * 64)
         for path in directory.rglob("*.safetensors")

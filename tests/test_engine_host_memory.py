@@ -28,22 +28,27 @@ def saved_transformer(directory: Path, blocks: int, shard_bytes: int) -> Path:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(
-    ("blocks", "shard_mib", "dtype"),
+    ("blocks", "shard_mib", "dtype", "when"),
     [
-        pytest.param(5, 64, "float32", id="small, cast"),
-        pytest.param(5, 64, "bfloat16", marks=pytest.mark.slow, id="small"),
-        pytest.param(40, 300, "float32", marks=pytest.mark.slow, id="over 1 GB, cast"),
-        pytest.param(40, 300, "bfloat16", marks=pytest.mark.slow, id="over 1 GB"),
+        pytest.param(5, 64, "float32", "late", id="small, cast, late"),
+        pytest.param(5, 64, "float32", "at first", marks=pytest.mark.slow, id="small, cast"),
+        pytest.param(5, 64, "bfloat16", "at first", marks=pytest.mark.slow, id="small"),
+        pytest.param(40, 300, "float32", "late", marks=pytest.mark.slow, id="over 1 GB, cast, late"),
+        pytest.param(40, 300, "float32", "at first", marks=pytest.mark.slow, id="over 1 GB, cast"),
+        pytest.param(40, 300, "bfloat16", "at first", marks=pytest.mark.slow, id="over 1 GB"),
     ],
 )
-def test_loading_grows_by_the_masters_and_one_file(blocks: int, shard_mib: int, dtype: str, tmp_path: Path) -> None:
+def test_loading_grows_by_the_masters_and_one_file(
+    blocks: int, shard_mib: int, dtype: str, when: str, tmp_path: Path
+) -> None:
     model_dir = saved_transformer(tmp_path, blocks, shard_mib * MIB)
     here = Path(__file__).parent
     paths = [str(here), str(here.parent / "scripts"), *filter(None, [os.environ.get("PYTHONPATH")])]
     printed = subprocess.run(
-        [sys.executable, str(here / "load_in_child.py"), str(model_dir), dtype],
+        [sys.executable, str(here / "load_in_child.py"), str(model_dir), dtype, when],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    grown, masters = map(int, printed.stdout.split())
+    grown, masters, shell = map(int, printed.stdout.split())
+    assert shell < 0.1 * masters  # of what comes late nothing is there before
     assert masters > blocks * 30 * MIB
     assert grown <= 1.1 * masters + shard_mib * MIB

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import mmap
 import os
 import weakref
@@ -21,17 +22,18 @@ from plans import LAYERWISE, plan_in
 from roost.api.plans.preflight import check_host_memory, keeping_masters, why_masters_stay
 from roost.errors import NothingFits, RoostError
 from roost.facts.machine import HostFacts
-from roost.plan import PlanDocument
+from roost.plan import ComponentPlan, PlanDocument
 from roost.plan.revision import revised
 from roost.plan.schema import HostTurn
 from roost.planner.cost.estimate import predict
 from roost.planner.cost.host_turns import Turns
 from roost.planner.search.columns import Aim
 from roost.planner.search.search import search
+from roost.profiles.class_facts import load_class_facts
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.hold.attach import Held
 from roost.residency.run.generate import generate
-from roost.residency.run.loader import load_held
+from roost.residency.run.loader import Source, load_component, load_held
 from roost.residency.run.texts_ahead import TextsAhead
 from roost.residency.weights import host_masters
 from roost.residency.weights.host_masters import Master
@@ -49,9 +51,9 @@ def flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build("flux", tmp_path_factory.mktemp("turns") / "flux")
 
 
-def turns_plan(directory: Path) -> PlanDocument:
+def turns_plan(directory: Path, dtype: torch.dtype | None = None) -> PlanDocument:
     """Encoders first, then the denoiser in their place, which stays beside the VAE."""
-    plan = plan_in(directory, LAYERWISE, "pinned")
+    plan = plan_in(directory, LAYERWISE, "pinned", dtype)
     sizes = {name: each.load_bytes for name, each in plan.components.items()}
     sets = [
         ("text_encoder", ["text_encoder"]),
@@ -143,6 +145,65 @@ def test_a_file_that_changes_before_its_masters_are_made_is_refused(held: Held, 
         os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
+def test_what_is_cast_as_it_loads_comes_late_with_the_same_bits_and_never_beside_what_left(
+    flux: Path, taken: weakref.WeakSet
+) -> None:
+    plan, seen = turns_plan(flux, torch.bfloat16), dict[str, int]()
+
+    def load(name: str, placed: ComponentPlan, model_dir: Path) -> torch.nn.Module:
+        gc.collect()
+        seen[name] = sum(map(len, taken))
+        return load_component(name, placed, model_dir)
+
+    def made(plan: PlanDocument) -> str:
+        source = Source(load=load, class_facts=load_class_facts())
+        with EmulatedDevice(2**30) as device, torch.no_grad(), load_held(plan, flux, device, source=source) as held:
+            found = digest_of(held, "flux")
+            assert held.changes == []
+            return found
+
+    assert made(keeping_masters(plan)) == made(plan) != bare_digest("flux")
+    sizes = {name: each.load_bytes for name, each in plan.components.items()}
+    assert sizes["text_encoder"] <= seen["text_encoder_2"] < 1.5 * sizes["text_encoder"]
+    assert seen["transformer"] == 0  # nothing else is there
+
+
+@pytest.fixture
+def cast(flux: Path) -> Iterator[Held]:
+    """With a denoiser whose weights are float32 in its files, and half as large in memory."""
+    with EmulatedDevice(2**30) as device, torch.no_grad():
+        made = load_held(turns_plan(flux, torch.bfloat16), flux, device)
+        yield made
+        made.abandon()
+
+
+def test_weights_that_are_not_there_yet_are_refused_to_whoever_reads_them_and_loaded_for_whoever_casts_them(
+    cast: Held, flux: Path
+) -> None:
+    module = cast.pipeline.transformer
+    assert module.dtype == torch.bfloat16
+    with pytest.raises(RoostError, match="transformer outside its blocks: its weights are read before"):
+        module.proj_out.weight.sum()
+    module.to(torch.float32)
+    loaded = load_component("transformer", cast.plan.components["transformer"], flux)
+    assert torch.equal(module.proj_out.weight, loaded.proj_out.weight.float())
+
+
+def test_a_component_that_loads_otherwise_than_it_was_built_is_refused(flux: Path) -> None:
+    def load(name: str, placed: ComponentPlan, model_dir: Path) -> torch.nn.Module:
+        module = load_component(name, placed, model_dir)
+        return module.to(torch.float16) if name == "transformer" else module
+
+    plan = turns_plan(flux, torch.bfloat16)
+    with (
+        EmulatedDevice(2**30) as device,
+        torch.no_grad(),
+        load_held(plan, flux, device, source=Source(load=load)) as held,
+    ):
+        with pytest.raises(RoostError, match="transformer loads otherwise than it was built"):
+            digest_of(held, "flux")
+
+
 def test_what_the_calls_need_again_is_checked_against_host_memory(flux: Path) -> None:
     plan = turns_plan(flux)
     assert why_masters_stay(plan, 1) is None
@@ -183,7 +244,10 @@ def test_a_turn_is_from_a_first_use_to_the_next_and_masters_that_files_have_come
     turns = Turns.of(trace((encoder, 1), (high, 2), (low, 2), (high, 1)), NAMES)
     assert turns.used == {"text_encoder": (0, 0), "transformer": (1, 2), "transformer_2": (2, 2)}
     assert turns.span(parts[2]) == (2, 2)
-    assert turns.span(replace(parts[2], bytes_by_dtype={"F32": 20 * GIB})) == (0, 2)  # cast as it loads
+    assert turns.span(replace(parts[2], bytes_by_dtype={"F32": 20 * GIB})) == (2, 2)  # cast as it loads
+    assert turns.span(replace(parts[2], tensors=None)) == (0, 2)
+    changed = Turns.of(trace((encoder, 1), (high, 2), (replace(low, recast_bytes=1), 2)), NAMES)
+    assert changed.span(replace(parts[2], bytes_by_dtype={"F32": 20 * GIB})) == (0, 2)  # and again by the pipeline
 
 
 def test_what_is_given_back_is_counted_and_more_host_memory_is_never_slower() -> None:

@@ -23,7 +23,7 @@ from roost.plan import PlanDocument
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.hold.attach import Held
 from roost.residency.run.generate import generate
-from roost.residency.run.loader import load_held
+from roost.residency.run.loader import Source, load_held
 from roost.residency.run.lora_files import LoraFile
 from roost.residency.run.loras import FusingLoader
 from tiny_loras import lora_file
@@ -72,7 +72,7 @@ def _fused_by_diffusers(folder: Path, name: str, scale: float, components: list[
 
 def _loaded(plan: PlanDocument, folder: Path, *loras: LoraFile) -> tuple[Held, FusingLoader]:
     loader = FusingLoader(plan, loras)
-    return load_held(plan, folder / "model", EmulatedDevice(1024**3), load=loader), loader
+    return load_held(plan, folder / "model", EmulatedDevice(1024**3), source=Source(load=loader)), loader
 
 
 def _lora(folder: Path, scale: float = 1.0, component: str | None = None) -> LoraFile:
@@ -157,7 +157,9 @@ def test_another_model_s_lora_is_refused_in_one_line(saved: Saved, tmp_path: Pat
     plan = plan_for(live_pipeline("wan2.2"))
     lora = _lora(saved("flux"))
     with pytest.raises(InvalidFile, match="can't be fused into WanPipeline") as caught:
-        load_held(plan, saved("wan2.2") / "model", EmulatedDevice(1024**3), load=FusingLoader(plan, [lora]))
+        load_held(
+            plan, saved("wan2.2") / "model", EmulatedDevice(1024**3), source=Source(load=FusingLoader(plan, [lora]))
+        )
     assert "\n" not in str(caught.value)
 
 

@@ -16,6 +16,7 @@ from roost.pipelines.calls import GenerationRequest
 from roost.plan import PlanDocument
 from roost.profiles.class_facts import load_class_facts
 from roost.residency.run.generate import tensor_digest
+from roost.residency.run.loader import Source
 from roost.residency.run.plain import Place, move_whole
 from roost.residency.run.trial import TrialSetup, open_trial
 from tiny_models import build, default_call
@@ -33,7 +34,12 @@ def random_trial(plan: PlanDocument, model: Path, place: Place | None = None) ->
     """The digest of one generation with random weights under ``plan``, or by diffusers alone."""
     load = partial(random_component, class_facts=load_class_facts(), device="cpu")
     setup = TrialSetup(
-        plan=plan, model_dir=model, device_kind="emulated", budget_bytes=64 * 2**20, load=load, place=place
+        plan=plan,
+        model_dir=model,
+        device_kind="emulated",
+        budget_bytes=64 * 2**20,
+        source=Source(load=load),
+        place=place,
     )
     call = default_call("wan2.2")
     with open_trial(setup) as trial:

@@ -53,9 +53,9 @@ def main() -> int:
     options = parser.parse_args()
     plan = plan_of(options.model, options)
     kind = plan.machine.gpu.device_kind
-    with source_of(options.model, kind) as (model_dir, load):
+    with source_of(options.model, kind) as (model_dir, source):
         setup = TrialSetup(
-            plan=plan, model_dir=model_dir, device_kind=kind, budget_bytes=plan.budget.budget_bytes, load=load
+            plan=plan, model_dir=model_dir, device_kind=kind, budget_bytes=plan.budget.budget_bytes, source=source
         )
         with open_trial(setup) as trial:
             load_s, rows = trial.load_s, rows_of(trial, plan)

@@ -112,8 +112,10 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
         steps=min(TRIAL_STEPS, workload.steps),
     )
     place = partial(TOOLS[options.tool], resident_share=options.resident_share)
-    with source_of(options.model, kind) as (model_dir, load):
-        setup = TrialSetup(plan=plan, model_dir=model_dir, device_kind=kind, budget_bytes=None, place=place, load=load)
+    with source_of(options.model, kind) as (model_dir, source):
+        setup = TrialSetup(
+            plan=plan, model_dir=model_dir, device_kind=kind, budget_bytes=None, place=place, source=source
+        )
         try:
             with open_trial(setup) as trial:
                 trial.warm_up(request)

@@ -14,7 +14,7 @@ from roost.api.models.published import materialise_configs
 from roost.pipelines.build import random_component
 from roost.plan import PlanDocument
 from roost.profiles.class_facts import load_class_facts
-from roost.residency.run.loader import LoadComponent
+from roost.residency.run.loader import Source
 
 PLANNING = ("gpu", "vram", "headroom", "size", "frames", "steps")
 
@@ -32,12 +32,13 @@ def plan_of(model: str, options: argparse.Namespace, **more: object) -> PlanDocu
 
 
 @contextmanager
-def source_of(model: str, device_kind: str) -> Iterator[tuple[Path, LoadComponent | None]]:
-    """The directory to load from, and what makes components where it has only configs."""
+def source_of(model: str, device_kind: str) -> Iterator[tuple[Path, Source]]:
+    """The directory to load from, and how: at random where it has only configs."""
     if Path(model).is_dir():
-        yield Path(model), None
+        yield Path(model), Source(class_facts=load_class_facts())
         return
     device = "cuda" if device_kind == "cuda" else "cpu"
     with TemporaryDirectory(prefix="roost-") as folder:
         materialise_configs(model, Path(folder))
-        yield Path(folder), partial(random_component, class_facts=load_class_facts(), device=device)
+        facts = load_class_facts()
+        yield Path(folder), Source(load=partial(random_component, class_facts=facts, device=device), class_facts=facts)

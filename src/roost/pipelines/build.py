@@ -119,9 +119,11 @@ def _cast(module: torch.nn.Module, dtype: torch.dtype, facts: ClassFacts) -> Non
                 if tensor is None or name in hidden or not tensor.is_floating_point():
                     continue
                 wanted = torch.float32 if kept & {*path.split("."), name} else dtype
-                if tensor.dtype != wanted:
-                    cast = tensor.detach().to(wanted)
-                    tensors[name] = torch.nn.Parameter(cast, False) if parameters else cast
+                if tensor.dtype == wanted:
+                    continue
+                # Nobody has filled parameters, and what nobody writes to takes no memory.
+                cast = torch.empty_like(tensor, dtype=wanted) if parameters else tensor.detach().to(wanted)
+                tensors[name] = torch.nn.Parameter(cast, False) if parameters else cast
 
 
 @contextlib.contextmanager

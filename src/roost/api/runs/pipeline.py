@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from roost.api.runs.ready import ReadyPlan, check_plan
 from roost.plan import PlanDocument, read_plan
+from roost.profiles.class_facts import load_class_facts
 
 if TYPE_CHECKING:
     from roost.residency.engine.stages import OnEvent
@@ -21,18 +22,19 @@ def open_pipeline(
     ready: ReadyPlan,
     on_component: OnComponent | None = None,
     on_event: OnEvent | None = None,
-    load_component: LoadComponent | None = None,
+    load: LoadComponent | None = None,
 ) -> Held:
     """The pipeline of a checked plan, loaded and held; close it, or use it in a ``with``.
 
-    ``load_component`` makes a component in another way than from its files.
+    ``load`` makes a component in another way than from its files.
     """
     from roost.residency.device.choice import open_device  # imported here: these bring torch
-    from roost.residency.run.loader import load_held
+    from roost.residency.run.loader import Source, load_component, load_held
 
+    source = Source(load=load or load_component, class_facts=load_class_facts())
     device = open_device(ready.device_kind, ready.budget_bytes)
     try:
-        held = load_held(ready.plan, ready.model_dir, device, on_component, on_event, load_component)
+        held = load_held(ready.plan, ready.model_dir, device, on_component, on_event, source)
     except BaseException:
         device.close()
         raise

@@ -185,8 +185,10 @@ def _interval(by_level: Mapping[Level, float]) -> SecondsInterval:
 
 def _stages(forecast: Forecast, placements: tuple[Placement, ...], timeline: Timeline) -> list[PredictedStage]:
     by_name = {each.component.name: each for each in placements}
+    read_s = forecast.late_s(placements)  # in a component's first stage, which sets no pace
     found = []
     for key, stage in timeline.stages[0].items():
+        paced_s = stage.seconds - read_s.pop(key.component, 0.0)
         found.append(
             PredictedStage(
                 name=stage_text(key.phase, key.component),
@@ -195,7 +197,7 @@ def _stages(forecast: Forecast, placements: tuple[Placement, ...], timeline: Tim
                 seconds=stage.seconds,
                 peak_bytes=stage.peak_bytes,
                 binding=_binding(
-                    stage.seconds > _COMPUTE_BOUND * stage.compute_s,
+                    paced_s > _COMPUTE_BOUND * stage.compute_s,
                     _reads_disk(by_name[stage.component], stage),
                     launch_bound(forecast.trace, forecast.components[stage.component], forecast.model),
                 ),

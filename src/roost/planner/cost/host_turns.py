@@ -1,7 +1,7 @@
 """Whose masters are in host memory when, in one generation that gives back what it doesn't need again.
 
-A turn begins where a component is used for the first time. Until its own turn a component whose files have the very
-weights needs no host memory: they are read then. After its last use nothing of it has to be there any more.
+A turn begins where a component is used for the first time. Until its own turn a component needs no host
+memory: its weights are read then, and cast as they load. After its last use nothing of it has to be there any more.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from roost.facts.model import Component
 from roost.plan.schema import HostTurn
-from roost.planner.buffers import can_be_mapped
+from roost.planner.buffers import can_be_mapped, can_come_late
 from roost.planner.cost.movement import host_bytes_of
 from roost.planner.placements import Placement
 from roost.trace import Trace
@@ -23,6 +23,7 @@ class Turns:
 
     order: tuple[str, ...]  # whose first use begins each
     used: Mapping[str, tuple[int, int]]
+    recast: frozenset[str] = frozenset()  # whose dtype the pipeline changes before it uses them
 
     @classmethod
     def of(cls, trace: Trace, components: Iterable[str]) -> Turns:
@@ -32,12 +33,14 @@ class Turns:
         begins = [calls.index(each) for each in order]
         last_calls = {each: position for position, each in enumerate(calls)}
         ends = {each: sum(begin <= last_calls[each] for begin in begins) - 1 for each in order}
-        return cls(order, {each: (index, ends[each]) for index, each in enumerate(order)})
+        recast = frozenset(use.component for use in trace.uses if use.recast_bytes)
+        return cls(order, {each: (index, ends[each]) for index, each in enumerate(order)}, recast)
 
     def span(self, component: Component) -> tuple[int, int]:
         """The first and the last turn in which its masters, if it has any, are in host memory."""
         first, last = self.used.get(component.name, (0, len(self.order) - 1))
-        return first if can_be_mapped(component) else 0, max(0, last)
+        late = can_be_mapped(component) or (can_come_late(component) and component.name not in self.recast)
+        return first if late else 0, max(0, last)
 
 
 def host_turns(placements: Sequence[Placement], turns: Turns, available_bytes: int) -> tuple[HostTurn, ...]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from roost.blocks import resident_indices
+from roost.facts.model import Component
 from roost.facts.rates import H2D, RateKey
 from roost.facts.request import Tier
-from roost.planner.buffers import all_buffers, cast_bytes
+from roost.planner.buffers import all_buffers, can_be_mapped, cast_bytes
 from roost.planner.cost.rates import Speeds
 from roost.planner.cost.simulator import MovedWeights
 from roost.planner.placements import Placement
@@ -109,15 +110,21 @@ def load_s(placement: Placement, speeds: Speeds) -> float:
     Where its masters come late, ``late_s`` of it pass when they do.
     """
     component = placement.component
-    read_s = component.bytes / speeds[RateKey.DISK]
-    cast_s = cast_bytes(component) / speeds[RateKey.CAST]
+    read_s, cast_s = _read_s(component, speeds)
     pin_s = tier_bytes(placement)["pinned"] / speeds[RateKey.PIN]
     moved = placement.stage_bytes if placement.strategy in ("resident", "fsdp") else 0
     return read_s + cast_s + pin_s + moved / speeds[RateKey.PAGEABLE_H2D]
 
 
+def _read_s(component: Component, speeds: Speeds) -> tuple[float, float]:
+    """Seconds to read its files, and to cast what loads in another dtype."""
+    return component.bytes / speeds[RateKey.DISK], cast_bytes(component) / speeds[RateKey.CAST]
+
+
 def late_s(placement: Placement, speeds: Speeds) -> float:
-    """Seconds to read and pin the masters in host memory, of weights that load as they are stored."""
+    """Seconds to read, cast and pin the masters in host memory;."""
     tiers = tier_bytes(placement)
+    if not can_be_mapped(placement.component):
+        return sum(_read_s(placement.component, speeds)) + tiers["pinned"] / speeds[RateKey.PIN]
     share = (tiers["pinned"] + tiers["pageable"]) / max(1, sum(tiers.values()))
     return share * placement.component.bytes / speeds[RateKey.DISK] + tiers["pinned"] / speeds[RateKey.PIN]

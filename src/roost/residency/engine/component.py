@@ -246,6 +246,8 @@ class HeldComponent:
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
+        if self.late:
+            self.make_masters()
         self.drop()
         self._unwatch()
         self._converting = True

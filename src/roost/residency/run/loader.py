@@ -5,14 +5,16 @@ from __future__ import annotations
 import inspect
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from roost.errors import InvalidFile, PlanMismatch
+from roost.facts.model import ClassFacts
 from roost.pipelines.build import bounded_modules, check_installed, kept_default_dtype
 from roost.pipelines.classes import component_class, model_class, pipeline_class, weighted_class
 from roost.pipelines.internals.of_transformers import closed_to_the_outside
@@ -25,6 +27,7 @@ from roost.residency.engine.initial_placement import Placer
 from roost.residency.engine.stages import OnEvent
 from roost.residency.hold.attach import Held
 from roost.residency.hold.live_modules import check_component, check_strategies
+from roost.residency.run.shells import build_shell, filling
 from roost.residency.weights.fp8 import store_as_planned
 from roost.residency.weights.mapped_masters import Checkpoint
 from roost.residency.weights.transfers import Transfers
@@ -46,18 +49,18 @@ def load_held(
     device: Device,
     on_component: OnComponent | None = None,
     on_event: OnEvent | None = None,
-    load: LoadComponent | None = None,
+    source: Source | None = None,
 ) -> Held:
     """The plan's pipeline, loaded from ``model_dir`` and held; ``on_component`` hears of each one as its load begins.
 
-    ``load`` makes components in another way than from their files.
-
     Host memory peaks at the weights that stay there, and one resident component or one file; where the plan has turns,
-    it follows them, and of what is given back one generation is made. Raises InvalidFile for a
+    it follows them, and of what is given back one generation is made. A component that comes late is built without
+    weights, unless its files can be mapped. Raises InvalidFile for a
     directory that can't be loaded, PlanMismatch for one that the plan isn't for, OutOfMemory when the resident weights
     exceed the budget and can't give way.
     """
     check_strategies(plan, {})
+    source = source or Source()
     transfers = Transfers.under(plan, device)
     placer = Placer(transfers)
     components: dict[str, HeldComponent] = {}
@@ -68,8 +71,11 @@ def load_held(
         for name in plan.load_order:
             if on_component is not None:
                 on_component(name)
-            module = (load or load_component)(name, plan.components[name], model_dir)
-            checkpoint = _checkpoint(name, plan, model_dir)
+            checkpoint = _checkpoint(name, plan, model_dir, source)
+            if checkpoint is not None and checkpoint.fill is not None:
+                module = build_shell(name, plan.components[name], model_dir, source.class_facts)
+            else:
+                module = source.load(name, plan.components[name], model_dir)
             components[name] = HeldComponent(name, module, plan.components[name], transfers, checkpoint)
             undo.callback(components[name].restore)
             placer.place(components[name])
@@ -85,6 +91,17 @@ def load_held(
 def load_component(name: str, plan: ComponentPlan, model_dir: Path) -> torch.nn.Module:
     """One component in host memory, at the plan's dtype and storage. Raises InvalidFile or PlanMismatch."""
     return finish_component(name, read_component(name, plan, model_dir), plan)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where components come from: ``load`` makes them, from their files unless it says otherwise.
+
+    ``class_facts`` say which weights keep float32, in modules that are built without weights.
+    """
+
+    load: LoadComponent = load_component
+    class_facts: Mapping[str, ClassFacts] = field(default_factory=dict)
 
 
 def finish_component(name: str, module: torch.nn.Module, plan: ComponentPlan) -> torch.nn.Module:
@@ -130,14 +147,17 @@ def _refuse_adapter(name: str, folder: Path) -> None:
         )
 
 
-def _checkpoint(name: str, plan: PlanDocument, model_dir: Path) -> Checkpoint | None:
+def _checkpoint(name: str, plan: PlanDocument, model_dir: Path, source: Source) -> Checkpoint | None:
     """The files of a component some of whose masters stay in them, or come from them late."""
     master = plan.components[name].master
     late = name in plan.budget.late
     if (master is None or not master.mapped) and not late:
         return None
     files = [each for each in plan.model.files if each.startswith(f"{name}/") and each.endswith(".safetensors")]
-    return Checkpoint([model_dir / each for each in files], late=late)
+    checkpoint = Checkpoint([model_dir / each for each in files], late=late)
+    if late and (source.load is not load_component or not checkpoint.loads_as_stored(plan.components[name])):
+        checkpoint.fill = filling(name, plan.components[name], model_dir, source.load)
+    return checkpoint
 
 
 def assemble(found: Any, model_dir: Path, modules: dict[str, torch.nn.Module]) -> Any:

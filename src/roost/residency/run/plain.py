@@ -79,7 +79,7 @@ def load_plain(
     model_dir: Path,
     device: Device,
     on_component: OnComponent | None = None,
-    load: LoadComponent | None = None,
+    load: LoadComponent = load_component,
 ) -> Any:
     """The plan's pipeline from ``model_dir`` in host memory, with its dtypes and none of its placements.
 
@@ -91,7 +91,7 @@ def load_plain(
         for name in plan.load_order:
             if on_component is not None:
                 on_component(name)
-            modules[name] = (load or load_component)(name, plan.components[name], model_dir)
+            modules[name] = load(name, plan.components[name], model_dir)
             if device.kind == "emulated":
                 _align(modules[name])
             if plan.attention is not None and plan.components[name].kind == "dit":

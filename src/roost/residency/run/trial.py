@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from roost.facts.machine import DeviceKind
@@ -20,7 +20,7 @@ from roost.residency.device.interface import Device
 from roost.residency.engine.stages import OnEvent, StageRecord, greatest
 from roost.residency.hold.attach import Held
 from roost.residency.run.generate import Generation, generate, generate_with
-from roost.residency.run.loader import LoadComponent, OnComponent, load_held
+from roost.residency.run.loader import OnComponent, Source, load_held
 from roost.residency.run.plain import Place, PlainPipeline, load_plain, move_whole, place_plain
 
 
@@ -29,7 +29,6 @@ class TrialSetup:
     """What a trial loads. With ``place`` diffusers runs the plan's model its own way, without the plan.
 
     ``link_bytes_per_s`` throttles an emulated device. ``budget_bytes`` None binds nothing but the device itself.
-    ``load`` makes components in another way than from their files.
     """
 
     plan: PlanDocument
@@ -38,7 +37,7 @@ class TrialSetup:
     budget_bytes: int | None
     place: Place | None = None
     link_bytes_per_s: float | None = None
-    load: LoadComponent | None = None
+    source: Source = field(default_factory=Source)
 
 
 class Trial:
@@ -132,11 +131,11 @@ def open_trial(
         _import_classes(setup.plan)
         began_s = time.perf_counter()
         if setup.place is None:
-            held = load_held(setup.plan, setup.model_dir, device, on_component, on_event, setup.load)
+            held = load_held(setup.plan, setup.model_dir, device, on_component, on_event, setup.source)
             afterwards.callback(held.abandon)  # the process ends with the trial: nothing has to come back
             yield Trial(held, device, time.perf_counter() - began_s)
             return
-        pipeline = load_plain(setup.plan, setup.model_dir, device, on_component, setup.load)
+        pipeline = load_plain(setup.plan, setup.model_dir, device, on_component, setup.source.load)
         plain = place_plain(pipeline, setup.plan, device, setup.place, on_event)
         afterwards.callback(plain.close)
         device.synchronize()

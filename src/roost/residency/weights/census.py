@@ -110,6 +110,16 @@ def _check_movable(module: torch.nn.Module, name: str, tensor: torch.Tensor) -> 
     )
 
 
+def same_memory(tensor: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether both are the same bytes seen the same way, wherever they are."""
+    return (
+        tensor.data_ptr() == other.data_ptr()
+        and tensor.dtype == other.dtype
+        and tensor.shape == other.shape
+        and tensor.stride() == other.stride()
+    )
+
+
 def _memory(tensor: torch.Tensor) -> object:
     """Equal for tensors that are the same bytes seen the same way."""
     if tensor.numel() == 0:

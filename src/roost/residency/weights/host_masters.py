@@ -10,13 +10,18 @@ from typing import Protocol
 import torch
 
 from roost.blocks import ALIGNMENT
+from roost.errors import RoostError
 from roost.facts.request import Tier
+from roost.option_spelling import option
 from roost.residency.weights.census import Entry
 from roost.residency.weights.unpinned_sources import HostBlock, PageableBlock
 
 
 class HostCopy(Protocol):
-    """A unit's weights outside the device: a ``Master`` in host memory, or a ``MappedMaster`` in checkpoint files."""
+    """A unit's weights outside the device: a ``Master`` in host memory, or a ``MappedMaster`` in checkpoint files.
+
+    An ``AbsentMaster`` has none yet.
+    """
 
     tier: Tier
     views: list[torch.Tensor]  # one an entry, readable on the host
@@ -115,6 +120,30 @@ class Master:
         source = tensor.detach().as_strided((span.extent_bytes // span.dtype.itemsize,), (1,))
         with torch.no_grad():
             self.buffer[span.offset : span.offset + span.extent_bytes].view(span.dtype).copy_(source)
+
+
+class AbsentMaster:
+    """In the place of a master whose weights are loaded later: ``views`` have their shapes, and nobody filled them."""
+
+    def __init__(self, label: str, layout: Layout, views: list[torch.Tensor]) -> None:
+        self.tier: Tier = "mapped"
+        self.views = views
+        self._label, self._layout = label, layout
+
+    @property
+    def bytes(self) -> int:
+        return self._layout.bytes
+
+    @property
+    def source(self) -> torch.Tensor | HostBlock:
+        raise self.refusal()
+
+    def refusal(self) -> RoostError:
+        """The error for whoever wants to read them now."""
+        return RoostError(
+            f"{self._label}: its weights are read before the plan's turn for them in host memory; plan with"
+            f" {option('generations', 2)}, which loads them at first."
+        )
 
 
 def _views_apart(layout: Layout, memory: torch.Tensor) -> list[torch.Tensor]:

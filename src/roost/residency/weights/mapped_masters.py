@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 
 from roost.facts.request import Tier
+from roost.plan import ComponentPlan
 from roost.residency.weights.census import Entry
 from roost.residency.weights.host_masters import Layout
 from roost.residency.weights.unpinned_sources import FileBlock, FilePiece, stamp_of, unusable
@@ -24,6 +25,8 @@ _DTYPES = {
 
 
 _GLANCE_BYTES = 4096
+
+Fill = Callable[[torch.nn.Module], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +42,14 @@ class StoredTensor:
 
 
 class Checkpoint:
-    """The safetensors files of one component; ``late`` where its masters in host memory are made at its first use."""
+    """The safetensors files of one component; ``late`` where its masters in host memory are made at its first use.
+
+    Where the files don't have the very weights then, ``fill`` loads them into its module, which was built without.
+    """
 
     def __init__(self, paths: Iterable[Path], *, late: bool = False) -> None:
         self.late, paths = late, tuple(paths)
+        self.fill: Fill | None = None
         self._stamps = {path: stamp_of(path) for path in paths}
         self._tensors = {each.key: each for path in paths for each in _stored_tensors(path)}
         self._alike: dict[tuple[torch.dtype | None, tuple[int, ...]], list[StoredTensor]] = {}
@@ -54,6 +61,17 @@ class Checkpoint:
         for path, stamp in self._stamps.items():
             if stamp_of(path) != stamp:
                 raise unusable(path, "has changed since the model was loaded")
+
+    def loads_as_stored(self, plan: ComponentPlan) -> bool:
+        """Whether the component's weights are what the files have, as far as dtypes and sizes tell."""
+        wanted = None if plan.load_dtype is None else getattr(torch, plan.load_dtype)
+        cast = any(
+            each.dtype is None or (each.dtype.is_floating_point and each.dtype != wanted)
+            for each in self._tensors.values()
+            if wanted is not None
+        )
+        stored_bytes = sum(each.bytes for each in self._tensors.values())
+        return plan.storage is None and not cast and plan.load_bytes <= stored_bytes
 
     def master(self, entries: Sequence[Entry], layout: Layout) -> MappedMaster | None:
         """The unit's master in the files, when they hold its very bytes; None when not.

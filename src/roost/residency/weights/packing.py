@@ -13,7 +13,7 @@ from roost.pipelines.internals.of_torch import buffers_of, parameters_of
 from roost.plan import ComponentPlan
 from roost.residency.weights.census import TRUNK, Entry, take_census
 from roost.residency.weights.dtypes import Image, Images
-from roost.residency.weights.host_masters import Master
+from roost.residency.weights.host_masters import AbsentMaster, Master
 from roost.residency.weights.mapped_masters import Checkpoint, MappedMaster
 from roost.residency.weights.rungs import Rungs
 from roost.residency.weights.transfers import Transfers
@@ -74,14 +74,18 @@ class Packer:
         self._unpin([*self._images.drop(), *self.units.values()])
 
     def make_masters(self) -> None:
-        """Makes the masters in host memory that were put off, of the weights as the library left them."""
+        """Makes the masters in host memory that were put off, of the weights as the library left or now loads them."""
         if self._checkpoint is not None:
             self._checkpoint.check_unchanged()
         self._late = False
-        for unit in self.units.values():
+        renewed = self.units
+        if self._checkpoint is not None and self._checkpoint.fill is not None:
+            self._checkpoint.fill(self._module)
+            renewed = _new_units(self._module, self._names, {})
+        for unit in renewed.values():
             if self._tiers.get(unit.name) != "mapped" and isinstance(unit.master, MappedMaster):
                 unit.master = None
-        self._take_in(self.units, keep=False)
+        self._take_in(renewed, keep=False)
 
     def give_back(self) -> None:
         """Frees all masters; the weights are gone for good, and what reads one finds NaN."""
@@ -103,8 +107,12 @@ class Packer:
         self.units.update(renewed)
         self._places = _places(self._module)
         fresh = [unit for unit in renewed.values() if unit.master is None]
+        absent = self._late and self._checkpoint is not None and self._checkpoint.fill is not None
         for unit in fresh:
-            if self._tiers.get(unit.name) == "mapped" and unit.bytes:
+            if absent and unit.bytes:
+                views = [entry.tensor.detach() for entry in unit.entries]
+                unit.adopt(AbsentMaster(self._label(unit), unit.layout, views))
+            elif self._tiers.get(unit.name) == "mapped" and unit.bytes:
                 self._map(unit)
             elif self._late and unit.bytes and all(entry.tensor.is_contiguous() for entry in unit.entries):
                 unit.adopt(MappedMaster(unit.layout, [entry.tensor.detach() for entry in unit.entries]))

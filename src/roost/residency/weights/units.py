@@ -10,8 +10,8 @@ from typing import Any, Literal, Protocol
 import torch
 
 from roost.pipelines.internals.of_torch import PARAMETERS, as_engine, bind_one, version_of
-from roost.residency.weights.census import Entry, attribute_tensors
-from roost.residency.weights.host_masters import HostCopy, Master, lay_out
+from roost.residency.weights.census import Entry, attribute_tensors, same_memory
+from roost.residency.weights.host_masters import AbsentMaster, HostCopy, Master, lay_out
 from roost.residency.weights.watched import unwatch, watch
 
 UnitKind = Literal["resident", "held", "streamed"]
@@ -150,7 +150,7 @@ class Unit:
             return
         views = self._repeated(self.master.views)
         for each, bound, view in zip(self._objects, self._bound, views, strict=True):
-            if _same_memory(each, bound):
+            if same_memory(each, bound):
                 each.data = view
             elif self.buffer is not None and _storage(each) == _storage(self.buffer):
                 each.data = each.data.to(view.device, copy=True)
@@ -161,7 +161,7 @@ class Unit:
         if self._watcher is not None and not self.lent:
             return True
         with as_engine():
-            return len(self._bound) == len(self._objects) and all(map(_same_memory, self._objects, self._bound))
+            return len(self._bound) == len(self._objects) and all(map(same_memory, self._objects, self._bound))
 
     # As the home of what it watches
 
@@ -179,6 +179,10 @@ class Unit:
         self._watcher.keep(self.name)
         return tensor if self._entered is None else self._entered.made.get(id(tensor), tensor)
 
+    def check_there(self) -> None:
+        if isinstance(self.master, AbsentMaster):
+            raise self.master.refusal()
+
     def lend(self) -> None:
         if self._watcher is not None:
             self.lent = self._watcher.stale = True
@@ -189,15 +193,6 @@ class Unit:
 
     def _repeated(self, views: list[torch.Tensor]) -> list[torch.Tensor]:
         return [views[index] for index in self._repeats]
-
-
-def _same_memory(tensor: torch.Tensor, other: torch.Tensor) -> bool:
-    return (
-        tensor.data_ptr() == other.data_ptr()
-        and tensor.dtype == other.dtype
-        and tensor.shape == other.shape
-        and tensor.stride() == other.stride()
-    )
 
 
 def _storage(tensor: torch.Tensor) -> int:

@@ -31,6 +31,9 @@ class Home(Protocol):
     def device_copy(self, tensor: torch.Tensor) -> torch.Tensor:
         """What stands for ``tensor`` on the device during a call."""
 
+    def check_there(self) -> None:
+        """Raises RoostError where its weights are still to be loaded."""
+
     def lend(self) -> None:
         """Someone has edited the weights, or may from now on, since he holds memory of theirs."""
 
@@ -112,6 +115,8 @@ def _at_rest(
     func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], held: list[tuple[torch.Tensor, Home]]
 ) -> Any:
     """Runs ``func`` on masters; lends those that it edits, or that can be edited through what it returns."""
+    for _, home in held:
+        home.check_there()
     away = _away(func, args, kwargs, held)
     args, kwargs = _replaced(args, away), _replaced(kwargs, away)
     versions = [version_of(each) for each, _ in held]

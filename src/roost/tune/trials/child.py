@@ -33,7 +33,7 @@ from roost.units import format_bytes
 
 if TYPE_CHECKING:
     from roost.residency.engine.stages import StageEvent
-    from roost.residency.run.loader import LoadComponent
+    from roost.residency.run.loader import LoadComponent, Source
     from roost.residency.run.plain import Place
     from roost.residency.run.trial import TrialSetup
 
@@ -122,8 +122,15 @@ def _setup(request: TrialRequest) -> TrialSetup:
         budget_bytes=request.budget_bytes,
         place=None if request.peer is None else _place_of(request.peer),
         link_bytes_per_s=request.link_bytes_per_s,
-        load=random_weights(request.device_kind) if request.random_weights else None,
+        source=_source_of(request),
     )
+
+
+def _source_of(request: TrialRequest) -> Source:
+    from roost.residency.run.loader import Source, load_component  # imported here: it brings torch
+
+    load = random_weights(request.device_kind) if request.random_weights else load_component
+    return Source(load=load, class_facts=load_class_facts())
 
 
 def _place_of(peer: str) -> Place:
