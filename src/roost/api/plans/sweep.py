@@ -114,7 +114,7 @@ def _changed_workload(model: str | Path, options: PlanOptions, sweep: Sweep) -> 
         else:
             changed = replace(options, batch=cast(int, value))
         asked = search_question(model, changed)
-        yield SweepPoint(what=sweep.what, value=value, plan=plan_by_search(replace(asked, seek_remedies=False)))
+        yield SweepPoint(what=sweep.what, value=value, plan=plan_by_search(_as_run(asked)))
 
 
 def _changed_memory(model: str | Path, options: PlanOptions, sweep: Sweep) -> Iterator[SweepPoint]:
@@ -123,7 +123,12 @@ def _changed_memory(model: str | Path, options: PlanOptions, sweep: Sweep) -> It
         bytes_there = cast(int, value)
         at_value = replace(options, vram=bytes_there) if sweep.what == "vram" else replace(options, ram=bytes_there)
         asked = search_question(model, at_value) if asked is None else _on_machine(asked, at_value)
-        yield SweepPoint(what=sweep.what, value=value, plan=plan_by_search(replace(asked, seek_remedies=False)))
+        yield SweepPoint(what=sweep.what, value=value, plan=plan_by_search(_as_run(asked)))
+
+
+def _as_run(asked: SearchQuestion) -> SearchQuestion:
+    """As ``plan_model`` asks, but for what would fit where nothing does."""
+    return replace(asked, seek_remedies=False, gives_back=True)
 
 
 def _on_machine(asked: SearchQuestion, options: PlanOptions) -> SearchQuestion:

@@ -6,29 +6,23 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 
-from roost.api.models.inspect import inspect_model, profile_of
+from roost.api.models.inspect import profile_of
 from roost.api.models.traces import kept_trace, trace_model
-from roost.api.plans.preflight import model_differences
-from roost.api.requests.known_values import DTYPES
+from roost.api.plans.forecast import forecast_traced, planned_inventory, recorded_costs
 from roost.api.requests.request import workload_text
 from roost.blocks import block_names
-from roost.errors import DryRunError, PlanMismatch, RoostError, UsageError
+from roost.errors import DryRunError, UsageError
 from roost.facts.model import Component, Inventory
 from roost.plan import PlanDocument
-from roost.planner.buffers import with_unfiled
 from roost.planner.cost.attention import attention_shares
 from roost.planner.cost.costs import CostModel
 from roost.planner.cost.rates import rates_of, single_dtypes_of
 from roost.planner.cost.simulator import Timeline, simulate
 from roost.planner.cost.simulator.lanes import MemoryEvent
 from roost.planner.cost.untraced import guessing, untraced
-from roost.planner.documents.cost_model import cost_model_of
-from roost.planner.documents.reader import forecast_of, machine_of, placements_of
-from roost.probes.model.hub import is_path
+from roost.planner.documents.reader import machine_of
 from roost.profiles.gpus import load_gpu_profiles
-from roost.shell_quoting import command, shown_path
 from roost.timeline import MemoryLevel, Pass, Slice, TimelineRecord
 from roost.trace import Trace
 from roost.units import format_bytes, format_seconds
@@ -54,9 +48,8 @@ def replay_plan(plan: PlanDocument, model: str | None = None, *, only_kept: bool
     """
     inventory = planned_inventory(plan, model)
     trace, cost_model, notes = _costs_of(plan, inventory, only_kept=only_kept)
-    components = with_unfiled(inventory, trace).components
-    forecast = forecast_of(plan, components, trace, cost_model)
-    timeline = simulate(forecast.schedule(placements_of(plan, components, trace)), record=True)
+    again = forecast_traced(plan, inventory, trace, cost_model)
+    timeline = simulate(again.forecast.schedule(again.placements), record=True)
     if plan.predicted is not None:
         planned_s = plan.predicted.first_s.mid
         if abs(timeline.seconds - planned_s) > _SAME * max(planned_s, timeline.seconds):
@@ -64,51 +57,14 @@ def replay_plan(plan: PlanDocument, model: str | None = None, *, only_kept: bool
                 f"the simulation takes {format_seconds(timeline.seconds)} where the plan says"
                 f" {format_seconds(planned_s)}: it was planned by another version or from another trace."
             )
-    return Replay(record=record_of(plan, timeline, components), timeline=timeline, notes=tuple(notes))
-
-
-def planned_inventory(plan: PlanDocument, model: str | None) -> Inventory:
-    """The plan's model, at the load dtypes that it was planned with."""
-    if model is None and plan.model.source == "memory":
-        raise UsageError(
-            "a timeline is simulated from what the plan's model does, and this plan was made of a"
-            f" {plan.model.pipeline} in memory; say where that model is with --model DIR."
-        )
-    source = model or plan.model.path or plan.model.family or ""
-    where = shown_path(source)
-    if model is None and plan.model.path is not None and not is_path(plan.model.path):
-        raise UsageError(
-            f"a timeline is simulated from what the plan's model does, and {where} doesn't exist here; say where the"
-            " model is with --model DIR."
-        )
-    try:
-        found = inspect_model(source, variant=plan.model.variant)
-        planned = {name: each.load_dtype for name, each in plan.components.items()}
-        for dtype in DTYPES:
-            if all(planned.get(each.name, each.load_dtype) == each.load_dtype for each in found.components):
-                break
-            found = inspect_model(source, variant=plan.model.variant, dtype=dtype)
-    except RoostError as error:
-        raise UsageError(
-            f"a timeline is simulated from what the plan's model does, and {where} can't be read: {error}"
-            " Say where the model is with --model DIR."
-        ) from None
-    if plan.model.fingerprint == found.fingerprint:
-        return found
-    differences = model_differences(plan, found) if found.path is not None else ["it is another model"]
-    if differences:
-        raise PlanMismatch(
-            f"the model at {where} is not the one that this plan is for: {'; '.join(differences[:3])}."
-            f" Plan it anew with: {command('roost', 'plan', Path(source), '-o', 'PLAN')}"
-        )
-    return found
+    return Replay(record=record_of(plan, timeline, again.components), timeline=timeline, notes=tuple(notes))
 
 
 def _costs_of(plan: PlanDocument, inventory: Inventory, *, only_kept: bool) -> tuple[Trace, CostModel, list[str]]:
     """The trace, and the plan's own cost model; a plan by the rules alone gets its card's."""
     gpu, workload = machine_of(plan).gpu, plan.workload
     backend = "emulated" if gpu.device_kind == "emulated" else gpu.platform
-    recorded = cost_model_of(plan.arithmetic) if plan.arithmetic else None
+    recorded = recorded_costs(plan)
     profile = load_gpu_profiles().get(gpu.profile or "")
     computes = profile if backend == "cuda" else None
     model = recorded or CostModel(

@@ -5,25 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from roost.api.models.inspect import profile_of
-from roost.api.models.traces import trace_model
+from roost.api.plans.forecast import forecast_plan
 from roost.api.plans.plan import search_question
-from roost.api.plans.timeline import planned_inventory
 from roost.api.requests.known_values import AUTO
 from roost.api.requests.option_sets import PlanOptions
 from roost.api.requests.options import searches
 from roost.api.requests.request import RunRequest
 from roost.api.runs.ready import workload_of_run
 from roost.errors import DryRunError, UsageError
+from roost.facts.model import Inventory
 from roost.facts.request import Workload
 from roost.option_spelling import option
 from roost.pipelines.signatures import BATCH, call_parameters, name_among
 from roost.plan import PlanDocument
-from roost.planner.buffers import with_unfiled
 from roost.planner.by_search import plan_by_search
 from roost.planner.cost.estimate import predict, surely_fits
-from roost.planner.documents.cost_model import cost_model_of
-from roost.planner.documents.reader import forecast_of, placements_of
 from roost.planner.rules.names import kind_of
 from roost.trace import ActivationBytes, Totals, Trace, UseTrace
 
@@ -98,23 +94,21 @@ def _best(output_s: Mapping[int, float]) -> int:
 
 def _output_s(plan: PlanDocument, workload: Workload, model: str | None) -> float | None:
     """Predicted seconds of a later call for each of its outputs; None where it may not fit."""
-    cost_model = cost_model_of(plan.arithmetic) if plan.arithmetic else None
-    if cost_model is None:
-        raise UsageError(f"{option('batch', AUTO)} compares predictions, and this plan has none; give a number.")
-    inventory = planned_inventory(plan, model)
+
+    def with_texts(trace: Trace, inventory: Inventory) -> Trace:
+        encoders = {each.name for each in inventory.components if kind_of(each) == "text_encoder"}
+        return _with_texts(trace, encoders, workload.batch) if _repeats_a_text(plan.model.pipeline) else trace
+
     try:
-        trace = trace_model(inventory, profile_of(inventory), workload)
+        again = forecast_plan(plan, model, workload, change=with_texts)
     except DryRunError as error:
         raise UsageError(
             f"{option('batch', AUTO)} compares predictions, and there is no dry run ({error}); give a number."
         ) from None
-    components = with_unfiled(inventory, trace).components
-    encoders = {each.name for each in components if kind_of(each) == "text_encoder"}
-    if _repeats_a_text(plan.model.pipeline):
-        trace = _with_texts(trace, encoders, workload.batch)
-    forecast = forecast_of(plan, components, trace, cost_model)
-    predicted = predict(forecast, placements_of(plan, components, forecast.trace))
-    return predicted.next_s.mid / workload.batch if surely_fits(forecast, predicted) else None
+    if again is None:
+        raise UsageError(f"{option('batch', AUTO)} compares predictions, and this plan has none; give a number.")
+    predicted = predict(again.forecast, again.placements)
+    return predicted.next_s.mid / workload.batch if surely_fits(again.forecast, predicted) else None
 
 
 def _with_texts(trace: Trace, encoders: set[str], count: int) -> Trace:

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from roost.api.measurements.learned import learn_activations
 from roost.api.measurements.run_records import RehearsedRecord
-from roost.api.models.inspect import profile_of
-from roost.api.models.traces import trace_model
-from roost.api.plans.timeline import planned_inventory
+from roost.api.plans.forecast import forecast_plan
 from roost.api.runs.ready import ReadyPlan
 from roost.errors import OutOfMemory, RoostError
 from roost.facts.request import Workload
@@ -19,11 +17,7 @@ from roost.facts.stage import DENOISING, StageKey, stage_of, stage_text
 from roost.option_spelling import option
 from roost.plan import PlanDocument
 from roost.plan.schema import late_components
-from roost.planner.buffers import with_unfiled
-from roost.planner.cost.costs import CostModel
 from roost.planner.cost.estimate import Forecast
-from roost.planner.documents.cost_model import cost_model_of
-from roost.planner.documents.reader import forecast_of, placements_of
 from roost.planner.placements import Placement, lossy_of
 from roost.planner.rules.names import kind_of
 from roost.trace import UseTrace
@@ -69,24 +63,19 @@ def prepare_rehearsal(ready: ReadyPlan, workload: Workload, *, decodes: bool) ->
     doesn't ``decode`` may rehearse another stage.
     """
     plan = ready.plan
-    model = cost_model_of(plan.arithmetic) if plan.arithmetic else None
-    if model is None:
+    again = forecast_plan(plan, str(ready.model_dir), workload, with_forms=True)
+    if again is None:
         return None
-    inventory = planned_inventory(plan, str(ready.model_dir))
-    trace = trace_model(inventory, profile_of(inventory), workload, with_forms=True)
-    components = with_unfiled(inventory, trace).components
-    forecast = forecast_of(plan, components, trace, model)
-    placements = placements_of(plan, components, forecast.trace)
-    stage = _least_certain(forecast, placements, model, plan, decodes=decodes)
-    return None if stage is None else _rehearsal_of(stage, forecast, placements)
+    stage = _least_certain(again.forecast, again.placements, plan, decodes=decodes)
+    return None if stage is None else _rehearsal_of(stage, again.forecast, again.placements)
 
 
 def _least_certain(
-    forecast: Forecast, placements: tuple[Placement, ...], model: CostModel, plan: PlanDocument, *, decodes: bool
+    forecast: Forecast, placements: tuple[Placement, ...], plan: PlanDocument, *, decodes: bool
 ) -> StageKey | None:
     """The stage that may exceed what is there by most; where none may, the one with the widest interval."""
     likely, most = (forecast.timeline(placements, level).stages[0] for level in ("mid", "slow"))
-    there_bytes = plan.budget.budget_bytes if model.backend == "emulated" else plan.budget.free_bytes
+    there_bytes = plan.budget.budget_bytes if forecast.model.backend == "emulated" else plan.budget.free_bytes
 
     def doubt(stage: StageKey) -> tuple[int, int, int]:
         high_bytes, mid_bytes = most[stage].peak_bytes, likely[stage].peak_bytes
