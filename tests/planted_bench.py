@@ -53,6 +53,12 @@ class Setting:
         return [line.split("\t")[0] for line in file.read_text().splitlines()] if file.exists() else []
 
     @property
+    def warmed(self) -> dict[str, bool]:
+        """Whether a generation was asked for ahead, by what was started."""
+        lines = [line.split("\t") for line in Path(f"{self.planted}.started").read_text().splitlines()]
+        return {key: steps != "None" for key, _, steps in lines}
+
+    @property
     def pids(self) -> list[int]:
         return [int(line.split("\t")[1]) for line in Path(f"{self.planted}.started").read_text().splitlines()]
 

@@ -52,7 +52,7 @@ def main() -> None:
         request = json.load(file)
     key = key_of(request)
     with open(f"{sys.argv[1]}.started", "a") as started:
-        started.write(f"{key}\t{os.getpid()}\n")
+        started.write(f"{key}\t{os.getpid()}\t{request['warm_up_steps']}\n")
     with open(sys.argv[1]) as file:
         planted = json.load(file).get(key, {})
     say("phase", phase="loading transformer")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import mmap
 import os
+import time
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
@@ -35,6 +36,7 @@ from roost.residency.hold.attach import Held
 from roost.residency.run.generate import generate
 from roost.residency.run.loader import Source, load_component, load_held
 from roost.residency.run.texts_ahead import TextsAhead
+from roost.residency.run.trial import TrialSetup, open_trial
 from roost.residency.weights import host_masters
 from roost.residency.weights.host_masters import Master
 from roost.residency.weights.mapped_masters import MappedMaster
@@ -166,6 +168,26 @@ def test_what_is_cast_as_it_loads_comes_late_with_the_same_bits_and_never_beside
     sizes = {name: each.load_bytes for name, each in plan.components.items()}
     assert sizes["text_encoder"] <= seen["text_encoder_2"] < 1.5 * sizes["text_encoder"]
     assert seen["transformer"] == 0  # nothing else is there
+
+
+def test_a_trial_makes_one_generation_and_late_masters_are_no_part_of_its_seconds(flux: Path) -> None:
+    setup = TrialSetup(
+        plan=turns_plan(flux, torch.bfloat16),
+        model_dir=flux,
+        device_kind="emulated",
+        budget_bytes=2**30,
+        source=Source(load=lambda *given: (time.sleep(0.5), load_component(*given))[1]),
+    )
+    with open_trial(setup) as trial:
+        result = trial.measure(request_for("flux"))
+        assert result.status == "ok"
+        stages = {each.component: each.seconds for each in result.stages}
+        assert all(stages[name] > 0.5 for name in ("transformer", "text_encoder_2"))
+        assert result.generation_s is not None
+        assert result.generation_s < sum(stages.values()) - 1.0  # vae comes late, too
+        assert {result.peak_bytes, *(each.peak_bytes for each in result.stages)} == {None}  # activations not counted
+        with pytest.raises(RoostError, match="used again"):
+            trial.measure(request_for("flux"))
 
 
 @pytest.fixture

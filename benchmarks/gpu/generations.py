@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from subject import add_planning_options, plan_of, source_of
 
+from roost.api.plans.preflight import keeping_masters
 from roost.pipelines.calls import GenerationRequest
 from roost.plan import PlanDocument
 from roost.residency.run.trial import Trial, TrialSetup, open_trial
@@ -51,7 +52,7 @@ def main() -> int:
     parser.add_argument("-o", "--output", type=Path, required=True)
     add_planning_options(parser)
     options = parser.parse_args()
-    plan = plan_of(options.model, options)
+    plan = keeping_masters(plan_of(options.model, options))  # several generations of one load
     kind = plan.machine.gpu.device_kind
     with source_of(options.model, kind) as (model_dir, source):
         setup = TrialSetup(

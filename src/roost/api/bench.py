@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from roost.api.machine import find_machine
@@ -15,6 +15,7 @@ from roost.api.requests.declared import filled, typed_options
 from roost.api.requests.known_values import dtype_of
 from roost.api.requests.option_sets import BenchOptions, PlanOptions
 from roost.api.requests.python_options import given_names, options_of
+from roost.api.requests.request import ONE_CALL
 from roost.api.runs.ready import check_plan
 from roost.api.trials import run_trials
 from roost.errors import UsageError
@@ -106,11 +107,11 @@ def bench_target(target: str, options: BenchOptions) -> BenchTarget:
     given: dict[str, PlanDocument] = {}
     model = target
     if is_plan_file(target):
-        ready = check_plan(load_plan(target), model=options.model)
+        ready = check_plan(load_plan(target), model=options.model, request=ONE_CALL)
         given[GIVEN_PLAN] = ready.plan
         model, asked_options = str(ready.model_dir), _options_of(ready.plan, ready.model_dir)
     _check_measurable(model, asked_options, link_speed)
-    asked = search_question(model, asked_options, link_bytes_per_s)
+    asked = replace(search_question(model, asked_options, link_bytes_per_s), gives_back=True)
     return BenchTarget(asked=asked, given=given, link_bytes_per_s=link_bytes_per_s)
 
 

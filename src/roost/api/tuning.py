@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from roost.api.measurements.learned import now
@@ -57,7 +57,7 @@ def tune_model(model: str | Path, options: TunedPlanOptions, watcher: BenchWatch
         raise UsageError(f"trials decide by seconds; leave {option('objective', 'memory')} out.")
     if not 1 <= seconds < 2**31:
         raise UsageError(f"{option('tune_seconds', seconds)} is out of range; give a number from 1.")
-    asked = search_question(model, options)
+    asked = replace(search_question(model, options), gives_back=True)
     searched = searched_plan(asked)
     why_not = _why_not(asked, searched)
     if why_not is not None:

@@ -161,6 +161,9 @@ def generations_of(request: RunRequest) -> list[PlannedGeneration]:
     return [each for call in calls_of(request) for each in call]
 
 
+ONE_CALL = RunRequest(prompts=())  # whatever it asks for
+
+
 def calls_of(request: RunRequest) -> list[PlannedCall]:
     """The generations by the call that makes them. Groups go by place, whatever of them is already there."""
     single = [

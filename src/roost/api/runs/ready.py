@@ -110,7 +110,9 @@ def check_plan(
 ) -> ReadyPlan:
     """The plan, ready to load on this machine; nothing is loaded yet.
 
-    Only a ``request`` says what will be called: without it nothing that the plan gives back is.
+    Only a ``request`` says what will be called: a run has one, and a trial, which makes a generation for each process
+    of such a plan. ``load_pipeline`` has none, as ``attach`` has not: its user may call anything again, so that nothing
+    that the plan gives back is, and all masters need to fit together.
 
     Raises PlanMismatch for another model or GPU (unless forced), NothingFits when memory is short, UsageError for a
     plan that this machine can't run. With less free VRAM than planned, fewer blocks stay resident.

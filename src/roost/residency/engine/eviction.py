@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -81,11 +82,18 @@ class Activations:
 class HostTurns:
     """Follows a plan's turns as components are used; without turns every master is there all the time.
 
-    ``gives_back`` can be turned off where later calls need again what the plan would give back.
+    ``gives_back`` can be turned off where later calls need again what the plan would give back. ``late_s`` are the
+    seconds in which masters came late, which ``on_late`` hears of.
     """
 
-    def __init__(self, turns: Sequence[HostTurn], components: Mapping[str, HeldComponent]) -> None:
-        self.gives_back = True
+    def __init__(
+        self,
+        turns: Sequence[HostTurn],
+        components: Mapping[str, HeldComponent],
+        on_late: Callable[[float], None] = lambda seconds: None,
+    ) -> None:
+        self.gives_back, self.late_s = True, 0.0
+        self._on_late = on_late
         self._turns, self._components = turns, components
 
     def begin(self, component: HeldComponent) -> None:
@@ -95,7 +103,11 @@ class HostTurns:
             self._give_back(turn)
         if component.late:
             _log.info("%s: its masters come now", component.name)
+            began_s = time.perf_counter()
             component.make_masters()
+            took_s = time.perf_counter() - began_s
+            self.late_s += took_s
+            self._on_late(took_s)
 
     @contextmanager
     def not_now(self) -> Iterator[None]:

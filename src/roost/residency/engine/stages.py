@@ -70,6 +70,7 @@ class StageRecorder:
         self._began_s = 0.0
         self._fresh = True  # the next stage is the first of a generation
         self._marks: list[Any] = []  # the ends of the steps
+        self._left_out: list[tuple[int, float]] = []  # seconds that are none of a step's, and how many had ended
 
     @property
     def began(self) -> bool:
@@ -87,7 +88,7 @@ class StageRecorder:
         """Closes the stage before and starts the clock of this one."""
         self._close()
         if self._fresh:
-            self.records, self._marks, self._fresh = [], [], False
+            self.records, self._marks, self._left_out, self._fresh = [], [], [], False
         self._open = StageEvent(what="begin", stage=self.text_of(key), component=key.component, phase=key.phase)
         self._began_s = time.perf_counter()
         self._send(self._open)
@@ -98,10 +99,18 @@ class StageRecorder:
         if self._open is not None:
             self._send(replace(self._open, what="step", step=step, steps=steps))
 
+    def leave_out(self, seconds: float) -> None:
+        """Has the step that runs not count them: masters came, and the device waited."""
+        self._left_out.append((len(self._marks), seconds))
+
     def finish(self) -> None:
         """Ends the generation: closes its last stage."""
         self._close()
-        self.step_seconds = tuple(map(self._device.seconds_between, self._marks, self._marks[1:]))
+        steps = [*map(self._device.seconds_between, self._marks, self._marks[1:])]
+        for ended, seconds in self._left_out:
+            if 0 < ended <= len(steps):
+                steps[ended - 1] -= seconds
+        self.step_seconds = tuple(steps)
         self._fresh = True
 
     def _close(self) -> None:

@@ -83,7 +83,7 @@ def load_held(
         modules = {name: component.module for name, component in components.items()}
         pipeline = assemble(found, model_dir, modules)
         held = Held(pipeline, plan, components, transfers, on_event)
-        held.runtime.host_turns = HostTurns(plan.budget.host_turns, components)
+        held.runtime.host_turns = HostTurns(plan.budget.host_turns, components, held.recorder.leave_out)
         undo.pop_all()
     return held
 

@@ -41,11 +41,15 @@ class TrialSetup:
 
 
 class Trial:
-    """A loaded candidate; each ``measure`` is one generation. ``load_s`` is what loading took, imports left out."""
+    """A loaded candidate; each ``measure`` is one generation. ``load_s`` is what loading took, imports left out.
+
+    Of a plan with turns there is one generation, and no warm-up. Seconds in which its masters come late are in their
+    stages alone, as a later generation of other plans has none; what it peaks at on an emulated device is unknown.
+    """
 
     def __init__(self, subject: Held | PlainPipeline, device: Device, load_s: float, *, whole: bool = False) -> None:
         self.load_s = load_s
-        self._whole = whole
+        self._whole, self._warmed = whole, False
         self._subject, self._device = subject, device
         self._warm_reserved_bytes = 0
         self._first_peaks: dict[tuple[str, str], int] | None = None  # of the first generation's stages
@@ -62,6 +66,7 @@ class Trial:
             generation = self._generate(_with_inputs(request, self._subject.pipeline))
         finally:
             runner.around_calls = nullcontext
+        self._warmed = True
         self._note_first(generation)
         self._warm_reserved_bytes = greatest(*(each.reserved_bytes for each in generation.stages)) or 0
 
@@ -77,7 +82,7 @@ class Trial:
         return TrialResult(
             status="ok",
             load_s=self.load_s,
-            generation_s=generation.seconds,
+            generation_s=generation.seconds - (held.runtime.host_turns.late_s if held else 0.0),
             step_seconds=generation.step_seconds,
             stages=self._with_first_peaks(generation.stages),
             digest=generation.digest,
@@ -103,21 +108,24 @@ class Trial:
 
     def _with_first_peaks(self, stages: tuple[StageRecord, ...]) -> tuple[StageTime, ...]:
         first = self._first_peaks or {}
+        uncounted = self._device.kind == "emulated" and isinstance(self._subject, Held) and not self._warmed
         return tuple(
             StageTime(
                 name=each.name,
                 component=each.component,
                 phase=each.phase,
                 seconds=each.seconds,
-                peak_bytes=first.get((each.component, each.phase), each.peak_bytes),
+                peak_bytes=None if uncounted else first.get((each.component, each.phase), each.peak_bytes),
             )
             for each in stages
         )
 
     def _known(self, peak_bytes: int) -> int | None:
         # Where diffusers keeps its weights, an emulated device knows only of those that stay on it.
-        unknown = isinstance(self._subject, PlainPipeline) and self._device.kind == "emulated" and not self._whole
-        return None if unknown else peak_bytes
+        if self._device.kind != "emulated":
+            return peak_bytes
+        known = self._warmed if isinstance(self._subject, Held) else self._whole
+        return peak_bytes if known else None
 
 
 @contextmanager

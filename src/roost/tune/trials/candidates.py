@@ -75,7 +75,7 @@ def list_candidates(
     if pattern is None:
         pattern = searched = searched or plan_by_search(asked)
     asked = asked.with_bits_of(pattern)
-    everything = plan_by_search(_asking(asked, Choices(mode="speed")))
+    everything = plan_by_search(replace(_asking(asked, Choices(mode="speed")), gives_back=False))  # diffusers can't
     plain = Candidate(name=PLAIN, strategy=PLAIN, plan=everything, peer=PLAIN)
     found = [
         *(
@@ -114,8 +114,6 @@ def why_unfit(candidate: Candidate) -> str | None:
         return plan.budget.verdict_alone.rstrip(".")
     if plan.budget.host_deficit_bytes:
         return f"host memory is {format_bytes(plan.budget.host_deficit_bytes)} short"
-    if plan.budget.host_turns:
-        return "it gives host memory back within a generation, and trials make several"
     guessed = plan.budget.activations_known is False
     if not guessed and plan.predicted is not None and plan.predicted.peak_bytes.low > plan.budget.budget_bytes:
         peak, budget = format_bytes(plan.predicted.peak_bytes.low), format_bytes(plan.budget.budget_bytes)

@@ -119,7 +119,7 @@ class Trials:
                 child = Child(encode_request(self._request(candidate, bound)), self._environment(), self._command)
                 child.ask("", patience, on_message)
             answer = child.ask("measure", patience, _watching(abort_after_step_s, on_message))
-            keep = self.world.keep and bound
+            keep = self.world.keep and bound and not runs_once(candidate)
         except TrialEnded as ended:
             return TrialResult(status=ended.status, reason=str(ended))
         finally:
@@ -149,6 +149,7 @@ class Trials:
     def _request(self, candidate: Candidate, bound: bool) -> TrialRequest:
         assert candidate.plan is not None, "peers too have a plan: it says what to load"
         world = self.world
+        warms_up = world.warm_up and not runs_once(candidate)
         return TrialRequest(
             plan=candidate.plan,
             peer=candidate.peer,
@@ -159,7 +160,7 @@ class Trials:
             link_bytes_per_s=world.link_bytes_per_s,
             random_weights=world.random_weights,
             call=world.call,
-            warm_up_steps=min(_WARM_UP_STEPS, world.trial_steps) if world.warm_up else None,
+            warm_up_steps=min(_WARM_UP_STEPS, world.trial_steps) if warms_up else None,
         )
 
     def _environment(self) -> dict[str, str]:
@@ -170,11 +171,19 @@ class Trials:
         return {**inherited, **visible, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "HF_HUB_OFFLINE": "1"}
 
 
+def runs_once(candidate: Candidate) -> bool:
+    """Whether a process of it makes one generation: its plan gives back host memory that a second would need."""
+    return candidate.peer is None and candidate.plan is not None and bool(candidate.plan.budget.host_turns)
+
+
 def expected_s(candidate: Candidate, world: TrialWorld) -> float:
     """Seconds of a trial, by the plan's prediction."""
     predicted = candidate.plan.predicted if candidate.plan else None
     if predicted is None:
         return _START_S
+    if runs_once(candidate):
+        left_out_s = (world.steps - world.trial_steps) * predicted.step_s.mid
+        return _START_S + predicted.first_total_s.mid - left_out_s
     beside_s = predicted.next_s.mid - world.steps * predicted.step_s.mid
     generation_s = beside_s + world.trial_steps * predicted.step_s.mid
     return _START_S + predicted.load_s.mid + (2 if world.warm_up else 1) * generation_s
