@@ -19,8 +19,6 @@ from roost.api.requests.option_sets import PlanOptions
 from roost.errors import UsageError
 from roost.facts.machine import HostFacts
 from roost.plan.results import TrialResult
-from roost.plan.revision import revised
-from roost.plan.schema import HostTurn
 from roost.planner.by_search import SearchQuestion
 from roost.probes.machine.gpu import PcieLink
 from roost.probes.machine.gpu_conditions import GpuConditions
@@ -184,19 +182,6 @@ def test_kept_children_run_every_round_and_fresh_ones_start_for_each(setting: Se
     assert row_of(results, "resident").rounds == 2
     setting.run(rounds=2, keep=False)
     assert setting.started.count("resident") == 3
-
-
-def test_a_plan_that_gives_host_memory_back_makes_one_generation_a_child_and_none_ahead(setting: Setting) -> None:
-    setting.entrants = list_candidates(setting.asked, ("resident",))
-    (resident,) = setting.entrants.racing
-    assert resident.plan is not None
-    turn = HostTurn(component="vae", masters={"vae": 1}, host_bytes=1)
-    plan = revised(resident.plan, budget=revised(resident.plan.budget, host_turns=[turn]))
-    setting.entrants = replace(setting.entrants, racing=(replace(resident, plan=plan),))
-    results = setting.run(rounds=2, keep=True, warm_up=True)
-    assert (setting.started.count("resident"), setting.started.count(PLAIN)) == (2, 1)
-    assert setting.warmed == {"resident": False, PLAIN: True}
-    assert row_of(results, "resident").rounds == 2
 
 
 def test_what_can_not_fit_is_said_and_not_run_but_its_digest_is_the_reference(asked, tmp_path) -> None:

@@ -13,6 +13,8 @@ from roost.api.plans.plan import search_question
 from roost.api.requests.option_sets import PlanOptions
 from roost.cli.views.bench import show_results
 from roost.plan.results import TrialResult
+from roost.plan.revision import revised
+from roost.plan.schema import HostTurn
 from roost.planner.by_search import SearchQuestion
 from roost.tune.results.document import results_document
 from roost.tune.results.records import PLAIN
@@ -153,3 +155,18 @@ def test_an_emulated_device_is_foreseen_by_what_the_reference_took(
     assert setting.started[0] == PLAIN
     assert results.shortage is not None
     assert results.shortage.raced == 2
+
+
+def test_a_plan_that_gives_host_memory_back_makes_one_generation_a_child_and_none_ahead(
+    asked: SearchQuestion, tmp_path: Path
+) -> None:
+    setting = Setting(asked, tmp_path, ("resident",))
+    (resident,) = setting.entrants.racing
+    assert resident.plan is not None
+    turn = HostTurn(component="vae", masters={"vae": 1}, host_bytes=1)
+    plan = revised(resident.plan, budget=revised(resident.plan.budget, host_turns=[turn]))
+    setting.entrants = replace(setting.entrants, racing=(replace(resident, plan=plan),))
+    results = setting.run(rounds=2, keep=True, warm_up=True)
+    assert (setting.started.count("resident"), setting.started.count(PLAIN)) == (2, 1)
+    assert setting.warmed == {"resident": False, PLAIN: True}
+    assert row_of(results, "resident").rounds == 2

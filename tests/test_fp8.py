@@ -18,6 +18,8 @@ from roost.facts.machine import PROCESS_BYTES, ram_leaving
 from roost.pipelines.calls import GenerationRequest
 from roost.pipelines.linears import castable_linears
 from roost.plan import PlanDocument, plan_to_yaml, read_plan
+from roost.plan.revision import revised
+from roost.plan.schema import HostTurn
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.run.generate import generate, tensor_digest
 from roost.residency.run.loader import load_component, load_held
@@ -98,6 +100,17 @@ def test_what_does_not_fit_plainly_fits_in_8_bits_when_that_is_allowed(model: Pa
 def test_nothing_is_rounded_where_everything_fits(model: Path) -> None:
     plan = roost.make_plan(model, gpu="emulated", vram="1GiB", headroom=0, size=(64, 64), allow="fp8,tiling")
     assert {each.storage for each in plan.components.values()} == {None}
+
+
+def test_a_denoiser_that_is_rounded_in_its_turn_gives_the_same_picture(model: Path) -> None:
+    plan = planned(model, allow="fp8")
+    size = plan.components["transformer"].load_bytes
+    turns = [
+        HostTurn(component="text_encoder", masters={}, host_bytes=0),
+        HostTurn(component="transformer", masters={"transformer": size}, host_bytes=size),
+    ]
+    in_turn = revised(plan, budget=revised(plan.budget, host_turns=turns))
+    assert picture(in_turn, model)[0] == picture(plan, model)[0]
 
 
 def test_every_strategy_gives_the_same_rounded_picture_which_is_near_the_plain_one(model: Path) -> None:

@@ -104,6 +104,26 @@ def test_what_may_not_fit_is_tried_first_and_no_bit_or_peak_of_the_run_is_anothe
     assert peaks[0] == peaks[1]
 
 
+@pytest.mark.parametrize(("spare_bytes", "count"), [(0, 1), (-1, 0)])
+def test_masters_that_come_late_are_tried_where_they_fit_beside_those_before(
+    spare_bytes, count, sure, tmp_path, capsys
+) -> None:
+    def take_turns(plan: Any) -> None:
+        _less_sure(plan)
+        sizes = {name: each["load_bytes"] for name, each in plan["components"].items()}
+        last = {"vae": sizes.pop("vae")}
+        turns = [("text_encoder", sizes), ("vae", last)]
+        plan["budget"]["host_turns"] = [
+            {"component": name, "masters": masters, "host_bytes": sum(masters.values())} for name, masters in turns
+        ]
+        plan["machine"]["host"]["available_bytes"] = sum(sizes.values()) + last["vae"] + spare_bytes
+
+    plan = edited(sure, tmp_path / "plan.yaml", take_turns)
+    record = _record(capsys, plan)
+    assert len(record["rehearsed"]) == count
+    assert record["digest"] == _record(capsys, sure)["digest"]
+
+
 @pytest.mark.parametrize(("change", "count"), [(lambda plan: None, 0), (_long, 1)])
 def test_what_surely_fits_is_tried_before_a_long_denoise_only(change, count, sure, tmp_path, capsys) -> None:
     assert len(_record(capsys, edited(sure, tmp_path / "plan.yaml", change))["rehearsed"]) == count

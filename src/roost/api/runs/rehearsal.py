@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from roost.api.measurements.learned import learn_activations
@@ -48,7 +49,10 @@ class Rehearsal:
 
 
 def is_worth_rehearsing(plan: PlanDocument) -> bool:
-    """Whether the plan may not fit though it was predicted, or an hour could be lost to what nobody foresaw."""
+    """Whether the plan may not fit though it was predicted, or an hour could be lost to what nobody foresaw.
+
+    A plan that nothing was predicted for is not: what to call a stage with, and which to call, its dry run tells.
+    """
     predicted = plan.predicted
     if predicted is None or predicted.guessed:
         return False
@@ -112,12 +116,14 @@ def rehearse_run(
 ) -> RehearsedRecord | None:
     """Rehearses, and keeps what the activations took for the next plan; None where the call can't be made up.
 
+    Masters that come late come now, and stay, where they fit beside those of every turn before their own: the decoder's
+    mostly do. A denoiser's don't, and making them twice would take longer than the rehearsal; it is told then.
     Raises OutOfMemory, before anything was denoised, for a plan that memory is too short for.
     """
     from roost.residency.run.rehearsal import NotRehearsable, rehearse  # imported here: it brings torch
 
     stage = rehearsal.stage
-    if stage.component in late_components(plan.budget.host_turns):
+    if _comes_too_late(plan, stage.component):
         on_note(f"not rehearsed: host memory has room for {stage.component} only once others were given back.")
         return None
     try:
@@ -134,6 +140,16 @@ def rehearse_run(
     if workload == plan.workload and "tiling" not in held.demotions.get(stage.component, {}):
         learn_activations(plan, stage, measured.activation_bytes)
     return RehearsedRecord(stage=rehearsal.text, predicted_bytes=predicted_bytes, measured_bytes=measured.peak_bytes)
+
+
+def _comes_too_late(plan: PlanDocument, component: str) -> bool:
+    """Whether host memory has no room for the component's masters before its turn."""
+    turns = plan.budget.host_turns
+    if component not in late_components(turns):
+        return False
+    before = [*takewhile(lambda turn: component not in turn.masters, turns)]
+    own_bytes = turns[len(before)].masters[component]
+    return max(turn.host_bytes for turn in before) + own_bytes > plan.machine.host.available_bytes
 
 
 def prepared(
