@@ -12,14 +12,13 @@ from roost.blocks import (
     _MAX_LIST_DEPTH,
     _members_by_block,
     block_names,
-    blocks_of_stacks,
     outermost_stacks,
-    policy_of,
     resident_indices,
     stacks_and_units,
     streamed_stacks,
 )
 from roost.facts.model import Stack
+from roost.facts.resident_policy import blocks_of_stacks, policy_of
 
 
 def _blocks(prefix: str, count: int, size: int, parts: Iterable[str] = ("attn.weight", "ff.weight")) -> dict[str, int]:

@@ -7,7 +7,7 @@ import pytest
 from engine_cases import Case, digest_of, every_case, held_on, pairwise_cases, plan_of, rest_of_cases
 from live_pipelines import bare_digest, digest_without_plan, live_pipeline
 from plans import LAYERWISE, plan_for
-from roost.blocks import policy_of
+from roost.facts.resident_policy import policy_of
 from roost.plan import ComponentPlan
 from roost.plan.revision import revised
 from tiny_models import FAMILIES

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import torch
 
 from plans import component_plan
-from roost.blocks import policy_of, resident_indices
+from roost.blocks import resident_indices
+from roost.facts.resident_policy import policy_of
 from roost.plan import ComponentPlan
 from roost.plan.schema import Masters
 

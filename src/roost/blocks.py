@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import accumulate
 
 from roost.facts.model import Stack
+from roost.facts.resident_policy import ResidentPolicy, blocks_of_stacks
 
 # A block larger than this is split into its own inner stacks: SDXL's largest falls from 2.4 GB to 0.2.
 SPLIT_BLOCK_BYTES = 1024**3
@@ -21,9 +22,6 @@ ALLOCATION_BYTES = 512
 # Lists of lists are entered this deep; real modules stop at two, names in a hostile file need not.
 _MAX_LIST_DEPTH = 8
 
-# ``strided``, ``leading``, or how many blocks of each stack stay, in the stacks' order: ``10+8``.
-ResidentPolicy = str
-RESIDENT_POLICY = r"^(?:strided|leading|[0-9]{1,6}(?:\+[0-9]{1,6})+)$"
 _Sizes = Mapping[str, int]
 _FoundStack = tuple[Stack, list[list[str]]]  # a stack and the tensor names of each of its blocks
 
@@ -152,16 +150,6 @@ def resident_indices(counts: Sequence[int], resident_blocks: int, policy: Reside
     shares = zip(starts, counts, blocks_of_stacks(policy), strict=False)
     chosen = [start + index for start, count, kept in shares for index in _spread(count, kept)]
     return frozenset(chosen[place] for place in _spread(len(chosen), resident_blocks))
-
-
-def blocks_of_stacks(policy: ResidentPolicy) -> tuple[int, ...]:
-    """How many blocks of each stack a policy keeps; empty for one that doesn't say."""
-    return tuple(map(int, policy.split("+"))) if "+" in policy else ()
-
-
-def policy_of(kept: Iterable[int]) -> ResidentPolicy:
-    """The policy that keeps so many blocks of each stack."""
-    return "+".join(map(str, kept))
 
 
 def _spread(count: int, kept: int) -> list[int]:

@@ -7,12 +7,12 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from roost.blocks import ResidentPolicy, blocks_of_stacks
 from roost.facts.decider import Blocked, Fired
 from roost.facts.limits import Bytes, Label, Name, Positive, Sha256
 from roost.facts.machine import GpuFacts, HostFacts
 from roost.facts.model import Kind, ModelSource, RolePart, StoredFile, Task
 from roost.facts.request import Mode, Storage, Strategy, Workload
+from roost.facts.resident_policy import ResidentPolicy, blocks_of_stacks
 from roost.plan import earlier
 from roost.plan.fields import (
     FACT,

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Literal, cast
 
-from roost.blocks import ResidentPolicy, blocks_of_stacks, resident_indices, streaming_bytes
+from roost.blocks import resident_indices, streaming_bytes
 from roost.errors import UsageError
 from roost.facts.machine import HostFacts
 from roost.facts.model import Component
 from roost.facts.request import TIERS, Strategy, Tier
+from roost.facts.resident_policy import ResidentPolicy, blocks_of_stacks
 from roost.planner.buffers import all_buffers, block_buffers, can_be_mapped
 from roost.planner.rules.case import Case, Decision
 from roost.planner.rules.names import kind_of

@@ -6,9 +6,9 @@ import difflib
 import re
 from collections.abc import Callable, Iterable
 
-from roost.blocks import RESIDENT_POLICY, blocks_of_stacks, policy_of
 from roost.errors import UsageError
 from roost.facts.request import GROUPS, STRATEGIES, TIERS, Group, SetChoice, Strategy
+from roost.facts.resident_policy import RESIDENT_POLICY, blocks_of_stacks, policy_of
 from roost.option_spelling import given, option
 
 DEFAULT_GROUPS: tuple[Group, ...] = ("text_encoder", "image_encoder", "vae")

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
-from roost.blocks import ResidentPolicy, blocks_of_stacks, policy_of
 from roost.facts.decider import Decider
 from roost.facts.model import Component
 from roost.facts.request import Strategy, Tier
+from roost.facts.resident_policy import ResidentPolicy, blocks_of_stacks, policy_of
 from roost.planner.buffers import can_be_mapped
 from roost.planner.placements import Placement, Streaming, blocks_ahead, tiers_are_typed
 from roost.planner.rules.case import Case, Decision

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from roost.blocks import blocks_of_stacks
+from roost.facts.resident_policy import blocks_of_stacks
 from roost.facts.stage import Phase
 from roost.option_spelling import option
 from roost.plan.figures import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from roost.api.plans.export.exported import MOVED, STREAMED, Exported, block_count, common_notes, model_of
-from roost.blocks import blocks_of_stacks
+from roost.facts.resident_policy import blocks_of_stacks
 from roost.plan import ComponentPlan, PlanDocument
 from roost.shell_quoting import command
 
