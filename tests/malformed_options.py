@@ -161,6 +161,8 @@ SETS: dict[str, tuple[str, str]] = {
     "more masters than blocks": (f"{_STREAM},pinned=900,mapped=99", "999 masters"),
     "pinned -1": (f"{_STREAM},pinned=-1", "pinned must be"),
     "policy random": (f"{_STREAM},resident_policy=random", "resident_policy must be one of"),
+    "policy of one stack": (f"{_STREAM},resident_policy=7", "resident_policy must be one of"),
+    "policy of too many stacks": (f"{_STREAM},resident_policy=1+1+1+1+1+1+1", "resident_policy 1+1+1+1+1+1+1"),
     "hold maybe": (f"{_STREAM},hold=maybe", "hold must be one of"),
     "linger 1": ("vae=component-offload,linger=1", "linger must be one of"),
     "a trailing comma": (f"{_STREAM},", "no parameter ''"),

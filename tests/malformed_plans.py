@@ -181,6 +181,7 @@ LAYERWISE_EDITS: dict[str, tuple[Edit, str]] = {
     "residents are negative": (_layerwise(resident_blocks=-1), "resident_blocks"),
     "residents are a share": (_layerwise(resident_blocks=0.5), "resident_blocks"),
     "residents are 10**30": (_layerwise(resident_blocks=10**30), "resident_blocks"),
+    "policy for stacks that are not there": (_layerwise(resident_policy="0+0+0"), "resident_policy 0+0+0"),
     "policy is random": (_layerwise(resident_policy="random"), "resident_policy"),
     "prefetch is 0": (_layerwise(prefetch=0), "prefetch"),
     "prefetch is null": (_layerwise(prefetch=None), "components.transformer"),

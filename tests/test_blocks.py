@@ -18,6 +18,7 @@ from roost.blocks import (
     streamed_stacks,
 )
 from roost.facts.model import Stack
+from roost.facts.resident_policy import blocks_of_stacks, policy_of
 
 
 def _blocks(prefix: str, count: int, size: int, parts: Iterable[str] = ("attn.weight", "ff.weight")) -> dict[str, int]:
@@ -124,12 +125,21 @@ def test_block_names_count_stack_after_stack() -> None:
 @pytest.mark.parametrize("count", [1, 2, 7, 40, 57])
 def test_resident_blocks_are_spread_evenly(count: int) -> None:
     for kept in range(count + 1):
-        chosen = sorted(resident_indices(count, kept, "strided"))
+        chosen = sorted(resident_indices([count], kept, "strided"))
         assert len(chosen) == kept
         gaps = [after - before for before, after in pairwise(chosen)]
         assert not gaps or max(gaps) - min(gaps) <= 1
 
 
 def test_leading_residents_come_first_and_more_than_all_is_all() -> None:
-    assert resident_indices(5, 2, "leading") == {0, 1}
-    assert resident_indices(3, 9, "strided") == {0, 1, 2}
+    assert resident_indices([3, 2], 2, "leading") == {0, 1}
+    assert resident_indices([3], 9, "strided") == {0, 1, 2}
+
+
+def test_each_stack_keeps_its_own_number_and_fewer_of_those_when_fewer_may_stay() -> None:
+    kept = resident_indices([4, 6], 5, "2+3")
+    assert kept == {1, 3, 5, 7, 9}
+    assert [len(resident_indices([4, 6], count, "2+3")) for count in range(6)] == [0, 1, 2, 3, 4, 5]
+    assert resident_indices([4, 6], 2, "2+3") < kept
+    assert resident_indices([4, 6], 4, "4+0") == {0, 1, 2, 3}
+    assert policy_of(blocks_of_stacks("2+3")) == "2+3"

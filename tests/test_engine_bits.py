@@ -6,6 +6,10 @@ import pytest
 
 from engine_cases import Case, digest_of, every_case, held_on, pairwise_cases, plan_of, rest_of_cases
 from live_pipelines import bare_digest, digest_without_plan, live_pipeline
+from plans import LAYERWISE, plan_for
+from roost.facts.resident_policy import policy_of
+from roost.plan import ComponentPlan
+from roost.plan.revision import revised
 from tiny_models import FAMILIES
 
 WHOLE_PRODUCT = ("wan2.2", pytest.param("flux", marks=pytest.mark.slow))
@@ -28,6 +32,26 @@ def test_the_whole_product_is_exact(name: str, case: Case) -> None:
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_pairwise_cover_is_exact(name: str, case: Case) -> None:
     check(name, case)
+
+
+@pytest.mark.parametrize("name", ["flux", "sdxl"])
+def test_a_number_of_residents_for_each_stack_is_exact(name: str) -> None:
+    pipeline = live_pipeline(name)
+    plan = plan_for(pipeline, LAYERWISE)
+    parts = {key: _by_stack(each) for key, each in plan.components.items()}
+    assert any(each.resident_blocks for each in parts.values())
+    with held_on(name, plan.model_copy(update={"components": parts})) as (held, _device):
+        assert [digest_of(held, name) for _ in range(2)] == [bare_digest(name)] * 2
+
+
+def _by_stack(component: ComponentPlan) -> ComponentPlan:
+    """All of the last stack stays, and nothing of the others."""
+    counts = [stack.count for stack in component.stacks]
+    if len(counts) < 2:
+        return component
+    slots = min(component.slots or 0, sum(counts[:-1]))
+    policy = policy_of([*[0] * len(counts[:-1]), counts[-1]])
+    return revised(component, resident_blocks=counts[-1], resident_policy=policy, slots=slots)
 
 
 @pytest.mark.slow

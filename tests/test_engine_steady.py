@@ -52,7 +52,7 @@ def noted_arrivals(held: Held, name: str, note: Callable[[HeldComponent], int]) 
 def test_copies_of_a_stage_are_trunk_residents_first_slots_and_every_streamed_block_a_pass(case: Case) -> None:
     pipeline = live_pipeline("flux")
     kept = case.share if isinstance(case.share, int) else int(case.share * 7)
-    staying = {COUNTED[index] for index in resident_indices(7, kept, case.policy)}
+    staying = {COUNTED[index] for index in resident_indices([7], kept, case.policy)}
     streamed = [name for name in REGISTERED if name not in staying]
     slots = min(case.prefetch + 1, len(streamed))
     a_pass = sum(FLUX[name] for name in streamed) if len(streamed) > slots else 0

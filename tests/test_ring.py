@@ -84,7 +84,7 @@ def test_one_more_resident_block_never_takes_longer(blocks, kept, another, slots
 @settings(max_examples=300, deadline=None)
 def test_layerwise_equals_the_recurrence(blocks, resident, policy, slots, passes) -> None:
     sizes, seconds = [size for size, _ in blocks], [second for _, second in blocks]
-    kept = resident_indices(len(sizes), resident, policy)
+    kept = resident_indices([len(sizes)], resident, policy)
     streamed = len(sizes) - len(kept)
     slots = min(slots, max(1, streamed))
     world = schedule(
@@ -114,7 +114,7 @@ def test_one_slot_cannot_overlap() -> None:
 
 
 def one_stack(copy_per_compute: float, resident: int, policy: str, slots: int) -> Schedule:
-    kept = resident_indices(40, resident, policy)  # type: ignore[arg-type]
+    kept = resident_indices([40], resident, policy)
     made = weights("a", [1] * 40, "layerwise-offload", 1 / copy_per_compute, resident=kept, slots=slots)
     busy = UseCost(
         component="a", stage=StageKey("a", "denoise"), before_s=0, blocks=tuple((i, 1.0) for i in range(40)), after_s=0,

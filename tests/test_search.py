@@ -9,6 +9,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from roost.facts.model import Stack
 from roost.facts.request import Choices
 from roost.planner.cost.estimate import predict
 from roost.planner.cost.movement import tier_bytes
@@ -174,6 +175,24 @@ def test_vram_goes_to_residents_when_copies_dominate() -> None:
     roomy = chosen(search(*wan(free_gib=24, work=10 * TERA, blocks=20), Aim()))
     kept = [each["transformer"].streaming.resident_blocks for each in (tight, roomy)]
     assert 0 < kept[0] < kept[1]
+
+
+def test_residents_go_to_the_stack_that_copies_hold_up() -> None:
+    """Blocks of one stack copy for longer than they compute, those of the other hide their copies."""
+    stacks = (
+        Stack(name="single", block_bytes=(GiB // 2,) * 12),
+        Stack(name="double", block_bytes=(3 * GiB // 2,) * 6),
+    )
+    part = component("transformer", 16 * GiB, blocks=18, stacks=stacks, units=stacks)
+    made = forecast((part,), trace((use(part, 60 * TERA, GiB), 40), steps=40), free_gib=10)
+    chosen_blocks = {}
+    for policy in ("", ",resident_policy=strided", ",resident_policy=leading"):
+        choices = Choices(sets=(parse_set(f"dit=layerwise-offload{policy}"),))
+        found = search(*case_of((part,), made, choices), made, Aim())
+        chosen_blocks[policy] = found.fastest.options[0].placement.resident_indices, found.chosen.seconds
+    kept, seconds = chosen_blocks.pop("")
+    assert sum(block >= 12 for block in kept) > sum(block < 12 for block in kept)
+    assert seconds < min(each for _, each in chosen_blocks.values())
 
 
 def test_no_residents_are_bought_when_compute_hides_the_copies() -> None:

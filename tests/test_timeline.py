@@ -61,7 +61,7 @@ def worlds(draw: st.DrawFn, link: float = 1.0) -> Schedule:
         strategy = draw(st.sampled_from(("resident", *MOVING)))
         made = weights(name, sizes, strategy, link, linger=draw(st.booleans()))
         if strategy == "layerwise-offload":
-            kept = resident_indices(count, draw(st.integers(0, count)), draw(st.sampled_from(["strided", "leading"])))
+            kept = resident_indices([count], draw(st.integers(0, count)), draw(st.sampled_from(["strided", "leading"])))
             made = replace(made, resident=kept, slots=draw(st.integers(1, 3)), hold=draw(st.booleans()), linger=False)
         components.append(made)
         for _ in range(draw(st.integers(1, 2))):

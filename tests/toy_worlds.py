@@ -14,6 +14,7 @@ import torch
 
 from plans import component_plan
 from roost.blocks import resident_indices
+from roost.facts.resident_policy import policy_of
 from roost.plan import ComponentPlan
 from roost.plan.schema import Masters
 
@@ -143,7 +144,7 @@ class World:
             return []
         assert plan.resident_blocks is not None
         assert plan.resident_policy is not None
-        staying = resident_indices(len(names), plan.resident_blocks, plan.resident_policy)
+        staying = resident_indices([stack.count for stack in plan.stacks], plan.resident_blocks, plan.resident_policy)
         return [name for position, name in enumerate(names) if position not in staying]
 
     def stage_bytes(self, index: int, touched: set[str]) -> int:
@@ -178,12 +179,17 @@ def _plan(module: Component, chance: random.Random) -> ComponentPlan:
         return component_plan("transformer", module, strategy=strategy)
     blocks = len(block_order(module))
     resident = chance.choice((0, 1, blocks // 2, blocks - 1, blocks))
+    policy = chance.choice(("strided", "leading"))
+    counts = [len(each) for each in module.children() if isinstance(each, torch.nn.ModuleList)]
+    if len(counts) > 1 and chance.random() < 0.5:
+        of_stacks = [chance.randint(0, count) for count in counts]
+        resident, policy = sum(of_stacks), policy_of(of_stacks)
     plan = component_plan(
         "transformer",
         module,
         strategy=strategy,
         resident_blocks=resident,
-        resident_policy=chance.choice(("strided", "leading")),
+        resident_policy=policy,
         hold=chance.random() < 0.15,
     )
     prefetch = chance.randint(1, 3)

@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Literal
+from itertools import accumulate
 
 from roost.facts.model import Stack
+from roost.facts.resident_policy import ResidentPolicy, blocks_of_stacks
 
 # A block larger than this is split into its own inner stacks: SDXL's largest falls from 2.4 GB to 0.2.
 SPLIT_BLOCK_BYTES = 1024**3
@@ -21,7 +22,6 @@ ALLOCATION_BYTES = 512
 # Lists of lists are entered this deep; real modules stop at two, names in a hostile file need not.
 _MAX_LIST_DEPTH = 8
 
-ResidentPolicy = Literal["strided", "leading"]
 _Sizes = Mapping[str, int]
 _FoundStack = tuple[Stack, list[list[str]]]  # a stack and the tensor names of each of its blocks
 
@@ -136,12 +136,26 @@ def block_names(stacks: tuple[Stack, ...]) -> tuple[str, ...]:
     return tuple(f"{stack.name}.{index}" for stack in stacks for index in range(stack.count))
 
 
-def resident_indices(count: int, resident_blocks: int, policy: ResidentPolicy) -> frozenset[int]:
-    """Which of ``count`` blocks stay: the first ones, or as evenly spread as they go so that copies never bunch."""
-    kept = min(resident_blocks, count)
+def resident_indices(counts: Sequence[int], resident_blocks: int, policy: ResidentPolicy) -> frozenset[int]:
+    """Which blocks of stacks of ``counts`` stay, by their place among all of them.
+
+    The first ones, or as evenly spread as they go so that copies never bunch: over all blocks, or over each stack with
+    a number of its own. Where fewer stay than such numbers ask for, as many as that of what they choose, evenly.
+    """
     if policy == "leading":
-        return frozenset(range(kept))
-    return frozenset(index for index in range(count) if (index + 1) * kept // count > index * kept // count)
+        return frozenset(range(min(resident_blocks, sum(counts))))
+    if policy == "strided":
+        return frozenset(_spread(sum(counts), resident_blocks))
+    starts = accumulate(counts, initial=0)
+    shares = zip(starts, counts, blocks_of_stacks(policy), strict=False)
+    chosen = [start + index for start, count, kept in shares for index in _spread(count, kept)]
+    return frozenset(chosen[place] for place in _spread(len(chosen), resident_blocks))
+
+
+def _spread(count: int, kept: int) -> list[int]:
+    """``kept`` of ``count`` places, as evenly as they go."""
+    kept = min(kept, count)
+    return [place for place in range(count) if (place + 1) * kept // count > place * kept // count]
 
 
 def streaming_bytes(block_bytes: Sequence[int], resident: Collection[int], slots: int) -> int:

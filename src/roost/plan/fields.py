@@ -6,10 +6,13 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
 
+from roost.facts.resident_policy import RESIDENT_POLICY
+
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, lt=2**31)]
 Flops = Annotated[int, Field(ge=0)]
 RelativePath = Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f][^\\\x00-\x1f]*$", max_length=1024)]
+PolicyText = Annotated[str, Field(pattern=RESIDENT_POLICY)]
 LoadDtype = Annotated[str, Field(pattern="^(bfloat16|float16|float32)$")]
 ComponentName = Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f.][^/\\\x00-\x1f]*$", max_length=256)]
 

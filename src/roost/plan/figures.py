@@ -11,7 +11,7 @@ from roost.facts.limits import Bytes, Name, Positive
 from roost.facts.request import Strategy, Tier
 from roost.facts.stage import Phase
 from roost.plan import earlier
-from roost.plan.fields import FACT, Count, Flops, Masters, Seconds, Strict
+from roost.plan.fields import FACT, Count, Flops, Masters, PolicyText, Seconds, Strict
 from roost.plan.shares import AttentionShares, Factor, Level
 
 Limiter = Literal["link", "compute", "host", "disk"]
@@ -102,7 +102,7 @@ class AlternativeComponent(Strict):
 
     strategy: Strategy
     resident_blocks: Count | None
-    resident_policy: Literal["strided", "leading"] | None
+    resident_policy: PolicyText | None
     prefetch: Positive | None
     master: Masters | None
     tiling: bool

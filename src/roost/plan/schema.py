@@ -12,6 +12,7 @@ from roost.facts.limits import Bytes, Label, Name, Positive, Sha256
 from roost.facts.machine import GpuFacts, HostFacts
 from roost.facts.model import Kind, ModelSource, RolePart, StoredFile, Task
 from roost.facts.request import Mode, Storage, Strategy, Workload
+from roost.facts.resident_policy import ResidentPolicy, blocks_of_stacks
 from roost.plan import earlier
 from roost.plan.fields import (
     FACT,
@@ -19,6 +20,7 @@ from roost.plan.fields import (
     Count,
     LoadDtype,
     Masters,
+    PolicyText,
     RelativePath,
     Strict,
 )
@@ -185,7 +187,7 @@ class ComponentPlan(Strict):
     stacks: list[StackRecord]
     strategy: Strategy
     resident_blocks: Count | None
-    resident_policy: Literal["strided", "leading"] | None
+    resident_policy: PolicyText | None
     prefetch: Positive | None
     slots: Count | None
     hold: bool | None
@@ -215,7 +217,20 @@ class ComponentPlan(Strict):
         blocks = sum(stack.count for stack in self.stacks)
         if self.resident_blocks is not None and self.resident_blocks > blocks:
             raise ValueError(f"resident_blocks {self.resident_blocks} is more than the {blocks} blocks there are")
+        if self.resident_policy is not None and self.resident_blocks is not None:
+            _check_policy(self.resident_policy, self.resident_blocks, [stack.count for stack in self.stacks])
         return self
+
+
+def _check_policy(policy: ResidentPolicy, resident_blocks: int, counts: Sequence[int]) -> None:
+    """A number for each stack: no more than its blocks, and in all no fewer than stay."""
+    kept = blocks_of_stacks(policy)
+    if kept and len(kept) != len(counts):
+        raise ValueError(f"resident_policy {policy} has numbers for {len(kept)} stacks, and there are {len(counts)}")
+    if any(most > count for most, count in zip(kept, counts, strict=False)):
+        raise ValueError(f"resident_policy {policy} is more than the {'+'.join(map(str, counts))} blocks there are")
+    if kept and resident_blocks > sum(kept):
+        raise ValueError(f"resident_blocks {resident_blocks} is more than resident_policy {policy} lets stay")
 
 
 class PlanDocument(Strict):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import chain
 from operator import add
 
 from roost.facts.model import Component, Inventory, Stack
-from roost.trace import Trace, UnfiledBuffers
+from roost.trace import Trace, UnfiledBuffers, UseTrace
 
 
 def block_buffers(component: Component) -> tuple[int, ...]:
@@ -29,6 +30,26 @@ def with_unfiled(inventory: Inventory, trace: Trace) -> Inventory:
         _with(each, by_name[each.name]) if each.name in by_name else each for each in inventory.components
     )
     return replace(inventory, components=components)
+
+
+def in_order_of_use(inventory: Inventory, trace: Trace) -> Inventory:
+    """The inventory with every component's stacks in the order in which its longest use comes to them."""
+    names = {
+        each.name: [block.name.rpartition(".")[0] for use in _by_length(trace, each.name) for block in use.blocks]
+        for each in inventory.components
+    }
+    return replace(inventory, components=tuple(in_order(each, names[each.name]) for each in inventory.components))
+
+
+def in_order(component: Component, stacks: Iterable[str]) -> Component:
+    """The component with its stacks in the order of these names; what they leave out comes last."""
+    place = {name: position for position, name in enumerate(dict.fromkeys(stacks))}
+    return replace(component, units=tuple(sorted(component.units, key=lambda unit: place.get(unit.name, len(place)))))
+
+
+def _by_length(trace: Trace, component: str) -> list[UseTrace]:
+    own = [use for use in trace.uses if use.component == component]
+    return sorted(own, key=lambda use: len(use.blocks), reverse=True)
 
 
 def _with(component: Component, unfiled: UnfiledBuffers) -> Component:

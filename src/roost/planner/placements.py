@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Literal, cast
 
-from roost.blocks import ResidentPolicy, resident_indices, streaming_bytes
+from roost.blocks import resident_indices, streaming_bytes
 from roost.errors import UsageError
 from roost.facts.machine import HostFacts
 from roost.facts.model import Component
 from roost.facts.request import TIERS, Strategy, Tier
+from roost.facts.resident_policy import ResidentPolicy, blocks_of_stacks
 from roost.planner.buffers import all_buffers, block_buffers, can_be_mapped
 from roost.planner.rules.case import Case, Decision
 from roost.planner.rules.names import kind_of
@@ -73,7 +74,8 @@ class Placement:
         """Which blocks stay, as the runtime selects them."""
         if self.streaming is None:
             return frozenset()
-        return resident_indices(len(self.block_bytes), self.streaming.resident_blocks, self.streaming.resident_policy)
+        counts = [unit.count for unit in self.component.units]
+        return resident_indices(counts, self.streaming.resident_blocks, self.streaming.resident_policy)
 
     @property
     def tier_order(self) -> tuple[int, ...]:
@@ -138,7 +140,9 @@ def _check_vae(component: Component, decision: Decision) -> None:
 
 def _streaming(case: Case, component: Component, decision: Decision) -> Streaming:
     blocks = sum(stack.count for stack in component.units)
-    resident = cast(int, decision.parameters.get("resident_blocks", 0))
+    policy = cast(ResidentPolicy, decision.parameters.get("resident_policy", "strided"))
+    resident = cast(int, decision.parameters.get("resident_blocks", sum(blocks_of_stacks(policy))))
+    _check_policy(component, decision, policy, resident)
     if resident > blocks:
         raise UsageError(
             f"{decision.decided_by.detail}: resident_blocks {resident} is more than the {blocks} blocks"
@@ -148,12 +152,25 @@ def _streaming(case: Case, component: Component, decision: Decision) -> Streamin
     hold = case.profile.chunked_vae and kind_of(component) == "vae"
     return Streaming(
         resident_blocks=resident,
-        resident_policy=cast(ResidentPolicy, decision.parameters.get("resident_policy", "strided")),
+        resident_policy=policy,
         prefetch=prefetch,
         slots=min(prefetch + 1, blocks - resident),
         hold=cast(bool, decision.parameters.get("hold", hold)),
         **_typed_tiers(component, decision, blocks),
     )
+
+
+def _check_policy(component: Component, decision: Decision, policy: ResidentPolicy, resident: int) -> None:
+    """Raises UsageError for a number for each stack that its stacks don't have."""
+    kept, counts = blocks_of_stacks(policy), [stack.count for stack in component.units]
+    if not kept:
+        return
+    typed = f"{decision.decided_by.detail}: resident_policy {policy}"
+    if len(kept) != len(counts) or any(more > count for more, count in zip(kept, counts, strict=True)):
+        stacks = " + ".join(f"{stack.count} of {stack.name}" for stack in component.units) or "no blocks"
+        raise UsageError(f"{typed} doesn't suit component {component.name!r}, which has {stacks}.")
+    if resident != sum(kept):
+        raise UsageError(f"{typed} keeps {sum(kept)} blocks, not {resident}; leave resident_blocks out.")
 
 
 def tiers_are_typed(decision: Decision) -> bool:

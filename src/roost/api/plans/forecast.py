@@ -14,7 +14,7 @@ from roost.errors import PlanMismatch, RoostError, UsageError
 from roost.facts.model import Component, Inventory
 from roost.facts.request import Workload
 from roost.plan import PlanDocument
-from roost.planner.buffers import with_unfiled
+from roost.planner.buffers import in_order, with_unfiled
 from roost.planner.cost.costs import CostModel
 from roost.planner.cost.estimate import Forecast
 from roost.planner.documents.cost_model import cost_model_of
@@ -59,10 +59,16 @@ def forecast_plan(
 
 def forecast_traced(plan: PlanDocument, inventory: Inventory, trace: Trace, costs: CostModel) -> PlannedForecast:
     """The forecast from a trace of the plan's model."""
-    components = with_unfiled(inventory, trace).components
+    components = tuple(_as_planned(plan, each) for each in with_unfiled(inventory, trace).components)
     forecast = forecast_of(plan, components, trace, costs)
     placements = placements_of(plan, components, forecast.trace)
     return PlannedForecast(components=components, forecast=forecast, placements=placements)
+
+
+def _as_planned(plan: PlanDocument, component: Component) -> Component:
+    """The component with its stacks in the plan's order, which decides whose blocks stay."""
+    planned = plan.components.get(component.name)
+    return component if planned is None else in_order(component, [stack.name for stack in planned.stacks])
 
 
 def recorded_costs(plan: PlanDocument) -> CostModel | None:

@@ -25,7 +25,7 @@ from roost.facts.rates import LINKS
 from roost.facts.request import Workload
 from roost.plan import PlanDocument, plan_to_yaml, read_plan, write_text_atomically
 from roost.plan.figures import Rate
-from roost.planner.buffers import with_unfiled
+from roost.planner.buffers import in_order_of_use, with_unfiled
 from roost.planner.by_rules import Question, plan_by_rules
 from roost.planner.by_search import SearchQuestion, plan_by_search
 from roost.planner.cost.attention import attention_shares
@@ -162,7 +162,7 @@ def traced_question(
         components = question.inventory.components
         trace, model = untraced(components, question.workload, str(error)), guessing(model, components)
     return SearchQuestion(
-        question=replace(question, inventory=with_unfiled(question.inventory, trace)),
+        question=replace(question, inventory=in_order_of_use(with_unfiled(question.inventory, trace), trace)),
         trace=trace,
         model=model,
         aim=aim_of(options),

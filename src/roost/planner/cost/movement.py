@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from roost.blocks import resident_indices
 from roost.facts.model import Component
 from roost.facts.rates import H2D, RateKey
 from roost.facts.request import Tier
@@ -50,10 +49,10 @@ def _staying(placement: Placement) -> MovedWeights:
 
 def residents_of(placement: Placement) -> frozenset[int]:
     """The blocks that stay while the component is in use; all of them unless it streams."""
-    streaming, count = placement.streaming, len(placement.block_bytes)
+    streaming = placement.streaming
     if streaming is None or streaming.hold:
-        return frozenset(range(count))
-    return resident_indices(count, streaming.resident_blocks, streaming.resident_policy)
+        return frozenset(range(len(placement.block_bytes)))
+    return placement.resident_indices
 
 
 def block_tiers(placement: Placement) -> tuple[Tier, ...]:

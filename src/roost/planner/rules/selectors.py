@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable
 
 from roost.errors import UsageError
 from roost.facts.request import GROUPS, STRATEGIES, TIERS, Group, SetChoice, Strategy
+from roost.facts.resident_policy import RESIDENT_POLICY, blocks_of_stacks, policy_of
 from roost.option_spelling import given, option
 
 DEFAULT_GROUPS: tuple[Group, ...] = ("text_encoder", "image_encoder", "vae")
@@ -101,12 +103,18 @@ def _one_of(**values: object) -> Callable[[str], object]:
     return read
 
 
+def _policy(text: str) -> object:
+    if not re.match(RESIDENT_POLICY, text):
+        raise ValueError("must be one of strided, leading, or numbers of blocks for each stack, like 10+8")
+    return policy_of(blocks_of_stacks(text)) or text
+
+
 _SWITCH = _one_of(true=True, false=False)
 _OF_VAES = {"tiling": _SWITCH, "slicing": _SWITCH}
 _PARAMETERS: dict[Strategy, dict[str, Callable[[str], object]]] = {
     "layerwise-offload": {
         "resident_blocks": _at_least(0),
-        "resident_policy": _one_of(strided="strided", leading="leading"),
+        "resident_policy": _policy,
         "prefetch": _at_least(1),
         "hold": _SWITCH,
         **dict.fromkeys(TIERS, _at_least(0)),

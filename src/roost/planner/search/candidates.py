@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
-from roost.blocks import ResidentPolicy
 from roost.facts.decider import Decider
 from roost.facts.model import Component
 from roost.facts.request import Strategy, Tier
+from roost.facts.resident_policy import ResidentPolicy, blocks_of_stacks, policy_of
 from roost.planner.buffers import can_be_mapped
 from roost.planner.placements import Placement, Streaming, blocks_ahead, tiers_are_typed
 from roost.planner.rules.case import Case, Decision
@@ -28,7 +28,9 @@ class Scope:
     ``passes`` is how often its blocks run for each acquire; with one pass, residents save nothing. ``tilings`` are the
     ways to run it that are open; ``lingers`` says that a copy kept to the next generation would be used again.
     ``splits`` is into how many parts tiers split at most what streams: fewer where whole plans are simulated, many for
-    each candidate. ``in_fp8`` is the component with its linear weights in 8 bits, where that is allowed and possible.
+    each candidate. ``hidden`` says of each stack with how many residents its compute hides the copies of the others;
+    empty where it makes no difference whose blocks stay. ``in_fp8`` is the component with its linear weights in 8 bits,
+    where that is allowed and possible.
     """
 
     passes: int
@@ -36,6 +38,7 @@ class Scope:
     tilings: tuple[bool, ...]
     lingers: bool
     splits: int = 16
+    hidden: tuple[int, ...] = ()
     in_fp8: Component | None = None
 
 
@@ -99,7 +102,7 @@ def _streamings(case: Case, ruled: Placement, scope: Scope, fixed: dict[str, obj
         return
     hold = bool(fixed.get("hold", scope.chunked))
     for resident in _resident_counts(count, scope, fixed, hold):
-        for policy in _policies(resident, fixed):
+        for policy in _policies(ruled, resident, scope, fixed):
             ahead = _prefetches(case, ruled, fixed, count - resident)
             for prefetch in ahead:
                 slots = 0 if resident == count else min(prefetch + 1, count - resident)
@@ -112,15 +115,43 @@ def _streamings(case: Case, ruled: Placement, scope: Scope, fixed: dict[str, obj
 def _resident_counts(count: int, scope: Scope, fixed: dict[str, object], hold: bool) -> tuple[int, ...]:
     if "resident_blocks" in fixed:
         return (cast(int, fixed["resident_blocks"]),)
+    if kept := blocks_of_stacks(cast(str, fixed.get("resident_policy", ""))):
+        return (sum(kept),)
     if hold or scope.passes < 3:
         return (0,)
     return tuple(range(count))
 
 
-def _policies(resident: int, fixed: dict[str, object]) -> tuple[ResidentPolicy, ...]:
+def _policies(ruled: Placement, resident: int, scope: Scope, fixed: dict[str, object]) -> tuple[ResidentPolicy, ...]:
     if "resident_policy" in fixed:
         return (cast(ResidentPolicy, fixed["resident_policy"]),)
-    return _POLICIES if resident else _POLICIES[:1]
+    if not resident:
+        return _POLICIES[:1]
+    counts = [unit.count for unit in ruled.component.units]
+    return (*_POLICIES, *dict.fromkeys(map(policy_of, _by_stack(counts, resident, scope.hidden))))
+
+
+def _by_stack(counts: Sequence[int], resident: int, hidden: Sequence[int]) -> Iterator[list[int]]:
+    """Ways to share out residents between stacks, where copies hold some up more than others.
+
+    Every stack gets as many as hide its copies, and what is left goes to all; or one that is held up comes first.
+    """
+    if hidden:
+        yield _shared(resident, hidden, counts)
+    for stack, wanted in enumerate(hidden):
+        if wanted:
+            first = [count if index == stack else 0 for index, count in enumerate(counts)]
+            yield _shared(resident, first, counts)
+
+
+def _shared(resident: int, first: Sequence[int], counts: Sequence[int]) -> list[int]:
+    """Residents of each stack: up to ``first`` one stack after another, then up to ``counts``."""
+    kept = [0] * len(counts)
+    for most in (first, counts):
+        for stack, count in enumerate(most):
+            more = max(0, min(count - kept[stack], resident - sum(kept)))
+            kept[stack] += more
+    return kept
 
 
 def _prefetches(case: Case, ruled: Placement, fixed: dict[str, object], streamed: int) -> tuple[int, ...]:

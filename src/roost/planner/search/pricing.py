@@ -78,6 +78,12 @@ class Pricer:
                 fewest, running = min(fewest, running), 0
         return 0 if fewest == _UNLIMITED else fewest
 
+    def least_block_s(self, component: str) -> dict[int, float]:
+        """What each block computes in a round of the component's shortest use; empty where none has blocks."""
+        own = [use for use in self.costs(frozenset()) if use.component == component and use.blocks]
+        shortest = min(own, key=lambda use: use.compute_s, default=None)
+        return {} if shortest is None else {block: seconds / shortest.rounds for block, seconds in shortest.blocks}
+
     def option(self, placement: Placement) -> Option:
         """The placement's price."""
         return self.priced(self.sized(placement))

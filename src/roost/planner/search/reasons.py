@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from roost.facts.resident_policy import blocks_of_stacks
 from roost.facts.stage import Phase
 from roost.option_spelling import option
 from roost.plan.figures import (
@@ -33,12 +34,22 @@ def why_of(placement: Placement, predicted: Predicted, arithmetic: Arithmetic, o
     size = format_bytes(placement.component.load_bytes)
     if placement.streaming is None:
         return f"its {size} come in for its own stage and make room for the others after it." + _lossy(placement)
-    kept, count = placement.streaming.resident_blocks, len(placement.block_bytes)
     if placement.streaming.hold:
-        return f"its {count} blocks come in at first touch and stay for the stage." + _lossy(placement)
+        return f"its {len(placement.block_bytes)} blocks come in at first touch and stay for the stage." + _lossy(
+            placement
+        )
     stages = [stage for stage in predicted.stages if stage.component == placement.component.name]
     pace = _pace(stages, {(work.component, work.phase): work.wait_s for work in arithmetic.stages}, objective)
-    return f"{kept} of {count} blocks stay and the others stream: {pace}" + _lossy(placement)
+    return f"{_staying(placement)} stay and the others stream: {pace}" + _lossy(placement)
+
+
+def _staying(placement: Placement) -> str:
+    """``9 of 57 blocks``, and of which stack where one of two keeps more than its share."""
+    assert placement.streaming is not None
+    kept, units = blocks_of_stacks(placement.streaming.resident_policy), placement.component.units
+    if len(kept) != 2:
+        return f"{placement.streaming.resident_blocks} of {len(placement.block_bytes)} blocks"
+    return " and ".join(f"{most} of {unit.count} {unit.name}" for most, unit in zip(kept, units, strict=True))
 
 
 def _pace(stages: list[PredictedStage], wait_s: Mapping[tuple[str, Phase | None], float], objective: Objective) -> str:

@@ -66,7 +66,8 @@ def _device_bytes(component: ComponentPlan) -> int:
     if component.resident_blocks is None or component.resident_policy is None:
         return 0
     sizes = [stack.bytes // stack.count for stack in component.stacks for _ in range(stack.count)]
-    kept = resident_indices(len(sizes), component.resident_blocks, component.resident_policy)
+    counts = [stack.count for stack in component.stacks]
+    kept = resident_indices(counts, component.resident_blocks, component.resident_policy)
     return sum(sizes[index] for index in kept) + (component.slots or 0) * max(sizes, default=0)
 
 

@@ -84,7 +84,8 @@ class Rungs:
         return min(self._most_slots, len(self.names) - resident_blocks)
 
     def _staying(self, resident_blocks: int) -> frozenset[int]:
-        return resident_indices(len(self.names), resident_blocks, self._plan.resident_policy or "strided")
+        counts = [stack.count for stack in self._plan.stacks]
+        return resident_indices(counts, resident_blocks, self._plan.resident_policy or "strided")
 
     def _bytes(self, block_bytes: Sequence[int], resident_blocks: int) -> int:
         return streaming_bytes(block_bytes, self._staying(resident_blocks), self._slots(resident_blocks))

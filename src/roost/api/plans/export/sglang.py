@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from roost.api.plans.export.exported import MOVED, STREAMED, Exported, block_count, common_notes, model_of
+from roost.facts.resident_policy import blocks_of_stacks
 from roost.plan import ComponentPlan, PlanDocument
 from roost.shell_quoting import command
 
@@ -55,10 +56,15 @@ def _resident_layers(component: ComponentPlan) -> str | None:
     return str(kept) if len(component.stacks) == 1 or kept == count else f"{kept / count:.3f}"
 
 
+def _policy(component: ComponentPlan) -> str | None:
+    """SGLang knows no number for each stack; evenly spread comes nearest."""
+    return "strided" if blocks_of_stacks(component.resident_policy or "") else component.resident_policy
+
+
 _STREAMING: Mapping[str, Callable[[ComponentPlan], object]] = {
     "--layerwise-prefetch-size": lambda each: each.prefetch,
     "--layerwise-resident-layers": _resident_layers,
-    "--layerwise-residency-policy": lambda each: each.resident_policy if each.resident_blocks else None,
+    "--layerwise-residency-policy": lambda each: _policy(each) if each.resident_blocks else None,
 }
 
 
