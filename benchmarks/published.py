@@ -97,11 +97,15 @@ def row_of(point: dict[str, Any]) -> dict[str, Any]:
 
 
 def summary_of(found: list[dict[str, Any]]) -> dict[str, float]:
-    """``median_error`` is the median of the larger of ratio and its inverse, less one."""
+    """Errors are of the larger of ratio and its inverse, less one: their median and their geometric mean.
+
+    The mean moves with every point, the median only when points change places: neither is enough alone.
+    """
     apart = [abs(math.log(each["ratio"])) for each in found]
     return {
         "points": len(found),
         "median_error": math.expm1(statistics.median(apart)),
+        "mean_error": math.expm1(statistics.fmean(apart)),
         "median_ratio": statistics.median(each["ratio"] for each in found),
         "within_interval": sum(each["within"] for each in found) / len(found),
         "under_upper_end": sum(each["under"] for each in found) / len(found),
@@ -135,11 +139,11 @@ def markdown(rows: list[dict[str, Any]], summaries: dict[str, dict[str, float]],
         "anything was predicted for them. No mid prior was changed after the `unseen` ones were first compared; the",
         "lower ends of attention's rates were then moved nearer.",
         "",
-        "| what | points | median error | median ratio | within the interval | under its upper end | high ÷ mid |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| what | points | median error | mean error | median ratio | within the interval | under its upper end | high ÷ mid |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, each in summaries.items():
-        errors = f"{each['median_error']:.1%} | {each['median_ratio']:.2f}"
+        errors = f"{each['median_error']:.1%} | {each['mean_error']:.1%} | {each['median_ratio']:.2f}"
         shares = f"{each['within_interval']:.0%} | {each['under_upper_end']:.0%} | {each['median_high_over_mid']:.2f}"
         lines.append(f"| {name} | {each['points']} | {errors} | {shares} |")
     lines += ["", "| point | use | covers | predicted low, mid, high | published | ratio |", "| --- " * 6 + "|"]
