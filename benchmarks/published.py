@@ -139,7 +139,7 @@ def markdown(rows: list[dict[str, Any]], summaries: dict[str, dict[str, float]],
         "anything was predicted for them. No mid prior was changed after the `unseen` ones were first compared; the",
         "lower ends of attention's rates were then moved nearer.",
         "",
-        "| what | points | median error | mean error | median ratio | within the interval | under its upper end | high ÷ mid |",
+        "| what | points | median error | mean error | median ratio | within interval | under upper end | high ÷ mid |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, each in summaries.items():

@@ -45,13 +45,13 @@ def test_a_number_of_residents_for_each_stack_is_exact(name: str) -> None:
 
 
 def _by_stack(component: ComponentPlan) -> ComponentPlan:
-    """All of the last stack stays, and nothing of the others."""
-    counts = [stack.count for stack in component.stacks]
-    if len(counts) < 2:
+    """All of the first stack stays and nothing of the others, in another order than that of names."""
+    stacks = component.stacks[::-1]
+    first, *others = [stack.count for stack in stacks]
+    if not others:
         return component
-    slots = min(component.slots or 0, sum(counts[:-1]))
-    policy = policy_of([*[0] * len(counts[:-1]), counts[-1]])
-    return revised(component, resident_blocks=counts[-1], resident_policy=policy, slots=slots)
+    slots, policy = min(component.slots or 0, sum(others)), policy_of([first, *[0] * len(others)])
+    return revised(component, stacks=stacks, resident_blocks=first, resident_policy=policy, slots=slots)
 
 
 @pytest.mark.slow
