@@ -147,9 +147,8 @@ def _need(change: Change) -> float:
     smallest = [min(each, key=lambda one: (one.idle_bytes, one.own_bytes)) for each in options.values()]
     room_bytes = limits_of(change.forecast).vram_bytes - sum(each.idle_bytes for each in smallest)
     needs = [
-        (each.entered_bytes - each.held_bytes) / left if (left := room_bytes - each.held_bytes) > 0 else math.inf
+        (each.own_bytes - each.held_bytes) / left if (left := room_bytes - each.held_bytes) > 0 else math.inf
         for each in smallest
-        if each.entered_bytes
     ]
     return max(needs, default=0.0)
 

@@ -38,32 +38,30 @@ class _Table:
 
     def __init__(self, columns: list[list[Option]], room_bytes: int) -> None:
         self.columns, self.room_bytes = columns, room_bytes
-        # What every other component brings onto the device at the least, for each column.
-        entering = [min((each.entered_bytes for each in column), default=0) for column in columns]
-        others = [max(entering[:index] + entering[index + 1 :], default=0) for index in range(len(columns))]
-        least_s = [
-            min((self._seconds(each, other) for each in column), default=math.inf)
-            for column, other in zip(columns, others, strict=True)
+        # What every column brings onto the device at the least in each gap, from every depth on.
+        gaps = range(max((len(each.entering_bytes) for each in chain.from_iterable(columns)), default=0))
+        least = [[min((each.entering_bytes[gap] for each in column), default=0) for gap in gaps] for column in columns]
+        self.entering = [
+            [max((each[gap] for each in least[depth:]), default=0) for gap in gaps] for depth in range(len(columns) + 1)
         ]
-        self.entering = [max(entering[depth:], default=0) for depth in range(len(columns) + 1)]
+        least_s = [
+            min((self._seconds(each, self.entering[0]) for each in column), default=math.inf) for column in columns
+        ]
         self.rest_s = [sum(least_s[depth:]) for depth in range(len(columns) + 1)]
         self.rest_points = _rests(columns, lambda each: each.complexity)
         self.host = [_TurnRests(columns, turn) for turn in turns_of(chain.from_iterable(columns))]
 
     def bound_s(self, taken: Sequence[Option]) -> float:
         """No combination that begins with these takes less."""
-        rest, seconds = self.entering[len(taken)], self.rest_s[len(taken)]
-        for index, option in enumerate(taken):
-            if option.evicted_s > option.seconds:
-                beside = max((each.entered_bytes for at, each in enumerate(taken) if at != index), default=0)
-                seconds += self._seconds(option, max(beside, rest))
-            else:
-                seconds += option.seconds
-        return seconds
+        entering = self.entering[len(taken)]
+        if any(each.leavings for each in taken):
+            entering = list(map(max, entering, *(each.entering_bytes for each in taken)))
+        return self.rest_s[len(taken)] + sum(self._seconds(each, entering) for each in taken)
 
-    def _seconds(self, option: Option, entering_bytes: int) -> float:
-        """A copy that would linger goes where another component's use leaves no room for it."""
-        return option.seconds if option.held_bytes + entering_bytes <= self.room_bytes else option.evicted_s
+    def _seconds(self, option: Option, entering: Sequence[int]) -> float:
+        """What waits for its next use leaves where another component's use has no room beside it."""
+        left_s = sum(each.seconds for each in option.leavings if each.held_bytes + entering[each.gap] > self.room_bytes)
+        return option.seconds + left_s
 
 
 class _TurnRests:
