@@ -33,7 +33,7 @@ class Pace:
         return plan.seconds <= self.seconds and plan.next_s <= self.next_s
 
 
-class _Table:
+class Table:
     """One column of options a component, and the least that what is not taken yet will add to what is."""
 
     def __init__(self, columns: list[list[Option]], room_bytes: int) -> None:
@@ -93,15 +93,13 @@ class _Descent:
     limits: Limits
     pace: Pace | None
     ceiling_s: float
-    most_offers: float = math.inf
-    offers: int = 0
     best: Combination | None = None
 
-    def walk(self, table: _Table, taken: tuple[Option, ...] = ()) -> None:
+    def walk(self, table: Table, taken: tuple[Option, ...] = ()) -> None:
         """Every combination that begins with ``taken`` and may beat the best so far."""
         depth = len(taken)
         points = sum(each.complexity for each in taken) + table.rest_points[depth]
-        if self.offers >= self.most_offers or self._hopeless(table.bound_s(taken), points):
+        if self._hopeless(table.bound_s(taken), points):
             return
         if not all(each.allows(taken, self.limits) for each in table.host):
             return
@@ -121,7 +119,6 @@ class _Descent:
         return (points, seconds) >= (self.best.complexity, self.best.seconds)
 
     def _offer(self, taken: tuple[Option, ...]) -> None:
-        self.offers += 1
         offered = self.pricer.combination(taken)
         kept = self.pace is None or self.pace.holds(offered)
         if kept and not self._hopeless(offered.seconds, offered.complexity):
@@ -150,17 +147,10 @@ def _need_by_turn(option: Option, turns: Sequence[int]) -> tuple[int, ...]:
 
 
 def fastest(
-    pricer: Pricer,
-    options: Mapping[str, Column],
-    limits: Limits,
-    below_s: float = math.inf,
-    most_offers: float = math.inf,
+    pricer: Pricer, options: Mapping[str, Column], limits: Limits, below_s: float = math.inf
 ) -> Combination | None:
-    """The combination of least seconds within the limits, below ``below_s``; None when there is none.
-
-    With ``most_offers`` the best of so many, the most promising first.
-    """
-    return _search(pricer, options, limits, None, below_s, most_offers)
+    """The combination of least seconds within the limits, below ``below_s``; None when there is none."""
+    return _search(pricer, options, limits, None, below_s)
 
 
 def simplest(pricer: Pricer, options: Mapping[str, Column], limits: Limits, pace: Pace) -> Combination | None:
@@ -174,16 +164,15 @@ def _search(
     limits: Limits,
     pace: Pace | None,
     ceiling_s: float = math.inf,
-    most_offers: float = math.inf,
 ) -> Combination | None:
-    walk = _Descent(pricer=pricer, limits=limits, pace=pace, ceiling_s=ceiling_s, most_offers=most_offers)
-    tables: list[_Table] = []
+    walk = _Descent(pricer=pricer, limits=limits, pace=pace, ceiling_s=ceiling_s)
+    tables: list[Table] = []
     for idle_bytes, kept in _resident_sets(options, limits.vram_bytes):
         room_bytes = limits.vram_bytes - idle_bytes
         columns = [column.useful(name in kept, room_bytes) for name, column in options.items()]
         if all(columns):
             # Whatever the limit here, the simulation lets a copy linger in all of the machine's budget.
-            tables.append(_Table(columns, pricer.room_bytes - idle_bytes))
+            tables.append(Table(columns, pricer.room_bytes - idle_bytes))
     for table in sorted(tables, key=lambda each: each.rest_s[0]):
         if pace is not None and table.rest_s[0] > pace.seconds:
             break
