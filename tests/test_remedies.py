@@ -14,7 +14,7 @@ from roost.planner.by_search import SearchQuestion, plan_by_search
 from roost.planner.cost.costs import CostModel
 from roost.planner.rules.selectors import parse_set
 from roost.planner.search.columns import Aim
-from roost.planner.search.smaller import amount, option, smaller
+from roost.planner.search.remedies.smaller import amount, option, smaller
 from roost.trace import Trace, VaeVariant
 from roost.units import GiB
 from traces import rates, trace, use
@@ -134,6 +134,94 @@ def test_tiling_that_was_forbidden_is_named_where_it_would_mend() -> None:
     made = with_few_blocks(12, 16 * GiB, trace_other=None, aim=Aim(forbid=frozenset({"tiling"})))
     made = replace(made, trace=replace(made.trace, variants=(tiled,)))
     assert would_fit(made)[0] == "without --forbid tiling (tiling changes bits)"
+
+
+def in_float32(free_gib: float, fixed_gib: float = 0, **changes: object) -> SearchQuestion:
+    """A VAE whose decode takes 16 GiB in float32 and half of that in another dtype, so many of them at any size."""
+    looks: list[str] = []
+
+    def of(dtype: str, share: float) -> SearchQuestion:
+        def traced_at(other: Workload) -> Trace:
+            size = amount(other, "size") / amount(VIDEO, "size")
+            return few_traced(other, int(share * (fixed_gib + (16 - fixed_gib) * size) * GiB))
+
+        parts = (FEW[0], replace(FEW[1], load_dtype=dtype))
+        asked_for = question(inventory(*parts), machine(free_gib, headroom_gib=1), workload=VIDEO)
+        return asked(free_gib, question=asked_for, trace=traced_at(VIDEO), trace_other=traced_at, **changes)
+
+    def loaded_as(dtype: str) -> SearchQuestion:
+        looks.append(dtype)
+        assert len(looks) == 1  # it takes a dry run
+        return of(dtype, 0.5)
+
+    return replace(of("float32", 1.0), loaded_as=loaded_as)
+
+
+def test_a_dtype_is_named_where_what_is_short_computes_in_float32() -> None:
+    named = would_fit(in_float32(12))
+    assert named[0] == "--dtype bfloat16 (vae no longer in float32)"
+    assert [each.split()[0] for each in named] == ["--dtype", "--size", "--vram"]
+
+
+def test_a_card_without_bfloat16_is_offered_float16() -> None:
+    lacking = CostModel(rates=rates(), backend="emulated", single_dtypes=frozenset({"float32", "bfloat16"}))
+    assert would_fit(in_float32(12, model=lacking))[0].startswith("--dtype float16 ")
+
+
+def test_a_dtype_is_not_looked_at_where_something_else_is_short() -> None:
+    def never(dtype: str) -> SearchQuestion:
+        raise AssertionError(dtype)
+
+    assert would_fit(asked(12, loaded_as=never))  # in bfloat16 already
+    parts = (replace(PARTS[0], load_dtype="float32"), PARTS[1])  # and the VAE is short
+    other = question(inventory(*parts), machine(12, headroom_gib=1), workload=VIDEO)
+    assert would_fit(asked(12, question=other, loaded_as=never))
+
+
+def test_where_neither_is_enough_a_dtype_and_a_smaller_size_are_named_together() -> None:
+    made = in_float32(7.5, fixed_gib=8)
+    named = would_fit(made)
+    assert [each.split()[0] for each in named] == ["--dtype", "--vram"]
+    together = re.fullmatch(r"--dtype bfloat16 --size (\d+)x(\d+) \(vae no longer in float32\)", named[0])
+    assert together
+    width, height = map(int, together.groups())
+    retyped = in_float32(7.5, fixed_gib=8).loaded_as("bfloat16")
+    size = replace(VIDEO, width=width, height=height)
+    made, retyped = (replace(each, seek_remedies=False) for each in (made, retyped))
+    assert not plan_by_search(retyped).fits
+    assert plan_by_search(replace(retyped, trace=retyped.trace_other(size))).fits
+    assert not plan_by_search(replace(made, trace=made.trace_other(replace(VIDEO, width=320, height=180)))).fits
+
+
+def test_forbidden_tiles_and_a_smaller_size_are_named_together_where_neither_is_enough() -> None:
+    def tiled_trace(workload: Workload) -> Trace:
+        size = amount(workload, "size") / amount(VIDEO, "size")
+        tiled = VaeVariant(use=1, setting="tiled", trace=use(FEW[1], 10**12, int((1 + 7 * size) * GiB), "decode"))
+        return replace(few_traced(workload, 16 * GiB), variants=(tiled,))
+
+    forbidding = Aim(forbid=frozenset({"tiling"}))
+    made = replace(with_few_blocks(8, 16 * GiB, trace_other=tiled_trace, aim=forbidding), trace=tiled_trace(VIDEO))
+    named = would_fit(made)
+    assert named[0].startswith("without --forbid tiling --size ")
+
+
+def test_remedies_take_a_few_dry_runs_at_the_most() -> None:
+    runs: list[object] = []
+
+    def stubborn(other: Workload) -> Trace:
+        runs.append(other)
+        return few_traced(other, int((12.9 if len(runs) % 2 else 12.7) * GiB))
+
+    def loaded_as(dtype: str) -> SearchQuestion:
+        runs.append(dtype)
+        return with_few_blocks(14, int(15.9 * GiB), trace_other=stubborn)
+
+    parts = (FEW[0], replace(FEW[1], load_dtype="float32"))
+    made = with_few_blocks(14, 16 * GiB, trace_other=stubborn, loaded_as=loaded_as)
+    made = replace(made, question=question(inventory(*parts), machine(14), workload=VIDEO))
+    assert [each.split()[0] for each in would_fit(made)] == ["--vram"]
+    assert runs[0] == "bfloat16"
+    assert len(runs) == 5  # of the six that two smaller sizes and two of fewer frames of each would take, and more
 
 
 CAST = component("transformer", 8 * GiB, blocks=40, bytes_by_dtype={"F32": 8 * GiB})  # its masters can't be mapped
