@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from roost import make_plan
+from roost.facts.model import Inventory
 from roost.facts.request import Choices, Workload
 from roost.planner.by_search import SearchQuestion, plan_by_search
 from roost.planner.cost.costs import CostModel
@@ -285,3 +287,22 @@ def test_a_model_whose_weights_are_too_much_is_not_traced_again() -> None:
 
 def test_no_remedies_are_sought_when_none_are_wanted() -> None:
     assert would_fit(asked(12, seek_remedies=False)) == []
+
+
+def test_a_models_dtype_is_named_as_a_whole_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the VAE of this model loads in float32; asked for in bfloat16, it is inspected and dry-run anew."""
+    looks: list[str] = []
+
+    def made_up(model: Inventory, _: object, workload: Workload) -> Trace:
+        parts = {each.name: each for each in model.components}
+        looks.append(str(parts["vae"].load_dtype))
+        decode = use(parts["vae"], 10**12, (12 if looks[-1] == "float32" else 6) * GiB, "decode")
+        return replace(trace((use(parts["transformer"], 10**12, GiB), 4), (decode, 1)), workload=workload)
+
+    monkeypatch.setattr("roost.api.plans.plan.trace_model", made_up)
+    monkeypatch.setattr("roost.api.plans.plan.kept_trace", lambda *_: None)
+    plan = make_plan("wan2.2-ti2v-5b", gpu="rtx-3060", ram="64GiB", measured=False)
+    command = "roost plan wan2.2-ti2v-5b --gpu rtx-3060 --ram 64GiB --no-measured --dtype bfloat16"
+    assert plan.budget.would_fit[0] == f"{command}  # vae no longer in float32"
+    assert looks[:2] == ["float32", "bfloat16"]
+    assert len(looks) <= 1 + 5
