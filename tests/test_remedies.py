@@ -6,15 +6,15 @@ import re
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from roost import make_plan
+from roost.facts.model import Inventory
 from roost.facts.request import Choices, Workload
 from roost.planner.by_search import SearchQuestion, plan_by_search
 from roost.planner.cost.costs import CostModel
 from roost.planner.rules.selectors import parse_set
 from roost.planner.search.columns import Aim
-from roost.planner.search.smaller import amount, option, smaller
+from roost.planner.search.remedies.smaller import amount, option
 from roost.trace import Trace, VaeVariant
 from roost.units import GiB
 from traces import rates, trace, use
@@ -48,35 +48,6 @@ def would_fit(question: SearchQuestion) -> list[str]:
     plan = plan_by_search(question)
     assert not plan.fits
     return plan.budget.would_fit
-
-
-@given(st.integers(64, 4096), st.integers(64, 4096), st.floats(0.05, 1.0), st.sampled_from([(1024, 1024), (1280, 720)]))
-def test_a_smaller_size_keeps_the_aspect_and_the_familys_multiple(
-    width: int, height: int, share: float, default: tuple[int, int]
-) -> None:
-    workload = replace(VIDEO, width=width, height=height)
-    found = smaller(workload, "size", share, replace(VIDEO, width=default[0], height=default[1]))
-    if found is not None:
-        multiple = 32 if default == (1024, 1024) else 16
-        assert found.width % multiple == found.height % multiple == 0
-        assert found.width * found.height <= share * width * height
-        assert found.width / found.height == pytest.approx(width / height, rel=0.05)
-
-
-@pytest.mark.parametrize(("default", "step"), [(81, 8), (129, 8), (163, 6), (85, 6), (45, 4), (16, 1)])
-def test_fewer_frames_are_a_number_that_the_family_takes(default: int, step: int) -> None:
-    found = smaller(replace(VIDEO, frames=default), "frames", 0.7, replace(VIDEO, frames=default))
-    assert found is not None
-    assert found.frames is not None
-    assert found.frames % step == 1 % step
-    assert 0.7 * default - step < found.frames <= 0.7 * default
-
-
-def test_pictures_have_no_fewer_frames_and_one_is_the_smallest_batch() -> None:
-    picture = replace(VIDEO, frames=None)
-    assert smaller(picture, "frames", 0.5, picture) is None
-    assert smaller(picture, "batch", 0.9, picture) is None
-    assert smaller(replace(picture, batch=5), "batch", 0.5, picture) == replace(picture, batch=2)
 
 
 def test_what_is_named_fits_when_it_is_asked_for() -> None:
@@ -134,6 +105,94 @@ def test_tiling_that_was_forbidden_is_named_where_it_would_mend() -> None:
     made = with_few_blocks(12, 16 * GiB, trace_other=None, aim=Aim(forbid=frozenset({"tiling"})))
     made = replace(made, trace=replace(made.trace, variants=(tiled,)))
     assert would_fit(made)[0] == "without --forbid tiling (tiling changes bits)"
+
+
+def in_float32(free_gib: float, fixed_gib: float = 0, **changes: object) -> SearchQuestion:
+    """A VAE whose decode takes 16 GiB in float32 and half of that in another dtype, so many of them at any size."""
+    looks: list[str] = []
+
+    def of(dtype: str, share: float) -> SearchQuestion:
+        def traced_at(other: Workload) -> Trace:
+            size = amount(other, "size") / amount(VIDEO, "size")
+            return few_traced(other, int(share * (fixed_gib + (16 - fixed_gib) * size) * GiB))
+
+        parts = (FEW[0], replace(FEW[1], load_dtype=dtype))
+        asked_for = question(inventory(*parts), machine(free_gib, headroom_gib=1), workload=VIDEO)
+        return asked(free_gib, question=asked_for, trace=traced_at(VIDEO), trace_other=traced_at, **changes)
+
+    def loaded_as(dtype: str) -> SearchQuestion:
+        looks.append(dtype)
+        assert len(looks) == 1  # it takes a dry run
+        return of(dtype, 0.5)
+
+    return replace(of("float32", 1.0), loaded_as=loaded_as)
+
+
+def test_a_dtype_is_named_where_what_is_short_computes_in_float32() -> None:
+    named = would_fit(in_float32(12))
+    assert named[0] == "--dtype bfloat16 (vae no longer in float32)"
+    assert [each.split()[0] for each in named] == ["--dtype", "--size", "--vram"]
+
+
+def test_a_card_without_bfloat16_is_offered_float16() -> None:
+    lacking = CostModel(rates=rates(), backend="emulated", single_dtypes=frozenset({"float32", "bfloat16"}))
+    assert would_fit(in_float32(12, model=lacking))[0].startswith("--dtype float16 ")
+
+
+def test_a_dtype_is_not_looked_at_where_something_else_is_short() -> None:
+    def never(dtype: str) -> SearchQuestion:
+        raise AssertionError(dtype)
+
+    assert would_fit(asked(12, loaded_as=never))  # in bfloat16 already
+    parts = (replace(PARTS[0], load_dtype="float32"), PARTS[1])  # and the VAE is short
+    other = question(inventory(*parts), machine(12, headroom_gib=1), workload=VIDEO)
+    assert would_fit(asked(12, question=other, loaded_as=never))
+
+
+def test_where_neither_is_enough_a_dtype_and_a_smaller_size_are_named_together() -> None:
+    made = in_float32(7.5, fixed_gib=8)
+    named = would_fit(made)
+    assert [each.split()[0] for each in named] == ["--dtype", "--vram"]
+    together = re.fullmatch(r"--dtype bfloat16 --size (\d+)x(\d+) \(vae no longer in float32\)", named[0])
+    assert together
+    width, height = map(int, together.groups())
+    retyped = in_float32(7.5, fixed_gib=8).loaded_as("bfloat16")
+    size = replace(VIDEO, width=width, height=height)
+    made, retyped = (replace(each, seek_remedies=False) for each in (made, retyped))
+    assert not plan_by_search(retyped).fits
+    assert plan_by_search(replace(retyped, trace=retyped.trace_other(size))).fits
+    assert not plan_by_search(replace(made, trace=made.trace_other(replace(VIDEO, width=320, height=180)))).fits
+
+
+def test_forbidden_tiles_and_a_smaller_size_are_named_together_where_neither_is_enough() -> None:
+    def tiled_trace(workload: Workload) -> Trace:
+        size = amount(workload, "size") / amount(VIDEO, "size")
+        tiled = VaeVariant(use=1, setting="tiled", trace=use(FEW[1], 10**12, int((1 + 7 * size) * GiB), "decode"))
+        return replace(few_traced(workload, 16 * GiB), variants=(tiled,))
+
+    forbidding = Aim(forbid=frozenset({"tiling"}))
+    made = replace(with_few_blocks(8, 16 * GiB, trace_other=tiled_trace, aim=forbidding), trace=tiled_trace(VIDEO))
+    named = would_fit(made)
+    assert named[0].startswith("without --forbid tiling --size ")
+
+
+def test_remedies_take_a_few_dry_runs_at_the_most() -> None:
+    runs: list[object] = []
+
+    def stubborn(other: Workload) -> Trace:
+        runs.append(other)
+        return few_traced(other, int((12.9 if len(runs) % 2 else 12.7) * GiB))
+
+    def loaded_as(dtype: str) -> SearchQuestion:
+        runs.append(dtype)
+        return with_few_blocks(14, int(15.9 * GiB), trace_other=stubborn)
+
+    parts = (FEW[0], replace(FEW[1], load_dtype="float32"))
+    made = with_few_blocks(14, 16 * GiB, trace_other=stubborn, loaded_as=loaded_as)
+    made = replace(made, question=question(inventory(*parts), machine(14), workload=VIDEO))
+    assert [each.split()[0] for each in would_fit(made)] == ["--vram"]
+    assert runs[0] == "bfloat16"
+    assert len(runs) == 5  # of the six that two smaller sizes and two of fewer frames of each would take, and more
 
 
 CAST = component("transformer", 8 * GiB, blocks=40, bytes_by_dtype={"F32": 8 * GiB})  # its masters can't be mapped
@@ -197,3 +256,22 @@ def test_a_model_whose_weights_are_too_much_is_not_traced_again() -> None:
 
 def test_no_remedies_are_sought_when_none_are_wanted() -> None:
     assert would_fit(asked(12, seek_remedies=False)) == []
+
+
+def test_a_models_dtype_is_named_as_a_whole_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the VAE of this model loads in float32; asked for in bfloat16, it is inspected and dry-run anew."""
+    looks: list[str] = []
+
+    def made_up(model: Inventory, _: object, workload: Workload) -> Trace:
+        parts = {each.name: each for each in model.components}
+        looks.append(str(parts["vae"].load_dtype))
+        decode = use(parts["vae"], 10**12, (12 if looks[-1] == "float32" else 6) * GiB, "decode")
+        return replace(trace((use(parts["transformer"], 10**12, GiB), 4), (decode, 1)), workload=workload)
+
+    monkeypatch.setattr("roost.api.plans.plan.trace_model", made_up)
+    monkeypatch.setattr("roost.api.plans.plan.kept_trace", lambda *_: None)
+    plan = make_plan("wan2.2-ti2v-5b", gpu="rtx-3060", ram="64GiB", measured=False)
+    command = "roost plan wan2.2-ti2v-5b --gpu rtx-3060 --ram 64GiB --no-measured --dtype bfloat16"
+    assert plan.budget.would_fit[0] == f"{command}  # vae no longer in float32"
+    assert looks[:2] == ["float32", "bfloat16"]
+    assert len(looks) <= 1 + 5

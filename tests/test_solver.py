@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +16,7 @@ from roost.planner.search.columns import Aim, Terms, limits_of, price_all, scope
 from roost.planner.search.levels import Levels, runner_up
 from roost.planner.search.pricing import Pricer
 from roost.planner.search.search import pareto_front, search
-from roost.planner.search.solver import Column, Limits, Pace, fastest, possible, simplest
+from roost.planner.search.solver import Column, Limits, Pace, Table, fastest, possible, simplest
 from roost.units import GiB
 from traces import case_of, forecast, trace, use
 from worlds import component
@@ -113,6 +115,66 @@ def test_a_copy_that_has_to_go_each_time_costs_what_one_costs_that_never_lingers
     back_s = moved.master_bytes / 10e9 if strategy == "component-offload" else 0.0  # of the last generation
     assert lingering.seconds < lingering.evicted_s == pytest.approx(leaving.seconds - back_s)
     assert leaving.evicted_s == leaving.seconds
+
+
+def waiting_world(chance: Random):
+    """Three components that wait for their next use: others come between, in this generation or before the next."""
+    parts = tuple(
+        component(name, chance.randint(1, 8) * GiB, blocks=chance.randint(0, 4), position=position)
+        for position, name in enumerate(("transformer", "text_encoder", "vae"))
+    )
+    rounds = {"calls": chance.choice((1, 2)), "method": "decode"}
+    uses = [
+        *(use(each, chance.randint(1, 60) * TERA, chance.randint(0, 3) * GiB) for each in parts),
+        use(parts[2], chance.randint(1, 60) * TERA, chance.randint(0, 3) * GiB, **rounds),
+    ]
+    # A VAE that encodes and decodes touches only some blocks in each.
+    uses[3] = replace(uses[3], blocks=uses[3].blocks[: chance.randint(0, 4)])
+    calls = [(chance.choice(uses), chance.randint(1, 4)) for _ in range(chance.randint(4, 7))]
+    free_gib = chance.randint(4, 20)
+    return parts, forecast(parts, trace(*calls), free_gib=free_gib, generations=chance.choice((1, 1, 2, 3)))
+
+
+@pytest.mark.parametrize("seed", [*range(20), 51, 69])
+def test_no_whole_plan_takes_less_than_the_bound_of_any_part_of_it(seed: int) -> None:
+    chance = Random(seed)
+    parts, made = waiting_world(chance)
+    case, ruled = case_of(parts, made)
+    pricer = Pricer(made)
+    columns = []
+    for each in ruled:
+        placements = list(candidate_placements(case, each, scope_of(each, pricer, LIKELY)))
+        columns.append([pricer.option(one) for one in chance.sample(placements, min(4, len(placements)))])
+    for options in product(*columns):
+        plan = pricer.combination(options)
+        if plan.vram_bytes <= pricer.room_bytes:
+            beside = [
+                [each for each in column if bool(each.idle_bytes) == bool(one.idle_bytes)]
+                for column, one in zip(columns, options, strict=True)
+            ]
+            table = Table(beside, pricer.room_bytes - sum(each.idle_bytes for each in options))
+            for depth in range(len(options) + 1):
+                assert table.bound_s(options[:depth]) <= plan.seconds + 1e-9
+
+
+def test_encoders_that_evict_each_other_are_bound_by_the_copies_that_both_need_again() -> None:
+    parts = (
+        component("text_encoder", 6 * GiB, blocks=4),
+        component("text_encoder_2", 6 * GiB, blocks=4, position=1),
+        component("vae", GiB, position=2),
+    )
+    calls = [(use(each, TERA), 1) for each in parts]
+    made = forecast(parts, trace(*calls[:2], *calls), free_gib=8)
+    pricer = Pricer(made)
+    moved = [
+        pricer.option(replace(each, strategy="snapshot-offload", streaming=None, tier="pinned"))
+        for each in case_of(parts, made)[1]
+    ]
+    plan, table = pricer.combination(moved), Table([[each] for each in moved], pricer.room_bytes)
+    alone_s, copies_s = sum(each.seconds for each in moved), 2 * 6 * GiB / 20e9
+    assert plan.seconds == pytest.approx(alone_s + copies_s, rel=0.01)  # computing hides a little of them
+    assert table.bound_s(moved) == table.rest_s[0] == pytest.approx(plan.seconds)
+    assert Table([[each] for each in moved], 14 * GiB).bound_s(moved) == pytest.approx(alone_s)
 
 
 def test_other_platforms_than_cuda_have_the_rules_placements_alone() -> None:

@@ -24,7 +24,7 @@ from roost.planner.search.columns import Aim, Objective, limits_of, tileable
 from roost.planner.search.comparison import Searched, compare_plans
 from roost.planner.search.option import Combination
 from roost.planner.search.reasons import LEAST_WEIGHTS, notes_of, why_lost, why_of
-from roost.planner.search.remedies import Remedy, TraceOther, remedies, remedy_text
+from roost.planner.search.remedies import Change, Remedy, TraceOther, remedies, remedy_text
 from roost.planner.search.search import SearchResult
 from roost.planner.search.shortfall import Shortfall
 from roost.planner.search.verdict import fitting_verdict
@@ -38,8 +38,9 @@ class SearchQuestion:
     """A planning question with what the search needs beside it.
 
     ``trace_other`` traces another workload, for what would fit where this one doesn't; it must give the same trace
-    for the same workload. ``spell`` makes of what would fit the command line that asks for it. A plan for ``roost run``
-    ``gives_back`` host memory: there it is known when a component's weights aren't needed again.
+    for the same workload. ``loaded_as`` is the question with all weights in that dtype. ``spell`` makes of what
+    would fit the command line that asks for it. A plan for ``roost run`` ``gives_back`` host memory: there it is
+    known when a component's weights aren't needed again.
     """
 
     question: Question
@@ -49,6 +50,7 @@ class SearchQuestion:
     generations: int = 1
     notes: tuple[str, ...] = ()  # on what was measured and is not used
     trace_other: TraceOther | None = None
+    loaded_as: Callable[[str], SearchQuestion] | None = None
     seek_remedies: bool = True
     spell: Callable[[Remedy], str] = remedy_text
     gives_back: bool = False
@@ -238,12 +240,25 @@ def _short(by_weights: Verdict, missing: Shortfall, would_fit: tuple[str, ...], 
 
 
 def _remedies(asked: SearchQuestion, case: Case, forecast: Forecast, missing: Shortfall) -> tuple[str, ...]:
-    names = {each.name for each in case.components}
+    def loaded_as(dtype: str) -> Change | None:
+        other = asked.loaded_as(dtype) if asked.loaded_as else None
+        if other is None or other.trace.no_dry_run is not None:
+            return None
+        retyped = ruling_on(other.question).case
+        return _change(other, retyped, other.forecast(retyped))
+
+    known = asked.trace.no_dry_run is None
+    found = remedies(_change(asked, case, forecast), missing, loaded_as if asked.loaded_as and known else None)
+    return tuple(map(asked.spell, found))
+
+
+def _change(asked: SearchQuestion, case: Case, forecast: Forecast) -> Change:
+    """The question as it is, for changes of it; other workloads only where this one could be traced."""
+    names, run = {each.name for each in case.components}, asked.trace_other
 
     def trace_other(workload: Workload) -> Trace | None:
-        trace = asked.trace_other(workload) if asked.trace_other else None
+        trace = run(workload) if run else None
         return of_role(trace, names) if trace else None
 
-    traceable = asked.trace_other is not None and asked.trace.no_dry_run is None
-    found = remedies(case, forecast, asked.aim, missing, trace_other if traceable else None)
-    return tuple(map(asked.spell, found))
+    traceable = run is not None and asked.trace.no_dry_run is None
+    return Change(case=case, forecast=forecast, aim=asked.aim, trace_other=trace_other if traceable else None)

@@ -66,12 +66,28 @@ def plan_model(model: str | Path, options: PlanOptions, on_remedy_run: OnRemedyR
     asked = traced_question(question, options, lambda: _trace(question, question.workload))
     return plan_by_search(
         replace(
-            asked,
-            trace_other=lambda workload: _trace_if_possible(question, workload, on_remedy_run),
+            _with_others(asked, on_remedy_run),
+            loaded_as=lambda dtype: _loaded_as(model, replace(options, dtype=dtype), on_remedy_run),
             spell=plan_command(model, options),
-            gives_back=True,
         )
     )
+
+
+def _with_others(asked: SearchQuestion, on_remedy_run: OnRemedyRun | None) -> SearchQuestion:
+    """The question of one ``roost run``, which other workloads may be looked at for."""
+    question = asked.question
+    return replace(
+        asked, trace_other=lambda workload: _trace_if_possible(question, workload, on_remedy_run), gives_back=True
+    )
+
+
+def _loaded_as(model: str | Path, options: PlanOptions, on_remedy_run: OnRemedyRun | None) -> SearchQuestion:
+    """The question under a dtype that nobody has typed."""
+    question = _question(model, options)
+    if on_remedy_run is not None and kept_trace(question.inventory, question.profile, question.workload) is None:
+        on_remedy_run(question.workload)
+    asked = traced_question(question, options, lambda: _trace(question, question.workload))
+    return _with_others(asked, on_remedy_run)
 
 
 def _with_kept_trace(question: Question, options: PlanOptions) -> PlanDocument | None:

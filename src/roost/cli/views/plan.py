@@ -63,5 +63,5 @@ def _seconds(plan: PlanDocument, predicted: Predicted) -> str:
 
 
 def show_remedy_run(workload: Workload) -> None:
-    """What takes a while after nothing fitted: a dry run of a smaller workload."""
-    show_note(f"it does not fit, and a smaller workload may; dry-running {workload_text(workload)}")
+    """What takes a while after nothing fitted: a dry run of a smaller workload, or in another dtype."""
+    show_note(f"it does not fit; looking for what would: dry-running {workload_text(workload)}")

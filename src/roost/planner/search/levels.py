@@ -15,7 +15,6 @@ from roost.planner.search.solver import Column, Limits, Pace, fastest, simplest
 NOISE = 1.02
 # Less than this share of the seconds is nothing that anyone would notice.
 NOTHING = 0.001
-_ENOUGH = 1000
 # Of two plans as good as each other, one that saves less than this in each later generation isn't worth more parts.
 _SAME_NEXT = 1.001
 
@@ -45,14 +44,10 @@ class Levels:
         return known[1]
 
     def worthwhile(self, limits: Limits) -> Combination | None:
-        """The fastest plan within other limits, if anyone would notice how much faster it is; else the fastest here.
-
-        Only a note depends on it: where each plan has to be simulated, some thousand are enough.
-        """
+        """The fastest plan within other limits, if anyone would notice how much faster it is; else the fastest here."""
         best = self.fastest(self.limits.vram_bytes)
         below_s = (1 - NOTHING) * best.seconds if best else math.inf
-        most = math.inf if self.pricer.separable else _ENOUGH
-        return fastest(self.pricer, self.options, limits, below_s, most) or best
+        return fastest(self.pricer, self.options, limits, below_s) or best
 
     def simplest(self, vram_bytes: int) -> Combination | None:
         """The simplest plan that is as fast as the fastest within the limit, but for noise."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from roost.planner.cost.alone import Leaving
 from roost.planner.placements import Placement
 
 
@@ -12,25 +13,24 @@ from roost.planner.placements import Placement
 class Option:
     """One placement with its price; equal only to itself.
 
-    ``seconds`` are loading (``load_s``) and its own uses in all generations, alone on the device, ``next_s`` those of a
-    later generation; ``evicted_s`` is like ``seconds`` at the least when the copy that would linger has to go in every
-    generation. ``idle_bytes`` are on the device always; ``own_bytes`` are what its use needs beyond them, activations
-    included, and ``entered_bytes`` the same, or nothing when it is never used; ``sure_bytes`` are ``own_bytes`` where
-    it has to be sure that they are enough; ``held_bytes`` are its weights while it lingers; ``acquire_s`` is what it
-    costs to release it and bring it in once more. Its masters take ``host_bytes`` in the turns from ``host_first`` to
-    ``host_last``, ``pinned_bytes`` of them pinned.
+    ``seconds`` are loading (``load_s``) and its own uses in all generations, alone on the device, ``next_s`` those
+    of a later generation; ``leavings`` say what is added where it has to leave while it waits for its next use, and
+    ``entering_bytes`` what its own uses need in each of the gaps in which others wait. ``idle_bytes`` are on the
+    device always; ``own_bytes`` are what its use needs beyond them, activations included; ``sure_bytes`` are
+    ``own_bytes`` where it has to be sure that they are enough; ``held_bytes`` are its weights while in use;
+    ``acquire_s`` is what it costs to release it and bring it in once more. Its masters take ``host_bytes`` in the
+    turns from ``host_first`` to ``host_last``, ``pinned_bytes`` of them pinned.
     """
 
     placement: Placement
     seconds: float
     load_s: float
     next_s: float
-    evicted_s: float
     idle_bytes: int
     own_bytes: int
     sure_bytes: int
-    entered_bytes: int
     held_bytes: int
+    entering_bytes: tuple[int, ...]
     acquire_s: float
     host_bytes: int
     pinned_bytes: int
@@ -38,6 +38,12 @@ class Option:
     at_bound: bool
     host_first: int = 0
     host_last: int = 0
+    leavings: tuple[Leaving, ...] = ()
+
+    @property
+    def evicted_s(self) -> float:
+        """Its seconds at the least when it has to leave wherever it waits."""
+        return self.seconds + sum(each.seconds for each in self.leavings)
 
     def host_bytes_in(self, turn: int) -> int:
         """Host memory that it takes in one turn."""

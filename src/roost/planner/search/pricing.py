@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cached_property
 
-from roost.facts.stage import StageKey
 from roost.plan.shares import Level
+from roost.planner.cost.alone import Alone
 from roost.planner.cost.estimate import Forecast
 from roost.planner.cost.host_turns import Turns
 from roost.planner.cost.movement import load_s, moved_weights, tier_bytes
-from roost.planner.cost.simulator import MovedWeights, Schedule, StageTimes, UseCost, simulate
+from roost.planner.cost.simulator import MovedWeights, UseCost, simulate
 from roost.planner.placements import LossyChoices, Placement, lossy_of
 from roost.planner.search.candidates import complexity
 from roost.planner.search.option import Combination, Option
 
-_OTHERS = "(others)"
-_GAP, _NOBODYS = StageKey(_OTHERS, "beside"), StageKey("", "beside")
-_UNLIMITED = 1 << 60
 # A stream that takes no longer than this beside its bound gains nothing from more slots or another choice of residents.
 _AT_BOUND = 1.0005
 
@@ -33,7 +30,7 @@ class Pricer:
         self._totals: dict[tuple[int, ...], tuple[tuple[Placement, ...], float, float]] = {}  # by their identities
         self._taken: dict[tuple[str, LossyChoices, Level], tuple[int, int]] = {}
         self._last: tuple[Placement, MovedWeights] | None = None
-        self._twins: dict[tuple[MovedWeights, UseCost], tuple[int, float, float | None]] = {}
+        self.alone = Alone(forecast.trace, forecast.generations)
 
     def costs(self, lossy: LossyChoices, level: Level = "mid") -> tuple[UseCost, ...]:
         if (level, lossy) not in self._costs:
@@ -62,21 +59,11 @@ class Pricer:
 
         A component that is used again, in this generation or the next, may have been released for another meanwhile.
         """
-        if self.forecast.generations > 1:
-            return False
-        runs = [self.forecast.trace.uses[index].component for index, _ in self.forecast.trace.sequence]
-        changes = [name for position, name in enumerate(runs) if position == 0 or runs[position - 1] != name]
-        return len(changes) == len(set(changes))
+        return self.forecast.generations == 1 and self.alone.once
 
     def passes(self, component: str) -> int:
         """The fewest passes in a row that follow an acquire."""
-        trace, fewest, running = self.forecast.trace, _UNLIMITED, 0
-        for index, count in (*trace.sequence, (-1, 0)):
-            if index >= 0 and trace.uses[index].component == component:
-                running += count
-            elif running:
-                fewest, running = min(fewest, running), 0
-        return 0 if fewest == _UNLIMITED else fewest
+        return self.alone.fewest_passes(component)
 
     def least_block_s(self, component: str) -> dict[int, float]:
         """What each block computes in a round of the component's shortest use; empty where none has blocks."""
@@ -91,23 +78,16 @@ class Pricer:
     def priced(self, sized: Option) -> Option:
         """The price by a simulation of the placement's own uses; other components are gaps in which it stays."""
         placement = sized.placement
-        weights = self.weights(placement)
-        uses = self.costs(placement.lossy)
-        first_s, next_s, at_bound = self._alone_s(weights, uses)
-        loading_s, more = load_s(placement, self.speeds), self.forecast.generations - 1
-        seconds = loading_s + first_s + more * next_s
-        evicted_s = seconds
-        if weights.linger and more:
-            first_alone_s, next_alone_s, _ = self._alone_s(replace(weights, linger=False), uses)
-            # The way back from the last generation is none of any generation's.
-            evicted_s = max(seconds, loading_s + first_alone_s + more * next_alone_s - weights.back_s)
+        weights, uses = self.weights(placement), self.costs(placement.lossy)
+        first_s, next_s = self.alone.first_and_next_s(weights, uses)
+        loading_s = load_s(placement, self.speeds)
         return replace(
             sized,
-            seconds=seconds,
+            seconds=loading_s + first_s + (self.forecast.generations - 1) * next_s,
             load_s=loading_s,
             next_s=next_s,
-            evicted_s=evicted_s,
-            at_bound=at_bound,
+            leavings=self.alone.leavings(weights, uses),
+            at_bound=self._at_bound(weights, uses, first_s),
         )
 
     def sized(self, placement: Placement) -> Option:
@@ -120,12 +100,11 @@ class Pricer:
             seconds=0.0,
             load_s=0.0,
             next_s=0.0,
-            evicted_s=0.0,
             idle_bytes=weights.total_bytes if weights.stays else 0,
             own_bytes=own_bytes,
             sure_bytes=max(own_bytes, self._need(placement, "slow")),
-            entered_bytes=own_bytes if self.passes(placement.component.name) else 0,
             held_bytes=0 if weights.stays else weights.active_bytes,
+            entering_bytes=self.alone.entering_bytes(weights, self.costs(placement.lossy)),
             acquire_s=weights.trunk_s + sum(weights.block_s) + weights.back_s,
             host_bytes=tiers["pinned"] + tiers["pageable"],
             pinned_bytes=tiers["pinned"],
@@ -155,47 +134,6 @@ class Pricer:
                 max((use.activation_bytes + use.unusable_bytes for use in own), default=0),
             )
         return self._taken[key]
-
-    def _alone_s(self, weights: MovedWeights, uses: tuple[UseCost, ...]) -> tuple[float, float, bool]:
-        sequence = self.forecast.trace.sequence
-        if weights.stays:
-            compute_s = sum(uses[i].compute_s * n for i, n in sequence if uses[i].component == weights.component)
-            return compute_s, compute_s, True
-        generations = 2 if weights.linger and self.forecast.generations > 1 else 1
-        seconds = self._simulated_s(self._alone(weights, uses), generations)
-        return seconds[0], seconds[-1], self._at_bound(weights, uses, seconds[0])
-
-    def _simulated_s(self, schedule: Schedule, generations: int) -> list[float]:
-        """Seconds of each generation; a twin with the same weights and one use, like an expert, is remembered."""
-        own = [index for index, _ in schedule.sequence]
-        if len(own) > 1 or generations > 1 or not own:
-            return [_without_gaps(each) for each in simulate(schedule, generations=generations).stages]
-        (index, calls), (weights, _) = schedule.sequence[0], schedule.weights.values()
-        twin = replace(weights, component=""), replace(schedule.uses[index], component="", stage=_NOBODYS)
-        if twin not in self._twins or self._twins[twin][0] > calls:
-            timeline = simulate(schedule)
-            steady_s = timeline.stages[0][schedule.uses[index].stage].steady.seconds
-            # Without a skipped pass the last one need not be steady.
-            self._twins[twin] = calls, timeline.seconds, steady_s if timeline.simulated_uses < calls else None
-        known, seconds, steady = self._twins[twin]
-        if known != calls and steady is None:
-            return [simulate(schedule).seconds]
-        return [seconds + (calls - known) * (steady or 0.0)]
-
-    def _alone(self, weights: MovedWeights, uses: tuple[UseCost, ...]) -> Schedule:
-        copies_s = weights.trunk_s + sum(weights.block_s) + weights.back_s
-        gap = UseCost(
-            component=_OTHERS, stage=_GAP, before_s=2 * copies_s + 1, blocks=(), after_s=0.0, activation_bytes=0
-        )
-        nothing = MovedWeights(
-            component=_OTHERS, strategy="resident", trunk_bytes=0, block_bytes=(), trunk_s=0.0, block_s=()
-        )
-        return Schedule(
-            weights={weights.component: weights, _OTHERS: nothing},
-            uses=(*uses, gap),
-            sequence=tuple(_own_calls(self.forecast.trace.sequence, uses, weights.component)),
-            budget_bytes=_UNLIMITED,
-        )
 
     def bound_s(self, placement: Placement) -> float:
         """No simulation of the placement gives less: loading, and both queues' work in every generation."""
@@ -238,22 +176,3 @@ class Pricer:
         timeline = simulate(schedule, generations=min(2, self.forecast.generations))
         first_s, next_s = timeline.generation_s[0], timeline.generation_s[-1]
         return self.forecast.load_s(placements) + first_s + (self.forecast.generations - 1) * next_s, next_s
-
-
-def _own_calls(
-    sequence: tuple[tuple[int, int], ...], uses: tuple[UseCost, ...], component: str
-) -> Iterable[tuple[int, int]]:
-    """The component's part of the sequence, with one gap for whatever runs between its own."""
-    waiting, began = False, False
-    for index, count in sequence:
-        if uses[index].component == component:
-            if waiting and began:
-                yield len(uses), 1
-            yield index, count
-            waiting, began = False, True
-        else:
-            waiting = True
-
-
-def _without_gaps(stages: Mapping[StageKey, StageTimes]) -> float:
-    return sum(stage.seconds for key, stage in stages.items() if key != _GAP)

@@ -33,37 +33,35 @@ class Pace:
         return plan.seconds <= self.seconds and plan.next_s <= self.next_s
 
 
-class _Table:
+class Table:
     """One column of options a component, and the least that what is not taken yet will add to what is."""
 
     def __init__(self, columns: list[list[Option]], room_bytes: int) -> None:
         self.columns, self.room_bytes = columns, room_bytes
-        # What every other component brings onto the device at the least, for each column.
-        entering = [min((each.entered_bytes for each in column), default=0) for column in columns]
-        others = [max(entering[:index] + entering[index + 1 :], default=0) for index in range(len(columns))]
-        least_s = [
-            min((self._seconds(each, other) for each in column), default=math.inf)
-            for column, other in zip(columns, others, strict=True)
+        # What every column brings onto the device at the least in each gap, from every depth on.
+        gaps = range(max((len(each.entering_bytes) for each in chain.from_iterable(columns)), default=0))
+        least = [[min((each.entering_bytes[gap] for each in column), default=0) for gap in gaps] for column in columns]
+        self.entering = [
+            [max((each[gap] for each in least[depth:]), default=0) for gap in gaps] for depth in range(len(columns) + 1)
         ]
-        self.entering = [max(entering[depth:], default=0) for depth in range(len(columns) + 1)]
+        least_s = [
+            min((self._seconds(each, self.entering[0]) for each in column), default=math.inf) for column in columns
+        ]
         self.rest_s = [sum(least_s[depth:]) for depth in range(len(columns) + 1)]
         self.rest_points = _rests(columns, lambda each: each.complexity)
         self.host = [_TurnRests(columns, turn) for turn in turns_of(chain.from_iterable(columns))]
 
     def bound_s(self, taken: Sequence[Option]) -> float:
         """No combination that begins with these takes less."""
-        rest, seconds = self.entering[len(taken)], self.rest_s[len(taken)]
-        for index, option in enumerate(taken):
-            if option.evicted_s > option.seconds:
-                beside = max((each.entered_bytes for at, each in enumerate(taken) if at != index), default=0)
-                seconds += self._seconds(option, max(beside, rest))
-            else:
-                seconds += option.seconds
-        return seconds
+        entering = self.entering[len(taken)]
+        if any(each.leavings for each in taken):
+            entering = list(map(max, entering, *(each.entering_bytes for each in taken)))
+        return self.rest_s[len(taken)] + sum(self._seconds(each, entering) for each in taken)
 
-    def _seconds(self, option: Option, entering_bytes: int) -> float:
-        """A copy that would linger goes where another component's use leaves no room for it."""
-        return option.seconds if option.held_bytes + entering_bytes <= self.room_bytes else option.evicted_s
+    def _seconds(self, option: Option, entering: Sequence[int]) -> float:
+        """What waits for its next use leaves where another component's use has no room beside it."""
+        left_s = sum(each.seconds for each in option.leavings if each.held_bytes + entering[each.gap] > self.room_bytes)
+        return option.seconds + left_s
 
 
 class _TurnRests:
@@ -95,15 +93,13 @@ class _Descent:
     limits: Limits
     pace: Pace | None
     ceiling_s: float
-    most_offers: float = math.inf
-    offers: int = 0
     best: Combination | None = None
 
-    def walk(self, table: _Table, taken: tuple[Option, ...] = ()) -> None:
+    def walk(self, table: Table, taken: tuple[Option, ...] = ()) -> None:
         """Every combination that begins with ``taken`` and may beat the best so far."""
         depth = len(taken)
         points = sum(each.complexity for each in taken) + table.rest_points[depth]
-        if self.offers >= self.most_offers or self._hopeless(table.bound_s(taken), points):
+        if self._hopeless(table.bound_s(taken), points):
             return
         if not all(each.allows(taken, self.limits) for each in table.host):
             return
@@ -123,7 +119,6 @@ class _Descent:
         return (points, seconds) >= (self.best.complexity, self.best.seconds)
 
     def _offer(self, taken: tuple[Option, ...]) -> None:
-        self.offers += 1
         offered = self.pricer.combination(taken)
         kept = self.pace is None or self.pace.holds(offered)
         if kept and not self._hopeless(offered.seconds, offered.complexity):
@@ -152,17 +147,10 @@ def _need_by_turn(option: Option, turns: Sequence[int]) -> tuple[int, ...]:
 
 
 def fastest(
-    pricer: Pricer,
-    options: Mapping[str, Column],
-    limits: Limits,
-    below_s: float = math.inf,
-    most_offers: float = math.inf,
+    pricer: Pricer, options: Mapping[str, Column], limits: Limits, below_s: float = math.inf
 ) -> Combination | None:
-    """The combination of least seconds within the limits, below ``below_s``; None when there is none.
-
-    With ``most_offers`` the best of so many, the most promising first.
-    """
-    return _search(pricer, options, limits, None, below_s, most_offers)
+    """The combination of least seconds within the limits, below ``below_s``; None when there is none."""
+    return _search(pricer, options, limits, None, below_s)
 
 
 def simplest(pricer: Pricer, options: Mapping[str, Column], limits: Limits, pace: Pace) -> Combination | None:
@@ -176,16 +164,15 @@ def _search(
     limits: Limits,
     pace: Pace | None,
     ceiling_s: float = math.inf,
-    most_offers: float = math.inf,
 ) -> Combination | None:
-    walk = _Descent(pricer=pricer, limits=limits, pace=pace, ceiling_s=ceiling_s, most_offers=most_offers)
-    tables: list[_Table] = []
+    walk = _Descent(pricer=pricer, limits=limits, pace=pace, ceiling_s=ceiling_s)
+    tables: list[Table] = []
     for idle_bytes, kept in _resident_sets(options, limits.vram_bytes):
         room_bytes = limits.vram_bytes - idle_bytes
         columns = [column.useful(name in kept, room_bytes) for name, column in options.items()]
         if all(columns):
             # Whatever the limit here, the simulation lets a copy linger in all of the machine's budget.
-            tables.append(_Table(columns, pricer.room_bytes - idle_bytes))
+            tables.append(Table(columns, pricer.room_bytes - idle_bytes))
     for table in sorted(tables, key=lambda each: each.rest_s[0]):
         if pace is not None and table.rest_s[0] > pace.seconds:
             break
