@@ -29,10 +29,11 @@ Patch = pytest.MonkeyPatch
 KNOWN = "nan_outputs.py"  # allocates in each step, as test_generations.py says
 
 
-def noticed(device: int = 0) -> list[str]:
-    """What the checks say of two generations that stream every component of FLUX from pinned memory."""
+def noticed(device: int = 0, *, pinned: bool = True) -> list[str]:
+    """What the checks say of two generations that stream every component of FLUX, from pinned or pageable memory."""
     pipeline = own_pipeline("flux")
-    plan = with_pinned(plan_for(pipeline, LAYERWISE))
+    plan = plan_for(pipeline, LAYERWISE)
+    plan = with_pinned(plan) if pinned else plan
     forget_violations()
     count_anew()
     registered = runtime().sim_registered()
@@ -151,6 +152,8 @@ def test_a_fault_is_noticed(fault: Callable[[Patch], None], monkeypatch: Patch, 
     fault(monkeypatch)
     words = noticed()
     monkeypatch.undo()
+    runtime().sim_forget_registered()  # what a fault left behind is not for the next test
+    runtime().cudaGetLastError()
     assert any(FAULTS[fault] in each for each in words), words[:5]
 
 
@@ -190,7 +193,7 @@ import torch, pytest
 import test_planted_cuda_faults as here
 torch.cuda.set_device(1)
 {plant}
-print([each for each in here.noticed(device=1)])
+print(here.noticed(device=1, pinned={pinned}))
 """
 WRONG_DEVICE = """
 made = here.CudaDevice.__init__
@@ -201,9 +204,9 @@ here.CudaDevice.__init__ = wrong
 """
 
 
-def on_the_second(plant: str) -> str:
+def on_the_second(plant: str, *, pinned: bool = True) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", ON_THE_SECOND.format(plant=plant)],
+        [sys.executable, "-c", ON_THE_SECOND.format(plant=plant, pinned=pinned)],
         env={**os.environ, "SIM_DEVICES": "2"},
         capture_output=True,
         text=True,
@@ -219,3 +222,10 @@ def test_a_copy_stream_of_the_wrong_device_is_noticed() -> None:
 
 def test_on_the_second_device_nothing_is_noticed() -> None:
     assert on_the_second("") == "[]"
+
+
+@pytest.mark.xfail(
+    strict=True, reason="roost/residency/weights/staging.py: its thread registers on device 0, as threads do"
+)
+def test_on_the_second_device_staging_makes_no_context_on_the_first() -> None:
+    assert "a context on device 0" not in on_the_second("", pinned=False)

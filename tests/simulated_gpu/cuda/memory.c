@@ -207,6 +207,16 @@ long sim_registered(void) { /* ranges that are registered now */
     UNLOCK;
     return found;
 }
+/* After a test that left some, whose memory is gone. */
+void sim_forget_registered(void) {
+    LOCK;
+    for (int i = range_count - 1; i >= 0; i--)
+        if (ranges[i].kind == REGISTERED) {
+            const void *start = (void *)ranges[i].start;
+            forget_accesses_locked(start, dropped(start, REGISTERED));
+        }
+    UNLOCK;
+}
 E cudaPointerGetAttributes(struct cudaPointerAttributes *of, const void *pointer) {
     LOCK;
     const Range *range = range_of_locked(pointer);

@@ -17,7 +17,7 @@
 #undef cudaGetDriverEntryPointByVersion
 
 typedef cudaError_t E;
-enum { DEVICES = 8, LANES = 256, OWN_LANES = DEVICES }; /* a device's default stream is the lane of its number */
+enum { DEVICES = 8, LANES = DEVICES + 128 * DEVICES, OWN_LANES = DEVICES }; /* a device's default stream is the lane of its number; PyTorch makes 128 more */
 enum { OUT_OF_MEMORY = 2, INVALID_VALUE = 1, INVALID_DEVICE = 101, INVALID_HANDLE = 400, NOT_READY = 600, ALREADY_REGISTERED = 712, NOT_REGISTERED = 713 };
 
 /* ---- counters, per device: of calls since `sim_count_anew`, then what is the case now ---- */
