@@ -104,17 +104,36 @@ void sim_count_anew(void) {
     UNLOCK;
 }
 
-/* ---- what order.c found, and at the process's end, for one that nobody looks into, a line of JSON in SIM_REPORT ---- */
+/* ---- what order.c found; for processes that nobody looks into, lines of JSON in SIM_REPORT: each fault, and counts at the end ---- */
 enum { KEPT = 64, LENGTH = 320 };
 static char violations[KEPT][LENGTH];
 static long violation_count;
+/* As a JSON string. */
+static void quoted(FILE *file, const char *text) {
+    fputc('"', file);
+    for (; *text; text++) fputc(*text == '"' || *text == '\\' ? '\'' : *text, file);
+    fputc('"', file);
+}
+/* At once: a process that is killed, or that ends without its destructors, has told by then. */
+static void tell(const char *text) {
+    const char *path = getenv("SIM_REPORT");
+    FILE *file = path ? fopen(path, "a") : NULL;
+    if (!file) return;
+    fputs("{\"violation\": ", file);
+    quoted(file, text);
+    fputs("}\n", file);
+    fclose(file);
+}
 void violation_locked(const char *format, ...) {
     char text[LENGTH];
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    if (violation_count < KEPT) memcpy(violations[violation_count], text, sizeof text);
+    if (violation_count < KEPT) {
+        memcpy(violations[violation_count], text, sizeof text);
+        tell(text);
+    }
     violation_count++;
 }
 long sim_violation_count(void) { return violation_count; }
@@ -126,13 +145,7 @@ __attribute__((destructor)) static void report(void) {
     const char *path = getenv("SIM_REPORT");
     FILE *file = path ? fopen(path, "a") : NULL;
     if (!file) return;
-    fprintf(file, "{\"virtual_s\": %.9f, \"violations\": [", host_now_s);
-    for (long i = 0; i < violation_count && i < KEPT; i++) {
-        fprintf(file, i ? ", \"" : "\"");
-        for (const char *c = violations[i]; *c; c++) fputc(*c == '"' || *c == '\\' ? '\'' : *c, file);
-        fputc('"', file);
-    }
-    fprintf(file, "], \"violation_count\": %ld, \"devices\": [", violation_count);
+    fprintf(file, "{\"virtual_s\": %.9f, \"violation_count\": %ld, \"devices\": [", host_now_s, violation_count);
     for (int device = 0; device < DEVICES; device++) {
         fprintf(file, "%s{\"device\": %d", device ? ", " : "", device);
         COUNTERS(SHOWN) LEVELS(SHOWN)
