@@ -10,8 +10,9 @@ from engine_cases import Case, digest_of, held_on, plan_of, with_pinned
 from live_pipelines import bare_digest, live_pipeline, weights_bytes
 from plans import LAYERWISE, plan_for
 from roost.blocks import resident_indices
+from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.engine.component import HeldComponent
-from roost.residency.hold.attach import Held
+from roost.residency.hold.attach import Held, hold
 
 STEPS = 5
 REGISTERED = [f"transformer_blocks.{i}" for i in range(3)] + [f"single_transformer_blocks.{i}" for i in range(4)]
@@ -118,3 +119,24 @@ def test_the_next_component_comes_ahead_while_the_copy_lane_is_idle() -> None:
     assert arrived[0] == 0
     assert arrived[2] > 0
     assert len(set(digests)) == 1
+
+
+def test_free_memory_is_asked_for_once_a_call_where_no_more_can_come_ahead() -> None:
+    asked = []
+
+    class AskedDevice(EmulatedDevice):
+        @property
+        def free_bytes(self) -> int:
+            asked.append(1)
+            return super().free_bytes
+
+    pipeline = live_pipeline("sd3")
+    weights = sum(weights_bytes(each) for each in (pipeline.transformer, pipeline.vae))
+    plan = plan_for(pipeline, "snapshot-offload", budget_bytes=weights)
+    with AskedDevice(weights) as device, hold(pipeline, plan, device) as held:
+        for _ in range(3):
+            asked.clear()
+            digest_of(held, "sd3", num_inference_steps=8)
+        stages = len(held.stages)
+        units = sum(len(each.units) for each in held.runtime.components.values())
+    assert len(asked) <= 2 * stages + 8 + units

@@ -59,6 +59,7 @@ class HeldComponent:
         self._rested = False  # a generation has ended since the weights were looked at
         self.place_again: Callable[[HeldComponent], None] = HeldComponent.place  # after a change of dtype
         self.casts = casts_weights(self.attributes)  # before the plan came
+        self.all_ahead = False  # nothing of it is left that could come before its time
         self.quiet = False  # in use, and the copy lane has nothing to do for it any more
         self._watch()
 
@@ -132,7 +133,7 @@ class HeldComponent:
             self.refresh()
         self._acquiring = self._acquiring or self._acquisition()
         try:
-            next(self._acquiring, None)
+            self.all_ahead = next(self._acquiring, None) is None
         except torch.OutOfMemoryError:
             self.drop()
 
@@ -173,7 +174,7 @@ class HeldComponent:
 
     def drop(self) -> None:
         """Leaves nothing on the device; what has no master is copied back first."""
-        self.active = self.quiet = False
+        self.active = self.quiet = self.all_ahead = False
         self._acquiring = None
         self.running.heal()
         for unit in self.units.values():

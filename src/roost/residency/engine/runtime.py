@@ -53,6 +53,7 @@ class Runtime:
         self._current: HeldComponent | None = None
         self._stage: StageKey | None = None  # the current component's
         self._short: set[str] = set()  # components in whose calls memory ran out: nothing comes ahead in those
+        self._room_ahead = True  # for the next component, as far as is known in this call
         self._one_thread = OneThread()
         for component in components.values():
             component.place_again = self.place
@@ -66,14 +67,13 @@ class Runtime:
                 return call(*args, **kwargs)
             where = f"{self.stages.text_of(self._stage_of(component, method))} ({component.name})"
             released: set[str] = set()
-            with self._device.engine_work():
-                return run_elastically(
-                    lambda: self._outermost(component, method, call, args, kwargs),
-                    RerunState(component.attributes, self._device.device, args, kwargs),
-                    lambda: self.step_down(component, released) or self._tile(component, method),
-                    self._transfers,
-                    MemoryShortage(where, self._device, lambda: remedy_for(component)),
-                )
+            return run_elastically(
+                lambda: self._outermost(component, method, call, args, kwargs),
+                RerunState(component.attributes, self._device.device, args, kwargs),
+                lambda: self.step_down(component, released) or self._tile(component, method),
+                self._transfers,
+                MemoryShortage(where, self._device, lambda: remedy_for(component)),
+            )
 
     def place(self, component: HeldComponent) -> None:
         """Puts a resident component, whose weights changed, onto the device again, with less beside it if need be."""
@@ -121,7 +121,7 @@ class Runtime:
     def leave_unit(self, component: HeldComponent, unit: str) -> None:
         """After such a forward; while the copy lane is idle, a unit of the next component comes ahead."""
         component.running.leave(unit)
-        if component.quiet and component is self._current:
+        if component.quiet and component is self._current and self._room_ahead:
             self._drip(component)
 
     @contextmanager
@@ -141,7 +141,7 @@ class Runtime:
 
     def end_call(self) -> None:
         """At the end of a pipeline's call."""
-        with self._one_thread.entered():
+        with self._one_thread.entered(), self._device.engine_work():
             self._note_activations()
             self._sequence.end()
             self.stages.finish()
@@ -202,6 +202,7 @@ class Runtime:
     ) -> Any:
         """One attempt at an outermost call."""
         self.before_call()
+        self._room_ahead = True
         check_held(component)
         inference = self._inference.around(component, args, kwargs)
         whole = False
@@ -272,10 +273,11 @@ class Runtime:
         following = self._sequence.next_after(component, self.components)
         if activations is None or following is None or component.name in self._short:
             return
-        there = following.active or following.resident or following.depth
+        there = following.active or following.resident or following.depth or following.all_ahead
         if there or following.late or following.plan.strategy == "component-offload":  # the baseline does nothing ahead
             return
-        if following.largest_bytes + activations <= self._device.free_bytes:
+        self._room_ahead = following.largest_bytes + activations <= self._device.free_bytes
+        if self._room_ahead:
             with self._device.engine_work():
                 following.acquire_ahead()
 
