@@ -34,7 +34,7 @@ class LateCuda(CudaDevice):
 
     def _sleep(self, lane: Lane) -> None:
         if self._chance.random() < 0.3:
-            with torch.cuda.stream(self._stream(lane)):
+            with self._stream(lane):
                 torch.cuda._sleep(self._chance.randrange(LATE_CYCLES))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -13,7 +15,11 @@ from roost.residency.device.interface import Device
 
 
 class CudaDevice(Device):
-    """The current CUDA device. A budget below the card's memory binds PyTorch's allocator until ``close``."""
+    """The CUDA device that is current now. A budget below the card's memory binds PyTorch's allocator until ``close``.
+
+    Threads have a current device each, with which CUDA registers memory, and which gets a context for much less: so the
+    engine works inside ``engine_work``, its own threads after ``enter_thread``, and the rest sees to it itself.
+    """
 
     kind: DeviceKind = "cuda"
 
@@ -26,9 +32,10 @@ class CudaDevice(Device):
         self.device = torch.device("cuda", torch.cuda.current_device())
         self.budget_bytes = budget_bytes
         self._copy_stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
-        self._owners: dict[int, torch.cuda.Stream] = {}  # address -> the stream the allocator orders its reuse by
+        self._owners: dict[int, torch.Stream] = {}  # address -> the stream the allocator orders its reuse by
         self._pinned: dict[int, torch.Tensor] = {}
-        self._stalls: list[tuple[torch.cuda.Event, torch.cuda.Event]] | None = None  # around each wait of compute
+        self._pinning = threading.Lock()  # the staging thread registers buffers, too
+        self._stalls: list[tuple[torch.Event, torch.Event]] | None = None  # around each wait of compute
         self._highest = 0, 0  # allocated and reserved, before the statistics were reset for ``take_high_bytes``
         self._fraction = torch.cuda.get_per_process_memory_fraction(self.device)
         total = torch.cuda.get_device_properties(self.device).total_memory
@@ -47,44 +54,58 @@ class CudaDevice(Device):
             owner.wait_stream(current)  # what the current stream still reads is over before the owner reuses it
 
     def copy(self, target: torch.Tensor, source: torch.Tensor, lane: Lane = "copy") -> None:
-        with torch.cuda.stream(self._stream(lane)):
-            target.data.copy_(source, non_blocking=True)  # no edit of weights: it counts for no version
+        # ``data``: this is no edit of weights, and counts for no version.
+        if lane == "compute":
+            target.data.copy_(source, non_blocking=True)
+            return
+        with self._copy_stream:  # never by two threads at a time: the staging thread has the lane while it has work
+            target.data.copy_(source, non_blocking=True)
 
-    def record(self, lane: Lane) -> torch.cuda.Event:
-        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    def record(self, lane: Lane) -> torch.Event:
+        event = torch.Event(self.device)
         event.record(self._stream(lane))
         return event
 
-    def wait(self, lane: Lane, event: torch.cuda.Event) -> None:
+    def wait(self, lane: Lane, event: torch.Event) -> None:
         stream = self._stream(lane)
         if lane == "copy" or self._stalls is None:
-            stream.wait_event(event)
+            event.wait(stream)
             return
         before = self.mark()
-        stream.wait_event(event)
+        event.wait(stream)
         self._stalls.append((before, self.mark()))
 
-    def wait_host(self, event: torch.cuda.Event) -> None:
-        event.synchronize()
+    def wait_host(self, event: torch.Event) -> None:
+        with torch.cuda.device(self.device):
+            event.synchronize()
 
     def synchronize(self) -> None:
         torch.cuda.synchronize(self.device)
 
+    def enter_thread(self) -> None:
+        torch.cuda.set_device(self.device)
+
+    def engine_work(self) -> AbstractContextManager[object]:
+        return torch.cuda.device(self.device)
+
     def register(self, buffer: torch.Tensor) -> bool:
-        if int(_cudart().cudaHostRegister(buffer.data_ptr(), buffer.nbytes, 0)) != 0:
-            self._clear_error()
-            return False
-        self._pinned[buffer.data_ptr()] = buffer
+        with self._pinning, torch.cuda.device(self.device):
+            if int(_cudart().cudaHostRegister(buffer.data_ptr(), buffer.nbytes, 0)) != 0:
+                self._clear_error()
+                return False
+            self._pinned[buffer.data_ptr()] = buffer
         return True
 
     def unregister(self, buffer: torch.Tensor) -> None:
         self.synchronize()  # a copy that still runs would go on reading memory that may become anything
-        del self._pinned[buffer.data_ptr()]
-        if int(_cudart().cudaHostUnregister(buffer.data_ptr())) != 0:
-            self._clear_error()
+        with self._pinning, torch.cuda.device(self.device):
+            del self._pinned[buffer.data_ptr()]
+            if int(_cudart().cudaHostUnregister(buffer.data_ptr())) != 0:
+                self._clear_error()
 
     def trim(self) -> None:
-        torch.cuda.empty_cache()
+        with torch.cuda.device(self.device):
+            torch.cuda.empty_cache()
 
     def begin_use(self, buffer: torch.Tensor) -> None:
         """The stream's order is all there is to know."""
@@ -92,12 +113,13 @@ class CudaDevice(Device):
     def end_use(self, buffer: torch.Tensor) -> None:
         """The stream's order is all there is to know."""
 
-    def mark(self, lane: Lane = "compute") -> torch.cuda.Event:
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record(self._stream(lane))
+    def mark(self, lane: Lane = "compute") -> torch.Event:
+        event = torch.Event(self.device, enable_timing=True)
+        with torch.cuda.device(self.device):  # pipelines mark their steps outside of the engine's work
+            event.record(self._stream(lane))
         return event
 
-    def seconds_between(self, earlier: torch.cuda.Event, later: torch.cuda.Event) -> float:
+    def seconds_between(self, earlier: torch.Event, later: torch.Event) -> float:
         return float(earlier.elapsed_time(later)) / 1000
 
     def watch_stalls(self) -> None:
@@ -112,45 +134,52 @@ class CudaDevice(Device):
 
     @property
     def reserved_bytes(self) -> int:
-        return max(self._highest[1], torch.cuda.max_memory_reserved(self.device))
+        return max(self._highest[1], self._figures("reserved_bytes")[0]["peak"])
 
     @property
     def pinned_bytes(self) -> int:
-        return sum(buffer.nbytes for buffer in self._pinned.values())
+        with self._pinning:
+            return sum(buffer.nbytes for buffer in self._pinned.values())
 
     @property
     def used_bytes(self) -> int:
-        return torch.cuda.memory_allocated(self.device)
+        return self._figures("allocated_bytes")[0]["current"]
 
     @property
     def peak_bytes(self) -> int:
-        return max(self._highest[0], torch.cuda.max_memory_allocated(self.device))
+        return max(self._highest[0], self._figures("allocated_bytes")[0]["peak"])
 
     def reset_peak(self) -> None:
         self._highest = 0, 0
         torch.cuda.reset_peak_memory_stats(self.device)
 
     def take_high_bytes(self) -> int:
-        high_bytes = torch.cuda.max_memory_allocated(self.device)
-        self._highest = self.peak_bytes, self.reserved_bytes
+        allocated, reserved = self._figures("allocated_bytes", "reserved_bytes")
+        self._highest = max(self._highest[0], allocated["peak"]), max(self._highest[1], reserved["peak"])
         torch.cuda.reset_peak_memory_stats(self.device)
-        return high_bytes
+        return allocated["peak"]
 
     @property
     def free_bytes(self) -> int:
         free, _ = torch.cuda.mem_get_info(self.device)
-        cached = torch.cuda.memory_reserved(self.device) - self.used_bytes
-        return max(0, min(free + cached, self.budget_bytes - self.used_bytes))
+        allocated, reserved = (each["current"] for each in self._figures("allocated_bytes", "reserved_bytes"))
+        return max(0, min(free + reserved - allocated, self.budget_bytes - allocated))
 
     def close(self) -> None:
         for buffer in list(self._pinned.values()):
             self.unregister(buffer)
         torch.cuda.set_per_process_memory_fraction(self._fraction, self.device)
-        torch.cuda.empty_cache()
+        self.trim()
 
-    def _stream(self, lane: Lane) -> torch.cuda.Stream:
+    def _figures(self, *names: str) -> list[dict[str, int]]:
+        """Of each of the allocator's figures, what it is now (``current``) and was at most (``peak``)."""
+        # The flat form, which ``torch.cuda.memory_allocated`` and its like read, takes twenty times as long to make.
+        found = torch.cuda.memory_stats_as_nested_dict(self.device)
+        return [found[name]["all"] for name in names]
+
+    def _stream(self, lane: Lane) -> torch.Stream:
         # Asked each time: the caller may run the pipeline on a stream of its own.
-        return self._copy_stream if lane == "copy" else torch.cuda.current_stream(self.device)
+        return self._copy_stream if lane == "copy" else torch.accelerator.current_stream(self.device)
 
     def _clear_error(self) -> None:
         """Takes a refused registration's error out of CUDA, where the next kernel launch would find it."""

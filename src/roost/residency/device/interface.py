@@ -77,6 +77,9 @@ class Device(ABC):
     def trim(self) -> None:
         """Returns cached free memory to the device, before a call is tried again."""
 
+    def enter_thread(self) -> None:  # noqa: B027, only CUDA has such a thing
+        """Says that the calling thread, one of the engine's own, works for this device from now on."""
+
     @abstractmethod
     def begin_use(self, buffer: torch.Tensor) -> None:
         """Says that kernels enqueued on the compute lane from now on read ``buffer`` (checked when emulated)."""
@@ -97,7 +100,10 @@ class Device(ABC):
         return _NOTHING
 
     def engine_work(self) -> AbstractContextManager[object]:
-        """Inside the context, operations are the engine's own, and what they allocate is no activation."""
+        """Inside the context, operations are the engine's own, and what they allocate is no activation.
+
+        Calls into components are inside it, too: this device is the thread's current one.
+        """
         return _NOTHING
 
     def forget_activations(self) -> None:  # noqa: B027, a real device sees them freed

@@ -40,6 +40,17 @@ def run_elastically(
     Raises OutOfMemory when nothing is left to give up, and when ``state`` can't be put back exactly. What was given up
     is added to the changes of ``transfers``.
     """
+    with transfers.device.engine_work():
+        return _run_elastically(attempt, state, step_down, transfers, shortage)
+
+
+def _run_elastically(
+    attempt: Callable[[], T],
+    state: RerunState,
+    step_down: Callable[[], str | None],
+    transfers: Transfers,
+    shortage: MemoryShortage,
+) -> T:
     while True:
         try:
             return attempt()

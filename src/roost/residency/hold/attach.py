@@ -82,7 +82,7 @@ class Held:
 
     def close(self) -> None:
         """Takes everything off: no hook, wrapper, thread or device copy remains; the weights are in host memory."""
-        with self._afterwards, self._weights:
+        with self.device.engine_work(), self._afterwards, self._weights:
             self._undo.close()
         _log.info("%s is let go", type(self.pipeline).__name__)
 
@@ -91,7 +91,7 @@ class Held:
 
         ``close`` would copy resident weights back, for which the host may lack the memory.
         """
-        with self._afterwards:
+        with self.device.engine_work(), self._afterwards:
             self._undo.close()
             self.transfers.close()
 

@@ -204,6 +204,7 @@ class Stager(Device):
             self._idle.wait_for(lambda: not self._pending)
 
     def _run(self) -> None:
+        self._device.enter_thread()
         while (job := self._jobs.get()) is not None:
             try:
                 job()
