@@ -90,6 +90,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("choice",),
         ("cuda", "emulated"),
         ("interface",),
+        ("failures",),
     ),
 }
 

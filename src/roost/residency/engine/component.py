@@ -11,6 +11,7 @@ import torch
 from roost.errors import RoostError
 from roost.option_spelling import option
 from roost.plan import ComponentPlan
+from roost.residency.device.failures import ran_out
 from roost.residency.engine.buffers import copy_back, drop, settle
 from roost.residency.engine.on_device import RunningBlocks, acquiring, registered_order, set_kinds
 from roost.residency.engine.predictor import Predictor
@@ -134,7 +135,9 @@ class HeldComponent:
         self._acquiring = self._acquiring or self._acquisition()
         try:
             self.all_ahead = next(self._acquiring, None) is None
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not ran_out(error):
+                raise
             self.drop()
 
     def release(self) -> None:

@@ -19,6 +19,7 @@ from roost.foreign_words import told_allocation
 from roost.option_spelling import option
 from roost.pipelines.internals.of_diffusers import REGISTRY, hook_references
 from roost.pipelines.internals.of_torch import version_of
+from roost.residency.device.failures import naming_loss, ran_out
 from roost.residency.device.interface import Device, EmulatedOutOfMemory
 from roost.residency.weights.transfers import Transfers
 from roost.units import format_bytes
@@ -38,9 +39,9 @@ def run_elastically(
     """The result of ``attempt``, which is tried again after each ``step_down`` while memory runs out.
 
     Raises OutOfMemory when nothing is left to give up, and when ``state`` can't be put back exactly. What was given up
-    is added to the changes of ``transfers``.
+    is added to the changes of ``transfers``. A device that is lost gives DeviceLost, and nothing is tried again.
     """
-    with transfers.device.engine_work():
+    with transfers.device.engine_work(), naming_loss(shortage.where):
         return _run_elastically(attempt, state, step_down, transfers, shortage)
 
 
@@ -54,7 +55,9 @@ def _run_elastically(
     while True:
         try:
             return attempt()
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not ran_out(error):
+                raise
             shortage.note(error)
         # Outside the except block: an error in flight keeps the failed attempt's tensors alive.
         transfers.device.synchronize()
@@ -218,7 +221,7 @@ class MemoryShortage:
         self._needed: str | None = None
         self._used_bytes = 0
 
-    def note(self, error: torch.OutOfMemoryError) -> None:
+    def note(self, error: RuntimeError) -> None:
         """Remembers the figures of ``error``, and not the error, which holds the failed call's tensors."""
         if isinstance(error, EmulatedOutOfMemory):
             self._needed = format_bytes(error.needed_bytes)
@@ -238,11 +241,14 @@ class MemoryShortage:
 
 @contextmanager
 def out_of_memory_in(where: str, device: Device) -> Iterator[None]:
-    """Raises OutOfMemory that names ``where`` instead of torch.OutOfMemoryError."""
+    """Raises OutOfMemory that names ``where`` for memory that runs out, and DeviceLost for a device that is gone."""
     shortage, short = MemoryShortage(where, device), False
     try:
-        yield
-    except torch.OutOfMemoryError as error:
+        with naming_loss(where):
+            yield
+    except RuntimeError as error:
+        if not ran_out(error):
+            raise
         shortage.note(error)
         short = True
     # Raised outside the except block: an error in flight keeps the failed call's tensors alive.

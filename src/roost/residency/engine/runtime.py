@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-import torch
-
 from roost.facts.stage import StageKey, stage_of
 from roost.plan import ComponentPlan
 from roost.plan.revision import revised
+from roost.residency.device.failures import ran_out
 from roost.residency.engine.component import HeldComponent
 from roost.residency.engine.eviction import Activations, HostTurns, UseSequence
 from roost.residency.engine.guards import Inference, OneThread, check_held, weights_of
@@ -260,7 +259,9 @@ class Runtime:
             try:
                 component.acquire()
                 return
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not ran_out(error):
+                    raise
                 failure = error.with_traceback(None)
             said = self.step_down()
             if said is None:

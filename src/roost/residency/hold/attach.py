@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext, suppress
 from typing import Any
 
+import torch
+
+from roost.errors import DeviceLost
 from roost.pipelines.attention import use_backend
 from roost.plan import PlanDocument
 from roost.residency.device.interface import Device
@@ -98,8 +101,9 @@ class Held:
     def __enter__(self) -> Held:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        with suppress(torch.AcceleratorError) if isinstance(error, DeviceLost) else nullcontext():
+            self.close()
 
 
 def hold(pipeline: Any, plan: PlanDocument, device: Device, on_event: OnEvent | None = None) -> Held:
