@@ -119,6 +119,9 @@ class CudaDevice(Device):
             event.record(self._stream(lane))
         return event
 
+    def reached(self, mark: torch.Event) -> bool:
+        return bool(mark.query())
+
     def seconds_between(self, earlier: torch.Event, later: torch.Event) -> float:
         return float(earlier.elapsed_time(later)) / 1000
 

@@ -114,8 +114,12 @@ class Device(ABC):
         """The moment at which all that is enqueued on the lane is done, for ``seconds_between``."""
 
     @abstractmethod
+    def reached(self, mark: Any) -> bool:
+        """Whether all that was enqueued before the mark is done; asking blocks nobody."""
+
+    @abstractmethod
     def seconds_between(self, earlier: Any, later: Any) -> float:
-        """Seconds from one mark to another; the device must be synchronised."""
+        """Seconds from one mark to another; both must be reached."""
 
     def watch_stalls(self) -> None:  # noqa: B027, an emulated device always watches
         """Starts ``stall_s`` at zero."""

@@ -153,6 +153,10 @@ class Stager(Device):
         self._defer(lambda: late.made(self._device.mark(lane)))
         return late
 
+    def reached(self, mark: Any) -> bool:
+        made = mark.mark if isinstance(mark, LateMark) else mark
+        return made is not None and self._device.reached(made)
+
     def seconds_between(self, earlier: Any, later: Any) -> float:
         marks = (each.mark if isinstance(each, LateMark) else each for each in (earlier, later))
         return self._device.seconds_between(*marks)
