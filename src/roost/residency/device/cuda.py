@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 
+from roost.allocator_settings import segments_grow
 from roost.errors import UsageError
-from roost.facts.machine import DeviceKind, Lane
+from roost.facts.machine import DeviceKind, Lane, allocator_limit
 from roost.option_spelling import option
 from roost.residency.device.interface import Device
 
+_log = logging.getLogger(__name__)
+
 
 class CudaDevice(Device):
-    """The CUDA device that is current now. A budget below the card's memory binds PyTorch's allocator until ``close``.
+    """The CUDA device that is current now, on which a plan allocates ``budget_bytes``.
+
+    PyTorch's allocator may reserve that and half of ``headroom_bytes`` until ``close``.
 
     Threads have a current device each, with which CUDA registers memory, and which gets a context for much less: so the
     engine works inside ``engine_work``, its own threads after ``enter_thread``, and the rest sees to it itself.
@@ -23,7 +30,7 @@ class CudaDevice(Device):
 
     kind: DeviceKind = "cuda"
 
-    def __init__(self, budget_bytes: int) -> None:
+    def __init__(self, budget_bytes: int, headroom_bytes: int = 0) -> None:
         if not torch.cuda.is_available():
             raise UsageError(
                 "this machine has no CUDA device that PyTorch can use; try the plan on the CPU with"
@@ -39,7 +46,10 @@ class CudaDevice(Device):
         self._highest = 0, 0  # allocated and reserved, before the statistics were reset for ``take_high_bytes``
         self._fraction = torch.cuda.get_per_process_memory_fraction(self.device)
         total = torch.cuda.get_device_properties(self.device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(self._fraction, budget_bytes / total), self.device)
+        if not segments_grow(os.environ):
+            _log.info("PyTorch's allocator has segments that don't grow: gaps between its blocks may take memory")
+        limit_bytes = allocator_limit(budget_bytes, headroom_bytes)
+        torch.cuda.set_per_process_memory_fraction(min(self._fraction, limit_bytes / total), self.device)
 
     def allocate(self, count: int) -> torch.Tensor:
         with torch.inference_mode(False):  # an inference tensor could not be written outside of that mode

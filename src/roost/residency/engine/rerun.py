@@ -220,6 +220,7 @@ class MemoryShortage:
         self.where, self._device, self._remedy = where, device, remedy
         self._needed: str | None = None
         self._used_bytes = 0
+        self._reserved_bytes: int | None = None
 
     def note(self, error: RuntimeError) -> None:
         """Remembers the figures of ``error``, and not the error, which holds the failed call's tensors."""
@@ -227,14 +228,17 @@ class MemoryShortage:
             self._needed = format_bytes(error.needed_bytes)
         else:
             self._needed = told_allocation(error)
-        self._used_bytes = self._device.used_bytes
+        self._used_bytes, self._reserved_bytes = self._device.used_bytes, self._device.reserved_bytes
 
     def error(self, reason: str | None = None) -> OutOfMemory:
         """The error that ends the run."""
         more = f"{self._needed} more than" if self._needed else "more than"
+        held = self._reserved_bytes
+        reserved = "" if held is None else f" (the allocator has held up to {format_bytes(held)} for it)"
         return OutOfMemory(
             f"{self.where}: out of memory on the {self._device.kind} device: it needs {more} the "
-            f"{format_bytes(self._used_bytes)} in use now, within a budget of {format_bytes(self._device.budget_bytes)}"
+            f"{format_bytes(self._used_bytes)} in use now{reserved}, within a budget of "
+            f"{format_bytes(self._device.budget_bytes)}"
             f"{f', and {reason}' if reason else ''}; {self._remedy()}."
         )
 
