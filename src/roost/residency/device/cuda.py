@@ -43,6 +43,7 @@ class CudaDevice(Device):
         self._pinned: dict[int, torch.Tensor] = {}
         self._pinning = threading.Lock()  # the staging thread registers buffers, too
         self._stalls: list[tuple[torch.Event, torch.Event]] | None = None  # around each wait of compute
+        self._noticed = 0  # errors of the allocator
         self._highest = 0, 0  # allocated and reserved, before the statistics were reset for ``take_high_bytes``
         self._fraction = torch.cuda.get_per_process_memory_fraction(self.device)
         total = torch.cuda.get_device_properties(self.device).total_memory
@@ -148,6 +149,13 @@ class CudaDevice(Device):
     @property
     def reserved_bytes(self) -> int:
         return max(self._highest[1], self._figures("reserved_bytes")[0]["peak"])
+
+    @property
+    def refusals(self) -> int:
+        return int(torch.cuda.memory_stats_as_nested_dict(self.device)["num_ooms"]) - self._noticed
+
+    def notice(self, error: RuntimeError) -> None:
+        self._noticed += isinstance(error, torch.OutOfMemoryError)
 
     @property
     def pinned_bytes(self) -> int:

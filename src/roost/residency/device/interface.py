@@ -135,6 +135,14 @@ class Device(ABC):
         return None
 
     @property
+    def refusals(self) -> int:
+        """How often memory ran out so far where nobody knows of it: operations may do without, and say nothing."""
+        return 0
+
+    def notice(self, error: RuntimeError) -> None:  # noqa: B027, only a device that counts refusals looks
+        """Says that the engine knows of the memory that ran out."""
+
+    @property
     @abstractmethod
     def used_bytes(self) -> int:
         """Allocated now."""

@@ -138,6 +138,7 @@ class HeldComponent:
         except RuntimeError as error:
             if not ran_out(error):
                 raise
+            self._device.notice(error)
             self.drop()
 
     def release(self) -> None:

@@ -53,11 +53,16 @@ def _run_elastically(
     shortage: MemoryShortage,
 ) -> T:
     while True:
+        refused = transfers.device.refusals
         try:
-            return attempt()
+            result = attempt()
+            if transfers.device.refusals > refused:
+                _tell_of_makeshift(transfers, shortage.where)
+            return result
         except RuntimeError as error:
             if not ran_out(error):
                 raise
+            transfers.device.notice(error)
             shortage.note(error)
         # Outside the except block: an error in flight keeps the failed attempt's tensors alive.
         transfers.device.synchronize()
@@ -71,6 +76,17 @@ def _run_elastically(
         _log.warning("%s", transfers.changes[-1])
         transfers.device.trim()
         state.restore()
+
+
+def _tell_of_makeshift(transfers: Transfers, where: str) -> None:
+    """cuDNN takes another engine where its first choice finds no workspace, keeps to it, and says nothing."""
+    said = (
+        f"{where}: an operation found less memory than it asked for and did without, so that bits may differ from those"
+        " with more memory"
+    )
+    if said not in transfers.changes:
+        transfers.changes.append(said)
+        _log.warning("%s", said)
 
 
 # What a call may change before it fails, kept so that the same call can run again and give the same bits.

@@ -262,6 +262,7 @@ class Runtime:
             except RuntimeError as error:
                 if not ran_out(error):
                     raise
+                self._device.notice(error)
                 failure = error.with_traceback(None)
             said = self.step_down()
             if said is None:

@@ -181,6 +181,13 @@ class Stager(Device):
         self._device.forget_activations()
 
     @property
+    def refusals(self) -> int:
+        return self._device.refusals
+
+    def notice(self, error: RuntimeError) -> None:
+        self._device.notice(error)
+
+    @property
     def used_bytes(self) -> int:
         return self._device.used_bytes
 
