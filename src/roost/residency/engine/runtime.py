@@ -77,13 +77,9 @@ class Runtime:
     def place(self, component: HeldComponent) -> None:
         """Puts a resident component, whose weights changed, onto the device again, with less beside it if need be."""
         released: set[str] = set()
-        run_elastically(
-            component.place,
-            RerunState((), self._device.device, (), {}),
-            lambda: self.step_down(component, released),
-            self._transfers,
-            MemoryShortage(f"placing {component.name}", self._device, lambda: remedy_for(component)),
-        )
+        shortage = MemoryShortage(f"placing {component.name}", self._device, lambda: remedy_for(component))
+        state = RerunState((), self._device.device, (), {})
+        run_elastically(component.place, state, lambda: self.step_down(component, released), self._transfers, shortage)
 
     def switch_to(self, component: HeldComponent, method: str) -> None:
         """Makes ``component`` ready, after releasing others as far as memory asks for it."""
@@ -103,6 +99,10 @@ class Runtime:
         self.stages.begin(stage)
         self._sequence.use(component)
         self._current, self._stage = component, stage
+        if (
+            component.late
+        ):  # what is left to compute must not run while masters come: their time is left out of a step's
+            self._device.synchronize()
         self.host_turns.begin(component)
         self._make_room(component)
         self._device.reset_peak()
