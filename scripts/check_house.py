@@ -29,7 +29,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("trace", "timeline"),
         ("facts",),
         ("units", "temporary", "shell_quoting", "regular_files", "foreign_words"),
-        ("user_folders", "option_spelling"),
+        ("user_folders", "option_spelling", "allocator_settings"),
         ("errors",),
     ),
     "cli": (
@@ -90,6 +90,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("choice",),
         ("cuda", "emulated"),
         ("interface",),
+        ("failures",),
     ),
 }
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from hypothesis import settings
 
 pytest_plugins = ["real_models"]
 
@@ -60,6 +59,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--fast"):
         sys.meta_path.insert(0, _NoTorch())
+        from hypothesis import settings  # imported here: the tests on a GPU run without it
+
         settings.register_profile("fast", max_examples=20)
         settings.load_profile("fast")
 

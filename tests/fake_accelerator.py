@@ -82,6 +82,9 @@ class FakeAccelerator(Device):
     def mark(self, lane: Lane = "compute") -> Any:
         return 0.0
 
+    def reached(self, mark: Any) -> bool:
+        return True
+
     def seconds_between(self, earlier: Any, later: Any) -> float:
         return 0.0
 

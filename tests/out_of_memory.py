@@ -35,14 +35,16 @@ def failing_device(budget_bytes: int, *failing: int, count_activations: bool = F
 
 
 @contextlib.contextmanager
-def failing_forwards(modules: Iterable[torch.nn.Module], *failing: int) -> Iterator[list[int]]:
-    """Lets these of the modules' forwards, counted from 1, run out of memory before they begin."""
+def failing_forwards(
+    modules: Iterable[torch.nn.Module], *failing: int, error: RuntimeError | None = None
+) -> Iterator[list[int]]:
+    """Lets these of the modules' forwards, counted from 1, run out of memory, or fail with ``error``, as they begin."""
     count = [0]
 
     def before(*_: object) -> None:
         count[0] += 1
         if count[0] in failing:
-            raise torch.OutOfMemoryError(f"planted at {count[0]}. Tried to allocate 20.00 MiB.")
+            raise error or torch.OutOfMemoryError(f"planted at {count[0]}. Tried to allocate 20.00 MiB.")
 
     handles = [module.register_forward_pre_hook(before) for module in modules]
     try:
@@ -50,3 +52,10 @@ def failing_forwards(modules: Iterable[torch.nn.Module], *failing: int) -> Itera
     finally:
         for handle in handles:
             handle.remove()
+
+
+def cuda_error(code: int, words: str) -> torch.AcceleratorError:
+    """As PyTorch raises CUDA's own errors."""
+    error = torch.AcceleratorError(f"CUDA error: {words}\nCUDA kernel errors might be asynchronously reported …")
+    error.error_code = code
+    return error

@@ -37,11 +37,11 @@ def traced(decode_bytes: int = 6 * GiB, tiled_s: float = 1.2) -> Trace:
     return replace(calls, variants=(VaeVariant(use=2, setting="tiled", trace=tiled),))
 
 
-def asked(free_gib: float, made: Trace | None = None, **changes: object) -> SearchQuestion:
+def asked(free_gib: float, made: Trace | None = None, *, headroom_gib: float = 1, **changes: object) -> SearchQuestion:
     choices = changes.pop("choices", None)
     assert choices is None or isinstance(choices, Choices)
     found = SearchQuestion(
-        question=question(inventory(*PARTS), machine(free_gib), choices),
+        question=question(inventory(*PARTS), machine(free_gib, headroom_gib=headroom_gib), choices),
         trace=made or traced(),
         model=CostModel(rates=rates(), backend="cuda"),
         aim=Aim(),
@@ -85,6 +85,22 @@ def test_a_plan_that_surely_fits_has_the_memory_at_the_upper_end_of_every_interv
             assert surely_fits(made, predicted), seed
             at_worst = made.timeline(placements, "slow")
             assert at_worst.reserved_bytes <= made.machine.gpu.free_bytes, seed
+
+
+@pytest.mark.parametrize("headroom_gib", [0, 1, 6])
+def test_what_surely_fits_may_be_reserved_by_the_run_s_allocator(headroom_gib: float) -> None:
+    whole = Aim(forbid=frozenset({"tiling"}))
+    found = []
+    large = traced(decode_bytes=24 * GiB)
+    for budget_gib in (27, 29, 30, 34):
+        question = asked(budget_gib + headroom_gib, large, headroom_gib=headroom_gib, aim=whole)
+        plan = plan_by_search(question)
+        if plan.predicted is not None and plan.predicted.reserved_bytes is not None:
+            within = plan.predicted.reserved_bytes.high <= question.question.machine.limit_bytes
+            assert within or plan.certainty != "sure"
+            found.append((plan.certainty, within))
+    assert ("sure", True) in found
+    assert headroom_gib != 6 or ("likely", False) in found
 
 
 def test_more_memory_makes_a_plan_no_less_sure() -> None:

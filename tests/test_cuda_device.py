@@ -34,7 +34,7 @@ class LateCuda(CudaDevice):
 
     def _sleep(self, lane: Lane) -> None:
         if self._chance.random() < 0.3:
-            with torch.cuda.stream(self._stream(lane)):
+            with self._stream(lane):
                 torch.cuda._sleep(self._chance.randrange(LATE_CYCLES))
 
 
@@ -110,9 +110,11 @@ def test_memory_freed_under_another_stream_is_not_reused_too_early(device: CudaD
         seen.copy_(buffer)
         device.free(buffer)
     del buffer
-    again = device.allocate(MIB).fill_(1)
+    again = [device.allocate(MIB).fill_(1)]
+    while again[-1].data_ptr() != address:  # which of its free blocks the allocator takes first is its own affair
+        assert len(again) < 100
+        again.append(device.allocate(MIB).fill_(1))
     device.synchronize()
-    assert again.data_ptr() == address
     assert not seen.any()
 
 

@@ -9,10 +9,10 @@ import torch
 
 from dealing import SLOW_UNLESS_TYPICAL
 from live_pipelines import STRATEGIES, bare_digest, held_by, live_pipeline, request_for, state_of
-from out_of_memory import failing_device, failing_forwards
+from out_of_memory import cuda_error, failing_device, failing_forwards
 from plans import LAYERWISE, plan_for
 from roost.api.plans.update import update_plan
-from roost.errors import OutOfMemory
+from roost.errors import DeviceLost, OutOfMemory
 from roost.plan import plan_to_yaml, read_plan
 from roost.plan.schema import Masters
 from roost.residency.hold.attach import hold
@@ -252,3 +252,50 @@ def test_what_was_given_up_is_written_back_into_the_plan_which_then_runs_as_it_s
         assert torch.equal(pipeline.vae(pipeline.transformer(state())), right)
         assert held.changes == []
         assert held.demotions == {}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        cuda_error(2, "out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    ],
+    ids=["CUDA", "cuBLAS", "cuDNN"],
+)
+def test_memory_that_runs_out_outside_of_the_allocator_is_given_up_for_alike(error: RuntimeError) -> None:
+    pipeline = live_pipeline("flux")
+    with held_by(pipeline, plan_for(pipeline, HALF)) as held:
+        with failing_forwards([pipeline.transformer.transformer_blocks[1]], 1, error=error):
+            assert generate(held, request_for("flux")).digest == bare_digest("flux")
+        assert "2 resident blocks instead of 3, because memory ran out in denoise" in held.changes[0]
+
+
+def test_a_device_that_is_lost_ends_the_run_in_one_line_and_nothing_is_tried_again() -> None:
+    pipeline = live_pipeline("flux")
+    lost = cuda_error(700, "an illegal memory access was encountered")
+    with (
+        failing_forwards([pipeline.transformer.transformer_blocks[1]], 1, error=lost) as forwards,
+        pytest.raises(DeviceLost) as raised,
+        held_by(pipeline, plan_for(pipeline, HALF)) as held,
+    ):
+        generate(held, request_for("flux"))
+    assert str(raised.value) == (
+        "denoise (transformer): the GPU failed (CUDA error: an illegal memory access was encountered), and this process"
+        " can't use it any more, so nothing is tried again; start anew, with CUDA_LAUNCH_BLOCKING=1 to see which"
+        " operation it was."
+    )
+    assert forwards == [1]
+    assert held.changes == []
+
+
+def test_other_errors_of_cuda_are_nobody_s_memory() -> None:
+    pipeline = live_pipeline("flux")
+    error = cuda_error(9, "invalid configuration argument")
+    with (
+        failing_forwards([pipeline.transformer.transformer_blocks[1]], 1, error=error) as forwards,
+        pytest.raises(torch.AcceleratorError, match="invalid configuration"),
+        held_by(pipeline, plan_for(pipeline, HALF)) as held,
+    ):
+        generate(held, request_for("flux"))
+    assert forwards == [1]

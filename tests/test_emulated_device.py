@@ -282,12 +282,19 @@ def test_cuda_without_a_gpu_names_the_way_on() -> None:
         open_device("cuda", 1024)
 
 
+class ReservingDevice(EmulatedDevice):
+    @property
+    def reserved_bytes(self) -> int:
+        return 3 * MIB
+
+
 def test_a_full_device_may_say_so_in_other_words() -> None:
-    with EmulatedDevice(8 * MIB) as device:
+    with ReservingDevice(8 * MIB) as device:
         shortage = MemoryShortage("decode", device)
         with pytest.raises(EmulatedOutOfMemory) as full:
             device.allocate(9 * MIB)
         shortage.note(EmulatedOutOfMemory("NO ROOM", full.value.needed_bytes))
         assert "it needs 9.00 MiB more than" in str(shortage.error())
         shortage.note(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0"))
-        assert "it needs 20.00 MiB more than" in str(shortage.error())
+        held = "the 0 B in use now (the allocator has held up to 3.00 MiB for it), within"
+        assert f"it needs 20.00 MiB more than {held}" in str(shortage.error())

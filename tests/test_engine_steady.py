@@ -1,5 +1,6 @@
 """What streaming costs once it runs: copies to the byte, and nothing else."""
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,8 +11,9 @@ from engine_cases import Case, digest_of, held_on, plan_of, with_pinned
 from live_pipelines import bare_digest, live_pipeline, weights_bytes
 from plans import LAYERWISE, plan_for
 from roost.blocks import resident_indices
+from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.engine.component import HeldComponent
-from roost.residency.hold.attach import Held
+from roost.residency.hold.attach import Held, hold
 
 STEPS = 5
 REGISTERED = [f"transformer_blocks.{i}" for i in range(3)] + [f"single_transformer_blocks.{i}" for i in range(4)]
@@ -35,7 +37,7 @@ def after_each_pass(module: Any, note: Any) -> Iterator[list[Any]]:
     handle.remove()
 
 
-def noted_arrivals(held: Held, name: str, note: Callable[[HeldComponent], int]) -> list[int]:
+def noted_arrivals(held: Held, name: str, note: Callable[[HeldComponent], Any]) -> list[Any]:
     """What ``note`` gave whenever the component was about to be acquired."""
     component = held.runtime.components[name]
     acquire, noted = component.acquire, []
@@ -70,21 +72,30 @@ def test_copies_of_a_stage_are_trunk_residents_first_slots_and_every_streamed_bl
     assert held.transfers.downloaded_bytes == 0
 
 
-def test_in_steady_state_nothing_is_allocated_waited_for_or_copied_back() -> None:
+def test_nothing_is_waited_for_or_copied_back_from_the_arrival_on_and_nothing_allocated_after_it() -> None:
     pipeline = live_pipeline("flux")
     plan = with_pinned(plan_for(pipeline, {**LAYERWISE, "resident_blocks": 2}))
     with held_on("flux", plan) as (held, device):
-        activity = device.activity
+        activity, waits = device.activity, list[int]()  # by thread: the staging one waits for its own buffers
+        wait_host = device.wait_host
+
+        def noting(event: Any) -> None:
+            waits.append(threading.get_ident())
+            wait_host(event)
+
+        device.wait_host = noting  # type: ignore[method-assign]
 
         def counts() -> tuple[int, ...]:
-            copied_back = activity.copied_bytes("d2h")
-            return activity.allocations, activity.host_waits, copied_back, activity.unpinned_copies
+            waited = waits.count(threading.get_ident())
+            return activity.allocations, waited, activity.copied_bytes("d2h"), activity.unpinned_copies
 
+        arrivals = noted_arrivals(held, "transformer", lambda _: counts())
         with after_each_pass(pipeline.transformer, counts) as noted:
             for _ in range(2):
                 digest_of(held, "flux", num_inference_steps=STEPS)
-        for generation in (noted[:STEPS], noted[STEPS:]):
+        for before, generation in zip(arrivals, (noted[:STEPS], noted[STEPS:]), strict=True):
             assert len(set(generation[1:])) == 1
+            assert generation[0][1:] == before[1:]
         assert activity.copied_bytes("d2h") == 0
 
 
@@ -118,3 +129,24 @@ def test_the_next_component_comes_ahead_while_the_copy_lane_is_idle() -> None:
     assert arrived[0] == 0
     assert arrived[2] > 0
     assert len(set(digests)) == 1
+
+
+def test_free_memory_is_asked_for_once_a_call_where_no_more_can_come_ahead() -> None:
+    asked = []
+
+    class AskedDevice(EmulatedDevice):
+        @property
+        def free_bytes(self) -> int:
+            asked.append(1)
+            return super().free_bytes
+
+    pipeline = live_pipeline("sd3")
+    weights = sum(weights_bytes(each) for each in (pipeline.transformer, pipeline.vae))
+    plan = plan_for(pipeline, "snapshot-offload", budget_bytes=weights)
+    with AskedDevice(weights) as device, hold(pipeline, plan, device) as held:
+        for _ in range(3):
+            asked.clear()
+            digest_of(held, "sd3", num_inference_steps=8)
+        stages = len(held.stages)
+        units = sum(len(each.units) for each in held.runtime.components.values())
+    assert len(asked) <= 2 * stages + 8 + units

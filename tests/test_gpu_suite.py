@@ -18,7 +18,7 @@ def _suite_on_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.syspath_prepend(str(SUITE))
     yield
     for name in set(sys.modules) - before:
-        if name in ("suite", "items", "tables", "subject", "smoke"):
+        if name in ("suite", "items", "tables", "subject", "smoke", "gpu_tests"):
             del sys.modules[name]
 
 
@@ -108,3 +108,11 @@ def test_the_first_minute_writes_each_part_as_it_is_known(tmp_path: Path, monkey
     page = write_tables(tmp_path).read_text()
     assert "- failed: tiny: RuntimeError: no such kernel" in page
     assert "| resident | " in page
+
+
+def test_tests_on_a_gpu_are_run_by_the_names_of_their_files() -> None:
+    from gpu_tests import files_with_gpu_tests
+
+    named = {each.name for each in files_with_gpu_tests()}
+    assert {"test_cuda.py", "test_cuda_device.py", "test_cuda_elastic.py", "test_peers.py", "test_probe.py"} <= named
+    assert len(named) < 12

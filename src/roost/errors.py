@@ -39,5 +39,9 @@ class OutOfMemory(RoostError):
     exit_code = 5
 
 
+class DeviceLost(RoostError):
+    """The device failed, and no work can be given to it in this process any more."""
+
+
 class DryRunError(RoostError):
     """A pipeline that can't be dry-run, with the reason; planning can go on with the profile's stages."""

@@ -189,7 +189,7 @@ def _hold(pipeline: Any, plan: PlanDocument, vram: str | int | None) -> Held:
         changes.append(f"device: emulated on the CPU instead of {plan.machine.gpu.name}")
     if vram is not None:
         budget_bytes = min(budget_bytes, max(0, parse_bytes(str(vram), "vram") - plan.budget.headroom_bytes))
-    device = open_device(kind, budget_bytes)
+    device = open_device(kind, budget_bytes, plan.budget.headroom_bytes)
     try:
         held = hold(pipeline, plan, device)
     except BaseException:

@@ -9,11 +9,14 @@ import io
 import os
 import sys
 
+from roost.allocator_settings import allocator_settings
+
 
 def main() -> None:
     """Runs the command line and exits with its documented code."""
     _open_closed_streams()
     os.environ["HF_HUB_OFFLINE"] = "1"  # before a library reads it: no command needs the network
+    os.environ |= allocator_settings(os.environ)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that can't show a character gets its escape
             stream.reconfigure(errors="backslashreplace")

@@ -96,6 +96,20 @@ class Machine:
         """VRAM that a plan may use."""
         return max(0, self.gpu.free_bytes - self.headroom_bytes)
 
+    @property
+    def limit_bytes(self) -> int:
+        """VRAM that the run's allocator may reserve."""
+        return allocator_limit(self.budget_bytes, self.headroom_bytes)
+
+
+def allocator_limit(budget_bytes: int, headroom_bytes: int) -> int:
+    """What an allocator may reserve of the device for what a plan of that budget allocates.
+
+    A caching allocator can't use all that it reserves: gaps are what half of the headroom is for. The other half is
+    left for the process's context and for the device's other users.
+    """
+    return budget_bytes + headroom_bytes // 2
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Number:

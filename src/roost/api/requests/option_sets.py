@@ -26,7 +26,9 @@ class MemoryOptions:
         str | int | None,
         Option("--ram", "The machine's memory; what its system and the run itself need is left out.", metavar="SIZE"),
     ] = None
-    headroom: Annotated[str | int | None, Option("--headroom", "GPU memory left free; 1GiB.", metavar="SIZE")] = None
+    headroom: Annotated[
+        str | int | None, Option("--headroom", "GPU memory beside the budget; 1GiB.", metavar="SIZE")
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,10 +67,15 @@ class Forecast:
         return 0 if self.weights_only or self.model.backend == "emulated" else _CONTEXT_BYTES[level]
 
     def slack_bytes(self, level: Level) -> int:
-        """What a process may take beyond the budget and the likely context: the headroom is for that."""
+        """What a process may take beyond the budget and the likely context: the headroom is for that.
+
+        Of it, what the run's allocator may reserve at most.
+        """
         if self.weights_only or self.model.backend == "emulated":
             return 0
-        return self.machine.headroom_bytes - (self.context_bytes(level) - self.context_bytes())
+        context_bytes, machine = self.context_bytes(), self.machine
+        free_bytes = machine.headroom_bytes - (self.context_bytes(level) - context_bytes)
+        return min(free_bytes, machine.limit_bytes - machine.budget_bytes + context_bytes)
 
     def costs(self, level: Level = "mid", lossy: LossyChoices = frozenset()) -> tuple[UseCost, ...]:
         costs = use_costs(self.trace, self.components, self.model, level, lossy)
@@ -168,9 +173,16 @@ def taken_of(forecast: Forecast, predicted: Predicted) -> tuple[BytesInterval, i
 
 
 def surely_fits(forecast: Forecast, predicted: Predicted) -> bool:
-    """Whether also the upper end of what is taken is there; never without a dry run."""
+    """Whether also the upper end of what is taken is there, and may be reserved; never without a dry run."""
     taken, there_bytes = taken_of(forecast, predicted)
-    return not predicted.guessed and taken.high <= there_bytes
+    return not predicted.guessed and taken.high <= there_bytes and not beyond_limit_bytes(forecast, predicted)
+
+
+def beyond_limit_bytes(forecast: Forecast, predicted: Predicted) -> int:
+    """What the allocator may need at the upper end beyond what the run lets it reserve."""
+    if forecast.model.backend == "emulated" or predicted.reserved_bytes is None:
+        return 0
+    return max(0, predicted.reserved_bytes.high - forecast.machine.limit_bytes)
 
 
 def _bytes_interval(by_level: Mapping[Level, int]) -> BytesInterval:

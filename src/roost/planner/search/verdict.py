@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from roost.plan.figures import Predicted
 from roost.planner.cost.budget import Verdict, pool_warnings, weights_fit
-from roost.planner.cost.estimate import Forecast, predict, surely_fits, taken_of
+from roost.planner.cost.estimate import Forecast, beyond_limit_bytes, predict, surely_fits, taken_of
 from roost.planner.placements import Placement
 from roost.planner.search.columns import Aim
 from roost.planner.search.option import Combination
@@ -54,7 +54,10 @@ def _promise(forecast: Forecast, predicted: Predicted, *, sure: bool) -> str:
 def _doubt(forecast: Forecast, predicted: Predicted, aim: Aim, other: Combination | None) -> str:
     """By how much a plan may not fit, and what makes it sure."""
     taken, there_bytes = taken_of(forecast, predicted)
+    beyond_bytes = beyond_limit_bytes(forecast, predicted)
     over = f"it may need {format_bytes(max(0, taken.high - there_bytes))} more than is free"
+    if beyond_bytes > taken.high - there_bytes:
+        over = f"it may need {format_bytes(beyond_bytes)} more than the budget and half of the headroom"
     if other is not None:
         premium = math.ceil(100 * other.seconds / predicted.total_s.mid) / 100
         return f"{over}; a plan that surely fits takes {format_seconds(other.seconds)}: --max-premium {premium:g}."

@@ -77,6 +77,9 @@ class Device(ABC):
     def trim(self) -> None:
         """Returns cached free memory to the device, before a call is tried again."""
 
+    def enter_thread(self) -> None:  # noqa: B027, only CUDA has such a thing
+        """Says that the calling thread, one of the engine's own, works for this device from now on."""
+
     @abstractmethod
     def begin_use(self, buffer: torch.Tensor) -> None:
         """Says that kernels enqueued on the compute lane from now on read ``buffer`` (checked when emulated)."""
@@ -97,7 +100,10 @@ class Device(ABC):
         return _NOTHING
 
     def engine_work(self) -> AbstractContextManager[object]:
-        """Inside the context, operations are the engine's own, and what they allocate is no activation."""
+        """Inside the context, operations are the engine's own, and what they allocate is no activation.
+
+        Calls into components are inside it, too: this device is the thread's current one.
+        """
         return _NOTHING
 
     def forget_activations(self) -> None:  # noqa: B027, a real device sees them freed
@@ -108,8 +114,12 @@ class Device(ABC):
         """The moment at which all that is enqueued on the lane is done, for ``seconds_between``."""
 
     @abstractmethod
+    def reached(self, mark: Any) -> bool:
+        """Whether all that was enqueued before the mark is done; asking blocks nobody."""
+
+    @abstractmethod
     def seconds_between(self, earlier: Any, later: Any) -> float:
-        """Seconds from one mark to another; the device must be synchronised."""
+        """Seconds from one mark to another; both must be reached."""
 
     def watch_stalls(self) -> None:  # noqa: B027, an emulated device always watches
         """Starts ``stall_s`` at zero."""
@@ -123,6 +133,14 @@ class Device(ABC):
     def reserved_bytes(self) -> int | None:
         """Most that the allocator held of the device since ``reset_peak``; None where there is no such thing."""
         return None
+
+    @property
+    def refusals(self) -> int:
+        """How often memory ran out so far where nobody knows of it: operations may do without, and say nothing."""
+        return 0
+
+    def notice(self, error: RuntimeError) -> None:  # noqa: B027, only a device that counts refusals looks
+        """Says that the engine knows of the memory that ran out."""
 
     @property
     @abstractmethod

@@ -11,6 +11,7 @@ import torch
 from roost.errors import RoostError
 from roost.option_spelling import option
 from roost.plan import ComponentPlan
+from roost.residency.device.failures import ran_out
 from roost.residency.engine.buffers import copy_back, drop, settle
 from roost.residency.engine.on_device import RunningBlocks, acquiring, registered_order, set_kinds
 from roost.residency.engine.predictor import Predictor
@@ -59,6 +60,7 @@ class HeldComponent:
         self._rested = False  # a generation has ended since the weights were looked at
         self.place_again: Callable[[HeldComponent], None] = HeldComponent.place  # after a change of dtype
         self.casts = casts_weights(self.attributes)  # before the plan came
+        self.all_ahead = False  # nothing of it is left that could come before its time
         self.quiet = False  # in use, and the copy lane has nothing to do for it any more
         self._watch()
 
@@ -132,8 +134,11 @@ class HeldComponent:
             self.refresh()
         self._acquiring = self._acquiring or self._acquisition()
         try:
-            next(self._acquiring, None)
-        except torch.OutOfMemoryError:
+            self.all_ahead = next(self._acquiring, None) is None
+        except RuntimeError as error:
+            if not ran_out(error):
+                raise
+            self._device.notice(error)
             self.drop()
 
     def release(self) -> None:
@@ -173,7 +178,7 @@ class HeldComponent:
 
     def drop(self) -> None:
         """Leaves nothing on the device; what has no master is copied back first."""
-        self.active = self.quiet = False
+        self.active = self.quiet = self.all_ahead = False
         self._acquiring = None
         self.running.heal()
         for unit in self.units.values():

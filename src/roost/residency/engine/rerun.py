@@ -19,6 +19,7 @@ from roost.foreign_words import told_allocation
 from roost.option_spelling import option
 from roost.pipelines.internals.of_diffusers import REGISTRY, hook_references
 from roost.pipelines.internals.of_torch import version_of
+from roost.residency.device.failures import naming_loss, ran_out
 from roost.residency.device.interface import Device, EmulatedOutOfMemory
 from roost.residency.weights.transfers import Transfers
 from roost.units import format_bytes
@@ -38,12 +39,30 @@ def run_elastically(
     """The result of ``attempt``, which is tried again after each ``step_down`` while memory runs out.
 
     Raises OutOfMemory when nothing is left to give up, and when ``state`` can't be put back exactly. What was given up
-    is added to the changes of ``transfers``.
+    is added to the changes of ``transfers``. A device that is lost gives DeviceLost, and nothing is tried again.
     """
+    with transfers.device.engine_work(), naming_loss(shortage.where):
+        return _run_elastically(attempt, state, step_down, transfers, shortage)
+
+
+def _run_elastically(
+    attempt: Callable[[], T],
+    state: RerunState,
+    step_down: Callable[[], str | None],
+    transfers: Transfers,
+    shortage: MemoryShortage,
+) -> T:
     while True:
+        refused = transfers.device.refusals
         try:
-            return attempt()
-        except torch.OutOfMemoryError as error:
+            result = attempt()
+            if transfers.device.refusals > refused:
+                _tell_of_makeshift(transfers, shortage.where)
+            return result
+        except RuntimeError as error:
+            if not ran_out(error):
+                raise
+            transfers.device.notice(error)
             shortage.note(error)
         # Outside the except block: an error in flight keeps the failed attempt's tensors alive.
         transfers.device.synchronize()
@@ -57,6 +76,17 @@ def run_elastically(
         _log.warning("%s", transfers.changes[-1])
         transfers.device.trim()
         state.restore()
+
+
+def _tell_of_makeshift(transfers: Transfers, where: str) -> None:
+    """cuDNN takes another engine where its first choice finds no workspace, keeps to it, and says nothing."""
+    said = (
+        f"{where}: an operation found less memory than it asked for and did without, so that bits may differ from those"
+        " with more memory"
+    )
+    if said not in transfers.changes:
+        transfers.changes.append(said)
+        _log.warning("%s", said)
 
 
 # What a call may change before it fails, kept so that the same call can run again and give the same bits.
@@ -206,32 +236,39 @@ class MemoryShortage:
         self.where, self._device, self._remedy = where, device, remedy
         self._needed: str | None = None
         self._used_bytes = 0
+        self._reserved_bytes: int | None = None
 
-    def note(self, error: torch.OutOfMemoryError) -> None:
+    def note(self, error: RuntimeError) -> None:
         """Remembers the figures of ``error``, and not the error, which holds the failed call's tensors."""
         if isinstance(error, EmulatedOutOfMemory):
             self._needed = format_bytes(error.needed_bytes)
         else:
             self._needed = told_allocation(error)
-        self._used_bytes = self._device.used_bytes
+        self._used_bytes, self._reserved_bytes = self._device.used_bytes, self._device.reserved_bytes
 
     def error(self, reason: str | None = None) -> OutOfMemory:
         """The error that ends the run."""
         more = f"{self._needed} more than" if self._needed else "more than"
+        held = self._reserved_bytes
+        reserved = "" if held is None else f" (the allocator has held up to {format_bytes(held)} for it)"
         return OutOfMemory(
             f"{self.where}: out of memory on the {self._device.kind} device: it needs {more} the "
-            f"{format_bytes(self._used_bytes)} in use now, within a budget of {format_bytes(self._device.budget_bytes)}"
+            f"{format_bytes(self._used_bytes)} in use now{reserved}, within a budget of "
+            f"{format_bytes(self._device.budget_bytes)}"
             f"{f', and {reason}' if reason else ''}; {self._remedy()}."
         )
 
 
 @contextmanager
 def out_of_memory_in(where: str, device: Device) -> Iterator[None]:
-    """Raises OutOfMemory that names ``where`` instead of torch.OutOfMemoryError."""
+    """Raises OutOfMemory that names ``where`` for memory that runs out, and DeviceLost for a device that is gone."""
     shortage, short = MemoryShortage(where, device), False
     try:
-        yield
-    except torch.OutOfMemoryError as error:
+        with naming_loss(where):
+            yield
+    except RuntimeError as error:
+        if not ran_out(error):
+            raise
         shortage.note(error)
         short = True
     # Raised outside the except block: an error in flight keeps the failed call's tensors alive.

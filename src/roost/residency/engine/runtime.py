@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-import torch
-
 from roost.facts.stage import StageKey, stage_of
 from roost.plan import ComponentPlan
 from roost.plan.revision import revised
+from roost.residency.device.failures import ran_out
 from roost.residency.engine.component import HeldComponent
 from roost.residency.engine.eviction import Activations, HostTurns, UseSequence
 from roost.residency.engine.guards import Inference, OneThread, check_held, weights_of
@@ -53,6 +52,7 @@ class Runtime:
         self._current: HeldComponent | None = None
         self._stage: StageKey | None = None  # the current component's
         self._short: set[str] = set()  # components in whose calls memory ran out: nothing comes ahead in those
+        self._room_ahead = True  # for the next component, as far as is known in this call
         self._one_thread = OneThread()
         for component in components.values():
             component.place_again = self.place
@@ -66,25 +66,20 @@ class Runtime:
                 return call(*args, **kwargs)
             where = f"{self.stages.text_of(self._stage_of(component, method))} ({component.name})"
             released: set[str] = set()
-            with self._device.engine_work():
-                return run_elastically(
-                    lambda: self._outermost(component, method, call, args, kwargs),
-                    RerunState(component.attributes, self._device.device, args, kwargs),
-                    lambda: self.step_down(component, released) or self._tile(component, method),
-                    self._transfers,
-                    MemoryShortage(where, self._device, lambda: remedy_for(component)),
-                )
+            return run_elastically(
+                lambda: self._outermost(component, method, call, args, kwargs),
+                RerunState(component.attributes, self._device.device, args, kwargs),
+                lambda: self.step_down(component, released) or self._tile(component, method),
+                self._transfers,
+                MemoryShortage(where, self._device, lambda: remedy_for(component)),
+            )
 
     def place(self, component: HeldComponent) -> None:
         """Puts a resident component, whose weights changed, onto the device again, with less beside it if need be."""
         released: set[str] = set()
-        run_elastically(
-            component.place,
-            RerunState((), self._device.device, (), {}),
-            lambda: self.step_down(component, released),
-            self._transfers,
-            MemoryShortage(f"placing {component.name}", self._device, lambda: remedy_for(component)),
-        )
+        shortage = MemoryShortage(f"placing {component.name}", self._device, lambda: remedy_for(component))
+        state = RerunState((), self._device.device, (), {})
+        run_elastically(component.place, state, lambda: self.step_down(component, released), self._transfers, shortage)
 
     def switch_to(self, component: HeldComponent, method: str) -> None:
         """Makes ``component`` ready, after releasing others as far as memory asks for it."""
@@ -104,6 +99,10 @@ class Runtime:
         self.stages.begin(stage)
         self._sequence.use(component)
         self._current, self._stage = component, stage
+        if (
+            component.late
+        ):  # what is left to compute must not run while masters come: their time is left out of a step's
+            self._device.synchronize()
         self.host_turns.begin(component)
         self._make_room(component)
         self._device.reset_peak()
@@ -121,7 +120,7 @@ class Runtime:
     def leave_unit(self, component: HeldComponent, unit: str) -> None:
         """After such a forward; while the copy lane is idle, a unit of the next component comes ahead."""
         component.running.leave(unit)
-        if component.quiet and component is self._current:
+        if component.quiet and component is self._current and self._room_ahead:
             self._drip(component)
 
     @contextmanager
@@ -141,7 +140,7 @@ class Runtime:
 
     def end_call(self) -> None:
         """At the end of a pipeline's call."""
-        with self._one_thread.entered():
+        with self._one_thread.entered(), self._device.engine_work():
             self._note_activations()
             self._sequence.end()
             self.stages.finish()
@@ -202,6 +201,7 @@ class Runtime:
     ) -> Any:
         """One attempt at an outermost call."""
         self.before_call()
+        self._room_ahead = True
         check_held(component)
         inference = self._inference.around(component, args, kwargs)
         whole = False
@@ -259,7 +259,10 @@ class Runtime:
             try:
                 component.acquire()
                 return
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not ran_out(error):
+                    raise
+                self._device.notice(error)
                 failure = error.with_traceback(None)
             said = self.step_down()
             if said is None:
@@ -272,10 +275,11 @@ class Runtime:
         following = self._sequence.next_after(component, self.components)
         if activations is None or following is None or component.name in self._short:
             return
-        there = following.active or following.resident or following.depth
+        there = following.active or following.resident or following.depth or following.all_ahead
         if there or following.late or following.plan.strategy == "component-offload":  # the baseline does nothing ahead
             return
-        if following.largest_bytes + activations <= self._device.free_bytes:
+        self._room_ahead = following.largest_bytes + activations <= self._device.free_bytes
+        if self._room_ahead:
             with self._device.engine_work():
                 following.acquire_ahead()
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext, suppress
 from typing import Any
 
+import torch
+
+from roost.errors import DeviceLost
 from roost.pipelines.attention import use_backend
 from roost.plan import PlanDocument
 from roost.residency.device.interface import Device
@@ -82,7 +85,7 @@ class Held:
 
     def close(self) -> None:
         """Takes everything off: no hook, wrapper, thread or device copy remains; the weights are in host memory."""
-        with self._afterwards, self._weights:
+        with self.device.engine_work(), self._afterwards, self._weights:
             self._undo.close()
         _log.info("%s is let go", type(self.pipeline).__name__)
 
@@ -91,15 +94,16 @@ class Held:
 
         ``close`` would copy resident weights back, for which the host may lack the memory.
         """
-        with self._afterwards:
+        with self.device.engine_work(), self._afterwards:
             self._undo.close()
             self.transfers.close()
 
     def __enter__(self) -> Held:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        with suppress(torch.AcceleratorError) if isinstance(error, DeviceLost) else nullcontext():
+            self.close()
 
 
 def hold(pipeline: Any, plan: PlanDocument, device: Device, on_event: OnEvent | None = None) -> Held:

@@ -48,10 +48,11 @@ def kernel_points(device: Device) -> dict[RateKey, Callable[[], Reading]]:
 
 
 def half_dtype(device: Device) -> torch.dtype:
-    """What models of 16 bits are run in here."""
-    if device.kind == "cuda" and not torch.cuda.is_bf16_supported():
-        return torch.float16
-    return torch.bfloat16
+    """What models of 16 bits are run in here: what has no units for bfloat16 may emulate it, many times as slowly."""
+    if device.kind != "cuda":
+        return torch.bfloat16
+    with torch.cuda.device(device.device):
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
 def _matmul(device: Device, shapes: _Shapes, dtype: torch.dtype) -> Reading:

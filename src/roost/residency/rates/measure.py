@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from roost.errors import RoostError
 from roost.facts.rates import RateKey
+from roost.residency.device.failures import ran_out
 from roost.residency.device.interface import Device
 from roost.residency.rates.kernels import kernel_points
 from roost.residency.rates.timing import Reading
@@ -29,10 +28,9 @@ def measure_rates(device: Device) -> Readings:
     for key, point in {**transfer_points(device), **kernel_points(device)}.items():
         try:
             readings[key] = point()
-        except torch.OutOfMemoryError:
-            missing[key] = "not enough memory is free on the device"
         except (RoostError, RuntimeError) as error:  # a kernel that this device lacks
-            missing[key] = " ".join(str(error).split())[:200]
+            said = " ".join(str(error).split())[:200]
+            missing[key] = "not enough memory is free on the device" if ran_out(error) else said
         finally:
             device.trim()
     return Readings(readings=readings, missing=missing)

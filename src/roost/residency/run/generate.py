@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy
 import torch
 
-from roost.errors import InvalidFile, RoostError, UsageError
+from roost.errors import DeviceLost, InvalidFile, RoostError, UsageError
 from roost.foreign_words import tell_of_tiling
 from roost.option_spelling import option
 from roost.pipelines.calls import GenerationRequest
@@ -93,9 +93,8 @@ def calling(
 
     Also what takes no generator draws from ``seed``, so that a call doesn't depend on those before it.
     """
-    with report_steps(pipeline, recorder), quiet_libraries(), _seeded(device.device, seed):
+    with report_steps(pipeline, recorder), quiet_libraries(), _seeded(device.device, seed), _ending(end_call):
         try:
-            end_call()
             with out_of_memory_in("the pipeline's call", device):
                 yield
         except RoostError:
@@ -105,8 +104,22 @@ def calling(
             if explained is None:
                 raise
             raise explained from error
-        finally:
+
+
+@contextmanager
+def _ending(end_call: Callable[[], None]) -> Iterator[None]:
+    """``end_call`` before and after; what it can't end any more on a lost device is not worth an error of its own."""
+    end_call()
+    try:
+        yield
+    except DeviceLost:
+        with suppress(torch.AcceleratorError):
             end_call()
+        raise
+    except BaseException:
+        end_call()
+        raise
+    end_call()
 
 
 def _explained(pipeline: Any, error: Exception, *, began: bool) -> RoostError | None:

@@ -135,7 +135,10 @@ def open_trial(
     """The loaded candidate; raises what loading raises."""
     with ExitStack() as afterwards:
         budget_bytes = 2**62 if setup.budget_bytes is None else setup.budget_bytes
-        device = afterwards.enter_context(open_device(setup.device_kind, budget_bytes, setup.link_bytes_per_s))
+        headroom_bytes = setup.plan.budget.headroom_bytes
+        device = afterwards.enter_context(
+            open_device(setup.device_kind, budget_bytes, headroom_bytes, setup.link_bytes_per_s)
+        )
         _import_classes(setup.plan)
         began_s = time.perf_counter()
         if setup.place is None:

@@ -153,6 +153,10 @@ class Stager(Device):
         self._defer(lambda: late.made(self._device.mark(lane)))
         return late
 
+    def reached(self, mark: Any) -> bool:
+        made = mark.mark if isinstance(mark, LateMark) else mark
+        return made is not None and self._device.reached(made)
+
     def seconds_between(self, earlier: Any, later: Any) -> float:
         marks = (each.mark if isinstance(each, LateMark) else each for each in (earlier, later))
         return self._device.seconds_between(*marks)
@@ -175,6 +179,13 @@ class Stager(Device):
 
     def forget_activations(self) -> None:
         self._device.forget_activations()
+
+    @property
+    def refusals(self) -> int:
+        return self._device.refusals
+
+    def notice(self, error: RuntimeError) -> None:
+        self._device.notice(error)
 
     @property
     def used_bytes(self) -> int:
@@ -204,6 +215,7 @@ class Stager(Device):
             self._idle.wait_for(lambda: not self._pending)
 
     def _run(self) -> None:
+        self._device.enter_thread()
         while (job := self._jobs.get()) is not None:
             try:
                 job()

@@ -46,7 +46,6 @@ class Reporter:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._writing = threading.Lock()
-        self._step_began_s: float | None = None
         self._host_bytes: tuple[int, int] | None = None  # where it began, and how much it may grow
         threading.Thread(target=self._beat, name="roost-beat", daemon=True).start()
 
@@ -65,15 +64,11 @@ class Reporter:
         self.say(Phase(phase=f"loading {name}"))
 
     def on_event(self, event: StageEvent) -> None:
-        """Steps with the host's time between them; exact times come with the result."""
-        now_s = time.perf_counter()
+        """Steps by the device's clock: the host runs ahead, and waits for several at once."""
         if event.what == "begin":
             self.say(Phase(phase=f"in {event.stage} ({event.component})"))
-            self._step_began_s = None
-        elif event.what == "step":
-            if self._step_began_s is not None:
-                self.say(StepTook(seconds=now_s - self._step_began_s))
-            self._step_began_s = now_s
+        elif event.what == "took" and event.seconds is not None:
+            self.say(StepTook(seconds=event.seconds))
 
     def _beat(self) -> None:
         while True:

@@ -8,6 +8,7 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from roost.allocator_settings import allocator_settings
 from roost.facts.machine import PROCESS_BYTES, DeviceKind, Machine
 from roost.plan.results import TrialResult
 from roost.planner.by_search import SearchQuestion
@@ -168,6 +169,7 @@ class Trials:
         gpu = "" if self.world.device_kind == "emulated" else self.world.gpu_uuid
         visible = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
         inherited = child_environment(os.environ, self.world.model_dir)
+        inherited |= allocator_settings(inherited)
         return {**inherited, **visible, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "HF_HUB_OFFLINE": "1"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -206,6 +207,9 @@ class EmulatedDevice(Device):
             with self._host:
                 self._lanes[lane].enqueue(mark.reach)
         return mark
+
+    def reached(self, mark: LaneMark) -> bool:
+        return not math.isnan(mark.reached_s)
 
     def seconds_between(self, earlier: LaneMark, later: LaneMark) -> float:
         return later.reached_s - earlier.reached_s
