@@ -57,5 +57,5 @@ def failing_forwards(
 def cuda_error(code: int, words: str) -> torch.AcceleratorError:
     """As PyTorch raises CUDA's own errors."""
     error = torch.AcceleratorError(f"CUDA error: {words}\nCUDA kernel errors might be asynchronously reported …")
-    error.error_code = code
+    error.error_code = code  # type: ignore[attr-defined]  # torch sets it where it raises one
     return error

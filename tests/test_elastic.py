@@ -285,8 +285,7 @@ def test_a_device_that_is_lost_ends_the_run_in_one_line_and_nothing_is_tried_aga
         " can't use it any more, so nothing is tried again; start anew, with CUDA_LAUNCH_BLOCKING=1 to see which"
         " operation it was."
     )
-    assert forwards == [1]
-    assert held.changes == []
+    assert (forwards, held.changes) == ([1], [])
 
 
 def test_other_errors_of_cuda_are_nobody_s_memory() -> None:

@@ -131,10 +131,12 @@ class CudaDevice(Device):
         return event
 
     def reached(self, mark: torch.Event) -> bool:
-        return bool(mark.query())
+        with torch.cuda.device(self.device):
+            return bool(mark.query())
 
     def seconds_between(self, earlier: torch.Event, later: torch.Event) -> float:
-        return float(earlier.elapsed_time(later)) / 1000
+        with torch.cuda.device(self.device):
+            return float(earlier.elapsed_time(later)) / 1000
 
     def watch_stalls(self) -> None:
         self._stalls = []

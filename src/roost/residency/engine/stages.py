@@ -120,14 +120,15 @@ class StageRecorder:
 
     def step(self, step: int, steps: int | None) -> None:
         """Reports the sampler's progress within the open stage, and how long the steps took that are over."""
-        self._marks.append(self._device.mark())
-        if self._open is not None:
-            event = replace(self._open, what="step", step=step, steps=steps)
-            self._send(event)
-            if not self._arrived:
-                self._timed.append((replace(event, what="took"), *self._marks[-2:]))
-        self._arrived = False
-        self._tell()
+        with self._device.engine_work():  # a pipeline's own code comes from outside of it
+            self._marks.append(self._device.mark())
+            if self._open is not None:
+                event = replace(self._open, what="step", step=step, steps=steps)
+                self._send(event)
+                if not self._arrived:
+                    self._timed.append((replace(event, what="took"), *self._marks[-2:]))
+            self._arrived = False
+            self._tell()
 
     def leave_out(self, seconds: float) -> None:
         """Has the step that runs not count them: masters came, and the device waited."""
