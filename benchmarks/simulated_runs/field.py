@@ -1,0 +1,125 @@
+"""All contestants on one denoiser and one card, each beside its bounds and beside Roost in as much memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+from block_times import BlockTimes, block_times
+from children import Failed, in_child
+from denoisers import Denoiser, build
+from foreseen import Blocks, Residency
+from passes import Run, run
+from peer_wheels import absent
+from peers import Peer, peers
+from roost_held import held, pipeline_class
+from virtual_cards import VirtualCard, virtual_card
+
+GIB = 2**30
+SHARES = (0, 25, 50, 75, 100)
+AMPLE_BYTES = 200 * GIB  # of card, to time blocks of a model that doesn't fit
+MOST_TRIES = 4  # to meet a number of reserved bytes
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Field:
+    """One denoiser, and who runs it."""
+
+    denoiser: Denoiser
+
+    @classmethod
+    def of(cls, model: str) -> Field:
+        denoiser = build(model)
+        pipeline_class(denoiser)  # imported once, before the children are forked
+        return cls(denoiser=denoiser)
+
+    def raced_on(self, card_key: str) -> dict[str, Any]:
+        """The pair's record: the denoiser on the card, Roost's rows, the peers' and Roost's beside those."""
+        card = virtual_card(card_key)
+        times = in_child(card.variables(AMPLE_BYTES), partial(block_times, self.denoiser, card))
+        course = Course(denoiser=self.denoiser, card=card, times=times)
+        roost = [course.roost_share(share) for share in SHARES]
+        return {
+            "model": self.denoiser.family.model,
+            "size": self.denoiser.family.size,
+            "card": card_key,
+            "weights_bytes": self.denoiser.bytes,
+            "link_bytes_per_s": card.link_bytes_per_s,
+            "compute_s": times.compute_s,
+            "host_s": times.host_s,
+            "roost": roost,
+            "peers": [course.beside_roost(each, roost[0]) for each in peers()],
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """One denoiser on one card."""
+
+    denoiser: Denoiser
+    card: VirtualCard
+    times: BlockTimes
+
+    @property
+    def blocks(self) -> Blocks:
+        return Blocks(times=self.times, card=self.card)
+
+    def roost_share(self, share: int) -> Row:
+        count = round(sum(self.blocks.counts) * share / 100)
+        return {"name": f"Roost {share} %", **self._roost(Residency(resident_blocks=count))}
+
+    def beside_roost(self, peer: Peer, least: Row) -> Row:
+        """A peer's row; ``roost`` is Roost in no more reserved memory, ``least`` Roost with no resident blocks."""
+        row = {"name": peer.name, **self._entered(partial(_enter_peer, peer))}
+        if "failed" not in row and "failed" not in least:
+            row["roost"] = self._within(row["reserved_bytes"], least)
+        return row
+
+    def _within(self, reserved_bytes: int, least: Row) -> Row:
+        """Roost with the residents that the planner chooses, such that no more is reserved than that."""
+        beside_bytes = least["reserved_bytes"] - self.blocks.held_bytes(Residency(resident_blocks=0))
+        room_bytes = reserved_bytes - beside_bytes
+        for _ in range(MOST_TRIES):
+            residency = self.blocks.chosen(room_bytes)
+            if residency is None:
+                break
+            row = self._roost(residency)
+            if "failed" in row or row["reserved_bytes"] <= reserved_bytes:
+                return row
+            room_bytes = self.blocks.held_bytes(residency) - (row["reserved_bytes"] - reserved_bytes)
+        return {"failed": f"needs {least['reserved_bytes'] / GIB:.2f} GiB with two slots"}
+
+    def _roost(self, residency: Residency) -> Row:
+        first_s, steady_s = self.blocks.first_and_steady_s(residency)
+        return {
+            **asdict(residency),
+            "foreseen": {"first_s": first_s, "steady_s": steady_s},
+            **self._entered(held(residency, tuple(stack for stack, _ in self.times.stacks))),
+        }
+
+    def _entered(self, enter: Callable[[Denoiser], Callable[..., Any]]) -> Row:
+        try:
+            found = in_child(self.card.variables(), partial(run, self.denoiser, self.card, enter))
+        except Failed as failure:
+            return {"failed": str(failure)}
+        return {**found.record(), **self._bounds(found)}
+
+    def _bounds(self, found: Run) -> Row:
+        """What no schedule could beat that copies as much: of a first pass, at least every weight, and the trunk before
+        anything is computed."""
+        link, times = self.card.link_bytes_per_s, self.times
+        work_s = max(times.compute_s, times.host_s)
+        return {
+            "steady_bound_s": max(work_s, found.steady.h2d_bytes / link),
+            "first_bound_s": max(times.trunk_bytes / link + work_s, self.denoiser.bytes / link),
+        }
+
+
+def _enter_peer(peer: Peer, denoiser: Denoiser) -> Callable[..., Any]:
+    why = absent(peer.tool)
+    if why is not None:
+        raise ImportError(f"absent: {why}")
+    return peer.enter(denoiser)
