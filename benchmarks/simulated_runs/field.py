@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ GIB = 2**30
 SHARES = (0, 25, 50, 75, 100)
 AMPLE_BYTES = 200 * GIB  # of card, to time blocks of a model that doesn't fit
 MOST_TRIES = 4  # to meet a number of reserved bytes
+EQUAL = 1.01  # reserved bytes up to this share apart count as the same: the allocator's own steps
 Row = dict[str, Any]
 
 
@@ -62,6 +63,7 @@ class Course:
     denoiser: Denoiser
     card: VirtualCard
     times: BlockTimes
+    runs: dict[Residency, Row] = field(default_factory=dict)  # of Roost, so far
 
     @property
     def blocks(self) -> Blocks:
@@ -81,24 +83,27 @@ class Course:
     def _within(self, reserved_bytes: int, least: Row) -> Row:
         """Roost with the residents that the planner chooses, such that no more is reserved than that."""
         beside_bytes = least["reserved_bytes"] - self.blocks.held_bytes(Residency(resident_blocks=0))
-        room_bytes = reserved_bytes - beside_bytes
+        most_bytes = reserved_bytes * EQUAL
+        room_bytes = most_bytes - beside_bytes
         for _ in range(MOST_TRIES):
             residency = self.blocks.chosen(room_bytes)
             if residency is None:
                 break
             row = self._roost(residency)
-            if "failed" in row or row["reserved_bytes"] <= reserved_bytes:
+            if "failed" in row or row["reserved_bytes"] <= most_bytes:
                 return row
-            room_bytes = self.blocks.held_bytes(residency) - (row["reserved_bytes"] - reserved_bytes)
+            room_bytes = self.blocks.held_bytes(residency) - (row["reserved_bytes"] - most_bytes)
         return {"failed": f"needs {least['reserved_bytes'] / GIB:.2f} GiB with two slots"}
 
     def _roost(self, residency: Residency) -> Row:
-        first_s, steady_s = self.blocks.first_and_steady_s(residency)
-        return {
-            **asdict(residency),
-            "foreseen": {"first_s": first_s, "steady_s": steady_s},
-            **self._entered(held(residency, tuple(stack for stack, _ in self.times.stacks))),
-        }
+        if residency not in self.runs:
+            first_s, steady_s = self.blocks.first_and_steady_s(residency)
+            self.runs[residency] = {
+                **asdict(residency),
+                "foreseen": {"first_s": first_s, "steady_s": steady_s},
+                **self._entered(held(residency, tuple(stack for stack, _ in self.times.stacks))),
+            }
+        return self.runs[residency]
 
     def _entered(self, enter: Callable[[Denoiser], Callable[..., Any]]) -> Row:
         try:

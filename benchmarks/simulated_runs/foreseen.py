@@ -15,7 +15,7 @@ from roost.planner.cost.simulator import MovedWeights, Schedule, UseCost, simula
 from roost.planner.search.stack_shares import residents_that_hide, shares_of_stacks
 
 STEPS = 28  # of the generation for which residents are chosen
-WARM, COUNTED = 2, 2  # passes before those that count as steady, and those
+WARM, COUNTED = 2, 1  # passes before those that count as steady, and those
 COMPONENT = "denoiser"
 
 
@@ -86,7 +86,7 @@ class Blocks:
         spans = simulate(self.schedule(residency, passes), record=True, exact=True).spans
         return spans[0].end_s, (spans[passes - 1].end_s - spans[WARM - 1].end_s) / COUNTED
 
-    def chosen(self, room_bytes: int) -> Residency | None:
+    def chosen(self, room_bytes: float) -> Residency | None:
         """The fastest for a generation among those that the search would try and that take no more bytes."""
         fitting = [each for each in self._candidates() if self.held_bytes(each) <= room_bytes]
         return min(fitting, key=lambda each: simulate(self.schedule(each, STEPS)).seconds, default=None)

@@ -59,6 +59,7 @@ def run(denoiser: Denoiser, card: VirtualCard, enter: Callable[[Denoiser], Calla
         torch.cuda.synchronize()
         preloaded_bytes = torch.cuda.memory_allocated()
         given = denoiser.family.inputs()
+        torch.cuda.synchronize()  # the first pass begins with an idle card; others begin as they come
         first = _measured(call, given, 1, preloaded_bytes / card.link_bytes_per_s)
         for _ in range(WARM - 1):
             call(**given)
@@ -73,9 +74,7 @@ def run(denoiser: Denoiser, card: VirtualCard, enter: Callable[[Denoiser], Calla
 
 
 def _measured(call: Callable[..., Any], given: dict[str, Any], times: int, before_s: float = 0.0) -> Passes:
-    """The first pass begins with an idle card; others begin as they come."""
-    if times == 1:
-        torch.cuda.synchronize()
+    """So many passes; ``before_s`` belong to the first."""
     began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     count_anew()
     torch.cuda.reset_peak_memory_stats()

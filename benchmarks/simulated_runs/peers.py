@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
@@ -27,14 +28,12 @@ def peers() -> Iterator[Peer]:
     yield Peer(name="all resident", tool="torch", enter=resident)
     yield Peer(name="accelerate model offload", tool="accelerate", enter=model_offload)
     yield Peer(name="accelerate sequential offload", tool="accelerate", enter=sequential_offload)
-    for level in ("block_level", "leaf_level"):
-        for flag in ("", " record_stream", " low_cpu_mem"):
-            name = f"diffusers group offload {level} stream{flag}"
-            yield Peer(name=name, tool="diffusers", enter=group_offload(level, flag.strip()))
-    for share, policy in ((0, "leading"), (25, "strided"), (50, "strided"), (50, "leading"), (75, "strided")):
-        yield Peer(name=f"SGLang layerwise {share} % {policy}", tool="sglang", enter=sglang(share, policy))
-    for budget_mb in (2_000, 8_000):
-        yield Peer(name=f"mmgp budget {budget_mb} MB", tool="mmgp", enter=mmgp(budget_mb))
+    for level, flag in product(("block_level", "leaf_level"), ("", "record_stream", "low_cpu_mem")):
+        name = f"diffusers group offload {level} stream {flag}".strip()
+        yield Peer(name=name, tool="diffusers", enter=group_offload(level, flag))
+    for share in (0, 25, 50, 75):
+        yield Peer(name=f"SGLang layerwise {share} % strided", tool="sglang", enter=sglang(share, "strided"))
+    yield Peer(name="mmgp budget 2000 MB", tool="mmgp", enter=mmgp(2_000))
 
 
 def resident(denoiser: Denoiser) -> Call:
