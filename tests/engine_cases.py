@@ -70,14 +70,14 @@ def plan_of(pipeline: Any, case: Case, budget_bytes: int = GIB) -> PlanDocument:
     return with_pinned(plan) if case.pinned else plan
 
 
-def with_pinned(plan: PlanDocument) -> PlanDocument:
+def with_pinned(plan: PlanDocument, pinnable_bytes: int = GIB) -> PlanDocument:
     """The plan with every streamed block's master pinned, on a host that lets it."""
     pinned = {
         name: each.model_copy(update={"master": Masters(pinned=each.master.pageable, pageable=0, mapped=0)})
         for name, each in plan.components.items()
         if each.master is not None
     }
-    host = replace(plan.machine.host, pinnable_bytes=GIB)
+    host = replace(plan.machine.host, pinnable_bytes=pinnable_bytes)
     machine = plan.machine.model_copy(update={"host": host})
     return plan.model_copy(update={"components": {**plan.components, **pinned}, "machine": machine})
 

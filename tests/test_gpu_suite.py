@@ -18,7 +18,7 @@ def _suite_on_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.syspath_prepend(str(SUITE))
     yield
     for name in set(sys.modules) - before:
-        if name in ("suite", "items", "tables", "subject"):
+        if name in ("suite", "items", "tables", "subject", "smoke"):
             del sys.modules[name]
 
 
@@ -85,3 +85,26 @@ def test_a_page_of_emulated_results_says_so(tmp_path: Path) -> None:
     assert "1 passed, 1 failed, 0 in error, 1 skipped." in page
     assert "failed: `tests.x::y`" in page
     assert "| 3 | 1 s | 1.00 GiB |  |" in page
+
+
+def test_the_first_minute_writes_each_part_as_it_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import smoke
+    from tables import write_tables
+
+    known_at_tiny = []
+
+    def fails(kind: str) -> dict[str, object]:
+        known_at_tiny.append(json.loads((tmp_path / "smoke.json").read_text()))
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setitem(smoke.PARTS, "tiny", fails)
+    words = ["smoke", "--device", "emulated", "--only", "card", "tiny", "stack", "-o", str(tmp_path / "smoke.json")]
+    monkeypatch.setattr(sys, "argv", words)
+    assert smoke.main() == 1
+    assert set(known_at_tiny[0]) == {"device_kind", "failed", "card", "seconds"}
+    record = json.loads((tmp_path / "smoke.json").read_text())
+    assert record["failed"] == {"tiny": "RuntimeError: no such kernel"}
+    assert set(record["stack"]) == {"0", "0.5", "resident"}
+    page = write_tables(tmp_path).read_text()
+    assert "- failed: tiny: RuntimeError: no such kernel" in page
+    assert "| resident | " in page

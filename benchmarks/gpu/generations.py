@@ -15,14 +15,14 @@ from roost.pipelines.calls import GenerationRequest
 from roost.plan import PlanDocument
 from roost.residency.run.trial import Trial, TrialSetup, open_trial
 
-GENERATIONS, STEPS = 20, 4
+STEPS = 4
 PROMPT = "a red fox in the snow"
 
 
-def rows_of(trial: Trial, plan: PlanDocument) -> list[dict[str, object]]:
+def rows_of(trial: Trial, plan: PlanDocument, generations: int) -> list[dict[str, object]]:
     """One row a generation."""
     workload, rows = plan.workload, []
-    for seed in range(GENERATIONS):
+    for seed in range(generations):
         request = GenerationRequest(
             prompt=PROMPT,
             width=workload.width,
@@ -49,6 +49,7 @@ def main() -> int:
     parser.add_argument("model")
     parser.add_argument("--link-speed", help="not used here: the items of a suite share their options")
     parser.add_argument("--trial-steps", help="likewise")
+    parser.add_argument("--generations", type=int, default=20)
     parser.add_argument("-o", "--output", type=Path, required=True)
     add_planning_options(parser)
     options = parser.parse_args()
@@ -59,7 +60,7 @@ def main() -> int:
             plan=plan, model_dir=model_dir, device_kind=kind, budget_bytes=plan.budget.budget_bytes, source=source
         )
         with open_trial(setup) as trial:
-            load_s, rows = trial.load_s, rows_of(trial, plan)
+            load_s, rows = trial.load_s, rows_of(trial, plan, options.generations)
     record = {
         "model": options.model,
         "device_kind": kind,

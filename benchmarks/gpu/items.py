@@ -31,9 +31,16 @@ def cuda_items() -> list[Item]:
     wan = ("wan2.2-t2v-a14b", "--size", "832x480", "--frames", "33", "--steps", "20")
     wan_720p = ("wan2.2-t2v-a14b", "--size", "1280x720", "--frames", "81", "--steps", "20")
     return [
-        Item("tests", 4, "the tests marked gpu: nothing below counts if they fail", script("gpu/gpu_tests.py")),
+        Item("smoke", 1, "same bits, copies, who waits for whom: what is wrong shows here", script("gpu/smoke.py")),
         Item("rates", 1, "the link and the arithmetic that bounds are computed from", roost("probe")),
+        Item("tests", 4, "the tests marked gpu: nothing below counts if they fail", script("gpu/gpu_tests.py")),
         Item("engine", 3, "the engine on stacks of equal blocks", script("streaming.py", "--device", "cuda")),
+        Item(
+            "flux-reserved",
+            3,
+            "what the allocator reserves beyond what is allocated, with and without expandable segments",
+            script("gpu/reserved.py", *flux),
+        ),
         Item("flux-residency", 7, "transfer-bound: 0 to 100 % of the blocks resident", residency(*flux, seconds=380)),
         Item("flux-peers", 8, "diffusers' own offloads beside it", peers(*flux, "--vram", "24GiB", seconds=440)),
         Item("flux-sglang", 2, "SGLang's layerwise manager, half resident", other_tool("sglang", *flux)),
@@ -64,6 +71,7 @@ def emulated_items() -> list[Item]:
     workload = ("--size", "64x64", "--frames", "9", "--steps", "4", "--trial-steps", "3", "--headroom", "0")
     small = (model, *emulated, *workload)
     return [
+        Item("smoke", 2, "the first minute of the suite", script("gpu/smoke.py", "--device", "emulated")),
         Item("tests", 2, "the tests marked gpu, all skipped here", script("gpu/gpu_tests.py")),
         Item("rates", 3, "what this CPU does", roost("probe", "--device", "emulated")),
         Item("model", 1, "a small Wan2.2-like model", script("gpu/small_model.py", model)),
@@ -76,6 +84,7 @@ def emulated_items() -> list[Item]:
         ),
         Item("small-peers", 4, "diffusers' own offloads: skipped here", peers(*small, "--vram", "24MiB", seconds=180)),
         Item("small-sglang", 1, "another tool: absent here", other_tool("sglang", model)),
+        Item("small-reserved", 3, "nothing is reserved here", script("gpu/reserved.py", *small, "--vram", "24MiB")),
         Item("small-generations", 4, "twenty generations", generations(*small, "--vram", "24MiB")),
         Item("small-load", 1, "from files to ready", script("gpu/load.py", model, "--device", "emulated")),
         Item("small-encoders", 4, "strategies of encoders and VAE", whole(*small, "--vram", "128MiB", seconds=180)),

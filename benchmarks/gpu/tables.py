@@ -49,6 +49,8 @@ def lines_of(found: Mapping[str, Record]) -> Iterator[str]:
     writers: Sequence[tuple[str, Callable[[Record], Iterator[str]]]] = (
         ("generations", generation_lines),
         ("-load", load_lines),
+        ("-reserved", reserved_lines),
+        ("smoke", smoke_lines),
     )
     for name, record in found.items():
         yield from ("", f"## {name}", "")
@@ -77,6 +79,39 @@ def tool_lines(record: Record) -> Iterator[str]:
         return
     share, step, peak = record["resident_share"], format_seconds(record["step_s"]), format_bytes(record["peak_bytes"])
     yield f"{record['tool']}, {share:.0%} resident: {step} a step, peak {peak}, digest `{record['digest'][:16]}`."
+
+
+def smoke_lines(record: Record) -> Iterator[str]:
+    """Bits and waits of the tiny pipelines, the real-size stack's passes, and what failed."""
+    yield from (f"- failed: {part}: {reason}" for part, reason in record["failed"].items())
+    families = record.get("tiny", {})
+    head = ("pipeline", "same bits", "host waits of a generation, by strategy")
+    rows = [
+        (name, "yes" if each["same_bits"] else "NO", waits_cell(each["strategies"])) for name, each in families.items()
+    ]
+    yield from table(head, rows)
+    yield ""
+    head = ("resident share", "first pass", "later ones", "stalls", "host waits", "allocated", "reserved")
+    yield from table(head, [stack_cells(share, each) for share, each in record.get("stack", {}).items()])
+
+
+def waits_cell(strategies: Mapping[str, Record]) -> str:
+    return "; ".join(f"{name} {each['host_waits']}" for name, each in strategies.items())
+
+
+def stack_cells(share: str, row: Record) -> tuple[str, ...]:
+    seconds = tuple(seconds_cell(row[key]) for key in ("first_s", "steady_s", "stall_s"))
+    return (share, *seconds, str(row["host_waits"]), *map(bytes_cell, (row["allocated_bytes"], row["reserved_bytes"])))
+
+
+def reserved_lines(record: Record) -> Iterator[str]:
+    """The last generation's bytes under each setting of the allocator."""
+    rows = [
+        (name, *(bytes_cell(generations[-1][key]) for key in ("peak_bytes", "reserved_bytes")))
+        for name, generations in record.items()
+        if isinstance(generations, list)
+    ]
+    yield from table(("allocator", "allocated", "reserved"), rows)
 
 
 def raw_lines(name: str) -> Iterator[str]:
@@ -147,7 +182,10 @@ def stage_cells(row: Record, record: Record) -> tuple[str, ...] | None:
 
 
 def step_bound_s(row: Record, record: Record, inventory: Inventory, link: float | None) -> float | None:
-    """The least seconds that a step with these resident blocks can take; None for what isn't streamed."""
+    """The least seconds that a step with these resident blocks can take; None for what isn't streamed.
+
+    None too for the leading blocks of several stacks: results don't say which stack comes first.
+    """
     resident = next((each for each in record["candidates"] if each["strategy"] == "resident"), None)
     if (
         link is None
@@ -158,7 +196,10 @@ def step_bound_s(row: Record, record: Record, inventory: Inventory, link: float 
         return None
     dits = [each for each in inventory.components if kind_of(each) == "dit"]
     sizes = [size for stack in dits[0].units for size in stack.block_bytes]
-    kept = resident_indices(len(sizes), row["params"]["resident_blocks"], row["params"]["resident_policy"])
+    counts = [stack.count for stack in dits[0].units]
+    if len(counts) > 1 and row["params"]["resident_policy"] != "strided":
+        return None
+    kept = resident_indices(counts, row["params"]["resident_blocks"], row["params"]["resident_policy"])
     streamed = sum(size for index, size in enumerate(sizes) if index not in kept)
     return max(resident["step_s"]["median"], streamed / link)
 
