@@ -58,6 +58,7 @@ class Environment:
             "PYTHONPATH": os.pathsep.join(map(str, paths)),
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
             "HF_HUB_OFFLINE": "1",
+            "ROOST_ON_SIMULATED_GPU": "1",
         }
 
 
