@@ -103,8 +103,8 @@ class Call:
 
 @contextmanager
 def watched() -> Iterator[list[Call]]:
-    """What costs inside the context, in order: host synchronisations, blocking and pageable copies, CUDA's allocations and
-    registrations, and as "allocation" whatever PyTorch's allocator hands out.
+    """What costs inside the context, in order: host synchronisations, blocking and pageable copies, allocations and
+    registrations with CUDA, and as "allocation" whatever PyTorch's allocator hands out.
     """
     calls: list[Call] = []
 
@@ -131,13 +131,18 @@ def _told_of_allocations(callback: Callable[[int], None]) -> Iterator[None]:
         from torch.cuda import _gpu_trace as trace
 
         torch._C._activate_gpu_trace()
-        trace.register_callback_for_memory_allocation(lambda address: [each(address) for each in _listeners[1:]])
+        trace.register_callback_for_memory_allocation(_tell)
         _listeners.append(lambda _: None)
     _listeners.append(callback)
     try:
         yield
     finally:
         _listeners.remove(callback)
+
+
+def _tell(address: int) -> None:
+    for each in _listeners:
+        each(address)
 
 
 def _caller(frame: FrameType | None) -> str:

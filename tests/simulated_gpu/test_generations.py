@@ -1,4 +1,4 @@
-"""Every strategy on ten families with the real allocator, streams and events: in order, as counted before, and quiet."""
+"""Every strategy on ten families, with the real allocator: in order, as counted before, and quiet in steady steps."""
 
 from __future__ import annotations
 

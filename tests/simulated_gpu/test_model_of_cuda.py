@@ -211,8 +211,9 @@ def test_memory_is_limited_and_the_limit_is_what_is_reported() -> None:
 
 def test_pinning_ends_at_its_limit() -> None:
     code = (
-        "import torch; from roost.residency.weights.host_masters import host_memory as m; a = m(1 << 20); b = m(1 << 20);"
-        "r = torch.cuda.cudart().cudaHostRegister; print(int(r(a.data_ptr(), a.nbytes, 0)), int(r(b.data_ptr(), 4096, 0)))"
+        "import torch; from roost.residency.weights.host_masters import host_memory; pages = host_memory(2 << 20);"
+        "register = torch.cuda.cudart().cudaHostRegister; start = pages.data_ptr();"
+        "print(int(register(start, 1 << 20, 0)), int(register(start + (1 << 20), 4096, 0)))"
     )
     assert in_child(code, SIM_PIN_MIB="1") == "0 2"
 
@@ -223,12 +224,14 @@ def test_pinning_ends_at_its_limit() -> None:
 def test_devices_have_memory_capability_and_identity_of_their_own() -> None:
     code = (
         "import torch, pynvml as n; n.nvmlInit(); of = torch.cuda.get_device_properties;"
-        "print([(of(i).total_memory >> 20, of(i).major, str(of(i).uuid)[-2:]) for i in range(torch.cuda.device_count())],"
+        "all = [of(index) for index in range(torch.cuda.device_count())];"
+        "print([(each.total_memory >> 20, each.major, str(each.uuid)[-2:]) for each in all],"
         " n.nvmlDeviceGetCount(), n.nvmlDeviceGetUUID(n.nvmlDeviceGetHandleByIndex(1))[-2:])"
     )
     both = {"SIM_DEVICES": "2", "SIM_TOTAL_MIB": "8192,24217", "SIM_CC": "75,90"}
     assert in_child(code, **both) == "[(8192, 7, '00'), (24217, 9, '01')] 2 01"
-    assert in_child(code, **both, CUDA_VISIBLE_DEVICES="1") == "[(24217, 9, '01')] 2 01"
+    for second in ("1", "GPU-01020304-0506-0708-090a-0b0c0d0e0f01"):
+        assert in_child(code, **both, CUDA_VISIBLE_DEVICES=second) == "[(24217, 9, '01')] 2 01"
 
 
 def test_a_context_comes_with_the_first_call_on_a_device() -> None:

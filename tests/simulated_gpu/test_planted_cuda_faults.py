@@ -1,4 +1,4 @@
-"""Faults that only CUDA has, planted one at a time into Roost's runtime: each is noticed, and without one nothing is."""
+"""Faults that only CUDA has, planted one by one into Roost's runtime: each is noticed, and without one nothing is."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def waits_on_the_host(bench: Bench) -> None:
 SCHEDULES: list[tuple[str, Callable[[Bench], object], float]] = [
     ("10 kernels of 10 ms", lambda bench: [bench.kernel(10 * MS) for _ in range(10)], 100 * MS),
     ("10 copies of 5 ms", lambda bench: [bench.upload() for _ in range(10)], 50 * MS),
-    ("10 x (copy 5, kernel 10), two slots: the first copy, then compute", lambda b: b.streamed(10, 10 * MS, 2), 105 * MS),
+    ("10 x (copy 5, kernel 10), two slots: a copy, then compute", lambda b: b.streamed(10, 10 * MS, 2), 105 * MS),
     ("10 x (copy 5, kernel 2), two slots: copies, then the last kernel", lambda b: b.streamed(10, 2 * MS, 2), 52 * MS),
     ("10 x (copy 5, kernel 10), one slot: nothing overlaps", lambda b: b.streamed(10, 10 * MS, 1), 150 * MS),
     ("a pageable copy blocks the host at its own rate", lambda b: b.targets[0].copy_(b.pageable), BLOCK / 9e9),

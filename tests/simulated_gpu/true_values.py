@@ -1,7 +1,7 @@
 """Values that are true on the simulated GPU, where programs take their way by them or tests compare them.
 
-Kernels compute nothing, but a scheduler looks up its time step and an encoder counts its tokens on the device. So what an
-op gives is computed on the CPU beside it, when it is enqueued, in the simulated device's memory, which is host memory.
+Kernels compute nothing, but a scheduler looks up its time step and an encoder counts its tokens on the device. So what
+an op gives is computed on the CPU beside it, when it is enqueued, in the simulated device's memory: host memory.
 The op itself is launched as ever. Copies that the op's stream did not wait for have not arrived: then bits are wrong.
 """
 
