@@ -1,7 +1,7 @@
 # `make demo` and `make test` are enough to start; both make .venv by themselves.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-oldest check build format clean .venv
+.PHONY: help demo test test-fast test-oldest test-simulated-gpu check build format clean .venv
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -22,6 +22,7 @@ help:
 	@echo 'make clean   remove caches, builds and demo/ (.venv stays)'
 	@echo 'make test-fast    the tests that need no torch, in under a minute'
 	@echo 'make test-oldest  the canaries, with the oldest diffusers and transformers that pyproject.toml admits'
+	@echo 'make test-simulated-gpu   the CUDA path, with the CUDA build of torch on a simulated GPU; TORCH=2.13.0 takes another'
 	@echo 'make build        the wheel, in dist/, installed into a fresh environment and tried outside this folder'
 
 demo: $(STAMP)
@@ -39,6 +40,13 @@ test-oldest: $(STAMP)
 	$(BIN)/python scripts/oldest_libraries.py build/oldest
 	OMP_NUM_THREADS=1 build/oldest/bin/python -m pytest -m canary
 
+# The environment is made once, in ~/.cache/roost-simulated-gpu; torch's CUDA wheel alone is half a gigabyte.
+SIMULATED := tests/simulated_gpu
+GPU_TESTS := $(addprefix tests/test_,cuda.py cuda_device.py cuda_elastic.py peers.py probe.py streaming_benchmark.py trace_out.py)
+test-simulated-gpu:
+	"$(PYTHON)" $(SIMULATED)/environment.py python -m pytest $(SIMULATED)
+	"$(PYTHON)" $(SIMULATED)/environment.py python -m pytest -p gpu_tests -m gpu $(GPU_TESTS)
+
 # build/lib would bring files into the wheel that are no more.
 build: $(STAMP)
 	rm -rf build/lib dist
@@ -50,6 +58,7 @@ check: $(STAMP)
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/mypy --config-file tests/mypy.ini $(filter-out tests/test_%,$(wildcard tests/*.py))
+	$(BIN)/mypy --config-file tests/mypy.ini $(filter-out %/conftest.py %/sitecustomize.py $(SIMULATED)/test_%,$(wildcard $(SIMULATED)/*.py))
 	$(BIN)/python scripts/check_house.py
 	$(BIN)/python scripts/generate_class_facts.py --check
 	$(BIN)/python scripts/generate_families.py --check

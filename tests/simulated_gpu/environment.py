@@ -45,19 +45,20 @@ class Environment:
 
     @property
     def libraries(self) -> Path:
-        return self.folder / "libraries"
+        """One folder for each state of their sources: trees that differ share an environment."""
+        return self.folder / f"libraries-{_digest(SOURCES)[:12]}"
 
     def variables(self) -> dict[str, str]:
         """What a process needs in its environment to find the simulated libraries, Roost and its tests."""
+        found = [str(self.libraries), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
         paths = [ROOT / "src", ROOT / "tests", ROOT / "scripts", ROOT / "tests" / "simulated_gpu"]
         return {
             **os.environ,
-            "LD_LIBRARY_PATH": os.pathsep.join([str(self.libraries), os.environ.get("LD_LIBRARY_PATH", "")]).rstrip(
-                ":"
-            ),
+            "LD_LIBRARY_PATH": os.pathsep.join(found),
             "PYTHONPATH": os.pathsep.join(map(str, paths)),
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
             "HF_HUB_OFFLINE": "1",
+            "ROOST_ON_SIMULATED_GPU": "1",
         }
 
 
@@ -72,9 +73,10 @@ def made(torch: str = TORCH) -> Environment:
     headers = environment.folder / "headers"
     _once(headers, torch, lambda: _headers(environment, headers))
     torch_libraries = next(environment.folder.glob("venv/lib/python*/site-packages/torch/lib"))
-    build = environment.libraries
     _once(
-        build, _digest(SOURCES), lambda: build_libraries(torch_libraries, next(headers.glob("nvidia/*/include")), build)
+        environment.libraries,
+        "",
+        lambda: build_libraries(torch_libraries, next(headers.glob("nvidia/*/include")), environment.libraries),
     )
     return environment
 
@@ -108,6 +110,11 @@ def _venv(environment: Environment) -> None:
     constraints.write_text("\n".join(line for line in lines if not line.startswith("torch==")) + "\n")
     subprocess.run([*install, "-c", constraints, *first], check=True)
     subprocess.run([*install, "-c", constraints, "--no-deps", *NEEDS_TORCH, wheel], check=True)
+    # Roost itself is read from the tree that asks, but says its version from what is installed.
+    site = next(environment.folder.glob("venv/lib/python*/site-packages"))
+    described = site / f"roost-{project['version']}.dist-info"
+    described.mkdir()
+    (described / "METADATA").write_text(f"Metadata-Version: 2.1\nName: roost\nVersion: {project['version']}\n")
 
 
 def _python_3_12() -> Path:

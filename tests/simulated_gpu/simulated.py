@@ -14,7 +14,13 @@ from typing import Any
 
 OUT_OF_MEMORY = 2
 _WATCHER = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_int, ctypes.c_double)
-_PASSED_ON = ("roost/residency/device/cuda.py", "contextlib.py", "simulated_gpu/simulated.py")
+_PASSED_ON = (
+    "roost/residency/device/cuda.py",
+    "contextlib.py",
+    "simulated_gpu/simulated.py",
+    "simulated_gpu/true_values.py",
+)
+_listeners: list[Callable[[int], None]] = []
 _DOUBLES = {"sim_now": (), "sim_host": (ctypes.c_double,), "sim_cost": (ctypes.c_double,)}
 
 
@@ -30,7 +36,7 @@ def runtime() -> Any:
         function.argtypes, function.restype = arguments, ctypes.c_double
     library.sim_counter_names.restype = library.sim_violation.restype = ctypes.c_char_p
     library.sim_alias.argtypes, library.sim_alias.restype = (ctypes.c_size_t,), ctypes.c_void_p
-    library.sim_settle.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+    library.sim_settle.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
     library.sim_kernel.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
     library.sim_violation_count.restype = library.sim_registered.restype = ctypes.c_long
     library.sim_refuse.argtypes = (ctypes.c_char_p, ctypes.c_long, ctypes.c_int)
@@ -97,18 +103,46 @@ class Call:
 
 @contextmanager
 def watched() -> Iterator[list[Call]]:
-    """Host synchronisations, blocking and pageable copies, allocations, registrations inside the context, in order."""
+    """What costs inside the context, in order: host synchronisations, blocking and pageable copies, allocations and
+    registrations with CUDA, and as "allocation" whatever PyTorch's allocator hands out.
+    """
     calls: list[Call] = []
 
     def told(name: bytes, device: int, size: float) -> None:
         calls.append(Call(name=name.decode(), device=device, bytes=int(size), at=_caller(sys._getframe(1))))
 
+    def handed_out(_address: int) -> None:
+        calls.append(Call(name="allocation", device=-1, bytes=0, at=_caller(sys._getframe(1))))
+
     watcher = _WATCHER(told)
     runtime().sim_watch(watcher)
     try:
-        yield calls
+        with _told_of_allocations(handed_out):
+            yield calls
     finally:
         runtime().sim_watch(_WATCHER())
+
+
+@contextmanager
+def _told_of_allocations(callback: Callable[[int], None]) -> Iterator[None]:
+    """PyTorch forgets no callback, so one is registered, once, which asks who listens now."""
+    if not _listeners:
+        import torch
+        from torch.cuda import _gpu_trace as trace
+
+        torch._C._activate_gpu_trace()
+        trace.register_callback_for_memory_allocation(_tell)
+        _listeners.append(lambda _: None)
+    _listeners.append(callback)
+    try:
+        yield
+    finally:
+        _listeners.remove(callback)
+
+
+def _tell(address: int) -> None:
+    for each in _listeners:
+        each(address)
 
 
 def _caller(frame: FrameType | None) -> str:
@@ -116,7 +150,7 @@ def _caller(frame: FrameType | None) -> str:
     while frame is not None:
         file = frame.f_code.co_filename
         parts = Path(file).parts
-        if "torch" not in parts and not file.startswith("<") and not file.endswith(_PASSED_ON):
+        if "torch" not in parts and not file.startswith("<frozen") and not file.endswith(_PASSED_ON):
             return f"{'/'.join(_under(parts))}:{frame.f_lineno}"
         frame = frame.f_back
     return "?"

@@ -1,7 +1,8 @@
 /* Copies: which engine and who waits; contents move late, at the last moment that CUDA allows.
  *
- * A copy's bytes move only when the host has waited for it (or for what is ordered behind it). Until then the target has
- * its old contents, and the source must stay as it is: what changed in between is a fault.
+ * Bytes between host and device move only when the host has waited for the copy (or for what is ordered behind it). Until
+ * then the target has its old contents, and the source must stay as it is: what changed in between is a fault. What stays
+ * on the device moves at once, after what is ordered before it.
  */
 #include "simulated.h"
 #include <stdlib.h>
@@ -10,7 +11,7 @@
 #include <unistd.h>
 
 /* ---- contents that are still to move, in the order in which they were enqueued ---- */
-typedef struct { char *target; const char *source; size_t bytes; int lane; uint64_t piece, digest; int value, is_set, from_host; } Due;
+typedef struct { char *target; const char *source; size_t bytes; int lane; uint64_t piece, digest; int from_host; } Due;
 static Due *due;
 static int due_count, due_room;
 enum { MOST_DUE = 1 << 15 };
@@ -30,10 +31,6 @@ static uint64_t digest_of(const char *source, size_t bytes) {
     return digest;
 }
 static void run(const Due *copy) {
-    if (copy->is_set) {
-        memset(copy->target, copy->value, copy->bytes);
-        return;
-    }
     if (!moved(copy->target, copy->source, copy->bytes)) {
         violation_locked("a copy of %zu bytes from %p to %p ran after its memory was gone", copy->bytes, copy->source, copy->target);
         return;
@@ -53,19 +50,29 @@ void run_due_copies_locked(void) {
 void forget_copies_locked(const void *start, size_t bytes) {
     int kept = 0;
     for (int i = 0; i < due_count; i++)
-        if (due[i].is_set || due[i].source + due[i].bytes <= (const char *)start || due[i].source >= (const char *)start + bytes)
+        if (due[i].source + due[i].bytes <= (const char *)start || due[i].source >= (const char *)start + bytes)
             due[kept++] = due[i];
     due_count = kept;
 }
-/* Moves what is still to come into this memory, for one who looks at it without asking CUDA: true_values.py. */
-void sim_settle(const char *start, size_t bytes) {
-    LOCK;
+/* Moves what is due from or to this memory and ordered before the lane's next work. What the lane did not wait for stays
+ * away, as it might on a GPU. */
+static void settle_locked(const char *start, size_t bytes, int lane) {
+    const Clock *clock = &lanes[lane].clock;
     int kept = 0;
     for (int i = 0; i < due_count; i++) {
-        if (due[i].target < start + bytes && due[i].target + due[i].bytes > start) run(&due[i]);
-        else due[kept++] = due[i];
+        const Due *copy = &due[i];
+        int to = copy->target < start + bytes && copy->target + copy->bytes > start;
+        int from = copy->source < start + bytes && copy->source + copy->bytes > start;
+        int ordered = copy->piece <= clock->at[copy->lane] || copy->piece <= host_clock.at[copy->lane];
+        if ((to || from) && ordered) run(copy);
+        else due[kept++] = *copy;
     }
     due_count = kept;
+}
+/* For kernels that are computed on the host when they are enqueued: true_values.py. */
+void sim_settle(const char *start, size_t bytes, const void *stream) {
+    LOCK;
+    settle_locked(start, bytes, lane_of(stream));
     UNLOCK;
 }
 static void later(Due copy) {
@@ -115,6 +122,18 @@ static Enqueued within(int lane, size_t bytes) {
     return (Enqueued){enqueue_locked(COMPUTE, lane, costs.launch_latency, 2 * bytes / costs.device_rate, "d2d", bytes), 0, 0};
 }
 
+static void move(char *target, const char *source, size_t bytes, int lane, MemoryKind from, MemoryKind to) {
+    int within_device = from == ON_DEVICE && to == ON_DEVICE, taken_at_once = from == NOWHERE && bytes <= SMALL;
+    if (within_device || taken_at_once) {
+        settle_locked(source, bytes, lane);
+        settle_locked(target, bytes, lane);
+        memmove(target, source, bytes);
+        return;
+    }
+    Due copy = {target, source, bytes, lane, lanes[lane].clock.at[lane], 0, from != ON_DEVICE};
+    if (copy.from_host) copy.digest = digest_of(source, bytes);
+    later(copy);
+}
 static Enqueued copied(char *target, const char *source, size_t bytes, int lane, Place from, Place to) {
     Counters *of = &counters[lanes[lane].device];
     const char *what = from.kind == ON_DEVICE ? to.kind == ON_DEVICE ? "copy within the device" : "copy to the host" : "copy to the device";
@@ -125,13 +144,7 @@ static Enqueued copied(char *target, const char *source, size_t bytes, int lane,
     }
     copy_reads_locked(lane, source, bytes, what);
     writes_locked(lane, target, bytes, what);
-    Due copy = {target, source, bytes, lane, lanes[lane].clock.at[lane], 0, 0, 0, from.kind != ON_DEVICE};
-    if (!contents_matter()) return done;
-    if (from.kind == NOWHERE && bytes <= SMALL) memcpy(target, source, bytes);
-    else {
-        if (copy.from_host) copy.digest = digest_of(source, bytes);
-        later(copy);
-    }
+    if (contents_matter()) move(target, source, bytes, lane, from.kind, to.kind);
     return done;
 }
 
@@ -178,7 +191,10 @@ E cudaMemsetAsync(void *target, int value, size_t bytes, cudaStream_t stream) {
     host_now_s += costs.launch_host;
     enqueue_locked(COMPUTE, lane, costs.launch_latency, bytes / costs.device_rate, "memset", bytes);
     writes_locked(lane, target, bytes, "memset");
-    if (contents_matter()) later((Due){.target = target, .bytes = bytes, .lane = lane, .piece = lanes[lane].clock.at[lane], .value = value, .is_set = 1});
+    if (contents_matter()) {
+        settle_locked(target, bytes, lane);
+        memset(target, value, bytes);
+    }
     UNLOCK;
     return 0;
 }

@@ -4,7 +4,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* CUDA_VISIBLE_DEVICES as numbers; how many devices a process sees, and which one of the machine each of them is. */
+/* `1`, or `GPU-01020304-0506-0708-090a-0b0c0d0e0f01` as NVML names it; -1 for what is neither. */
+static long named_device(const char *text, char **end) {
+    static const char prefix[] = "GPU-01020304-0506-0708-090a-0b0c0d0e0f";
+    int by_uuid = !strncmp(text, prefix, sizeof prefix - 1);
+    if (by_uuid) text += sizeof prefix - 1;
+    long number = strtol(text, end, by_uuid ? 16 : 10);
+    return *end == text ? -1 : number;
+}
+/* CUDA_VISIBLE_DEVICES; how many devices a process sees, and which one of the machine each of them is. */
 static int visible_devices(int *physical) {
     int all = (int)setting("SIM_DEVICES", 0, 1), count = 0;
     const char *text = getenv("CUDA_VISIBLE_DEVICES");
@@ -13,8 +21,8 @@ static int visible_devices(int *physical) {
         return count;
     }
     for (char *end; *text && count < DEVICES; text = *end ? end + 1 : end) {
-        long number = strtol(text, &end, 10);
-        if (end == text || number < 0 || number >= all) break;
+        long number = named_device(text, &end);
+        if (number < 0 || number >= all) break;
         physical[count++] = (int)number;
     }
     return count;

@@ -36,7 +36,9 @@ Result nvmlDeviceGetHandleByIndex_v2(unsigned index, void **device) {
     *device = (void *)(long)(0x10 + index);
     return 0;
 }
-Result nvmlDeviceGetHandleByPciBusId_v2(const char *bus, void **device) { return nvmlDeviceGetHandleByIndex_v2((unsigned)strtol(bus + 5, NULL, 16) - 1, device); }
+Result nvmlDeviceGetHandleByPciBusId_v2(const char *bus, void **device) { /* domain:bus:device.0 */
+    return nvmlDeviceGetHandleByIndex_v2((unsigned)strtol(strchr(bus, ':') + 1, NULL, 16) - 1, device);
+}
 Result nvmlDeviceGetUUID(void *device, char *text, unsigned room) { snprintf(text, room, "GPU-01020304-0506-0708-090a-0b0c0d0e0f%02x", number_of(device)); return 0; }
 Result nvmlDeviceGetName(void *device, char *text, unsigned room) { snprintf(text, room, "%s", getenv("SIM_NAME") ? getenv("SIM_NAME") : "Simulated GPU"); return 0; }
 Result nvmlDeviceGetMemoryInfo(void *device, Memory *of) {

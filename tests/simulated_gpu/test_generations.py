@@ -1,0 +1,36 @@
+"""Every strategy on ten families, with the real allocator: in order, as counted before, and quiet in steady steps."""
+
+from __future__ import annotations
+
+import pytest
+from golden_counts import GOLDEN, differences, measured
+
+from live_pipelines import STRATEGIES
+from tiny_models import FAMILIES
+
+# By strategy, where Roost waits, copies or allocates in steady steps today: what, and the line that does it.
+NOT_QUIET: dict[str, str] = {}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_nothing_is_out_of_order_and_no_kernel_is_unseen(family: str) -> None:
+    found = measured(family)
+    assert set(found) == set(STRATEGIES)
+    assert {strategy: each["violations"] for strategy, each in found.items() if each["violations"]} == {}
+    assert sum(each["unseen"] for each in found.values()) == 0
+
+
+@pytest.mark.skipif(not GOLDEN.exists(), reason=f"nobody wrote {GOLDEN.name}: golden_counts.py --write")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_calls_of_each_generation_are_as_committed(family: str) -> None:
+    assert differences(family) == []
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_in_steady_steps_roost_neither_waits_nor_allocates_nor_copies_pageable_memory(
+    family: str, strategy: str, request: pytest.FixtureRequest
+) -> None:
+    if strategy in NOT_QUIET:
+        request.applymarker(pytest.mark.xfail(strict=True, reason=NOT_QUIET[strategy]))
+    assert measured(family)[strategy]["steady"] == []
