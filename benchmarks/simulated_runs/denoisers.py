@@ -140,7 +140,9 @@ def build(model: str) -> Denoiser:
 
 def _materialise(module: torch.nn.Module) -> int:
     """Lets the weights lie one after another in memory of which every 64 MiB are the same; returns their bytes."""
-    named = [(owner, key, each) for owner in module.modules() for key, each in owner._parameters.items() if each is not None]
+    named = [
+        (owner, key, each) for owner in module.modules() for key, each in owner._parameters.items() if each is not None
+    ]
     room = sum(-(-each.nbytes // PAGE) * PAGE for _, _, each in named)
     memory = (ctypes.c_uint8 * room).from_address(runtime().sim_alias(room))
     region, at = torch.frombuffer(memory, dtype=torch.uint8), 0

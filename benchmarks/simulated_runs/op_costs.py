@@ -104,6 +104,8 @@ def _convolved(args: Any) -> torch.Tensor:
     image, kernel, _, stride, padding, dilation = args[:6]
     spatial = [
         (size + 2 * pad - spread * (width - 1) - 1) // step + 1
-        for size, pad, spread, width, step in zip(image.shape[2:], padding, dilation, kernel.shape[2:], stride, strict=True)
+        for size, pad, spread, width, step in zip(
+            image.shape[2:], padding, dilation, kernel.shape[2:], stride, strict=True
+        )
     ]
     return torch.empty(image.shape[0], kernel.shape[0], *spatial, device="meta")

@@ -28,7 +28,17 @@ def unpacked(peer: str) -> Path:
 
 
 def _download(requirement: str, into: Path) -> None:
-    command = ["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--dest", into, requirement]
+    command = [
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--dest",
+        into,
+        requirement,
+    ]
     done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"no wheel of {requirement}: {done.stderr.strip().splitlines()[-1:]}")

@@ -97,7 +97,9 @@ def _pair(pair: Row) -> Iterator[str]:
 def _roost_row(row: Row) -> str:
     if "failed" in row:
         return f"| {row['name']} | {row['failed']} | | | | | |"
-    foreseen = ", ".join(f"{row['foreseen'][f'{which}_s']:.3f} ({_off(row, which):+.1%})" for which in ("steady", "first"))
+    foreseen = ", ".join(
+        f"{row['foreseen'][f'{which}_s']:.3f} ({_off(row, which):+.1%})" for which in ("steady", "first")
+    )
     copied = ", ".join(f"{row[which]['h2d_bytes'] / GIB:.2f}" for which in ("steady", "first"))
     return f"| {row['name']} | {_reserved(row)} | {_seconds(row)} | {foreseen} | {copied} | {_syncs(row)} |"
 
@@ -123,7 +125,10 @@ def _reserved(row: Row) -> str:
 
 
 def _seconds(row: Row) -> str:
-    parts = (f"{row[which]['seconds']:.3f} (× {row[which]['seconds'] / row[f'{which}_bound_s']:.2f})" for which in ("steady", "first"))
+    parts = (
+        f"{row[which]['seconds']:.3f} (× {row[which]['seconds'] / row[f'{which}_bound_s']:.2f})"
+        for which in ("steady", "first")
+    )
     return " | ".join(parts)
 
 
