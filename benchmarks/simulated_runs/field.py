@@ -101,7 +101,7 @@ class Course:
             self.runs[residency] = {
                 **asdict(residency),
                 "foreseen": {"first_s": first_s, "steady_s": steady_s},
-                **self._entered(held(residency, tuple(stack for stack, _ in self.times.stacks))),
+                **self._entered(held(residency, self.blocks)),
             }
         return self.runs[residency]
 

@@ -47,6 +47,12 @@ class Blocks:
     def sizes(self) -> tuple[int, ...]:
         return tuple(self.times.block_bytes[name] for name in self.names)
 
+    @property
+    def use_order(self) -> list[int]:
+        """The blocks' numbers in the order in which they run."""
+        place = {name: index for index, name in enumerate(self.names)}
+        return [place[name] for name, _ in self.times.blocks]
+
     def resident(self, residency: Residency) -> frozenset[int]:
         return resident_indices(self.counts, residency.resident_blocks, residency.resident_policy)
 
@@ -69,16 +75,20 @@ class Blocks:
             resident=self.resident(residency),
             slots=self.slots(residency),
         )
-        place = {name: index for index, name in enumerate(self.names)}
         use = UseCost(
             component=COMPONENT,
             stage=StageKey(COMPONENT, "denoise"),
             before_s=0.0,
-            blocks=tuple((place[name], seconds) for name, seconds in self.times.blocks),
+            blocks=self._computing,
             after_s=self.times.after_s,
             activation_bytes=0,
         )
         return Schedule(weights={COMPONENT: weights}, uses=(use,), sequence=((0, passes),), budget_bytes=1 << 60)
+
+    @property
+    def _computing(self) -> tuple[tuple[int, float], ...]:
+        seconds = [seconds for _, seconds in self.times.blocks]
+        return tuple(zip(self.use_order, seconds, strict=True))
 
     def first_and_steady_s(self, residency: Residency) -> tuple[float, float]:
         """Seconds of the first pass and of one that is steady, by the planner's simulation."""
@@ -92,9 +102,7 @@ class Blocks:
         return min(fitting, key=lambda each: simulate(self.schedule(each, STEPS)).seconds, default=None)
 
     def _candidates(self) -> Iterator[Residency]:
-        place = {name: index for index, name in enumerate(self.names)}
-        compute_s = {place[name]: seconds for name, seconds in self.times.blocks}
-        hidden = residents_that_hide(self.counts, self.sizes, compute_s, self.card.link_bytes_per_s)
+        hidden = residents_that_hide(self.counts, self.sizes, dict(self._computing), self.card.link_bytes_per_s)
         for count in range(sum(self.counts) + 1):
             shares = map(policy_of, shares_of_stacks(self.counts, count, hidden))
             for policy in ("strided", *(("leading", *dict.fromkeys(shares)) if count else ())):

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from denoisers import Denoiser
-from foreseen import Residency
+from foreseen import Blocks, Residency
 from simulated import runtime
 
 from plans import plan_for
@@ -25,13 +25,13 @@ AMPLE_BYTES = 200 * 2**30  # of host memory, all of which may be pinned
 HOLDING: list[Held] = []  # what is held until the process ends
 
 
-def held(residency: Residency, stacks: tuple[str, ...]) -> Callable[[Denoiser], torch.nn.Module]:
-    """Holds the denoiser with pinned masters; ``stacks`` are in order of use."""
+def held(residency: Residency, blocks: Blocks) -> Callable[[Denoiser], torch.nn.Module]:
+    """Holds the denoiser with pinned masters; ``blocks`` say in which order they run."""
 
     def enter(denoiser: Denoiser) -> torch.nn.Module:
         host_masters.host_memory = _repeated_memory  # weights of any size in 64 MiB
         pipeline = _pipeline_of(denoiser)
-        plan = _plan(denoiser, pipeline, residency, stacks)
+        plan = _plan(denoiser, pipeline, residency, blocks)
         HOLDING.append(hold(pipeline, plan, CudaDevice(plan.budget.budget_bytes)))
         return denoiser.module
 
@@ -61,7 +61,7 @@ def _pipeline_of(denoiser: Denoiser) -> Any:
     return pipeline_class(denoiser)(**{**parts, denoiser.family.component: denoiser.module})
 
 
-def _plan(denoiser: Denoiser, pipeline: Any, residency: Residency, stacks: tuple[str, ...]) -> PlanDocument:
+def _plan(denoiser: Denoiser, pipeline: Any, residency: Residency, blocks: Blocks) -> PlanDocument:
     total = torch.cuda.get_device_properties(0).total_memory
     asked = {
         "strategy": "layerwise-offload",
@@ -72,9 +72,11 @@ def _plan(denoiser: Denoiser, pipeline: Any, residency: Residency, stacks: tuple
     plan = plan_for(pipeline, asked, budget_bytes=total)
     name = denoiser.family.component
     component = plan.components[name]
-    records = sorted(component.stacks, key=lambda record: stacks.index(record.name))
-    pinned = Masters(pinned=sum(record.count for record in records), pageable=0, mapped=0)
-    components = {name: component.model_copy(update={"master": pinned, "stacks": records})}
+    by_name = {record.name: record for record in component.stacks}
+    records = [by_name[stack] for stack, _ in blocks.times.stacks]
+    pinned = Masters(pinned=len(blocks.names), pageable=0, mapped=0)
+    update = {"master": pinned, "stacks": records, "use_order": blocks.use_order}
+    components = {name: component.model_copy(update=update)}
     host = replace(plan.machine.host, available_bytes=AMPLE_BYTES, pinnable_bytes=AMPLE_BYTES)
     machine = plan.machine.model_copy(update={"host": host})
     return plan.model_copy(update={"components": components, "machine": machine})

@@ -174,7 +174,8 @@ class ComponentPlan(Strict):
 
     ``master`` is also set for a component that the search moves as a whole. ``tiling`` and ``slicing`` are of VAEs;
     one that ``may_tile`` decodes in tiles when nothing else is left to give up, though it was not planned to.
-    ``storage`` is the dtype that linear weights of blocks are rounded to; bytes and stacks are at it.
+    ``storage`` is the dtype that linear weights of blocks are rounded to; bytes and stacks are at it. ``use_order`` are
+    the numbers of blocks, counted stack after stack, in the order in which they run, where stacks take turns.
     """
 
     kind: Kind
@@ -185,6 +186,7 @@ class ComponentPlan(Strict):
     load_bytes: Bytes
     trunk_bytes: Bytes
     stacks: list[StackRecord]
+    use_order: list[Count] | None = None
     strategy: Strategy
     resident_blocks: Count | None
     resident_policy: PolicyText | None
@@ -217,6 +219,9 @@ class ComponentPlan(Strict):
         blocks = sum(stack.count for stack in self.stacks)
         if self.resident_blocks is not None and self.resident_blocks > blocks:
             raise ValueError(f"resident_blocks {self.resident_blocks} is more than the {blocks} blocks there are")
+        order = self.use_order or []
+        if len(set(order)) < len(order) or max(order, default=-1) >= blocks:
+            raise ValueError(f"use_order must number blocks below {blocks}, each once")
         if self.resident_policy is not None and self.resident_blocks is not None:
             _check_policy(self.resident_policy, self.resident_blocks, [stack.count for stack in self.stacks])
         return self
