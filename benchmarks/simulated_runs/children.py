@@ -34,7 +34,7 @@ def in_child(variables: Mapping[str, str], work: Callable[[], T]) -> T:
         try:
             answer: tuple[bool, object] = True, work()
         except BaseException as error:  # the parent hears of everything
-            answer = False, f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            answer = False, _said(error)
         with suppress(BrokenPipeError), os.fdopen(writing, "wb") as stream:
             stream.write(pickle.dumps(answer))
         os._exit(0)
@@ -46,3 +46,9 @@ def in_child(variables: Mapping[str, str], work: Callable[[], T]) -> T:
     if not done:
         raise Failed(value)
     return value
+
+
+def _said(error: BaseException) -> str:
+    if isinstance(error, torch.OutOfMemoryError):
+        return "out of memory"
+    return f"{type(error).__name__}: {error}".splitlines()[0][:160]

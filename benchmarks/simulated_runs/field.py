@@ -11,10 +11,10 @@ from block_times import BlockTimes, block_times
 from children import Failed, in_child
 from denoisers import Denoiser, build
 from foreseen import Blocks, Residency
-from passes import Run, run
+from passes import run
 from peer_wheels import absent
 from peers import Peer, peers
-from roost_held import held, pipeline_class
+from roost_held import HOLDING, held, pipeline_class
 from virtual_cards import VirtualCard, virtual_card
 
 GIB = 2**30
@@ -107,20 +107,30 @@ class Course:
 
     def _entered(self, enter: Callable[[Denoiser], Callable[..., Any]]) -> Row:
         try:
-            found = in_child(self.card.variables(), partial(run, self.denoiser, self.card, enter))
+            found = in_child(self.card.variables(), partial(_run, self.denoiser, self.card, enter))
         except Failed as failure:
             return {"failed": str(failure)}
-        return {**found.record(), **self._bounds(found)}
+        return {**found, **self._bounds(found)}
 
-    def _bounds(self, found: Run) -> Row:
-        """What no schedule could beat that copies as much: of a first pass, at least every weight, and the trunk before
-        anything is computed."""
-        link, times = self.card.link_bytes_per_s, self.times
-        work_s = max(times.compute_s, times.host_s)
-        return {
-            "steady_bound_s": max(work_s, found.steady.h2d_bytes / link),
-            "first_bound_s": max(times.trunk_bytes / link + work_s, self.denoiser.bytes / link),
-        }
+    def _bounds(self, found: Row) -> Row:
+        """What no schedule of whole blocks could beat that copies as much."""
+        work_s = max(self.times.compute_s, self.times.host_s)
+        steady_s = max(work_s, found["steady"]["h2d_bytes"] / self.card.link_bytes_per_s)
+        return {"steady_bound_s": steady_s, "first_bound_s": self._first_bound_s()}
+
+    def _first_bound_s(self) -> float:
+        """A first pass whose every block must come in before it computes, copies one after another in order of use."""
+        copied_bytes, ends_s = self.times.trunk_bytes, 0.0
+        for name, seconds in self.times.blocks:
+            copied_bytes += self.times.block_bytes[name]
+            ends_s = max(ends_s, copied_bytes / self.card.link_bytes_per_s) + seconds
+        return ends_s + self.times.after_s
+
+
+def _run(denoiser: Denoiser, card: VirtualCard, enter: Callable[[Denoiser], Callable[..., Any]]) -> Row:
+    """In a child: the contestant's record; ``gave_up`` is what Roost did without because memory was short."""
+    found = run(denoiser, card, enter).record()
+    return {**found, "gave_up": [change for each in HOLDING for change in each.changes]}
 
 
 def _enter_peer(peer: Peer, denoiser: Denoiser) -> Callable[..., Any]:

@@ -33,11 +33,16 @@ def table(pairs: list[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def roost_rows(pairs: list[Row]) -> Iterator[tuple[Row, Row]]:
-    """Every run of Roost that was whole, with its pair."""
+def roost_rows(pairs: list[Row]) -> list[Row]:
+    """Every run of Roost that went as asked, each once."""
+    found = []
     for pair in pairs:
         beside = [each["roost"] for each in pair["peers"] if "roost" in each]
-        yield from ((pair, row) for row in (*pair["roost"], *beside) if "failed" not in row)
+        for row in (*pair["roost"], *beside):
+            asked = {key: value for key, value in row.items() if key != "name"}
+            if "failed" not in row and not row["gave_up"] and asked not in found:
+                found.append(asked)
+    return found
 
 
 def ahead(pairs: list[Row]) -> Iterator[tuple[Row, Row, str, float]]:
@@ -52,7 +57,7 @@ def ahead(pairs: list[Row]) -> Iterator[tuple[Row, Row, str, float]]:
 
 
 def _summary(pairs: list[Row]) -> Iterator[str]:
-    rows = [row for _, row in roost_rows(pairs)]
+    rows = roost_rows(pairs)
     if not rows:
         return
     for which, goal in (("steady", STEADY_GOAL), ("first", FIRST_GOAL)):
@@ -97,6 +102,8 @@ def _pair(pair: Row) -> Iterator[str]:
 def _roost_row(row: Row) -> str:
     if "failed" in row:
         return f"| {row['name']} | {row['failed']} | | | | | |"
+    if row["gave_up"]:
+        return f"| {row['name']} | {_reserved(row)} | {_seconds(row)} | {'; '.join(row['gave_up'])} | | {_syncs(row)} |"
     foreseen = ", ".join(
         f"{row['foreseen'][f'{which}_s']:.3f} ({_off(row, which):+.1%})" for which in ("steady", "first")
     )
