@@ -5,8 +5,8 @@
 
 Each contestant runs one denoiser at its published size, a first pass and steady ones, in a process of its own. Every
 figure is simulated: kernels compute nothing, and seconds come from the planner's rates of a card and from what each
-contestant enqueues, waits for and allocates. A peer is compared with Roost as the planner would have it stream in the memory that the
-peer's process reserves.
+contestant enqueues, waits for and allocates. Beside a peer stands Roost as the planner would have it stream in the
+memory that the peer reserves.
 """
 
 from __future__ import annotations

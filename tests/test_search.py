@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from roost.facts.model import Stack
 from roost.facts.request import Choices
-from roost.planner.buffers import in_order_of_use
 from roost.planner.cost.estimate import predict
 from roost.planner.cost.movement import tier_bytes
 from roost.planner.rules.selectors import parse_set
@@ -23,7 +22,7 @@ from roost.planner.search.search import search
 from roost.planner.search.solver import fastest
 from roost.units import GiB
 from traces import case_of, forecast, trace, use
-from worlds import component, inventory
+from worlds import component
 
 TERA = 10**12
 LIKELY = Aim(certainty="likely")
@@ -194,20 +193,6 @@ def test_residents_go_to_the_stack_that_copies_hold_up() -> None:
     kept, seconds = chosen_blocks.pop("")
     assert sum(block >= 12 for block in kept) > sum(block < 12 for block in kept)
     assert seconds < min(each for _, each in chosen_blocks.values())
-
-
-def test_a_plan_is_made_for_the_order_in_which_blocks_run() -> None:
-    """As in a UNet: of each level a convolution and a transformer take turns; elsewhere stacks follow one another."""
-    stacks = (Stack(name="down.attentions", block_bytes=(2,) * 2), Stack(name="down.resnets", block_bytes=(1,) * 2))
-    part = component("unet", 10, blocks=4, stacks=stacks, units=stacks)
-    straight = use(part, 4)
-    mixed = replace(straight, blocks=tuple(straight.blocks[index] for index in (2, 0, 3, 1)))
-    found = {}
-    for name, made in {"straight": straight, "mixed": mixed}.items():
-        found[name] = in_order_of_use(inventory(part), trace((made, 1))).components[0]
-    assert found["straight"].use_order == ()
-    assert [unit.name for unit in found["mixed"].units] == ["down.resnets", "down.attentions"]
-    assert found["mixed"].use_order == (0, 2, 1, 3)
 
 
 def test_no_residents_are_bought_when_compute_hides_the_copies() -> None:

@@ -1,4 +1,4 @@
-"""What each block of a denoiser takes on a virtual card with all weights in place: bytes, device seconds, host seconds."""
+"""What each block of a denoiser takes on a virtual card with all weights in place: bytes and seconds."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from block_times import BlockTimes, block_times
 from children import Failed, in_child
 from denoisers import Denoiser, build
 from foreseen import Blocks, Residency
+from paper import StreamedBlock, rings_on_paper
 from passes import run
 from peer_wheels import absent
 from peers import Peer, peers
@@ -52,6 +53,7 @@ class Field:
             "compute_s": times.compute_s,
             "host_s": times.host_s,
             "roost": roost,
+            "paper": course.on_paper(),
             "peers": [course.beside_roost(each, roost[0]) for each in peers()],
         }
 
@@ -72,6 +74,17 @@ class Course:
     def roost_share(self, share: int) -> Row:
         count = round(sum(self.blocks.counts) * share / 100)
         return {"name": f"Roost {share} %", **self._roost(Residency(resident_blocks=count))}
+
+    def on_paper(self) -> list[Row]:
+        """Slots, rings of as many bytes, and the planner's choice of residents in as many."""
+        streamed = [
+            StreamedBlock(bytes=self.times.block_bytes[name], seconds=seconds) for name, seconds in self.times.blocks
+        ]
+        found: list[Row] = []
+        for row in rings_on_paper(streamed, self.card.link_bytes_per_s):
+            chosen = self.blocks.chosen(row["bytes"])
+            found.append({**row, "chosen_s": self.blocks.first_and_steady_s(chosen)[1] if chosen else row["slots_s"]})
+        return found
 
     def beside_roost(self, peer: Peer, least: Row) -> Row:
         """A peer's row; ``roost`` is Roost in no more reserved memory, ``least`` Roost with no resident blocks."""

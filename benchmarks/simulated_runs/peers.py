@@ -1,4 +1,4 @@
-"""How others run a denoiser that is larger than the card: each function takes it on the host and returns what to call."""
+"""How others run a denoiser that is larger than the card: each takes it on the host and returns what to call."""
 
 from __future__ import annotations
 

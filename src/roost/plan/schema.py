@@ -12,7 +12,7 @@ from roost.facts.limits import Bytes, Label, Name, Positive, Sha256
 from roost.facts.machine import GpuFacts, HostFacts
 from roost.facts.model import Kind, ModelSource, RolePart, StoredFile, Task
 from roost.facts.request import Mode, Storage, Strategy, Workload
-from roost.facts.resident_policy import ResidentPolicy, blocks_of_stacks
+from roost.facts.resident_policy import check_policy
 from roost.plan import earlier
 from roost.plan.fields import (
     FACT,
@@ -223,19 +223,9 @@ class ComponentPlan(Strict):
         if len(set(order)) < len(order) or max(order, default=-1) >= blocks:
             raise ValueError(f"use_order must number blocks below {blocks}, each once")
         if self.resident_policy is not None and self.resident_blocks is not None:
-            _check_policy(self.resident_policy, self.resident_blocks, [stack.count for stack in self.stacks])
+            check_policy(self.resident_policy, self.resident_blocks, [stack.count for stack in self.stacks])
         return self
 
-
-def _check_policy(policy: ResidentPolicy, resident_blocks: int, counts: Sequence[int]) -> None:
-    """A number for each stack: no more than its blocks, and in all no fewer than stay."""
-    kept = blocks_of_stacks(policy)
-    if kept and len(kept) != len(counts):
-        raise ValueError(f"resident_policy {policy} has numbers for {len(kept)} stacks, and there are {len(counts)}")
-    if any(most > count for most, count in zip(kept, counts, strict=False)):
-        raise ValueError(f"resident_policy {policy} is more than the {'+'.join(map(str, counts))} blocks there are")
-    if kept and resident_blocks > sum(kept):
-        raise ValueError(f"resident_blocks {resident_blocks} is more than resident_policy {policy} lets stay")
 
 
 class PlanDocument(Strict):

@@ -11,7 +11,7 @@ def residents_that_hide(
 ) -> tuple[int, ...]:
     """Of each stack, with how many residents its compute hides the copies of its other blocks.
 
-    Empty for a single stack, and where copies hold none of them up. Blocks are counted through all stacks of ``counts``.
+    Empty for a single stack, and where copies hold none of them up. Blocks are counted stack after stack.
     """
     if len(counts) < 2 or not compute_s:
         return ()
