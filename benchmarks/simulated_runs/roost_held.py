@@ -16,6 +16,7 @@ from simulated import runtime
 from plans import plan_for
 from roost.plan import PlanDocument
 from roost.plan.fields import Masters
+from roost.plan.revision import revised
 from roost.profiles.published import load_published_model
 from roost.residency.device.cuda import CudaDevice
 from roost.residency.hold.attach import Held, hold
@@ -66,7 +67,6 @@ def _plan(denoiser: Denoiser, pipeline: Any, residency: Residency, blocks: Block
     asked = {
         "strategy": "layerwise-offload",
         "resident_blocks": residency.resident_blocks,
-        "resident_policy": residency.resident_policy,
         "prefetch": residency.prefetch,
     }
     plan = plan_for(pipeline, asked, budget_bytes=total)
@@ -75,8 +75,10 @@ def _plan(denoiser: Denoiser, pipeline: Any, residency: Residency, blocks: Block
     by_name = {record.name: record for record in component.stacks}
     records = [by_name[stack] for stack, _ in blocks.times.stacks]
     pinned = Masters(pinned=len(blocks.names), pageable=0, mapped=0)
-    update = {"master": pinned, "stacks": records, "use_order": blocks.use_order}
-    components = {name: component.model_copy(update=update)}
+    placed = revised(
+        component, master=pinned, stacks=records, use_order=blocks.use_order, resident_policy=residency.resident_policy
+    )
+    components = {name: placed}
     host = replace(plan.machine.host, available_bytes=AMPLE_BYTES, pinnable_bytes=AMPLE_BYTES)
     machine = plan.machine.model_copy(update={"host": host})
     return plan.model_copy(update={"components": components, "machine": machine})
