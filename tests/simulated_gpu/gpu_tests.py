@@ -12,6 +12,8 @@ NEEDS_A_GPU = {
     "test_a_cuda_device_has_every_rate_and_nothing_stays_on_it": "compares rates, which are a model's here",
 }
 
+FINDS = {"test_a_refused_registration_leaves_no_error_behind": "registered already"}  # what a test does on purpose
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
@@ -20,7 +22,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _true_and_in_order(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _true_and_in_order(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     from simulated import forget_violations, violations
     from true_values import TrueValues
 
@@ -37,4 +39,5 @@ def _true_and_in_order(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with TrueValues(every=True) as true:
         yield
     assert not true.missed
-    assert violations() == []
+    expected = FINDS.get(request.node.name)
+    assert [each for each in violations() if expected is None or expected not in each] == []

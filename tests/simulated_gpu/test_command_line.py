@@ -1,4 +1,4 @@
-"""Roost's commands from end to end on the simulated GPU: what they end with, and nothing out of order in any process."""
+"""Roost's commands from end to end on the simulated GPU: how they end, and nothing out of order in any process."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_plan_reads_the_card_by_its_management_library(run: Run, model: str) -> 
     assert "NVIDIA GeForce RTX 4060" in said
 
 
-@pytest.mark.parametrize("vram", [(), ("--vram", "40MiB", "--headroom", "0")], ids=["all", "little"])
+@pytest.mark.parametrize("vram", [(), ("--vram", "505MiB", "--headroom", "0")], ids=["all", "little"])
 def test_run_makes_a_video(run: Run, model: str, tmp_path: Path, vram: tuple[str, ...]) -> None:
     video = tmp_path / "fox.mp4"
     said = run("-m", "roost", "run", model, "--prompt", "a fox", *SIZE, *vram, "-o", str(video))
@@ -78,7 +78,7 @@ import roost, sys
 from diffusers import DiffusionPipeline
 import torch
 pipeline = DiffusionPipeline.from_pretrained(sys.argv[1], torch_dtype=torch.bfloat16)
-with roost.attach(pipeline, "layerwise-offload", width=64, height=64, frames=9, steps=2):
+with roost.attach(pipeline, size="64x64", frames=9, steps=2):
     for _ in range(2):
         made = pipeline("a fox", width=64, height=64, num_frames=9, num_inference_steps=2, output_type="pt")
 print("made", tuple(made.frames.shape))

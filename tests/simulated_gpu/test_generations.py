@@ -8,8 +8,8 @@ from golden_counts import GOLDEN, differences, measured
 from live_pipelines import STRATEGIES
 from tiny_models import FAMILIES
 
-# By strategy, where Roost waits, copies or allocates in steady steps today: what, and the line that does it.
-NOT_QUIET: dict[str, str] = {}
+# In each call of a denoiser two scalars from PyTorch's cache: the highest value so far, in float32, and its maximum.
+NOT_QUIET = "roost/residency/engine/nan_outputs.py"
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -29,8 +29,13 @@ def test_calls_of_each_generation_are_as_committed(family: str) -> None:
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_in_steady_steps_roost_neither_waits_nor_allocates_nor_copies_pageable_memory(
-    family: str, strategy: str, request: pytest.FixtureRequest
+    family: str, strategy: str
 ) -> None:
-    if strategy in NOT_QUIET:
-        request.applymarker(pytest.mark.xfail(strict=True, reason=NOT_QUIET[strategy]))
-    assert measured(family)[strategy]["steady"] == []
+    assert [each for each in measured(family)[strategy]["steady"] if NOT_QUIET not in each] == []
+
+
+@pytest.mark.xfail(strict=True, reason=f"{NOT_QUIET} allocates in NanOutputs.look, in each call of a denoiser")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_in_steady_steps_looking_for_nan_allocates_nothing(family: str) -> None:
+    steady = {strategy: found["steady"] for strategy, found in measured(family).items()}
+    assert {strategy: calls for strategy, calls in steady.items() if any(NOT_QUIET in each for each in calls)} == {}
