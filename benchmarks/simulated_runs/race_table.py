@@ -72,6 +72,8 @@ def _summary(pairs: list[Row]) -> Iterator[str]:
     furthest = f"furthest apart {max(apart, default=0):.1%}"
     yield f"- Foreseen and simulated agree within {AGREE:.0%} in {agreeing} passes; {furthest}."
     compared = sum("steady" in row.get("roost", {}) for pair in pairs for row in pair["peers"])
+    less = sum("failed" in row.get("roost", {}) for pair in pairs for row in pair["peers"])
+    yield f"- {less} peers' rows reserve less than Roost needs for two slots, and are compared with nothing."
     found = list(ahead(pairs))
     yield f"- {len(found)} passes of {compared} peers' rows are more than {AHEAD:.0%} ahead of Roost in as much memory."
     for pair, row, which, share in found:

@@ -227,7 +227,6 @@ class ComponentPlan(Strict):
         return self
 
 
-
 class PlanDocument(Strict):
     """One placement plan. ``predicted`` and ``measured`` are null until a cost model or a trial fills them.
 
