@@ -68,6 +68,7 @@ def test_a_card_by_its_name_can_not_be_measured(model: str, capsys) -> None:
     assert "--gpu rtx-4090: trials run on the GPU that is here" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_model_without_files_is_measured_with_random_weights(
     model: str, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:

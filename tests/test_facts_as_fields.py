@@ -138,11 +138,11 @@ def decisions(plan: PlanDocument) -> dict[str, object]:
 @pytest.fixture
 def plain() -> list[dict[str, object]]:
     """Decisions of plans in the words that people read."""
-    return [decisions(each) for each in (searched(20), searched(60), ruled(12))]
+    return [decisions(each) for each in (searched(20), ruled(12))]
 
 
 def test_stages_may_be_called_otherwise(plain: list[dict[str, object]], shouted_stages: None) -> None:
-    plans = [searched(20), searched(60), ruled(12)]
+    plans = [searched(20), ruled(12)]
     assert "DENOISE (transformer)" in plan_to_yaml(plans[0])
     assert [decisions(each) for each in plans] == plain
     assert plans[0].predicted is not None

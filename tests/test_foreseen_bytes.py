@@ -70,8 +70,15 @@ CHOICES: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("strategy", CHOICES)
-@pytest.mark.parametrize("name", FAMILIES)
+# One strategy for every family in turn, and all of them with --runslow.
+IN_TURN = [
+    pytest.param(name, choice, marks=() if number % len(CHOICES) == position else pytest.mark.slow)
+    for number, name in enumerate(FAMILIES)
+    for position, choice in enumerate(CHOICES)
+]
+
+
+@pytest.mark.parametrize(("name", "strategy"), IN_TURN)
 def test_a_budget_of_the_predicted_peak_is_enough(name: str, strategy: str, saved: Saved) -> None:
     plan = planned(name, saved(name), CHOICES[strategy], dtype="float32")
     assert plan.predicted is not None

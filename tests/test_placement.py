@@ -64,10 +64,14 @@ def holding(name: str, strategy: Any, device: FakeAccelerator) -> Held:
     return hold(pipeline, plan_for(pipeline, strategy), device)
 
 
-# Every strategy is tried with one family, and each way that weights move with all of them; the rest with --runslow.
-MOVES = ("resident", "snapshot-offload, lingering", "layerwise-offload, half resident")
+# Every strategy with one family, each way that weights move with another, and the most calls once; all with --runslow.
+TRIED = {
+    "wan2.2": tuple(STRATEGIES),
+    "flux": ("resident", "snapshot-offload, lingering", "layerwise-offload, half resident"),
+    "sdxl": ("layerwise-offload, half resident",),
+}
 PLACED = [
-    pytest.param(name, strategy, marks=() if name == NAMES[0] or strategy in MOVES else pytest.mark.slow)
+    pytest.param(name, strategy, marks=() if strategy in TRIED[name] else pytest.mark.slow)
     for name in NAMES
     for strategy in STRATEGIES
 ]

@@ -50,7 +50,7 @@ def stack(
         block_bytes=(block,) * count,
         trunk_s=0.0,
         block_s=(block / link,) * count,
-        resident=resident_indices(count, kept, "strided"),
+        resident=resident_indices([count], kept, "strided"),
         slots=slots,
         back_s=size / back if back else 0.0,
     )

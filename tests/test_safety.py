@@ -24,13 +24,12 @@ PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".metadata")
 
 
 def commands(work: Path) -> list[list[str]]:
-    """Every command of the CLI, the model being the working directory; ``bench`` and ``--tune`` start trials."""
+    """Every command of the CLI, the model being the working directory; ``bench`` starts trials."""
     plan, rules, results = str(work / "plan.yaml"), str(work / "rules.yaml"), str(work / "results.json")
     return [
         ["inspect", "."],
         ["plan", ".", *EMULATED, *SMALL, "-o", plan],
         ["plan", ".", *EMULATED, *SMALL, "--policy", "rules", "-o", rules],
-        ["plan", ".", *EMULATED, *SMALL, "--tune", "--tune-seconds", "1"],
         ["run", plan, "--prompt", "a fox", "-o", str(work / "fox.mp4"), "--trace-out", str(work / "trace.json")],
         ["bench", ".", *EMULATED, *SMALL, "--strategies", "resident", "--rounds", "1", "-o", results],
         ["report", results, "-o", str(work / "report.html")],
