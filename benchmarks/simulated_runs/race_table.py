@@ -26,7 +26,11 @@ simulation, fed with the same seconds and bytes of blocks. Beside each peer: Roo
 more reserved memory (to 1 %). *On paper*: slots of the largest block, no block resident, beside a ring of as many bytes
 and the residents that the planner would choose in as many; by arithmetic, not raced.
 
-mmgp 3.8.2 copies each streamed block twice: as its code stands, the block before never counts as loaded.
+- Rows in which Roost gave up blocks because the card was full say so, and count neither for the goals nor as foreseen.
+- Qwen-Image's first pass uploads two tables of its own with blocking copies: these wait behind all weights that are
+  enqueued by then, which is every block where all are to stay.
+- mmgp 3.8.2 copies each streamed block twice: as its code stands, the block before never counts as loaded.
+- SGLang's manager is given the UNet's two lists; SGLang itself runs no such model.
 """
 
 
