@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import roost
+from dealing import SLOW_UNLESS_TYPICAL
 from dry_runs import real_pipeline, tiny_options, tiny_trace, tiny_workload
 from live_pipelines import STRATEGIES, bare_digest, held_by, live_pipeline, own_pipeline, request_for
 from out_of_memory import failing_device
@@ -88,7 +89,7 @@ def test_activations_that_do_not_fit_cost_weights_and_no_bits(name: str, strateg
         assert any("because memory ran out" in each for each in held.changes)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", SLOW_UNLESS_TYPICAL)
 def test_the_engines_own_memory_is_no_activation(strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What counts when a pipeline's call ends is what its code still holds, whatever the strategy; then nothing."""
     assert counted_at_ends(strategy, monkeypatch) == counted_at_ends("resident", monkeypatch)
@@ -128,7 +129,7 @@ def test_a_device_for_tests_of_weights_alone_counts_none() -> None:
         assert {each.peak_bytes for each in generate(held, request_for("flux")).stages} == {weights}
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", SLOW_UNLESS_TYPICAL)
 def test_any_operation_may_run_out_of_memory(strategy: str, request: pytest.FixtureRequest) -> None:
     """Weights and activations alike: the bits are those of a run that did not, or the run ends in one line."""
     ended, charges = run_failing_at(0, strategy)

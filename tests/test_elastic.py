@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from dealing import SLOW_UNLESS_TYPICAL
 from live_pipelines import STRATEGIES, bare_digest, held_by, live_pipeline, request_for, state_of
 from out_of_memory import failing_device, failing_forwards
 from plans import LAYERWISE, plan_for
@@ -44,7 +45,7 @@ def outcome(name: str, strategy: Any, failing: int) -> tuple[str, int]:
     return ended, device._arena.charges
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", SLOW_UNLESS_TYPICAL)
 @pytest.mark.parametrize(("name", "stride"), [("flux", 4), ("wan2.2", 7)])
 def test_an_allocation_that_fails_leaves_the_bits_or_the_baseline(
     name: str, stride: int, strategy: str, request: pytest.FixtureRequest

@@ -4,6 +4,7 @@ import functools
 
 import pytest
 
+from dealing import dealt
 from engine_cases import Case, digest_of, every_case, held_on, pairwise_cases, plan_of, rest_of_cases
 from live_pipelines import bare_digest, digest_without_plan, live_pipeline
 from plans import LAYERWISE, plan_for
@@ -28,8 +29,7 @@ def test_the_whole_product_is_exact(name: str, case: Case) -> None:
     check(name, case)
 
 
-@pytest.mark.parametrize("case", pairwise_cases(), ids=str)
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize(("name", "case"), dealt(OTHERS, pairwise_cases(), every=2))
 def test_a_pairwise_cover_is_exact(name: str, case: Case) -> None:
     check(name, case)
 

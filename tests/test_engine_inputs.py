@@ -4,7 +4,7 @@ ControlNet alternates with the UNet in every step; what starts from a picture or
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any
@@ -26,6 +26,7 @@ from diffusers import (
 )
 from PIL import Image
 
+from dealing import dealt
 from engine_cases import Case, pairwise_cases, plan_of, rest_of_cases
 from live_pipelines import STRATEGIES, own_pipeline
 from plans import GIB, plan_for
@@ -106,6 +107,9 @@ def parts_of(family: str, wanted: type) -> dict[str, Any]:
     }
 
 
+WHOLE = [each for each in STRATEGIES if not each.startswith("layerwise")]
+
+
 @functools.cache
 def made(name: str) -> Any:
     pipeline = SOURCES[name].make()
@@ -141,16 +145,7 @@ def check(name: str, plan: PlanDocument) -> None:
         assert (device.used_bytes, device.pinned_bytes) == (0, 0)
 
 
-def dealt(cases: Sequence[Any]) -> list[Any]:
-    """Every source with a third of the cases, and every case with a third of the sources; the others are slow."""
-    return [
-        pytest.param(name, case, marks=() if (row + column) % 3 == 0 else pytest.mark.slow, id=f"{name}-{case}")
-        for row, name in enumerate(SOURCES)
-        for column, case in enumerate(cases)
-    ]
-
-
-@pytest.mark.parametrize(("name", "case"), dealt(pairwise_cases()))
+@pytest.mark.parametrize(("name", "case"), dealt(SOURCES, pairwise_cases(), every=3))
 def test_streaming_is_exact(name: str, case: Case) -> None:
     check(name, plan_of(made(name), case))
 
@@ -162,6 +157,6 @@ def test_the_rest_of_the_product_is_exact(name: str, case: Case) -> None:
     check(name, plan_of(made(name), case))
 
 
-@pytest.mark.parametrize(("name", "strategy"), dealt([each for each in STRATEGIES if not each.startswith("layerwise")]))
+@pytest.mark.parametrize(("name", "strategy"), dealt(SOURCES, WHOLE, every=3))
 def test_moving_whole_components_is_exact(name: str, strategy: str) -> None:
     check(name, plan_for(made(name), STRATEGIES[strategy], budget_bytes=GIB))

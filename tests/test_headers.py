@@ -203,7 +203,7 @@ def test_nothing_is_accepted_that_the_library_rejects(seed: int, tmp_path: Path)
     ]
     path = tmp_path / "x.safetensors"
     verdicts = {True: 0, False: 0}
-    for _ in range(5000):
+    for _ in range(3000):
         path.write_bytes(_mutate(chance.choice(originals), chance))
         ours = _accepted_by_us(path)
         verdicts[ours] += 1

@@ -148,7 +148,7 @@ def test_no_resume_starts_anew_and_leaves_nothing(whole, fox, tmp_path, capsys) 
     assert _names(tmp_path) == ["fox.png"]
 
 
-@pytest.mark.parametrize("change", [("--prompt", "a goose"), ("--seed", "1"), ("--steps", "2"), ("--guidance", "2.0")])
+@pytest.mark.parametrize("change", [("--prompt", "a goose"), ("--steps", "2")])
 def test_what_belongs_to_another_generation_is_moved_aside_with_one_line(change, fox, tmp_path, capsys) -> None:
     _fail_in_the_decode(fox)
     kept = (tmp_path / "fox.png.latents.safetensors").read_bytes()

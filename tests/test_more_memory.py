@@ -17,7 +17,9 @@ def seconds(option: str, gib: int) -> float:
     return plan.predicted.load_s.mid + plan.predicted.first_s.mid
 
 
-@pytest.mark.parametrize(("option", "sizes"), [("ram", (8, 256)), ("vram", (12, 48))])
+@pytest.mark.parametrize(
+    ("option", "sizes"), [("ram", (8, 256)), pytest.param("vram", (12, 48), marks=pytest.mark.slow)]
+)
 def test_more_memory_is_never_slower(option: str, sizes: tuple[int, ...]) -> None:
     found = [seconds(option, gib) for gib in sizes]
     for less, more in pairwise(found):

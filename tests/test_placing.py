@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import roost
+from dealing import SLOW_UNLESS_TYPICAL
 from live_pipelines import (
     STRATEGIES,
     bare_digest,
@@ -51,7 +52,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return functools.cache(lambda name: build(name, tmp_path_factory.mktemp("model") / name))
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", SLOW_UNLESS_TYPICAL)
 @pytest.mark.parametrize("name", ["flux", "wan2.2"])
 def test_every_allocation_of_a_load_may_fail_and_the_digest_is_the_same(
     name: str, strategy: str, saved: Callable[[str], Path], request: pytest.FixtureRequest

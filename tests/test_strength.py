@@ -72,7 +72,7 @@ def _denoiser_calls(model: Path, steps: int, strength: float | None) -> int:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("steps", "strength", "ran"), [(10, 0.6, 6), (10, 1.0, 10), (4, 0.5, 2)])
+@pytest.mark.parametrize(("steps", "strength", "ran"), [(10, 0.6, 6), (4, 1.0, 4)])
 def test_a_dry_run_has_the_steps_that_the_strength_leaves(
     name: str, steps: int, strength: float, ran: int, made
 ) -> None:

@@ -49,7 +49,11 @@ def _counted(held: Held) -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize(
-    "name", ["wan2.2", "flux", "sdxl", "sd3", "qwen-image", "ltx", "hunyuanvideo", "cogvideox", "z-image"]
+    "name",
+    [
+        *("wan2.2", "flux", "sdxl", "qwen-image", "hunyuanvideo"),
+        *(pytest.param(each, marks=pytest.mark.slow) for each in ("sd3", "ltx", "cogvideox", "z-image")),
+    ],
 )
 def test_every_generation_has_the_bits_that_it_has_alone(name: str) -> None:
     pipeline = own_pipeline(name)
