@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -19,6 +20,9 @@ from roost.blocks import (
 )
 from roost.facts.model import Stack
 from roost.facts.resident_policy import blocks_of_stacks, policy_of
+from roost.planner.buffers import in_order_of_use
+from traces import trace, use
+from worlds import component, inventory
 
 
 def _blocks(prefix: str, count: int, size: int, parts: Iterable[str] = ("attn.weight", "ff.weight")) -> dict[str, int]:
@@ -143,3 +147,17 @@ def test_each_stack_keeps_its_own_number_and_fewer_of_those_when_fewer_may_stay(
     assert resident_indices([4, 6], 2, "2+3") < kept
     assert resident_indices([4, 6], 4, "4+0") == {0, 1, 2, 3}
     assert policy_of(blocks_of_stacks("2+3")) == "2+3"
+
+
+def test_a_plan_is_made_for_the_order_in_which_blocks_run() -> None:
+    """As in a UNet: of each level a convolution and a transformer take turns; elsewhere stacks follow one another."""
+    stacks = (Stack(name="down.attentions", block_bytes=(2,) * 2), Stack(name="down.resnets", block_bytes=(1,) * 2))
+    part = component("unet", 10, blocks=4, stacks=stacks, units=stacks)
+    straight = use(part, 4)
+    mixed = replace(straight, blocks=tuple(straight.blocks[index] for index in (2, 0, 3, 1)))
+    found = {}
+    for name, made in {"straight": straight, "mixed": mixed}.items():
+        found[name] = in_order_of_use(inventory(part), trace((made, 1))).components[0]
+    assert found["straight"].use_order == ()
+    assert [unit.name for unit in found["mixed"].units] == ["down.resnets", "down.attentions"]
+    assert found["mixed"].use_order == (0, 2, 1, 3)

@@ -8,11 +8,13 @@ import torch
 
 from engine_toys import call, play, streaming
 from plans import component_plan
+from roost.plan.revision import revised
 from roost.planner.cost.simulator import simulate
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.engine.component import HeldComponent
 from roost.residency.weights.census import TRUNK
 from roost.residency.weights.host_masters import HostCopy
+from roost.residency.weights.rungs import Rungs
 from roost.residency.weights.transfers import Transfers
 from test_timeline import schedule, use, weights
 from toy_worlds import Use, World, batches, block_order
@@ -59,13 +61,20 @@ def test_the_engine_knows_its_size_before_it_is_on_the_device() -> None:
 
 @pytest.mark.parametrize("resident", [0, 2, 3, 5])
 @pytest.mark.parametrize("prefetch", [1, 2])
-def test_copies_come_in_the_order_that_the_simulation_foresees(resident: int, prefetch: int) -> None:
+@pytest.mark.parametrize("taking_turns", [False, True])
+def test_copies_come_in_the_order_that_the_simulation_foresees(
+    resident: int, prefetch: int, taking_turns: bool
+) -> None:
     """Two passes of a component that streams: what is used first is copied first, whether it stays or not."""
     module = next(each for seed in range(100) for each in World(seed).modules if len(block_order(each)) == 7)
     order = block_order(module)
     plan = component_plan(
         "transformer", module, strategy="layerwise-offload", resident_blocks=resident, prefetch=prefetch
     )
+    if taking_turns:
+        order = order[4:] + order[3::-1]
+        numbers = {name: number for number, name in enumerate(Rungs(plan).names)}
+        plan = revised(plan, use_order=[numbers[name] for name in order])
     with EmulatedDevice(2**30) as device:
         transfers = Transfers(device, pinnable_bytes=2**30)
         component = HeldComponent("transformer", module, plan, transfers)

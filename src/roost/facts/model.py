@@ -38,7 +38,8 @@ class Component:
     """One entry of ``model_index.json`` with weights. Source: file headers and configs, never tensor data.
 
     ``bytes`` are the payload of the files that its library would load; ``load_…`` and all stacks are at ``load_dtype``.
-    ``units`` are what streams: ``stacks``, the outermost repeated lists, with oversized blocks split.
+    ``units`` are what streams: ``stacks``, the outermost repeated lists, with oversized blocks split. ``use_order`` are
+    the numbers of their blocks in order of use, where stacks take turns; empty where one runs after another.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Component:
     load_bytes: int
     stacks: tuple[Stack, ...]
     units: tuple[Stack, ...]
+    use_order: tuple[int, ...] = field(default=(), compare=False, repr=False)
     quantization: str | None  # the method that config.json names, or the files' headers show
     storage: Storage | None = None  # of linear weights in blocks, where the sizes are of such a copy; never of a file
     unsought: bool = False  # its library would not look for its files by itself

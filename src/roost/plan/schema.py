@@ -12,7 +12,7 @@ from roost.facts.limits import Bytes, Label, Name, Positive, Sha256
 from roost.facts.machine import GpuFacts, HostFacts
 from roost.facts.model import Kind, ModelSource, RolePart, StoredFile, Task
 from roost.facts.request import Mode, Storage, Strategy, Workload
-from roost.facts.resident_policy import ResidentPolicy, blocks_of_stacks
+from roost.facts.resident_policy import check_policy
 from roost.plan import earlier
 from roost.plan.fields import (
     FACT,
@@ -174,7 +174,8 @@ class ComponentPlan(Strict):
 
     ``master`` is also set for a component that the search moves as a whole. ``tiling`` and ``slicing`` are of VAEs;
     one that ``may_tile`` decodes in tiles when nothing else is left to give up, though it was not planned to.
-    ``storage`` is the dtype that linear weights of blocks are rounded to; bytes and stacks are at it.
+    ``storage`` is the dtype that linear weights of blocks are rounded to; bytes and stacks are at it. ``use_order`` are
+    the numbers of blocks, counted stack after stack, in the order in which they run, where stacks take turns.
     """
 
     kind: Kind
@@ -185,6 +186,7 @@ class ComponentPlan(Strict):
     load_bytes: Bytes
     trunk_bytes: Bytes
     stacks: list[StackRecord]
+    use_order: list[Count] | None = None
     strategy: Strategy
     resident_blocks: Count | None
     resident_policy: PolicyText | None
@@ -217,20 +219,12 @@ class ComponentPlan(Strict):
         blocks = sum(stack.count for stack in self.stacks)
         if self.resident_blocks is not None and self.resident_blocks > blocks:
             raise ValueError(f"resident_blocks {self.resident_blocks} is more than the {blocks} blocks there are")
+        order = self.use_order or []
+        if len(set(order)) < len(order) or max(order, default=-1) >= blocks:
+            raise ValueError(f"use_order must number blocks below {blocks}, each once")
         if self.resident_policy is not None and self.resident_blocks is not None:
-            _check_policy(self.resident_policy, self.resident_blocks, [stack.count for stack in self.stacks])
+            check_policy(self.resident_policy, self.resident_blocks, [stack.count for stack in self.stacks])
         return self
-
-
-def _check_policy(policy: ResidentPolicy, resident_blocks: int, counts: Sequence[int]) -> None:
-    """A number for each stack: no more than its blocks, and in all no fewer than stay."""
-    kept = blocks_of_stacks(policy)
-    if kept and len(kept) != len(counts):
-        raise ValueError(f"resident_policy {policy} has numbers for {len(kept)} stacks, and there are {len(counts)}")
-    if any(most > count for most, count in zip(kept, counts, strict=False)):
-        raise ValueError(f"resident_policy {policy} is more than the {'+'.join(map(str, counts))} blocks there are")
-    if kept and resident_blocks > sum(kept):
-        raise ValueError(f"resident_blocks {resident_blocks} is more than resident_policy {policy} lets stay")
 
 
 class PlanDocument(Strict):

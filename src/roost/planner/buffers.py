@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import chain
 from operator import add
 
+from roost.blocks import block_names
 from roost.facts.model import Component, Inventory, Stack
 from roost.trace import Trace, UnfiledBuffers, UseTrace
 
@@ -33,18 +34,24 @@ def with_unfiled(inventory: Inventory, trace: Trace) -> Inventory:
 
 
 def in_order_of_use(inventory: Inventory, trace: Trace) -> Inventory:
-    """The inventory with every component's stacks in the order in which its longest use comes to them."""
-    names = {
-        each.name: [block.name.rpartition(".")[0] for use in _by_length(trace, each.name) for block in use.blocks]
-        for each in inventory.components
-    }
-    return replace(inventory, components=tuple(in_order(each, names[each.name]) for each in inventory.components))
+    """The inventory with every component's stacks, and blocks, in the order in which its longest use comes to them."""
+    components = []
+    for each in inventory.components:
+        used = [block.name for use in _by_length(trace, each.name) for block in use.blocks]
+        components.append(_with_use_order(in_order(each, [name.rpartition(".")[0] for name in used]), used))
+    return replace(inventory, components=tuple(components))
 
 
 def in_order(component: Component, stacks: Iterable[str]) -> Component:
     """The component with its stacks in the order of these names; what they leave out comes last."""
     place = {name: position for position, name in enumerate(dict.fromkeys(stacks))}
     return replace(component, units=tuple(sorted(component.units, key=lambda unit: place.get(unit.name, len(place)))))
+
+
+def _with_use_order(component: Component, used: Iterable[str]) -> Component:
+    number = {name: index for index, name in enumerate(block_names(component.units))}
+    order = tuple(number[name] for name in dict.fromkeys(used) if name in number)
+    return component if order == tuple(sorted(order)) else replace(component, use_order=order)
 
 
 def _by_length(trace: Trace, component: str) -> list[UseTrace]:

@@ -191,6 +191,7 @@ def _component(placement: Placement, sought: Sought | None) -> ComponentPlan:
         load_bytes=component.load_bytes,
         trunk_bytes=component.load_bytes - sum(unit.bytes for unit in component.units),
         stacks=[StackRecord(name=unit.name, count=unit.count, bytes=unit.bytes) for unit in component.units],
+        use_order=list(component.use_order) or None,
         strategy=placement.strategy,
         resident_blocks=streaming.resident_blocks if streaming else None,
         resident_policy=streaming.resident_policy if streaming else None,

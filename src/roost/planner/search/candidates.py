@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -14,6 +14,7 @@ from roost.planner.buffers import can_be_mapped
 from roost.planner.placements import Placement, Streaming, blocks_ahead, tiers_are_typed
 from roost.planner.rules.case import Case, Decision
 from roost.planner.rules.names import group_of, kind_of
+from roost.planner.search.stack_shares import shares_of_stacks
 
 _OPEN: tuple[Strategy, ...] = ("resident", "component-offload", "snapshot-offload", "layerwise-offload")
 _POLICIES: tuple[ResidentPolicy, ...] = ("strided", "leading")
@@ -128,30 +129,7 @@ def _policies(ruled: Placement, resident: int, scope: Scope, fixed: dict[str, ob
     if not resident:
         return _POLICIES[:1]
     counts = [unit.count for unit in ruled.component.units]
-    return (*_POLICIES, *dict.fromkeys(map(policy_of, _by_stack(counts, resident, scope.hidden))))
-
-
-def _by_stack(counts: Sequence[int], resident: int, hidden: Sequence[int]) -> Iterator[list[int]]:
-    """Ways to share out residents between stacks, where copies hold some up more than others.
-
-    Every stack gets as many as hide its copies, and what is left goes to all; or one that is held up comes first.
-    """
-    if hidden:
-        yield _shared(resident, hidden, counts)
-    for stack, wanted in enumerate(hidden):
-        if wanted:
-            first = [count if index == stack else 0 for index, count in enumerate(counts)]
-            yield _shared(resident, first, counts)
-
-
-def _shared(resident: int, first: Sequence[int], counts: Sequence[int]) -> list[int]:
-    """Residents of each stack: up to ``first`` one stack after another, then up to ``counts``."""
-    kept = [0] * len(counts)
-    for most in (first, counts):
-        for stack, count in enumerate(most):
-            more = max(0, min(count - kept[stack], resident - sum(kept)))
-            kept[stack] += more
-    return kept
+    return (*_POLICIES, *dict.fromkeys(map(policy_of, shares_of_stacks(counts, resident, scope.hidden))))
 
 
 def _prefetches(case: Case, ruled: Placement, fixed: dict[str, object], streamed: int) -> tuple[int, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -18,6 +17,7 @@ from roost.planner.search.candidates import Scope, candidate_placements
 from roost.planner.search.option import Option
 from roost.planner.search.pricing import Pricer
 from roost.planner.search.solver import Column, Limits
+from roost.planner.search.stack_shares import residents_that_hide
 from roost.units import GiB
 
 Objective = Literal["seconds", "memory"]
@@ -112,27 +112,13 @@ def scope_of(ruled: Placement, pricer: Pricer, aim: Aim) -> Scope:
         in_fp8=in_fp8(ruled.component, trace) if "fp8" in aim.allow else None,
         lingers=pricer.forecast.generations > 1,
         splits=_SPLITS if pricer.separable else _SPLITS_TOGETHER,
-        hidden=_hidden(ruled, pricer),
+        hidden=residents_that_hide(
+            [unit.count for unit in ruled.component.units],
+            ruled.block_bytes,
+            pricer.least_block_s(name),
+            pricer.speeds[RateKey.PINNED_H2D],
+        ),
     )
-
-
-def _hidden(ruled: Placement, pricer: Pricer) -> tuple[int, ...]:
-    """Of each stack, with how many residents its compute hides the copies of its other blocks, at the pinned rate.
-
-    Empty for a single stack, and where copies hold none of them up.
-    """
-    sizes, units = ruled.block_bytes, ruled.component.units
-    compute_s = pricer.least_block_s(ruled.component.name)
-    if len(units) < 2 or not compute_s:
-        return ()
-    found, first = [], 0
-    for unit in units:
-        blocks = range(first, first + unit.count)
-        copies_s = sum(sizes[block] for block in blocks) / pricer.speeds[RateKey.PINNED_H2D]
-        computes_s = sum(compute_s.get(block, 0.0) for block in blocks)
-        found.append(math.ceil(unit.count * max(0.0, 1 - computes_s / copies_s)) if copies_s else 0)
-        first += unit.count
-    return tuple(found) if any(found) else ()
 
 
 def _tilings(component: str, forecast: Forecast, aim: Aim) -> tuple[bool, ...]:

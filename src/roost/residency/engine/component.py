@@ -47,7 +47,7 @@ class HeldComponent:
         self.active = False
         self._find_parts()
         self.rungs = Rungs(plan)
-        self.predictor = Predictor(registered_order(module, self.rungs.names))
+        self.predictor = Predictor(self.rungs.use_order or registered_order(module, self.rungs.names))
         self._transfers, self._device = transfers, transfers.device
         self._packer = Packer(name, module, plan, transfers, checkpoint)
         self.late = checkpoint is not None and checkpoint.late  # its masters are still to be made

@@ -18,6 +18,7 @@ class Rungs:
         self._plan = plan
         self.streams = plan.strategy == "layerwise-offload" and not plan.hold
         self.names = block_names(tuple(Stack(name=each.name, block_bytes=(0,) * each.count) for each in plan.stacks))
+        self.use_order = [self.names[number] for number in plan.use_order or ()]  # as planned, where stacks take turns
         self.resident_blocks = plan.resident_blocks or 0  # now
         self._most_blocks = self.resident_blocks
         self._most_slots = self._first_slots = self._planned_slots()
