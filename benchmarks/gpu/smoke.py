@@ -23,12 +23,17 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path += [str(ROOT / "tests"), str(ROOT / "scripts")]
 
-import torch  # noqa: E402 - after the line above
+from roost.allocator_settings import allocator_settings  # noqa: E402
+
+os.environ |= allocator_settings(os.environ)  # read once, before CUDA starts
+
+import torch  # noqa: E402 - after the lines above
 from diffusers import FluxTransformer2DModel  # noqa: E402
 
 from engine_cases import with_pinned  # noqa: E402
 from live_pipelines import STRATEGIES, own_pipeline, request_for  # noqa: E402
 from plans import LAYERWISE, plan_for  # noqa: E402
+from roost.facts.machine import allocator_limit  # noqa: E402
 from roost.facts.rates import RateKey  # noqa: E402
 from roost.plan import PlanDocument  # noqa: E402
 from roost.residency.device.cuda import CudaDevice  # noqa: E402
@@ -43,12 +48,13 @@ FAMILIES = ("flux", "wan2.2", "sdxl")
 RATES = (RateKey.PINNED_H2D, RateKey.PINNED_D2H, RateKey.PAGEABLE_H2D, RateKey.PIN)
 SHARES = (0, 0.5, "resident")  # of the stack's blocks
 PASSES = 4
+HEADROOM_BYTES = GIB
 
 Record = dict[str, Any]
 
 
 def device_of(kind: str, budget_bytes: int) -> Device:
-    return CudaDevice(budget_bytes) if kind == "cuda" else EmulatedDevice(budget_bytes)
+    return CudaDevice(budget_bytes, HEADROOM_BYTES) if kind == "cuda" else EmulatedDevice(budget_bytes)
 
 
 @contextmanager
@@ -171,7 +177,7 @@ def _passes(pipeline: Any, plan: PlanDocument, inputs: Record, kind: str) -> Rec
             "host_waits": len(waits),
             "allocated_bytes": device.peak_bytes,
             "reserved_bytes": device.reserved_bytes,
-            "limit_bytes": budget_bytes,
+            "limit_bytes": allocator_limit(budget_bytes, HEADROOM_BYTES),
         }
         if kind == "cuda":
             record["host_s"] = round(_host_seconds(pipeline, moved, device), 4)

@@ -56,6 +56,8 @@ class Environment:
             **os.environ,
             "LD_LIBRARY_PATH": os.pathsep.join(found),
             "PYTHONPATH": os.pathsep.join(map(str, paths)),
+            # Segments that grow need CUDA's virtual memory, which is not modelled.
+            "PYTORCH_ALLOC_CONF": "expandable_segments:False",
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
             "HF_HUB_OFFLINE": "1",
             "ROOST_ON_SIMULATED_GPU": "1",

@@ -197,8 +197,8 @@ print(here.noticed(device=1, pinned={pinned}))
 """
 WRONG_DEVICE = """
 made = here.CudaDevice.__init__
-def wrong(self, budget_bytes):
-    made(self, budget_bytes)
+def wrong(self, *memory):
+    made(self, *memory)
     self._copy_stream = torch.cuda.Stream(0)
 here.CudaDevice.__init__ = wrong
 """
@@ -224,8 +224,5 @@ def test_on_the_second_device_nothing_is_noticed() -> None:
     assert on_the_second("") == "[]"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="roost/residency/weights/staging.py: its thread registers on device 0, as threads do"
-)
 def test_on_the_second_device_staging_makes_no_context_on_the_first() -> None:
     assert "a context on device 0" not in on_the_second("", pinned=False)
