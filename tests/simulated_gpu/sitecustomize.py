@@ -22,10 +22,10 @@ def _without_cudnn(module: ModuleType) -> None:
 def _with_true_values(module: ModuleType) -> None:
     made = module.CudaDevice.__init__
 
-    def opening(self: Any, budget_bytes: int) -> None:
+    def opening(self: Any, *memory: int) -> None:
         from true_values import TrueValues
 
-        made(self, budget_bytes)
+        made(self, *memory)
         TrueValues(every=True).__enter__()
 
     if os.environ.get("SIM_VALUES"):
