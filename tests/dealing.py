@@ -9,6 +9,12 @@ import pytest
 
 from live_pipelines import STRATEGIES
 
+
+def slow(*cases: Any) -> list[Any]:
+    """Parameters that run with --runslow alone; a tuple is one case of several."""
+    return [pytest.param(*(each if isinstance(each, tuple) else (each,)), marks=pytest.mark.slow) for each in cases]
+
+
 # One of each way that weights come, stay and go.
 TYPICAL = ("resident", "component-offload", "layerwise-offload, half resident", "snapshot-offload, lingering")
 SLOW_UNLESS_TYPICAL = [

@@ -46,7 +46,7 @@ def outcome(name: str, strategy: Any, failing: int) -> tuple[str, int]:
 
 
 @pytest.mark.parametrize("strategy", SLOW_UNLESS_TYPICAL)
-@pytest.mark.parametrize(("name", "stride"), [("flux", 4), ("wan2.2", 7)])
+@pytest.mark.parametrize(("name", "stride"), [("flux", 4), pytest.param("wan2.2", 7, marks=pytest.mark.slow)])
 def test_an_allocation_that_fails_leaves_the_bits_or_the_baseline(
     name: str, stride: int, strategy: str, request: pytest.FixtureRequest
 ) -> None:

@@ -29,7 +29,7 @@ def test_the_whole_product_is_exact(name: str, case: Case) -> None:
     check(name, case)
 
 
-@pytest.mark.parametrize(("name", "case"), dealt(OTHERS, pairwise_cases(), every=2))
+@pytest.mark.parametrize(("name", "case"), dealt(OTHERS, pairwise_cases(), every=3))
 def test_a_pairwise_cover_is_exact(name: str, case: Case) -> None:
     check(name, case)
 

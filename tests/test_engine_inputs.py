@@ -145,7 +145,7 @@ def check(name: str, plan: PlanDocument) -> None:
         assert (device.used_bytes, device.pinned_bytes) == (0, 0)
 
 
-@pytest.mark.parametrize(("name", "case"), dealt(SOURCES, pairwise_cases(), every=3))
+@pytest.mark.parametrize(("name", "case"), dealt(SOURCES, pairwise_cases(), every=4))
 def test_streaming_is_exact(name: str, case: Case) -> None:
     check(name, plan_of(made(name), case))
 

@@ -20,7 +20,7 @@ from tiny_models import FAMILIES, build, default_call
 
 Saved = Callable[[str], Path]
 
-PLACED = ("all=resident", "all=snapshot-offload", "all=layerwise-offload,resident_blocks=1")
+PLACED = ("all=snapshot-offload", "all=layerwise-offload,resident_blocks=1")
 
 
 @pytest.fixture(scope="module")

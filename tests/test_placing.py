@@ -53,7 +53,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 @pytest.mark.parametrize("strategy", SLOW_UNLESS_TYPICAL)
-@pytest.mark.parametrize("name", ["flux", "wan2.2"])
+@pytest.mark.parametrize("name", ["flux", pytest.param("wan2.2", marks=pytest.mark.slow)])
 def test_every_allocation_of_a_load_may_fail_and_the_digest_is_the_same(
     name: str, strategy: str, saved: Callable[[str], Path], request: pytest.FixtureRequest
 ) -> None:

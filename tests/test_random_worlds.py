@@ -19,7 +19,7 @@ from roost.residency.weights.transfers import Transfers
 from test_timeline import schedule, use, weights
 from toy_worlds import Use, World, batches, block_order
 
-NORMAL, MORE = 320, 3000
+NORMAL, MORE = 240, 3080
 
 
 def check(seed: int) -> None:

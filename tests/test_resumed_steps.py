@@ -11,6 +11,7 @@ import diffusers
 import pytest
 import torch
 
+from dealing import slow
 from kept_worlds import STEPS, failing_decode, world_of, world_of_case
 from live_pipelines import held_by
 from roost.residency.run.kept import steps
@@ -69,9 +70,10 @@ SCHEDULERS = {
     "latent consistency": (diffusers.LCMScheduler, {}),
     "Runge-Kutta": (diffusers.PNDMScheduler, {}),
 }
+OFTEN = ("multistep with noise", "ancestral", "two calls a step", "Runge-Kutta")
 
 
-@pytest.mark.parametrize("kind", SCHEDULERS)
+@pytest.mark.parametrize("kind", [*OFTEN, *slow(*(each for each in SCHEDULERS if each not in OFTEN))])
 def test_every_scheduler_goes_on_with_its_state_and_noise(kind: str, tmp_path: Path) -> None:
     scheduler, options = SCHEDULERS[kind]
     world = world_of(tmp_path, "sdxl")

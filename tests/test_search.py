@@ -95,7 +95,7 @@ def brute_force(case, ruled, made) -> float | None:
 @pytest.mark.long
 # No shrinking: one example takes a second.
 @given(small_worlds())
-@settings(max_examples=15, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(max_examples=10, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 def test_search_equals_brute_force(world) -> None:
     case, ruled, made = world
     found, expected = search(case, ruled, made, LIKELY), brute_force(case, ruled, made)

@@ -23,7 +23,8 @@ def rows() -> list:
             model = MODELS[heading[1]]
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if model and len(cells) == 9 and cells[0] not in ("card", "---"):
-            marks = () if model == "flux.1-dev" else pytest.mark.slow
+            quick = model == "flux.1-dev" and cells[0].startswith("rtx")
+            marks = () if quick else pytest.mark.slow
             found.append(pytest.param(model, cells, id=f"{model}-{cells[0]}", marks=marks))
     return found
 
