@@ -87,7 +87,7 @@ def test_a_plan_that_surely_fits_has_the_memory_at_the_upper_end_of_every_interv
             assert at_worst.reserved_bytes <= made.machine.gpu.free_bytes, seed
 
 
-@pytest.mark.parametrize("headroom_gib", [0, 1, 6])
+@pytest.mark.parametrize("headroom_gib", [6, *(pytest.param(each, marks=pytest.mark.slow) for each in (0, 1))])
 def test_what_surely_fits_may_be_reserved_by_the_run_s_allocator(headroom_gib: float) -> None:
     whole = Aim(forbid=frozenset({"tiling"}))
     found = []

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from dealing import SLOW_UNLESS_TYPICAL
 from live_pipelines import STRATEGIES, digest_without_plan, held_by, own_pipeline, request_for, weights_bytes
 from plans import LAYERWISE, plan_for
 from roost.plan import PlanDocument
@@ -50,7 +51,7 @@ def counted_packings() -> Iterator[list[int]]:
         yield made
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", SLOW_UNLESS_TYPICAL)
 def test_only_the_first_upcast_packs_masters(strategy: str) -> None:
     pipeline = half_sdxl()
     wanted = digest_without_plan(pipeline, "sdxl")

@@ -29,7 +29,9 @@ def with_host(ram_gib: float, *sets: str) -> PlanDocument:
     return searched(14, link=LINK_BOUND, question=made, aim=Aim(certainty="likely"))
 
 
-@pytest.mark.parametrize("ram_gib", [10, 13, 16, 19, 22, 25])
+@pytest.mark.parametrize(
+    "ram_gib", [10, 16, 22, *(pytest.param(each, marks=pytest.mark.slow) for each in (13, 19, 25))]
+)
 def test_scarce_host_memory_is_filled_to_two_blocks(ram_gib: int) -> None:
     plan = with_host(ram_gib, "text_encoder=snapshot-offload")
     master = plan.components["transformer"].master
