@@ -34,9 +34,7 @@ def test_the_plan_file_changes_when_asked_and_the_record_tells_either_way(
     right = json.loads(capsys.readouterr().out)
     assert plan.read_text() == before
     # The first component's trunk comes in, and then its first block does not.
-    monkeypatch.setattr(
-        devices, "open_device", lambda kind, budget_bytes, headroom_bytes: failing_device(budget_bytes, 2)
-    )
+    monkeypatch.setattr(devices, "open_device", lambda kind, budget, headroom: failing_device(budget, 2))
     assert run(command) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["digest"] == right["digest"]
@@ -67,9 +65,7 @@ def test_what_a_load_gave_up_is_in_the_record_and_goes_into_the_plan_s_file(
     capsys.readouterr()
     assert run(command) == 0
     right = json.loads(capsys.readouterr().out)
-    monkeypatch.setattr(
-        devices, "open_device", lambda kind, budget_bytes, headroom_bytes: failing_device(budget_bytes, 1)
-    )
+    monkeypatch.setattr(devices, "open_device", lambda kind, budget, headroom: failing_device(budget, 1))
     assert run([*command, "--update-plan"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["digest"] == right["digest"]
