@@ -26,8 +26,12 @@ def test_calls_of_each_generation_are_as_committed(family: str) -> None:
     assert differences(family) == []
 
 
+# A small call of Wan2.2 has a step for each expert: the second one comes in where others are in their steady state.
+ONE_DENOISER = [each for each in FAMILIES if each != "wan2.2"]
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ONE_DENOISER)
 def test_in_steady_steps_roost_neither_waits_nor_allocates_nor_copies_pageable_memory(
     family: str, strategy: str
 ) -> None:
