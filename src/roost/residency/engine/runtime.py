@@ -99,9 +99,8 @@ class Runtime:
         self.stages.begin(stage)
         self._sequence.use(component)
         self._current, self._stage = component, stage
-        if (
-            component.late
-        ):  # what is left to compute must not run while masters come: their time is left out of a step's
+        # What is left to compute must not run while masters come: their time is left out of a step's.
+        if component.late:
             self._device.synchronize()
         self.host_turns.begin(component)
         self._make_room(component)
