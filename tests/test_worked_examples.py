@@ -9,6 +9,7 @@ import pytest
 
 from roost.api.plans.plan import make_plan
 from roost.cli.views.sweep import placement_in_short
+from roost.errors import UsageError
 from roost.units import format_bytes
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "worked-examples.md"
@@ -57,3 +58,11 @@ def test_a_row_is_what_planning_says(model: str, cells: list[str]) -> None:
         # As it is shown; and another version of a library may trace a few elementwise operations more or fewer.
         rounding = 0.0005 if shown.endswith("ms") else 0.5 if "min" in shown else 0.05
         assert seconds(shown) == pytest.approx(figure.mid, rel=0.01, abs=rounding)
+
+
+def test_numbers_of_blocks_for_each_stack_are_in_order_of_use() -> None:
+    """FLUX.1-dev's 19 double blocks run before its 38 single ones; by name they come after them."""
+    plan = make_plan("flux.1-dev", gpu="rtx-4090", ram="128GiB", set="dit=layerwise-offload,resident_policy=0+30")
+    assert (plan.components["transformer"].resident_blocks, plan.components["transformer"].slots) == (30, 2)
+    with pytest.raises(UsageError, match="30\\+0 doesn't suit"):
+        make_plan("flux.1-dev", gpu="rtx-4090", ram="128GiB", set="dit=layerwise-offload,resident_policy=30+0")

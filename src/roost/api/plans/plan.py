@@ -23,6 +23,7 @@ from roost.api.requests.python_options import options_of
 from roost.errors import DryRunError, InvalidFile, UsageError
 from roost.facts.rates import LINKS
 from roost.facts.request import Workload
+from roost.facts.resident_policy import blocks_of_stacks
 from roost.plan import PlanDocument, plan_to_yaml, read_plan, write_text_atomically
 from roost.plan.figures import Rate
 from roost.planner.buffers import in_order_of_use, with_unfiled
@@ -62,7 +63,7 @@ def plan_model(model: str | Path, options: PlanOptions, on_remedy_run: OnRemedyR
     _log.info("planning %s for %s", question.inventory.path or question.inventory.family, question.machine)
     if not searches(options):
         return _with_kept_trace(question, options) or plan_by_rules(question)
-    ruling_on(question)  # refuses wrong options before the slow dry run
+    ruling_on(_without_order(question))  # refuses wrong options before the slow dry run
     asked = traced_question(question, options, lambda: _trace(question, question.workload))
     return plan_by_search(
         replace(
@@ -71,6 +72,22 @@ def plan_model(model: str | Path, options: PlanOptions, on_remedy_run: OnRemedyR
             spell=plan_command(model, options),
         )
     )
+
+
+def _without_order(question: Question) -> Question:
+    """The question without numbers of blocks for each stack: a dry run knows in which order those come."""
+    sets = tuple(
+        replace(
+            each,
+            parameters={
+                key: value
+                for key, value in each.parameters.items()
+                if key != "resident_policy" or not blocks_of_stacks(str(value))
+            },
+        )
+        for each in question.choices.sets
+    )
+    return replace(question, choices=replace(question.choices, sets=sets))
 
 
 def _with_others(asked: SearchQuestion, on_remedy_run: OnRemedyRun | None) -> SearchQuestion:
@@ -115,7 +132,7 @@ def _trace_if_possible(question: Question, workload: Workload, on_remedy_run: On
 def search_question(model: str | Path, options: PlanOptions, link_bytes_per_s: float | None = None) -> SearchQuestion:
     """What the search is asked for ``model``, its dry run included; ``link_bytes_per_s`` is an emulated device's."""
     question = _question(model, options)
-    ruling_on(question)  # refuses wrong options before the slow dry run
+    ruling_on(_without_order(question))  # refuses wrong options before the slow dry run
     asked = traced_question(question, options, lambda: _trace(question, question.workload), link_bytes_per_s)
     return replace(asked, spell=plan_command(model, options))
 
