@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from roost.facts.model import ClassFacts, Component, Inventory, ModelProfile
+from roost.probes.model.components import Wanted
 from roost.probes.model.inventory import read_inventory
 
 Tensors = Mapping[str, tuple[str, tuple[int, ...]]]  # name -> (dtype, shape)
@@ -102,5 +103,5 @@ def inspect(
     profile: ModelProfile | None = None,
 ) -> Inventory:
     return read_inventory(
-        root, variant=variant, dtype=dtype, class_facts=facts or {}, recognise=lambda index, configs: profile
+        root, Wanted(variant=variant, dtype=dtype), class_facts=facts or {}, recognise=lambda index, configs: profile
     )

@@ -25,6 +25,7 @@ from directories import (
 from roost.errors import UsageError
 from roost.facts.model import ClassFacts, ModelProfile
 from roost.facts.request import Workload
+from roost.probes.model.components import Wanted
 from roost.probes.model.inventory import read_inventory
 
 TENSORS = 4 * BLOCK_ELEMENTS
@@ -215,6 +216,6 @@ def test_profiles_are_recognised_by_index_and_configs(tmp_path: Path) -> None:
         seen.append((index, configs))
         return replace(PROFILE, key="five")
 
-    inventory = read_inventory(root, variant=None, dtype=None, class_facts={}, recognise=recognise)
+    inventory = read_inventory(root, Wanted(variant=None, dtype=None), class_facts={}, recognise=recognise)
     assert seen == [({"_class_name": "WanPipeline", "transformer": DIT}, {"transformer": {"dim": 5}})]
     assert inventory.family == "five"

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 # One process serves one caller; its threads raise errors too, so this is no context variable.
 _spelling = {"at a shell": False}
+_FLAGS = {"files": "file"}  # one at a time at a shell, all together in Python
 
 
 @contextmanager
@@ -28,7 +29,7 @@ def option(name: str, value: str | float | bool | None = None) -> str:
     shown = f"{value:g}" if isinstance(value, float) else value
     if not _spelling["at a shell"]:
         return f"{name}={'' if value is None else repr(shown) if isinstance(value, str) else shown}"
-    flag = name.replace("_", "-")
+    flag = _FLAGS.get(name, name.replace("_", "-"))
     if isinstance(value, bool):
         return f"--{flag}" if value else f"--no-{flag}"
     return f"--{flag}" if value is None else f"--{flag} {shown}"

@@ -16,6 +16,7 @@ from roost.api.requests.known_values import dtype_of
 from roost.api.requests.option_sets import BenchOptions, PlanOptions
 from roost.api.requests.python_options import given_names, options_of
 from roost.api.requests.request import ONE_CALL
+from roost.api.requests.weight_files import files_of
 from roost.api.runs.ready import check_plan
 from roost.api.trials import run_trials
 from roost.errors import UsageError
@@ -117,7 +118,7 @@ def bench_target(target: str, options: BenchOptions) -> BenchTarget:
 
 def _check_measurable(model: str, options: PlanOptions, link_speed: str | None) -> None:
     """Refuses before the slow dry run what trials can't be made of."""
-    inventory = inspect_model(model, variant=options.variant, dtype=dtype_of(options))
+    inventory = inspect_model(model, variant=options.variant, dtype=dtype_of(options), files=files_of(options))
     check_runnable(inventory, profile_of(inventory))
     gpu = find_machine(options.gpu, options.vram, options.ram, options.headroom, options.pinned_max).gpu
     if gpu.named:
@@ -162,12 +163,13 @@ def _options_of(plan: PlanDocument, model_dir: Path) -> PlanOptions:
         variant=plan.model.variant,
         dtype=_typed_dtype(plan, model_dir),
         attention=plan.attention,
+        files={name: str(path) for name, path in plan.given_files.items()},
     )
 
 
 def _typed_dtype(plan: PlanDocument, model_dir: Path) -> str | None:
     """The ``--dtype`` that the plan was made with; None when its components load as they would without."""
-    untyped = inspect_model(model_dir, variant=plan.model.variant)
+    untyped = inspect_model(model_dir, variant=plan.model.variant, files=plan.given_files)
     planned = {name: each.load_dtype for name, each in plan.components.items()}
     if all(each.load_dtype == planned.get(each.name, each.load_dtype) for each in untyped.components):
         return None

@@ -84,7 +84,7 @@ def _parameter(name: str, declared: DeclaredOption) -> Parameter:
     listed = next((get_args(each)[0] for each in types if get_origin(each) is Sequence), None)
     kind = str if str in types else types[0]
     default = None if listed or (kind is str and not isinstance(declared.default, str)) else declared.default
-    how = typer.Option(*option.flags.split(), metavar=option.metavar, help=option.help)
+    how = typer.Option(*option.flags.split(), metavar=option.metavar, help=option.help, hidden=option.hidden)
     hint = list[listed] if listed else kind  # type: ignore[valid-type]
     return Parameter(
         name,

@@ -8,6 +8,7 @@ from typing import Literal
 
 from roost.facts.limits import Bytes, Names, Sha256, Texts
 from roost.facts.request import Group, Mode, Role, Storage, Workload
+from roost.facts.weight_files import Recipe, WeightFile
 
 Kind = Literal["dit", "text_encoder", "image_encoder", "vae", "other"]
 ModelSource = Literal["directory", "name", "memory"]
@@ -31,6 +32,21 @@ class Stack:
     @property
     def bytes(self) -> int:
         return sum(self.block_bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileSource:
+    """A file that a component's weights come from, in place of the model's own. Source: its header.
+
+    ``path`` is absolute; ``fingerprint`` is the hash of the header, ``bytes`` the file's size. ``plain_bytes`` are
+    those that the model's own weights load as, where they are known.
+    """
+
+    path: str
+    format: str
+    fingerprint: Sha256
+    bytes: Bytes
+    plain_bytes: Bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +76,8 @@ class Component:
     storage: Storage | None = None  # of linear weights in blocks, where the sizes are of such a copy; never of a file
     unsought: bool = False  # its library would not look for its files by itself
     extra_bytes: int = 0  # beside ``load_bytes`` in the buffers of all units and the trunk; see ``Stack``
+    source: FileSource | None = None  # whose weights these are, where they aren't the model's own
+    quantization_detail: Mapping[str, object] | None = None  # formats and scales, as ``inspect --json`` gives them
     notes: tuple[str, ...] = ()  # tied or unused weights, uncertain facts, unsupported formats
 
     @property
@@ -100,11 +118,20 @@ class PublishedModel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GivenFile:
+    """A file that was given for a component, and how the component is made of it."""
+
+    file: WeightFile
+    recipe: Recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
     """What a model holds that lies in a directory, is known by its name alone, or is a pipeline in memory.
 
     ``path`` is a directory's, else None. Of a model known by its name ``fingerprint`` is the structure that any copy
-    shares.
+    shares. ``given`` are the files that replace components' own, by component; fingerprint and ``files`` leave such
+    components' weights out.
     """
 
     path: str | None
@@ -121,6 +148,7 @@ class Inventory:
     fingerprint: str
     warnings: tuple[str, ...] = ()
     bare: Mapping[str, str] = field(default_factory=dict)  # weightless entries whose files aren't there -> class
+    given: Mapping[str, GivenFile] = field(default_factory=dict, compare=False, repr=False)
 
     def component(self, name: str) -> Component:
         return next(each for each in self.components if each.name == name)

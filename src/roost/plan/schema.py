@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -10,7 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from roost.facts.decider import Blocked, Fired
 from roost.facts.limits import Bytes, Label, Name, Positive, Sha256
 from roost.facts.machine import GpuFacts, HostFacts
-from roost.facts.model import Kind, ModelSource, RolePart, StoredFile, Task
+from roost.facts.model import FileSource, Kind, ModelSource, RolePart, StoredFile, Task
 from roost.facts.request import Mode, Storage, Strategy, Workload
 from roost.facts.resident_policy import check_policy
 from roost.plan import earlier
@@ -174,7 +175,8 @@ class ComponentPlan(Strict):
 
     ``master`` is also set for a component that the search moves as a whole. ``tiling`` and ``slicing`` are of VAEs;
     one that ``may_tile`` decodes in tiles when nothing else is left to give up, though it was not planned to.
-    ``storage`` is the dtype that linear weights of blocks are rounded to; bytes and stacks are at it. ``use_order`` are
+    ``storage`` is the dtype that linear weights of blocks are rounded to; bytes and stacks are at it. ``source`` is the
+    file that the weights come from in place of the model's own. ``use_order`` are
     the numbers of blocks, counted stack after stack, in the order in which they run, where stacks take turns.
     """
 
@@ -199,6 +201,7 @@ class ComponentPlan(Strict):
     slicing: bool = False
     may_tile: bool = False
     storage: Storage | None = None
+    source: Annotated[FileSource, FACT] | None = None
     decided_by: Label
     why: str
 
@@ -259,6 +262,11 @@ class PlanDocument(Strict):
     warnings: list[str]
 
     _from_earlier = model_validator(mode="before")(staticmethod(earlier.plan_facts))
+
+    @property
+    def given_files(self) -> dict[str, Path]:
+        """The files of those components whose weights are not the model's own."""
+        return {name: Path(each.source.path) for name, each in self.components.items() if each.source is not None}
 
     @model_validator(mode="after")
     def _load_order_names_components(self) -> PlanDocument:

@@ -83,7 +83,7 @@ _STORED_NAMES = {
 
 def cast_bytes(component: Component) -> int:
     """Stored bytes whose dtype isn't the one they load at."""
-    if component.load_dtype is None:
+    if component.load_dtype is None or component.quantization is not None:
         return 0
     if component.storage is not None:
         return component.bytes
@@ -96,6 +96,8 @@ def cast_bytes(component: Component) -> int:
 
 def can_come_late(component: Component) -> bool:
     """Whether its weights can be loaded at its first use: mapped until then, or its module built without them."""
+    if component.source is not None:
+        return True
     if component.tensors is None or component.quantization is not None or not component.files:
         return False
     # Rounding to 8 bits takes weights as they load: those that are cast first are all in memory for a moment.

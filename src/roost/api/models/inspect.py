@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from roost.facts.model import Component, Inventory, Makes, ModelProfile, PublishedModel
@@ -17,22 +19,34 @@ from roost.profiles.published import load_published_model, model_names
 from roost.profiles.usual_tensors import usual_tensors
 
 
-def inspect_model(model: str | Path, *, variant: str | None = None, dtype: str | None = None) -> Inventory:
+def inspect_model(
+    model: str | Path,
+    *,
+    variant: str | None = None,
+    dtype: str | None = None,
+    files: Mapping[str, Path] | None = None,
+) -> Inventory:
     """What the model directory, the hub id in the local cache, or the model of that name holds, without its weights.
 
-    Raises InvalidFile or UsageError for a directory or variant that can't be used. Imports neither torch nor diffusers.
+    ``files`` are those of components whose weights are not the model's own. Raises InvalidFile or UsageError for a
+    directory, variant or file that can't be used. Imports neither torch nor diffusers, unless a file's recipe is new.
     """
-    source, class_facts = _source_of(str(model)), load_class_facts()
+    source, class_facts, files = _source_of(str(model)), load_class_facts(), files or {}
     inventory = read_inventory(
         source,
-        variant=variant,
-        dtype=dtype,
+        Wanted(variant=variant, dtype=dtype, elsewhere=files.keys()),
         class_facts=class_facts,
         recognise=recognise,
         usual_of=usual_tensors,
     )
     if isinstance(source, PublishedModel):
-        return replace(inventory, fingerprint=read_structure(source, inventory, class_facts))
+        inventory = replace(inventory, fingerprint=read_structure(source, inventory, class_facts))
+    if files:
+        read = {name: read_weight_file(str(path)) for name, path in files.items()}
+        plain = inspect_model(inventory.family) if inventory.family in model_names() else None
+        inventory = with_files(
+            as_the_others_load(inventory, read, dtype, plain), read, partial(recipe_of, source), plain
+        )
     return inventory
 
 
@@ -72,7 +86,7 @@ def why_not_run(component: Component) -> str | None:
     """Why this version plans the component and can't run it; None where it can."""
     if component.tensors is None:
         return "has only pickled weights, which Roost never opens; convert it to safetensors"
-    if component.quantization is not None:
+    if component.quantization is not None and component.source is None:
         return f"is quantised ({component.quantization!r}), which Roost plans but can't run; use plain weights"
     return None
 

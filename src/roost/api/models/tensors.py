@@ -26,9 +26,14 @@ def check_tensors(inventory: Inventory, trace: Trace) -> tuple[str, ...]:
     directory, wanted = ModelDirectory(Path(inventory.path)), {each.component: each for each in trace.tensors}
     warnings: list[str] = []
     for component in inventory.components:
-        if component.name in wanted and component.tensors is not None and component.quantization is None:
+        if component.name in wanted and component.tensors is not None and not _has_other_names(component):
             warnings += _compare(directory, component, wanted[component.name])
     return tuple(warnings)
+
+
+def _has_other_names(component: Component) -> bool:
+    """Whether its tensors' names say nothing: a recipe judged them already, or a quantiser has its own."""
+    return component.source is not None or component.quantization is not None
 
 
 def _compare(directory: ModelDirectory, component: Component, wanted: ModuleTensors) -> Iterator[str]:

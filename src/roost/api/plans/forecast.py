@@ -91,12 +91,12 @@ def planned_inventory(plan: PlanDocument, model: str | None) -> Inventory:
             " model is with --model DIR."
         )
     try:
-        found = inspect_model(source, variant=plan.model.variant)
+        found = inspect_model(source, variant=plan.model.variant, files=plan.given_files)
         planned = {name: each.load_dtype for name, each in plan.components.items()}
         for dtype in DTYPES:
             if all(planned.get(each.name, each.load_dtype) == each.load_dtype for each in found.components):
                 break
-            found = inspect_model(source, variant=plan.model.variant, dtype=dtype)
+            found = inspect_model(source, variant=plan.model.variant, dtype=dtype, files=plan.given_files)
     except RoostError as error:
         raise UsageError(
             f"a timeline is simulated from what the plan's model does, and {where} can't be read: {error}"

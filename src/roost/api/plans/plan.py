@@ -20,6 +20,7 @@ from roost.api.requests.known_values import dtype_of
 from roost.api.requests.option_sets import PlanOptions
 from roost.api.requests.options import aim_of, choices_of, generation_count, searches, workload_of
 from roost.api.requests.python_options import options_of
+from roost.api.requests.weight_files import files_of
 from roost.errors import DryRunError, InvalidFile, UsageError
 from roost.facts.rates import LINKS
 from roost.facts.request import Workload
@@ -139,7 +140,7 @@ def search_question(model: str | Path, options: PlanOptions, link_bytes_per_s: f
 
 def _question(model: str | Path, options: PlanOptions) -> Question:
     choices, role, dtype = choices_of(options), parse_role(options.role), dtype_of(options)
-    inventory = inspect_model(model, variant=options.variant, dtype=dtype)
+    inventory = inspect_model(model, variant=options.variant, dtype=dtype, files=files_of(options))
     if not inventory.components or inventory.layout == "single-file":
         raise InvalidFile(why_single_files(inventory))
     check_sought(inventory)

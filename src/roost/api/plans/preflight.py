@@ -89,10 +89,11 @@ def model_differences(plan: PlanDocument, inventory: Inventory) -> list[str]:
     Covers file sizes, headers and configs, not the content of weights. A plan made from a name knows no files: there
     it is classes, stacks, sizes, and every tensor's name and shape; one of a pipeline in memory all but the tensors.
     """
+    files = _file_differences(plan, inventory)
     if plan.model.source != "directory":
-        return _structure_differences(plan, inventory)
+        return [*files, *_structure_differences(plan, inventory)]
     planned, found = plan.model.files, inventory.files
-    differences = [f"{name} is gone" for name in planned if name not in found]
+    differences = [*files, *(f"{name} is gone" for name in planned if name not in found)]
     differences += [f"{name} is new" for name in found if name not in planned]
     for name in planned.keys() & found.keys():
         if planned[name].bytes != found[name].bytes:
@@ -103,6 +104,16 @@ def model_differences(plan: PlanDocument, inventory: Inventory) -> list[str]:
     if not differences and plan.model.fingerprint != inventory.fingerprint:
         differences.append("its fingerprint differs")
     return sorted(differences)
+
+
+def _file_differences(plan: PlanDocument, inventory: Inventory) -> list[str]:
+    """How the files that were given for components differ from those planned with; configs are the model's."""
+    here = {each.name: each.source for each in inventory.components}
+    return [
+        f"{name}'s file {shown_path(Path(each.source.path).name)} has another header"
+        for name, each in plan.components.items()
+        if each.source is not None and each.source.fingerprint != getattr(here.get(name), "fingerprint", None)
+    ]
 
 
 def check_component_names(plan: PlanDocument, inventory: Inventory) -> None:

@@ -17,7 +17,8 @@ class Option:
     """Beside a field's type in ``Annotated``: the field's option on the command line, and its help.
 
     ``flags`` are as Typer takes them, with spaces between: ``-o --output``, ``--fsdp/--no-fsdp``. Values of a
-    ``joined`` option stand with commas between; in Python they may be a list.
+    ``joined`` option stand with commas between; in Python they may be a list. A ``hidden`` one is another spelling,
+    which the help leaves out.
     """
 
     flags: str
@@ -25,6 +26,7 @@ class Option:
     _: KW_ONLY
     metavar: str | None = None
     joined: bool = False
+    hidden: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ Start-up reads this file, so it imports nothing heavy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -142,6 +142,32 @@ class WeightsOptions:
     dtype: Annotated[str | None, Option("--dtype", "Load dtype: bfloat16, float16 or float32.", metavar="T")] = None
 
 
+def _same_as_file(component: str) -> Option:
+    flag = component.replace("_", "-")
+    return Option(f"--{flag}", f"The same as --file {component}=PATH.", metavar="PATH", hidden=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileOptions:
+    """Files whose weights stand in place of a component's own; in Python ``files={"transformer": path}``."""
+
+    files: Annotated[
+        Mapping[str, str] | Sequence[str],
+        Option(
+            "--file",
+            "A component's weights from a .gguf or .safetensors file (or --transformer PATH and so on); repeatable.",
+            metavar="COMPONENT=PATH",
+        ),
+    ] = ()
+    transformer: Annotated[str | None, _same_as_file("transformer")] = None
+    transformer_2: Annotated[str | None, _same_as_file("transformer_2")] = None
+    unet: Annotated[str | None, _same_as_file("unet")] = None
+    vae: Annotated[str | None, _same_as_file("vae")] = None
+    text_encoder: Annotated[str | None, _same_as_file("text_encoder")] = None
+    text_encoder_2: Annotated[str | None, _same_as_file("text_encoder_2")] = None
+    text_encoder_3: Annotated[str | None, _same_as_file("text_encoder_3")] = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class AttentionOptions:
     """How the denoiser computes attention; where None is given, as the library does by default."""
@@ -164,7 +190,9 @@ class MeasuredOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecidingOptions(MeasuredOptions, AttentionOptions, WeightsOptions, RuleOptions, SearchOptions, PlacementOptions):
+class DecidingOptions(
+    MeasuredOptions, AttentionOptions, FileOptions, WeightsOptions, RuleOptions, SearchOptions, PlacementOptions
+):
     """All that decides a placement beside the workload and the machine."""
 
 
@@ -212,6 +240,16 @@ class PlaceOptions:
     """Where a plan's model lies, when it isn't where it was planned."""
 
     model: Annotated[str | None, Option("--model", "Where the plan's model is now.", metavar="DIR")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseOptions(PlaceOptions):
+    """Where what a run loads is; a model known by its name lacks tokenizers beside the files of its weights."""
+
+    tokenizers: Annotated[
+        str | None,
+        Option("--tokenizers", "Tokenizers of a model by name whose weights are all files.", metavar="DIR"),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)

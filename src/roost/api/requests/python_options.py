@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, TypeVar
 
 from roost.api.requests.declared import DeclaredOption, declared_options, filled
@@ -66,6 +67,11 @@ _IS: Mapping[Any, Callable[[object], bool]] = {
     int: _is_whole,
     float: lambda value: isinstance(value, Real) and not isinstance(value, bool),
     Sequence[str]: lambda value: isinstance(value, list | tuple) and _all_texts(value),
+    Mapping[str, str]: lambda value: (
+        isinstance(value, Mapping)
+        and _all_texts(value)
+        and all(isinstance(each, str | Path) for each in value.values())
+    ),
     tuple[int, int]: lambda value: isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_whole, value)),
 }
 _WORDS: Mapping[Any, str] = {
@@ -74,5 +80,6 @@ _WORDS: Mapping[Any, str] = {
     int: "a whole number",
     float: "a number",
     Sequence[str]: "a list of texts",
+    Mapping[str, str]: "paths by components' names",
     tuple[int, int]: "a pair of whole numbers",
 }

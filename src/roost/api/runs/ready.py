@@ -84,7 +84,9 @@ def run_command(plan: PlanDocument, path: Path) -> tuple[str | None, str | None]
     """The command that runs a plan kept at ``path``, to paste and to complete; else None, and why no run can follow."""
     try:
         check_executable(plan)
-        inventory = inspect_model(plan.model.path or plan.model.family or "", variant=plan.model.variant)
+        inventory = inspect_model(
+            plan.model.path or plan.model.family or "", variant=plan.model.variant, files=plan.given_files
+        )
         check_runnable(inventory, profile_of(inventory))
     except RoostError as error:
         return None, str(error)
@@ -145,7 +147,7 @@ def _known(plan: PlanDocument, model: str | None, device: str | None, force: boo
     """The plan with its model, both checked; nothing is asked of the machine."""
     check_executable(plan)
     path = _path_of(plan) if model is None else model
-    inventory = inspect_model(path, variant=plan.model.variant)
+    inventory = inspect_model(path, variant=plan.model.variant, files=plan.given_files)
     if inventory.path is None:
         raise UsageError(f"{given('model', path)} is only a name, and a run needs the files; give their directory.")
     changes = refuse(plan, model_differences(plan, inventory), what="model", force=force)

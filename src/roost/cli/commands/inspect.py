@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from roost.api.requests.option_sets import WeightsOptions
+from roost.api.requests.option_sets import FileOptions, WeightsOptions
 from roost.cli.options import Command, Json, ModelArgument, takes_options
 from roost.cli.screen import show_folded, show_json, show_table
 from roost.units import format_bytes
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 class InspectCommand(Command):
     model: ModelArgument
     weights: WeightsOptions
+    files: FileOptions
     as_json: Json = False
 
 
@@ -26,8 +27,14 @@ def inspect(given: InspectCommand) -> None:
     """Show the components, files, sizes and block stacks of a model, from file headers alone."""
     from roost.api.models.inspect import inspect_model, inspection_document
     from roost.api.requests.known_values import dtype_of
+    from roost.api.requests.weight_files import files_of
 
-    inventory = inspect_model(given.model, variant=given.weights.variant, dtype=dtype_of(given.weights))
+    inventory = inspect_model(
+        given.model,
+        variant=given.weights.variant,
+        dtype=dtype_of(given.weights),
+        files=files_of(given.files),
+    )
     if given.as_json:
         show_json(inspection_document(inventory))
     else:

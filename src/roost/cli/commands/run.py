@@ -13,10 +13,11 @@ from roost.api.requests.declared import declared_options, typed_options
 from roost.api.requests.known_values import is_auto
 from roost.api.requests.option_sets import (
     AttentionOptions,
+    BaseOptions,
     DecidingOptions,
+    FileOptions,
     GenerationOptions,
     MachineOptions,
-    PlaceOptions,
     PlanOptions,
     WorkloadOptions,
 )
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from roost.plan import PlanDocument
 
 
+_OF_A_RUN = (WorkloadOptions, AttentionOptions, FileOptions)
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunCommand(Command):
     target: Annotated[str, typer.Argument(metavar="PLAN|MODEL", help="A plan's YAML file, or a model to plan first.")]
@@ -40,7 +44,7 @@ class RunCommand(Command):
         str | None,
         typer.Option("--device", metavar="D", help="emulated tries any plan on the CPU; cuda insists on it."),
     ] = None
-    place: PlaceOptions
+    place: BaseOptions
     force: Annotated[bool, typer.Option("--force", help="Run on another model or GPU than planned.")] = False
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and load nothing.")] = False
     update_plan: Annotated[
@@ -63,6 +67,7 @@ def run(given: RunCommand) -> None:
     roost run wan.yaml --prompt "a red fox" -o fox.mp4
     """
     from roost.api.requests.request import run_request
+    from roost.api.runs.bases import place_of
     from roost.api.runs.ready import check_plan, foresee_plan, workload_of_run
     from roost.cli.views.run import show_dry_run
 
@@ -76,7 +81,7 @@ def run(given: RunCommand) -> None:
     plan, request = _plan_of(given, request)
     workload_of_run(plan, request)
     checked = foresee_plan if given.dry_run else check_plan
-    ready = checked(plan, model=given.place.model, device=given.device, force=given.force, request=request)
+    ready = checked(plan, model=place_of(plan, given.place), device=given.device, force=given.force, request=request)
     if given.dry_run:
         show_dry_run(ready, request, as_json=given.as_json)
     else:
@@ -86,6 +91,7 @@ def run(given: RunCommand) -> None:
 def _plan_of(given: RunCommand, request: RunRequest) -> tuple[PlanDocument, RunRequest]:
     """The plan in the file, or a new plan of the model, kept in the cache directory; and the request in its groups."""
     from roost.api.plans.plan import load_plan
+    from roost.api.requests.weight_files import files_of, with_moved_files
     from roost.plan.revision import revised
 
     path, options = Path(given.target), given.filled(PlanOptions)
@@ -95,6 +101,7 @@ def _plan_of(given: RunCommand, request: RunRequest) -> tuple[PlanDocument, RunR
     plan = load_plan(path)
     if given.deciding.attention is not None:
         plan = revised(plan, attention=given.deciding.attention)
+    plan = with_moved_files(plan, files_of(given.deciding))
     if not _is_open(given, request):
         return plan, request
     from roost.api.runs.groups import group_for_plan, grouped
@@ -108,10 +115,12 @@ def _plan_of(given: RunCommand, request: RunRequest) -> tuple[PlanDocument, RunR
 def _new_plan(given: RunCommand, options: PlanOptions, request: RunRequest) -> tuple[PlanDocument, RunRequest]:
     from roost.api.models.inspect import inspect_model
     from roost.api.plans.plan import keep_plan, plan_model
+    from roost.api.requests.weight_files import files_of
     from roost.api.runs.call import check_prompt
     from roost.cli.views.plan import show_remedy_run
 
-    check_prompt(inspect_model(given.target, variant=options.variant), request)  # before the slow planning
+    inventory = inspect_model(given.target, variant=options.variant, files=files_of(options))
+    check_prompt(inventory, request)  # before the slow planning
     if _is_open(given, request):
         from roost.api.runs.groups import group_for_model, grouped
         from roost.cli.views.run import show_group
@@ -132,8 +141,8 @@ def _is_open(given: RunCommand, request: RunRequest) -> bool:
 
 
 def _refuse_planning_options(options: PlanOptions, typed: frozenset[str]) -> None:
-    """A plan file has decided what these options decide; another workload and attention are the run's own."""
-    of_the_run = declared_options(WorkloadOptions).keys() | declared_options(AttentionOptions).keys()
+    """A plan file has decided what these options decide; workload, attention and where files are, are the run's own."""
+    of_the_run = {name for each in _OF_A_RUN for name in declared_options(each)}
     flags = typed_options(options, typed - of_the_run)
     if flags:
         raise UsageError(f"{', '.join(flags)}: the plan has decided that; plan again with: roost plan MODEL -o PLAN")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from roost.api.requests.request import workload_text
 from roost.cli.screen import show_note, show_text
 from roost.cli.views.plan_details import change_text, show_placement
+from roost.facts.model import FileSource
 from roost.facts.request import Workload
 from roost.plan.figures import Predicted
-from roost.plan.schema import PlanDocument
+from roost.plan.schema import ComponentPlan, PlanDocument
 from roost.planner.search.reasons import more_generations_text
 from roost.units import format_bytes, format_seconds
 
@@ -20,6 +23,9 @@ def show_plan(plan: PlanDocument) -> None:
         if plan.predicted and not plan.predicted.guessed:
             show_text(_seconds(plan, plan.predicted))
         show_placement(plan)
+    for name, component in plan.components.items():
+        if component.source is not None:
+            show_text(file_text(name, component, component.source))
     _show_remark(plan)
     for remedy in plan.budget.would_fit:
         show_text(f"would fit  {remedy}")
@@ -60,6 +66,14 @@ def _seconds(plan: PlanDocument, predicted: Predicted) -> str:
         f"the first {what} takes {format_seconds(total.mid)} with loading ({ends}), a later one"
         f" {format_seconds(then.mid)}{guess}"
     )
+
+
+def file_text(name: str, component: ComponentPlan, source: FileSource) -> str:
+    """A component's own file, and what it weighs in place of the model's weights."""
+    streams = component.strategy == "layerwise-offload" and not component.resident_blocks
+    plain = f" instead of {format_bytes(source.plain_bytes)}" if source.plain_bytes else ""
+    weighs = f"{'streams' if streams else 'weighs'} {format_bytes(component.load_bytes)}{plain}"
+    return f"{name} from {Path(source.path).name} ({source.format}): {weighs}{' a pass' if streams else ''}"
 
 
 def show_remedy_run(workload: Workload) -> None:

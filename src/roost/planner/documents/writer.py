@@ -205,6 +205,7 @@ def _component(placement: Placement, sought: Sought | None) -> ComponentPlan:
         slicing=placement.slicing,
         may_tile=sought is not None and component.name in sought.may_tile,
         storage=component.storage,
+        source=component.source,
         decided_by=spelled(placement.decision.decided_by),
         why=placement.decision.why,
     )

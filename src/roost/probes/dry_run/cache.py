@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from roost.errors import RoostError
-from roost.facts.model import Component, Inventory
+from roost.facts.model import Component, GivenFile, Inventory
 from roost.facts.request import Workload
 from roost.plan import write_text_atomically
 from roost.probes.dry_run.options import DryRunOptions
@@ -44,6 +44,7 @@ def trace_key(
         "scalars": {name: repr(value) for name, value in inventory.scalars.items()},
         "configs": configs,
         "components": {each.name: _component_facts(each) for each in inventory.components},
+        **({"given": {name: _given_facts(each) for name, each in inventory.given.items()}} if inventory.given else {}),
         "weightless": {name: weightless.get(name) for name in inventory.weightless},
         "workload": asdict(workload),
         "options": repr(options),
@@ -79,6 +80,11 @@ def write_trace(folder: Path, key: str, trace: Trace) -> None:
 def _component_facts(component: Component) -> list[object]:
     units = [[unit.name, unit.count] for unit in component.units]
     return [component.library, component.class_name, component.load_dtype, component.quantization, units]
+
+
+def _given_facts(given: GivenFile) -> list[object]:
+    """What a given file makes of a component: other blocks are dequantised otherwise."""
+    return [[each.name, each.format, each.dtype, each.bytes] for each in given.recipe.targets]
 
 
 def _path(folder: Path, key: str) -> Path:

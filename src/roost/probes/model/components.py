@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from roost.errors import InvalidFile, UsageError
@@ -14,24 +15,47 @@ from roost.probes.model.directory import ModelDirectory
 from roost.probes.model.foreign import refuse_foreign
 from roost.probes.model.layout import Declared, DirectoryLayout, declared_class
 from roost.probes.model.not_loadable import Lack, other_variants, why_fetch, why_lacking
-from roost.probes.model.stored import FoundComponent, StoredComponent, read_stored
+from roost.probes.model.stored import (
+    FoundComponent,
+    StoredComponent,
+    check_elsewhere,
+    read_stored,
+    stored_elsewhere,
+)
 from roost.probes.model.weight_files import find_variants, find_weights, within
 
 _WEIGHTS_LIKE = (".safetensors", ".bin", ".index.json", ".pt", ".pth", ".onnx", ".msgpack", ".flashpack", ".gguf")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What is wanted of a model: a ``variant``, and a ``dtype`` for all components; None takes the profile's and else
+    the stored one. Components whose weights are ``elsewhere`` have none in it.
+    """
+
+    variant: str | None = None
+    dtype: str | None = None
+    elsewhere: Collection[str] = ()
+
+
 def read_components(
-    directory: ModelDirectory, layout: DirectoryLayout, variant: str | None, class_facts: Mapping[str, ClassFacts]
+    directory: ModelDirectory, layout: DirectoryLayout, wanted: Wanted, class_facts: Mapping[str, ClassFacts]
 ) -> tuple[list[StoredComponent], list[str]]:
     """The components with weights, and the names of those without; what a loader would miss is InvalidFile.
 
     ``class_facts`` are of the classes that are known to have weights.
     """
+    variant = wanted.variant
+    check_elsewhere(layout, wanted.elsewhere)
     found: list[FoundComponent] = []
+    empty: list[StoredComponent] = []
     weightless: list[str] = []
     lacking: dict[Lack, list[str]] = {}
     for declared in layout.components:
         refuse_foreign(directory, declared)
+        if declared.name in wanted.elsewhere:
+            empty.append(stored_elsewhere(directory, declared))
+            continue
         each = _find(directory, declared, variant)
         if each is not None:
             found.append(each)
@@ -48,7 +72,7 @@ def read_components(
         _check_variant(directory, layout, found, variant)
     for each in found:
         _report(layout, each)
-    return [read_stored(directory, each) for each in found], weightless
+    return [*(read_stored(directory, each) for each in found), *empty], weightless
 
 
 def _find(directory: ModelDirectory, declared: Declared, variant: str | None) -> FoundComponent | None:

@@ -13,13 +13,13 @@ from roost.errors import InvalidFile, UsageError
 from roost.facts.model import ClassFacts, Component, Inventory, ModelProfile, PublishedModel, Recognise
 from roost.option_spelling import given
 from roost.probes.files.safe_files import listed, quoted, shown
-from roost.probes.model.components import read_components
+from roost.probes.model.components import Wanted, read_components
 from roost.probes.model.directory import ModelDirectory
 from roost.probes.model.layout import DirectoryLayout, read_layout
 from roost.probes.model.load_sizes import check_load_dtype, default_load_dtype, size_as_loaded
 from roost.probes.model.published_directory import PublishedDirectory
 from roost.probes.model.single_file import read_checkpoint_files
-from roost.probes.model.stored import StoredComponent
+from roost.probes.model.stored import StoredComponent, check_elsewhere
 
 _NAMED = 3
 _MOST_COMPARED = 20_000  # tensors of a component
@@ -49,26 +49,25 @@ class _Sizing:
 
 def read_inventory(
     source: Path | PublishedModel,
+    wanted: Wanted,
     *,
-    variant: str | None,
-    dtype: str | None,
     class_facts: Mapping[str, ClassFacts],
     recognise: Recognise,
     usual_of: UsualOf = lambda class_name: None,
 ) -> Inventory:
     """What the model directory at a path, or the one of a published model, holds and what it will occupy when loaded.
 
-    ``dtype`` is asked for all components; None takes the profile's and else the stored one. InvalidFile or UsageError
-    for a directory, variant or dtype that can't be used.
+    InvalidFile or UsageError for a directory, variant or dtype that can't be used.
     """
-    check_load_dtype(dtype)
+    check_load_dtype(wanted.dtype)
     directory = PublishedDirectory(source) if isinstance(source, PublishedModel) else ModelDirectory(source)
     layout = read_layout(directory)
     weightless: list[str] = []
     if layout.kind == "single-file":
-        stored = _read_single_files(directory, layout, variant)
+        check_elsewhere(layout, wanted.elsewhere)
+        stored = _read_single_files(directory, layout, wanted.variant)
     else:
-        stored, weightless = read_components(directory, layout, variant, class_facts)
+        stored, weightless = read_components(directory, layout, wanted, class_facts)
     if not stored:
         raise InvalidFile(
             f"{quoted(directory.path)} declares no component with weights. Give a whole pipeline's directory."
@@ -79,7 +78,7 @@ def read_inventory(
     )
     for each in stored:
         _log.debug("%s: %s in %s", each.name, each.class_name, each.files)
-    sizing = _Sizing(dtype=dtype, profile=profile, class_facts=class_facts, usual_of=usual_of, doubts=[])
+    sizing = _Sizing(dtype=wanted.dtype, profile=profile, class_facts=class_facts, usual_of=usual_of, doubts=[])
     components = tuple(_size_component(each, sizing) for each in stored)
     return Inventory(
         path=None if isinstance(source, PublishedModel) else str(source.absolute()),

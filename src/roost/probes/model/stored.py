@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from roost.errors import InvalidFile
+from roost.errors import InvalidFile, UsageError
+from roost.option_spelling import option
 from roost.probes.files.header_entries import Sizes
 from roost.probes.files.headers import Header
 from roost.probes.files.quantised import method_of
 from roost.probes.files.safe_files import quoted, shown
 from roost.probes.model.directory import ModelDirectory
-from roost.probes.model.layout import Declared
+from roost.probes.model.layout import Declared, DirectoryLayout
 from roost.probes.model.shard_index import check_against_headers
 from roost.probes.model.weight_files import WeightFiles, within
 
@@ -108,3 +109,37 @@ def _merged(headers: Iterable[Header]) -> Sizes:
         for dtype, sizes in header.sizes.items():
             merged.setdefault(dtype, {}).update(sizes)
     return merged
+
+
+# Components whose weights lie in a file of their own: the model gives their classes and configs alone.
+
+
+def check_elsewhere(layout: DirectoryLayout, names: Collection[str]) -> None:
+    """UsageError for a component that the model doesn't have."""
+    known = {each.name for each in layout.components}
+    for name in names:
+        if name not in known:
+            raise UsageError(
+                f"{option('files', f'{name}=…')}: the model has no component {quoted(name)};"
+                f" it has {', '.join(map(shown, sorted(known)))}."
+            )
+
+
+def stored_elsewhere(directory: ModelDirectory, declared: Declared) -> StoredComponent:
+    """The component without weights; InvalidFile without its config, from which it is built."""
+    config_name = within(declared.folder, "config.json")
+    if not declared.folder or not directory.has(config_name):
+        raise InvalidFile(
+            f"{shown(within(declared.folder or declared.name, 'config.json'))} is missing, which says how"
+            f" {shown(declared.name)} is built, whatever file its weights are in. Fetch it, or give a model by its name"
+            " (roost models) instead of a directory."
+        )
+    return StoredComponent(
+        name=declared.name,
+        library=declared.library,
+        class_name=declared.class_name,
+        position=declared.position,
+        files=(),
+        sizes={},
+        config=directory.read_object(config_name),
+    )

@@ -1,0 +1,104 @@
+"""A model with some of its components' weights from files of their own."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from roost.blocks import gap_bytes, stacks_and_units
+from roost.facts.model import Component, FileSource, GivenFile, Inventory
+from roost.facts.weight_files import Recipe, WeightFile
+from roost.probes.model.load_sizes import default_load_dtype
+
+# How a component is made of a file. Raises InvalidFile for a file that isn't the component's.
+RecipeOf = Callable[[Component, WeightFile], Recipe]
+
+
+def as_the_others_load(
+    inventory: Inventory, files: Mapping[str, WeightFile], typed: str | None, published: Inventory | None
+) -> Inventory:
+    """The inventory with load dtypes of the components of ``files``, which must suit each other in one call.
+
+    That is the dtype ``typed``, else the one that most of the model's own weights load at, else that of the model as it
+    is ``published``, else what most of the files' plain weights are stored as.
+    """
+    if typed is not None:
+        return inventory
+    own: Counter[str] = Counter()
+    for each in inventory.components:
+        if each.name not in files and each.load_dtype is not None:
+            own[each.load_dtype] += each.load_bytes
+    formats = sum((_bytes_by_format(each) for each in files.values()), Counter[str]())
+    known = {each.name: each.load_dtype for each in published.components} if published else {}
+
+    def dtype(name: str) -> str | None:
+        return own.most_common(1)[0][0] if own else known.get(name) or default_load_dtype(formats)
+
+    components = tuple(
+        replace(each, load_dtype=dtype(each.name)) if each.name in files else each for each in inventory.components
+    )
+    return replace(inventory, components=components)
+
+
+def with_files(
+    inventory: Inventory, files: Mapping[str, WeightFile], recipe_of: RecipeOf, published: Inventory | None
+) -> Inventory:
+    """The inventory with the components of these files, which had no weights before.
+
+    ``published`` is the same model as its publisher has it, where it is known by name.
+    """
+    given = {
+        name: GivenFile(file=file, recipe=recipe_of(inventory.component(name), file)) for name, file in files.items()
+    }
+    plain = {(each.name, each.class_name): each.load_bytes for each in published.components} if published else {}
+    components = tuple(
+        _made_of(each, given[each.name], plain.get((each.name, each.class_name))) if each.name in given else each
+        for each in inventory.components
+    )
+    return replace(inventory, components=components, given=given)
+
+
+def _made_of(component: Component, given: GivenFile, plain_bytes: int | None) -> Component:
+    file, recipe = given.file, given.recipe
+    by_name = {each.name: each.bytes for each in recipe.targets}
+    stacks, units = stacks_and_units(by_name)
+    bytes_by_format = _bytes_by_format(file)
+    return replace(
+        component,
+        bytes=bytes_by_format.total(),
+        bytes_by_dtype=dict(bytes_by_format),
+        tensors=len(file.tensors),
+        load_bytes=sum(by_name.values()),
+        stacks=stacks,
+        units=units,
+        quantization=recipe.method,
+        extra_bytes=gap_bytes(by_name.values()),
+        source=FileSource(
+            path=str(Path(file.path).absolute()),
+            format=_format(file, recipe),
+            fingerprint=file.sha256,
+            bytes=file.file_bytes,
+            plain_bytes=plain_bytes,
+        ),
+        notes=(*component.notes, *_unused(recipe)),
+    )
+
+
+def _format(file: WeightFile, recipe: Recipe) -> str:
+    """In short: how most of its bytes are stored, such as ``gguf Q4_K`` or ``safetensors BF16``."""
+    most = _bytes_by_format(file).most_common(1)[0][0]
+    return f"{file.container} {most}" if file.container == "gguf" else recipe.method or f"{file.container} {most}"
+
+
+def _unused(recipe: Recipe) -> tuple[str, ...]:
+    count = len(recipe.unused)
+    return (f"unused: {count} tensor{'s' * (count > 1)} of its file",) if count else ()
+
+
+def _bytes_by_format(file: WeightFile) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for tensor in file.tensors.values():
+        found[tensor.format] += tensor.bytes
+    return found

@@ -1,0 +1,65 @@
+"""Files of weights as typed: which component's, and where."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+
+from roost.api.requests.option_sets import FileOptions
+from roost.errors import UsageError
+from roost.option_spelling import given, option
+from roost.plan import PlanDocument
+from roost.plan.revision import revised
+from roost.shell_quoting import shown_path
+
+_NAMED = re.compile(r"([A-Za-z_]\w*)=(.+)", re.DOTALL)
+
+
+def files_of(options: FileOptions) -> dict[str, Path]:
+    """The file given for each component; UsageError for a text without a component's name, and for two of one."""
+    found: dict[str, Path] = {}
+    for component, path in _given(options):
+        if component in found and found[component] != path:
+            raise UsageError(
+                f"two files are given for {component!r}, {shown_path(found[component])} and {shown_path(path)};"
+                " leave one out."
+            )
+        found[component] = path
+    return found
+
+
+def with_moved_files(plan: PlanDocument, files: Mapping[str, Path]) -> PlanDocument:
+    """The plan with its files where they are now; UsageError for a component that it takes from the model itself."""
+    components = dict(plan.components)
+    for name, path in files.items():
+        planned = components.get(name)
+        if planned is None or planned.source is None:
+            raise UsageError(
+                f"{option('files', f'{name}=…')}: this plan takes no file for {name!r}; plan again with that option."
+            )
+        components[name] = revised(planned, source=replace(planned.source, path=str(path.absolute())))
+    return revised(plan, components=components) if files else plan
+
+
+def _given(options: FileOptions) -> Iterator[tuple[str, Path]]:
+    files = options.files
+    if isinstance(files, Mapping):
+        yield from ((component, Path(path)) for component, path in files.items())
+    else:
+        yield from map(_parsed, files)
+    for each in fields(FileOptions):
+        path = getattr(options, each.name)
+        if each.name != "files" and path is not None:
+            yield each.name, Path(path)
+
+
+def _parsed(text: str) -> tuple[str, Path]:
+    named = _NAMED.fullmatch(text)
+    if named is None:
+        raise UsageError(
+            f"{given('files', text)} names no component; write {option('files', 'transformer=PATH')}, with the"
+            " component's name in the model."
+        )
+    return named[1], Path(named[2])

@@ -1,0 +1,134 @@
+"""A model known by its name as a directory to run from: its configs, and tokenizers that someone has.
+
+All its weights come from files of their own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from roost.api.models.inspect import inspect_model
+from roost.api.requests.option_sets import BaseOptions
+from roost.errors import UsageError
+from roost.facts.model import Inventory, PublishedModel
+from roost.facts.weight_files import WeightFile
+from roost.option_spelling import option
+from roost.plan import PlanDocument, write_bytes_atomically
+from roost.probes.files.safe_files import open_regular
+from roost.probes.model.components import lacking_file
+from roost.profiles.published import load_published_model
+from roost.shell_quoting import shown_path
+from roost.units import MiB
+from roost.user_folders import user_folder
+
+Files = Mapping[str, bytes]  # by name, with forward slashes
+
+_SPIECE = "spiece_model"  # the tensor in which some text encoders' files carry a SentencePiece vocabulary
+_LARGEST_BYTES = 64 * MiB
+
+
+def place_of(plan: PlanDocument, options: BaseOptions) -> str | None:
+    """Where the plan's model is, as typed or made here; None leaves it to the plan.
+
+    UsageError, naming what is missing, for a model by name without a directory whose files aren't all given.
+    """
+    if options.model is not None and options.tokenizers is not None:
+        raise UsageError(f"{option('model')} has its tokenizers; leave {option('tokenizers')} out.")
+    if options.model is not None or plan.model.source != "name":
+        return options.model
+    published = load_published_model(plan.model.family or "")
+    inventory = inspect_model(published.name, files=plan.given_files)
+    _check_weights(published, inventory)
+    folder = None if options.tokenizers is None else Path(options.tokenizers)
+    return str(_written(published, _tokenizers(published, inventory, folder)))
+
+
+def _check_weights(published: PublishedModel, inventory: Inventory) -> None:
+    lacking = [each for each in inventory.components if each.source is None]
+    if lacking:
+        names = ", ".join(f"{each.name} ({each.class_name})" for each in lacking)
+        files = " ".join(option("files", f"{each.name}=PATH") for each in lacking)
+        raise UsageError(
+            f"this plan is for {published.name} by name, and there are no weights for {names}: say where the model is"
+            f" with {option('model', 'DIR')} (hf download {published.source}), or plan with {files}."
+        )
+
+
+def _tokenizers(published: PublishedModel, inventory: Inventory, folder: Path | None) -> dict[str, bytes]:
+    """What a run needs beside weights and configs, found in ``folder`` or in the text encoders' files."""
+    classes = _without_documents(published, inventory)
+    found: dict[str, bytes] = {}
+    lacking = []
+    for name, class_name in classes.items():
+        files = _from_folder(folder, name, alone=len(classes) == 1) or _from_weights(inventory, name)
+        if lacking_file(class_name, files) is None:
+            found |= {f"{name}/{file_name}": content for file_name, content in files.items()}
+        else:
+            lacking.append(f"{name}/ ({class_name})")
+    if lacking:
+        where = f" in {shown_path(folder)}" if folder is not None else ""
+        raise UsageError(
+            f"a run needs the tokenizer files of {', '.join(lacking)}, and there are none{where}: give a directory that"
+            f" has those folders, as {published.source} has, with {option('tokenizers', 'DIR')}."
+        )
+    return found
+
+
+def _without_documents(published: PublishedModel, inventory: Inventory) -> dict[str, str]:
+    """The class of each part without weights whose files the package doesn't have: tokenizers and processors."""
+    index = json.loads(published.documents["model_index.json"])
+    return {
+        name: index[name][1]
+        for name in inventory.weightless
+        if not any(document.startswith(f"{name}/") for document in published.documents)
+    }
+
+
+def _from_folder(folder: Path | None, name: str, *, alone: bool) -> Files:
+    """The files of a part in its own folder, or of the only one in the folder itself."""
+    if folder is None:
+        return {}
+    own = folder / name
+    place = folder if alone and not own.is_dir() else own
+    return {path.name: path.read_bytes() for path in _small_files(place)}
+
+
+def _small_files(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.glob("*")):
+        if path.is_file() and path.stat().st_size <= _LARGEST_BYTES:
+            yield path
+
+
+def _from_weights(inventory: Inventory, name: str) -> Files:
+    """The vocabulary that the file of the tokenizer's own text encoder carries."""
+    encoder = name.replace("tokenizer", "text_encoder")
+    given = inventory.given.get(encoder)
+    if given is None or _SPIECE not in given.file.tensors:
+        return {}
+    return {"spiece.model": _content(given.file, _SPIECE)}
+
+
+def _content(file: WeightFile, name: str) -> bytes:
+    tensor = file.tensors[name]
+    if tensor.bytes > _LARGEST_BYTES:
+        return b""
+    with open_regular(file.path, file.path) as opened:
+        return opened.read_at(tensor.offset, tensor.bytes)
+
+
+def _written(published: PublishedModel, tokenizers: Files) -> Path:
+    """The directory, in the user's cache and named after what is in it."""
+    files: Files = {**published.documents, **tokenizers}
+    digest = hashlib.sha256()
+    for name, content in sorted(files.items()):
+        digest.update(f"{name}\0{len(content)}\n".encode() + content)
+    folder = user_folder("cache") / "bases" / f"{published.name}-{digest.hexdigest()[:16]}"
+    for name, content in files.items():
+        path = folder / name
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_bytes_atomically(path, content)
+    return folder
