@@ -46,10 +46,15 @@ def read_header(path: str, where: str | None = None) -> Header:
     ``where`` is how messages name the file.
     """
     with open_regular(path, where or path) as file:
-        raw = _read_json(file)
-        header = header_of(raw, file.where)
+        return read_open_header(file)[1]
+
+
+def read_open_header(file: RegularFile) -> tuple[bytes, Header]:
+    """The header of an open file, as its JSON text and read; else as ``read_header``."""
+    raw = _read_json(file)
+    header = header_of(raw, file.where)
     _check_size(file, len(raw), header.payload_bytes)
-    return header
+    return raw, header
 
 
 def read_header_text(path: str, where: str) -> bytes:
