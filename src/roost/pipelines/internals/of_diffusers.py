@@ -148,9 +148,16 @@ def gguf_linear(plain: Any, dtype: Any, packed: Any, kind: str) -> Any:
 
 def mark_quantised(module: Any, *, gguf: bool, dtype: Any) -> None:
     """Makes a model known to diffusers as one with its quantised layers, as its loader does: adapters ask for it."""
-    from diffusers import quantizers  # imported here: this file brings no library
+    import diffusers  # imported here: this file brings no library
     from diffusers.quantizers.auto import DiffusersAutoQuantizer
 
-    config = (quantizers.GGUFQuantizationConfig if gguf else quantizers.BFLQuantizationConfig)(compute_dtype=dtype)
+    config = (diffusers.GGUFQuantizationConfig if gguf else diffusers.BFLQuantizationConfig)(compute_dtype=dtype)
     module.hf_quantizer = DiffusersAutoQuantizer.from_config(config)
     module.is_quantized, module.quantization_method = True, config.quant_method
+
+
+def keep_blocks_format(like: Any, original: Any) -> None:
+    """Makes a stand-in for a parameter of ggml's blocks known as one: its class reads what a class of its own has."""
+    kind = getattr(original, "quant_type", None)
+    if kind is not None:
+        like.quant_type, like.quant_shape, like.as_tensor = kind, original.quant_shape, like.detach
