@@ -42,19 +42,48 @@ class WeightFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """Rows ``start`` to ``stop`` of a file's tensor, a contiguous run of its bytes."""
+    """Rows ``start`` to ``stop`` of a file's tensor, a contiguous run of its bytes, the whole ``repeat`` times.
+
+    A tensor's rows are along its first dimension; one without dimensions is one row.
+    """
 
     source: str
     start: int
     stop: int
+    repeat: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strided:
+    """A view of a target's pieces, by their values as they lie one behind another: what ``torch.as_strided`` takes."""
+
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    offset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """What a packed weight's values are multiplied by, as its module holds it beside the weight."""
+
+    name: str  # the attribute: weight_scale, weight_scale_2, input_scale
+    shape: tuple[int, ...]
+    dtype: str
+    pieces: tuple[Piece, ...]
+
+
+# How stored weights are decoded. ``gguf``: by blocks of the format; ``fp8``: a cast; ``scaled``: values times their
+# scale, of the tensor, a row or a block; ``mxfp8`` and ``nvfp4``: as Comfy stores them; ``bfl_…``: as BFL does.
+Method = Literal["gguf", "fp8", "scaled", "mxfp8", "nvfp4", "bfl_fp8r", "bfl_nvfp4"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """One tensor of a component as its module holds it, and the pieces it is made of, one below another.
+    """One weight of a component, by its name in the plain module, and the pieces it is made of, one below another.
 
-    ``shape`` is of its values; ``bytes`` are those that the module holds, packed where ``dtype`` is (``uint8`` for
-    GGUF's blocks). ``format`` is the stored one.
+    ``shape`` is of its values and ``dtype`` of the tensor that the module holds; ``bytes`` are all that it holds for
+    it, scales included. ``packed`` weights stay as stored (``format``) and are decoded by ``method`` in each forward;
+    others are decoded as they load. ``strided`` reorders the values of the pieces, ``add`` is added to each.
     """
 
     name: str
@@ -63,15 +92,29 @@ class Target:
     bytes: int
     format: str
     pieces: tuple[Piece, ...]
+    strided: Strided | None = None
+    add: float = 0.0
+    method: Method | None = None
+    packed: bool = False
+    scales: tuple[Scale, ...] = ()
+    rotation: int = 0  # values that were rotated together before they were stored (convrot); 0: none
+    identity: bool = False  # no piece: the unit matrix, which the family's files leave out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """How a component's tensors are made of one file's; every target once, every source used or ``unused``.
 
-    ``method`` is how the file's weights are quantised, None for plain ones.
+    ``method`` is how the file's weights are quantised, None for plain ones. ``computed`` are weights of the module
+    that no file of its kind holds, and the class makes by itself.
     """
 
     targets: tuple[Target, ...]
     unused: tuple[str, ...]
     method: str | None
+    computed: tuple[str, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """What the module's tensors take."""
+        return sum(each.bytes for each in self.targets)

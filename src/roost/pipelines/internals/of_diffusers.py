@@ -82,3 +82,82 @@ def without_initial_weights() -> AbstractContextManager[object]:
 
     context: AbstractContextManager[object] = modeling_utils.no_init_weights()
     return context
+
+
+def single_file_conversion(kind: type) -> Any:
+    """The function that makes a class's state dict of an original file's; None for a class that has none."""
+    from diffusers.loaders import single_file_model  # imported here: this file brings no library
+
+    name = single_file_model._get_single_file_loadable_mapping_class(kind)
+    return single_file_model.SINGLE_FILE_LOADABLE_CLASSES[name]["checkpoint_mapping_fn"] if name else None
+
+
+def open_clip_conversion() -> Any:
+    """The function that makes CLIP's state dict of OpenCLIP's; the public loader also builds and fills the model."""
+    from diffusers.loaders import single_file_utils  # imported here: this file brings no library
+
+    return single_file_utils.convert_open_clip_checkpoint
+
+
+def gguf_blocks(kind: str) -> tuple[Any, int, int]:
+    """How blocks of a type of ggml are decoded, how many values each holds and how many bytes it takes.
+
+    The public ``dequantize_gguf_tensor`` takes diffusers' parameters only, which lose their type in a copy.
+    """
+    import gguf  # imported here: this file brings no library
+    from diffusers.quantizers.gguf.utils import dequantize_functions
+
+    found = gguf.GGMLQuantizationType[kind]
+    values, size = gguf.GGML_QUANT_SIZES[found]
+    return dequantize_functions[found], values, size
+
+
+def dequantize_bfl(packed: Any, scales: Mapping[str, Any]) -> Any:
+    """A weight of BFL's files by diffusers' own functions, which only its module of quantised layers has."""
+    from diffusers.quantizers.bfl import utils  # imported here: this file brings no library
+
+    if "weight_scale_2" in scales:
+        return utils.dequantize_nvfp4(packed, scales["weight_scale"], scales["weight_scale_2"])
+    return utils.dequantize_fp8r(packed, scales["weight_scale"])
+
+
+def bfl_linear(plain: Any, dtype: Any, *, four_bits: bool) -> Any:
+    """diffusers' layer of BFL's files, with ``plain``'s bias; its quantizer makes one only of a whole state dict."""
+    import torch  # imported here: this file brings no library
+    from diffusers.quantizers.bfl import utils
+
+    kind = utils.QUANTIZED_LINEARS["nvfp4" if four_bits else "fp8r"]
+    with torch.device("meta"):
+        made = kind(plain.in_features, plain.out_features, plain.bias is not None, compute_dtype=dtype)
+    made.bias = plain.bias
+    return made.requires_grad_(False)
+
+
+def gguf_linear(plain: Any, dtype: Any, packed: Any, kind: str) -> Any:
+    """diffusers' layer of ggml's blocks, with ``plain``'s bias; its quantizer makes one only of a whole state dict."""
+    import gguf  # imported here: this file brings no library
+    import torch
+    from diffusers.quantizers.gguf import utils
+
+    with torch.device("meta"):
+        made = utils.GGUFLinear(plain.in_features, plain.out_features, plain.bias is not None, compute_dtype=dtype)
+    made.weight = utils.GGUFParameter(packed, quant_type=gguf.GGMLQuantizationType[kind])
+    made.bias, made.source_cls = plain.bias, type(plain)
+    return made.requires_grad_(False)
+
+
+def mark_quantised(module: Any, *, gguf: bool, dtype: Any) -> None:
+    """Makes a model known to diffusers as one with its quantised layers, as its loader does: adapters ask for it."""
+    import diffusers  # imported here: this file brings no library
+    from diffusers.quantizers.auto import DiffusersAutoQuantizer
+
+    config = (diffusers.GGUFQuantizationConfig if gguf else diffusers.BFLQuantizationConfig)(compute_dtype=dtype)
+    module.hf_quantizer = DiffusersAutoQuantizer.from_config(config)
+    module.is_quantized, module.quantization_method = True, config.quant_method
+
+
+def keep_blocks_format(like: Any, original: Any) -> None:
+    """Makes a stand-in for a parameter of ggml's blocks known as one: its class reads what a class of its own has."""
+    kind = getattr(original, "quant_type", None)
+    if kind is not None:
+        like.quant_type, like.quant_shape, like.as_tensor = kind, original.quant_shape, like.detach

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch.overrides import TorchFunctionMode
 
+from roost.pipelines.internals.of_diffusers import keep_blocks_format
 from roost.pipelines.internals.of_fake_tensors import UNKNOWN_SHAPES, FakeTensor, eager_flex_attention
 from roost.pipelines.internals.of_operators import SCALAR_READ, UNIQUE, schema_of
 from roost.pipelines.internals.of_torch import (
@@ -104,6 +105,7 @@ class FakeWorld(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         weights = list(module.parameters())
         for weight in weights:
             fakes[id(weight)] = torch.nn.Parameter(self._fake_like(weight), requires_grad=False)
+            keep_blocks_format(fakes[id(weight)], weight)
         for owner in module.modules():
             for name, own in parameters_of(owner).items():
                 if own is not None:
