@@ -62,6 +62,7 @@ check: $(STAMP)
 	$(BIN)/python scripts/check_house.py
 	$(BIN)/python scripts/generate_class_facts.py --check
 	$(BIN)/python scripts/generate_families.py --check
+	$(BIN)/python scripts/generate_layouts.py --check
 	$(BIN)/python scripts/generate_docs.py --check
 	$(BIN)/python benchmarks/golden_plans.py --check
 

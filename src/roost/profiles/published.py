@@ -64,6 +64,13 @@ def published_tensors(name: str, component: str) -> Iterator[str]:
     return (tensor for tensor, _ in expand(_tree(name, component)))
 
 
+def published_owners() -> dict[str, tuple[str, Tree]]:
+    """For MODEL/COMPONENT of each known model: the first that has the same tensors, and those tensors."""
+    trees = _components()
+    owners = {key: tree if isinstance(tree, str) else key for key, tree in trees.items()}
+    return {key: (owner, trees[owner]) for key, owner in owners.items()}
+
+
 def _tree(name: str, component: str) -> Tree:
     """The component's tensors; components that equal another one's are only named after it."""
     trees: Mapping[str, Any] = _components()

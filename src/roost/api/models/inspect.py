@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from roost.api.models.inspect_files import component_detail
 from roost.facts.model import Component, Inventory, Makes, ModelProfile, PublishedModel
 from roost.facts.request import PLANNED_ONLY, STRATEGIES
 from roost.planner.rules.names import base_name, group_of, kind_of, load_order, suffix
@@ -92,7 +93,8 @@ def why_not_run(component: Component) -> str | None:
 
 
 def inspection_document(inventory: Inventory) -> dict[str, object]:
-    """The inventory as one JSON object, schema 1."""
+    """The inventory as one JSON object, schema 1; InvalidFile where a quantised component's markers are malformed."""
+    root = Path(inventory.path) if inventory.path is not None else None
     return {
         "schema": 1,
         "path": inventory.path,
@@ -108,11 +110,11 @@ def inspection_document(inventory: Inventory) -> dict[str, object]:
         "custom": list(inventory.custom),
         "warnings": list(inventory.warnings),
         "strategies_run": {each: each not in PLANNED_ONLY for each in STRATEGIES},
-        "components": [_component_document(each) for each in inventory.components],
+        "components": [_component_document(each, root) for each in inventory.components],
     }
 
 
-def _component_document(component: Component) -> dict[str, object]:
+def _component_document(component: Component, root: Path | None) -> dict[str, object]:
     return {
         "name": component.name,
         "library": component.library,
@@ -129,6 +131,7 @@ def _component_document(component: Component) -> dict[str, object]:
         "files": list(component.files),
         "variant": component.variant,
         "quantization": component.quantization,
+        "quantization_detail": None if root is None else component_detail(root, component),
         "runs": why_not_run(component) is None,
         "blocks": [
             {"stack": each.name, "count": each.count, "bytes": each.bytes, "block_bytes": list(each.block_bytes)}

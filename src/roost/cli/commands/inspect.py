@@ -1,12 +1,14 @@
-"""``roost inspect``: what a model directory holds."""
+"""``roost inspect``: what a model directory, a file of weights or a ComfyUI folder holds."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from roost.api.requests.option_sets import FileOptions, WeightsOptions
-from roost.cli.options import Command, Json, ModelArgument, takes_options
+from roost.cli.options import Command, Json, takes_options
 from roost.cli.screen import show_folded, show_json, show_table
 from roost.units import format_bytes
 
@@ -14,9 +16,19 @@ if TYPE_CHECKING:
     from roost.facts.model import Component, Inventory
 
 
+InspectArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A model directory, a hub id in the local cache, a name (roost models), a .safetensors or .gguf file, or"
+        " a ComfyUI folder.",
+    ),
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class InspectCommand(Command):
-    model: ModelArgument
+    model: InspectArgument
     weights: WeightsOptions
     files: FileOptions
     as_json: Json = False
@@ -29,6 +41,8 @@ def inspect(given: InspectCommand) -> None:
     from roost.api.requests.known_values import dtype_of
     from roost.api.requests.weight_files import files_of
 
+    if _inspected_files(given):
+        return
     inventory = inspect_model(
         given.model,
         variant=given.weights.variant,
@@ -39,6 +53,23 @@ def inspect(given: InspectCommand) -> None:
         show_json(inspection_document(inventory))
     else:
         _show(inventory)
+
+
+def _inspected_files(given: InspectCommand) -> bool:
+    """Whether the model is a file of weights or a folder of such, which is then shown."""
+    from roost.api.models.comfy_folders import folder_document, inspect_folder, is_comfy_folder
+    from roost.api.models.inspect_files import file_document, inspect_file, is_weight_file
+    from roost.cli.views.files import show_file, show_folder
+
+    if is_weight_file(given.model):
+        file = inspect_file(given.model)
+        show_json(file_document(file)) if given.as_json else show_file(file)
+        return True
+    if is_comfy_folder(given.model):
+        folder = inspect_folder(given.model)
+        show_json(folder_document(folder)) if given.as_json else show_folder(folder)
+        return True
+    return False
 
 
 def _show(inventory: Inventory) -> None:

@@ -69,6 +69,15 @@ def open_regular(path: str, where: str) -> Iterator[RegularFile]:
         os.close(descriptor)
 
 
+def starts_with(path: str, first: bytes) -> bool:
+    """Whether the regular file at ``path`` begins so; False for what can't be read."""
+    try:
+        with open_regular(path, path) as file:
+            return file.bytes >= len(first) and file.read_at(0, len(first)) == first
+    except InvalidFile:
+        return False
+
+
 def _seek_and_read(descriptor: int, count: int, offset: int) -> bytes:
     os.lseek(descriptor, offset, os.SEEK_SET)
     return os.read(descriptor, count)

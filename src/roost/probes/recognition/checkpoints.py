@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 ContentKind = Literal["lora", "embedding", "checkpoint", "denoiser", "vae", "text-encoder", "controlnet", "component"]
@@ -11,11 +11,16 @@ ContentKind = Literal["lora", "embedding", "checkpoint", "denoiser", "vae", "tex
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
-    """``title`` completes "it is …". ``class_name`` is diffusers' class that reads such a file, where there is one."""
+    """``title`` completes "it is …". ``class_name`` is diffusers' class that reads such a file, where there is one.
+
+    ``sign`` is the tensor that told, and ``family`` whose it is, where one tensor did.
+    """
 
     kind: ContentKind
     title: str
     class_name: str | None = None
+    sign: str | None = None
+    family: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,7 @@ _FAMILIES = (
         "LTX2VideoTransformer3DModel",
     ),
     _Family("patchify_proj.weight", "LTX-Video", "LTXVideoTransformer3DModel", "LTXPipeline"),
+    _Family("motion_encoder.dec.direction.weight", "Wan Animate", "WanAnimateTransformer3DModel"),
     _Family("vace_blocks.0.after_proj.bias", "Wan VACE", "WanVACETransformer3DModel"),
     _Family("head.modulation", "Wan", "WanTransformer3DModel"),
     _Family("layers.0.adaLN_modulation.0.weight", "Z-Image", "ZImageTransformer2DModel"),
@@ -92,7 +98,8 @@ def _checkpoint(names: Collection[str]) -> Content | None:
     whole = any(name.startswith(_WHOLE) for name in names)
     for family in _FAMILIES:
         if any(prefix + family.sign in names for prefix in _PREFIXES):
-            return _of_family(family.title, family.pipeline if whole else family.denoiser, whole=whole)
+            found = _of_family(family.title, family.pipeline if whole else family.denoiser, whole=whole)
+            return replace(found, sign=family.sign, family=family.title)
     if any(prefix + _UNET in names for prefix in _PREFIXES):
         is_xl = any(sign in names for sign in _XL_SIGNS)
         title = "Stable Diffusion XL" if is_xl else "Stable Diffusion"

@@ -1,0 +1,144 @@
+"""Write src/roost/profiles/layouts.json: the original and llama.cpp names of the known models' tensors, with shapes.
+
+Each original layout is checked as it is made: diffusers' own converter, run on it without memory, must give exactly the
+names and shapes that the class has. llama.cpp's names are those of the gguf package. Run with --check to compare only;
+versions other than the recorded ones are reported and pass.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from generate_class_facts import installed_versions, shown
+from original_names import ORIGINAL_NAMES, Shape, renamed
+from tensor_trees import fold
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "src"))
+
+PROFILES = ROOT / "src" / "roost" / "profiles"
+LAYOUTS, TENSORS = PROFILES / "layouts.json", PROFILES / "tensors.json"
+# Whose converter reads the file, where it isn't the class's own: Qwen-Image's VAE is Wan's.
+_CONVERTED_AS = {"AutoencoderKLQwenImage": "AutoencoderKLWan"}
+# Text encoder's class -> its architecture in the gguf package, and what stands before its published names there.
+_LLAMA_CPP = {
+    "T5EncoderModel": ("T5ENCODER", ""),
+    "UMT5EncoderModel": ("T5ENCODER", ""),
+    "LlamaModel": ("LLAMA", "model."),
+    "Qwen2_5_VLForConditionalGeneration": ("QWEN2VL", ""),
+    "Qwen3Model": ("QWEN3", ""),
+    "Qwen3ForCausalLM": ("QWEN3", ""),
+    "Gemma3ForConditionalGeneration": ("GEMMA3", ""),
+    "Mistral3ForConditionalGeneration": ("LLAMA", ""),
+}
+_APART = ("visual.", "vision_tower.", "multi_modal_projector.", "lm_head.")  # llama.cpp keeps these in another file
+
+Tensors = list[tuple[str, Shape]]
+
+
+def main(arguments: list[str]) -> int:
+    versions = installed_versions()
+    if arguments == ["--check"]:
+        return check(versions)
+    LAYOUTS.write_text(document(versions), encoding="utf-8", newline="\n")
+    print(f"wrote {LAYOUTS.name} from {shown(versions)}")
+    return 0
+
+
+def check(versions: dict[str, str]) -> int:
+    recorded = json.loads(LAYOUTS.read_text(encoding="utf-8"))["generated_from"]
+    if recorded != versions:
+        print(f"{LAYOUTS.name} is from {shown(recorded)}; {shown(versions)} are installed: not compared.")
+        return 0
+    if LAYOUTS.read_text(encoding="utf-8") == document(versions):
+        return 0
+    print(f"{LAYOUTS.name} differs from the installed libraries; run scripts/generate_layouts.py.")
+    return 1
+
+
+def document(versions: dict[str, str]) -> str:
+    """Canonical text: versions first, then one line a layout."""
+    lines = [f"{json.dumps(key)}: {json.dumps(tree, separators=(',', ':'))}" for key, tree in sorted(layouts().items())]
+    body = ",\n".join(lines)
+    return f'{{"generated_from": {json.dumps(versions, sort_keys=True)},\n"layouts": {{\n{body}\n}}}}\n'
+
+
+def layouts() -> dict[str, Any]:
+    """FAMILY/COMPONENT/LAYOUT -> its tensors as a tree, for each component that others only refer to."""
+    from roost.profiles.published import expand
+
+    found: dict[str, Any] = {}
+    for key, tree in json.loads(TENSORS.read_text(encoding="utf-8"))["components"].items():
+        if isinstance(tree, str):
+            continue
+        name, component = key.split("/")
+        family = json.loads((PROFILES / "families" / f"{name}.json").read_text(encoding="utf-8"))
+        class_name = family["model_index"][component][1]
+        tensors = [(tensor, list(shape)) for tensor, shape in expand(tree)]
+        if class_name in ORIGINAL_NAMES:
+            original = renamed(tensors, ORIGINAL_NAMES[class_name])
+            if converts(original, tensors, class_name, family["configs"][f"{component}/config.json"]):
+                found[f"{key}/original"] = fold(gathered(original))
+        if class_name in _LLAMA_CPP:
+            found[f"{key}/llama.cpp"] = fold(gathered(llama_cpp(tensors, *_LLAMA_CPP[class_name])))
+    return found
+
+
+def gathered(tensors: Tensors) -> Tensors:
+    """Blocks of one list beside each other, in the order of their numbers: what belongs to a block may be apart."""
+
+    def parts(name: str) -> tuple[object, ...]:
+        return tuple((0, int(each), "") if each.isdigit() else (1, 0, each) for each in name.split("."))
+
+    return sorted(tensors, key=lambda tensor: parts(tensor[0]))
+
+
+def converts(original: Tensors, wanted: Tensors, class_name: str, config: dict[str, Any]) -> bool:
+    """Whether diffusers' converter turns the original layout into the class's own tensors.
+
+    False only for a model of a class that the converter isn't made for; an inverse that is wrong ends this script.
+    """
+    import torch
+    from diffusers.loaders import single_file_model
+
+    loadable = single_file_model.SINGLE_FILE_LOADABLE_CLASSES
+    convert = loadable[_CONVERTED_AS.get(class_name, class_name)]["checkpoint_mapping_fn"]
+    prefix = "model.diffusion_model." if class_name == "UNet2DConditionModel" else ""
+    with torch.device("meta"):
+        checkpoint = {prefix + name: torch.empty(shape) for name, shape in original}
+    converted = convert(checkpoint, config=config)
+    found = {name: list(tensor.shape) for name, tensor in converted.items()}
+    if found == dict(wanted):
+        return True
+    if (class_name, config.get("is_residual")) == ("AutoencoderKLWan", True):
+        return False  # Wan2.2's VAE: diffusers has no converter for it
+    differing = [name for name in {*found, *dict(wanted)} if found.get(name) != dict(wanted).get(name)]
+    raise SystemExit(f"{class_name}: {len(differing)} tensors differ, such as {sorted(differing)[:6]}")
+
+
+def llama_cpp(tensors: Tensors, architecture: str, prefix: str) -> Tensors:
+    """The same tensors under the names that llama.cpp gives them."""
+    import gguf
+
+    blocks = 1 + max(int(part) for name, _ in tensors for part in name.split(".") if part.isdigit())
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[architecture], blocks)
+    found: Tensors = []
+    for name, shape in tensors:
+        if name.startswith(_APART):
+            continue
+        new = names.get_name(prefix + name, try_suffixes=(".weight", ".bias"))
+        if new is None:
+            raise SystemExit(f"the gguf package knows no name of {name} in {architecture}")
+        found.append((new, shape))
+    return found
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    os.environ["TRANSFORMERS_VERBOSITY"] = os.environ["DIFFUSERS_VERBOSITY"] = "critical"
+    sys.exit(main(sys.argv[1:]))

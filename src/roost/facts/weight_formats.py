@@ -1,0 +1,95 @@
+"""The formats in which weights are stored, which of them run as stored, and what to fetch in place of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFormat:
+    """``why`` completes "can't be run: it …" and ``instead`` is what would work; both None where the format runs."""
+
+    key: str
+    title: str
+    why: str | None = None
+    instead: str | None = None
+
+    @property
+    def runs(self) -> bool:
+        return self.why is None
+
+
+_PLAIN = ("F32", "F16", "BF16", "F64", "I64", "I32", "I16", "U64", "U32", "U16", "BOOL", "C64")
+_GGUF_RUN = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS")
+_GGUF_REST = (
+    *("Q8_1", "Q8_K", "Q1_0", "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S"),
+    *("TQ1_0", "TQ2_0", "MXFP4", "NVFP4"),
+)
+_NOT_DEQUANTISED = "has a type of ggml that diffusers doesn't dequantise"
+_OTHER_GGUF = "a GGUF file of another quantisation, such as Q4_K_S or Q3_K_M"
+_UNMARKED = "holds codes whose marker or scales aren't in the file"
+_WHOLE = "the file that its publisher lists, fetched again, or a GGUF or plain one"
+_ROTATED = "is rotated (convrot), which nothing here turns back"
+_OTHER_COMFY = "a GGUF, or a file of the same model in float8_e4m3fn, mxfp8 or nvfp4"
+_OWN_PACKAGE = "is read only by a package of its own"
+_CUDA_ONLY = "is loaded only by bitsandbytes itself, from a directory on CUDA or a pipeline held with roost.attach"
+
+# Every format that is recognised, by the key that stands in ``quantization_detail.formats``.
+WEIGHT_FORMATS: Mapping[str, WeightFormat] = {
+    each.key: each
+    for each in (
+        *(WeightFormat(key, key) for key in _PLAIN),
+        *(WeightFormat(key, f"GGUF {key}") for key in _GGUF_RUN),
+        *(WeightFormat(key, f"GGUF {key}", _NOT_DEQUANTISED, _OTHER_GGUF) for key in _GGUF_REST),
+        WeightFormat("float8-cast", "plain cast to 8-bit floats"),
+        WeightFormat("comfy-fp8-scaled", "ComfyUI's scaled fp8"),
+        WeightFormat("float8_e4m3fn", "ComfyUI's fp8 (e4m3)"),
+        WeightFormat("float8_e5m2", "ComfyUI's fp8 (e5m2)"),
+        WeightFormat("float8_e4m3fn_rowwise", "ComfyUI's fp8 with a scale a row"),
+        WeightFormat("float8_e4m3fn_blockwise", "ComfyUI's fp8 with a scale a block"),
+        WeightFormat("mxfp8", "mxfp8"),
+        WeightFormat("hybrid_mxfp8", "mxfp8 with a second scale", "has a second scale for one card's kernels", "mxfp8"),
+        WeightFormat("nvfp4", "ComfyUI's nvfp4"),
+        WeightFormat("int8_tensorwise", "ComfyUI's int8"),
+        WeightFormat("int8_tensorwise+convrot", "ComfyUI's rotated int8", _ROTATED, _OTHER_COMFY),
+        WeightFormat("int8_blockwise", "ComfyUI's int8 with a scale a block"),
+        WeightFormat("convrot_w4a4", "ComfyUI's rotated 4 bits", _ROTATED, _OTHER_COMFY),
+        WeightFormat("asym_w4a8_int8", "ComfyUI's 4 bits with 8-bit activations", _OWN_PACKAGE, _OTHER_COMFY),
+        WeightFormat("bfl-fp8r", "fp8 with scales"),
+        WeightFormat("fp8-scale-inv", "fp8 with scales of language models", _OWN_PACKAGE, "a GGUF, or fp8"),
+        WeightFormat(
+            "bfl-nvfp4",
+            "nvfp4 without a marker",
+            "doesn't say in which order its halves and scales lie, and exporters differ",
+            "a file with ComfyUI's markers, or a GGUF",
+        ),
+        WeightFormat("mxfp8-unmarked", "mxfp8 without a marker"),
+        WeightFormat("int8-unmarked", "int8 without a marker", "may be rotated, which only a marker tells", _WHOLE),
+        WeightFormat("torchao-int8", "torchao int8"),
+        WeightFormat("torchao-float8", "torchao float8"),
+        WeightFormat(
+            "torchao", "torchao", "is packed for one device's kernels", "torchao's int8 or float8 weight-only"
+        ),
+        WeightFormat("bitsandbytes-nf4", "bitsandbytes nf4", _CUDA_ONLY, "a GGUF such as Q4_K_S"),
+        WeightFormat("bitsandbytes-fp4", "bitsandbytes fp4", _CUDA_ONLY, "a GGUF such as Q4_K_S"),
+        WeightFormat("bitsandbytes-int8", "bitsandbytes int8", _CUDA_ONLY, "a GGUF such as Q8_0"),
+        WeightFormat("quanto", "quanto", _OWN_PACKAGE, "a GGUF, or fp8"),
+        WeightFormat("nunchaku-svdquant", "nunchaku SVDQuant", _OWN_PACKAGE, "a GGUF such as Q4_K_S"),
+        WeightFormat("gptq-or-awq", "GPTQ or AWQ", _OWN_PACKAGE, "a GGUF such as Q4_K_S"),
+        WeightFormat("modelopt", "ModelOpt", _OWN_PACKAGE, "a GGUF, or fp8"),
+        WeightFormat("sdnq", "SDNQ", _OWN_PACKAGE, "a GGUF, or fp8"),
+        WeightFormat("unknown codes", "codes of an unknown method", _UNMARKED, _WHOLE),
+    )
+}
+
+
+def weight_format(key: str) -> WeightFormat:
+    """The format of that key; one that runs nowhere for a key that nobody knows, such as a marker's newer word."""
+    unknown = WeightFormat(key, key, "is newer than this version or misspelt", _OTHER_COMFY)
+    return WEIGHT_FORMATS.get(key, unknown)
+
+
+def formats_that_stop(keys: Iterable[str]) -> tuple[WeightFormat, ...]:
+    """Those of the formats that don't run as stored."""
+    return tuple(each for each in map(weight_format, keys) if not each.runs)
