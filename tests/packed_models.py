@@ -105,6 +105,7 @@ def _by_bitsandbytes(*, nested: bool) -> Callable[[torch.nn.Linear], torch.nn.Mo
             compress_statistics=nested, quant_type="nf4",
         )  # fmt: skip
         made.load_state_dict(linear.state_dict())
+        made.bias = linear.bias  # in the dtype that it had
         return made.to("cpu")  # which quantises
 
     return make

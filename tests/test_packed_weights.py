@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,8 +12,8 @@ import torch
 
 from engine_cases import with_pinned
 from live_pipelines import STRATEGIES, held_by
-from packed_models import PACKED, packed_pipeline, state
-from plans import GIB, plan_for
+from packed_models import PACKED, WAYS, packed_pipeline, state
+from plans import GIB, LAYERWISE, plan_for
 from roost.pipelines.formats.packed_tensors import named_parts, parts_of
 from roost.residency.hold.attach import Held
 from roost.residency.weights.census import named_tensors

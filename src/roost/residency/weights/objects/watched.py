@@ -120,22 +120,26 @@ def _answer(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, A
     copies = {key: home.device_copy(each) for key, (each, home) in running.items()}
     args, kwargs = _replaced(args, copies), _replaced(kwargs, copies)
     resting = [pair for key, pair in homes.items() if key not in running]
-    if any(is_packed(each) for each, _ in homes.values()):
-        func = _by_its_class(func, [each for each, _ in resting])
-    return _at_rest(func, args, kwargs, resting)
+    packed = any(is_packed(each) for each, _ in homes.values())
+    run = _by_its_class(func, [each for each, _ in resting]) if packed else func
+    return _at_rest(func, run, args, kwargs, resting)
 
 
 def _at_rest(
-    func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], held: list[tuple[torch.Tensor, Home]]
+    func: Callable[..., Any],
+    run: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    held: list[tuple[torch.Tensor, Home]],
 ) -> Any:
-    """Runs ``func`` on masters; lends those that it edits, or that can be edited through what it returns."""
+    """Does ``func`` by ``run`` on masters; lends those that it edits, or that can be edited through what it returns."""
     for _, home in held:
         home.check_there()
     away = _away(func, args, kwargs, held)
     args, kwargs = _replaced(args, away), _replaced(kwargs, away)
     versions = [_edits(each) for each, _ in held]
     try:
-        result = func(*args, **kwargs)
+        result = run(*args, **kwargs)
     finally:  # also an operation that raised may have written
         _lend(home for (each, home), before in zip(held, versions, strict=True) if _edits(each) != before)
     if _sets_data(func) or not _is_apart(result, [each for each, _ in held]):
@@ -229,7 +233,6 @@ def _copy_on(device: torch.device, tensor: torch.Tensor) -> torch.Tensor:
 def _by_its_class(func: Callable[..., Any], resting: Sequence[torch.Tensor]) -> Callable[..., Any]:
     """``func`` on packed weights, whose own class says what it does; those at rest have it meanwhile."""
 
-    @functools.wraps(func, updated=())
     def run(*args: Any, **kwargs: Any) -> Any:
         touched = {id(each): each for whole in resting for _, each in (("", whole), *parts_of(whole))}
         homes = [(each, _homes[key]) for key, each in touched.items() if key in _homes]
