@@ -12,6 +12,7 @@ from roost.blocks import streamed_stacks
 from roost.facts.machine import HostFacts
 from roost.facts.model import Kind, RolePart, Stack, StoredFile
 from roost.facts.request import Workload
+from roost.pipelines.formats.packed_tensors import stored_sizes
 from roost.pipelines.quiet import quiet_libraries
 from roost.plan import ComponentPlan, PlanDocument
 from roost.plan.fields import Masters
@@ -76,10 +77,10 @@ def plan_for(
 
 def component_plan(name: str, module: torch.nn.Module, **parameters: Any) -> ComponentPlan:
     """What a plan records of one live component."""
-    sizes = {key: tensor.nbytes for key, tensor in module.state_dict().items()}
+    sizes = stored_sizes(module)
     stacks = streamed_stacks(sizes)
     blocks = sum(stack.count for stack in stacks)
-    dtypes = [each.dtype for each in module.parameters() if each.is_floating_point()]
+    dtypes = [each.dtype for each in module.parameters() if each.is_floating_point() and each.itemsize > 1]
     return ComponentPlan(
         kind=_KINDS.get(name.removesuffix("_2").removesuffix("_3"), "other"),
         library=type(module).__module__.split(".")[0],

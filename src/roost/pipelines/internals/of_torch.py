@@ -50,7 +50,9 @@ storage_key: Callable[[torch.UntypedStorage], int] = attrgetter("_cdata")
 
 # Inside it, no tensor's class is asked. torch documents it under "Extending PyTorch", and exports it nowhere else.
 as_engine: Callable[[], AbstractContextManager[object]] = torch._C.DisableTorchFunctionSubclass
-# The same for modes of functions, too.
+# The opposite, inside the former: every tensor's class is asked.
+as_user: Callable[[], AbstractContextManager[object]] = torch._C._EnableTorchFunction
+# The same as ``as_engine`` for modes of functions, too.
 without_functions: Callable[[], AbstractContextManager[object]] = torch._C.DisableTorchFunction
 # Inside it, no mode hears of operations: leaving one's own mode and entering it again would leave others' in force.
 without_modes: Callable[[], AbstractContextManager[object]] = _disable_current_modes

@@ -13,6 +13,7 @@ import torch
 
 from roost.errors import RoostError
 from roost.option_spelling import option
+from roost.pipelines.formats.packed_tensors import dotted, parts_of
 from roost.pipelines.internals.of_accelerate import HOOK
 from roost.pipelines.internals.of_torch import RunningNorm, as_engine
 from roost.residency.engine.component import HeldComponent
@@ -174,10 +175,11 @@ def weights_of(component: HeldComponent) -> Iterator[tuple[str, torch.Tensor]]:
     """The component's weights by name. A buffer that nobody had packed is something that the model keeps for itself."""
     packed = {id(each) for unit in component.units.values() for entry in unit.entries for each in entry.objects}
     for name, tensor in named_tensors(component.module):
-        if isinstance(tensor, torch.nn.Parameter) or id(tensor) in packed:
-            with as_engine():  # looking where a weight is must not bring it in
-                there = tensor.detach()
-            yield name, there
+        for suffix, part in parts_of(tensor):
+            if isinstance(tensor, torch.nn.Parameter) or id(part) in packed:
+                with as_engine():  # looking where a weight is must not bring it in
+                    there = part.detach()
+                yield dotted(name, suffix), there
 
 
 def _refuse_copy(name: str, *_: object) -> None:

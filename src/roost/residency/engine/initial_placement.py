@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 
+from roost.pipelines.formats.packed_tensors import named_parts
 from roost.residency.engine.component import HeldComponent
 from roost.residency.engine.ladder import give_way, least_bytes, leave_between_stages, may_leave, more_memory
 from roost.residency.engine.rerun import MemoryShortage, RerunState, run_elastically
@@ -69,4 +70,4 @@ class Placer:
 
 def _bytes(module: torch.nn.Module) -> int:
     """Of what isn't on the device yet."""
-    return sum(each.nbytes for each in (*module.parameters(), *module.buffers()) if each.device.type == "cpu")
+    return sum(each.nbytes for _, each in named_parts(module) if each.device.type == "cpu")

@@ -46,6 +46,8 @@ class RunningBlocks:
         if not self._in_use:
             self._thread = threading.get_ident()
         self._in_use.add(unit)
+        if unit.leans:
+            self.keep(TRUNK)
         if unit.kind == "streamed":
             self._predictor.advance(name)
             if unit.slot is not None or self._ring.fetch(unit):

@@ -9,8 +9,9 @@ import torch
 from roost.errors import RoostError
 from roost.residency.engine.buffers import fill
 from roost.residency.engine.predictor import Predictor
+from roost.residency.weights.objects.parameter_tables import StandIns
 from roost.residency.weights.transfers import Transfers
-from roost.residency.weights.units import StandIns, Unit
+from roost.residency.weights.units import Unit
 
 
 class Slot:

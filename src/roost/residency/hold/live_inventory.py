@@ -12,6 +12,7 @@ import torch
 from roost.blocks import gap_bytes, stacks_and_units
 from roost.errors import UsageError
 from roost.facts.model import Component, Inventory, Recognise
+from roost.pipelines.formats.packed_tensors import is_packed, named_parts, own_class, stored_sizes
 from roost.residency.hold.live_modules import held_modules
 from roost.residency.weights.obstacles import foreign_weight
 
@@ -51,17 +52,16 @@ def read_live_inventory(pipeline: Any, recognise: Recognise) -> Inventory:
 
 def host_bytes(pipeline: Any) -> int:
     """Host memory that the pipeline's weights take already."""
-    tensors = [tensor for each in held_modules(pipeline).values() for tensor in _tensors(each)]
-    return sum(tensor.nbytes for tensor in tensors if tensor.device.type == "cpu")
+    parts = [part for each in held_modules(pipeline).values() for _, part in named_parts(each)]
+    return sum(part.nbytes for part in parts if part.device.type == "cpu")
 
 
 def _component(name: str, module: torch.nn.Module, position: int) -> Component:
-    tensors = _tensors(module)
+    tensors = [part for _, part in named_parts(module)]
     by_dtype: Counter[str] = Counter()
     for tensor in tensors:
         by_dtype[str(tensor.dtype).removeprefix("torch.")] += tensor.nbytes
-    state = {key: value for key, value in module.state_dict().items() if isinstance(value, torch.Tensor)}
-    stacks, units = stacks_and_units({key: value.nbytes for key, value in state.items()})
+    stacks, units = stacks_and_units(stored_sizes(module))
     return Component(
         name=name,
         library=_library(module),
@@ -76,14 +76,15 @@ def _component(name: str, module: torch.nn.Module, position: int) -> Component:
         load_bytes=sum(by_dtype.values()),
         stacks=stacks,
         units=units,
-        quantization=foreign_weight(module),
+        quantization=_quantization(module),
         extra_bytes=gap_bytes(tensor.nbytes for tensor in tensors),
     )
 
 
-def _tensors(module: torch.nn.Module) -> list[torch.Tensor]:
-    """Every parameter and buffer once; shared ones too."""
-    return [*module.parameters(), *module.buffers()]
+def _quantization(module: torch.nn.Module) -> str | None:
+    """The class of its packed weights, or what else only its own class can read."""
+    packed = next((each for each in (*module.parameters(), *module.buffers()) if is_packed(each)), None)
+    return foreign_weight(module) if packed is None else own_class(type(packed)).__name__
 
 
 def _load_dtype(by_dtype: Mapping[str, int]) -> str | None:

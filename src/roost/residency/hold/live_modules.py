@@ -11,6 +11,7 @@ from roost.blocks import streamed_stacks
 from roost.errors import PlanMismatch, UsageError
 from roost.option_spelling import option
 from roost.pipelines.classes import component_class
+from roost.pipelines.formats.packed_tensors import stored_sizes
 from roost.plan import ComponentPlan, PlanDocument
 from roost.units import format_bytes
 
@@ -56,8 +57,7 @@ def check_components(plan: PlanDocument, modules: Mapping[str, torch.nn.Module])
 def check_component(name: str, module: torch.nn.Module, plan: ComponentPlan) -> None:
     """PlanMismatch unless the module has the class and the blocks that the plan records."""
     _check_class(name, module, plan)
-    sizes = {key: tensor.nbytes for key, tensor in module.state_dict().items() if isinstance(tensor, torch.Tensor)}
-    live = {stack.name: (stack.count, stack.bytes) for stack in streamed_stacks(sizes)}
+    live = {stack.name: (stack.count, stack.bytes) for stack in streamed_stacks(stored_sizes(module))}
     planned = {stack.name: (stack.count, stack.bytes) for stack in plan.stacks}
     for stack in sorted(set(live) | set(planned)):
         if live.get(stack) != planned.get(stack):

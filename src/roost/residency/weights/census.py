@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from roost.errors import UsageError
+from roost.pipelines.formats.packed_tensors import dotted, is_packed, parts_of
 from roost.pipelines.internals.of_torch import BUFFERS, PARAMETERS
 
 TRUNK = ""  # the trunk's name among units; blocks are named by their module
@@ -17,11 +18,14 @@ TRUNK = ""  # the trunk's name among units; blocks are named by their module
 class Entry:
     """One piece of memory with every parameter or buffer object that stands for it, and all their dotted names.
 
-    The objects themselves stay for good: only their ``data`` is bound to other memory.
+    The objects themselves stay for good: only their ``data`` is bound to other memory. Where they are parts of packed
+    weights, ``held_as`` has the names of those, and ``wholes`` those that begin here.
     """
 
     objects: list[torch.Tensor]
     names: list[str] = field(default_factory=list)
+    held_as: list[str] = field(default_factory=list)
+    wholes: list[torch.Tensor] = field(default_factory=list)
 
     @property
     def tensor(self) -> torch.Tensor:
@@ -44,23 +48,44 @@ def take_census(module: torch.nn.Module, blocks: Iterable[str]) -> dict[str, lis
     """Every tensor of ``module`` by the unit it moves with: the trunk first, then the blocks.
 
     A tensor that several blocks share, or a block and the rest, or whose memory overlaps that of another unit, belongs
-    to the trunk: it must outlive each of them. Raises UsageError for one that can't be moved.
+    to the trunk: it must outlive each of them. So does all of a packed weight of which the first part is such a tensor.
+    Raises UsageError for one that can't be moved.
     """
     units: dict[str, list[Entry]] = {name: [] for name in (TRUNK, *blocks)}
     entries: dict[object, Entry] = {}
     homes: dict[object, str] = {}
+    joined: list[list[object]] = []  # the parts of each packed weight
     for name, tensor in named_tensors(module):
-        _check_movable(module, name, tensor)
-        key, home = _memory(tensor), home_unit(name, units)
-        entry = entries.setdefault(key, Entry([]))
-        entry.names.append(name)
-        if all(each is not tensor for each in entry.objects):
-            entry.objects.append(tensor)
-        homes[key] = home if homes.get(key, home) == home else TRUNK
+        keys, parts = [], parts_of(tensor)
+        for suffix, part in parts:
+            _check_movable(module, dotted(name, suffix), part)
+            keys.append(_note(part, name, suffix, entries))
+            home = home_unit(name, units)
+            homes[keys[-1]] = home if homes.get(keys[-1], home) == home else TRUNK
+        if parts[0][1] is not tensor:
+            _add(entries[keys[0]].wholes, tensor)
+        if len(keys) > 1:
+            joined.append(keys)
     _join_overlapping(entries, homes)
+    homes |= {key: TRUNK for keys in joined if homes[keys[0]] == TRUNK for key in keys}
     for key, entry in entries.items():
         units[homes[key]].append(entry)
     return units
+
+
+def _note(part: torch.Tensor, held_as: str, suffix: str, entries: dict[object, Entry]) -> object:
+    """Puts the part into the entry of its memory; returns that one's key."""
+    key = _memory(part)
+    entry = entries.setdefault(key, Entry([]))
+    entry.names.append(dotted(held_as, suffix))
+    entry.held_as.append(held_as)
+    _add(entry.objects, part)
+    return key
+
+
+def _add(tensors: list[torch.Tensor], tensor: torch.Tensor) -> None:
+    if all(each is not tensor for each in tensors):
+        tensors.append(tensor)
 
 
 def named_tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
@@ -100,8 +125,8 @@ def _join_overlapping(entries: Mapping[object, Entry], homes: dict[object, str])
 
 
 def _check_movable(module: torch.nn.Module, name: str, tensor: torch.Tensor) -> None:
-    plain = type(tensor) in (torch.Tensor, torch.nn.Parameter)
-    if plain and not tensor.is_meta and tensor.layout == torch.strided:
+    known = type(tensor) in (torch.Tensor, torch.nn.Parameter) or is_packed(tensor)
+    if known and not tensor.is_meta and tensor.layout == torch.strided:
         return
     problem = "was never loaded" if tensor.is_meta else f"is a {type(tensor).__name__}"
     raise UsageError(

@@ -11,13 +11,11 @@ from torch.distributed.fsdp import FSDPModule
 from roost.errors import UsageError
 from roost.facts.request import Strategy
 from roost.option_spelling import option
+from roost.pipelines.formats.packed_tensors import why_whole
 from roost.pipelines.internals.of_diffusers import has_hook
 from roost.pipelines.internals.of_torch import as_engine
 from roost.plan import PlanDocument
 from roost.residency.weights.census import attribute_tensors
-from roost.residency.weights.watched import HeldBuffer, HeldParameter
-
-_PLAIN = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer, HeldParameter, HeldBuffer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +43,7 @@ def _find_obstacle(module: torch.nn.Module) -> Obstacle | None:
         return Obstacle(
             strategy="resident",
             why=f"Its weights are moved by their own class only: {foreign}, so they stay whole.",
-            remedy="load plain, unquantised weights",
+            remedy="load plain weights",
         )
     cast = next((name for name, part in module.named_modules() if _casts_its_weights(part)), None)
     if cast is not None:
@@ -72,13 +70,12 @@ def find_obstacles(modules: Mapping[str, torch.nn.Module]) -> dict[str, Obstacle
 
 
 def foreign_weight(module: torch.nn.Module) -> str | None:
-    """The first weight that is a tensor of a quantiser's or other library's class, in words."""
+    """The first weight that only its own class can move, and why, in words; None where each is moved by its parts."""
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         # PyTorch's own lazy and uninitialised classes are refused with a better reason when weights are taken in.
-        if type(tensor) not in _PLAIN and not tensor.is_meta:
-            return f"{name!r} is a {type(tensor).__name__}"
-        if type(tensor.data) is not torch.Tensor:
-            return f"{name!r} holds a {type(tensor.data).__name__}"
+        why = why_whole(tensor) if not tensor.is_meta else None
+        if why is not None:
+            return f"{name!r} {why}"
     return None
 
 

@@ -9,17 +9,19 @@ from collections.abc import Callable, Iterable
 import torch
 
 from roost.facts.request import Tier
-from roost.pipelines.internals.of_torch import buffers_of, parameters_of
+from roost.pipelines.formats.packed_tensors import parts_of
+from roost.pipelines.internals.of_torch import as_engine, buffers_of, parameters_of
 from roost.plan import ComponentPlan
 from roost.residency.weights.census import TRUNK, Entry, take_census
 from roost.residency.weights.dtypes import Image, Images
 from roost.residency.weights.host_masters import AbsentMaster, Master
 from roost.residency.weights.mapped_masters import Checkpoint, MappedMaster
+from roost.residency.weights.objects.parameter_tables import kept_aside
 from roost.residency.weights.rungs import Rungs
 from roost.residency.weights.transfers import Transfers
-from roost.residency.weights.units import Unit, kept_aside
+from roost.residency.weights.units import Unit
 
-Places = frozenset[tuple[int, str, int]]
+Places = frozenset[tuple[int, str, int, int]]
 
 _TRIM_BYTES = 64 * 1024**2
 
@@ -106,7 +108,10 @@ class Packer:
             self._unpin(unit for name, unit in self.units.items() if renewed[name] is not unit)
         self.units.update(renewed)
         self._places = _places(self._module)
-        fresh = [unit for unit in renewed.values() if unit.master is None]
+        with as_engine():
+            self._make_masters([unit for unit in renewed.values() if unit.master is None])
+
+    def _make_masters(self, fresh: list[Unit]) -> None:
         absent = self._late and self._checkpoint is not None and self._checkpoint.fill is not None
         for unit in fresh:
             if absent and unit.bytes:
@@ -159,13 +164,15 @@ def _new_units(module: torch.nn.Module, blocks: tuple[str, ...], old: dict[str, 
     """The module's units as they are now, trunk first; those of ``old`` that nothing changed are kept with masters."""
     units = {}
     aside = kept_aside(module)
-    for name, entries in take_census(module, blocks).items():
+    with as_engine():
+        found = take_census(module, blocks)
+    for name, entries in found.items():
         before = old.get(name)
         if before is not None and _is_current(before) and _objects(before.entries) == _objects(entries):
             units[name] = before
         else:
             units[name] = Unit(name, entries)
-        units[name].find_tables(module, [each for entry in entries for each in entry.names], aside)
+        units[name].find_tables(module, [each for entry in entries for each in entry.held_as], aside)
     return units
 
 
@@ -214,12 +221,13 @@ def _return_freed_memory() -> None:
 def _places(module: torch.nn.Module) -> Places:
     """Which tensor objects are where in which modules."""
     return frozenset(
-        (id(vars(part)), name, id(tensor))
-        for part in module.modules()
-        for name, tensor in (*parameters_of(part).items(), *buffers_of(part).items())
+        (id(vars(owner)), name, id(tensor), id(part))
+        for owner in module.modules()
+        for name, tensor in (*parameters_of(owner).items(), *buffers_of(owner).items())
         if tensor is not None
+        for _, part in parts_of(tensor)
     )
 
 
 def _objects(entries: Iterable[Entry]) -> frozenset[int]:
-    return frozenset(id(each) for entry in entries for each in entry.objects)
+    return frozenset(id(each) for entry in entries for each in (*entry.objects, *entry.wholes))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import torch
 
-from roost.pipelines.internals.of_torch import PARAMETERS, as_engine, bind_one, version_of
-from roost.residency.weights.census import Entry, attribute_tensors, same_memory
+from roost.pipelines.formats.packed_tensors import follow_parts
+from roost.pipelines.internals.of_torch import as_engine
+from roost.residency.weights.census import Entry, same_memory
 from roost.residency.weights.host_masters import AbsentMaster, HostCopy, Master, lay_out
-from roost.residency.weights.watched import unwatch, watch
+from roost.residency.weights.objects.parameter_tables import ParameterTables, StandIns, bind_all, owners_of
+from roost.residency.weights.objects.watched import unwatch, watch
 
 UnitKind = Literal["resident", "held", "streamed"]
 
@@ -43,8 +43,9 @@ class Unit:
     """
 
     __slots__ = (
-        "_bound", "_entered", "_objects", "_own", "_repeats", "_tables", "_version_entered", "_watcher", "buffer",
-        "entries", "fence", "in_use", "kind", "layout", "lent", "master", "name", "ready", "settled", "slot", "spare",
+        "_bound", "_entered", "_objects", "_own", "_repeats", "_tables", "_version_entered", "_watcher", "_wholes",
+        "buffer", "entries", "fence", "in_use", "kind", "layout", "leans", "lent", "master", "name", "ready", "settled",
+        "slot", "spare",
     )  # fmt: skip
 
     def __init__(self, name: str, entries: Sequence[Entry]) -> None:
@@ -58,9 +59,11 @@ class Unit:
         self.settled = False
         self.slot: Any = None
         self.in_use = 0
+        self.leans = False  # parts of its weights move with the trunk
         self.lent = False  # someone has edited the master, or holds memory of it
         self._objects = [each for entry in entries for each in entry.objects]
         self._repeats = [index for index, entry in enumerate(entries) for _ in entry.objects]
+        self._wholes = [each for entry in entries for each in entry.wholes]  # packed weights that objects are parts of
         self._bound: list[torch.Tensor] = []
         self._watcher: Watcher | None = None
         self._own: StandIns | None = None  # over ``buffer``
@@ -81,20 +84,21 @@ class Unit:
         return self.buffer is not None
 
     def find_tables(self, module: torch.nn.Module, names: Iterable[str], aside: Container[int]) -> None:
-        """Looks where ``module`` has the unit's objects: under ``names``, and some of them ``aside``."""
-        self._tables = ParameterTables(module, self._objects, names, aside)
+        """Looks where ``module`` has the unit's weights: under ``names``, and some of them ``aside``."""
+        self._tables = ParameterTables(owners_of(module, names), self._objects, self._wholes, aside)
+        self.leans = self._tables.leans
 
     def watch(self, watcher: Watcher) -> None:
         """Keeps the objects on the master from now on; ``watcher`` is told who edits them, and asked who reads them."""
         if self._watcher is None:
             self._watcher = watcher
-            watch(self._objects, self)
+            watch((*self._objects, *self._wholes), self)
 
     def unwatch(self) -> None:
         """Makes the objects ordinary tensors again."""
         if self._watcher is not None:
             self._watcher = None
-            unwatch(self._objects)
+            unwatch((*self._objects, *self._wholes))
 
     def settle(self) -> None:
         """The buffer may be read from now on: by stand-ins, or by the objects where nobody watches them."""
@@ -137,7 +141,7 @@ class Unit:
 
     def bind(self, views: list[torch.Tensor]) -> None:
         """Makes every object read ``views``."""
-        deque(map(bind_one, self._objects, views), maxlen=0)
+        bind_all(self._objects, views, self._wholes)
         self._bound = views
 
     def bind_home(self) -> None:
@@ -149,11 +153,14 @@ class Unit:
         if self.master is None or self._watcher is not None:
             return
         views = self._repeated(self.master.views)
-        for each, bound, view in zip(self._objects, self._bound, views, strict=True):
-            if same_memory(each, bound):
-                each.data = view
-            elif self.buffer is not None and _storage(each) == _storage(self.buffer):
-                each.data = each.data.to(view.device, copy=True)
+        with as_engine():
+            for each, bound, view in zip(self._objects, self._bound, views, strict=True):
+                if same_memory(each, bound):
+                    each.data = view
+                elif self.buffer is not None and _storage(each) == _storage(self.buffer):
+                    each.data = each.data.to(view.device, copy=True)
+        for whole in self._wholes:
+            follow_parts(whole)
         self._bound = views
 
     def is_intact(self) -> bool:
@@ -197,97 +204,3 @@ class Unit:
 
 def _storage(tensor: torch.Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
-
-
-# What modules hold as their parameters, exchanged a module at a time.
-
-
-Namespace = dict[str, Any]  # a module's own attributes
-Table = dict[str, torch.nn.Parameter | None]  # a module's own parameters
-
-
-@dataclass(frozen=True, slots=True)
-class StandIns:
-    """What a unit's modules hold while one slot has its weights, and what its remaining objects are bound to."""
-
-    tables: list[tuple[Namespace, Table]]
-    views: list[torch.Tensor]
-    made: dict[int, torch.Tensor]  # by the id of the object that each stands for
-
-    @property
-    def version(self) -> int:
-        """How often they were edited in place: all are views of one buffer, and share its count."""
-        return version_of(next(iter(self.made.values()))) if self.made else 0
-
-
-class ParameterTables:
-    """The tables of ``module``'s parts that hold ``objects`` under the dotted ``names``.
-
-    ``aside`` are the ids of tensors that some part keeps outside tables, too.
-    """
-
-    __slots__ = ("_exchanged", "_objects", "_originals", "_others", "others")
-
-    def __init__(
-        self, module: torch.nn.Module, objects: Sequence[torch.Tensor], names: Iterable[str], aside: Container[int]
-    ) -> None:
-        self._objects = objects
-        own = {id(each): index for index, each in enumerate(self._objects) if id(each) not in aside}
-        self._originals: list[tuple[Namespace, Table]] = []
-        self._exchanged: list[dict[str, int]] = []  # for each table, the names in it of objects by their index
-        for owner in _owners(module, names):
-            table: Any = vars(owner).get(PARAMETERS)
-            # A scripted module's is no dictionary: nothing can be put in its place.
-            names = (
-                {key: own[id(each)] for key, each in table.items() if id(each) in own} if type(table) is dict else {}
-            )
-            if names:
-                self._originals.append((vars(owner), table))
-                self._exchanged.append(names)
-        found = {index for names in self._exchanged for index in names.values()}
-        self._others = [index for index in range(len(self._objects)) if index not in found]
-        self.others = [self._objects[index] for index in self._others]  # what no stand-in can replace
-
-    def stand_ins(self, views: Sequence[torch.Tensor]) -> StandIns:
-        """Parameters over ``views``, one for each object in turn, in tables of their own."""
-        with torch.inference_mode(False), torch.no_grad():
-            indices = {index for names in self._exchanged for index in names.values()}
-            made = {index: _like(self._objects[index], views[index]) for index in indices}
-        tables: list[tuple[Namespace, Table]] = []
-        for (namespace, table), names in zip(self._originals, self._exchanged, strict=True):
-            tables.append((namespace, {**table, **{name: made[index] for name, index in names.items()}}))
-        by_object: dict[int, torch.Tensor] = {id(self._objects[index]): each for index, each in made.items()}
-        return StandIns(tables, [views[index] for index in self._others], by_object)
-
-    def put(self, stand_ins: StandIns) -> None:
-        """Makes the modules read ``stand_ins``."""
-        for namespace, table in stand_ins.tables:
-            namespace[PARAMETERS] = table
-        if self._others:
-            self._bind_others(stand_ins.views)
-
-    def take_back(self, bound: Sequence[torch.Tensor]) -> None:
-        """Makes the modules read their own parameters again; what is in no table reads ``bound`` again."""
-        for namespace, table in self._originals:
-            namespace[PARAMETERS] = table
-        if self._others:
-            self._bind_others([bound[index] for index in self._others])
-
-    def _bind_others(self, views: Sequence[torch.Tensor]) -> None:
-        deque(map(bind_one, self.others, views), maxlen=0)
-
-
-def kept_aside(module: torch.nn.Module) -> frozenset[int]:
-    """The ids of all tensors that parts of ``module`` keep beside their tables."""
-    return frozenset(id(tensor) for part in module.modules() for _, tensor in attribute_tensors(part))
-
-
-def _owners(module: torch.nn.Module, names: Iterable[str]) -> list[torch.nn.Module]:
-    owners = (module.get_submodule(name) for name in dict.fromkeys(name.rpartition(".")[0] for name in names))
-    return list({id(owner): owner for owner in owners}.values())
-
-
-def _like(original: torch.Tensor, view: torch.Tensor) -> torch.nn.Parameter:
-    made = torch.nn.Parameter(view, requires_grad=original.requires_grad)
-    vars(made).update(vars(original))  # what libraries write onto parameters
-    return made

@@ -9,12 +9,14 @@ asked first by whatever PyTorch does with them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
 
-from roost.pipelines.internals.of_torch import METADATA, as_engine, version_of
+from roost.pipelines.formats.packed_tensors import Disguised, is_packed, likeness, parts_of, set_class
+from roost.pipelines.internals.of_torch import METADATA, as_engine, as_user, version_of
 
 
 class Home(Protocol):
@@ -47,10 +49,12 @@ _METADATA = frozenset({
 })  # fmt: skip
 _PLAIN_ANSWERS = (type(None), bool, int, float, complex, str, torch.Size, torch.dtype, torch.device, torch.layout)
 
+_PLAIN = (torch.nn.Parameter, torch.Tensor)
+
 _homes: dict[int, Home] = {}  # by the id of a tensor that its home keeps alive
 
 
-class _Watched:
+class _Watched(Disguised):
     @classmethod
     def __torch_function__(
         cls, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -69,31 +73,38 @@ class _Watched:
 class HeldParameter(_Watched, torch.nn.Parameter):
     """A parameter of a held component."""
 
+    own_class = torch.nn.Parameter
+
 
 class HeldBuffer(_Watched, torch.Tensor):
     """A buffer of a held component, or a tensor that a module keeps beside its parameters."""
 
+    own_class = torch.Tensor
 
-_CLASSES: dict[type, type] = {torch.nn.Parameter: HeldParameter, torch.Tensor: HeldBuffer}
-_PLAIN_CLASSES = {held: plain for plain, held in _CLASSES.items()}
-_set_class: Callable[[torch.Tensor, type], None] = object.__dict__["__class__"].__set__
+
+@functools.cache
+def _held_class(kind: Any) -> type:
+    """What a held tensor of ``kind`` is; for packed weights a class of its own, so that it is of ``kind`` as well."""
+    known: dict[type, type] = {torch.nn.Parameter: HeldParameter, torch.Tensor: HeldBuffer}
+    return known.get(kind) or type(f"Held{kind.__name__}", (_Watched, kind), {"own_class": kind})
 
 
 def watch(tensors: Iterable[torch.Tensor], home: Home) -> None:
     """Has ``home`` told of all that happens to ``tensors``, which it keeps alive until ``unwatch``."""
     for each in tensors:
-        held = _CLASSES.get(type(each))
-        if held is not None:  # other libraries' classes are moved by themselves
-            _set_class(each, held)
+        kind = type(each)
+        if kind in _PLAIN or is_packed(each):  # other libraries' classes are moved by themselves
+            if not issubclass(kind, Disguised):
+                set_class(each, _held_class(kind))
             _homes[id(each)] = home
 
 
 def unwatch(tensors: Iterable[torch.Tensor]) -> None:
     """Makes them what they were."""
     for each in tensors:
-        plain = _PLAIN_CLASSES.get(type(each))
-        if plain is not None:
-            _set_class(each, plain)
+        kind = type(each)
+        if issubclass(kind, _Watched):
+            set_class(each, kind.own_class)
             _homes.pop(id(each), None)
 
 
@@ -108,22 +119,29 @@ def _answer(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, A
         return next(iter(running.values()))[1].device
     copies = {key: home.device_copy(each) for key, (each, home) in running.items()}
     args, kwargs = _replaced(args, copies), _replaced(kwargs, copies)
-    return _at_rest(func, args, kwargs, [pair for key, pair in homes.items() if key not in running])
+    resting = [pair for key, pair in homes.items() if key not in running]
+    packed = any(is_packed(each) for each, _ in homes.values())
+    run = _by_its_class(func, [each for each, _ in resting]) if packed else func
+    return _at_rest(func, run, args, kwargs, resting)
 
 
 def _at_rest(
-    func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], held: list[tuple[torch.Tensor, Home]]
+    func: Callable[..., Any],
+    run: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    held: list[tuple[torch.Tensor, Home]],
 ) -> Any:
-    """Runs ``func`` on masters; lends those that it edits, or that can be edited through what it returns."""
+    """Does ``func`` by ``run`` on masters; lends those that it edits, or that can be edited through what it returns."""
     for _, home in held:
         home.check_there()
     away = _away(func, args, kwargs, held)
     args, kwargs = _replaced(args, away), _replaced(kwargs, away)
-    versions = [version_of(each) for each, _ in held]
+    versions = [_edits(each) for each, _ in held]
     try:
-        result = func(*args, **kwargs)
+        result = run(*args, **kwargs)
     finally:  # also an operation that raised may have written
-        _lend(home for (each, home), before in zip(held, versions, strict=True) if version_of(each) != before)
+        _lend(home for (each, home), before in zip(held, versions, strict=True) if _edits(each) != before)
     if _sets_data(func) or not _is_apart(result, [each for each, _ in held]):
         _lend(home for _, home in held)
     return result
@@ -139,7 +157,7 @@ def _away(
     if _name_of(func).endswith("_") or "out" in kwargs:
         return {}
     used = {each.device for each in _tensors(args, kwargs) if id(each) not in _homes}
-    return {id(each): each.to(home.device) for each, home in held if home.device in used - {each.device}}
+    return {id(each): _copy_on(home.device, each) for each, home in held if home.device in used - {each.device}}
 
 
 def _lend(homes: Iterable[Home]) -> None:
@@ -185,11 +203,45 @@ def _is_apart(result: Any, held: list[torch.Tensor]) -> bool:
         return isinstance(result, _PLAIN_ANSWERS)
     if any(result is each for each in held):  # it is watched as before
         return True
-    return all(result.untyped_storage().data_ptr() != each.untyped_storage().data_ptr() for each in held)
+    return _memories([result]).isdisjoint(_memories(held))
+
+
+def _memories(tensors: Iterable[torch.Tensor]) -> set[int]:
+    return {part.untyped_storage().data_ptr() for each in tensors for _, part in parts_of(each)}
+
+
+def _edits(tensor: torch.Tensor) -> int:
+    """How often it was edited in place, part by part too."""
+    return sum(version_of(each) for each in {id(each): each for _, each in (("", tensor), *parts_of(tensor))}.values())
 
 
 def _plain_copy(tensor: Any) -> torch.Tensor:
     """A copy of a held tensor that nobody holds."""
     with as_engine(), torch.no_grad():
+        if is_packed(tensor):
+            return likeness(tensor, [part.detach().clone() for _, part in parts_of(tensor)])
         data = tensor.detach().clone()
         return torch.nn.Parameter(data, tensor.requires_grad) if isinstance(tensor, torch.nn.Parameter) else data
+
+
+def _copy_on(device: torch.device, tensor: torch.Tensor) -> torch.Tensor:
+    if not is_packed(tensor):
+        return tensor.to(device)
+    return likeness(tensor, [part.to(device) for _, part in parts_of(tensor)])
+
+
+def _by_its_class(func: Callable[..., Any], resting: Sequence[torch.Tensor]) -> Callable[..., Any]:
+    """``func`` on packed weights, whose own class says what it does; those at rest have it meanwhile."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        touched = {id(each): each for whole in resting for _, each in (("", whole), *parts_of(whole))}
+        homes = [(each, _homes[key]) for key, each in touched.items() if key in _homes]
+        unwatch(each for each, _ in homes)
+        try:
+            with as_user():
+                return func(*args, **kwargs)
+        finally:
+            for each, home in homes:
+                watch((each,), home)
+
+    return run
