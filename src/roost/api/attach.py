@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from roost.api.machine import find_machine, present_gpu
 from roost.api.models.attention import check_attention
 from roost.api.models.inspect import profile_of
-from roost.api.models.traces import RECORDED, installed_versions
+from roost.api.models.versions import RECORDED, installed_versions
 from roost.api.plans.plan import plan_traced
 from roost.api.plans.preflight import keeping_masters
 from roost.api.requests.option_sets import PlanOptions

@@ -39,7 +39,7 @@ class FileSource:
     """A file that a component's weights come from, in place of the model's own. Source: its header.
 
     ``path`` is absolute; ``fingerprint`` is the hash of the header, ``bytes`` the file's size. ``plain_bytes`` are
-    those that the model's own weights load as, where they are known.
+    those that the same weights take unpacked.
     """
 
     path: str

@@ -33,11 +33,13 @@ def quiet_libraries() -> Iterator[None]:
 
 @contextmanager
 def quiet_torch() -> Iterator[None]:
-    """The same for torch's own log."""
-    log = getLogger("torch")
-    level = log.level
+    """The same for the logs of torch and torchao, which tells of kernels that this machine can't load."""
+    logs = [getLogger(name) for name in ("torch", "torchao")]
+    levels = [log.level for log in logs]
     try:
-        log.setLevel(CRITICAL)
+        for log in logs:
+            log.setLevel(CRITICAL)
         yield
     finally:
-        log.setLevel(level)
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)

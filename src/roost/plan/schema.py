@@ -265,7 +265,7 @@ class PlanDocument(Strict):
 
     @property
     def given_files(self) -> dict[str, Path]:
-        """The files of those components whose weights are not the model's own."""
+        """The files of components whose weights are not the model's own."""
         return {name: Path(each.source.path) for name, each in self.components.items() if each.source is not None}
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -10,7 +11,7 @@ from pathlib import Path
 from roost.blocks import gap_bytes, stacks_and_units
 from roost.facts.model import Component, FileSource, GivenFile, Inventory
 from roost.facts.weight_files import Recipe, WeightFile
-from roost.probes.model.load_sizes import default_load_dtype
+from roost.probes.model.load_sizes import LOAD_DTYPE_BITS, default_load_dtype
 
 # How a component is made of a file. Raises InvalidFile for a file that isn't the component's.
 RecipeOf = Callable[[Component, WeightFile], Recipe]
@@ -42,25 +43,18 @@ def as_the_others_load(
     return replace(inventory, components=components)
 
 
-def with_files(
-    inventory: Inventory, files: Mapping[str, WeightFile], recipe_of: RecipeOf, published: Inventory | None
-) -> Inventory:
-    """The inventory with the components of these files, which had no weights before.
-
-    ``published`` is the same model as its publisher has it, where it is known by name.
-    """
+def with_files(inventory: Inventory, files: Mapping[str, WeightFile], recipe_of: RecipeOf) -> Inventory:
+    """The inventory with the components of these files, which had no weights before."""
     given = {
         name: GivenFile(file=file, recipe=recipe_of(inventory.component(name), file)) for name, file in files.items()
     }
-    plain = {(each.name, each.class_name): each.load_bytes for each in published.components} if published else {}
     components = tuple(
-        _made_of(each, given[each.name], plain.get((each.name, each.class_name))) if each.name in given else each
-        for each in inventory.components
+        _made_of(each, given[each.name]) if each.name in given else each for each in inventory.components
     )
     return replace(inventory, components=components, given=given)
 
 
-def _made_of(component: Component, given: GivenFile, plain_bytes: int | None) -> Component:
+def _made_of(component: Component, given: GivenFile) -> Component:
     file, recipe = given.file, given.recipe
     by_name = {each.name: each.bytes for each in recipe.targets}
     stacks, units = stacks_and_units(by_name)
@@ -80,10 +74,16 @@ def _made_of(component: Component, given: GivenFile, plain_bytes: int | None) ->
             format=_format(file, recipe),
             fingerprint=file.sha256,
             bytes=file.file_bytes,
-            plain_bytes=plain_bytes,
+            plain_bytes=_plain_bytes(component, recipe),
         ),
         notes=(*component.notes, *_unused(recipe)),
     )
+
+
+def _plain_bytes(component: Component, recipe: Recipe) -> int:
+    """What the same weights take unpacked, at the component's dtype."""
+    bits = LOAD_DTYPE_BITS[component.load_dtype or "float32"]
+    return sum(math.prod(each.shape) * bits // 8 if each.packed else each.bytes for each in recipe.targets)
 
 
 def _format(file: WeightFile, recipe: Recipe) -> str:

@@ -7,10 +7,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from roost.api.models.composed import as_the_others_load, with_files
 from roost.api.models.inspect_files import component_detail
+from roost.api.models.recipes import recipe_of
 from roost.facts.model import Component, Inventory, Makes, ModelProfile, PublishedModel
 from roost.facts.request import PLANNED_ONLY, STRATEGIES
 from roost.planner.rules.names import base_name, group_of, kind_of, load_order, suffix
+from roost.probes.files.weights import read_weight_file
+from roost.probes.model.components import Wanted
 from roost.probes.model.hub import is_path, resolve_model
 from roost.probes.model.inventory import read_inventory
 from roost.probes.model.structure import read_structure
@@ -45,9 +49,7 @@ def inspect_model(
     if files:
         read = {name: read_weight_file(str(path)) for name, path in files.items()}
         plain = inspect_model(inventory.family) if inventory.family in model_names() else None
-        inventory = with_files(
-            as_the_others_load(inventory, read, dtype, plain), read, partial(recipe_of, source), plain
-        )
+        inventory = with_files(as_the_others_load(inventory, read, dtype, plain), read, partial(recipe_of, source))
     return inventory
 
 

@@ -38,15 +38,22 @@ def recipe_of(source: Path | PublishedModel, component: Component, file: WeightF
         kept = _read(path)
         if kept is not None:
             return kept
-        from roost.pipelines.formats.recipes import derive_recipe  # imported here: these bring torch
+        recipe = _derived(component, file, directory)
+    with contextlib.suppress(OSError, RoostError):  # a cache that can't be written is done without
+        write_bytes_atomically(path, _adapter().dump_json(recipe))
+    return recipe
+
+
+def _derived(component: Component, file: WeightFile, directory: Path) -> Recipe:
+    from roost.pipelines.quiet import quiet_libraries, quiet_torch  # imported here: these bring torch
+
+    with quiet_libraries(), quiet_torch():
+        from roost.pipelines.formats.recipes import derive_recipe
         from roost.pipelines.formats.skeletons import ComponentConfig
 
         facts = load_class_facts().get(component.class_name, ClassFacts())
         config = ComponentConfig(name=component.name, described=component, config_dir=directory, facts=facts)
-        recipe = derive_recipe(config, file)
-    with contextlib.suppress(OSError, RoostError):  # a cache that can't be written is done without
-        write_bytes_atomically(path, _adapter().dump_json(recipe))
-    return recipe
+        return derive_recipe(config, file)
 
 
 @contextmanager

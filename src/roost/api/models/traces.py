@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from roost.api.models.published import materialise_configs
 from roost.api.models.stand_ins import add_stand_ins, copy_configs
+from roost.api.models.versions import installed_versions
 from roost.facts.model import Inventory, ModelProfile
 from roost.facts.request import Workload
 from roost.probes.dry_run import DryRunOptions, dry_run
@@ -75,21 +75,3 @@ def configs_of(inventory: Inventory) -> Iterator[Path]:
             copy_configs(inventory, folder)
             add_stand_ins(inventory, folder)
         yield folder
-
-
-# Which versions of libraries are installed, without importing them.
-
-
-# What a plan records: the libraries that load and run models.
-RECORDED = ("roost", "torch", "diffusers", "transformers", "safetensors")
-
-
-def installed_versions(libraries: Sequence[str]) -> dict[str, str]:
-    """The version of each of ``libraries`` that is installed."""
-    found: dict[str, str] = {}
-    for library in libraries:
-        try:
-            found[library] = version(library)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -14,7 +14,8 @@ from roost.api.models.attention import check_attention
 from roost.api.models.inspect import inspect_model, profile_of
 from roost.api.models.named_files import check_sought, refuse_other_files, why_single_files
 from roost.api.models.tensors import check_tensors
-from roost.api.models.traces import RECORDED, installed_versions, kept_trace, trace_model
+from roost.api.models.traces import kept_trace, trace_model
+from roost.api.models.versions import RECORDED, installed_versions
 from roost.api.plans.commands import plan_command
 from roost.api.requests.known_values import dtype_of
 from roost.api.requests.option_sets import PlanOptions

@@ -31,7 +31,7 @@ def open_pipeline(
     from roost.residency.device.choice import open_device  # imported here: these bring torch
     from roost.residency.run.loader import Source, load_component, load_held
 
-    source = Source(load=load or load_component, class_facts=load_class_facts())
+    source = Source(load=load or load_component, class_facts=load_class_facts(), given=ready.inventory.given)
     device = open_device(ready.device_kind, ready.budget_bytes, ready.plan.budget.headroom_bytes)
     try:
         held = load_held(ready.plan, ready.model_dir, device, on_component, on_event, source)

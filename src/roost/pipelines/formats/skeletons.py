@@ -29,7 +29,8 @@ class ComponentConfig:
 
     def skeleton(self) -> Skeleton:
         """The plain module, in memory that nobody touched. Raises InvalidFile for a config that can't be used."""
-        return Skeleton(build_component(self.name, self.described, self.config_dir, self.facts), self.load_dtype)
+        module = build_component(self.name, self.described, self.config_dir, self.facts)
+        return Skeleton(module, self.load_dtype, frozenset(self.facts.keep_in_float32))
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Skeleton:
 
     module: torch.nn.Module
     load_dtype: torch.dtype
+    kept: frozenset[str] = frozenset()  # modules that are plain at any dtype: the model's own code reads theirs
 
     @cached_property
     def places(self) -> dict[str, Place]:
@@ -45,7 +47,9 @@ class Skeleton:
         linears = {
             f"{path}.weight".removeprefix(".")
             for path, part in self.module.named_modules()
-            if isinstance(part, torch.nn.Linear) and type(part).forward is torch.nn.Linear.forward
+            if isinstance(part, torch.nn.Linear)
+            and type(part).forward is torch.nn.Linear.forward
+            and self.kept.isdisjoint(path.split("."))
         }
         state = self.module.state_dict(keep_vars=True)
         return {

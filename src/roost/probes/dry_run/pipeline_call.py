@@ -16,10 +16,12 @@ import torch
 
 from roost.blocks import block_names, gap_bytes
 from roost.errors import DryRunError, RoostError
-from roost.facts.model import ClassFacts, Component, Inventory
+from roost.facts.model import ClassFacts, Component, GivenFile, Inventory
 from roost.facts.request import Workload
 from roost.pipelines.build import build_component, build_pipeline
-from roost.pipelines.internals.of_torch import buffers_of, unfiled_names
+from roost.pipelines.formats.modules import build_from_file
+from roost.pipelines.formats.skeletons import ComponentConfig
+from roost.pipelines.internals.of_torch import buffers_of, unfiled_names, without_modes
 from roost.pipelines.linears import castable_linears
 from roost.pipelines.quiet import quiet_libraries, quiet_torch
 from roost.probes.dry_run.entry_calls import TracedComponent, made_up_arguments, weights_bytes
@@ -148,7 +150,7 @@ def _linears_of(component: TracedComponent) -> LinearWeights:
 
 def _check_traceable(inventory: Inventory) -> None:
     reason = None
-    quantized = next((each for each in inventory.components if each.quantization), None)
+    quantized = next((each for each in inventory.components if each.quantization and each.source is None), None)
     if inventory.layout != "diffusers" or inventory.pipeline is None:
         reason = "it has no model_index.json that names a pipeline"
     elif inventory.custom:
@@ -166,12 +168,12 @@ def build_components(
     built: dict[object, torch.nn.Module] = {}
     components = []
     for component in inventory.components:
-        kin = _kin(component, model_dir)
+        kin = _kin(component, model_dir, inventory.given.get(component.name))
         if kin in built:
             module = _sibling(built[kin])
         else:
             facts = class_facts.get(component.class_name, ClassFacts())
-            module = built[kin] = build_component(component.name, component, model_dir, facts, component.tensors)
+            module = built[kin] = _build(component, model_dir, facts, inventory.given.get(component.name))
             world.adopt(module)
         components.append(_traced_component(component, module, kin))
     return components
@@ -187,10 +189,19 @@ def _traced_component(component: Component, module: torch.nn.Module, kin: object
     )
 
 
-def _kin(component: Component, model_dir: Path) -> object:
+def _build(component: Component, model_dir: Path, facts: ClassFacts, given: GivenFile | None) -> torch.nn.Module:
+    if given is None:
+        return build_component(component.name, component, model_dir, facts, component.tensors)
+    config = ComponentConfig(name=component.name, described=component, config_dir=model_dir, facts=facts)
+    with without_modes():  # a class of packed weights takes no fake tensor; what nobody touches takes no memory
+        return build_from_file(config, given.file, given.recipe, with_data=False)
+
+
+def _kin(component: Component, model_dir: Path, given: GivenFile | None) -> object:
     folder = model_dir / component.name
     config = (folder if folder.is_dir() else model_dir) / "config.json"
-    return (component.library, component.class_name, component.load_dtype, config.read_text(encoding="utf-8"))
+    stored = () if given is None else tuple((each.name, each.format, each.bytes) for each in given.recipe.targets)
+    return (component.library, component.class_name, component.load_dtype, config.read_text(encoding="utf-8"), stored)
 
 
 def _sibling(module: torch.nn.Module) -> torch.nn.Module:

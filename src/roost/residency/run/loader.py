@@ -14,11 +14,11 @@ from typing import Any
 import torch
 
 from roost.errors import InvalidFile, PlanMismatch
-from roost.facts.model import ClassFacts
+from roost.facts.model import ClassFacts, GivenFile
 from roost.pipelines.build import bounded_modules, check_installed, kept_default_dtype
 from roost.pipelines.classes import component_class, model_class, pipeline_class, weighted_class
 from roost.pipelines.internals.of_transformers import closed_to_the_outside
-from roost.pipelines.quiet import quiet_libraries
+from roost.pipelines.quiet import quiet_libraries, quiet_torch
 from roost.plan import ComponentPlan, PlanDocument
 from roost.residency.device.interface import Device
 from roost.residency.engine.component import HeldComponent
@@ -27,6 +27,7 @@ from roost.residency.engine.initial_placement import Placer
 from roost.residency.engine.stages import OnEvent
 from roost.residency.hold.attach import Held
 from roost.residency.hold.live_modules import check_component, check_strategies
+from roost.residency.run.given_files import GivenFiles
 from roost.residency.run.shells import build_shell, filling
 from roost.residency.weights.fp8 import store_as_planned
 from roost.residency.weights.mapped_masters import Checkpoint
@@ -64,7 +65,7 @@ def load_held(
     transfers = Transfers.under(plan, device)
     placer = Placer(transfers)
     components: dict[str, HeldComponent] = {}
-    with quiet_libraries(), ExitStack() as undo:
+    with quiet_libraries(), quiet_torch(), ExitStack() as undo:
         undo.callback(transfers.close)
         _check_index(plan, model_dir)
         found = pipeline_class(plan.model.pipeline)
@@ -73,9 +74,9 @@ def load_held(
                 on_component(name)
             checkpoint = _checkpoint(name, plan, model_dir, source)
             if checkpoint is not None and checkpoint.fill is not None:
-                module = build_shell(name, plan.components[name], model_dir, source.class_facts)
+                module = source.shell(name, plan.components[name], model_dir)
             else:
-                module = source.load(name, plan.components[name], model_dir)
+                module = source.component(name, plan.components[name], model_dir)
             components[name] = HeldComponent(name, module, plan.components[name], transfers, checkpoint)
             undo.callback(components[name].restore)
             placer.place(components[name])
@@ -95,13 +96,31 @@ def load_component(name: str, plan: ComponentPlan, model_dir: Path) -> torch.nn.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Where components come from: ``load`` makes them, from their files unless it says otherwise.
+    """Where components come from: from files ``given`` for them, and else ``load`` makes them, from the model's own
+    unless it says otherwise.
 
     ``class_facts`` say which weights keep float32, in modules that are built without weights.
     """
 
     load: LoadComponent = load_component
     class_facts: Mapping[str, ClassFacts] = field(default_factory=dict)
+    given: Mapping[str, GivenFile] = field(default_factory=dict)
+
+    @property
+    def given_files(self) -> GivenFiles:
+        return GivenFiles(files=self.given, class_facts=self.class_facts)
+
+    def component(self, name: str, plan: ComponentPlan, model_dir: Path) -> torch.nn.Module:
+        """One component in host memory; see ``load_component``."""
+        if name not in self.given:
+            return self.load(name, plan, model_dir)
+        return finish_component(name, self.given_files.load(name, plan, model_dir), plan)
+
+    def shell(self, name: str, plan: ComponentPlan, model_dir: Path) -> torch.nn.Module:
+        """The component built without weights, in memory that nobody touched."""
+        if name in self.given:
+            return self.given_files.shell(name, plan, model_dir)
+        return build_shell(name, plan, model_dir, self.class_facts)
 
 
 def finish_component(name: str, module: torch.nn.Module, plan: ComponentPlan) -> torch.nn.Module:
@@ -154,9 +173,10 @@ def _checkpoint(name: str, plan: PlanDocument, model_dir: Path, source: Source) 
     if (master is None or not master.mapped) and not late:
         return None
     files = [each for each in plan.model.files if each.startswith(f"{name}/") and each.endswith(".safetensors")]
-    checkpoint = Checkpoint([model_dir / each for each in files], late=late)
-    if late and (source.load is not load_component or not checkpoint.loads_as_stored(plan.components[name])):
-        checkpoint.fill = filling(name, plan.components[name], model_dir, source.load)
+    checkpoint = Checkpoint([model_dir / each for each in files if name not in source.given], late=late)
+    made = name in source.given or source.load is not load_component
+    if late and (made or not checkpoint.loads_as_stored(plan.components[name])):
+        checkpoint.fill = filling(name, plan.components[name], model_dir, source.component)
     return checkpoint
 
 

@@ -19,7 +19,7 @@ from roost.plan import PlanDocument
 from roost.residency.device.interface import Device
 from roost.residency.engine.rerun import out_of_memory_in
 from roost.residency.engine.stages import OnEvent, StageRecorder
-from roost.residency.run.loader import LoadComponent, OnComponent, assemble, load_component
+from roost.residency.run.loader import OnComponent, Source, assemble
 from roost.residency.weights.census import named_tensors
 
 # Given a pipeline in host memory and the device to compute on, makes diffusers run it there in some way of its own.
@@ -79,19 +79,19 @@ def load_plain(
     model_dir: Path,
     device: Device,
     on_component: OnComponent | None = None,
-    load: LoadComponent = load_component,
+    source: Source | None = None,
 ) -> Any:
     """The plan's pipeline from ``model_dir`` in host memory, with its dtypes and none of its placements.
 
-    ``load`` makes components in another way than from their files. Raises InvalidFile for a directory that can't be
-    loaded.
+    ``source`` says where components come from. Raises InvalidFile for a directory that can't be loaded.
     """
+    source = source or Source()
     modules: dict[str, torch.nn.Module] = {}
     with quiet_libraries():
         for name in plan.load_order:
             if on_component is not None:
                 on_component(name)
-            modules[name] = load(name, plan.components[name], model_dir)
+            modules[name] = source.component(name, plan.components[name], model_dir)
             if device.kind == "emulated":
                 _align(modules[name])
             if plan.attention is not None and plan.components[name].kind == "dit":

@@ -146,7 +146,7 @@ def open_trial(
             afterwards.callback(held.abandon)  # the process ends with the trial: nothing has to come back
             yield Trial(held, device, time.perf_counter() - began_s)
             return
-        pipeline = load_plain(setup.plan, setup.model_dir, device, on_component, setup.source.load)
+        pipeline = load_plain(setup.plan, setup.model_dir, device, on_component, setup.source)
         plain = place_plain(pipeline, setup.plan, device, setup.place, on_event)
         afterwards.callback(plain.close)
         device.synchronize()

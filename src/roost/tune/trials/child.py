@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roost.errors import OutOfMemory, RoostError
+from roost.facts.model import ClassFacts, GivenFile
 from roost.option_spelling import at_a_shell
 from roost.plan import ComponentPlan
+from roost.probes.files.weights import read_weight_file
 from roost.probes.machine.host import peak_rss_bytes, private_bytes
 from roost.profiles.class_facts import load_class_facts
 from roost.tune.results.records import PLAIN
@@ -125,7 +127,25 @@ def _source_of(request: TrialRequest) -> Source:
     from roost.residency.run.loader import Source, load_component  # imported here: it brings torch
 
     load = random_weights(request.device_kind) if request.random_weights else load_component
-    return Source(load=load, class_facts=load_class_facts())
+    return Source(load=load, class_facts=load_class_facts(), given=_given_files(request))
+
+
+def _given_files(request: TrialRequest) -> dict[str, GivenFile]:
+    """The files that stand in place of components' own weights, with their recipes."""
+    from roost.pipelines.formats.recipes import derive_recipe  # imported here: these bring torch
+    from roost.pipelines.formats.skeletons import ComponentConfig
+
+    found, facts = {}, load_class_facts()
+    for name, path in request.plan.given_files.items():
+        planned, file = request.plan.components[name], read_weight_file(str(path))
+        config = ComponentConfig(
+            name=name,
+            described=planned,
+            config_dir=request.model_dir,
+            facts=facts.get(planned.class_name, ClassFacts()),
+        )
+        found[name] = GivenFile(file=file, recipe=derive_recipe(config, file))
+    return found
 
 
 def _place_of(peer: str) -> Place:

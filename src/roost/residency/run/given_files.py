@@ -1,0 +1,45 @@
+"""Components whose weights lie in files of their own, loaded as those files store them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from roost.errors import PlanMismatch
+from roost.facts.model import ClassFacts, GivenFile
+from roost.pipelines.formats.modules import build_from_file
+from roost.pipelines.formats.skeletons import ComponentConfig
+from roost.plan import ComponentPlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenFiles:
+    """The files by component, and what the libraries' classes keep in float32."""
+
+    files: Mapping[str, GivenFile] = field(default_factory=dict)
+    class_facts: Mapping[str, ClassFacts] = field(default_factory=dict)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.files
+
+    def load(self, name: str, plan: ComponentPlan, model_dir: Path) -> torch.nn.Module:
+        """The component with its file's weights, as far as they need no conversion views of the mapped file.
+
+        Raises PlanMismatch for a file that the plan isn't for, InvalidFile for one that can't be read.
+        """
+        given = self.files[name]
+        if plan.source is None or plan.source.fingerprint != given.file.sha256:
+            raise PlanMismatch(f"{given.file.path} is not the file that this plan is for; plan again with it.")
+        return self._built(name, plan, model_dir, with_data=True)
+
+    def shell(self, name: str, plan: ComponentPlan, model_dir: Path) -> torch.nn.Module:
+        """The component in memory that nobody touched."""
+        return self._built(name, plan, model_dir, with_data=False)
+
+    def _built(self, name: str, plan: ComponentPlan, model_dir: Path, *, with_data: bool) -> torch.nn.Module:
+        facts = self.class_facts.get(plan.class_name, ClassFacts())
+        config = ComponentConfig(name=name, described=plan, config_dir=model_dir, facts=facts)
+        return build_from_file(config, self.files[name].file, self.files[name].recipe, with_data=with_data)
