@@ -121,7 +121,7 @@ _UNET = {
 
 
 def unet(state: State, layers: int, attending: Collection[int]) -> dict[str, torch.Tensor]:
-    """SD's and SDXL's UNet: numbered input, middle and output blocks. each block has ``layers``, and ``attending`` of the last have attentions."""
+    """SD's and SDXL's UNet with ``layers`` in each block; ``attending`` are its last blocks that have attentions."""
     made = {}
     for name, tensor in state.items():
         made[_unet_name(name, layers, attending)] = tensor

@@ -1,4 +1,4 @@
-"""Families whose conversion is written for one width: recorded at that width without data, and with one block of each."""
+"""Families whose conversion is written for one width: recorded at it without data, and loaded with few blocks."""
 
 import math
 from collections.abc import Mapping
@@ -37,21 +37,22 @@ def _recorded(family: str, folder: Path) -> tuple[Any, WeightFile]:
     return of_module("transformer", module, folder, "bfloat16"), header(layout(module.state_dict()))
 
 
-def header(state: Mapping[str, torch.Tensor], container: Any = "safetensors", formats: Any = None) -> WeightFile:
+def header(state: Mapping[str, torch.Tensor]) -> WeightFile:
     """A file of bfloat16 tensors that nobody wrote."""
     tensors, offset = {}, 8
     for name, each in state.items():
         size = math.prod(each.shape) * 2
         tensors[name] = StoredTensor(name=name, shape=tuple(each.shape), format="BF16", offset=offset, bytes=size)
         offset += size
-    return WeightFile(path="wide", container=container, tensors=tensors, metadata={}, sha256="", file_bytes=offset)
+    return WeightFile(path="wide", container="safetensors", tensors=tensors, metadata={}, sha256="", file_bytes=offset)
 
 
 @pytest.mark.parametrize("family", _WIDE)
 def test_every_tensor_of_a_wide_family_has_its_rows(family: str, tmp_path: Path) -> None:
     component, file = _recorded(family, tmp_path)
     recipe = derive_recipe(component, file)
-    assert recipe.unused == () and all(each.strided is None for each in recipe.targets)
+    assert recipe.unused == ()
+    assert all(each.strided is None for each in recipe.targets)
     rows: dict[str, int] = {}
     for target in recipe.targets:
         for piece in target.pieces:
