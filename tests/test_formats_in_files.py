@@ -147,7 +147,11 @@ def test_bfls_layers_are_those_of_diffusers(four_bits: bool, sd3: World, tmp_pat
     assert ours.keys() == theirs.keys()
     for name, each in ours.items():
         assert each.dtype == theirs[name].dtype
-        assert torch.equal(each.view(torch.uint8), theirs[name].contiguous().view(torch.uint8)), name
+        assert torch.equal(_bytes(each), _bytes(theirs[name])), name
+
+
+def _bytes(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.reshape(-1).contiguous().view(torch.uint8)
 
 
 def test_a_join_of_two_scaled_tensors_has_a_scale_for_each_row() -> None:
