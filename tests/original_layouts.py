@@ -121,7 +121,7 @@ _UNET = {
 
 
 def unet(state: State, layers: int, attending: Collection[int]) -> dict[str, torch.Tensor]:
-    """SD's and SDXL's UNet: numbered input, middle and output blocks. each block has ``layers``, and ``attending`` of the last have attentions."""
+    """SD's and SDXL's UNet with ``layers`` in each block; ``attending`` are its last blocks that have attentions."""
     made = {}
     for name, tensor in state.items():
         made[_unet_name(name, layers, attending)] = tensor
@@ -153,3 +153,28 @@ def _within(kind: str, rest: str) -> str:
         first, _, leaf = rest.partition(".")
         return f"0.{_RESNET[first]}.{leaf}"
     return f"1.{rest}" if kind == "attentions" else f"0.op.{rest.removeprefix('conv.')}"
+
+
+_VAE = {
+    ".conv_shortcut": ".nin_shortcut",
+    ".downsamplers.0.conv": ".downsample.conv",
+    ".upsamplers.0.conv": ".upsample.conv",
+    "mid_block.attentions.0.group_norm": "mid.attn_1.norm",
+    "mid_block.attentions.0.to_out.0": "mid.attn_1.proj_out",
+    "mid_block.attentions.0.to_": "mid.attn_1.",
+    "mid_block.resnets.0": "mid.block_1",
+    "mid_block.resnets.1": "mid.block_2",
+    "conv_norm_out": "norm_out",
+}
+
+
+def vae(state: State, ups: int) -> dict[str, torch.Tensor]:
+    """SD's autoencoder: attentions as convolutions, and the last blocks counted backwards."""
+    made = {}
+    for name, tensor in state.items():
+        new = re.sub(r"down_blocks\.(\d+)\.resnets\.", r"down.\1.block.", _replaced(name, _VAE))
+        new = re.sub(r"down_blocks\.(\d+)\.", r"down.\1.", new)
+        new = re.sub(r"up_blocks\.(\d+)\.resnets\.", lambda match: f"up.{ups - 1 - int(match[1])}.block.", new)
+        new = re.sub(r"up_blocks\.(\d+)\.", lambda match: f"up.{ups - 1 - int(match[1])}.", new)
+        made[new] = tensor[..., None, None] if ".attn_1." in new and tensor.ndim == 2 else tensor
+    return made

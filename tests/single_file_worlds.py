@@ -7,11 +7,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from random_weights import fill_with_random_weights
 
 import original_layouts
 import stored_weights
 import tiny_models
+from random_weights import fill_with_random_weights
 from roost.facts.model import ClassFacts
 from roost.facts.weight_files import WeightFile
 from roost.pipelines.formats.modules import build_from_file

@@ -59,7 +59,8 @@ def test_a_dry_run_sees_the_whole_decoded_weight(name: str) -> None:
     layer = _layers()[name]
     made = layer(torch.randn(3, layer.in_features, dtype=torch.bfloat16))
     assert _largest(layer) >= layer.out_features * layer.in_features * 2
-    assert made.shape == (3, layer.out_features) and made.isfinite().all()
+    assert made.shape == (3, layer.out_features)
+    assert made.isfinite().all()
 
 
 @pytest.mark.parametrize("kind", ["Q4_0", "Q8_0", "Q4_K", "Q6_K", "IQ4_XS"])
@@ -101,7 +102,10 @@ def test_scales_of_rows_and_blocks_are_those_of_their_values() -> None:
 def test_blocks_of_128_may_end_early() -> None:
     values, scale = torch.ones(200, 130).to(torch.float8_e4m3fn), torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     made = decode_scaled(values, scale)
-    assert made[127, 127] == 1 and made[127, 129] == 2 and made[199, 0] == 3 and made[128, 128] == 4
+    assert made[127, 127] == 1
+    assert made[127, 129] == 2
+    assert made[199, 0] == 3
+    assert made[128, 128] == 4
 
 
 @pytest.mark.parametrize("size", [4, 16, 64, 256])

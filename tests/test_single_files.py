@@ -32,7 +32,8 @@ def qwen(tmp_path_factory: pytest.TempPathFactory) -> World:
 def test_a_plain_original_file_gives_the_bits_that_diffusers_gives(family: World, tmp_path: Path) -> None:
     path = stored_weights.write_safetensors(tmp_path / "m.safetensors", family.original)
     recipe = derive_recipe(family.component, stored(path))
-    assert recipe.method is None and recipe.unused == ()
+    assert recipe.method is None
+    assert recipe.unused == ()
     assert sorted(each.name for each in recipe.targets) == sorted(family.module.state_dict())
     _assert_same(family.load(stored(path)).state_dict(), family.by_diffusers(path), family.module.state_dict())
 
@@ -134,7 +135,8 @@ def test_scaled_weights_are_values_times_their_scale_in_float32_rounded_once(fam
     path = stored_weights.write_safetensors(tmp_path / "m.safetensors", state)
     component, file = family.at("bfloat16"), stored(path)
     recipe = derive_recipe(component, file)
-    assert recipe.method == "scaled" and "scaled_fp8" in recipe.unused
+    assert recipe.method == "scaled"
+    assert "scaled_fp8" in recipe.unused
     exact = {
         name: each.float() * state[f"{name.removesuffix('weight')}scale_weight"] if each.dtype.itemsize == 1 else each
         for name, each in state.items()
@@ -178,8 +180,10 @@ def test_packed_layers_survive_a_copy(qwen: World, tmp_path: Path) -> None:
 def test_the_weight_of_a_packed_layer_says_its_dtype_and_is_no_number(qwen: World, tmp_path: Path) -> None:
     path = stored_weights.write_safetensors(tmp_path / "m.safetensors", _scaled(qwen.original))
     part = next(each for each in qwen.load(stored(path), "bfloat16").modules() if hasattr(each, "packed"))
-    assert part.weight.dtype == torch.bfloat16 and part.weight.shape == (part.out_features, part.in_features)
-    assert part.weight.isnan().all() and "weight" not in dict(part.named_parameters())
+    assert part.weight.dtype == torch.bfloat16
+    assert part.weight.shape == (part.out_features, part.in_features)
+    assert part.weight.isnan().all()
+    assert "weight" not in dict(part.named_parameters())
 
 
 def _scaled(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -18,6 +18,7 @@ from roost.pipelines.formats.targets import Assembly, Place, values_shape
 from roost.pipelines.formats.text_names import is_llama_cpp, library_names
 
 _NUMBER = re.compile(r"\d+")
+_VISION = re.compile(r"(?:^|\.)(?:visual|vision_tower|vision_model|multi_modal_projector)\.")
 # What CLIP's files in all-in-one checkpoints leave out, and diffusers takes for the unit matrix.
 _IDENTITY = {"CLIPTextModelWithProjection": "text_projection.weight"}
 
@@ -160,6 +161,11 @@ class _Derivation:
 
     def _check_absent(self, absent: list[str], found: int) -> None:
         lacking = [name for name in absent if name not in self.skeleton.computed]
+        if lacking and all(_VISION.search(name) for name in lacking):
+            raise InvalidFile(
+                f"{self.file.path}: it holds the language model of {self._class} without its vision tower ({lacking[0]}"
+                " and more); give a file of both, such as a safetensors one."
+            )
         if lacking:
             raise InvalidFile(
                 f"{self.file.path}: it has nothing for {len(lacking)} of {found + len(absent)} tensors of"
