@@ -48,7 +48,7 @@ def test_every_known_layout_is_found_again_with_all_that_share_it(key: str) -> N
 def test_a_prefix_of_all_names_is_no_part_of_them(prefix: str) -> None:
     found = recognised(prefixed(prefix, shapes_of("flux.1-dev")))
     assert (found.layout, found.family, found.component) == ("original", "flux.1-dev", "transformer")
-    assert found.candidates[0].why == "all 780 names and shapes are its component's"
+    assert found.candidates[0].why == "all 780 names and shapes agree"
 
 
 def test_the_names_that_comfyui_shares_with_diffusers_are_comfyuis_behind_its_prefix() -> None:
@@ -63,7 +63,7 @@ def test_one_missing_tensor_leaves_a_candidate_and_a_doubt() -> None:
     found = recognised({**shapes, "img_in.weight": (3072, 384), "more.weight": (3,)})
     (candidate,) = [each for each in found.candidates if each.model == "flux.1-dev"]
     assert candidate.why == (
-        "778 of 781 names and shapes are its component's; it has another shape of 'img_in.weight', lacks"
+        "778 of 781 names and shapes agree; the file has another shape of 'img_in.weight', lacks"
         " 'guidance_in.in_layer.weight', has besides 'more.weight'"
     )
 

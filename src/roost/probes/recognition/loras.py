@@ -39,7 +39,7 @@ class LoraMatch:
         return self.fitting, -self.modules
 
     def why(self) -> str:
-        return f"{self.fitting} of the {self.of} modules that it changes are its component's, in name and size"
+        return f"{self.fitting} of the {self.of} modules that it changes agree in name and size"
 
 
 @dataclass(slots=True)
