@@ -179,6 +179,34 @@ LDM_VAE: Sequence[Rule] = (
     (r"\.conv_norm_out", ".norm_out"),
     (r"\.conv_shortcut", ".nin_shortcut"),
 )
+_OF_ONE_PIXEL = re.compile(r"\.mid\.attn_1\.(q|k|v|proj_out)\.weight$")  # convolutions, where diffusers has linears
+_LTX_DOWN = {"resnets.": 0, "downsamplers.0.": 1, "conv_out.": 2}
+_LTX_UP = {"conv_in.": -2, "upsamplers.0.": -1, "resnets.": 0}
+
+
+def _ltx_down(found: re.Match[str]) -> str:
+    """Levels of three, one after another in a single list; the last level has no way into a next one."""
+    index = 3 * int(found[1]) + _LTX_DOWN[found[2]]
+    return f"encoder.down_blocks.{index - (found[1] == '3')}." + ("resnets." if found[2] == "resnets." else "")
+
+
+def _ltx_up(found: re.Match[str]) -> str:
+    index = 3 * int(found[1]) + (1 if found[1] == "0" else 0) + _LTX_UP[found[2]]
+    return f"decoder.up_blocks.{index}." + ("resnets." if found[2] == "resnets." else "")
+
+
+# Of 0.9.0; later ones have other levels.
+LTX_VAE: Sequence[Rule] = (
+    (r"^latents_mean$", "per_channel_statistics.mean-of-means"),
+    (r"^latents_std$", "per_channel_statistics.std-of-means"),
+    (r"^encoder\.down_blocks\.(\d)\.(resnets\.|downsamplers\.0\.|conv_out\.)", _ltx_down),
+    (r"^decoder\.up_blocks\.(\d)\.(resnets\.|upsamplers\.0\.|conv_in\.)", _ltx_up),
+    (r"^encoder\.mid_block\.", "encoder.down_blocks.9."),
+    (r"^decoder\.mid_block\.", "decoder.up_blocks.0."),
+    (r"\.resnets\.", ".res_blocks."),
+    (r"\.norm3\.", ".norm3.norm."),
+    (r"\.conv_shortcut\.conv\.", ".conv_shortcut."),
+)
 _RESNET = {
     **{"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0"},
     **{"conv2": "out_layers.3", "conv_shortcut": "skip_connection"},
@@ -224,10 +252,9 @@ def renamed(tensors: Iterable[tuple[str, Shape]], rules: Sequence[Rule]) -> list
         for pattern, replacement in compiled:
             new = pattern.sub(replacement, new)
         if new in found:
-            shape = [found[new][0] + shape[0], *shape[1:]]
-        elif rules is LDM_VAE and re.search(r"\.mid\.attn_1\.(q|k|v|proj_out)\.weight$", new):
-            shape = [*shape, 1, 1]  # convolutions of one pixel
-        found[new] = shape
+            found[new] = [found[new][0] + shape[0], *shape[1:]]
+        else:
+            found[new] = [*shape, 1, 1] if rules is LDM_VAE and _OF_ONE_PIXEL.search(new) else shape
     return list(found.items())
 
 
@@ -247,6 +274,7 @@ ORIGINAL_NAMES: dict[str, Sequence[Rule]] = {
     "HunyuanVideoTransformer3DModel": HUNYUAN,
     "AutoencoderKLWan": WAN_VAE,
     "AutoencoderKLQwenImage": WAN_VAE,
+    "AutoencoderKLLTXVideo": LTX_VAE,
     "AutoencoderKL": LDM_VAE,
     "UNet2DConditionModel": LDM_UNET,
 }

@@ -96,7 +96,7 @@ MALFORMED_GGUF: dict[str, tuple[bytes, str]] = {
         "byte 1 of the name of a tensor is not UTF-8",
     ),
     "a tensor twice": (framed([_W, Entry("w", (4,), 0, 32)], data_bytes=64), "tensor 'w' comes twice"),
-    "five dimensions": (_one((1, 1, 1, 1, 4), "F32"), "tensor 'w' has 5 dimensions, more than 4"),
+    "nine dimensions": (_one((1, 1, 1, 1, 1, 1, 1, 1, 4), "F32"), "tensor 'w' has 9 dimensions, more than 8"),
     "2**32 - 1 dimensions": (
         _head(tensors=1) + text("w") + struct.pack("<I", 2**32 - 1),
         "has 4294967295 dimensions",

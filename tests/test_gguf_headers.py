@@ -149,10 +149,15 @@ def test_both_versions_are_read_and_what_follows_the_data_is_left_alone(version:
     assert read(write(tmp_path / "x.gguf", content + b"more")).tensors["w"].offset == len(content) - 16
 
 
-def test_a_scalar_and_an_empty_tensor_are_tensors(tmp_path: Path) -> None:
-    content = framed([Entry("scalar", (), 0, 0), Entry("empty", (0, 3), 0, 32)], data_bytes=32)
-    found = read(write(tmp_path / "x.gguf", content)).tensors
-    assert [(each.shape, each.bytes) for each in found.values()] == [((), 4), ((3, 0), 0)]
+def test_scalars_empty_tensors_and_five_dimensions_are_read(tmp_path: Path) -> None:
+    entries = [Entry("scalar", (), 0, 0), Entry("empty", (0, 3), 0, 32), Entry("of a video", (2, 2, 1, 2, 3), 0, 32)]
+    path = write(tmp_path / "x.gguf", framed(entries, data_bytes=128))
+    assert [(each.shape, each.bytes) for each in read(path).tensors.values()] == [
+        ((), 4),
+        ((3, 0), 0),
+        ((3, 2, 1, 2, 2), 96),
+    ]
+    assert not _package_rejects(path)
 
 
 def test_arrays_are_passed_whatever_they_hold(tmp_path: Path) -> None:

@@ -67,8 +67,8 @@ def _models_of(root: Path) -> Path:
     return root / "models" if (root / "models").is_dir() else root
 
 
-def inspect_folder(model: str | Path) -> InspectedFolder:
-    """Every file of weights in the folder, by its headers alone."""
+def inspect_folder(model: str | Path, *, dtype: str | None = None) -> InspectedFolder:
+    """Every file of weights in the folder, by its headers alone; ``dtype`` as for one file."""
     root, warnings = Path(model), list[str]()
     places = [(_models_of(root) / folder, kind) for folder, kind in _FOLDERS.items()]
     places += _extra_places(root, warnings)
@@ -79,14 +79,14 @@ def inspect_folder(model: str | Path) -> InspectedFolder:
             if len(found) == _MOST_FILES:
                 warnings.append(f"only the first {_MOST_FILES} files are shown")
                 return InspectedFolder(path=str(root), files=tuple(found), warnings=tuple(warnings))
-            found.append(_inspected(path, kind, root))
+            found.append(_inspected(path, kind, root, dtype))
     return InspectedFolder(path=str(root), files=tuple(found), warnings=tuple(warnings))
 
 
-def _inspected(path: Path, kind: str, root: Path) -> FolderFile:
+def _inspected(path: Path, kind: str, root: Path, dtype: str | None) -> FolderFile:
     name = str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
     try:
-        return FolderFile(path=str(path), kind=kind, found=inspect_file(path, name))
+        return FolderFile(path=str(path), kind=kind, found=inspect_file(path, name, dtype=dtype))
     except InvalidFile as error:
         return FolderFile(path=str(path), kind=kind, error=str(error))
 

@@ -14,7 +14,7 @@ from roost.probes.files.formats.weights import CAST
 from roost.probes.files.safe_files import starts_with
 from roost.probes.files.weights import read_weight_file
 from roost.probes.model.hub import is_path
-from roost.probes.model.load_sizes import default_load_dtype, size_as_loaded
+from roost.probes.model.load_sizes import check_load_dtype, default_load_dtype, size_as_loaded
 from roost.probes.recognition.known import KnownLayouts
 from roost.probes.recognition.weights import FileContent, recognise_weights
 from roost.profiles.class_facts import load_class_facts
@@ -55,11 +55,12 @@ def is_weight_file(model: str) -> bool:
     return path.suffix.lower() in WEIGHT_SUFFIXES or starts_with(model, _GGUF)
 
 
-def inspect_file(path: str | Path, where: str | None = None) -> InspectedFile:
+def inspect_file(path: str | Path, where: str | None = None, *, dtype: str | None = None) -> InspectedFile:
     """What the file at ``path`` is, by its header alone; InvalidFile for one that is malformed.
 
-    ``where`` is how messages name it. Imports no torch.
+    ``where`` is how messages name it, ``dtype`` what plain weights are to load as. Imports no torch.
     """
+    check_load_dtype(dtype)
     name = where or str(path)
     file = read_weight_file(str(path), name)
     quantisation = quantisation_of(file, name)
@@ -68,7 +69,7 @@ def inspect_file(path: str | Path, where: str | None = None) -> InspectedFile:
         file=file,
         content=content,
         quantisation=quantisation,
-        load_bytes=_load_bytes(file, content, quantisation),
+        load_bytes=_load_bytes(file, content, quantisation, dtype),
     )
 
 
@@ -77,10 +78,10 @@ def _layouts() -> KnownLayouts:
     return KnownLayouts(known_layouts())
 
 
-def _load_bytes(file: WeightFile, content: FileContent, quantisation: Quantisation) -> int:
+def _load_bytes(file: WeightFile, content: FileContent, quantisation: Quantisation, dtype: str | None) -> int:
     """As its library holds them: quantised ones as stored, plain and cast ones at the dtype that they load at."""
     sizes = sizes_of(file)
-    asked = default_load_dtype({dtype: sum(by_name.values()) for dtype, by_name in sizes.items()})
+    asked = dtype or default_load_dtype({dtype: sum(by_name.values()) for dtype, by_name in sizes.items()})
     facts = load_class_facts().get(content.class_name or "") if content.layout == "diffusers" else None
     quantised = quantisation.method not in (None, CAST)
     return sum(size_as_loaded(sizes, asked, facts or ClassFacts(), quantized=quantised).by_name.values())

@@ -59,17 +59,24 @@ def _inspected_files(given: InspectCommand) -> bool:
     """Whether the model is a file of weights or a folder of such, which is then shown."""
     from roost.api.models.comfy_folders import folder_document, inspect_folder, is_comfy_folder
     from roost.api.models.inspect_files import file_document, inspect_file, is_weight_file
+    from roost.api.requests.known_values import dtype_of
     from roost.cli.views.files import show_file, show_folder
+    from roost.errors import UsageError
+    from roost.option_spelling import given as typed
 
-    if is_weight_file(given.model):
-        file = inspect_file(given.model)
+    is_file = is_weight_file(given.model)
+    if not is_file and not is_comfy_folder(given.model):
+        return False
+    if given.weights.variant is not None:
+        raise UsageError(f"{typed('variant', given.weights.variant)}: files of weights have no variants. Leave it out.")
+    dtype = dtype_of(given.weights)
+    if is_file:
+        file = inspect_file(given.model, dtype=dtype)
         show_json(file_document(file)) if given.as_json else show_file(file)
-        return True
-    if is_comfy_folder(given.model):
-        folder = inspect_folder(given.model)
+    else:
+        folder = inspect_folder(given.model, dtype=dtype)
         show_json(folder_document(folder)) if given.as_json else show_folder(folder)
-        return True
-    return False
+    return True
 
 
 def _show(inventory: Inventory) -> None:

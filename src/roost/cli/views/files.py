@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from roost.api.models.comfy_folders import FolderFile, InspectedFolder
     from roost.api.models.inspect_files import InspectedFile
 
-_MOST_CANDIDATES = 4
+_MOST_REASONS, _MOST_NAMED = 2, 4
 _LAYOUTS = {
     "diffusers": "diffusers' names",
     "original": "its authors' names",
@@ -32,13 +32,19 @@ def show_file(found: InspectedFile) -> None:
     show_folded(f"formats: {_formats(found)}{bits}")
     why_not = quantisation.why_not()
     show_folded(f"runs as stored: {'yes' if why_not is None else f'no, {why_not}'}")
-    for each in content.candidates[:_MOST_CANDIDATES]:
-        show_folded(f"may be {each.model} {each.component}: {each.why}")
-    left = content.candidates[_MOST_CANDIDATES:]
-    if left:
-        show_folded(f"or {', '.join(f'{each.model} {each.component}' for each in left)}")
+    for why, names in list(_by_reason(found).items())[:_MOST_REASONS]:
+        more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+        show_folded(f"may be {', '.join(names[:_MOST_NAMED])}{more}: {why}")
     for warning in found.warnings:
         show_folded(f"warning: {warning}")
+
+
+def _by_reason(found: InspectedFile) -> dict[str, list[str]]:
+    """The candidates, those of one reason together."""
+    names: dict[str, list[str]] = {}
+    for each in found.content.candidates:
+        names.setdefault(each.why, []).append(f"{each.model} {each.component}")
+    return names
 
 
 def _what(found: InspectedFile) -> str:

@@ -54,15 +54,15 @@ class Match:
         return not self.distance and not self.only_names
 
     def why(self) -> str:
-        """What completes "it is this component: …"."""
+        """What speaks for the layout's components, and what against them."""
         if self.only_names:
-            return "the names are its component's, the sizes another model's"
+            return "the names agree, the sizes are another model's"
         if self.exact:
-            return f"all {self.of} names and shapes are its component's"
+            return f"all {self.of} names and shapes agree"
         faults = (("has another shape of", self.other_shapes), ("lacks", self.lacking), ("has besides", self.more))
         said = [f"{word} {_listed(names)}" for word, names in faults if names]
         count = len(self.other_shapes) + len(self.lacking) + len(self.more)
-        return f"{self.of - count} of {self.of} names and shapes are its component's; it {', '.join(said)}"
+        return f"{self.of - count} of {self.of} names and shapes agree; the file {', '.join(said)}"
 
 
 def _listed(names: Sequence[str]) -> str:

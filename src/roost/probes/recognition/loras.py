@@ -26,14 +26,20 @@ _NEAR = 0.95  # of the best one's share
 
 @dataclass(frozen=True, slots=True)
 class LoraMatch:
-    """``fitting`` of ``of`` changed modules are the layout's, by name and size."""
+    """``fitting`` of ``of`` changed modules are the layout's, by name and size, and so many modules it has."""
 
     known: KnownLayout
     fitting: int
     of: int
+    modules: int
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """The higher, the likelier: of two that hold all its modules, the one of which more are changed."""
+        return self.fitting, -self.modules
 
     def why(self) -> str:
-        return f"{self.fitting} of the {self.of} modules that it changes are its component's, in name and size"
+        return f"{self.fitting} of the {self.of} modules that it changes agree in name and size"
 
 
 @dataclass(slots=True)
@@ -49,10 +55,10 @@ def lora_matches(shapes: Shapes, layouts: KnownLayouts) -> list[LoraMatch]:
     changes = _changes(shapes)
     if not changes:
         return []
-    found = [LoraMatch(known, _fitting(changes, known), len(changes)) for known in layouts.all]
+    found = [_match(changes, known) for known in layouts.all]
     most = max(each.fitting for each in found)
     near = [each for each in found if each.fitting >= _NEAR * most]
-    return sorted(near, key=lambda each: -each.fitting) if most >= _LEAST * len(changes) else []
+    return sorted(near, key=lambda each: each.rank, reverse=True) if most >= _LEAST * len(changes) else []
 
 
 def _changes(shapes: Shapes) -> dict[str, _Change]:
@@ -74,10 +80,11 @@ def _flat(name: str) -> str:
     return name.replace(".", "_")
 
 
-def _fitting(changes: Mapping[str, _Change], known: KnownLayout) -> int:
+def _match(changes: Mapping[str, _Change], known: KnownLayout) -> LoraMatch:
     end = ".weight"
     weights = {_flat(name[: -len(end)]): shape for name, shape in known.tensors.items() if name.endswith(end)}
-    return sum(_fits(change, weights[name]) for name, change in changes.items() if name in weights)
+    fitting = sum(_fits(change, weights[name]) for name, change in changes.items() if name in weights)
+    return LoraMatch(known, fitting, len(changes), len(weights))
 
 
 def _fits(change: _Change, shape: tuple[int, ...]) -> bool:

@@ -161,7 +161,7 @@ def _lora(shapes: Shapes, layouts: KnownLayouts) -> FileContent:
         for each in matches
         for model, component in each.known.components
     )
-    best = {each.model for each in candidates}
+    best = {model for each in matches if each.rank == matches[0].rank for model, _ in each.known.components}
     return FileContent(
         layout=matches[0].known.layout if matches else None,
         family=common_stem(best) if best else None,

@@ -13,7 +13,7 @@ from roost.probes.files.safe_files import quoted
 
 PlainValue = str | int | float | bool
 
-MAX_DIMENSIONS = 4  # ggml's own limit
+MAX_DIMENSIONS = 8  # ggml itself stops at 4; converters of video models write 5, which the gguf package reads
 _ELEMENTS_LIMIT = 2**60
 _MAX_TEXT_BYTES = 16 * 1024**2
 _MAX_KEPT_TEXT_BYTES = 64 * 1024  # what is longer, such as a chat template, says nothing of weights

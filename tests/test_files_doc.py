@@ -1,0 +1,55 @@
+"""What docs/files.md shows is what the commands print, and its table of formats is the source's."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from quantised_files import of_linears
+from roost.cli.app import run
+from roost.facts.weight_formats import WEIGHT_FORMATS, WeightFormat
+from sparse_files import shapes_of, sparse_gguf, sparse_safetensors
+
+TEXT = (Path(__file__).parents[1] / "docs" / "files.md").read_text(encoding="utf-8")
+# A command and what stands below it in the same block.
+SHOWN = dict(re.findall(r"^    \$ roost (.*)\n((?:    [^$\n].*\n)+)", TEXT, flags=re.MULTILINE))
+
+
+@pytest.fixture
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    models = tmp_path / "ComfyUI" / "models"
+    sparse_gguf(tmp_path / "flux1-dev-Q4_K_S.gguf", shapes_of("flux.1-dev"), "Q4_K", "flux")
+    sparse_gguf(
+        models / "unet" / "qwen-image-Q4_0.gguf", shapes_of("qwen-image", layout="diffusers"), "Q4_0", "qwen_image"
+    )
+    high = models / "diffusion_models" / "wan2.2_i2v_high_noise_14B_fp8_scaled.safetensors"
+    sparse_safetensors(high, shapes_of("wan2.2-i2v-a14b"), "F8_E4M3", scale="scale_weight")
+    t5 = shapes_of("wan2.2-i2v-a14b", "text_encoder", "diffusers")
+    sparse_safetensors(models / "text_encoders" / "umt5_xxl_fp16.safetensors", t5, "F16")
+    vae = sparse_safetensors(models / "vae" / "wan_2.1_vae.safetensors", shapes_of("wan2.2-i2v-a14b", "vae"))
+    (models / "vae" / "half.safetensors").write_bytes(vae.read_bytes()[: 64 * 1024])
+    (tmp_path / "rotated.safetensors").write_bytes(of_linears("int8_tensorwise+convrot"))
+
+
+@pytest.mark.parametrize("command", SHOWN)
+def test_a_screen_of_the_document_is_what_the_command_prints(command: str, disk: None, capsys) -> None:
+    assert run(command.split()) == 0
+    assert [f"    {line}".rstrip() for line in capsys.readouterr().out.splitlines()] == [
+        line.rstrip() for line in SHOWN[command].splitlines()
+    ]
+
+
+def test_the_document_shows_screens() -> None:
+    assert len(SHOWN) >= 3
+
+
+def test_the_table_of_formats_is_the_sources() -> None:
+    rows = [row(each) for each in WEIGHT_FORMATS.values() if each.title != each.key]
+    assert "\n".join(rows) in TEXT
+
+
+def row(each: WeightFormat) -> str:
+    return f"| `{each.key}` | {each.title} | {'yes' if each.runs else f'no: it {each.why}'} | {each.instead or ''} |"
