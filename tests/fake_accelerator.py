@@ -21,8 +21,8 @@ from roost.facts.machine import Lane
 from roost.residency.device.interface import Device
 from roost.residency.engine import nan_outputs
 from roost.residency.weights import packing, units
-from roost.residency.weights.objects import parameter_tables
 from roost.residency.weights.host_masters import Master
+from roost.residency.weights.objects import parameter_tables
 from roost.residency.weights.units import Unit
 
 NAME = "emu"
