@@ -21,8 +21,8 @@ from roost.facts.machine import Lane
 from roost.residency.device.interface import Device
 from roost.residency.engine import nan_outputs
 from roost.residency.weights import packing, units
-from roost.residency.weights import units as tables
 from roost.residency.weights.host_masters import Master
+from roost.residency.weights.objects import parameter_tables
 from roost.residency.weights.units import Unit
 
 NAME = "emu"
@@ -128,7 +128,7 @@ def _bind_by_replacing(device: FakeAccelerator, patch: pytest.MonkeyPatch) -> No
         made: torch.Tensor = original
         if view.device.type == NAME:
             made = torch.nn.Parameter(view, False) if isinstance(original, torch.nn.Parameter) else view
-        for table, name in holders[id(original)]:
+        for table, name in holders.get(id(original), ()):  # parts of packed weights are in none
             table[name] = made
 
     def bind_home(unit: Unit) -> None:
@@ -142,6 +142,5 @@ def _bind_by_replacing(device: FakeAccelerator, patch: pytest.MonkeyPatch) -> No
     patch.setattr(packing.Packer, "is_fresh", lambda packer: True)
     for name in ("watch", "unwatch"):  # fake tensors know no class but their own and plain ones
         patch.setattr(units, name, lambda *_: None)
-    patch.setattr(units, "bind_one", bind_one)
-    patch.setattr(tables, "bind_one", bind_one)
+    patch.setattr(parameter_tables, "bind_one", bind_one)
     patch.setattr(Master, "source", property(lambda master: master.buffer))  # a staging thread can't share the mode

@@ -16,8 +16,7 @@ from roost.pipelines.entries import wrap_entries
 from roost.residency.engine import component, on_device
 from roost.residency.engine.runtime import Runtime
 from roost.residency.hold.attach import Held, hold
-from roost.residency.weights import units
-from roost.residency.weights import units as tables
+from roost.residency.weights.objects import parameter_tables
 
 NAMES = ("wan2.2", "flux", "sdxl")
 Entry = tuple[str, str, Any, Any]
@@ -123,14 +122,13 @@ def what_came_is_not_used(patch: Patch) -> None:
 
 
 def buffers_stay(patch: Patch) -> None:
-    for module in (units, tables):
-        bind_one: Any = module.bind_one
+    bind_one: Any = parameter_tables.bind_one
 
-        def parameters_only(original: torch.Tensor, view: torch.Tensor, bind_one: Any = bind_one) -> None:
-            if isinstance(original, torch.nn.Parameter):
-                bind_one(original, view)
+    def parameters_only(original: torch.Tensor, view: torch.Tensor) -> None:
+        if isinstance(original, torch.nn.Parameter):
+            bind_one(original, view)
 
-        patch.setattr(module, "bind_one", parameters_only)
+    patch.setattr(parameter_tables, "bind_one", parameters_only)
 
 
 @pytest.mark.parametrize("fault", [nothing_comes, what_came_is_not_used, buffers_stay], ids=lambda each: each.__name__)

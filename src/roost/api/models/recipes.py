@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
 from roost.api.models.versions import installed_versions
-from roost.errors import RoostError
 from roost.facts.model import ClassFacts, Component, PublishedModel
 from roost.facts.weight_files import Recipe, WeightFile
-from roost.plan import write_bytes_atomically
+from roost.pipelines.formats.kept_recipes import read_recipe, recipe_key, write_recipe
 from roost.profiles.class_facts import load_class_facts
-from roost.regular_files import read_regular
 from roost.temporary import temporary_folder
-from roost.units import MiB
 from roost.user_folders import user_folder
 
-# Raise it when the same file would give another recipe.
-_VERSION = 1
-_MOST_BYTES = 64 * MiB
-_LIBRARIES = ("torch", "diffusers", "transformers")
+_LIBRARIES = ("torch", "diffusers", "transformers", "gguf")
 
 
 def recipe_of(source: Path | PublishedModel, component: Component, file: WeightFile) -> Recipe:
@@ -34,14 +23,29 @@ def recipe_of(source: Path | PublishedModel, component: Component, file: WeightF
     Imports no torch where the recipe is in the cache.
     """
     with _config_of(source, component) as directory:
-        path = _path(component, file, directory)
-        kept = _read(path)
+        folder, key = user_folder("cache") / "recipes", _key(component, file, directory)
+        kept = read_recipe(folder, key, file)
         if kept is not None:
             return kept
         recipe = _derived(component, file, directory)
-    with contextlib.suppress(OSError, RoostError):  # a cache that can't be written is done without
-        write_bytes_atomically(path, _adapter().dump_json(recipe))
+    write_recipe(folder, key, recipe)
     return recipe
+
+
+def _key(component: Component, file: WeightFile, directory: Path) -> str:
+    config = (directory / component.name / "config.json").read_bytes()
+    asked = {
+        "name": component.name,
+        "library": component.library,
+        "class": component.class_name,
+        "dtype": component.load_dtype,
+        "small": repr(sorted(file.small.items())),  # markers say how others are to be read
+    }
+    return recipe_key(file, config, _facts(component), asked, installed_versions(_LIBRARIES))
+
+
+def _facts(component: Component) -> ClassFacts:
+    return load_class_facts().get(component.class_name, ClassFacts())
 
 
 def _derived(component: Component, file: WeightFile, directory: Path) -> Recipe:
@@ -51,8 +55,9 @@ def _derived(component: Component, file: WeightFile, directory: Path) -> Recipe:
         from roost.pipelines.formats.recipes import derive_recipe
         from roost.pipelines.formats.skeletons import ComponentConfig
 
-        facts = load_class_facts().get(component.class_name, ClassFacts())
-        config = ComponentConfig(name=component.name, described=component, config_dir=directory, facts=facts)
+        config = ComponentConfig(
+            name=component.name, described=component, config_dir=directory, facts=_facts(component)
+        )
         return derive_recipe(config, file)
 
 
@@ -69,30 +74,3 @@ def _config_of(source: Path | PublishedModel, component: Component) -> Iterator[
                 path.parent.mkdir(exist_ok=True)
                 path.write_bytes(content)
         yield folder
-
-
-def _path(component: Component, file: WeightFile, directory: Path) -> Path:
-    config = (directory / component.name / "config.json").read_bytes()
-    facts = [
-        _VERSION,
-        file.sha256,
-        {name: content.hex() for name, content in file.small.items()},
-        component.library,
-        component.class_name,
-        component.load_dtype,
-        hashlib.sha256(config).hexdigest(),
-        installed_versions(_LIBRARIES),
-    ]
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
-    return user_folder("cache") / "recipes" / f"{key}.json"
-
-
-def _read(path: Path) -> Recipe | None:
-    try:
-        return _adapter().validate_json(read_regular(path, _MOST_BYTES))
-    except (OSError, ValueError, RecursionError, RoostError):
-        return None
-
-
-def _adapter() -> TypeAdapter[Recipe]:
-    return TypeAdapter(Recipe)

@@ -45,6 +45,11 @@ def is_packed(tensor: torch.Tensor) -> bool:
     return _form_of(type(tensor)) in ("own memory", "quant state", "wrapper")
 
 
+def computes_with_parts(kind: type) -> bool:
+    """Whether tensors of this class have no memory but that of their parts, and do all operations with those."""
+    return _form_of(kind) == "wrapper"
+
+
 def parts_of(tensor: torch.Tensor) -> list[Part]:
     """The tensors that hold all bytes of ``tensor``: itself, where it is plain or of an unknown class."""
     form = _form_of(type(tensor))

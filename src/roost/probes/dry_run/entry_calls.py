@@ -14,6 +14,7 @@ import torch
 from roost.errors import DryRunError
 from roost.facts.request import Workload
 from roost.pipelines.calls import GenerationRequest, workload_arguments
+from roost.pipelines.formats.packed_tensors import parts_of
 from roost.pipelines.internals.of_fake_tensors import FakeTensor
 from roost.pipelines.internals.of_torch import without_modes
 from roost.pipelines.made_up import made_up_inputs
@@ -34,7 +35,7 @@ class TracedComponent:
 
 def weights_bytes(module: torch.nn.Module) -> int:
     """Bytes of the module's weights in the dtypes that they have now."""
-    return sum(each.nbytes for each in module.parameters())
+    return sum(part.nbytes for each in module.parameters() for _, part in parts_of(each))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

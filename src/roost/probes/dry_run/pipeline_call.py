@@ -150,7 +150,9 @@ def _linears_of(component: TracedComponent) -> LinearWeights:
 
 def _check_traceable(inventory: Inventory) -> None:
     reason = None
-    quantized = next((each for each in inventory.components if each.quantization and each.source is None), None)
+    # What is in memory computes, or says itself why it can't be copied; a file's recipe says how it is built.
+    stored = inventory.components if inventory.source != "memory" else ()
+    quantized = next((each for each in stored if each.quantization and each.source is None), None)
     if inventory.layout != "diffusers" or inventory.pipeline is None:
         reason = "it has no model_index.json that names a pipeline"
     elif inventory.custom:

@@ -16,6 +16,7 @@ from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 
 from roost.errors import DryRunError
+from roost.pipelines.formats.packed_tensors import parts_of, why_whole
 from roost.pipelines.internals.of_diffusers import CACHE_CONFIG, REGISTRY, forward_before_hooks
 from roost.pipelines.internals.of_torch import forward_hooks, forward_pre_hooks, unfiled_names
 from roost.probes.dry_run.fake_ops import CPU
@@ -37,6 +38,7 @@ def stand_in(pipeline: Any, world: FakeWorld) -> Any:
     for name, each in pipeline.components.items():
         if isinstance(each, torch.nn.Module):
             _check_own_forward(name, each)
+            _check_known_weights(name, each)
             for part in each.modules():
                 leave_off(part, memo)
             _replace_weights(each, world, memo)
@@ -69,6 +71,13 @@ def _check_own_forward(name: str, module: torch.nn.Module) -> None:
         raise DryRunError(f"the live pipeline can't be dry-run: something wraps the forward of {where}, like a cache.")
 
 
+def _check_known_weights(name: str, module: torch.nn.Module) -> None:
+    for path, tensor in (*module.named_parameters(), *module.named_buffers()):
+        why = None if tensor.is_meta else why_whole(tensor)
+        if why is not None:
+            raise DryRunError(f"the live pipeline can't be dry-run: {name}.{path} {why}.")
+
+
 def _has_own_forward(part: torch.nn.Module) -> bool:
     forward = cached_forward(part) or vars(part).get("forward")
     # A cache that is taken off leaves the class's own method on the instance, and that is copied with it.
@@ -79,13 +88,19 @@ def _replace_weights(module: torch.nn.Module, world: FakeWorld, memo: dict[int, 
     """Tells deepcopy what stands for each tensor. Buffers that no file holds are plain numbers and stay real."""
     for part in module.modules():
         for weight in part.parameters(recurse=False):
-            fake = world.empty(weight.shape, weight.stride(), weight.dtype)
-            memo.setdefault(id(weight), torch.nn.Parameter(fake, requires_grad=False))
+            _replace(weight, world, memo)
         for name, buffer in part.named_buffers(recurse=False):
             if name in unfiled_names(part):
                 memo.setdefault(id(buffer), buffer.detach().to(CPU, copy=True))
             else:
-                memo.setdefault(id(buffer), world.empty(buffer.shape, buffer.stride(), buffer.dtype))
+                _replace(buffer, world, memo)
+
+
+def _replace(tensor: torch.Tensor, world: FakeWorld, memo: dict[int, Any]) -> None:
+    if id(tensor) not in memo:
+        memo[id(tensor)] = fake = world.fake_of(tensor)
+        parts = zip(parts_of(tensor), parts_of(fake), strict=True)  # a layer may keep parts of its weight, too
+        memo.update((id(part), other) for (_, part), (_, other) in parts if part is not tensor)
 
 
 def _leave_alone(module: torch.nn.Module) -> None:

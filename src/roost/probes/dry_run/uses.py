@@ -12,6 +12,7 @@ import torch
 
 from roost.pipelines.described_values import call_form
 from roost.pipelines.entries import wrap_entries
+from roost.pipelines.formats.packed_tensors import named_parts
 from roost.pipelines.internals.of_torch import storage_key
 from roost.probes.dry_run.entry_calls import EntryCall, TracedComponent, tensors_within, weights_bytes
 from roost.probes.dry_run.recorder import Recorder
@@ -125,7 +126,7 @@ class TracedUse:
 def trace_use(call: EntryCall, world: FakeWorld, *, replaying: bool = True) -> TracedUse:
     """Runs ``call`` in ``world`` and records it; with ``replaying``, equal submodule calls run once."""
     module, inputs = call.component.module, call.inputs()
-    recorder = Recorder([*module.parameters(), *module.buffers()], inputs)
+    recorder = Recorder([part for _, part in named_parts(module)], inputs)
     reads, world.observer = world.value_reads, recorder
     try:
         with ExitStack() as undo:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch.overrides import TorchFunctionMode
 
-from roost.pipelines.internals.of_diffusers import keep_blocks_format
+from roost.pipelines.formats.packed_tensors import computes_with_parts, is_packed, likeness, parts_of
 from roost.pipelines.internals.of_fake_tensors import UNKNOWN_SHAPES, FakeTensor, eager_flex_attention
 from roost.pipelines.internals.of_operators import SCALAR_READ, UNIQUE, schema_of
 from roost.pipelines.internals.of_torch import (
@@ -82,6 +82,8 @@ class FakeWorld(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
     ) -> Any:
         if func is _DEVICE:  # more than half of all calls
             return CPU
+        if any(map(computes_with_parts, types)):
+            return NotImplemented  # a packed weight's class computes with its parts, and comes here with those
         kwargs = kwargs or {}
         if func in _VALUE_READS:
             self.value_reads += 1
@@ -101,18 +103,23 @@ class FakeWorld(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
 
         Buffers that no file holds are made of plain numbers, like positions, and stay.
         """
-        fakes: dict[int, torch.nn.Parameter] = {}  # tied weights stay one
         weights = list(module.parameters())
-        for weight in weights:
-            fakes[id(weight)] = torch.nn.Parameter(self._fake_like(weight), requires_grad=False)
-            keep_blocks_format(fakes[id(weight)], weight)
+        fakes: Any = {id(weight): self.fake_of(weight) for weight in weights}  # tied weights stay one
         for owner in module.modules():
             for name, own in parameters_of(owner).items():
                 if own is not None:
                     parameters_of(owner)[name] = fakes[id(own)]
             for name, buffer in buffers_of(owner).items():
                 if buffer is not None and name not in unfiled_names(owner):
-                    buffers_of(owner)[name] = self._fake_like(buffer)
+                    buffers_of(owner)[name] = self.fake_of(buffer)
+
+    def fake_of(self, tensor: torch.Tensor) -> torch.Tensor:
+        """What stands for a weight or a buffer: alike, and of storages of its own without data."""
+        fakes = [self._fake_like(part) for _, part in parts_of(tensor)]
+        if is_packed(tensor):
+            with without_modes():
+                return likeness(tensor, fakes)
+        return torch.nn.Parameter(fakes[0], requires_grad=False) if isinstance(tensor, torch.nn.Parameter) else fakes[0]
 
     def _fake_like(self, tensor: torch.Tensor) -> torch.Tensor:
         if isinstance(tensor, FakeTensor):
