@@ -15,15 +15,9 @@ from roost.facts.request import Workload
 from roost.pipelines.formats.packed_tensors import stored_sizes
 from roost.pipelines.quiet import quiet_libraries
 from roost.plan import ComponentPlan, PlanDocument
+from roost.plan.budget import Budget, StageWeights
 from roost.plan.fields import Masters
-from roost.plan.schema import (
-    Budget,
-    MachineRecord,
-    ModelRecord,
-    Policy,
-    StackRecord,
-    StageWeights,
-)
+from roost.plan.schema import MachineRecord, ModelRecord, Policy, StackRecord
 
 GIB = 1024**3
 LAYERWISE = {"strategy": "layerwise-offload"}

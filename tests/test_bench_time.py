@@ -12,9 +12,9 @@ from planted_bench import Setting, row_of, with_vram
 from roost.api.plans.plan import search_question
 from roost.api.requests.option_sets import PlanOptions
 from roost.cli.views.bench import show_results
+from roost.plan.budget import HostTurn
 from roost.plan.results import TrialResult
 from roost.plan.revision import revised
-from roost.plan.schema import HostTurn
 from roost.planner.by_search import SearchQuestion
 from roost.tune.results.document import results_document
 from roost.tune.results.records import PLAIN

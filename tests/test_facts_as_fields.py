@@ -21,11 +21,12 @@ from roost.facts.decider import decider_of, spelled
 from roost.facts.rates import RateKey, known_rates, spelled_rates
 from roost.foreign_words import tell_of_refused_memory
 from roost.plan import PlanDocument, plan_to_yaml, read_plan
+from roost.plan.budget import Budget
 from roost.plan.earlier import FROM_FILE
 from roost.plan.figures import Predicted, PredictedStage, TraceRecord
 from roost.plan.measurements import RunFigures
 from roost.plan.results import StageTime, TrialResult
-from roost.plan.schema import Budget, MachineRecord
+from roost.plan.schema import MachineRecord
 from roost.planner.calibration import paced_by
 from roost.planner.documents import writer
 from roost.planner.documents.reader import machine_of

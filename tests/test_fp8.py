@@ -18,8 +18,8 @@ from roost.facts.machine import PROCESS_BYTES, ram_leaving
 from roost.pipelines.calls import GenerationRequest
 from roost.pipelines.linears import castable_linears
 from roost.plan import PlanDocument, plan_to_yaml, read_plan
+from roost.plan.budget import HostTurn
 from roost.plan.revision import revised
-from roost.plan.schema import HostTurn
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.run.generate import generate, tensor_digest
 from roost.residency.run.loader import load_component, load_held

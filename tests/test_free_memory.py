@@ -9,7 +9,7 @@ import torch
 from plans import LAYERWISE, plan_for
 from roost.errors import NothingFits
 from roost.plan import PlanDocument
-from roost.plan.schema import StageWeights
+from roost.plan.budget import StageWeights
 from roost.residency.hold.free_memory import fewer_resident_blocks
 
 BLOCK_BYTES = 4 * (100 + 10)

@@ -23,8 +23,8 @@ from roost.api.plans.preflight import check_host_memory, keeping_masters, why_ma
 from roost.errors import NothingFits, RoostError
 from roost.facts.machine import HostFacts
 from roost.plan import ComponentPlan, PlanDocument
+from roost.plan.budget import HostTurn
 from roost.plan.revision import revised
-from roost.plan.schema import HostTurn
 from roost.profiles.class_facts import load_class_facts
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.hold.attach import Held

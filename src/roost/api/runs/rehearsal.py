@@ -17,7 +17,7 @@ from roost.facts.request import Workload
 from roost.facts.stage import DENOISING, StageKey, stage_of, stage_text
 from roost.option_spelling import option
 from roost.plan import PlanDocument
-from roost.plan.schema import late_components
+from roost.plan.budget import late_components
 from roost.planner.cost.estimate import Forecast
 from roost.planner.placements import Placement, lossy_of
 from roost.planner.rules.names import kind_of

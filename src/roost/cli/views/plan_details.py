@@ -7,8 +7,9 @@ from roost.cli.screen import show_labelled, show_table, show_text
 from roost.cli.views.trials import show_trials
 from roost.facts.decider import decider_of
 from roost.facts.machine import HostFacts
+from roost.plan.budget import Budget
 from roost.plan.figures import Predicted
-from roost.plan.schema import Budget, ChangedByDefault, ComponentPlan, PlanDocument
+from roost.plan.schema import ChangedByDefault, ComponentPlan, PlanDocument
 from roost.planner.rules.table import RULES
 from roost.planner.search.reasons import why_resident
 from roost.units import format_bytes, format_seconds

@@ -154,10 +154,3 @@ def mark_quantised(module: Any, *, gguf: bool, dtype: Any) -> None:
     config = (diffusers.GGUFQuantizationConfig if gguf else diffusers.BFLQuantizationConfig)(compute_dtype=dtype)
     module.hf_quantizer = DiffusersAutoQuantizer.from_config(config)
     module.is_quantized, module.quantization_method = True, config.quant_method
-
-
-def keep_blocks_format(like: Any, original: Any) -> None:
-    """Makes a stand-in for a parameter of ggml's blocks known as one: its class reads what a class of its own has."""
-    kind = getattr(original, "quant_type", None)
-    if kind is not None:
-        like.quant_type, like.quant_shape, like.as_tensor = kind, original.quant_shape, like.detach

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from roost.facts.machine import Machine
 from roost.facts.stage import PHASES, Phase, stage_text
-from roost.plan.schema import Certainty, StageWeights
+from roost.plan.budget import StageWeights
+from roost.plan.schema import Certainty
 from roost.planner.cost.movement import host_bytes_of
 from roost.planner.placements import Placement
 from roost.planner.rules.names import base_name, kind_of

@@ -9,8 +9,8 @@ from roost.facts.machine import Machine
 from roost.facts.model import Component
 from roost.facts.request import Tier
 from roost.facts.stage import DENOISING, stage_text
+from roost.plan.budget import HostTurn, late_components
 from roost.plan.figures import BytesInterval, Limiter, Predicted, PredictedStage, SecondsInterval
-from roost.plan.schema import HostTurn, late_components
 from roost.plan.shares import Level
 from roost.planner.cost.costs import CostModel, launch_bound, use_costs
 from roost.planner.cost.host_turns import Turns, host_turns

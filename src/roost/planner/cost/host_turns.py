@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from roost.facts.model import Component
-from roost.plan.schema import HostTurn
+from roost.plan.budget import HostTurn
 from roost.planner.buffers import can_be_mapped, can_come_late
 from roost.planner.cost.movement import host_bytes_of
 from roost.planner.placements import Placement

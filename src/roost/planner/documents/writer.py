@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 from roost.facts.decider import spelled
 from roost.facts.machine import Machine
 from roost.facts.request import PLANNED_ONLY, Choices
+from roost.plan.budget import Budget, HostTurn
 from roost.plan.figures import Alternative, Arithmetic, PlanComparison, Predicted, TraceRecord
 from roost.plan.schema import (
-    Budget,
     ChangedByDefault,
     ComponentPlan,
-    HostTurn,
     MachineRecord,
     ModelRecord,
     PlanDocument,

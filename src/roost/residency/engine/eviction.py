@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from roost.facts.stage import StageKey
-from roost.plan.schema import HostTurn
+from roost.plan.budget import HostTurn
 from roost.residency.device.interface import Device
 from roost.residency.engine.component import HeldComponent
 from roost.residency.engine.predictor import Predictor

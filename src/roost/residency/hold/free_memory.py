@@ -6,9 +6,9 @@ from roost.blocks import resident_indices
 from roost.errors import NothingFits
 from roost.option_spelling import option
 from roost.plan import ComponentPlan, PlanDocument
+from roost.plan.budget import StageWeights
 from roost.plan.fields import Masters
 from roost.plan.revision import revised
-from roost.plan.schema import StageWeights
 from roost.units import format_bytes
 
 
