@@ -1,7 +1,8 @@
-"""The golden table: what the search plans for every model known by name, on cards of 8 to 80 GB.
+"""The golden table: what the search plans for models known by name, on cards of 8 to 80 GB.
 
-    python benchmarks/golden_plans.py            # plans all of them anew, says what moved, and writes the table
+    python benchmarks/golden_plans.py            # plans those of the table anew, says what moved, and writes it
     python benchmarks/golden_plans.py --check    # plans a sample and fails where it differs from the table
+    python benchmarks/golden_plans.py --only flux.2    # plans the models with this in their names, also new ones
 
 A row is a model, a size, a card and an amount of host memory; it has the verdict, the memory of the process, the
 seconds of load and one generation, what was changed by default, and the placement. All are predictions of this version,
@@ -149,11 +150,14 @@ def promises(table: Table) -> list[str]:
     return broken
 
 
-def questions() -> Iterator[tuple[str, str, str]]:
-    """Every model, size and card; smaller sizes on the smaller cards only."""
+def questions(table: Table, only: str) -> Iterator[tuple[str, str, str]]:
+    """Every size and card of the table's models, or of those with ``only`` in their names; smaller sizes on the
+    smaller cards only."""
     from roost.profiles.published import model_names
 
-    for name, size, card in product(model_names(), SIZES, CARDS):
+    known = {key.split()[0] for key in table}
+    asked = [name for name in model_names() if (only in name if only else name in known)]
+    for name, size, card in product(asked, SIZES, CARDS):
         if size != "smaller" or CARDS[card] <= CARDS[FITS_AT]:
             yield name, size, card
 
@@ -181,7 +185,7 @@ def main() -> int:
     parser.add_argument("--only", default="", metavar="TEXT", help="plan the models whose name has this text")
     options = parser.parse_args()
     before: Table = json.loads(TABLE.read_text(encoding="utf-8")) if TABLE.exists() else {}
-    asked = SAMPLE if options.check else [each for each in questions() if options.only in each[0]]
+    asked = SAMPLE if options.check else questions(before, options.only)
     found = plan_all(asked)
     lines = moved(before, found)
     print("\n".join(lines) or f"{len(found)} rows, none moved")

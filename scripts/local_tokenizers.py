@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
+    ByT5Tokenizer,
     CLIPTokenizer,
     LlamaTokenizerFast,
     PreTrainedTokenizerBase,
@@ -25,6 +26,11 @@ def t5_tokenizer() -> PreTrainedTokenizerBase:
     pieces += [(f"▁{word}", -3.0) for word in _WORDS]
     pieces += [(symbol, -6.0) for symbol in _SYMBOLS]
     return T5TokenizerFast(vocab=pieces, extra_ids=0, additional_special_tokens=[], model_max_length=512)
+
+
+def byt5_tokenizer() -> PreTrainedTokenizerBase:
+    """Bytes, without the sentinels that only training needs."""
+    return ByT5Tokenizer(extra_ids=0, additional_special_tokens=[], model_max_length=512)
 
 
 def clip_tokenizer() -> PreTrainedTokenizerBase:
@@ -55,6 +61,7 @@ def llama_tokenizer() -> PreTrainedTokenizerBase:
 LOCAL_TOKENIZERS: dict[str, Callable[[], PreTrainedTokenizerBase]] = {
     "T5Tokenizer": t5_tokenizer,
     "T5TokenizerFast": t5_tokenizer,
+    "ByT5Tokenizer": byt5_tokenizer,
     "CLIPTokenizer": clip_tokenizer,
     "Qwen2Tokenizer": qwen2_tokenizer,
     "LlamaTokenizerFast": llama_tokenizer,

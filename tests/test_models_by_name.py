@@ -233,6 +233,9 @@ def test_published_facts_hold() -> None:
     assert _block_counts("hunyuanvideo", "transformer") == [2, 20, 40]
     assert _block_counts("z-image", "transformer") == [2, 2, 30]
     assert _block_counts("flux.1-dev", "transformer") == [19, 38]
+    assert _block_counts("chroma", "transformer") == [5, 19, 38]
+    assert _block_counts("flux.2-klein-9b", "transformer") == [8, 24]
+    assert _block_counts("wan2.1-vace-1.3b", "transformer") == [15, 30]
     stored = {name: inspect_model(name).components for name in ("hunyuanvideo", "ltx-video")}
     assert {dtype for each in stored["hunyuanvideo"] for dtype in each.bytes_by_dtype} == {"BF16", "F16", "F32"}
     assert {dtype for each in stored["ltx-video"] for dtype in each.bytes_by_dtype} == {"F32"}

@@ -58,6 +58,42 @@ def test_a_published_file_is_met_to_the_byte(
     assert (real_model(name) / file_name).stat().st_size == published_bytes
 
 
+@pytest.mark.parametrize(
+    ("name", "component", "shards"),
+    [
+        ("flux.1-kontext-dev", "transformer", 3),
+        ("flux.2-klein-4b", "text_encoder", 2),
+        ("ltx-video-13b", "transformer", 6),
+        ("wan2.1-vace-14b", "text_encoder", 3),
+        ("wan2.1-vace-14b", "transformer", 15),
+        ("wan2.2-animate-14b", "transformer", 15),
+    ],
+)
+def test_a_component_has_as_many_files_as_published(name: str, component: str, shards: int) -> None:
+    files = load_published_model(name).weights
+    assert sum(path.startswith(f"{component}/") for path in files) == shards
+
+
+def test_an_index_has_the_published_total() -> None:
+    index = load_published_model("chroma").documents["transformer/diffusion_pytorch_model.safetensors.index.json"]
+    assert json.loads(index)["metadata"]["total_size"] == 17_799_966_848
+
+
+def test_a_head_is_stored_where_it_is_not_tied() -> None:
+    tied, untied = (
+        json.loads(load_published_model(f"flux.2-klein-{size}").documents["text_encoder/model.safetensors.index.json"])
+        for size in ("4b", "9b")
+    )
+    assert [("lm_head.weight" in index["weight_map"]) for index in (tied, untied)] == [False, True]
+
+
+def test_old_files_keep_the_names_of_the_library_that_wrote_them(real_model: RealModel) -> None:
+    with safe_open(real_model("sd1.5") / "vae" / "diffusion_pytorch_model.safetensors", framework="pt") as weights:
+        names = set(weights.keys())
+    assert "decoder.mid_block.attentions.0.proj_attn.weight" in names
+    assert not any("to_out" in each for each in names)
+
+
 def test_both_variants_of_sdxl_lie_side_by_side(real_model: RealModel) -> None:
     names = {path.name for path in (real_model("sdxl") / "unet").glob("*.safetensors")}
     assert names == {"diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors"}

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias, Union
 from roost.facts.model import PublishedModel, WeightsFile
 
 _FOLDER = Path(__file__).parent
-_BASE_NAMES = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
+_DIFFUSERS_BASE_NAME, _BASE_NAME = "diffusion_pytorch_model", "model"
 
 
 @cache
@@ -31,9 +31,10 @@ def load_published_model(name: str) -> PublishedModel:
     documents = {"model_index.json": index, **family["configs"]}
     weights: dict[str, WeightsFile] = {}
     for component, stored_sets in family["weights"].items():
+        of_diffusers = "_class_name" in family["configs"][f"{component}/config.json"]
         for entry in stored_sets:
             stored = Stored(
-                base_name=_BASE_NAMES[index[component][0]],
+                base_name=_DIFFUSERS_BASE_NAME if of_diffusers else _BASE_NAME,
                 variant=entry.get("variant"),
                 dtype=entry["dtype"],
                 shard_bytes=entry.get("shard_bytes"),
