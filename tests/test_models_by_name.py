@@ -192,7 +192,7 @@ def test_model_dir_refuses_in_one_line_and_writes_nothing(
 
 
 def test_configs_alone_are_the_directory_without_weights(tmp_path: Path, real_model: RealModel) -> None:
-    materialise_configs("wan2.1-i2v-14b", tmp_path)
+    materialise_configs(load_published_model("wan2.1-i2v-14b"), tmp_path)
     whole = real_model("wan2.1-i2v-14b")
     written = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     others = {path.relative_to(whole) for path in whole.rglob("*") if path.is_file()} - written.keys()

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import roost
-from roost.api.models.published import materialise_configs
+from roost.api.models.published import materialise_configs, published_model
 from roost.pipelines.build import random_component
 from roost.plan import PlanDocument
 from roost.profiles.class_facts import load_class_facts
@@ -39,6 +39,6 @@ def source_of(model: str, device_kind: str) -> Iterator[tuple[Path, Source]]:
         return
     device = "cuda" if device_kind == "cuda" else "cpu"
     with TemporaryDirectory(prefix="roost-") as folder:
-        materialise_configs(model, Path(folder))
+        materialise_configs(published_model(model), Path(folder))
         facts = load_class_facts()
         yield Path(folder), Source(load=partial(random_component, class_facts=facts, device=device), class_facts=facts)

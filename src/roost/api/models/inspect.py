@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from roost.api.models.bases import base_of
 from roost.api.models.composed import as_the_others_load, with_files
 from roost.api.models.inspect_files import component_detail
 from roost.api.models.recipes import recipe_of
@@ -15,12 +16,11 @@ from roost.facts.request import PLANNED_ONLY, STRATEGIES
 from roost.planner.rules.names import base_name, group_of, kind_of, load_order, suffix
 from roost.probes.files.weights import read_weight_file
 from roost.probes.model.components import Wanted
-from roost.probes.model.hub import is_path, resolve_model
 from roost.probes.model.inventory import read_inventory
 from roost.probes.model.structure import read_structure
 from roost.profiles.class_facts import load_class_facts, load_pipeline_facts
 from roost.profiles.models import fallback_profile, load_model_profiles, recognise
-from roost.profiles.published import load_published_model, model_names
+from roost.profiles.published import model_names
 from roost.profiles.usual_tensors import usual_tensors
 
 
@@ -36,7 +36,8 @@ def inspect_model(
     ``files`` are those of components whose weights are not the model's own. Raises InvalidFile or UsageError for a
     directory, variant or file that can't be used. Imports neither torch nor diffusers, unless a file's recipe is new.
     """
-    source, class_facts, files = _source_of(str(model)), load_class_facts(), files or {}
+    base, class_facts = base_of(str(model), files or {}), load_class_facts()
+    source, files = base.source, base.files
     inventory = read_inventory(
         source,
         Wanted(variant=variant, dtype=dtype, elsewhere=files.keys()),
@@ -56,14 +57,6 @@ def inspect_model(
 def structure_fingerprint(inventory: Inventory) -> str:
     """The fingerprint that an inventory of the same model by its name has; ``inventory`` is of a directory."""
     return read_structure(Path(inventory.path or ""), inventory, load_class_facts())
-
-
-def _source_of(model: str) -> Path | PublishedModel:
-    """An existing path goes before a name; a hub id has a slash and no name has."""
-    name = model.strip().lower()
-    if name in model_names() and not is_path(model):
-        return load_published_model(name)
-    return resolve_model(model, model_names())
 
 
 def profile_of(inventory: Inventory) -> ModelProfile:

@@ -73,16 +73,15 @@ def write_model_directory(name: str, directory: Path, *, sparse: bool) -> None:
         )
     try:
         with _claimed(directory, model):
-            materialise_configs(model.name, directory)
+            materialise_configs(model, directory)
             for file_name, weights in model.weights.items():
                 _write_sparse(directory / file_name, weights)
     except (OSError, ValueError) as error:
         raise unwritable(directory, error, _REMEDY) from None
 
 
-def materialise_configs(name: str, directory: Path) -> None:
+def materialise_configs(model: PublishedModel, directory: Path) -> None:
     """Writes only what a pipeline object is built from: configs, indexes and stand-in tokenizers, no weight files."""
-    model = published_model(name)
     files: Mapping[str, bytes] = {**model.documents, **model.tokenizers}
     for file_name, content in files.items():
         path = directory / file_name

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from roost.api.models.bases import published_base
 from roost.api.models.published import materialise_configs
 from roost.api.models.stand_ins import add_stand_ins, copy_configs
 from roost.api.models.versions import installed_versions
@@ -70,7 +71,7 @@ def configs_of(inventory: Inventory) -> Iterator[Path]:
         return
     with temporary_folder() as folder:
         if inventory.source == "name":
-            materialise_configs(inventory.family or "", folder)
+            materialise_configs(published_base(inventory.family or "", inventory.given), folder)
         else:
             copy_configs(inventory, folder)
             add_stand_ins(inventory, folder)

@@ -67,7 +67,7 @@ def run(given: RunCommand) -> None:
     roost run wan.yaml --prompt "a red fox" -o fox.mp4
     """
     from roost.api.requests.request import run_request
-    from roost.api.runs.bases import place_of
+    from roost.api.runs.places import place_of
     from roost.api.runs.ready import check_plan, foresee_plan, workload_of_run
     from roost.cli.views.run import show_dry_run
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from roost.api.models.bases import published_base
 from roost.api.models.inspect import inspect_model
 from roost.api.requests.option_sets import BaseOptions
 from roost.errors import UsageError
@@ -19,7 +20,6 @@ from roost.option_spelling import option
 from roost.plan import PlanDocument, write_bytes_atomically
 from roost.probes.files.safe_files import open_regular
 from roost.probes.model.components import lacking_file
-from roost.profiles.published import load_published_model
 from roost.shell_quoting import shown_path
 from roost.units import MiB
 from roost.user_folders import user_folder
@@ -39,7 +39,7 @@ def place_of(plan: PlanDocument, options: BaseOptions) -> str | None:
         raise UsageError(f"{option('model')} has its tokenizers; leave {option('tokenizers')} out.")
     if options.model is not None or plan.model.source != "name":
         return options.model
-    published = load_published_model(plan.model.family or "")
+    published = published_base(plan.model.family or "", plan.given_files)
     inventory = inspect_model(published.name, files=plan.given_files)
     _check_weights(published, inventory)
     folder = None if options.tokenizers is None else Path(options.tokenizers)
