@@ -38,7 +38,7 @@ def clip(kind: type) -> Any:
 
 
 def qwen_vl() -> torch.nn.Module:
-    text = {**_SIZES, "num_attention_heads": 4, "num_key_value_heads": 2}
+    text: dict[str, object] = {**_SIZES, "num_attention_heads": 4, "num_key_value_heads": 2}
     text |= {"rope_scaling": {"rope_type": "default", "mrope_section": [2, 3, 3]}, "tie_word_embeddings": False}
     vision = {"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 64}
     config = Qwen2_5_VLConfig(

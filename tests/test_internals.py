@@ -17,6 +17,7 @@ from diffusers.hooks import ModelHook as DiffusersHook
 from torch.nn.attention import flex_attention
 from transformers import BertConfig, PreTrainedModel
 
+from roost.pipelines.formats.quantised import GGUF
 from roost.pipelines.internals import (
     of_accelerate,
     of_diffusers,
@@ -185,6 +186,46 @@ def _diffusers_classes() -> None:
     assert of_diffusers.takes_group_offload(object())
 
 
+def _diffusers_single_files() -> None:
+    from diffusers import UNet2DConditionModel
+
+    convert = of_diffusers.single_file_conversion(FluxTransformer2DModel)
+    assert {"checkpoint", "kwargs"} <= set(inspect.signature(convert).parameters)
+    assert "config" in inspect.signature(of_diffusers.single_file_conversion(UNet2DConditionModel)).parameters
+    assert of_diffusers.single_file_conversion(Linear) is None
+    open_clip = inspect.signature(of_diffusers.open_clip_conversion())
+    assert {"text_model", "checkpoint", "prefix"} <= set(open_clip.parameters)
+
+
+def _diffusers_blocks() -> None:
+    from diffusers.quantizers.gguf.utils import SUPPORTED_GGUF_QUANT_TYPES, dequantize_gguf_tensor
+
+    assert {each.name for each in SUPPORTED_GGUF_QUANT_TYPES} == {*GGUF, "BF16"}
+    decode, values, size = of_diffusers.gguf_blocks("Q8_0")
+    blocks = torch.ones(4, size, dtype=torch.uint8)
+    layer = of_diffusers.gguf_linear(Linear(values, 4), torch.float32, blocks, "Q8_0")
+    assert torch.equal(decode(blocks, values, size).float(), dequantize_gguf_tensor(layer.weight).float())
+    assert layer(torch.ones(1, values)).shape == (1, 4)
+    like = torch.nn.Parameter(blocks, False)
+    of_diffusers.keep_blocks_format(like, layer.weight)
+    assert torch.equal(dequantize_gguf_tensor(like), dequantize_gguf_tensor(layer.weight))
+
+
+def _diffusers_bfl() -> None:
+    plain, weight, scale = Linear(16, 4), torch.ones(4, 16).to(torch.float8_e4m3fn), torch.full((4,), 0.5)
+    layer = of_diffusers.bfl_linear(plain, torch.float32, four_bits=False)
+    layer.weight, layer.weight_scale = torch.nn.Parameter(weight, False), scale
+    values = of_diffusers.dequantize_bfl(weight, {"weight_scale": scale})
+    assert torch.equal(layer(torch.eye(16)), torch.nn.functional.linear(torch.eye(16), values, plain.bias))
+    assert {"weight_scale", "weight_scale_2", "input_scale"} <= set(
+        of_torch.buffers_of(of_diffusers.bfl_linear(plain, torch.float32, four_bits=True))
+    )
+    module = Linear(1, 1)
+    of_diffusers.mark_quantised(module, gguf=True, dtype=torch.bfloat16)
+    assert module.hf_quantizer.compute_dtype == torch.bfloat16
+    assert module.quantization_method.value == "gguf"
+
+
 def _without_initial_weights() -> None:
     for no_init in (of_diffusers.without_initial_weights, of_transformers.without_initial_weights):
         before = torch.nn.init.normal_
@@ -222,6 +263,7 @@ CANARIES: dict[Callable[[], None], str] = {
     _operators: "of_operators",
     _fake_tensors: "of_fake_tensors",
     **dict.fromkeys((_diffusers_hooks, _diffusers_classes, _diffusers_attention), "of_diffusers"),
+    **dict.fromkeys((_diffusers_single_files, _diffusers_blocks, _diffusers_bfl), "of_diffusers"),
     _without_initial_weights: "of_diffusers.py or of_transformers",
     _transformers: "of_transformers",
     _accelerate: "of_accelerate",
