@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from roost.api.machine import find_machine
-from roost.api.models.inspect import inspect_model, profile_of
+from roost.api.models.inspect import inspect_model, inspect_planned, profile_of
 from roost.api.plans.plan import load_plan, search_question
 from roost.api.plans.preflight import check_runnable
 from roost.api.requests.declared import filled, typed_options
@@ -169,7 +169,7 @@ def _options_of(plan: PlanDocument, model_dir: Path) -> PlanOptions:
 
 def _typed_dtype(plan: PlanDocument, model_dir: Path) -> str | None:
     """The ``--dtype`` that the plan was made with; None when its components load as they would without."""
-    untyped = inspect_model(model_dir, variant=plan.model.variant, files=plan.given_files)
+    untyped = inspect_planned(plan, model_dir)
     planned = {name: each.load_dtype for name, each in plan.components.items()}
     if all(each.load_dtype == planned.get(each.name, each.load_dtype) for each in untyped.components):
         return None

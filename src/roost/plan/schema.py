@@ -193,6 +193,11 @@ class PlanDocument(Strict):
         """The files of components whose weights are not the model's own."""
         return {name: Path(each.source.path) for name, each in self.components.items() if each.source is not None}
 
+    @property
+    def load_dtypes(self) -> dict[str, str | None]:
+        """The dtype that each component loads at."""
+        return {name: each.load_dtype for name, each in self.components.items()}
+
     @model_validator(mode="after")
     def _load_order_names_components(self) -> PlanDocument:
         unknown = set(self.load_order) ^ set(self.components)

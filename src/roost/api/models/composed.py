@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from roost.blocks import gap_bytes, stacks_and_units
@@ -17,28 +17,35 @@ from roost.probes.model.load_sizes import LOAD_DTYPE_BITS, default_load_dtype
 RecipeOf = Callable[[Component, WeightFile], Recipe]
 
 
-def as_the_others_load(
-    inventory: Inventory, files: Mapping[str, WeightFile], typed: str | None, published: Inventory | None
-) -> Inventory:
-    """The inventory with load dtypes of the components of ``files``, which must suit each other in one call.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenDtypes:
+    """What is known of the dtypes that given files load at: as ``typed`` for all, or as ``planned`` before."""
 
-    That is the dtype ``typed``, else the one that most of the model's own weights load at, else that of the model as it
-    is ``published``, else what most of the files' plain weights are stored as.
+    files: Mapping[str, WeightFile]
+    typed: str | None
+    planned: Mapping[str, str | None]
+
+
+def as_the_others_load(inventory: Inventory, dtypes: GivenDtypes, published: Inventory | None) -> Inventory:
+    """The inventory with load dtypes of the components of files, which must suit each other in one call.
+
+    That is the dtype planned or typed, else the one that most of the model's own weights load at, else that of the
+    model as it is ``published``, else what most of the files' plain weights are stored as.
     """
-    if typed is not None:
-        return inventory
     own: Counter[str] = Counter()
     for each in inventory.components:
-        if each.name not in files and each.load_dtype is not None:
+        if each.name not in dtypes.files and each.load_dtype is not None:
             own[each.load_dtype] += each.load_bytes
-    formats = sum((_bytes_by_format(each) for each in files.values()), Counter[str]())
+    formats = sum((_bytes_by_format(each) for each in dtypes.files.values()), Counter[str]())
     known = {each.name: each.load_dtype for each in published.components} if published else {}
 
-    def dtype(name: str) -> str | None:
-        return own.most_common(1)[0][0] if own else known.get(name) or default_load_dtype(formats)
+    def dtype(name: str) -> str:
+        most = own.most_common(1)[0][0] if own else known.get(name)
+        return dtypes.planned.get(name) or dtypes.typed or most or default_load_dtype(formats)
 
     components = tuple(
-        replace(each, load_dtype=dtype(each.name)) if each.name in files else each for each in inventory.components
+        replace(each, load_dtype=dtype(each.name)) if each.name in dtypes.files else each
+        for each in inventory.components
     )
     return replace(inventory, components=components)
 

@@ -8,11 +8,12 @@ from functools import partial
 from pathlib import Path
 
 from roost.api.models.bases import base_of
-from roost.api.models.composed import as_the_others_load, with_files
+from roost.api.models.composed import GivenDtypes, as_the_others_load, with_files
 from roost.api.models.inspect_files import component_detail
 from roost.api.models.recipes import recipe_of
 from roost.facts.model import Component, Inventory, Makes, ModelProfile, PublishedModel
 from roost.facts.request import PLANNED_ONLY, STRATEGIES
+from roost.plan import PlanDocument
 from roost.planner.rules.names import base_name, group_of, kind_of, load_order, suffix
 from roost.probes.files.weights import read_weight_file
 from roost.probes.model.components import Wanted
@@ -30,11 +31,13 @@ def inspect_model(
     variant: str | None = None,
     dtype: str | None = None,
     files: Mapping[str, Path] | None = None,
+    load_dtypes: Mapping[str, str | None] | None = None,
 ) -> Inventory:
     """What the model directory, the hub id in the local cache, or the model of that name holds, without its weights.
 
-    ``files`` are those of components whose weights are not the model's own. Raises InvalidFile or UsageError for a
-    directory, variant or file that can't be used. Imports neither torch nor diffusers, unless a file's recipe is new.
+    ``files`` are those of components whose weights are not the model's own, ``load_dtypes`` theirs in a plan. Raises
+    InvalidFile or UsageError for a directory, variant or file that can't be used. Imports neither torch nor diffusers,
+    unless a file's recipe is new.
     """
     base, class_facts = base_of(str(model), files or {}), load_class_facts()
     source, files = base.source, base.files
@@ -49,9 +52,17 @@ def inspect_model(
         inventory = replace(inventory, fingerprint=read_structure(source, inventory, class_facts))
     if files:
         read = {name: read_weight_file(str(path)) for name, path in files.items()}
+        dtypes = GivenDtypes(files=read, typed=dtype, planned=load_dtypes or {})
         plain = inspect_model(inventory.family) if inventory.family in model_names() else None
-        inventory = with_files(as_the_others_load(inventory, read, dtype, plain), read, partial(recipe_of, source))
+        inventory = with_files(as_the_others_load(inventory, dtypes, plain), read, partial(recipe_of, source))
     return inventory
+
+
+def inspect_planned(plan: PlanDocument, model: str | Path, *, dtype: str | None = None) -> Inventory:
+    """The plan's model as it is at ``model``, with the files that the plan has for components. Raises as above."""
+    return inspect_model(
+        model, variant=plan.model.variant, dtype=dtype, files=plan.given_files, load_dtypes=plan.load_dtypes
+    )
 
 
 def structure_fingerprint(inventory: Inventory) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from roost.api.models.inspect import inspect_model, profile_of
+from roost.api.models.inspect import inspect_planned, profile_of
 from roost.api.models.traces import trace_model
 from roost.api.plans.preflight import model_differences
 from roost.api.requests.known_values import DTYPES
@@ -91,12 +91,12 @@ def planned_inventory(plan: PlanDocument, model: str | None) -> Inventory:
             " model is with --model DIR."
         )
     try:
-        found = inspect_model(source, variant=plan.model.variant, files=plan.given_files)
+        found = inspect_planned(plan, source)
         planned = {name: each.load_dtype for name, each in plan.components.items()}
         for dtype in DTYPES:
             if all(planned.get(each.name, each.load_dtype) == each.load_dtype for each in found.components):
                 break
-            found = inspect_model(source, variant=plan.model.variant, dtype=dtype, files=plan.given_files)
+            found = inspect_planned(plan, source, dtype=dtype)
     except RoostError as error:
         raise UsageError(
             f"a timeline is simulated from what the plan's model does, and {where} can't be read: {error}"

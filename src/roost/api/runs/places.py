@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from roost.api.models.bases import published_base
-from roost.api.models.inspect import inspect_model
+from roost.api.models.inspect import inspect_planned
 from roost.api.requests.option_sets import BaseOptions
 from roost.errors import UsageError
 from roost.facts.model import Inventory, PublishedModel
@@ -40,7 +40,7 @@ def place_of(plan: PlanDocument, options: BaseOptions) -> str | None:
     if options.model is not None or plan.model.source != "name":
         return options.model
     published = published_base(plan.model.family or "", plan.given_files)
-    inventory = inspect_model(published.name, files=plan.given_files)
+    inventory = inspect_planned(plan, published.name)
     _check_weights(published, inventory)
     folder = None if options.tokenizers is None else Path(options.tokenizers)
     return str(_written(published, _tokenizers(published, inventory, folder)))

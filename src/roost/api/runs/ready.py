@@ -9,7 +9,7 @@ from pathlib import Path
 
 from roost.api.machine import present_gpu
 from roost.api.models.attention import check_attention
-from roost.api.models.inspect import inspect_model, profile_of
+from roost.api.models.inspect import inspect_planned, profile_of
 from roost.api.plans.preflight import (
     bind_files,
     check_component_names,
@@ -84,9 +84,7 @@ def run_command(plan: PlanDocument, path: Path) -> tuple[str | None, str | None]
     """The command that runs a plan kept at ``path``, to paste and to complete; else None, and why no run can follow."""
     try:
         check_executable(plan)
-        inventory = inspect_model(
-            plan.model.path or plan.model.family or "", variant=plan.model.variant, files=plan.given_files
-        )
+        inventory = inspect_planned(plan, plan.model.path or plan.model.family or "")
         check_runnable(inventory, profile_of(inventory))
     except RoostError as error:
         return None, str(error)
@@ -147,7 +145,7 @@ def _known(plan: PlanDocument, model: str | None, device: str | None, force: boo
     """The plan with its model, both checked; nothing is asked of the machine."""
     check_executable(plan)
     path = _path_of(plan) if model is None else model
-    inventory = inspect_model(path, variant=plan.model.variant, files=plan.given_files)
+    inventory = inspect_planned(plan, path)
     if inventory.path is None:
         raise UsageError(f"{given('model', path)} is only a name, and a run needs the files; give their directory.")
     changes = refuse(plan, model_differences(plan, inventory), what="model", force=force)
