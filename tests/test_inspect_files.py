@@ -64,8 +64,8 @@ def test_the_screen_of_an_ambiguous_file_asks(disk: Path, capsys) -> None:
         "formats: 406 comfy-fp8-scaled (13.3 GiB), 689 BF16 (10.8 MiB), 8.00 bits a\n"
         "  weight\n"
         "runs as stored: yes\n"
-        "may be wan2.2-i2v-a14b transformer, wan2.2-i2v-a14b transformer_2: all 1095 names\n"
-        "  and shapes agree\n"
+        "may be wan2.2-i2v-a14b transformer, wan2.2-i2v-a14b transformer_2: all 1095\n"
+        "  names and shapes agree\n"
         "may be wan2.1-t2v-14b transformer, wan2.2-t2v-a14b transformer, wan2.2-t2v-a14b\n"
         "  transformer_2: 1094 of 1095 names and shapes agree; the file has another shape\n"
         "  of 'patch_embedding.weight'\n"
@@ -103,7 +103,7 @@ def test_the_asked_dtype_sizes_what_loads_and_a_variant_is_refused(disk: Path, c
     write(disk / "x.safetensors", safetensors({"a.weight": ("BF16", (8, 8))}))
     assert document("x.safetensors", capfd, "--dtype", "float32")["load_bytes"] == 256
     assert "have no variants" in refused(["inspect", "x.safetensors", "--variant", "fp16"], disk, capfd)
-    assert "is one of" in refused(["inspect", "x.safetensors", "--dtype", "int4"], disk, capfd)
+    assert "choose one of" in refused(["inspect", "x.safetensors", "--dtype", "int4"], disk, capfd)
 
 
 def test_what_lacks_its_scales_is_warned_of(disk: Path, capsys) -> None:
