@@ -176,6 +176,8 @@ LDM_VAE: Sequence[Rule] = (
     (r"\.mid_block\.attentions\.0\.group_norm", ".mid.attn_1.norm"),
     (r"\.mid_block\.attentions\.0\.to_([qkv])\.", r".mid.attn_1.\1."),
     (r"\.mid_block\.attentions\.0\.to_out\.0", ".mid.attn_1.proj_out"),
+    (r"\.mid_block\.attentions\.0\.proj_attn", ".mid.attn_1.proj_out"),
+    (r"\.mid_block\.attentions\.0\.(key|query|value)\.", lambda found: f".mid.attn_1.{found[1][0]}."),
     (r"\.conv_norm_out", ".norm_out"),
     (r"\.conv_shortcut", ".nin_shortcut"),
 )

@@ -21,10 +21,8 @@ SHOWN = dict(re.findall(r"^    \$ roost (.*)\n((?:    [^$\n].*\n)+)", TEXT, flag
 def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     models = tmp_path / "ComfyUI" / "models"
-    sparse_gguf(tmp_path / "flux1-dev-Q4_K_S.gguf", shapes_of("flux.1-dev"), "Q4_K", "flux")
-    sparse_gguf(
-        models / "unet" / "qwen-image-Q4_0.gguf", shapes_of("qwen-image", layout="diffusers"), "Q4_0", "qwen_image"
-    )
+    sparse_gguf(tmp_path / "sd3.5_large-Q4_0.gguf", shapes_of("sd3.5-large"), "Q4_0", "sd3")
+    sparse_gguf(models / "unet" / "hunyuan-video-Q4_0.gguf", shapes_of("hunyuanvideo"), "Q4_0", "hyvid")
     high = models / "diffusion_models" / "wan2.2_i2v_high_noise_14B_fp8_scaled.safetensors"
     sparse_safetensors(high, shapes_of("wan2.2-i2v-a14b"), "F8_E4M3", scale="scale_weight")
     t5 = shapes_of("wan2.2-i2v-a14b", "text_encoder", "diffusers")

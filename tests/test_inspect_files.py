@@ -43,13 +43,13 @@ def document(name: str, capsys, *options: str) -> dict:
 
 
 def test_the_screen_of_a_gguf_says_what_it_is_and_how_it_is_stored(disk: Path, capsys) -> None:
-    sparse_gguf(disk / "flux1-dev-Q4_K_S.gguf", shapes_of("flux.1-dev"), "Q4_K", "flux")
-    assert screen(["inspect", "flux1-dev-Q4_K_S.gguf"], capsys) == (
-        "gguf · flux.1-dev transformer · 780 tensors · 6.25 GiB stored, 6.25 GiB loaded\n"
+    sparse_gguf(disk / "sd3.5_large-Q4_0.gguf", shapes_of("sd3.5-large"), "Q4_0", "sd3")
+    assert screen(["inspect", "sd3.5_large-Q4_0.gguf"], capsys) == (
+        "gguf · sd3.5-large transformer · 923 tensors · 4.56 GiB stored, 4.56 GiB loaded\n"
         "layout: its authors' names\n"
-        "formats: 313 Q4_K (6.23 GiB), 467 F32 (12.5 MiB), 4.50 bits a weight\n"
+        "formats: 384 Q4_0 (4.22 GiB), 539 F32 (353 MiB), 4.50 bits a weight\n"
         "runs as stored: yes\n"
-        "may be flux.1-dev transformer: all 780 names and shapes agree\n"
+        "may be sd3.5-large transformer: all 923 names and shapes agree\n"
     )
 
 
@@ -64,8 +64,8 @@ def test_the_screen_of_an_ambiguous_file_asks(disk: Path, capsys) -> None:
         "formats: 406 comfy-fp8-scaled (13.3 GiB), 689 BF16 (10.8 MiB), 8.00 bits a\n"
         "  weight\n"
         "runs as stored: yes\n"
-        "may be wan2.2-i2v-a14b transformer, wan2.2-i2v-a14b transformer_2: all 1095 names\n"
-        "  and shapes agree\n"
+        "may be wan2.2-i2v-a14b transformer, wan2.2-i2v-a14b transformer_2: all 1095\n"
+        "  names and shapes agree\n"
         "may be wan2.1-t2v-14b transformer, wan2.2-t2v-a14b transformer, wan2.2-t2v-a14b\n"
         "  transformer_2: 1094 of 1095 names and shapes agree; the file has another shape\n"
         "  of 'patch_embedding.weight'\n"
@@ -103,7 +103,7 @@ def test_the_asked_dtype_sizes_what_loads_and_a_variant_is_refused(disk: Path, c
     write(disk / "x.safetensors", safetensors({"a.weight": ("BF16", (8, 8))}))
     assert document("x.safetensors", capfd, "--dtype", "float32")["load_bytes"] == 256
     assert "have no variants" in refused(["inspect", "x.safetensors", "--variant", "fp16"], disk, capfd)
-    assert "is one of" in refused(["inspect", "x.safetensors", "--dtype", "int4"], disk, capfd)
+    assert "choose one of" in refused(["inspect", "x.safetensors", "--dtype", "int4"], disk, capfd)
 
 
 def test_what_lacks_its_scales_is_warned_of(disk: Path, capsys) -> None:
@@ -139,9 +139,7 @@ def test_what_is_named_like_weights_and_is_none_is_refused(disk: Path, capfd) ->
 
 def comfy(root: Path) -> Path:
     models = root / "ComfyUI" / "models"
-    sparse_gguf(
-        models / "unet" / "qwen-image-Q4_0.gguf", shapes_of("qwen-image", layout="diffusers"), "Q4_0", "qwen_image"
-    )
+    sparse_gguf(models / "unet" / "hunyuan-video-Q4_0.gguf", shapes_of("hunyuanvideo"), "Q4_0", "hyvid")
     sparse_safetensors(
         models / "text_encoders" / "t5xxl_fp8_e4m3fn.safetensors",
         shapes_of("flux.1-dev", "text_encoder_2", "diffusers"),
@@ -162,7 +160,7 @@ def test_a_comfyui_folder_is_a_table_and_a_broken_file_a_row(disk: Path, capsys)
     lines = screen(["inspect", "ComfyUI"], capsys).splitlines()
     assert lines[0].startswith("5 files of weights · ")
     assert [line.split()[0] for line in lines[2:7]] == [
-        "models/unet/qwen-image-Q4_0.gguf",
+        "models/unet/hunyuan-video-Q4_0.gguf",
         "models/text_encoders/t5xxl_fp8_e4m3fn.safetensors",
         "models/vae/broken.safetensors",
         "models/checkpoints/old.ckpt",
@@ -183,7 +181,7 @@ def test_the_json_of_a_folder_lists_its_files(disk: Path, capsys) -> None:
         ("text_encoders", "text_encoder"),
         ("loras", "lora"),
     ]
-    assert document("ComfyUI/models", capsys)["files"][0]["family"] == "qwen-image"
+    assert document("ComfyUI/models", capsys)["files"][0]["family"] == "hunyuanvideo"
 
 
 def test_folders_that_a_yaml_file_names_are_looked_into(disk: Path, capsys) -> None:

@@ -19,6 +19,7 @@ _PREFIX = re.compile(
     r"lycoris_|text_encoder(_\d)?\.|lora_te\d?_)?"
 )
 _OF_ENCODER = re.compile(r"^(base_model\.model\.)?(text_encoder|lora_te)")
+_BLOCK = re.compile(r"[^.]*\.\d+\.")
 _DOWN, _UP = ("lora_A", "lora_down", "lora.down", "lora_linear_layer.down"), ("lora_B", "lora_up", "lora.up")
 _LEAST = 0.5
 _NEAR = 0.95  # of the best one's share
@@ -26,17 +27,17 @@ _NEAR = 0.95  # of the best one's share
 
 @dataclass(frozen=True, slots=True)
 class LoraMatch:
-    """``fitting`` of ``of`` changed modules are the layout's, by name and size, and so many modules it has."""
+    """``fitting`` of ``of`` changed modules are the layout's, by name and size, and so many blocks it has."""
 
     known: KnownLayout
     fitting: int
     of: int
-    modules: int
+    blocks: int
 
     @property
     def rank(self) -> tuple[int, int]:
-        """The higher, the likelier: of two that hold all its modules, the one of which more are changed."""
-        return self.fitting, -self.modules
+        """The higher, the likelier: most LoRAs change every block, so of two layouts with them all, the shorter."""
+        return self.fitting, -self.blocks
 
     def why(self) -> str:
         return f"{self.fitting} of the {self.of} modules that it changes agree in name and size"
@@ -84,7 +85,8 @@ def _match(changes: Mapping[str, _Change], known: KnownLayout) -> LoraMatch:
     end = ".weight"
     weights = {_flat(name[: -len(end)]): shape for name, shape in known.tensors.items() if name.endswith(end)}
     fitting = sum(_fits(change, weights[name]) for name, change in changes.items() if name in weights)
-    return LoraMatch(known, fitting, len(changes), len(weights))
+    blocks = {found[0] for found in map(_BLOCK.match, known.tensors) if found is not None}
+    return LoraMatch(known, fitting, len(changes), len(blocks))
 
 
 def _fits(change: _Change, shape: tuple[int, ...]) -> bool:
