@@ -162,6 +162,7 @@ def _options_of(plan: PlanDocument, model_dir: Path) -> PlanOptions:
         variant=plan.model.variant,
         dtype=_typed_dtype(plan, model_dir),
         attention=plan.attention,
+        cache=None if plan.cache is None else plan.cache.text,
     )
 
 

@@ -44,6 +44,7 @@ def _about(plan: PlanDocument) -> str:
     total = sum(component.load_bytes for component in plan.components.values())
     role = f", role {plan.role.name}" if plan.role.name != "monolithic" else ""
     role += f", attention {plan.attention}" if plan.attention is not None else ""
+    role += f", cache {plan.cache.text}" if plan.cache is not None else ""
     return (
         f"{model.family or model.pipeline} {format_bytes(total)}{role}, {workload_text(plan.workload)}"
         f" on {plan.machine.gpu.name}, host {format_bytes(host.available_bytes)}"

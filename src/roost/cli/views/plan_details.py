@@ -23,6 +23,7 @@ def show_plan_details(plan: PlanDocument) -> None:
         f"for {workload_text(workload)} · mode {plan.policy.mode}, policy {plan.policy.name}"
         + (f", role {plan.role.name}" if plan.role.name != "monolithic" else "")
         + (f", attention {plan.attention}" if plan.attention is not None else "")
+        + (f", cache {plan.cache.text}" if plan.cache is not None else "")
     )
     show_text(f"on {gpu.name}")
     show_text(

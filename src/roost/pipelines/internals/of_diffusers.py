@@ -110,6 +110,28 @@ def kept_attention(module: Any) -> Iterator[None]:
             getattr(processor, "__dict__", {}).pop(BACKEND, None)
 
 
+@contextmanager
+def kept_registries(module: Any) -> Iterator[None]:
+    """Afterwards no part has more of a registry than it had; ``disable_cache`` leaves empty ones, and own forwards."""
+    before = [(part, REGISTRY in vars(part), "forward" in vars(part)) for part in module.modules()]
+    had_config = CACHE_CONFIG in vars(module)
+    try:
+        yield
+    finally:
+        for part, had_registry, had_forward in before:
+            if not had_registry:
+                vars(part).pop(REGISTRY, None)
+                if not had_forward:
+                    vars(part).pop("forward", None)
+        if not had_config:
+            vars(module).pop(CACHE_CONFIG, None)
+
+
+def reset_cache(module: Any) -> None:
+    """Empties a model's cache over steps; the public ``maybe_free_model_hooks`` does it at the end of a call only."""
+    module._reset_stateful_cache()
+
+
 def without_initial_weights() -> AbstractContextManager[object]:
     """Inside it, models are made without computing initial weights; the public meta device would leave no buffers."""
     from diffusers.models import modeling_utils  # imported here: this file brings no library
