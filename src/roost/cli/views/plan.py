@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from roost.api.requests.request import workload_text
 from roost.cli.screen import show_note, show_text
-from roost.cli.views.plan_details import change_text, show_placement
+from roost.cli.views.plan_details import cached_text, change_text, show_placement
 from roost.facts.request import Workload
 from roost.plan.figures import Predicted
 from roost.plan.schema import PlanDocument
@@ -19,6 +19,8 @@ def show_plan(plan: PlanDocument) -> None:
     if plan.fits:
         if plan.predicted and not plan.predicted.guessed:
             show_text(_seconds(plan, plan.predicted))
+            if plan.cache is not None and plan.predicted.cached_s is not None:
+                show_text(cached_text(plan.cache, plan.predicted.cached_s))
         show_placement(plan)
     _show_remark(plan)
     for remedy in plan.budget.would_fit:

@@ -53,7 +53,7 @@ def _call(held: Held, component: str, method: str, form: Mapping[str, Any], reca
             quiet_libraries(),
             out_of_memory_in(f"rehearsing {component}", device),
             _recast(module, recast),
-            without_cache(module),
+            without_cache(module),  # a whole call takes the most, and no pipeline says here whose it is
         ):
             with device.counting_activations():
                 args, kwargs = call_of_form(form, device.device)
