@@ -53,9 +53,7 @@ def may_skip(registry: Any) -> bool:
     )
 
 
-_SKIPPING = frozenset(
-    f"diffusers.hooks.{name}" for name in ("first_block_cache", "mag_cache", "sea_cache", "taylorseer_cache")
-)
+_SKIPPING = frozenset(f"diffusers.hooks.{name}" for name in ("first_block_cache", "mag_cache", "taylorseer_cache"))
 _LAYER_SKIP = "TransformerBlockSkipHook"
 
 
