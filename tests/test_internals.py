@@ -11,8 +11,16 @@ pytest.importorskip("diffusers")
 
 import torch
 from accelerate.hooks import ModelHook, SequentialHook, add_hook_to_module
-from diffusers import FluxPipeline, FluxTransformer2DModel, ModelMixin
-from diffusers.hooks import HookRegistry
+from diffusers import (
+    FirstBlockCacheConfig,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    LayerSkipConfig,
+    MagCacheConfig,
+    ModelMixin,
+    TaylorSeerCacheConfig,
+)
+from diffusers.hooks import HookRegistry, apply_layer_skip
 from diffusers.hooks import ModelHook as DiffusersHook
 from torch.nn.attention import flex_attention
 from transformers import BertConfig, PreTrainedModel
@@ -157,17 +165,38 @@ def _diffusers_hooks() -> None:
     assert of_diffusers.has_hook(vars(module), ("canary",))
     assert not of_diffusers.has_hook(vars(module), ("other",))
     assert of_diffusers.forward_before_hooks(registry) == Linear.forward.__get__(module)
+    assert not of_diffusers.may_skip(registry)
+    of_diffusers.put_before_hooks(registry, torch.neg)
+    assert module(torch.ones(1)) == -1
+    of_diffusers.replace_forward(registry, torch.neg, torch.abs)
+    assert module(-torch.ones(1)) == 1
     assert all(isinstance(each, of_diffusers.hook_references()) for each in registry._fn_refs)
     assert f"self.{of_diffusers.CACHE_CONFIG} = " in inspect.getsource(
         inspect.getmodule(FluxTransformer2DModel.enable_cache)
     )
 
 
-def _diffusers_attention() -> None:
-    model = FluxTransformer2DModel(
-        num_layers=1, num_single_layers=0, attention_head_dim=8, num_attention_heads=1, joint_attention_dim=8,
+def _diffusers_caches() -> None:
+    kinds = (FirstBlockCacheConfig(), TaylorSeerCacheConfig(use_lite_mode=True), MagCacheConfig(mag_ratios=[1.0] * 28))
+    for config in kinds:
+        model = _tiny_flux()
+        model.enable_cache(config)
+        blocks = (*model.transformer_blocks, *model.single_transformer_blocks)
+        assert all(of_diffusers.may_skip(vars(each)[of_diffusers.REGISTRY]) for each in blocks)
+    model = _tiny_flux()
+    apply_layer_skip(model, LayerSkipConfig(indices=[0], fqn="transformer_blocks"))
+    assert of_diffusers.may_skip(vars(model.transformer_blocks[0])[of_diffusers.REGISTRY])
+
+
+def _tiny_flux() -> FluxTransformer2DModel:
+    return FluxTransformer2DModel(
+        num_layers=1, num_single_layers=1, attention_head_dim=8, num_attention_heads=1, joint_attention_dim=8,
         pooled_projection_dim=8, axes_dims_rope=(2, 2, 4), in_channels=4,
     )  # fmt: skip
+
+
+def _diffusers_attention() -> None:
+    model = _tiny_flux()
     processor = model.transformer_blocks[0].attn.processor
     assert getattr(processor, of_diffusers.BACKEND) is None
     with of_diffusers.kept_attention(model):
@@ -262,7 +291,7 @@ CANARIES: dict[Callable[[], None], str] = {
     **dict.fromkeys((_tables, _hooks, _compiled, _conversion, _norms, _binding, _tensors, _contexts), "of_torch"),
     _operators: "of_operators",
     _fake_tensors: "of_fake_tensors",
-    **dict.fromkeys((_diffusers_hooks, _diffusers_classes, _diffusers_attention), "of_diffusers"),
+    **dict.fromkeys((_diffusers_hooks, _diffusers_caches, _diffusers_classes, _diffusers_attention), "of_diffusers"),
     **dict.fromkeys((_diffusers_single_files, _diffusers_blocks, _diffusers_bfl), "of_diffusers"),
     _without_initial_weights: "of_diffusers.py or of_transformers",
     _transformers: "of_transformers",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from roost.api.machine import find_machine, present_gpu
 from roost.api.models.attention import check_attention
 from roost.api.models.inspect import profile_of
+from roost.api.models.step_caches import cache_of, check_cache
 from roost.api.models.versions import RECORDED, installed_versions
 from roost.api.plans.plan import plan_traced
 from roost.api.plans.preflight import keeping_masters
@@ -133,6 +134,8 @@ def _plan(
 ) -> PlanDocument:
     profile = profile_of(inventory)
     check_attention(options.attention, inventory.components)
+    cache = cache_of(options.cache)
+    check_cache(cache, inventory.pipeline, inventory.components)
     question = Question(
         inventory=inventory,
         profile=profile,
@@ -141,6 +144,7 @@ def _plan(
         choices=_with_found(choices_of(options), inventory, obstacles),
         role=parse_role(options.role),
         attention=options.attention,
+        cache=cache,
         versions=installed_versions(RECORDED),
     )
     dry_run_options = DryRunOptions(guidance_argument=profile.guidance_argument)

@@ -164,6 +164,7 @@ def _options_of(plan: PlanDocument, model_dir: Path) -> PlanOptions:
         dtype=_typed_dtype(plan, model_dir),
         attention=plan.attention,
         files={name: str(path) for name, path in plan.given_files.items()},
+        cache=None if plan.cache is None else plan.cache.text,
     )
 
 

@@ -85,5 +85,6 @@ class Choices:
     fsdp: bool | None = None
     num_gpus: int = 1
     cache_dit: bool = False
+    cache: str | None = None  # as typed; to the rules it is what ``cache_dit`` is
     dmd_steps: int | None = None
     platform: Platform | None = None

@@ -49,6 +49,13 @@ class SecondsInterval(Strict):
     high: Seconds
 
 
+class CachedSeconds(Strict):
+    """Seconds with a cache over steps: ``low`` where it skips all that it may, ``high`` where it skips nothing."""
+
+    low: Seconds
+    high: Seconds
+
+
 class BytesInterval(Strict):
     low: Bytes
     mid: Bytes
@@ -74,7 +81,8 @@ class Predicted(Strict):
     ``peak_bytes`` are what is allocated, with the process's context; ``reserved_bytes`` what the allocator has to take
     of the device for it, and ``process_bytes`` that and the context (None in plans of 0.1). NVML may show more: the
     allocator keeps what it once took for as long as nothing else needs it.
-    ``guessed`` are figures without a dry run.
+    ``guessed`` are figures without a dry run. Where the plan has a cache over steps, ``cached_s`` is what the first
+    generation with loading may take by the mid figures; all others are of calls that skip nothing.
     """
 
     peak_bytes: BytesInterval
@@ -86,6 +94,7 @@ class Predicted(Strict):
     step_s: SecondsInterval
     total_s: SecondsInterval
     first_total_s: SecondsInterval
+    cached_s: CachedSeconds | None = None
     limiter: Limiter
     host_bytes: Bytes
     pinned_bytes: Bytes

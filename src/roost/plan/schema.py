@@ -13,6 +13,7 @@ from roost.facts.machine import GpuFacts, HostFacts
 from roost.facts.model import FileSource, Kind, ModelSource, RolePart, StoredFile, Task
 from roost.facts.request import Mode, Storage, Strategy, Workload
 from roost.facts.resident_policy import check_policy
+from roost.facts.step_cache import StepCache
 from roost.plan import earlier
 from roost.plan.budget import Budget
 from roost.plan.fields import (
@@ -158,7 +159,8 @@ class ComponentPlan(Strict):
 class PlanDocument(Strict):
     """One placement plan. ``predicted`` and ``measured`` are null until a cost model or a trial fills them.
 
-    ``attention`` is the denoiser's backend in diffusers' words, None for its default. ``also`` says which of the named
+    ``attention`` is the denoiser's backend in diffusers' words, None for its default; ``cache`` its cache over
+    steps, None for none. ``also`` says which of the named
     alternatives (the rule plan, all resident) the plan itself is. ``certainty`` is None for a plan that doesn't fit,
     and for one of 0.1.
     """
@@ -173,6 +175,7 @@ class PlanDocument(Strict):
     certainty: Certainty | None = None
     changed_by_default: list[ChangedByDefault] = Field(default_factory=list)
     attention: Name | None = None
+    cache: Annotated[StepCache, FACT] | None = None
     load_order: list[Name]
     policy: Policy
     role: Annotated[RolePart, FACT]

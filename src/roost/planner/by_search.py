@@ -14,6 +14,7 @@ from roost.plan.schema import ChangedByDefault, PlanDocument
 from roost.planner.cost.budget import Verdict, judge
 from roost.planner.cost.costs import CostModel
 from roost.planner.cost.estimate import Forecast, predict
+from roost.planner.cost.skipped_steps import cached_seconds
 from roost.planner.documents.cost_model import arithmetic_record
 from roost.planner.documents.records import alternative_record, trace_record
 from roost.planner.documents.writer import Figures, Sought, document_of
@@ -87,6 +88,8 @@ def plan_by_search(asked: SearchQuestion) -> PlanDocument:
         return _infeasible(asked, ruling, forecast, found)
     placements = _placements(found.chosen)
     predicted, arithmetic = predict(forecast, placements), arithmetic_record(forecast, placements)
+    if asked.question.cache is not None and not predicted.guessed:
+        predicted = revised(predicted, cached_s=cached_seconds(forecast, placements, predicted))
     also, alternatives = ([], []) if forecast.weights_only else _alternatives(forecast, found, found.chosen)
     compared = None if forecast.weights_only else compare_plans(searched, found.chosen, predicted)
     return document_of(

@@ -165,6 +165,12 @@ class Bench:
 
     def _notes(self, shortage: Shortage | None) -> list[str]:
         notes = [] if shortage is None else [_shortage_note(shortage)]
+        cache = self._asked.question.cache
+        if cache is not None:
+            notes.append(
+                f"everyone has the cache {cache.text}, diffusers alone too: it changes what is generated, and what it"
+                " skips in trials of few steps is not what it skips in a whole generation."
+            )
         if not self._found.samples:
             return [*notes, "nothing ran to its end, so no output was compared."]
         if not self._predicts:
@@ -231,4 +237,5 @@ def key_facts(asked: SearchQuestion, world: TrialWorld) -> dict[str, object]:
         "link": world.link_bytes_per_s,
         "call": dict(world.call),
         "versions": dict(question.versions),
+        **({} if question.cache is None else {"cache": asdict(question.cache)}),
     }

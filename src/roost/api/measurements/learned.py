@@ -125,13 +125,13 @@ def _why_not(
         return "the plan holds no prediction"
     if plan.predicted.guessed:
         return "the prediction was a guess, without a dry run"
+    if plan.cache is not None:
+        return "how much of it a cache over steps skipped is not predicted"
     if changes:
         return f"the run deviated from the plan ({changes[0]})"
     if workload is not None and workload != plan.workload:
         return "the run was not of the planned workload"
-    if disturbances:
-        return f"the run was disturbed ({disturbances[0].rstrip('.')})"
-    return None
+    return f"the run was disturbed ({disturbances[0].rstrip('.')})" if disturbances else None
 
 
 def _keep(plan: PlanDocument, compared: RunComparison, h2d_bytes_per_s: float | None) -> str | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from roost.api.requests.inputs import InputRecord
 from roost.facts.machine import DeviceKind
+from roost.facts.step_cache import StepCache
 
 if TYPE_CHECKING:
     from roost.facts.stage import Phase
@@ -89,7 +90,8 @@ class RunRecord:
     ``digest`` and ``latent_digest`` are those of the one generation, or one hash over those of all. ``seconds`` and
     ``stages`` add up what this run did, texts included, without the load. ``texts`` is None where a single generation
     was made. ``disturbances`` are what slowed the GPU down meanwhile, ``warnings`` what to think of the result.
-    ``attention`` is the denoiser's backend, None for the library's default, ``tiling`` the components that decode in
+    ``attention`` is the denoiser's backend, None for the library's default, ``cache`` its cache over steps, which
+    changes what is generated, ``tiling`` the components that decode in
     tiles. ``compared`` has the plan's prediction beside what was measured; None for a plan without one, and where
     nothing was made. Stages are the runtime's
     ``StageRecord``. ``latents`` are kept files of unfinished work that are still there, ``resumed_from`` what the first
@@ -112,6 +114,7 @@ class RunRecord:
     pictures: tuple[InputRecord, ...]
     loras: tuple[LoraRecord, ...]
     attention: str | None = None
+    cache: StepCache | None = None
     tiling: tuple[str, ...] = ()
     compared: dict[str, object] | None = None
     warnings: tuple[str, ...] = ()

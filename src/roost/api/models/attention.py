@@ -18,13 +18,14 @@ def check_attention(name: str | None, components: Iterable[Component] | Mapping[
     from roost.pipelines.quiet import quiet_libraries  # imported here: these bring torch
 
     with quiet_libraries():
-        for component, library, class_name in _denoisers(components):
+        for component, library, class_name in denoisers(components):
             check_backend(name, component, component_class(library, class_name))
 
 
-def _denoisers(
+def denoisers(
     components: Iterable[Component] | Mapping[str, ComponentPlan],
 ) -> list[tuple[str, str | None, str]]:
+    """Name, library and class of each denoiser."""
     if isinstance(components, Mapping):
         return [(name, each.library, each.class_name) for name, each in components.items() if each.kind == "dit"]
     return [(each.name, each.library, each.class_name) for each in components if kind_of(each) == "dit"]

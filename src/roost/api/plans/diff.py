@@ -95,6 +95,8 @@ def _decisions(before: PlanDocument, after: PlanDocument) -> Iterator[Difference
         else:
             yield from _component(name, one, other)
     yield from _changed("plan", "attention", before.attention, after.attention)
+    one_cache, other_cache = (None if each.cache is None else each.cache.text for each in (before, after))
+    yield from _changed("plan", "cache", one_cache, other_cache)
     yield from _changed("plan", "load_order", ", ".join(before.load_order), ", ".join(after.load_order))
     yield from _changed("plan", "fits", before.fits, after.fits)
 

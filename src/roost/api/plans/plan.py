@@ -13,6 +13,7 @@ from roost.api.measurements.learned import NOTHING_KNOWN, known_of
 from roost.api.models.attention import check_attention
 from roost.api.models.inspect import inspect_model, profile_of
 from roost.api.models.named_files import check_sought, refuse_other_files, why_single_files
+from roost.api.models.step_caches import cache_of, check_cache
 from roost.api.models.tensors import check_tensors
 from roost.api.models.traces import kept_trace, trace_model
 from roost.api.models.versions import RECORDED, installed_versions
@@ -151,6 +152,8 @@ def _question(model: str | Path, options: PlanOptions) -> Question:
         )
     profile = profile_of(inventory)
     check_attention(options.attention, inventory.components)
+    cache = cache_of(options.cache)
+    check_cache(cache, inventory.pipeline, inventory.components)
     return Question(
         inventory=inventory,
         profile=profile,
@@ -159,6 +162,7 @@ def _question(model: str | Path, options: PlanOptions) -> Question:
         choices=choices,
         role=role,
         attention=options.attention,
+        cache=cache,
         versions=installed_versions(RECORDED),
     )
 

@@ -178,6 +178,16 @@ class AttentionOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CacheOptions:
+    """What of the denoiser's steps is skipped, which changes what is generated; where None is given, nothing."""
+
+    cache: Annotated[
+        str | None,
+        Option("--cache", "Skip blocks of steps that change little: first-block. Changes results.", metavar="NAME[=X]"),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class MeasuredOptions:
     """Without ``measured``, nothing that was measured on this machine is used."""
 
@@ -191,7 +201,14 @@ class MeasuredOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class DecidingOptions(
-    MeasuredOptions, AttentionOptions, FileOptions, WeightsOptions, RuleOptions, SearchOptions, PlacementOptions
+    MeasuredOptions,
+    CacheOptions,
+    AttentionOptions,
+    FileOptions,
+    WeightsOptions,
+    RuleOptions,
+    SearchOptions,
+    PlacementOptions,
 ):
     """All that decides a placement beside the workload and the machine."""
 

@@ -47,6 +47,7 @@ def choices_of(options: PlanOptions) -> Choices:
         fsdp=options.fsdp,
         num_gpus=_at_least(1, options.num_gpus, "num_gpus"),
         cache_dit=options.cache_dit,
+        cache=options.cache,
         dmd_steps=None if options.dmd_steps is None else _at_least(1, options.dmd_steps, "dmd_steps"),
         platform=None if options.platform is None else cast(Platform, one_of(options.platform, PLATFORMS, "platform")),
     )

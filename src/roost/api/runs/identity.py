@@ -41,6 +41,8 @@ def run_settings(
     }
     if ready.plan.attention is not None:  # without it, what earlier versions finished is known as finished
         settings["attention"] = ready.plan.attention
+    if ready.plan.cache is not None:
+        settings["cache"] = asdict(ready.plan.cache)
     return settings
 
 

@@ -20,6 +20,7 @@ from roost.api.requests.request import PlannedCall, PlannedGeneration
 from roost.api.runs.call import CheckedCall
 from roost.api.runs.ready import ReadyPlan
 from roost.errors import RoostError
+from roost.facts.step_cache import StepCache
 from roost.option_spelling import option
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ def record_of(ready: ReadyPlan, checked: CheckedCall, generations: list[Generati
         latent_digest=joined_digest([each.latent_digest for each in generations]),
         device_kind=ready.device_kind,
         attention=ready.plan.attention,
+        cache=ready.plan.cache,
         tiling=tuple(name for name, each in ready.plan.components.items() if each.tiling or name in made.tiled),
         load_s=made.load_s,
         seconds=text_s + sum(each.call_s or 0.0 for each in generations),
@@ -128,11 +130,21 @@ def record_of(ready: ReadyPlan, checked: CheckedCall, generations: list[Generati
             )
             for each in made.loras
         ),
-        warnings=(*_tiled_warnings(made.tiled), *_nan_warnings(generations), *group_warnings(generations)),
+        warnings=(
+            *_cache_warnings(ready.plan.cache),
+            *_tiled_warnings(made.tiled),
+            *_nan_warnings(generations),
+            *group_warnings(generations),
+        ),
         latents=made.latents,
         resumed_from=next((each.resumed_from for each in generations if each.resumed_from is not None), None),
         rehearsed=tuple(made.rehearsed),
     )
+
+
+def _cache_warnings(cache: StepCache | None) -> Iterator[str]:
+    if cache is not None:
+        yield f"made with {option('cache', cache.text)}: steps skipped blocks, which changes what is generated."
 
 
 def _tiled_warnings(tiled: Sequence[str]) -> Iterator[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from roost.api.machine import present_gpu
 from roost.api.models.attention import check_attention
 from roost.api.models.inspect import inspect_planned, profile_of
+from roost.api.models.step_caches import check_cache
 from roost.api.plans.preflight import (
     bind_files,
     check_component_names,
@@ -152,6 +153,7 @@ def _known(plan: PlanDocument, model: str | None, device: str | None, force: boo
     check_component_names(plan, inventory)
     check_runnable(inventory, profile_of(inventory))
     check_attention(plan.attention, plan.components)
+    check_cache(plan.cache, plan.model.pipeline, plan.components)
     if not force:
         check_fits(plan)
     return ReadyPlan(

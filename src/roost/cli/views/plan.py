@@ -6,7 +6,7 @@ from pathlib import Path
 
 from roost.api.requests.request import workload_text
 from roost.cli.screen import show_note, show_text
-from roost.cli.views.plan_details import change_text, show_placement
+from roost.cli.views.plan_details import cached_text, change_text, show_placement
 from roost.facts.model import FileSource
 from roost.facts.request import Workload
 from roost.plan.figures import Predicted
@@ -22,6 +22,8 @@ def show_plan(plan: PlanDocument) -> None:
     if plan.fits:
         if plan.predicted and not plan.predicted.guessed:
             show_text(_seconds(plan, plan.predicted))
+            if plan.cache is not None and plan.predicted.cached_s is not None:
+                show_text(cached_text(plan.cache, plan.predicted.cached_s))
         show_placement(plan)
     for name, component in plan.components.items():
         if component.source is not None:
@@ -50,6 +52,7 @@ def _about(plan: PlanDocument) -> str:
     total = sum(component.load_bytes for component in plan.components.values())
     role = f", role {plan.role.name}" if plan.role.name != "monolithic" else ""
     role += f", attention {plan.attention}" if plan.attention is not None else ""
+    role += f", cache {plan.cache.text}" if plan.cache is not None else ""
     return (
         f"{model.family or model.pipeline} {format_bytes(total)}{role}, {workload_text(plan.workload)}"
         f" on {plan.machine.gpu.name}, host {format_bytes(host.available_bytes)}"

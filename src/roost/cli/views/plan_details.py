@@ -7,8 +7,9 @@ from roost.cli.screen import show_labelled, show_table, show_text
 from roost.cli.views.trials import show_trials
 from roost.facts.decider import decider_of
 from roost.facts.machine import HostFacts
+from roost.facts.step_cache import StepCache
 from roost.plan.budget import Budget
-from roost.plan.figures import Predicted
+from roost.plan.figures import CachedSeconds, Predicted
 from roost.plan.schema import ChangedByDefault, ComponentPlan, PlanDocument
 from roost.planner.rules.table import RULES
 from roost.planner.search.reasons import why_resident
@@ -24,6 +25,7 @@ def show_plan_details(plan: PlanDocument) -> None:
         f"for {workload_text(workload)} · mode {plan.policy.mode}, policy {plan.policy.name}"
         + (f", role {plan.role.name}" if plan.role.name != "monolithic" else "")
         + (f", attention {plan.attention}" if plan.attention is not None else "")
+        + (f", cache {plan.cache.text}" if plan.cache is not None else "")
     )
     show_text(f"on {gpu.name}")
     show_text(
@@ -40,6 +42,8 @@ def show_plan_details(plan: PlanDocument) -> None:
     _show_reasons(plan)
     if plan.predicted:
         _show_prediction(plan.predicted, emulated=gpu.device_kind == "emulated")
+        if plan.cache is not None and plan.predicted.cached_s is not None:
+            show_text(cached_text(plan.cache, plan.predicted.cached_s))
         _show_measured(plan)
     else:
         for stage in plan.budget.stages:
@@ -54,6 +58,11 @@ def show_plan_details(plan: PlanDocument) -> None:
     show_labelled("verdict:", plan.budget.verdict_alone)
     for remedy in plan.budget.would_fit:
         show_text(f"would fit  {remedy}")
+
+
+def cached_text(cache: StepCache, seconds: CachedSeconds) -> str:
+    """Both ends of what a cache over steps may save."""
+    return f"with the cache {cache.text} {format_seconds(seconds.low)} to {format_seconds(seconds.high)} with loading"
 
 
 def host_text(host: HostFacts) -> str:

@@ -25,6 +25,38 @@ def forward_before_hooks(registry: Any) -> Any:
     return first.original_forward or first.forward
 
 
+def put_before_hooks(registry: Any, forward: Any) -> None:
+    """Has the first hook call ``forward`` in place of what it called; a public one would come before the others."""
+    first = registry._fn_refs[0]
+    if first.original_forward is not None:
+        first.original_forward = forward
+    else:
+        first.forward = forward
+
+
+def replace_forward(registry: Any, forward: Any, other: Any) -> None:
+    """Puts ``other`` wherever a registry's hooks call ``forward``."""
+    for each in registry._fn_refs:
+        if each.original_forward is forward:
+            each.original_forward = other
+        if each.forward is forward:
+            each.forward = other
+
+
+def may_skip(registry: Any) -> bool:
+    """Whether hooks of diffusers that read no weight decide if a module's forward runs; there is no public word for it.
+
+    TextKVCache's hooks run modules of their block before its forward: theirs is not one.
+    """
+    return bool(registry.hooks) and all(
+        type(each).__module__ in _SKIPPING or type(each).__name__ == _LAYER_SKIP for each in registry.hooks.values()
+    )
+
+
+_SKIPPING = frozenset(f"diffusers.hooks.{name}" for name in ("first_block_cache", "mag_cache", "taylorseer_cache"))
+_LAYER_SKIP = "TransformerBlockSkipHook"
+
+
 def hook_references() -> type:
     """The class of a registry's notes of the forwards it wrapped, which hold no state of a call."""
     from diffusers.hooks.hooks import HookFunctionReference  # imported here: this file brings no library
@@ -74,6 +106,28 @@ def kept_attention(module: Any) -> Iterator[None]:
             setattr(processor, BACKEND, backend)
         for processor in unset:
             getattr(processor, "__dict__", {}).pop(BACKEND, None)
+
+
+@contextmanager
+def kept_registries(module: Any) -> Iterator[None]:
+    """Afterwards no part has more of a registry than it had; ``disable_cache`` leaves empty ones, and own forwards."""
+    before = [(part, REGISTRY in vars(part), "forward" in vars(part)) for part in module.modules()]
+    had_config = CACHE_CONFIG in vars(module)
+    try:
+        yield
+    finally:
+        for part, had_registry, had_forward in before:
+            if not had_registry:
+                vars(part).pop(REGISTRY, None)
+                if not had_forward:
+                    vars(part).pop("forward", None)
+        if not had_config:
+            vars(module).pop(CACHE_CONFIG, None)
+
+
+def reset_cache(module: Any) -> None:
+    """Empties a model's cache over steps; the public ``maybe_free_model_hooks`` does it at the end of a call only."""
+    module._reset_stateful_cache()
 
 
 def without_initial_weights() -> AbstractContextManager[object]:

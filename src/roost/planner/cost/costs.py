@@ -149,7 +149,7 @@ def _use_cost(use: UseTrace, component: Component, model: CostModel, level: Leve
     blocks = tuple(
         (index_of[block.name], max(model.work_s(block.totals, use.compute_dtype, speeds, slower))) for block in known
     )
-    trunk = _less(use.totals, [block.totals for block in known])
+    trunk = less(use.totals, [block.totals for block in known])
     trunk_s = max(model.work_s(trunk, use.compute_dtype, speeds, slower))
     # Where the trunk's work lies is not traced: embeddings before the blocks, projections after them.
     before_s = trunk_s / 2 if blocks else trunk_s
@@ -168,7 +168,8 @@ def _use_cost(use: UseTrace, component: Component, model: CostModel, level: Leve
     )
 
 
-def _less(totals: Totals, parts: list[Totals]) -> Totals:
+def less(totals: Totals, parts: list[Totals]) -> Totals:
+    """The work without that of its ``parts``."""
     return {
         name: OpClassTotals(
             flops=totals[name].flops - sum(part[name].flops for part in parts),

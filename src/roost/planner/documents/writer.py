@@ -77,6 +77,7 @@ def document_of(
         certainty=verdict.certainty,
         changed_by_default=list(figures.changed),
         attention=question.attention,
+        cache=question.cache,
         load_order=list(load_order(each.component for each in placements)),
         policy=_policy(ruling, sought),
         role=ruling.role,
@@ -93,6 +94,7 @@ def document_of(
             *ruling.role.warnings,
             *verdict.warnings,
             *_not_run(question, placements),
+            *_cached(question, placements),
             *warnings,
         ],
     )
@@ -104,6 +106,13 @@ def _not_run(question: Question, placements: Sequence[Placement]) -> list[str]:
     if not names or question.inventory.source == "memory":
         return []
     return [f"{', '.join(names)}: sharding with FSDP is planned by this version, and not run."]
+
+
+def _cached(question: Question, placements: Sequence[Placement]) -> list[str]:
+    if question.cache is None:
+        return []
+    names = ", ".join(each.component.name for each in placements if kind_of(each.component) == "dit")
+    return [f"steps of {names} skip blocks (--cache {question.cache.text}), which changes pictures."]
 
 
 def _model(question: Question) -> ModelRecord:
@@ -171,6 +180,7 @@ def _typed_options(choices: Choices) -> tuple[str, ...]:
         "--fsdp": choices.fsdp is True,
         "--no-fsdp": choices.fsdp is False,
         "--cache-dit": choices.cache_dit,
+        f"--cache {choices.cache}": choices.cache is not None,
         f"--dmd-steps {choices.dmd_steps}": choices.dmd_steps is not None,
         f"--platform {choices.platform}": choices.platform is not None,
     }

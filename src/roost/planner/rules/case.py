@@ -9,6 +9,7 @@ from roost.facts.decider import Decider
 from roost.facts.machine import Machine
 from roost.facts.model import Component, Inventory, ModelProfile
 from roost.facts.request import GROUPS, Choices, Group, Role, Strategy, Workload
+from roost.facts.step_cache import StepCache
 from roost.planner.rules.names import base_name, group_of, members
 from roost.planner.rules.typed import Explicit
 from roost.units import GiB
@@ -152,4 +153,5 @@ class Question:
     choices: Choices
     role: Role
     attention: str | None = None  # the denoiser's backend; changes no placement
+    cache: StepCache | None = None  # the denoiser's, over its steps
     versions: Mapping[str, str]

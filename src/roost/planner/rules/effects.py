@@ -110,6 +110,7 @@ def wan_dit_blockers(case: Case) -> tuple[str, ...]:
     return (
         *((f"--dmd-steps {choices.dmd_steps}",) if choices.dmd_steps is not None else ()),
         *(("--cache-dit",) if choices.cache_dit else ()),
+        *((f"--cache {choices.cache}",) if choices.cache is not None else ()),
         *((case.fsdp_option,) if case.fsdp_option else ()),
         *((option_text("dit", choices.cpu_offload["dit"]),) if "dit" in choices.cpu_offload else ()),
         *((layerwise,) if layerwise and not choices.dit_layerwise_offload else ()),

@@ -47,7 +47,7 @@ class HeldComponent:
         self.active = False
         self._find_parts()
         self.rungs = Rungs(plan)
-        self.predictor = Predictor(self.rungs.use_order or registered_order(module, self.rungs.names))
+        self.predictor = Predictor(self.rungs.use_order or registered_order(module, self.rungs.names), cuts=True)
         self._transfers, self._device = transfers, transfers.device
         self._packer = Packer(name, module, plan, transfers, checkpoint)
         self.late = checkpoint is not None and checkpoint.late  # its masters are still to be made
@@ -195,8 +195,7 @@ class HeldComponent:
 
     def end(self, *, whole: bool) -> None:
         """An outermost call is over; it ran ``whole`` unless it raised."""
-        self.running.heal()
-        self.predictor.end(whole=whole)
+        self.running.end(whole=whole)
         edited, self.running.edited = self.running.edited, None
         if whole and edited is not None:
             raise RoostError(

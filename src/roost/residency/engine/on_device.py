@@ -31,6 +31,7 @@ class RunningBlocks:
         self._in_use: set[Unit] = set()
         self._kept: set[Unit] = set()  # of those, the ones that no forward of their own runs
         self._thread: int | None = None  # the one that runs the units in use
+        self._waiting = False  # for the next block to begin, before anything takes the place of the last one
 
     @property
     def in_call(self) -> bool:
@@ -49,6 +50,9 @@ class RunningBlocks:
         if unit.leans:
             self.keep(TRUNK)
         if unit.kind == "streamed":
+            if self._waiting:
+                self._waiting = False
+                self._ring.issue_ahead()
             self._predictor.advance(name)
             if unit.slot is not None or self._ring.fetch(unit):
                 self._ring.enter(unit)
@@ -67,7 +71,9 @@ class RunningBlocks:
             streamed = unit.slot is not None
             self._leave(unit)
             if streamed:
-                self._ring.issue_ahead()
+                self._waiting = self._predictor.is_fork(name)
+                if not self._waiting:
+                    self._ring.issue_ahead()
             if self._kept and len(self._kept) == len(self._in_use):  # nothing runs that could read them
                 self.heal()
 
@@ -82,6 +88,14 @@ class RunningBlocks:
         self._in_use.add(unit)
         self._kept.add(unit)
         self._enter_own(unit)
+
+    def end(self, *, whole: bool) -> None:
+        """A call is over; what the next one begins with comes back where a call that was cut short let it go."""
+        self.heal()
+        self._waiting = False
+        self._predictor.end(whole=whole)
+        if self._predictor.cut_short:
+            self._ring.issue_ahead()
 
     def heal(self) -> None:
         """Between calls nothing is in use; what was kept, and what an interrupted call left, is put back."""

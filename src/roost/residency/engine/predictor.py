@@ -7,12 +7,19 @@ from collections.abc import Sequence
 
 Key = tuple[str, tuple[str, ...]]  # an entry, and the order of names seen during it
 
+_MOST_KNOWN = 8  # orders of an entry that are looked through for one that a pass follows after all
+
 
 class Predictor:
-    """Orders of names by entry and by the order before, so that passes that take turns are told apart."""
+    """Orders of names by entry and by the order before, so that passes that take turns are told apart.
 
-    def __init__(self, initial: Sequence[str]) -> None:
-        self._initial = tuple(initial)
+    A cache over steps ends passes before their time, and nobody knows which. With ``cuts`` a pass that is the
+    beginning of a whole one is that one cut short, and no order of its own: what the next whole pass begins with stays.
+    Where passes were left is remembered, since what comes after such a name is uncertain.
+    """
+
+    def __init__(self, initial: Sequence[str], *, cuts: bool = False) -> None:
+        self._initial, self._cuts = tuple(initial), cuts
         self._latest: dict[str, tuple[str, ...]] = {}
         self._followers: dict[Key, Key] = {}
         self._previous: Key | None = None
@@ -21,6 +28,9 @@ class Predictor:
         self._position = -1
         self._order: tuple[str, ...] = ()
         self._follow: tuple[str, ...] = ()
+        self._known: dict[str, list[tuple[str, ...]]] = {}  # orders of whole passes, the latest last
+        self._forks: set[str] = set()
+        self.cut_short = False  # the latest pass
         self._both: tuple[str, ...] = ()
         self._places: dict[str, list[int]] = {}
         self._first_follow: dict[str, int] = {}
@@ -32,7 +42,7 @@ class Predictor:
         same = follower is not None and follower[0] == entry
         order = follower[1] if follower is not None and same else self._latest.get(entry, self._initial)
         after = self._followers.get((entry, order))
-        self._entry, self._seen = entry, []
+        self._entry, self._seen, self.cut_short = entry, [], False
         self._expect(order, after[1] if after is not None else order)
 
     def advance(self, name: str) -> None:
@@ -42,10 +52,16 @@ class Predictor:
         if expected < len(self._order) and self._order[expected] == name:
             self._position = expected
             return
-        places = self._places.get(name)
+        if len(self._seen) > 1:
+            self._forks.add(self._seen[-2])
+        places = self._places.get(name) or self._places_elsewhere(name)
         if places:
             later = bisect_right(places, self._position)
             self._position = places[later] if later < len(places) else places[0]
+
+    def is_fork(self, name: str) -> bool:
+        """Whether a pass has once gone on in another way than was expected after ``name``, or not at all."""
+        return name in self._forks
 
     def end(self, *, whole: bool) -> None:
         """The pass is over; when it ran ``whole``, its order is what the next such pass expects."""
@@ -54,7 +70,7 @@ class Predictor:
         if not whole:
             self._expect(self._order, self._follow)
         elif self._seen:
-            key: Key = (self._entry, tuple(self._seen))
+            key = self._learnt(self._entry, tuple(self._seen))
             self._latest[self._entry] = key[1]
             if self._previous is not None:
                 self._followers[self._previous] = key
@@ -76,6 +92,28 @@ class Predictor:
         first = self._first_follow.get(name)
         rest = len(self._order) - self._position
         return rest + (first if first is not None else len(self._follow) + 1)
+
+    def _learnt(self, entry: str, seen: tuple[str, ...]) -> Key:
+        """What a whole pass shall be remembered as."""
+        known = self._known.setdefault(entry, [])
+        self.cut_short = self._cuts and self._order in known and seen == self._order[: len(seen)] != self._order
+        if self.cut_short:
+            self._forks.add(seen[-1])
+            return entry, self._order
+        if seen in known:
+            known.remove(seen)
+        known.append(seen)
+        del known[:-_MOST_KNOWN]
+        return entry, seen
+
+    def _places_elsewhere(self, name: str) -> list[int] | None:
+        """Expects another pass that this one may be, after a ``name`` that doesn't belong to the expected one."""
+        orders = reversed(self._known.get(self._entry or "", ()))
+        found = next((order for order in orders if name in order), None)
+        if found is None:
+            return None
+        self._expect(found, found)
+        return self._places[name]
 
     def _expect(self, order: tuple[str, ...], follow: tuple[str, ...]) -> None:
         self._position = -1

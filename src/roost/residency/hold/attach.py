@@ -11,6 +11,7 @@ import torch
 
 from roost.errors import DeviceLost
 from roost.pipelines.attention import use_backend
+from roost.pipelines.step_caches import use_cache
 from roost.plan import PlanDocument
 from roost.residency.device.interface import Device
 from roost.residency.engine.component import HeldComponent
@@ -57,6 +58,8 @@ class Held:
             for component in components.values():
                 if plan.attention is not None and component.planned.kind == "dit":
                     use_backend(component.module, plan.attention, undo)
+                if plan.cache is not None and component.planned.kind == "dit":
+                    use_cache(component.module, plan.cache, undo)
             for component in components.values():
                 hook_component(component, self.runtime, transfers.device.device, undo)
             hook_pipeline(pipeline, self.runtime, undo)

@@ -12,11 +12,12 @@ import torch
 from roost.errors import PlanMismatch
 from roost.pipelines.entries import wrap_entries
 from roost.pipelines.internals.of_accelerate import HOOK
-from roost.pipelines.internals.of_torch import CONVERT, compiled_call_of, conversion_of
+from roost.pipelines.internals.of_torch import CONVERT, conversion_of
 from roost.residency.engine.component import HeldComponent
 from roost.residency.engine.guards import check_components_stay, forbid_moves, guard_component
 from roost.residency.engine.instance_attributes import set_attribute, set_attributes
 from roost.residency.engine.runtime import Runtime
+from roost.residency.hold.block_hooks import BlockHooks
 from roost.residency.weights.census import TRUNK, home_unit
 from roost.residency.weights.foreign import ExecutionDevice
 
@@ -57,67 +58,9 @@ def hook_pipeline(pipeline: Any, runtime: Runtime, undo: ExitStack) -> None:
     forbid_moves(pipeline, undo)
 
 
-class _BlockHooks:
-    """Brings a block's weights in before its forward and lets them go after it.
-
-    Compiled code must not trace that: it would bake one block's addresses in. Hooks that are kept out of it cost each
-    eager forward something too, so only a compiled block has those; elsewhere the hooks themselves may be traced, as
-    parts of something larger that is compiled, and what they would do is not.
-    """
-
-    def __init__(self, component: HeldComponent, runtime: Runtime, name: str) -> None:
-        self._component, self._runtime, self._name = component, runtime, name
-        self._block = component.module.get_submodule(name)
-        self._removers: list[Callable[[], None]] = []
-
-    def put(self, undo: ExitStack) -> None:
-        """Puts the hooks onto the block, and other ones when it is compiled later."""
-        undo.callback(self._remove)
-        self._register()
-        compile_block = self._block.compile
-
-        def compiled(*args: Any, **kwargs: Any) -> None:
-            compile_block(*args, **kwargs)
-            self._register()
-
-        set_attribute(self._block, "compile", compiled, undo)
-
-    def _register(self) -> None:
-        self._remove()
-        before, after = self._before, self._after
-        if compiled_call_of(self._block) is not None:
-            before, after = torch.compiler.disable(before), torch.compiler.disable(after)  # type: ignore[no-untyped-call]
-        self._removers.append(self._block.register_forward_pre_hook(before, prepend=True).remove)
-        self._removers.append(self._block.register_forward_hook(after, always_call=True).remove)
-
-    def _remove(self) -> None:
-        while self._removers:
-            self._removers.pop()()
-
-    def _before(self, _module: object, _args: object) -> None:
-        if torch.compiler.is_compiling():
-            self._enter()
-        else:
-            self._runtime.enter_unit(self._component, self._name)
-
-    def _after(self, _module: object, _args: object, _output: object) -> None:
-        if torch.compiler.is_compiling():
-            self._leave()
-        else:
-            self._runtime.leave_unit(self._component, self._name)
-
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _enter(self) -> None:
-        self._runtime.enter_unit(self._component, self._name)
-
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _leave(self) -> None:
-        self._runtime.leave_unit(self._component, self._name)
-
-
 def _hook_blocks(component: HeldComponent, runtime: Runtime, undo: ExitStack) -> None:
     for name in component.rungs.names:
-        _BlockHooks(component, runtime, name).put(undo)
+        BlockHooks(component, runtime, name).put(undo)
 
 
 def _hook_weight_owners(component: HeldComponent, runtime: Runtime, undo: ExitStack) -> None:

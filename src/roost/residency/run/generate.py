@@ -18,6 +18,7 @@ from roost.option_spelling import option
 from roost.pipelines.calls import GenerationRequest
 from roost.pipelines.quiet import quiet_libraries
 from roost.pipelines.signatures import samples_per_s
+from roost.pipelines.step_caches import forget_steps
 from roost.residency.device.interface import Device
 from roost.residency.engine.instance_attributes import set_attribute
 from roost.residency.engine.nan_outputs import has_nan
@@ -93,6 +94,7 @@ def calling(
 
     Also what takes no generator draws from ``seed``, so that a call doesn't depend on those before it.
     """
+    forget_steps(pipeline)
     with report_steps(pipeline, recorder), quiet_libraries(), _seeded(device.device, seed), _ending(end_call):
         try:
             with out_of_memory_in("the pipeline's call", device):

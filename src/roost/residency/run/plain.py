@@ -15,6 +15,7 @@ from roost.pipelines.attention import set_backend
 from roost.pipelines.classes import pipeline_class
 from roost.pipelines.entries import wrap_entries
 from roost.pipelines.quiet import quiet_libraries
+from roost.pipelines.step_caches import set_cache
 from roost.plan import PlanDocument
 from roost.residency.device.interface import Device
 from roost.residency.engine.rerun import out_of_memory_in
@@ -96,6 +97,8 @@ def load_plain(
                 _align(modules[name])
             if plan.attention is not None and plan.components[name].kind == "dit":
                 set_backend(modules[name], plan.attention)
+            if plan.cache is not None and plan.components[name].kind == "dit":
+                set_cache(modules[name], plan.cache)
         return assemble(pipeline_class(plan.model.pipeline), model_dir, modules)
 
 

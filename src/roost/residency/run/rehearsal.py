@@ -12,6 +12,7 @@ import torch
 from roost.errors import RoostError
 from roost.pipelines.described_values import call_of_form
 from roost.pipelines.quiet import quiet_libraries
+from roost.pipelines.step_caches import without_cache
 from roost.residency.engine.rerun import out_of_memory_in
 from roost.residency.engine.stages import StageRecorder
 from roost.residency.hold.attach import Held
@@ -48,7 +49,12 @@ def rehearse(held: Held, component: str, method: str, form: Mapping[str, Any], r
 def _call(held: Held, component: str, method: str, form: Mapping[str, Any], recast: str | None) -> Measured:
     module, device = held.runtime.components[component].module, held.device
     try:
-        with quiet_libraries(), out_of_memory_in(f"rehearsing {component}", device), _recast(module, recast):
+        with (
+            quiet_libraries(),
+            out_of_memory_in(f"rehearsing {component}", device),
+            _recast(module, recast),
+            without_cache(module),  # a whole call takes the most, and no pipeline says here whose it is
+        ):
             with device.counting_activations():
                 args, kwargs = call_of_form(form, device.device)
             getattr(module, method)(*args, **kwargs)

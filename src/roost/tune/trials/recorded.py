@@ -98,8 +98,13 @@ class RecordedTrials:
         """
         if self._same_bits or candidate.plan is None:
             return None
-        return candidate.plan.attention, *(
-            (name, each.tiling, each.slicing, each.storage) for name, each in sorted(candidate.plan.components.items())
+        return (
+            candidate.plan.attention,
+            candidate.plan.cache,
+            *(
+                (name, each.tiling, each.slicing, each.storage)
+                for name, each in sorted(candidate.plan.components.items())
+            ),
         )
 
 

@@ -81,6 +81,8 @@ def _placing(plan: PlanDocument) -> Iterator[str]:
     for name, each in parts.items():
         if plan.attention is not None and each.kind == "dit":
             yield f"pipe.{name}.set_attention_backend({plan.attention!r})"
+        if plan.cache is not None and each.kind == "dit":
+            yield f"pipe.{name}.enable_cache(diffusers.FirstBlockCacheConfig(threshold={plan.cache.threshold!r}))"
         yield from (f"pipe.{name}.enable_{what}()" for what in ("tiling", "slicing") if getattr(each, what))
 
 

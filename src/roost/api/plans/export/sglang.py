@@ -90,6 +90,8 @@ def _notes(plan: PlanDocument) -> Iterator[str]:
         yield "SGLang decides itself how much host memory it pins."
     if plan.attention is not None:
         yield f"attention by diffusers' {plan.attention!r}: SGLang's --attention-backend has names of its own."
+    if plan.cache is not None:
+        yield f"the plan has diffusers' cache {plan.cache.text}; SGLang's caches are others."
     if plan.workload.batch > 1:
         yield f"the plan is for {plan.workload.batch} outputs a prompt; ask SGLang for one at a time."
     if plan.workload.strength is not None:
