@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from roost.api.requests.declared import DeclaredOption, declared_options
-from roost.api.requests.option_sets import BenchOptions, PlanOptions, TuneOptions
+from roost.api.requests.option_sets import PlanOptions, TuneOptions
+from roost.api.requests.run_option_sets import BenchOptions
 from roost.cli.commands.inspect import InspectCommand
 from roost.cli.commands.run import RunCommand
 from roost.cli.commands.timeline import TimelineCommand

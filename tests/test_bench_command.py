@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from roost.api.bench import bench_target
-from roost.api.requests.option_sets import BenchOptions
+from roost.api.requests.run_option_sets import BenchOptions
 from roost.cli.app import run
 from tiny_models import build
 

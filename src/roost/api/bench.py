@@ -13,9 +13,10 @@ from roost.api.plans.plan import load_plan, search_question
 from roost.api.plans.preflight import check_runnable
 from roost.api.requests.declared import filled, typed_options
 from roost.api.requests.known_values import dtype_of
-from roost.api.requests.option_sets import BenchOptions, PlanOptions
+from roost.api.requests.option_sets import PlanOptions
 from roost.api.requests.python_options import given_names, options_of
 from roost.api.requests.request import ONE_CALL
+from roost.api.requests.run_option_sets import BenchOptions
 from roost.api.requests.weight_files import files_of
 from roost.api.runs.ready import check_plan
 from roost.api.trials import run_trials

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from roost.api.measurements.learned import remember
 from roost.api.models.traces import configs_of
-from roost.api.requests.option_sets import RaceOptions
+from roost.api.requests.run_option_sets import RaceOptions
 from roost.planner.by_search import SearchQuestion
 from roost.tune.bench import BenchSettings, measure_field
 from roost.tune.results.figures import run_figures

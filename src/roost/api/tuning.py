@@ -9,9 +9,10 @@ from roost.api.measurements.learned import now
 from roost.api.models.inspect import profile_of
 from roost.api.plans.plan import search_question
 from roost.api.plans.preflight import check_executable, check_runnable
-from roost.api.requests.option_sets import RaceOptions, TunedPlanOptions
+from roost.api.requests.option_sets import TunedPlanOptions
 from roost.api.requests.options import searches
 from roost.api.requests.python_options import options_of
+from roost.api.requests.run_option_sets import RaceOptions
 from roost.api.trials import run_trials
 from roost.errors import RoostError, UsageError
 from roost.option_spelling import option

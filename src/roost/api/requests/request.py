@@ -9,8 +9,9 @@ from pathlib import Path
 
 from roost.api.requests.given_files import read_prompts
 from roost.api.requests.known_values import batch_of, is_auto
-from roost.api.requests.option_sets import GenerationOptions, WorkloadOptions
+from roost.api.requests.option_sets import WorkloadOptions
 from roost.api.requests.outputs import check_output
+from roost.api.requests.run_option_sets import GenerationOptions
 from roost.errors import UsageError
 from roost.facts.request import Workload
 from roost.option_spelling import option

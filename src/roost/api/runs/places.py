@@ -12,7 +12,7 @@ from pathlib import Path
 
 from roost.api.models.bases import published_base
 from roost.api.models.inspect import inspect_planned
-from roost.api.requests.option_sets import BaseOptions
+from roost.api.requests.run_option_sets import BaseOptions
 from roost.errors import UsageError
 from roost.facts.model import Inventory, PublishedModel
 from roost.facts.weight_files import WeightFile

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from roost.api.requests.option_sets import PlaceOptions
+from roost.api.requests.run_option_sets import PlaceOptions
 from roost.cli.options import Command, Json, takes_options
 from roost.cli.screen import show_json, show_note, show_text
 from roost.errors import UsageError

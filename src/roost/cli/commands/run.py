@@ -13,14 +13,13 @@ from roost.api.requests.declared import declared_options, typed_options
 from roost.api.requests.known_values import is_auto
 from roost.api.requests.option_sets import (
     AttentionOptions,
-    BaseOptions,
     DecidingOptions,
     FileOptions,
-    GenerationOptions,
     MachineOptions,
     PlanOptions,
     WorkloadOptions,
 )
+from roost.api.requests.run_option_sets import BaseOptions, GenerationOptions
 from roost.cli.options import Command, Json, takes_options
 from roost.cli.screen import show_note
 from roost.errors import UsageError

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from roost.api.requests.option_sets import PlaceOptions
+from roost.api.requests.run_option_sets import PlaceOptions
 from roost.cli.commands.explain import PlanFile
 from roost.cli.options import Command, Json, takes_options
 from roost.cli.screen import show_json, show_note, show_text
