@@ -167,7 +167,8 @@ def _by_diffusers(path: Path) -> Callable[[], object]:
     options = {}
     if path.suffix == ".gguf":
         options["quantization_config"] = diffusers.GGUFQuantizationConfig(compute_dtype=torch.bfloat16)
-    return lambda: diffusers.QwenImageTransformer2DModel.from_single_file(
+    kind = diffusers.QwenImageTransformer2DModel  # imported here, as diffusers does so late
+    return lambda: kind.from_single_file(
         str(path), config=str(path.parent), subfolder="transformer", torch_dtype=torch.bfloat16, **options
     )
 
