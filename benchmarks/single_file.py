@@ -2,10 +2,11 @@
 
     python benchmarks/single_file.py [--gib N] [-o FILE]
 
-A tiny-headed Qwen-Image of random bfloat16 weights, as GGUF in Q8_0, as scaled fp8 and plain, in three ways: a copy of
-the file's bytes in pieces of 64 MiB; this loader, and diffusers' ``from_single_file``, both with a copy of each tensor
-into its master, as what streams needs them. Each runs in a process of its own, with the file in the page cache. Peaks are of anonymous memory,
-beyond what the process had with its libraries loaded: pages of the file's mapping are the system's to drop.
+A Qwen-Image of a few narrow blocks with random weights, plain, as scaled fp8 and as GGUF in Q8_0, in three ways: a
+copy of the file's bytes in pieces of 64 MiB; this loader, and diffusers' ``from_single_file``, both with a copy of
+each tensor into its master, as what streams needs them. Each runs in a process of its own, with the file in the page
+cache. Peaks are of anonymous memory, beyond what the process had with its libraries loaded: pages of the file's mapping
+are the system's to drop.
 """
 
 from __future__ import annotations
