@@ -135,12 +135,11 @@ def _loader(path: Path) -> Callable[[], object]:
     from types import SimpleNamespace
 
     import diffusers
-    import torch
-    from roost.probes.files.weights import read_weight_file
 
     from roost.pipelines.formats.modules import build_from_file
     from roost.pipelines.formats.recipes import derive_recipe
     from roost.pipelines.formats.skeletons import ComponentConfig
+    from roost.probes.files.weights import read_weight_file
     from roost.profiles.class_facts import load_class_facts
 
     kind = diffusers.QwenImageTransformer2DModel.__name__
