@@ -2,10 +2,11 @@
 
     python benchmarks/single_file.py [--gib N] [-o FILE]
 
-A tiny-headed Qwen-Image of random bfloat16 weights, as GGUF in Q8_0, as scaled fp8 and plain, in three ways: a copy of
-the file's bytes in pieces of 64 MiB; this loader with a copy of each tensor into its master; diffusers'
-``from_single_file``. Each runs in a process of its own, with the file in the page cache. Peaks are of anonymous memory,
-beyond what the process had with its libraries loaded: pages of the file's mapping are the system's to drop.
+A Qwen-Image of a few narrow blocks with random weights, plain, as scaled fp8 and as GGUF in Q8_0, in three ways: a
+copy of the file's bytes in pieces of 64 MiB; this loader, and diffusers' ``from_single_file``, both with a copy of
+each tensor into its master, as what streams needs them. Each runs in a process of its own, with the file in the page
+cache. Peaks are of anonymous memory, beyond what the process had with its libraries loaded: pages of the file's mapping
+are the system's to drop.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from collections.abc import Callable  # noqa: E402
 from dataclasses import asdict, dataclass  # noqa: E402
 from importlib import metadata  # noqa: E402
 from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
 
 GIB, MIB = 1024**3, 1024**2
 _PIECE_BYTES = 64 * MIB
@@ -133,7 +135,6 @@ def _loader(path: Path) -> Callable[[], object]:
     from types import SimpleNamespace
 
     import diffusers
-    import torch
 
     from roost.pipelines.formats.modules import build_from_file
     from roost.pipelines.formats.recipes import derive_recipe
@@ -150,14 +151,19 @@ def _loader(path: Path) -> Callable[[], object]:
     recipe = derive_recipe(component, file)
 
     def load() -> object:
-        module = build_from_file(component, file, recipe)
-        with torch.no_grad():
-            for each in (*module.parameters(), *module.buffers()):
-                master = torch.empty(each.shape, dtype=each.dtype)
-                each.data = master.copy_(torch.Tensor.detach(each).as_subclass(torch.Tensor))
-        return module
+        return _in_masters(build_from_file(component, file, recipe))
 
     return load
+
+
+def _in_masters(module: Any) -> object:
+    """The module with a copy of each tensor in memory of its own; what it was loaded as goes one by one."""
+    import torch
+
+    for each in (*module.parameters(), *module.buffers()):
+        master = torch.empty(each.shape, dtype=each.dtype)
+        each.data = master.copy_(each.detach().as_subclass(torch.Tensor))
+    return module
 
 
 def _by_diffusers(path: Path) -> Callable[[], object]:
@@ -167,9 +173,15 @@ def _by_diffusers(path: Path) -> Callable[[], object]:
     options = {}
     if path.suffix == ".gguf":
         options["quantization_config"] = diffusers.GGUFQuantizationConfig(compute_dtype=torch.bfloat16)
-    return lambda: diffusers.QwenImageTransformer2DModel.from_single_file(
-        str(path), config=str(path.parent), subfolder="transformer", torch_dtype=torch.bfloat16, **options
-    )
+    kind = diffusers.QwenImageTransformer2DModel  # imported here, as diffusers does so late
+
+    def load() -> object:
+        module = kind.from_single_file(
+            str(path), config=str(path.parent), subfolder="transformer", torch_dtype=torch.bfloat16, **options
+        )
+        return _in_masters(module)
+
+    return load
 
 
 def _path(folder: Path, form: str) -> Path:

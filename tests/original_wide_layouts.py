@@ -165,3 +165,40 @@ def _all(name: str, table: Mapping[str, str]) -> str:
 
 def _swapped(tensor: torch.Tensor) -> torch.Tensor:
     return torch.cat(list(reversed(tensor.chunk(2))))
+
+
+_WAN_VAE = {
+    ".mid_block.resnets.0.": ".middle.0.",
+    ".mid_block.attentions.0.": ".middle.1.",
+    ".mid_block.resnets.1.": ".middle.2.",
+    ".norm_out.": ".head.0.",
+    ".conv_out.": ".head.2.",
+    ".conv_in.": ".conv1.",
+    ".norm1.": ".residual.0.",
+    ".conv1.": ".residual.2.",
+    ".norm2.": ".residual.3.",
+    ".conv2.": ".residual.6.",
+    ".conv_shortcut.": ".shortcut.",
+    "encoder.down_blocks.": "encoder.downsamples.",
+}
+_ROOT = {"encoder.conv_in.": "encoder.conv1.", "decoder.conv_in.": "decoder.conv1."}
+_ROOT |= {"post_quant_conv.": "conv2.", "quant_conv.": "conv1."}
+
+
+def wan_vae(state: Mapping[str, torch.Tensor]) -> State:
+    """Wan's autoencoder, whose blocks are numbered in one row; its conversion knows four of them."""
+    made = {}
+    for name, each in state.items():
+        root = next((new for new in _ROOT if name.startswith(new)), None)
+        new = name.replace(root, _ROOT[root], 1) if root else _all(name, _WAN_VAE)
+        new = re.sub(
+            r"decoder\.up_blocks\.(\d)\.resnets\.(\d)\.",
+            lambda match: f"decoder.upsamples.{4 * int(match[1]) + int(match[2])}.",
+            new,
+        )
+        made[re.sub(r"decoder\.up_blocks\.(\d)\.upsamplers\.0\.", _upsampler, new)] = each
+    return made
+
+
+def _upsampler(match: re.Match[str]) -> str:
+    return f"decoder.upsamples.{4 * int(match[1]) + 3}."

@@ -1,5 +1,6 @@
 """Every quantised format from a file to a layer's values, through conversions that cut and join."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ pytest.importorskip("diffusers")
 import json
 
 import torch
-from diffusers import AutoencoderKL, BFLQuantizationConfig
+from diffusers import AutoencoderKL, BFLQuantizationConfig, QwenImageTransformer2DModel
 
 import original_layouts
 import stored_weights
@@ -191,3 +192,34 @@ def test_each_part_of_an_all_in_one_file_is_found(tmp_path: Path) -> None:
         made = build_from_file(component, stored(path), recipe).state_dict()
         assert made.keys() == module.state_dict().keys()
         assert all(torch.equal(each, module.state_dict()[name]) for name, each in made.items())
+
+
+def test_a_matrix_whose_rows_are_no_whole_blocks_is_decoded_as_it_loads(tmp_path: Path) -> None:
+    """As converters reshape what is too narrow, and note its true shape."""
+    module = QwenImageTransformer2DModel(
+        num_layers=1, attention_head_dim=24, num_attention_heads=2, joint_attention_dim=16
+    )
+    module.save_config(tmp_path / "transformer")
+    state = dict(module.state_dict())
+    name = "transformer_blocks.0.attn.to_q.weight"
+    assert state[name].shape == (48, 48)
+    state[name] = state[name].reshape(-1, 64)
+    file = stored(stored_weights.write_gguf(tmp_path / "m.gguf", "qwen_image", state, {name: "Q8_0"}))
+    tensors = dict(file.tensors) | {name: replace(file.tensors[name], shape=(48, 48))}
+    file = replace(file, tensors=tensors)
+    component = of_module("transformer", module, tmp_path)
+    recipe = derive_recipe(component, file)
+    assert not any(each.packed for each in recipe.targets)
+    made = build_from_file(component, file, recipe)
+    assert torch.allclose(made.state_dict()[name], module.state_dict()[name], atol=2e-3)
+    bare = build_from_file(component, file, recipe, with_data=False)
+    assert recipe.bytes == sum(each.nbytes for each in bare.state_dict().values())
+
+
+def test_a_recipe_counts_what_the_module_holds(qwen: World, tmp_path: Path) -> None:
+    kinds = dict.fromkeys(matrices(qwen.original), "Q4_0")
+    file = stored(stored_weights.write_gguf(tmp_path / "m.gguf", "qwen_image", qwen.original, kinds))
+    recipe = derive_recipe(qwen.at("bfloat16"), file)
+    for with_data in (True, False):
+        made = build_from_file(qwen.at("bfloat16"), file, recipe, with_data=with_data)
+        assert recipe.bytes == sum(each.nbytes for each in made.state_dict().values())

@@ -10,7 +10,13 @@ import pytest
 pytest.importorskip("diffusers")
 
 import torch
-from diffusers import ChromaTransformer2DModel, FluxTransformer2DModel, HunyuanVideoTransformer3DModel
+from diffusers import (
+    AutoencoderKLQwenImage,
+    AutoencoderKLWan,
+    ChromaTransformer2DModel,
+    FluxTransformer2DModel,
+    HunyuanVideoTransformer3DModel,
+)
 
 import original_wide_layouts
 import stored_weights
@@ -67,6 +73,18 @@ def test_every_tensor_of_a_wide_family_has_its_rows(family: str, tmp_path: Path)
         last = "final_layer.adaLN_modulation.1.weight"
         halves = (Piece(source=last, start=WIDTH, stop=2 * WIDTH), Piece(source=last, start=0, stop=WIDTH))
         assert by_name["norm_out.linear.weight"].pieces == halves
+
+
+@pytest.mark.parametrize("kind", [AutoencoderKLWan, AutoencoderKLQwenImage])
+def test_wans_autoencoder_is_also_qwen_images(kind: Any, tmp_path: Path) -> None:
+    with torch.device("meta"):
+        module = kind()
+    module.save_config(tmp_path / "vae")
+    original = original_wide_layouts.wan_vae(module.state_dict())
+    assert "decoder.upsamples.3.resample.1.weight" in original
+    recipe = derive_recipe(of_module("vae", module, tmp_path), header(original))
+    assert recipe.unused == ()
+    assert {each.name for each in recipe.targets} == set(module.state_dict())
 
 
 def test_a_key_too_few_is_told_in_one_line(tmp_path: Path) -> None:

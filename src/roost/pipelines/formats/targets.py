@@ -54,7 +54,8 @@ class Assembly:
             self._refuse(place, f"is joined of tensors of {' and '.join(sorted(formats))}")
         method = found[0].method
         alone = method == "gguf" and made.strided is not None and keeps_rows(made.strided, self._row(made))
-        packed = place.linear and not add and len(formats) == 1 and (made.strided is None or alone)
+        whole = len(formats) == 1 and (method != "gguf" or self._row(made) % gguf_blocks(*formats)[1] == 0)
+        packed = place.linear and not add and whole and (made.strided is None or alone)
         return self._quantised(place, made, found, add, packed=packed)
 
     def _quantised(self, place: Place, made: Made, found: list[Quantised], add: float, *, packed: bool) -> Target:
