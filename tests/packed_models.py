@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,6 +31,10 @@ class ScaledLinear(torch.nn.Linear):
 
 class NibbleLinear(torch.nn.Module):
     """Two weights a byte, with a scale and an offset a row, all of them buffers."""
+
+    packed: torch.Tensor
+    scales: torch.Tensor
+    offsets: torch.Tensor
 
     def __init__(self, linear: torch.nn.Linear) -> None:
         super().__init__()
@@ -112,7 +117,7 @@ def _by_bitsandbytes(*, nested: bool) -> Callable[[torch.nn.Linear], torch.nn.Mo
 
 
 PACKED: dict[str, Callable[[torch.nn.Linear], torch.nn.Module]] = {
-    **{f"gguf {each.name}": lambda linear, each=each: gguf_linear(linear, each) for each in (
+    **{f"gguf {each.name}": partial(gguf_linear, kind=each) for each in (
         _Q.Q4_0, _Q.Q4_1, _Q.Q8_0, _Q.BF16, *_SCALES_AT,
     )},
     "float8, scale a parameter": lambda linear: _scaled(linear, buffers=False),
