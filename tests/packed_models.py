@@ -24,6 +24,8 @@ _SCALES_AT = {_Q.Q4_K: (0, 2), _Q.Q6_K: (208,), _Q.Q2_K: (80, 82), _Q.IQ4_XS: (0
 class ScaledLinear(torch.nn.Linear):
     """A weight in 8 bits with its scales beside it, as parameters or as buffers."""
 
+    weight_scale: torch.Tensor
+
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         weight = self.weight.to(torch.float32) * self.weight_scale
         return torch.nn.functional.linear(input, weight.to(input.dtype), self.bias)
