@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +24,8 @@ _SCALES_AT = {_Q.Q4_K: (0, 2), _Q.Q6_K: (208,), _Q.Q2_K: (80, 82), _Q.IQ4_XS: (0
 class ScaledLinear(torch.nn.Linear):
     """A weight in 8 bits with its scales beside it, as parameters or as buffers."""
 
+    weight_scale: torch.Tensor
+
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         weight = self.weight.to(torch.float32) * self.weight_scale
         return torch.nn.functional.linear(input, weight.to(input.dtype), self.bias)
@@ -30,6 +33,10 @@ class ScaledLinear(torch.nn.Linear):
 
 class NibbleLinear(torch.nn.Module):
     """Two weights a byte, with a scale and an offset a row, all of them buffers."""
+
+    packed: torch.Tensor
+    scales: torch.Tensor
+    offsets: torch.Tensor
 
     def __init__(self, linear: torch.nn.Linear) -> None:
         super().__init__()
@@ -112,7 +119,7 @@ def _by_bitsandbytes(*, nested: bool) -> Callable[[torch.nn.Linear], torch.nn.Mo
 
 
 PACKED: dict[str, Callable[[torch.nn.Linear], torch.nn.Module]] = {
-    **{f"gguf {each.name}": lambda linear, each=each: gguf_linear(linear, each) for each in (
+    **{f"gguf {each.name}": partial(gguf_linear, kind=each) for each in (
         _Q.Q4_0, _Q.Q4_1, _Q.Q8_0, _Q.BF16, *_SCALES_AT,
     )},
     "float8, scale a parameter": lambda linear: _scaled(linear, buffers=False),

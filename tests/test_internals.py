@@ -110,6 +110,9 @@ def _contexts() -> None:
             before = _Counted.asked
             tensor.sum()
         assert _Counted.asked == before
+    with of_torch.as_engine(), of_torch.as_user():
+        tensor.sum()
+    assert _Counted.asked > before
     with _Mode(), of_torch.without_modes():
         torch.zeros(2)
 

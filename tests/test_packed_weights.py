@@ -196,7 +196,7 @@ def test_a_copy_of_a_held_weight_is_one_that_computes(kind: str) -> None:
 @pytest.mark.parametrize("strategy", ["resident", "snapshot-offload", "layerwise-offload"])
 @pytest.mark.parametrize("kind", WAYS)
 def test_where_memory_is_short_less_stays_and_the_bits_are_the_same(kind: str, strategy: str) -> None:
-    pipeline = packed_pipeline(kind, blocks=8)
+    pipeline = packed_pipeline(kind, blocks=24)
     right = generation(pipeline)
     largest = max(_unit_bytes(pipeline.transformer.blocks[0]), _unit_bytes(pipeline.vae.blocks[0]))
     budget_bytes = _unit_bytes(pipeline.vae.embed) + _unit_bytes(pipeline.vae.blocks) + 2 * largest

@@ -104,6 +104,14 @@ def why_whole(tensor: torch.Tensor) -> str | None:
     return None
 
 
+def why_unmeasured(tensor: torch.Tensor) -> str | None:
+    """Why what is computed with it can't be foreseen without data, in words; None where its parts show it."""
+    kind = own_class(type(tensor))
+    if _form_of(kind) == "quant state":  # other ones on each device, and matrix products are inside
+        return f"is {_a(kind)}, whose operations are kernels of its library"
+    return why_whole(tensor)
+
+
 def named_parts(module: torch.nn.Module) -> Iterator[Part]:
     """The parts of all parameters and buffers by their dotted names, each once."""
     seen: set[int] = set()

@@ -16,7 +16,7 @@ from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 
 from roost.errors import DryRunError
-from roost.pipelines.formats.packed_tensors import parts_of, why_whole
+from roost.pipelines.formats.packed_tensors import parts_of, why_unmeasured
 from roost.pipelines.internals.of_diffusers import CACHE_CONFIG, REGISTRY, forward_before_hooks
 from roost.pipelines.internals.of_torch import forward_hooks, forward_pre_hooks, unfiled_names
 from roost.probes.dry_run.fake_ops import CPU
@@ -73,7 +73,7 @@ def _check_own_forward(name: str, module: torch.nn.Module) -> None:
 
 def _check_known_weights(name: str, module: torch.nn.Module) -> None:
     for path, tensor in (*module.named_parameters(), *module.named_buffers()):
-        why = None if tensor.is_meta else why_whole(tensor)
+        why = None if tensor.is_meta else why_unmeasured(tensor)
         if why is not None:
             raise DryRunError(f"the live pipeline can't be dry-run: {name}.{path} {why}.")
 
