@@ -94,7 +94,8 @@ def test_every_strategy_has_the_bits_of_the_same_layers_without_roost(
 def _alone(made: World, name: str, module: torch.nn.Module) -> Any:
     from diffusers import DiffusionPipeline
 
-    pipeline = DiffusionPipeline.from_pretrained(made.folder, **{name: _aligned(module)})
+    pipeline = DiffusionPipeline.from_pretrained(made.folder)
+    pipeline.register_modules(**{name: _aligned(module)})
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
