@@ -152,6 +152,19 @@ class AttentionOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoraOptions:
+    """LoRAs, and where ``fuse`` is given how all of them are had; else plain weights have them fused in."""
+
+    lora: Annotated[
+        str | Sequence[str], Option("--lora", "A LoRA; needs peft; repeatable.", metavar="[COMPONENT=]PATH[:scale]")
+    ] = ()
+    fuse: Annotated[
+        bool | None,
+        Option("--fuse/--no-fuse", "Fuse LoRAs into weights, or compute them beside; by default into plain weights."),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class MeasuredOptions:
     """Without ``measured``, nothing that was measured on this machine is used."""
 
@@ -169,7 +182,7 @@ class DecidingOptions(MeasuredOptions, AttentionOptions, WeightsOptions, RuleOpt
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanOptions(DecidingOptions, WorkloadOptions, MachineOptions):
+class PlanOptions(LoraOptions, DecidingOptions, WorkloadOptions, MachineOptions):
     """All options of a plan, named as on the command line."""
 
 
@@ -215,7 +228,7 @@ class PlaceOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchOptions(PlaceOptions, DecidingOptions, WorkloadOptions, MachineOptions, RaceOptions):
+class BenchOptions(PlaceOptions, LoraOptions, DecidingOptions, WorkloadOptions, MachineOptions, RaceOptions):
     """All options of a bench."""
 
     link_speed: Annotated[
@@ -239,9 +252,6 @@ class GenerationOptions:
     image: Annotated[
         Sequence[str],
         Option("--image", "A picture, video or folder of frames to start from; repeatable.", metavar="[ARG=]PATH"),
-    ] = ()
-    lora: Annotated[
-        Sequence[str], Option("--lora", "A LoRA to fuse; needs peft; repeatable.", metavar="[COMPONENT=]PATH[:scale]")
     ] = ()
     output_type: Annotated[
         str, Option("--output-type", "decoded, or latent: a .safetensors file, and no VAE.", metavar="T")

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from roost.api.requests.given_files import planned_loras
 from roost.api.runs.ready import ReadyPlan, check_plan
 from roost.plan import PlanDocument, read_plan
 from roost.profiles.class_facts import load_class_facts
@@ -26,11 +27,14 @@ def open_pipeline(
 ) -> Held:
     """The pipeline of a checked plan, loaded and held; close it, or use it in a ``with``.
 
-    ``load`` makes a component in another way than from its files.
+    ``load`` makes a component in another way than from its files, with the plan's LoRAs.
     """
     from roost.residency.device.choice import open_device  # imported here: these bring torch
     from roost.residency.run.loader import Source, load_component, load_held
+    from roost.residency.run.loras import LoraLoader
 
+    if load is None and ready.plan.loras:
+        load = LoraLoader(ready.plan, planned_loras(ready.plan))
     source = Source(load=load or load_component, class_facts=load_class_facts())
     device = open_device(ready.device_kind, ready.budget_bytes, ready.plan.budget.headroom_bytes)
     try:

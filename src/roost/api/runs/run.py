@@ -126,13 +126,13 @@ def _make(
     books: _Books,
 ) -> Made:
     """Loads the pipeline and makes what is ``wanted``, each saved and noted before the next one begins."""
-    from roost.residency.run.loras import FusingLoader  # imported here: these bring torch
+    from roost.residency.run.loras import LoraLoader  # imported here: these bring torch
     from roost.residency.run.texts_ahead import TextsAhead
 
     made = Made()
     calls = [replace(checked.call, prompt=first.prompt, seed=first.seed, group=first.group) for first, *_ in wanted]
     began_s = time.perf_counter()
-    loader = FusingLoader(ready.plan, checked.loras) if checked.loras else None
+    loader = LoraLoader(ready.plan, checked.loras) if checked.loras else None
     with ExitStack() as during:
         held = during.enter_context(_opened(ready, listeners, loader))
         made.load_s = time.perf_counter() - began_s
@@ -154,12 +154,12 @@ def _make(
             made.texts = TextsRecord(encoded_ahead=texts.why_not is None, seconds=texts.seconds, why_not=texts.why_not)
             made.text_stages = summed_stages(texts.stages)
     made.changes, made.demotions = [*held.changes], held.demotions
-    made.loras = loader.fused if loader is not None else []
-    made.changes += [
+    made.loras = loader.applied if loader is not None else []
+    made.changes += dict.fromkeys(
         f"{each.file.path}: {each.unused} of the LoRA's {each.layers} layers fit nothing and were left out"
         for each in made.loras
         if each.unused
-    ]
+    )
     return made
 
 

@@ -15,6 +15,7 @@ from roost.api.requests.option_sets import (
     AttentionOptions,
     DecidingOptions,
     GenerationOptions,
+    LoraOptions,
     MachineOptions,
     PlaceOptions,
     PlanOptions,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 class RunCommand(Command):
     target: Annotated[str, typer.Argument(metavar="PLAN|MODEL", help="A plan's YAML file, or a model to plan first.")]
     generation: GenerationOptions
+    loras: LoraOptions
     workload: WorkloadOptions
     device: Annotated[
         str | None,
@@ -72,7 +74,7 @@ def run(given: RunCommand) -> None:
         raise UsageError(
             f"--update-plan: {shown_path(given.target)} is not a plan's file; make one with: roost plan MODEL -o FILE"
         )
-    request = run_request(given.generation, given.workload, given.typed)
+    request = run_request(given.generation, given.loras, given.workload, given.typed)
     plan, request = _plan_of(given, request)
     workload_of_run(plan, request)
     checked = foresee_plan if given.dry_run else check_plan
@@ -123,7 +125,7 @@ def _new_plan(given: RunCommand, options: PlanOptions, request: RunRequest) -> t
         options = replace(options, batch=request.group)
     plan = plan_model(given.target, options, show_remedy_run)
     show_note(f"planned {given.target}; the plan is kept at {keep_plan(plan)}")
-    return plan, request
+    return plan, replace(request, loras=())  # the plan has them
 
 
 def _is_open(given: RunCommand, request: RunRequest) -> bool:
@@ -132,8 +134,8 @@ def _is_open(given: RunCommand, request: RunRequest) -> bool:
 
 
 def _refuse_planning_options(options: PlanOptions, typed: frozenset[str]) -> None:
-    """A plan file has decided what these options decide; another workload and attention are the run's own."""
-    of_the_run = declared_options(WorkloadOptions).keys() | declared_options(AttentionOptions).keys()
+    """A plan file has decided what these options decide; another workload, attention and LoRAs are the run's own."""
+    of_the_run = {name for each in (WorkloadOptions, AttentionOptions, LoraOptions) for name in declared_options(each)}
     flags = typed_options(options, typed - of_the_run)
     if flags:
         raise UsageError(f"{', '.join(flags)}: the plan has decided that; plan again with: roost plan MODEL -o PLAN")

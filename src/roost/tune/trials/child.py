@@ -122,9 +122,13 @@ def _setup(request: TrialRequest) -> TrialSetup:
 
 
 def _source_of(request: TrialRequest) -> Source:
-    from roost.residency.run.loader import Source, load_component  # imported here: it brings torch
+    from roost.residency.run.loader import Source, load_component, read_component  # imported here: these bring torch
+    from roost.residency.run.loras import LoraLoader
 
     load = random_weights(request.device_kind) if request.random_weights else load_component
+    if request.plan.loras:
+        read = _reading_random(request.device_kind) if request.random_weights else read_component
+        load = LoraLoader(request.plan, [each.file for each in request.plan.loras], read)
     return Source(load=load, class_facts=load_class_facts())
 
 
@@ -136,16 +140,25 @@ def _place_of(peer: str) -> Place:
 
 def random_weights(device_kind: str) -> LoadComponent:
     """What makes components at random, finished as loaded ones are."""
-    from roost.pipelines.build import random_component  # imported here: these bring torch
-    from roost.residency.run.loader import finish_component
+    from roost.residency.run.loader import finish_component  # imported here: it brings torch
+
+    read = _reading_random(device_kind)
+
+    def load(name: str, plan: ComponentPlan, model_dir: Path) -> Any:
+        return finish_component(name, read(name, plan, model_dir), plan)
+
+    return load
+
+
+def _reading_random(device_kind: str) -> LoadComponent:
+    from roost.pipelines.build import random_component  # imported here: it brings torch
 
     device, facts = "cuda" if device_kind == "cuda" else "cpu", load_class_facts()
 
-    def load(name: str, plan: ComponentPlan, model_dir: Path) -> Any:
-        module = random_component(name, plan, model_dir, class_facts=facts, device=device)
-        return finish_component(name, module, plan)
+    def read(name: str, plan: ComponentPlan, model_dir: Path) -> Any:
+        return random_component(name, plan, model_dir, class_facts=facts, device=device)
 
-    return load
+    return read
 
 
 def main() -> None:
