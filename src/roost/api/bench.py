@@ -162,7 +162,14 @@ def _options_of(plan: PlanDocument, model_dir: Path) -> PlanOptions:
         variant=plan.model.variant,
         dtype=_typed_dtype(plan, model_dir),
         attention=plan.attention,
+        lora=_typed_loras(plan),
+        fuse=next((each.fused for each in plan.loras), None),
     )
+
+
+def _typed_loras(plan: PlanDocument) -> list[str]:
+    """The ``--lora`` of the plan's LoRAs, each for the component that it went into."""
+    return [f"{each.component}={each.path}:{each.scale!r}" for each in plan.loras]
 
 
 def _typed_dtype(plan: PlanDocument, model_dir: Path) -> str | None:

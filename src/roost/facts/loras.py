@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,15 +23,23 @@ class LoraFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SidePath:
-    """What the LoRAs of one layer, by its module's name, add to it: ``bytes`` of weights, and work in each call.
+    """What one adapter adds to one layer, by its module's name: weights of ``tensor_bytes``, and work in each call.
 
     ``inputs`` and ``outputs`` are the layer's own, ``multiply_adds`` those of one row (a token, or a pixel).
     """
 
-    component: str
+    adapter: str
     module: str
-    bytes: int
+    tensor_bytes: tuple[int, ...]
     inputs: int
     outputs: int
     multiply_adds: int
-    kernels: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapters:
+    """What LoRAs add to one component; ``matrices`` are the elements of all its weights of two dimensions or more."""
+
+    component: str
+    paths: tuple[SidePath, ...]
+    matrices: Mapping[str, int]  # by the module's name

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import torch
 
 from roost.errors import InvalidFile, UsageError
-from roost.facts.loras import LoraFile, SidePath
+from roost.facts.loras import Adapters, LoraFile, SidePath
+from roost.option_spelling import option
 from roost.pipelines.internals.of_diffusers import expected_components, lora_components
 from roost.shell_quoting import shown_path
 
@@ -19,8 +20,6 @@ Modules = Mapping[str, torch.nn.Module]
 
 _DENOISERS = ("transformer", "unet")
 _PREFIXES = ("lora_", "lokr_")  # of peft's own names; an adapter whose name is part of one is loaded wrongly
-# Of a LoRA beside a linear layer: its two matrices, the scale and the sum.
-_KERNELS = 4
 _TABLES, _BASE = "adapter_layer_names", "base_layer"  # what peft's layers have
 
 
@@ -50,6 +49,22 @@ def check_loras(found: Any, names: Iterable[str], loras: Sequence[LoraFile]) -> 
     for lora in loras:
         if lora.component is not None and lora.component not in loadable:
             raise UsageError(f"--lora {lora.component}=…: {found.__name__} takes LoRAs for {', '.join(loadable)} only.")
+
+
+def is_fused(lora: LoraFile, loras: Sequence[LoraFile], component: str, *, plain: bool) -> bool:
+    """Whether ``lora``, one of ``loras``, is fused into the component: one answer for all LoRAs of a component.
+
+    UsageError where that is asked for and its weights aren't ``plain``.
+    """
+    asked = {each.fuse for each in loras if each.component in (None, component)}
+    if False in asked or (True not in asked and not plain):
+        return False
+    if not plain:
+        raise UsageError(
+            f"--lora {shown_path(lora.path)}: the weights of {component} are quantised, and fusing would round them"
+            f" again; leave {option('fuse', True)} out."
+        )
+    return True
 
 
 def adapter_names(loras: Sequence[LoraFile]) -> list[str]:
@@ -188,24 +203,37 @@ def without_adapters(module: torch.nn.Module, state: Mapping[str, T]) -> dict[st
     return found
 
 
-def side_paths(component: str, module: torch.nn.Module) -> tuple[SidePath, ...]:
-    """What the adapters of each layer of ``module`` add to it."""
-    return tuple(_side_path(component, name, part) for name, part in _tuned(module))
-
-
-def _side_path(component: str, name: str, part: Any) -> SidePath:
-    base = part.get_base_layer()
-    weights = [each for table in part.adapter_layer_names for each in getattr(part, table).parameters()]
-    low_rank = hasattr(part, "lora_A")
-    # What isn't two matrices is multiplied out into one as large as the layer's own, in each call.
-    rows = sum(each.numel() for each in weights) if low_rank else len(_adapters_of(part)) * base.weight.numel()
-    outputs = base.weight.shape[0]
-    return SidePath(
+def adapters_of(component: str, module: torch.nn.Module, element_bytes: int | None = None) -> Adapters:
+    """What the adapters of ``module`` add to it, at the dtype that they have or as elements of so many bytes."""
+    tuned = list(_tuned(module))
+    own = without_adapters(module, dict(module.named_parameters()))
+    return Adapters(
         component=component,
-        module=name,
-        bytes=sum(each.nbytes for each in weights),
-        inputs=base.weight.numel() // outputs,
-        outputs=outputs,
-        multiply_adds=rows,
-        kernels=_KERNELS * len(_adapters_of(part)),
+        paths=tuple(
+            _side_path(adapter, name, part, element_bytes)
+            for name, part in tuned
+            for adapter in sorted(_adapters_of(part))
+        ),
+        matrices={name.rpartition(".")[0]: each.numel() for name, each in own.items() if each.ndim > 1},
     )
+
+
+def _side_path(adapter: str, name: str, part: Any, element_bytes: int | None) -> SidePath:
+    base = part.get_base_layer().weight
+    found = (getattr(part, table) for table in part.adapter_layer_names)
+    weights = [weight for table in found if adapter in table for weight in _weights(table[adapter])]
+    sizes = [each.numel() * (element_bytes or each.element_size()) for each in weights]
+    low_rank = adapter in getattr(part, "lora_A", {})
+    return SidePath(
+        adapter=adapter,
+        module=name,
+        tensor_bytes=tuple(sizes),
+        inputs=base.numel() // base.shape[0],
+        outputs=base.shape[0],
+        # What isn't two matrices is multiplied out, in each call, into one as large as the layer's own.
+        multiply_adds=sum(each.numel() for each in weights) if low_rank else base.numel(),
+    )
+
+
+def _weights(value: Any) -> list[torch.Tensor]:
+    return list(value.parameters()) if isinstance(value, torch.nn.Module) else [value]

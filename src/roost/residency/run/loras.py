@@ -18,6 +18,7 @@ from roost.pipelines.adapters import (
     adapter_names,
     add_adapter,
     fuse_adapter,
+    is_fused,
     loadable_components,
 )
 from roost.pipelines.classes import pipeline_class
@@ -88,18 +89,10 @@ class LoraLoader:
         return _applied(lora, added, beside)
 
     def _stays_beside(self, name: str, lora: LoraFile) -> bool:
-        """One answer for all LoRAs of a component; UsageError where what was asked for loses bits."""
-        asked = {each.fuse for each in self._loras if each.component in (None, name)}
-        plain = fuses_exactly(self._waiting[name])
-        if False in asked or (True not in asked and not plain):
-            _check_unrounded(name, self._plan.components[name])
-            return True
-        if not plain:
-            raise UsageError(
-                f"--lora {shown_path(lora.path)}: the weights of {name} are quantised, and fusing would round them"
-                f" again; leave {option('fuse', True)} out."
-            )
-        return False
+        if is_fused(lora, self._loras, name, plain=fuses_exactly(self._waiting[name])):
+            return False
+        _check_unrounded(name, self._plan.components[name])
+        return True
 
 
 def fuses_exactly(module: torch.nn.Module) -> bool:
