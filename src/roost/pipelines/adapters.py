@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
+from safetensors.torch import load_file
 
 from roost.errors import InvalidFile, UsageError
 from roost.facts.loras import Adapters, LoraFile, SidePath
@@ -20,6 +21,7 @@ Modules = Mapping[str, torch.nn.Module]
 
 _DENOISERS = ("transformer", "unet")
 _PREFIXES = ("lora_", "lokr_")  # of peft's own names; an adapter whose name is part of one is loaded wrongly
+_ADAPTED = re.compile(r"[._]lo(?:ra|kr)[._]")  # after a layer's name: old files have to_q_lora.down
 _TABLES, _BASE = "adapter_layer_names", "base_layer"  # what peft's layers have
 
 
@@ -90,11 +92,10 @@ def add_adapter(found: Any, modules: Modules, lora: LoraFile, name: str) -> Adde
     # diffusers knows one denoiser, by its name: another expert takes that name's place.
     places = dict(modules) if expert is None else {expert: modules[lora.component or expert]}
     pipeline = bare_pipeline(found, places)
-    path = lora.path.absolute()
-    source = {"weight_name": path.name, "use_safetensors": True, "local_files_only": True}
     try:
-        layers = _layers(pipeline.lora_state_dict(str(path.parent), **source))
-        pipeline.load_lora_weights(str(path.parent), adapter_name=name, **source)
+        layers = _load(pipeline, lora, name)
+        if not any(_adapted(each, name) for each in places.values()):
+            layers = _load_as_kohya(pipeline, lora, name) or layers
     except Exception as error:  # the libraries raise every kind for a file that doesn't fit
         line = " ".join(str(error).split())[:150]
         raise InvalidFile(
@@ -110,6 +111,38 @@ def add_adapter(found: Any, modules: Modules, lora: LoraFile, name: str) -> Adde
         raise InvalidFile(f"--lora {shown_path(lora.path)} holds no weights for {meant} of this model.")
     names = tuple(wanted) if expert is None else (lora.component or expert,)
     return AddedAdapter(name=name, components=names, layers=layers, unused=max(0, unused))
+
+
+def _load(pipeline: Any, lora: LoraFile, name: str) -> int:
+    """Loads the file as diffusers does; how many layers it is for."""
+    path = lora.path.absolute()
+    source = {"weight_name": path.name, "use_safetensors": True, "local_files_only": True}
+    layers = _layers(pipeline.lora_state_dict(str(path.parent), **source))
+    pipeline.load_lora_weights(str(path.parent), adapter_name=name, **source)
+    return layers
+
+
+# Of a tensor in ComfyUI's layout, which has the original model's names.
+_COMFY = re.compile(r"diffusion_model\.(.+)\.(?:lora_(A|down)|lora_(?:B|up))\.weight")
+
+
+def _load_as_kohya(pipeline: Any, lora: LoraFile, name: str) -> int:
+    """For classes whose diffusers converter knows the original names (FLUX's) in Kohya's spelling alone."""
+    state: dict[str, torch.Tensor] = load_file(lora.path)
+    renamed = {}
+    for key, tensor in state.items():
+        found = _COMFY.fullmatch(key)
+        if found is not None:
+            which = "lora_down" if found[2] else "lora_up"
+            renamed[f"lora_unet_{found[1].replace('.', '_')}.{which}.weight"] = tensor
+        elif key.startswith("diffusion_model.") and key.endswith(".alpha"):
+            path = key.removeprefix("diffusion_model.").removesuffix(".alpha")
+            renamed[f"lora_unet_{path.replace('.', '_')}.alpha"] = tensor
+    if not renamed:
+        return 0
+    layers = _layers(pipeline.lora_state_dict(dict(renamed)))
+    pipeline.load_lora_weights(renamed, adapter_name=name)
+    return layers
 
 
 def take_off(found: Any, modules: Modules, name: str) -> None:
@@ -159,7 +192,7 @@ def _expert(modules: Modules, lora: LoraFile) -> str | None:
 def _layers(state: Any) -> int:
     """How many layers of the model a LoRA's tensors, renamed as diffusers does, are for."""
     tensors = state[0] if isinstance(state, tuple) else state  # some classes give alphas beside the tensors
-    return len({re.split(r"\.lo(?:ra|kr)", name)[0] for name in tensors if ".lora" in name or ".lokr" in name})
+    return len({name[: found.start()] for name in tensors if (found := _ADAPTED.search(name)) is not None})
 
 
 def _adapted(module: torch.nn.Module, name: str) -> int:

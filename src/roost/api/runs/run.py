@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,12 +31,14 @@ from roost.api.runs.pipeline import open_pipeline
 from roost.api.runs.ready import ReadyPlan, with_all_masters, without_decoding
 from roost.api.runs.recording import recorded
 from roost.api.runs.rehearsal import Rehearsal, prepared, rehearse_run
+from roost.plan import PlanDocument
 
 if TYPE_CHECKING:
     from roost.pipelines.calls import GenerationRequest
     from roost.residency.engine.stages import OnEvent
     from roost.residency.hold.attach import Held
     from roost.residency.run.loader import LoadComponent, OnComponent
+    from roost.residency.run.loras import AppliedLora
     from roost.residency.run.texts_ahead import TextsAhead
 
 _log = logging.getLogger(__name__)
@@ -155,12 +157,22 @@ def _make(
             made.text_stages = summed_stages(texts.stages)
     made.changes, made.demotions = [*held.changes], held.demotions
     made.loras = loader.applied if loader is not None else []
+    made.changes += _uncounted(ready.plan, made.loras)
     made.changes += dict.fromkeys(
         f"{each.file.path}: {each.unused} of the LoRA's {each.layers} layers fit nothing and were left out"
         for each in made.loras
         if each.unused
     )
     return made
+
+
+def _uncounted(plan: PlanDocument, loras: Sequence[AppliedLora]) -> Iterator[str]:
+    """What is computed beside weights though the plan counts it nowhere."""
+    planned = {(each.sha256, each.component) for each in plan.loras if not each.fused}
+    for lora in loras:
+        uncounted = [name for name in lora.beside if (lora.file.sha256, name) not in planned]
+        if uncounted:
+            yield f"{lora.file.path}: computed beside {' and '.join(uncounted)}, which the plan doesn't count"
 
 
 def _keep_masters_for(texts: TextsAhead, ready: ReadyPlan, held: Held) -> None:
