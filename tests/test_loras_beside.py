@@ -67,9 +67,7 @@ def lora(folder: Path, name: str = "one", scale: float = 1.0, *, fuse: bool | No
     return LoraFile(path=folder / f"{name}.safetensors", scale=scale, component=None, sha256="", fuse=fuse)
 
 
-def loaded(
-    plan: PlanDocument, folder: Path, *loras: LoraFile, device_bytes: int = 1024**3
-) -> tuple[Held, LoraLoader]:
+def loaded(plan: PlanDocument, folder: Path, *loras: LoraFile, device_bytes: int = 1024**3) -> tuple[Held, LoraLoader]:
     loader = LoraLoader(plan, loras)
     return load_held(plan, folder / "model", EmulatedDevice(device_bytes), source=Source(load=loader)), loader
 
