@@ -63,7 +63,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("cost",),
         ("ruling",),
         ("placements",),
-        ("buffers", "rules"),
+        ("buffers", "rules", "side_paths"),
     ),
     "pipelines": (
         ("*",),

@@ -15,7 +15,7 @@ from roost.pipelines.classes import component_class
 from roost.pipelines.quiet import quiet_libraries
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.engine.component import HeldComponent
-from roost.residency.run.loader import load_component
+from roost.residency.run.components import load_component
 from roost.residency.run.shells import build_shell, filling
 from roost.residency.weights.mapped_masters import Checkpoint
 from roost.residency.weights.transfers import Transfers

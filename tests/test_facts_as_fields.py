@@ -63,11 +63,10 @@ def test_a_card_by_name_and_typed_memory_are_fields_of_the_machine() -> None:
 @pytest.mark.parametrize(
     ("source", "named", "typed"),
     [
-        ("nvml", False, False),
         ("nvml+--vram", False, True),
         ("profile:t4", True, False),
         ("profile:t4+--vram", True, True),
-    ],  # fmt: skip
+    ],
 )
 def test_plans_that_lack_the_fields_get_them_from_their_text(source: str, named: bool, typed: bool) -> None:
     old = yaml.safe_load((OLD / "wan2.2-t2v-a14b-rtx-4090.yaml").read_text(encoding="utf-8"))["machine"]

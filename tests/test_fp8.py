@@ -14,6 +14,7 @@ from live_pipelines import live_pipeline
 from plans import plan_for
 from roost.api.models.inspect import inspect_model
 from roost.errors import UsageError
+from roost.facts.loras import LoraFile
 from roost.facts.machine import PROCESS_BYTES, ram_leaving
 from roost.pipelines.calls import GenerationRequest
 from roost.pipelines.linears import castable_linears
@@ -21,10 +22,10 @@ from roost.plan import PlanDocument, plan_to_yaml, read_plan
 from roost.plan.budget import HostTurn
 from roost.plan.revision import revised
 from roost.residency.device.emulated import EmulatedDevice
+from roost.residency.run.components import load_component
 from roost.residency.run.generate import generate, tensor_digest
-from roost.residency.run.loader import load_component, load_held
-from roost.residency.run.lora_files import LoraFile
-from roost.residency.run.loras import FusingLoader
+from roost.residency.run.loader import load_held
+from roost.residency.run.loras import LoraLoader
 from roost.residency.weights.fp8 import Fp8Linear, store_as_planned
 from roost.tune.trials.child import random_weights
 from tiny_loras import lora_file
@@ -157,9 +158,9 @@ def test_a_lora_is_fused_before_weights_are_rounded(model: Path, tmp_path: Path)
     lora = LoraFile(path=path, scale=0.7, component=None, sha256="")
     in_8_bits = rounded.components["transformer"]
     with torch.no_grad():
-        wanted = FusingLoader(exact, [lora])("transformer", exact.components["transformer"], model)
+        wanted = LoraLoader(exact, [lora])("transformer", exact.components["transformer"], model)
         store_as_planned("transformer", wanted, in_8_bits)
-        found = FusingLoader(rounded, [lora])("transformer", in_8_bits, model)
+        found = LoraLoader(rounded, [lora])("transformer", in_8_bits, model)
     assert any(isinstance(each, Fp8Linear) for each in found.modules())
     assert digests_of(found) == digests_of(wanted)
     assert digests_of(found) != digests_of(load_component("transformer", in_8_bits, model))

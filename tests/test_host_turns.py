@@ -28,8 +28,9 @@ from roost.plan.revision import revised
 from roost.profiles.class_facts import load_class_facts
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.hold.attach import Held
+from roost.residency.run.components import load_component
 from roost.residency.run.generate import generate
-from roost.residency.run.loader import Source, load_component, load_held
+from roost.residency.run.loader import Source, load_held
 from roost.residency.run.texts_ahead import TextsAhead
 from roost.residency.run.trial import TrialSetup, open_trial
 from roost.residency.weights import host_masters

@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from roost.errors import InvalidFile
-from roost.facts.model import ClassFacts
-from roost.facts.weight_files import Piece, Recipe, Scale, StoredTensor, Strided, Target, WeightFile
-from roost.pipelines.kept_recipes import (
+from roost.api.models.files.kept_recipes import (
     read_recipe,
     recipe_from_document,
     recipe_key,
     recipe_to_document,
     write_recipe,
 )
+from roost.errors import InvalidFile
+from roost.facts.model import ClassFacts
+from roost.facts.weight_files import Piece, Recipe, Scale, StoredTensor, Strided, Target, WeightFile
 
 _PIECES = (Piece(source="a", start=0, stop=2), Piece(source="a", start=3, stop=4, repeat=2))
 _SCALE = Scale(
@@ -94,7 +94,7 @@ def test_whatever_decides_a_recipe_changes_its_key() -> None:
 
 def test_no_library_is_imported_for_a_kept_recipe() -> None:
     code = (
-        "import sys; import roost.pipelines.kept_recipes, roost.pipelines.formats.parts,"
+        "import sys; import roost.api.models.files.kept_recipes, roost.pipelines.formats.parts,"
         " roost.pipelines.formats.quantised;"
         " print([name for name in ('torch', 'diffusers', 'transformers') if name in sys.modules])"
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from directories import Tensors, safetensors, write
-from roost.api.models.inspect_files import InspectedFile, inspect_file
+from roost.api.models.files.inspect_files import InspectedFile, inspect_file
 from roost.facts.layouts import KnownLayout
 from roost.probes.recognition.known import KnownLayouts
 from roost.probes.recognition.weights import FileContent, common_stem, recognise_weights

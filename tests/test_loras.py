@@ -18,14 +18,14 @@ from plans import LAYERWISE, plan_for
 from roost.api.requests.given_files import read_loras
 from roost.cli.app import run
 from roost.errors import InvalidFile, UsageError
+from roost.facts.loras import LoraFile
 from roost.pipelines.quiet import quiet_libraries
 from roost.plan import PlanDocument
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.hold.attach import Held
 from roost.residency.run.generate import generate
 from roost.residency.run.loader import Source, load_held
-from roost.residency.run.lora_files import LoraFile
-from roost.residency.run.loras import FusingLoader
+from roost.residency.run.loras import LoraLoader
 from tiny_loras import lora_file
 from tiny_models import build
 
@@ -70,8 +70,8 @@ def _fused_by_diffusers(folder: Path, name: str, scale: float, components: list[
         return generate(held, request_for(name)).digest
 
 
-def _loaded(plan: PlanDocument, folder: Path, *loras: LoraFile) -> tuple[Held, FusingLoader]:
-    loader = FusingLoader(plan, loras)
+def _loaded(plan: PlanDocument, folder: Path, *loras: LoraFile) -> tuple[Held, LoraLoader]:
+    loader = LoraLoader(plan, loras)
     return load_held(plan, folder / "model", EmulatedDevice(1024**3), source=Source(load=loader)), loader
 
 
@@ -116,7 +116,7 @@ def test_the_component_that_is_named_gets_the_lora_and_no_other(saved: Saved) ->
         held, loader = _loaded(plan_for(live_pipeline("wan2.2")), folder, _lora(folder, component=component))
         with held:
             digests.add(generate(held, request_for("wan2.2")).digest)
-        assert [each.components for each in loader.fused] == [(component,)]
+        assert [each.components for each in loader.applied] == [(component,)]
         for name in ("transformer", "transformer_2"):
             module, plain = getattr(held.pipeline, name), getattr(live_pipeline("wan2.2"), name)
             same = all(torch.equal(tensor, plain.state_dict()[key]) for key, tensor in module.state_dict().items())
@@ -137,7 +137,7 @@ def test_nothing_of_the_adapters_stays_and_blocks_are_those_of_the_plan(saved: S
         modules = {name for name, _ in held.pipeline.transformer.named_modules()}
         assert modules == {name for name, _ in live_pipeline("flux").transformer.named_modules()}
         assert not hasattr(held.pipeline.transformer, "peft_config")
-    assert [(each.components, each.unused) for each in loader.fused] == [(("transformer", "text_encoder"), 0)]
+    assert [(each.components, each.unused) for each in loader.applied] == [(("transformer", "text_encoder"), 0)]
 
 
 def test_layers_that_fit_nothing_are_counted(saved: Saved, tmp_path: Path) -> None:
@@ -150,21 +150,21 @@ def test_layers_that_fit_nothing_are_counted(saved: Saved, tmp_path: Path) -> No
     held, loader = _loaded(plan_for(live_pipeline("wan2.2")), tmp_path, _lora(tmp_path))
     held.close()
     layers = len(tensors) // 2
-    assert [(each.layers, each.unused) for each in loader.fused] == [(layers + len(more) // 2, len(more) // 2)]
+    assert [(each.layers, each.unused) for each in loader.applied] == [(layers + len(more) // 2, len(more) // 2)]
 
 
 def test_another_model_s_lora_is_refused_in_one_line(saved: Saved, tmp_path: Path) -> None:
     plan = plan_for(live_pipeline("wan2.2"))
     lora = _lora(saved("flux"))
-    with pytest.raises(InvalidFile, match="can't be fused into WanPipeline") as caught:
+    with pytest.raises(InvalidFile, match="does not fit WanPipeline") as caught:
         load_held(
-            plan, saved("wan2.2") / "model", EmulatedDevice(1024**3), source=Source(load=FusingLoader(plan, [lora]))
+            plan, saved("wan2.2") / "model", EmulatedDevice(1024**3), source=Source(load=LoraLoader(plan, [lora]))
         )
     assert "\n" not in str(caught.value)
 
 
 def _parsed(folder: Path, text: str) -> tuple[str | None, str, float]:
-    (lora,) = read_loras([text], plan_for(live_pipeline("wan2.2")))
+    (lora,) = read_loras([text], plan_for(live_pipeline("wan2.2")).components)
     return lora.component, str(lora.path), lora.scale
 
 
@@ -213,13 +213,13 @@ def test_what_is_no_safetensors_file_is_never_opened(name: str | None, content: 
     if name is not None:
         path.write_bytes(content)
     with pytest.raises((UsageError, InvalidFile), match=said):
-        read_loras([str(path)], plan_for(live_pipeline("wan2.2")))
+        read_loras([str(path)], plan_for(live_pipeline("wan2.2")).components)
 
 
 def test_without_peft_a_lora_says_what_to_install(saved: Saved, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("roost.api.requests.given_files.find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"pip install 'roost\[lora\]'"):
-        read_loras([str(saved("wan2.2") / "lora.safetensors")], plan_for(live_pipeline("wan2.2")))
+        read_loras([str(saved("wan2.2") / "lora.safetensors")], plan_for(live_pipeline("wan2.2")).components)
 
 
 def test_the_record_of_a_run_says_which_loras_were_fused(saved: Saved, tmp_path: Path, capsys) -> None:

@@ -8,11 +8,11 @@ import torch
 
 from engine_toys import call, play, streaming
 from plans import component_plan
+from roost.blocks import TRUNK
 from roost.plan.revision import revised
 from roost.planner.cost.simulator import simulate
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.engine.component import HeldComponent
-from roost.residency.weights.census import TRUNK
 from roost.residency.weights.host_masters import HostCopy
 from roost.residency.weights.rungs import Rungs
 from roost.residency.weights.transfers import Transfers

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from plans import component_plan
+from roost.blocks import TRUNK
 from roost.plan.schema import StackRecord
-from roost.residency.weights.census import TRUNK, take_census
+from roost.residency.weights.census import take_census
 from roost.residency.weights.rungs import Rungs
 
 BLOCKS = ("blocks.0", "blocks.1")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from itertools import accumulate
 
 from roost.facts.model import Stack
@@ -19,6 +19,7 @@ SPLIT_BLOCK_BYTES = 1024**3
 ALIGNMENT = 256
 # CUDA's caching allocator hands out multiples of this.
 ALLOCATION_BYTES = 512
+TRUNK = ""  # the trunk's name among units; blocks are named by their module
 # Lists of lists are entered this deep; real modules stop at two, names in a hostile file need not.
 _MAX_LIST_DEPTH = 8
 
@@ -134,6 +135,13 @@ def _inner_stacks(sizes: _Sizes, stack: Stack, members_of: list[list[str]]) -> l
 def block_names(stacks: tuple[Stack, ...]) -> tuple[str, ...]:
     """Every block's module name, stack after stack: the order in which ``resident_blocks`` counts them."""
     return tuple(f"{stack.name}.{index}" for stack in stacks for index in range(stack.count))
+
+
+def home_unit(name: str, units: Container[str]) -> str:
+    """The block whose module contains ``name`` (a tensor's or module's dotted name), or the trunk."""
+    parts = name.split(".")
+    prefixes = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
+    return next((prefix for prefix in prefixes if prefix in units), TRUNK)
 
 
 def resident_indices(counts: Sequence[int], resident_blocks: int, policy: ResidentPolicy) -> frozenset[int]:

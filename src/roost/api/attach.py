@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 # What is in memory already, or where it runs, is not asked.
 _FOUND = spelled(Decider("live module"))  # decides what the nature of a module in memory leaves no choice of
-_NOT_ASKED = ("gpu", "dtype", "variant", "role", "fsdp")
+_NOT_ASKED = ("gpu", "dtype", "variant", "role", "fsdp", "lora", "fuse")
 
 
 def attach(

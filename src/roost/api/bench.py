@@ -166,7 +166,14 @@ def _options_of(plan: PlanDocument, model_dir: Path) -> PlanOptions:
         attention=plan.attention,
         files={name: str(path) for name, path in plan.given_files.items()},
         cache=None if plan.cache is None else plan.cache.text,
+        lora=_typed_loras(plan),
+        fuse=next((each.fused for each in plan.loras), None),
     )
+
+
+def _typed_loras(plan: PlanDocument) -> list[str]:
+    """The ``--lora`` of the plan's LoRAs, each for the component that it went into."""
+    return [f"{each.component}={each.path}:{each.scale!r}" for each in plan.loras]
 
 
 def _typed_dtype(plan: PlanDocument, model_dir: Path) -> str | None:

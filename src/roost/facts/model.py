@@ -75,6 +75,7 @@ class Component:
     quantization: str | None  # the method that config.json names, or the files' headers show
     storage: Storage | None = None  # of linear weights in blocks, where the sizes are of such a copy; never of a file
     unsought: bool = False  # its library would not look for its files by itself
+    lora: Literal["fused", "beside"] | None = None  # how its weights are had with LoRAs
     extra_bytes: int = 0  # beside ``load_bytes`` in the buffers of all units and the trunk; see ``Stack``
     source: FileSource | None = None  # whose weights these are, where they aren't the model's own
     quantization_detail: Mapping[str, object] | None = None  # formats and scales, as ``inspect --json`` gives them

@@ -27,6 +27,7 @@ from roost.plan.fields import (
     Strict,
 )
 from roost.plan.figures import Alternative, Arithmetic, PlanComparison, Predicted, TraceRecord
+from roost.plan.loras import PlannedLora
 from roost.plan.trials import Measured
 
 SCHEMA_VERSION = 1
@@ -160,8 +161,8 @@ class PlanDocument(Strict):
     """One placement plan. ``predicted`` and ``measured`` are null until a cost model or a trial fills them.
 
     ``attention`` is the denoiser's backend in diffusers' words, None for its default; ``cache`` its cache over
-    steps, None for none. ``also`` says which of the named
-    alternatives (the rule plan, all resident) the plan itself is. ``certainty`` is None for a plan that doesn't fit,
+    steps, None for none. ``also`` says which of the named alternatives (the rule plan, all resident) the plan itself
+    is. ``loras`` are in the order in which they are put in. ``certainty`` is None for a plan that doesn't fit,
     and for one of 0.1.
     """
 
@@ -176,6 +177,7 @@ class PlanDocument(Strict):
     changed_by_default: list[ChangedByDefault] = Field(default_factory=list)
     attention: Name | None = None
     cache: Annotated[StepCache, FACT] | None = None
+    loras: list[PlannedLora] = Field(default_factory=list)
     load_order: list[Name]
     policy: Policy
     role: Annotated[RolePart, FACT]
@@ -211,18 +213,15 @@ class PlanDocument(Strict):
         return self
 
     @model_validator(mode="after")
-    def _stages_are_of_components(self) -> PlanDocument:
+    def _others_are_of_components(self) -> PlanDocument:
         for stage in self.predicted.stages if self.predicted else ():
             if stage.component not in self.components:
                 raise ValueError(f"predicted has a stage of {stage.component}, which is no component of the plan")
-        return self
-
-    @model_validator(mode="after")
-    def _host_turns_are_of_components(self) -> PlanDocument:
-        for turn in self.budget.host_turns:
-            unknown = {turn.component, *turn.masters} - self.components.keys()
+        turns = {name for turn in self.budget.host_turns for name in (turn.component, *turn.masters)}
+        for key, names in (("host_turns", turns), ("loras", {each.component for each in self.loras})):
+            unknown = names - self.components.keys()
             if unknown:
-                raise ValueError(f"host_turns name {', '.join(sorted(unknown))}, which is no component of the plan")
+                raise ValueError(f"{key} name {', '.join(sorted(unknown))}, which is no component of the plan")
         return self
 
     @model_validator(mode="after")

@@ -97,8 +97,9 @@ def cast_bytes(component: Component) -> int:
 def can_come_late(component: Component) -> bool:
     """Whether its weights can be loaded at its first use: mapped until then, or its module built without them."""
     if component.source is not None:
-        return True
-    if component.tensors is None or component.quantization is not None or not component.files:
+        return component.lora is None
+    known = component.tensors is not None and component.quantization is None and bool(component.files)
+    if not known or component.lora is not None:
         return False
     # Rounding to 8 bits takes weights as they load: those that are cast first are all in memory for a moment.
     return component.storage is None or not cast_bytes(replace(component, storage=None))
@@ -108,4 +109,4 @@ def can_be_mapped(component: Component) -> bool:
     """Whether the checkpoint's bytes can serve as masters: safetensors that load as they are stored, by any name."""
     plain = component.tensors is not None and component.quantization is None and component.storage is None
     grows = component.load_bytes > component.bytes  # some modules load as float32 whatever is asked
-    return plain and bool(component.files) and not grows and not cast_bytes(component)
+    return plain and component.lora != "fused" and bool(component.files) and not grows and not cast_bytes(component)

@@ -75,12 +75,14 @@ class RehearsedRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraRecord:
-    """A LoRA that was fused, and into which components."""
+    """A LoRA, and the components that it went into; ``beside`` which of them it was computed, as which ``adapter``."""
 
     path: str
     sha256: str
     scale: float
     components: tuple[str, ...]
+    beside: tuple[str, ...] = ()
+    adapter: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

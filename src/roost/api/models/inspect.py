@@ -7,10 +7,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from roost.api.models.bases import base_of
-from roost.api.models.composed import GivenDtypes, as_the_others_load, with_files
-from roost.api.models.inspect_files import component_detail
-from roost.api.models.recipes import recipe_of
+from roost.api.models.files.bases import base_of
+from roost.api.models.files.composed import GivenDtypes, as_the_others_load, with_files
+from roost.api.models.files.inspect_files import component_detail
+from roost.api.models.files.recipes import recipe_of
 from roost.facts.model import Component, Inventory, Makes, ModelProfile, PublishedModel
 from roost.facts.request import PLANNED_ONLY, STRATEGIES
 from roost.plan import PlanDocument

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from roost.api.models.bases import published_base
+from roost.api.models.files.bases import published_base
 from roost.api.models.published import materialise_configs
 from roost.api.models.stand_ins import add_stand_ins, copy_configs
 from roost.api.models.versions import installed_versions

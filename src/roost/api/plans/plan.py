@@ -12,12 +12,14 @@ from roost.api.machine import find_machine
 from roost.api.measurements.learned import NOTHING_KNOWN, known_of
 from roost.api.models.attention import check_attention
 from roost.api.models.inspect import inspect_model, profile_of
+from roost.api.models.loras import with_loras
 from roost.api.models.named_files import check_sought, refuse_other_files, why_single_files
 from roost.api.models.step_caches import cache_of, check_cache
 from roost.api.models.tensors import check_tensors
 from roost.api.models.traces import kept_trace, trace_model
 from roost.api.models.versions import RECORDED, installed_versions
 from roost.api.plans.commands import plan_command
+from roost.api.requests.given_files import check_fuse, lora_texts, read_loras
 from roost.api.requests.known_values import dtype_of
 from roost.api.requests.option_sets import PlanOptions
 from roost.api.requests.options import aim_of, choices_of, generation_count, searches, workload_of
@@ -39,6 +41,7 @@ from roost.planner.cost.untraced import guessing, untraced
 from roost.planner.rule_plan import traced_rule_plan
 from roost.planner.rules.roles import parse_role
 from roost.planner.ruling import ruling_on
+from roost.planner.side_paths import with_work
 from roost.profiles.gpus import load_gpu_profiles
 from roost.shell_quoting import shown_path
 from roost.trace import Trace
@@ -96,9 +99,7 @@ def _without_order(question: Question) -> Question:
 def _with_others(asked: SearchQuestion, on_remedy_run: OnRemedyRun | None) -> SearchQuestion:
     """The question of one ``roost run``, which other workloads may be looked at for."""
     question = asked.question
-    return replace(
-        asked, trace_other=lambda workload: _trace_if_possible(question, workload, on_remedy_run), gives_back=True
-    )
+    return replace(asked, trace_other=lambda workload: _other_trace(question, workload, on_remedy_run), gives_back=True)
 
 
 def _loaded_as(model: str | Path, options: PlanOptions, on_remedy_run: OnRemedyRun | None) -> SearchQuestion:
@@ -118,6 +119,11 @@ def _with_kept_trace(question: Question, options: PlanOptions) -> PlanDocument |
 
 def _trace(question: Question, workload: Workload) -> Trace:
     return trace_model(question.inventory, question.profile, workload)
+
+
+def _other_trace(question: Question, workload: Workload, on_remedy_run: OnRemedyRun | None) -> Trace | None:
+    trace = _trace_if_possible(question, workload, on_remedy_run)
+    return None if trace is None else with_work(trace, question.inventory.components, question.adapters)
 
 
 def _trace_if_possible(question: Question, workload: Workload, on_remedy_run: OnRemedyRun | None) -> Trace | None:
@@ -154,8 +160,11 @@ def _question(model: str | Path, options: PlanOptions) -> Question:
     check_attention(options.attention, inventory.components)
     cache = cache_of(options.cache)
     check_cache(cache, inventory.pipeline, inventory.components)
+    loras = read_loras(lora_texts(options), [each.name for each in inventory.components], options.fuse)
+    check_fuse(loras, options.fuse)
+    adapted = with_loras(inventory, loras)
     return Question(
-        inventory=inventory,
+        inventory=adapted.inventory,
         profile=profile,
         machine=find_machine(options.gpu, options.vram, options.ram, options.headroom, options.pinned_max),
         workload=workload_of(options, profile, inventory.pipeline),
@@ -163,6 +172,8 @@ def _question(model: str | Path, options: PlanOptions) -> Question:
         role=role,
         attention=options.attention,
         cache=cache,
+        loras=adapted.loras,
+        adapters=adapted.adapters,
         versions=installed_versions(RECORDED),
     )
 
@@ -202,7 +213,7 @@ def traced_question(
         trace, model = untraced(components, question.workload, str(error)), guessing(model, components)
     return SearchQuestion(
         question=replace(question, inventory=in_order_of_use(with_unfiled(question.inventory, trace), trace)),
-        trace=trace,
+        trace=with_work(trace, question.inventory.components, question.adapters),
         model=model,
         aim=aim_of(options),
         generations=generation_count(options),

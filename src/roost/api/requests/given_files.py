@@ -6,40 +6,80 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from roost.errors import InvalidFile, UsageError
+from roost.api.requests.option_sets import LoraOptions
+from roost.errors import InvalidFile, PlanMismatch, UsageError
+from roost.facts.loras import LoraFile
+from roost.option_spelling import option
 from roost.plan import PlanDocument
 from roost.probes.files.headers import read_header
 from roost.probes.files.safe_files import open_regular
-from roost.residency.run.lora_files import LoraFile
 from roost.shell_quoting import shown_path
 from roost.units import format_bytes
 
 _NAMED = re.compile(r"([A-Za-z_]\w*)=(.+)", re.DOTALL)
+# What a tensor of a low-rank adapter has in its name, in every layout.
+_LORA_WORDS = ("lora", "lokr", "loha", "hada", "dora")
 _SCALED = re.compile(r"(.+):([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)", re.DOTALL)
 
 
-def read_loras(texts: Iterable[str], plan: PlanDocument) -> tuple[LoraFile, ...]:
-    """Each text's file, scale and component; raises UsageError or InvalidFile for what is no LoRA for this plan."""
-    files = tuple(_read(text, plan) for text in texts)
-    if files and find_spec("peft") is None:
-        raise UsageError("--lora needs the package peft; install it with: pip install 'roost[lora]'")
+def lora_texts(options: LoraOptions) -> tuple[str, ...]:
+    """What was typed of LoRAs; one text stands for a list of it."""
+    return (options.lora,) if isinstance(options.lora, str) else tuple(options.lora)
+
+
+def read_loras(texts: Iterable[str], components: Collection[str], fuse: bool | None = None) -> tuple[LoraFile, ...]:
+    """Each text's file, scale and component; raises UsageError or InvalidFile for what is no LoRA for these."""
+    files = tuple(replace(_read(text, components), fuse=fuse) for text in texts)
+    if files:
+        _check_peft()
     return files
 
 
-def _read(text: str, plan: PlanDocument) -> LoraFile:
+def planned_loras(plan: PlanDocument, fuse: bool | None = None) -> tuple[LoraFile, ...]:
+    """The LoRAs that the plan is made with, which must still be the same files (PlanMismatch).
+
+    ``fuse`` has them in another way than planned.
+    """
+    if plan.loras:
+        _check_peft()
+    for each in plan.loras:
+        if sha256_of(Path(each.path)) != each.sha256:
+            raise PlanMismatch(
+                f"the plan is made with the LoRA {shown_path(each.path)}, which has changed; plan again."
+            )
+    return tuple(each.file if fuse is None else replace(each.file, fuse=fuse) for each in plan.loras)
+
+
+def check_fuse(loras: Collection[object], fuse: bool | None) -> None:
+    """Raises UsageError for a way to have LoRAs where there are none."""
+    if fuse is not None and not loras:
+        raise UsageError(
+            f"{option('fuse', fuse)} says how LoRAs are had, and there is none; give {option('lora')}, too."
+        )
+
+
+def _check_peft() -> None:
+    if find_spec("peft") is None:
+        raise UsageError(f"{option('lora')} needs the package peft; install it with: pip install 'roost[lora]'")
+
+
+def _read(text: str, components: Collection[str]) -> LoraFile:
     component, path, scale = _parsed(text)
-    if component is not None and component not in plan.components:
-        known = ", ".join(plan.components)
-        raise UsageError(f"--lora {shown_path(text)}: the plan has no component {component!r}; it has {known}.")
+    if component is not None and component not in components:
+        known = ", ".join(components)
+        raise UsageError(f"--lora {shown_path(text)}: the model has no component {component!r}; it has {known}.")
     if not math.isfinite(scale):
         raise UsageError(f"--lora {shown_path(text)}: the scale must be a number like 0.8.")
     if Path(path).suffix != ".safetensors":  # the very letters: diffusers would take others for a pickle
         raise UsageError(f"--lora {shown_path(path)} is not a .safetensors file; Roost opens no other kind of weights.")
-    read_header(path)
+    names = (name.lower() for sizes in read_header(path).sizes.values() for name in sizes)
+    if not any(word in name for name in names for word in _LORA_WORDS):
+        raise InvalidFile(f"--lora {shown_path(path)} holds no LoRA: no tensor of it is named as those of one are.")
     return LoraFile(path=Path(path), scale=scale, component=component, sha256=sha256_of(Path(path)))
 
 

@@ -187,6 +187,19 @@ class CacheOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoraOptions:
+    """LoRAs, and where ``fuse`` is given how all of them are had; else plain weights have them fused in."""
+
+    lora: Annotated[
+        str | Sequence[str], Option("--lora", "A LoRA; needs peft; repeatable.", metavar="[COMPONENT=]PATH[:scale]")
+    ] = ()
+    fuse: Annotated[
+        bool | None,
+        Option("--fuse/--no-fuse", "Fuse LoRAs into weights, or compute them beside; by default into plain weights."),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class MeasuredOptions:
     """Without ``measured``, nothing that was measured on this machine is used."""
 
@@ -213,7 +226,7 @@ class DecidingOptions(
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanOptions(DecidingOptions, WorkloadOptions, MachineOptions):
+class PlanOptions(LoraOptions, DecidingOptions, WorkloadOptions, MachineOptions):
     """All options of a plan, named as on the command line."""
 
 

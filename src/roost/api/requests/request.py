@@ -7,9 +7,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from roost.api.requests.given_files import read_prompts
+from roost.api.requests.given_files import lora_texts, read_prompts
 from roost.api.requests.known_values import batch_of, is_auto
-from roost.api.requests.option_sets import WorkloadOptions
+from roost.api.requests.option_sets import LoraOptions, WorkloadOptions
 from roost.api.requests.outputs import check_output
 from roost.api.requests.run_option_sets import GenerationOptions
 from roost.errors import UsageError
@@ -28,8 +28,9 @@ class RunRequest:
 
     ``listed`` prompts come from a list, and outputs are numbered by their places in it. ``output_type`` latent gives
     what the VAE would decode, as a .safetensors file. ``images`` are [ARGUMENT=]PATH texts of pictures and videos,
-    ``loras`` [COMPONENT=]PATH[:scale] texts. With ``resume`` a generation goes on from what an earlier run kept of it;
-    with ``rehearse`` the stage whose peak is least certain is tried first, where an hour could be lost.
+    ``loras`` [COMPONENT=]PATH[:scale] texts of LoRAs beside the plan's, ``fuse`` how all of them are had. With
+    ``resume`` a generation goes on from what an earlier run kept of it; with ``rehearse`` the stage whose peak is least
+    certain is tried first, where an hour could be lost.
 
     ``group`` is how many generations share a call, one output each; None makes one call for each, of ``batch`` outputs.
     A ``group_foreseen`` was predicted to fit, and may be larger than the plan's batch.
@@ -51,6 +52,7 @@ class RunRequest:
     output_type: str = "decoded"
     images: tuple[str, ...] = ()
     loras: tuple[str, ...] = ()
+    fuse: bool | None = None
     resume: bool = True
     rehearse: bool = True
     group: int | None = None
@@ -81,7 +83,9 @@ class RunRequest:
             check_output(self.output)
 
 
-def run_request(generation: GenerationOptions, workload: WorkloadOptions, typed: Collection[str]) -> RunRequest:
+def run_request(
+    generation: GenerationOptions, loras: LoraOptions, workload: WorkloadOptions, typed: Collection[str]
+) -> RunRequest:
     """What was ``typed``, as a request; the plan's values stand where nothing was.
 
     Of listed prompts ``batch`` is the group, at most as many as there are; an ``auto`` one stays open.
@@ -103,7 +107,8 @@ def run_request(generation: GenerationOptions, workload: WorkloadOptions, typed:
         strength=workload.strength,
         output_type=generation.output_type,
         images=tuple(generation.image),
-        loras=tuple(generation.lora),
+        loras=lora_texts(loras),
+        fuse=loras.fuse,
         resume=generation.resume,
         rehearse=generation.rehearse,
     )

@@ -7,15 +7,15 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from roost.api.models.inspect import makes_of, profile_of, takes_prompt
-from roost.api.requests.given_files import read_loras
+from roost.api.requests.given_files import check_fuse, planned_loras, read_loras
 from roost.api.requests.inputs import InputQuestion, InputRecord, read_inputs
 from roost.api.requests.request import NO_PROMPT, RunRequest, calls_of
 from roost.api.runs.ready import ReadyPlan, workload_of_run
 from roost.errors import UsageError
+from roost.facts.loras import LoraFile
 from roost.facts.model import Inventory
 from roost.facts.request import Workload
 from roost.pipelines.signatures import FRAMES, call_parameters
-from roost.residency.run.lora_files import LoraFile
 
 if TYPE_CHECKING:
     from roost.pipelines.calls import GenerationRequest
@@ -45,11 +45,11 @@ def check_call(ready: ReadyPlan, request: RunRequest) -> CheckedCall:
 
 
 def _checked(ready: ReadyPlan, request: RunRequest) -> CheckedCall:
+    from roost.pipelines.adapters import check_loras
     from roost.pipelines.calls import GenerationRequest
     from roost.pipelines.classes import pipeline_class  # imported here: these bring torch
     from roost.residency.media.outputs import check_output_path
     from roost.residency.run.calls import call_arguments
-    from roost.residency.run.loras import check_loras
 
     profile, wanted = profile_of(ready.inventory), workload_of_run(ready.plan, request)
     check_prompt(ready.inventory, request)
@@ -57,8 +57,9 @@ def _checked(ready: ReadyPlan, request: RunRequest) -> CheckedCall:
     if request.output is not None:
         check_output_path(request.output, makes=makes_of(ready.inventory), latent=latent)
     pipeline = pipeline_class(ready.plan.model.pipeline)
-    loras = read_loras(request.loras, ready.plan)
-    check_loras(pipeline, ready.plan, loras)
+    loras = (*planned_loras(ready.plan, request.fuse), *read_loras(request.loras, ready.plan.components, request.fuse))
+    check_fuse(loras, request.fuse)
+    check_loras(pipeline, ready.plan.components, loras)
     _refuse_untaken(call_parameters(pipeline), pipeline.__name__, request, profile.guidance_argument)
     inputs = read_inputs(
         request.images,

@@ -36,7 +36,10 @@ def run_settings(
         "negative_prompt": request.negative_prompt,
         "output_type": request.output_type,
         "pictures": [(each.argument, each.sha256) for each in checked.pictures],
-        "loras": [(each.component, each.sha256, each.scale) for each in checked.loras],
+        "loras": [
+            (each.component, each.sha256, each.scale, *([] if each.fuse is None else [each.fuse]))
+            for each in checked.loras
+        ],
         "device_kind": ready.device_kind,
     }
     if ready.plan.attention is not None:  # without it, what earlier versions finished is known as finished

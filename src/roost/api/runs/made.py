@@ -26,7 +26,7 @@ from roost.option_spelling import option
 if TYPE_CHECKING:
     from roost.residency.engine.stages import StageRecord
     from roost.residency.run.generate import Generation
-    from roost.residency.run.loras import FusedLora
+    from roost.residency.run.loras import AppliedLora
 
 
 @dataclass(slots=True)
@@ -40,7 +40,7 @@ class Made:
     disturbances: tuple[str, ...] = ()
     changes: list[str] = field(default_factory=list)
     demotions: dict[str, dict[str, object]] = field(default_factory=dict)
-    loras: list[FusedLora] = field(default_factory=list)
+    loras: list[AppliedLora] = field(default_factory=list)
     latents: list[str] = field(default_factory=list)
     rehearsed: list[RehearsedRecord] = field(default_factory=list)
 
@@ -126,7 +126,12 @@ def record_of(ready: ReadyPlan, checked: CheckedCall, generations: list[Generati
         pictures=checked.pictures,
         loras=tuple(
             LoraRecord(
-                path=str(each.file.path), sha256=each.file.sha256, scale=each.file.scale, components=each.components
+                path=str(each.file.path),
+                sha256=each.file.sha256,
+                scale=each.file.scale,
+                components=each.components,
+                beside=each.beside,
+                adapter=each.adapter if each.beside else None,
             )
             for each in made.loras
         ),

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from roost.api.requests.given_files import planned_loras
 from roost.api.runs.ready import ReadyPlan, check_plan
 from roost.plan import PlanDocument, read_plan
 from roost.profiles.class_facts import load_class_facts
@@ -13,7 +14,9 @@ from roost.profiles.class_facts import load_class_facts
 if TYPE_CHECKING:
     from roost.residency.engine.stages import OnEvent
     from roost.residency.hold.attach import Held
-    from roost.residency.run.loader import LoadComponent, OnComponent
+    from roost.residency.run.components import LoadComponent
+    from roost.residency.run.given_files import GivenFiles
+    from roost.residency.run.loader import OnComponent
 
 _log = logging.getLogger(__name__)
 
@@ -26,12 +29,16 @@ def open_pipeline(
 ) -> Held:
     """The pipeline of a checked plan, loaded and held; close it, or use it in a ``with``.
 
-    ``load`` makes a component in another way than from its files.
+    ``load`` makes a component in another way than from its files, with the plan's LoRAs.
     """
     from roost.residency.device.choice import open_device  # imported here: these bring torch
-    from roost.residency.run.loader import Source, load_component, load_held
+    from roost.residency.run.loader import Source, load_held
+    from roost.residency.run.loras import LoraLoader
 
-    source = Source(load=load or load_component, class_facts=load_class_facts(), given=ready.inventory.given)
+    given = given_files(ready)
+    if load is None:
+        load = LoraLoader(ready.plan, planned_loras(ready.plan), given.read) if ready.plan.loras else given.load
+    source = Source(load=load, class_facts=load_class_facts(), given=given)
     device = open_device(ready.device_kind, ready.budget_bytes, ready.plan.budget.headroom_bytes)
     try:
         held = load_held(ready.plan, ready.model_dir, device, on_component, on_event, source)
@@ -41,6 +48,13 @@ def open_pipeline(
     held.then(device.close)
     _log.info("loaded %s from %s", ready.plan.model.pipeline, ready.model_dir)
     return held
+
+
+def given_files(ready: ReadyPlan) -> GivenFiles:
+    """What reads the components of a checked plan, from files of their own where they have such."""
+    from roost.residency.run.given_files import GivenFiles  # imported here: it brings torch
+
+    return GivenFiles(files=ready.inventory.given, class_facts=load_class_facts())
 
 
 def tie(held: Held) -> None:

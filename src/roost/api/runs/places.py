@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from roost.api.models.bases import published_base
+from roost.api.models.files.bases import published_base
 from roost.api.models.inspect import inspect_planned
 from roost.api.requests.run_option_sets import BaseOptions
 from roost.errors import UsageError

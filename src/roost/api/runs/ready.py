@@ -186,7 +186,7 @@ def _meet_machine(found: ReadyPlan, request: RunRequest | None) -> tuple[PlanDoc
 def _why_masters_stay(plan: PlanDocument, request: RunRequest | None) -> str | None:
     if request is None:
         return "any of them may be called again" if plan.budget.host_turns else None
-    return why_masters_stay(plan, len(calls_of(request)), loras=bool(request.loras))
+    return why_masters_stay(plan, len(calls_of(request)), loras=bool(request.loras or plan.loras))
 
 
 def with_all_masters(ready: ReadyPlan, why: str) -> tuple[PlanDocument, str]:

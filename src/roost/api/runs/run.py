@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,16 +27,19 @@ from roost.api.runs.finished import OutputJournal, save_generation
 from roost.api.runs.identity import run_settings
 from roost.api.runs.kept import KeptWork
 from roost.api.runs.made import Made, generation_record, parts_of, record_of
-from roost.api.runs.pipeline import open_pipeline
+from roost.api.runs.pipeline import given_files, open_pipeline
 from roost.api.runs.ready import ReadyPlan, with_all_masters, without_decoding
 from roost.api.runs.recording import recorded
 from roost.api.runs.rehearsal import Rehearsal, prepared, rehearse_run
+from roost.plan import PlanDocument
 
 if TYPE_CHECKING:
     from roost.pipelines.calls import GenerationRequest
     from roost.residency.engine.stages import OnEvent
     from roost.residency.hold.attach import Held
-    from roost.residency.run.loader import LoadComponent, OnComponent
+    from roost.residency.run.components import LoadComponent
+    from roost.residency.run.loader import OnComponent
+    from roost.residency.run.loras import AppliedLora
     from roost.residency.run.texts_ahead import TextsAhead
 
 _log = logging.getLogger(__name__)
@@ -126,13 +129,13 @@ def _make(
     books: _Books,
 ) -> Made:
     """Loads the pipeline and makes what is ``wanted``, each saved and noted before the next one begins."""
-    from roost.residency.run.loras import FusingLoader  # imported here: these bring torch
+    from roost.residency.run.loras import LoraLoader  # imported here: these bring torch
     from roost.residency.run.texts_ahead import TextsAhead
 
     made = Made()
     calls = [replace(checked.call, prompt=first.prompt, seed=first.seed, group=first.group) for first, *_ in wanted]
     began_s = time.perf_counter()
-    loader = FusingLoader(ready.plan, checked.loras) if checked.loras else None
+    loader = LoraLoader(ready.plan, checked.loras, given_files(ready).read) if checked.loras else None
     with ExitStack() as during:
         held = during.enter_context(_opened(ready, listeners, loader))
         made.load_s = time.perf_counter() - began_s
@@ -154,13 +157,23 @@ def _make(
             made.texts = TextsRecord(encoded_ahead=texts.why_not is None, seconds=texts.seconds, why_not=texts.why_not)
             made.text_stages = summed_stages(texts.stages)
     made.changes, made.demotions = [*held.changes], held.demotions
-    made.loras = loader.fused if loader is not None else []
-    made.changes += [
+    made.loras = loader.applied if loader is not None else []
+    made.changes += _uncounted(ready.plan, made.loras)
+    made.changes += dict.fromkeys(
         f"{each.file.path}: {each.unused} of the LoRA's {each.layers} layers fit nothing and were left out"
         for each in made.loras
         if each.unused
-    ]
+    )
     return made
+
+
+def _uncounted(plan: PlanDocument, loras: Sequence[AppliedLora]) -> Iterator[str]:
+    """What is computed beside weights though the plan counts it nowhere."""
+    planned = {(each.sha256, each.component) for each in plan.loras if not each.fused}
+    for lora in loras:
+        uncounted = [name for name in lora.beside if (lora.file.sha256, name) not in planned]
+        if uncounted:
+            yield f"{lora.file.path}: computed beside {' and '.join(uncounted)}, which the plan doesn't count"
 
 
 def _keep_masters_for(texts: TextsAhead, ready: ReadyPlan, held: Held) -> None:

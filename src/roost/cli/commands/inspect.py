@@ -57,8 +57,8 @@ def inspect(given: InspectCommand) -> None:
 
 def _inspected_files(given: InspectCommand) -> bool:
     """Whether the model is a file of weights or a folder of such, which is then shown."""
-    from roost.api.models.comfy_folders import folder_document, inspect_folder, is_comfy_folder
-    from roost.api.models.inspect_files import file_document, inspect_file, is_weight_file
+    from roost.api.models.files.comfy_folders import folder_document, inspect_folder, is_comfy_folder
+    from roost.api.models.files.inspect_files import file_document, inspect_file, is_weight_file
     from roost.api.requests.known_values import dtype_of
     from roost.cli.views.files import show_file, show_folder
     from roost.errors import UsageError

@@ -15,6 +15,7 @@ from roost.api.requests.option_sets import (
     AttentionOptions,
     DecidingOptions,
     FileOptions,
+    LoraOptions,
     MachineOptions,
     PlanOptions,
     WorkloadOptions,
@@ -38,6 +39,7 @@ _OF_A_RUN = (WorkloadOptions, AttentionOptions, FileOptions)
 class RunCommand(Command):
     target: Annotated[str, typer.Argument(metavar="PLAN|MODEL", help="A plan's YAML file, or a model to plan first.")]
     generation: GenerationOptions
+    loras: LoraOptions
     workload: WorkloadOptions
     device: Annotated[
         str | None,
@@ -76,7 +78,7 @@ def run(given: RunCommand) -> None:
         raise UsageError(
             f"--update-plan: {shown_path(given.target)} is not a plan's file; make one with: roost plan MODEL -o FILE"
         )
-    request = run_request(given.generation, given.workload, given.typed)
+    request = run_request(given.generation, given.loras, given.workload, given.typed)
     plan, request = _plan_of(given, request)
     workload_of_run(plan, request)
     checked = foresee_plan if given.dry_run else check_plan
@@ -131,7 +133,7 @@ def _new_plan(given: RunCommand, options: PlanOptions, request: RunRequest) -> t
         options = replace(options, batch=request.group)
     plan = plan_model(given.target, options, show_remedy_run)
     show_note(f"planned {given.target}; the plan is kept at {keep_plan(plan)}")
-    return plan, request
+    return plan, replace(request, loras=())  # the plan has them
 
 
 def _is_open(given: RunCommand, request: RunRequest) -> bool:
@@ -140,7 +142,7 @@ def _is_open(given: RunCommand, request: RunRequest) -> bool:
 
 
 def _refuse_planning_options(options: PlanOptions, typed: frozenset[str]) -> None:
-    """A plan file has decided what these options decide; workload, attention and where files are, are the run's own."""
+    """A plan file has decided what these options decide; workload, attention, LoRAs and files' places are the run's."""
     of_the_run = {name for each in _OF_A_RUN for name in declared_options(each)}
     flags = typed_options(options, typed - of_the_run)
     if flags:

@@ -8,8 +8,8 @@ from roost.cli.screen import show_folded, show_table, show_text
 from roost.units import format_bytes
 
 if TYPE_CHECKING:
-    from roost.api.models.comfy_folders import FolderFile, InspectedFolder
-    from roost.api.models.inspect_files import InspectedFile
+    from roost.api.models.files.comfy_folders import FolderFile, InspectedFolder
+    from roost.api.models.files.inspect_files import InspectedFile
 
 _MOST_REASONS, _MOST_NAMED = 2, 4
 _LAYOUTS = {

@@ -11,7 +11,7 @@ from roost.cli.screen import show_folded, show_json, show_note, show_table, show
 from roost.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
-    from roost.api.measurements.run_records import RunRecord
+    from roost.api.measurements.run_records import LoraRecord, RunRecord
     from roost.api.requests.inputs import InputRecord
     from roost.api.requests.request import PlannedGeneration, RunRequest
     from roost.api.runs.groups import GroupChoice
@@ -53,7 +53,7 @@ def _show_work(ready: ReadyPlan, record: RunRecord) -> None:
     )
     _show_inputs(record.pictures)
     for lora in record.loras:
-        show_text(f"fused {lora.path} × {lora.scale:g} into {', '.join(lora.components)}")
+        show_text(f"{lora.path} × {lora.scale:g}: {_where(lora)}")
     if record.texts is not None:
         why_not = record.texts.why_not
         took = f"first, in {format_seconds(record.texts.seconds)}" if why_not is None else f"with each: {why_not}"
@@ -61,6 +61,13 @@ def _show_work(ready: ReadyPlan, record: RunRecord) -> None:
     for warning in (*record.disturbances, *record.warnings):
         show_folded(f"warning: {warning}")
     show_text(f"peak {format_bytes(record.peak_bytes)} of a budget of {format_bytes(ready.budget_bytes)}")
+
+
+def _where(lora: LoraRecord) -> str:
+    fused = [each for each in lora.components if each not in lora.beside]
+    return ", ".join(
+        f"{how} {' and '.join(names)}" for how, names in (("fused into", fused), ("beside", lora.beside)) if names
+    )
 
 
 def _show_inputs(inputs: Sequence[InputRecord]) -> None:

@@ -47,10 +47,11 @@ class Forecast:
     def turns(self) -> Turns | None:
         """The turns of host memory; None where all masters are there all the time.
 
-        That is so where more than one generation needs them, where nobody has seen in which order they are used, and
-        where host memory is the device's own.
+        That is so where more than one generation needs them, where nobody has seen in which order they are used,
+        where host memory is the device's own, and where LoRAs have components loaded together.
         """
         known = self.trace.no_dry_run is None and not self.machine.gpu.unified
+        known &= all(each.lora is None for each in self.components.values())
         return Turns.of(self.trace, self.components) if self.gives_back and self.generations == 1 and known else None
 
     def host_turns(self, placements: tuple[Placement, ...]) -> tuple[HostTurn, ...]:

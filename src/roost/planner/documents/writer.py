@@ -78,6 +78,7 @@ def document_of(
         changed_by_default=list(figures.changed),
         attention=question.attention,
         cache=question.cache,
+        loras=[each for each in question.loras if each.component in {one.component.name for one in placements}],
         load_order=list(load_order(each.component for each in placements)),
         policy=_policy(ruling, sought),
         role=ruling.role,

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from roost.facts.decider import Decider
+from roost.facts.loras import Adapters
 from roost.facts.machine import Machine
 from roost.facts.model import Component, Inventory, ModelProfile
 from roost.facts.request import GROUPS, Choices, Group, Role, Strategy, Workload
 from roost.facts.step_cache import StepCache
+from roost.plan.loras import PlannedLora
 from roost.planner.rules.names import base_name, group_of, members
 from roost.planner.rules.typed import Explicit
 from roost.units import GiB
@@ -154,4 +156,6 @@ class Question:
     role: Role
     attention: str | None = None  # the denoiser's backend; changes no placement
     cache: StepCache | None = None  # the denoiser's, over its steps
+    loras: tuple[PlannedLora, ...] = ()  # their bytes are in the inventory
+    adapters: tuple[Adapters, ...] = ()  # of those that are computed beside layers
     versions: Mapping[str, str]

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import torch
 
+from roost.blocks import TRUNK
 from roost.errors import RoostError
 from roost.option_spelling import option
 from roost.plan import ComponentPlan
@@ -16,7 +17,6 @@ from roost.residency.engine.buffers import copy_back, drop, settle
 from roost.residency.engine.on_device import RunningBlocks, acquiring, registered_order, set_kinds
 from roost.residency.engine.predictor import Predictor
 from roost.residency.engine.slots import SlotRing
-from roost.residency.weights.census import TRUNK
 from roost.residency.weights.foreign import casts_weights
 from roost.residency.weights.mapped_masters import Checkpoint
 from roost.residency.weights.packing import Packer

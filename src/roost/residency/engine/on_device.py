@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import torch
 
+from roost.blocks import TRUNK
 from roost.residency.engine.buffers import fill, load, reserve, settle
 from roost.residency.engine.predictor import Predictor
 from roost.residency.engine.slots import SlotRing
-from roost.residency.weights.census import TRUNK
 from roost.residency.weights.rungs import Rungs
 from roost.residency.weights.transfers import Transfers
 from roost.residency.weights.units import Unit

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from roost.blocks import TRUNK, home_unit
 from roost.errors import PlanMismatch
 from roost.pipelines.entries import wrap_entries
 from roost.pipelines.internals.of_accelerate import HOOK
@@ -18,7 +19,6 @@ from roost.residency.engine.guards import check_components_stay, forbid_moves, g
 from roost.residency.engine.instance_attributes import set_attribute, set_attributes
 from roost.residency.engine.runtime import Runtime
 from roost.residency.hold.block_hooks import BlockHooks
-from roost.residency.weights.census import TRUNK, home_unit
 from roost.residency.weights.foreign import ExecutionDevice
 
 

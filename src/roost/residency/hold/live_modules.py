@@ -10,6 +10,7 @@ from torch.distributed.fsdp import FSDPModule
 from roost.blocks import streamed_stacks
 from roost.errors import PlanMismatch, UsageError
 from roost.option_spelling import option
+from roost.pipelines.adapters import without_adapters
 from roost.pipelines.classes import component_class
 from roost.pipelines.formats.packed_tensors import stored_sizes
 from roost.plan import ComponentPlan, PlanDocument
@@ -55,16 +56,27 @@ def check_components(plan: PlanDocument, modules: Mapping[str, torch.nn.Module])
 
 
 def check_component(name: str, module: torch.nn.Module, plan: ComponentPlan) -> None:
-    """PlanMismatch unless the module has the class and the blocks that the plan records."""
+    """PlanMismatch unless the module has the class and the blocks that the plan records, with adapters or without.
+
+    A pipeline in memory is planned with the adapters that it has, a directory's files know of none.
+    """
     _check_class(name, module, plan)
-    live = {stack.name: (stack.count, stack.bytes) for stack in streamed_stacks(stored_sizes(module))}
+    sizes = stored_sizes(module)
     planned = {stack.name: (stack.count, stack.bytes) for stack in plan.stacks}
+    live = _blocks(sizes)
+    if live == planned:
+        return
+    live = _blocks(without_adapters(module, sizes))
     for stack in sorted(set(live) | set(planned)):
         if live.get(stack) != planned.get(stack):
             raise PlanMismatch(
                 f"{name}: the stack {stack!r} is {_described(live.get(stack))} in the model and "
                 f"{_described(planned.get(stack))} in the plan; make a plan for this model."
             )
+
+
+def _blocks(sizes: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+    return {stack.name: (stack.count, stack.bytes) for stack in streamed_stacks(sizes)}
 
 
 def _check_class(name: str, module: torch.nn.Module, plan: ComponentPlan) -> None:

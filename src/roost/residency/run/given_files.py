@@ -13,24 +13,32 @@ from roost.facts.model import ClassFacts, GivenFile
 from roost.pipelines.formats.modules import build_from_file
 from roost.pipelines.formats.skeletons import ComponentConfig
 from roost.plan import ComponentPlan
+from roost.residency.run.components import LoadComponent, finish_component, read_component
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GivenFiles:
-    """The files by component, and what the libraries' classes keep in float32."""
+    """The files by component, and what the libraries' classes keep in float32; the others are read ``otherwise``."""
 
     files: Mapping[str, GivenFile] = field(default_factory=dict)
     class_facts: Mapping[str, ClassFacts] = field(default_factory=dict)
+    otherwise: LoadComponent = read_component
 
     def __contains__(self, name: str) -> bool:
         return name in self.files
 
     def load(self, name: str, plan: ComponentPlan, model_dir: Path) -> torch.nn.Module:
+        """One component in host memory, finished as planned. Raises what ``read`` does."""
+        return finish_component(name, self.read(name, plan, model_dir), plan)
+
+    def read(self, name: str, plan: ComponentPlan, model_dir: Path) -> torch.nn.Module:
         """The component with its file's weights, as far as they need no conversion views of the mapped file.
 
         Raises PlanMismatch for a file that the plan isn't for, InvalidFile for one that can't be read.
         """
-        given = self.files[name]
+        given = self.files.get(name)
+        if given is None:
+            return self.otherwise(name, plan, model_dir)
         if plan.source is None or plan.source.fingerprint != given.file.sha256:
             raise PlanMismatch(f"{given.file.path} is not the file that this plan is for; plan again with it.")
         return self._built(name, plan, model_dir, with_data=True)

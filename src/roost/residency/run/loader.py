@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from roost.errors import InvalidFile, PlanMismatch
-from roost.facts.model import ClassFacts, GivenFile
-from roost.pipelines.build import bounded_modules, check_installed, kept_default_dtype
-from roost.pipelines.classes import component_class, model_class, pipeline_class, weighted_class
+from roost.facts.model import ClassFacts
+from roost.pipelines.build import check_installed
+from roost.pipelines.classes import component_class, pipeline_class, weighted_class
 from roost.pipelines.internals.of_transformers import closed_to_the_outside
 from roost.pipelines.quiet import quiet_libraries, quiet_torch
 from roost.plan import ComponentPlan, PlanDocument
@@ -26,10 +26,10 @@ from roost.residency.engine.eviction import HostTurns
 from roost.residency.engine.initial_placement import Placer
 from roost.residency.engine.stages import OnEvent
 from roost.residency.hold.attach import Held
-from roost.residency.hold.live_modules import check_component, check_strategies
+from roost.residency.hold.live_modules import check_strategies
+from roost.residency.run.components import SAFELY, LoadComponent, first_line, load_component, unloadable
 from roost.residency.run.given_files import GivenFiles
 from roost.residency.run.shells import build_shell, filling
-from roost.residency.weights.fp8 import store_as_planned
 from roost.residency.weights.mapped_masters import Checkpoint
 from roost.residency.weights.transfers import Transfers
 from roost.shell_quoting import shown_path
@@ -37,11 +37,6 @@ from roost.shell_quoting import shown_path
 _log = logging.getLogger(__name__)
 
 OnComponent = Callable[[str], None]
-# Makes a component of the plan in host memory; a name, its plan and the model's directory.
-LoadComponent = Callable[[str, ComponentPlan, Path], torch.nn.Module]
-
-# Safetensors only, nothing from the network, no code of the directory.
-_SAFELY = {"use_safetensors": True, "local_files_only": True}
 
 
 def load_held(
@@ -76,7 +71,7 @@ def load_held(
             if checkpoint is not None and checkpoint.fill is not None:
                 module = source.shell(name, plan.components[name], model_dir)
             else:
-                module = source.component(name, plan.components[name], model_dir)
+                module = source.load(name, plan.components[name], model_dir)
             components[name] = HeldComponent(name, module, plan.components[name], transfers, checkpoint)
             undo.callback(components[name].restore)
             placer.place(components[name])
@@ -89,81 +84,27 @@ def load_held(
     return held
 
 
-def load_component(name: str, plan: ComponentPlan, model_dir: Path) -> torch.nn.Module:
-    """One component in host memory, at the plan's dtype and storage. Raises InvalidFile or PlanMismatch."""
-    return finish_component(name, read_component(name, plan, model_dir), plan)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Where components come from: from files ``given`` for them, and else ``load`` makes them, from the model's own
-    unless it says otherwise.
+    """Where components come from: ``load`` makes them, from the model's files unless it says otherwise.
 
-    ``class_facts`` say which weights keep float32, in modules that are built without weights.
+    ``given`` are the files of those whose weights aren't the model's own, which ``load`` has too. ``class_facts`` say
+    which weights keep float32, in modules that are built without weights.
     """
 
     load: LoadComponent = load_component
     class_facts: Mapping[str, ClassFacts] = field(default_factory=dict)
-    given: Mapping[str, GivenFile] = field(default_factory=dict)
-
-    @property
-    def given_files(self) -> GivenFiles:
-        return GivenFiles(files=self.given, class_facts=self.class_facts)
-
-    def component(self, name: str, plan: ComponentPlan, model_dir: Path) -> torch.nn.Module:
-        """One component in host memory; see ``load_component``."""
-        if name not in self.given:
-            return self.load(name, plan, model_dir)
-        return finish_component(name, self.given_files.load(name, plan, model_dir), plan)
+    given: GivenFiles = field(default_factory=GivenFiles)
 
     def shell(self, name: str, plan: ComponentPlan, model_dir: Path) -> torch.nn.Module:
         """The component built without weights, in memory that nobody touched."""
         if name in self.given:
-            return self.given_files.shell(name, plan, model_dir)
+            return self.given.shell(name, plan, model_dir)
         return build_shell(name, plan, model_dir, self.class_facts)
 
-
-def finish_component(name: str, module: torch.nn.Module, plan: ComponentPlan) -> torch.nn.Module:
-    """Stores the weights as planned, once nothing adds to them any more; PlanMismatch unless it is the planned one."""
-    store_as_planned(name, module, plan)
-    check_component(name, module, plan)
-    return module
-
-
-def read_component(name: str, plan: ComponentPlan, model_dir: Path) -> torch.nn.Module:
-    """One component in host memory, at the plan's dtype. Raises InvalidFile."""
-    found: Any = model_class(plan.library, plan.class_name)
-    folder = model_dir / name
-    # The folder itself, not ``subfolder``: given that, diffusers prefers a file of the same name at the model's root.
-    source = folder if folder.is_dir() else model_dir  # a component without a folder lies at the root
-    _refuse_adapter(name, source)
-    options: dict[str, Any] = {**_SAFELY}
-    if plan.variant is not None:
-        options["variant"] = plan.variant
-    if plan.load_dtype is not None:
-        options["dtype"] = getattr(torch, plan.load_dtype)
-    try:
-        with closed_to_the_outside(), kept_default_dtype(), bounded_modules():
-            module, loaded = found.from_pretrained(str(source), output_loading_info=True, **options)
-    except Exception as error:  # the libraries raise every kind for a broken file
-        raise _unloadable(name, error) from error
-    missing = sorted(loaded["missing_keys"])
-    if missing:
-        raise InvalidFile(
-            f"component {name!r}: its files lack {len(missing)} weights that {plan.class_name!r} needs, such as "
-            f"{missing[0]!r}; fetch the component's files again."
-        )
-    module.eval()  # and requires_grad as the library leaves it: it changes how PyTorch folds, and so rounds, a matmul
-    return module  # type: ignore[no-any-return]
-
-
-def _refuse_adapter(name: str, folder: Path) -> None:
-    """transformers would load an adapter that lies beside the weights, from wherever its config points to."""
-    if (folder / "adapter_config.json").exists():
-        raise InvalidFile(
-            f"component {name!r} has an adapter_config.json beside its weights, and Roost loads no adapters from model"
-            " directories; remove that file, or fuse the adapter with --lora."
-        )
+    def loads_own(self, name: str) -> bool:
+        """Whether the component's weights are what the model's files have."""
+        return name not in self.given and self.load in (load_component, self.given.load)
 
 
 def _checkpoint(name: str, plan: PlanDocument, model_dir: Path, source: Source) -> Checkpoint | None:
@@ -174,9 +115,8 @@ def _checkpoint(name: str, plan: PlanDocument, model_dir: Path, source: Source) 
         return None
     files = [each for each in plan.model.files if each.startswith(f"{name}/") and each.endswith(".safetensors")]
     checkpoint = Checkpoint([model_dir / each for each in files if name not in source.given], late=late)
-    made = name in source.given or source.load is not load_component
-    if late and (made or not checkpoint.loads_as_stored(plan.components[name])):
-        checkpoint.fill = filling(name, plan.components[name], model_dir, source.component)
+    if late and not (source.loads_own(name) and checkpoint.loads_as_stored(plan.components[name])):
+        checkpoint.fill = filling(name, plan.components[name], model_dir, source.load)
     return checkpoint
 
 
@@ -185,9 +125,9 @@ def assemble(found: Any, model_dir: Path, modules: dict[str, torch.nn.Module]) -
     try:
         # The class's own loader: DiffusionPipeline's would load components that are passed as None.
         with closed_to_the_outside():
-            return found.from_pretrained(str(model_dir), trust_remote_code=False, **_SAFELY, **modules)
+            return found.from_pretrained(str(model_dir), trust_remote_code=False, **SAFELY, **modules)
     except Exception as error:  # the libraries raise every kind for a broken file
-        raise _unloadable("pipeline", error) from error
+        raise unloadable("pipeline", error) from error
 
 
 def _check_index(plan: PlanDocument, model_dir: Path) -> None:
@@ -218,21 +158,8 @@ def _read_index(path: Path) -> dict[str, object]:
         index = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise InvalidFile(
-            f"{shown_path(path)} can't be read: {_first_line(error)}; check the model directory."
+            f"{shown_path(path)} can't be read: {first_line(error)}; check the model directory."
         ) from None
     if not isinstance(index, dict):
         raise InvalidFile(f"{shown_path(path)} is not a model index; check the model directory.")
     return index
-
-
-def _unloadable(name: str, error: Exception) -> InvalidFile:
-    what = name if name == "pipeline" else f"component {name!r}"
-    return InvalidFile(
-        f"{what} can't be loaded: {type(error).__name__}: {_first_line(error)}; "
-        "check the directory with: roost inspect MODEL"
-    )
-
-
-def _first_line(error: Exception) -> str:
-    line = " ".join(str(error).split())[:300]
-    return line.encode("unicode_escape").decode("ascii")

@@ -1,8 +1,8 @@
-"""LoRAs fused into components as they load, by diffusers' own code, before anything is placed."""
+"""Components loaded with their LoRAs: fused into plain weights, or computed beside them, before anything is placed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,116 +10,112 @@ from typing import Any
 import torch
 
 from roost.errors import InvalidFile, UsageError
+from roost.facts.loras import LoraFile
+from roost.option_spelling import option
+from roost.pipelines.adapters import (
+    AddedAdapter,
+    activate,
+    adapter_names,
+    add_adapter,
+    fuse_adapter,
+    is_fused,
+    loadable_components,
+)
 from roost.pipelines.classes import pipeline_class
-from roost.pipelines.internals.of_diffusers import expected_components, lora_components
 from roost.plan import ComponentPlan, PlanDocument
-from roost.residency.run.loader import finish_component, load_component, read_component
-from roost.residency.run.lora_files import LoraFile
+from roost.residency.run.components import LoadComponent, finish_component, read_component
 from roost.shell_quoting import shown_path
-
-_DENOISERS = ("transformer", "unet")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FusedLora:
-    """A LoRA, the components that it went into, and how many of its layers fit nothing there."""
+class AppliedLora:
+    """A LoRA, the components that it went into, beside which of them it is computed, and as what adapter.
+
+    ``unused`` of its ``layers`` fit nothing.
+    """
 
     file: LoraFile
+    adapter: str
     components: tuple[str, ...]
+    beside: tuple[str, ...]
     layers: int
     unused: int
 
 
-def check_loras(found: Any, plan: PlanDocument, loras: Sequence[LoraFile]) -> None:
-    """UsageError when the pipeline class takes no LoRA, or none for a named component."""
-    if not loras:
-        return
-    loadable = _loadable(found, plan)
-    if not loadable:
-        raise UsageError(f"{found.__name__} takes no LoRA in diffusers; leave --lora out.")
-    for lora in loras:
-        if lora.component is not None and lora.component not in loadable:
-            raise UsageError(f"--lora {lora.component}=…: {found.__name__} takes LoRAs for {', '.join(loadable)} only.")
+class LoraLoader:
+    """Loads components as ``read`` does and gives them ``loras``; ``applied`` says what became of each.
 
-
-class FusingLoader:
-    """Loads components as ``load_component`` does, with LoRAs fused; ``fused`` says into which.
-
-    Components that a LoRA may go into are in host memory together until each is placed.
+    Components that a LoRA may go into are in host memory together until each is placed. What is computed beside a
+    layer lies in the layer's own block, and moves with it.
     """
 
-    def __init__(self, plan: PlanDocument, loras: Sequence[LoraFile]) -> None:
-        self.fused: list[FusedLora] = []
-        self._plan, self._loras = plan, loras
+    def __init__(self, plan: PlanDocument, loras: Sequence[LoraFile], read: LoadComponent = read_component) -> None:
+        self.applied: list[AppliedLora] = []
+        self._plan, self._loras, self._read = plan, loras, read
         self._class: Any = pipeline_class(plan.model.pipeline)
-        self._loadable = _loadable(self._class, plan)
+        self._loadable = loadable_components(self._class, plan.components)
         self._waiting: dict[str, torch.nn.Module] = {}
+        self._scales: dict[str, dict[str, float]] = {}  # of what is computed beside each component
 
     def __call__(self, name: str, plan: ComponentPlan, model_dir: Path) -> torch.nn.Module:
-        """See ``load_component``; raises InvalidFile too for a LoRA that doesn't fit."""
+        """See ``load_component``; raises InvalidFile too for a LoRA that doesn't fit, UsageError for one that can't be
+        had so."""
         if name not in self._loadable:
-            return load_component(name, plan, model_dir)
+            return finish_component(name, self._read(name, plan, model_dir), plan)
         if not self._waiting:
             components = self._plan.components
-            self._waiting = {each: read_component(each, components[each], model_dir) for each in self._loadable}
-            for lora in self._loras:
-                self.fused.append(self._fuse(lora))
-        return finish_component(name, self._waiting.pop(name), plan)
+            self._waiting = {each: self._read(each, components[each], model_dir) for each in self._loadable}
+            for lora, adapter in zip(self._loras, adapter_names(self._loras), strict=True):
+                self.applied.append(self._apply(lora, adapter))
+        module = self._waiting.pop(name)
+        if name in self._scales:
+            activate(self._class, name, module, self._scales[name])
+        return finish_component(name, module, plan)
 
-    def _fuse(self, lora: LoraFile) -> FusedLora:
-        expert = self._expert(lora)
-        # diffusers knows one denoiser, by its name: another expert takes that name's place.
-        modules = self._waiting if expert is None else {expert: self._waiting[lora.component or expert]}
-        pipeline = _bare_pipeline(self._class, modules)
-        path = lora.path.absolute()
-        source = {"weight_name": path.name, "use_safetensors": True, "local_files_only": True}
+    def _apply(self, lora: LoraFile, adapter: str) -> AppliedLora:
+        added = add_adapter(self._class, self._waiting, lora, adapter)
+        beside = tuple(name for name in added.components if self._stays_beside(name, lora))
+        fused = {name: self._waiting[name] for name in added.components if name not in beside}
         try:
-            layers = _layers(pipeline.lora_state_dict(str(path.parent), **source))
-            pipeline.load_lora_weights(str(path.parent), **source)
-            unused = layers - sum(_adapted(each) for each in modules.values())
-            filled = [name for name, adapters in pipeline.get_list_adapters().items() if adapters]
-            wanted = [name for name in filled if expert is not None or lora.component in (None, name)]
-            if wanted:
-                pipeline.fuse_lora(components=wanted, lora_scale=lora.scale, safe_fusing=True)
-            pipeline.unload_lora_weights()
-        except Exception as error:  # the libraries raise every kind for a file that doesn't fit
+            fuse_adapter(self._class, fused, lora.scale)
+        except Exception as error:  # the libraries raise every kind for weights that they can't add to
             line = " ".join(str(error).split())[:150]
             raise InvalidFile(
-                f"--lora {shown_path(lora.path)} can't be fused into {self._class.__name__}:"
-                f" {type(error).__name__}: {line}; use a LoRA that was made for this model."
+                f"--lora {shown_path(lora.path)} can't be fused into {', '.join(fused)}: {type(error).__name__}:"
+                f" {line}; run with {option('fuse', False)}, which computes it beside the weights."
             ) from error
-        if not wanted:
-            meant = lora.component or " or ".join(modules)
-            raise InvalidFile(f"--lora {shown_path(lora.path)} holds no weights for {meant} of this model.")
-        names = tuple(wanted) if expert is None else (lora.component or expert,)
-        return FusedLora(file=lora, components=names, layers=layers, unused=max(0, unused))
+        for name in beside:
+            self._scales.setdefault(name, {})[adapter] = lora.scale
+        return _applied(lora, added, beside)
 
-    def _expert(self, lora: LoraFile) -> str | None:
-        """The main denoiser's name, when the LoRA is for another one of its class."""
-        main = next((name for name in _DENOISERS if name in self._waiting), None)
-        if lora.component is None or main is None or lora.component == main:
-            return None
-        return main if type(self._waiting[lora.component]) is type(self._waiting[main]) else None
+    def _stays_beside(self, name: str, lora: LoraFile) -> bool:
+        if is_fused(lora, self._loras, name, plain=fuses_exactly(self._waiting[name])):
+            return False
+        _check_unrounded(name, self._plan.components[name])
+        return True
 
 
-def _layers(state: Any) -> int:
-    """How many layers of the model a LoRA's tensors, renamed as diffusers does, are for."""
-    tensors = state[0] if isinstance(state, tuple) else state  # some classes give alphas beside the tensors
-    return len({name.partition(".lora")[0] for name in tensors if ".lora" in name})
+def fuses_exactly(module: torch.nn.Module) -> bool:
+    """Whether all its weights are plain ones, of two bytes or more: a LoRA rounds no more than their own dtype does."""
+    weights = (*module.parameters(), *module.buffers())
+    plain = all(type(each) in (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer) for each in weights)
+    return plain and all(each.element_size() > 1 for each in module.parameters())
 
 
-def _adapted(module: torch.nn.Module) -> int:
-    from peft.tuners.tuners_utils import BaseTunerLayer  # imported here: an extra that only LoRAs need
-
-    return sum(isinstance(part, BaseTunerLayer) for part in module.modules())
-
-
-def _loadable(found: Any, plan: PlanDocument) -> tuple[str, ...]:
-    return tuple(name for name in lora_components(found) if name in plan.components)
+def _check_unrounded(name: str, plan: ComponentPlan) -> None:
+    if plan.storage is not None:
+        raise UsageError(
+            f"{option('fuse', False)}: the plan rounds {name} to 8 bits, and a LoRA goes in before that; leave it out,"
+            f" or plan again without {option('allow', 'fp8')}."
+        )
 
 
-def _bare_pipeline(found: Any, modules: Mapping[str, torch.nn.Module]) -> Any:
-    """A pipeline that holds these modules and nothing else: all that diffusers' LoRA code looks at."""
-    pipeline = found.__new__(found)
-    pipeline.register_modules(**{**dict.fromkeys(expected_components(found)), **modules})
-    return pipeline
+def _applied(lora: LoraFile, added: AddedAdapter, beside: tuple[str, ...]) -> AppliedLora:
+    return AppliedLora(
+        file=lora,
+        adapter=added.name,
+        components=added.components,
+        beside=beside,
+        layers=added.layers,
+        unused=added.unused,
+    )

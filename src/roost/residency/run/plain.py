@@ -92,7 +92,7 @@ def load_plain(
         for name in plan.load_order:
             if on_component is not None:
                 on_component(name)
-            modules[name] = source.component(name, plan.components[name], model_dir)
+            modules[name] = source.load(name, plan.components[name], model_dir)
             if device.kind == "emulated":
                 _align(modules[name])
             if plan.attention is not None and plan.components[name].kind == "dit":

@@ -20,7 +20,7 @@ from roost.residency.weights.census import attribute_tensors, named_tensors
 from roost.residency.weights.mapped_masters import Fill
 
 if TYPE_CHECKING:
-    from roost.residency.run.loader import LoadComponent
+    from roost.residency.run.components import LoadComponent
 
 # What a loader reads beside the weights, and a class alone makes up.
 _READ_TOO = ("generation_config",)

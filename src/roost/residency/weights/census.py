@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
 
+from roost.blocks import TRUNK, home_unit
 from roost.errors import UsageError
 from roost.pipelines.formats.packed_tensors import dotted, is_packed, parts_of
 from roost.pipelines.internals.of_torch import BUFFERS, PARAMETERS
-
-TRUNK = ""  # the trunk's name among units; blocks are named by their module
 
 
 @dataclass(slots=True, eq=False)
@@ -101,13 +100,6 @@ def attribute_tensors(part: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor
             continue
         values = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else (value,)
         yield from ((attribute, each) for each in values if isinstance(each, torch.Tensor))
-
-
-def home_unit(name: str, units: Container[str]) -> str:
-    """The block whose module contains ``name`` (a tensor's or module's dotted name), or the trunk."""
-    parts = name.split(".")
-    prefixes = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
-    return next((prefix for prefix in prefixes if prefix in units), TRUNK)
 
 
 def _join_overlapping(entries: Mapping[object, Entry], homes: dict[object, str]) -> None:

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable
 
 import torch
 
+from roost.blocks import TRUNK
 from roost.facts.request import Tier
 from roost.pipelines.formats.packed_tensors import parts_of
 from roost.pipelines.internals.of_torch import as_engine, buffers_of, parameters_of
 from roost.plan import ComponentPlan
-from roost.residency.weights.census import TRUNK, Entry, take_census
+from roost.residency.weights.census import Entry, take_census
 from roost.residency.weights.dtypes import Image, Images
 from roost.residency.weights.host_masters import AbsentMaster, Master
 from roost.residency.weights.mapped_masters import Checkpoint, MappedMaster

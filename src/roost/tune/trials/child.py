@@ -35,7 +35,8 @@ from roost.units import format_bytes
 
 if TYPE_CHECKING:
     from roost.residency.engine.stages import StageEvent
-    from roost.residency.run.loader import LoadComponent, Source
+    from roost.residency.run.components import LoadComponent
+    from roost.residency.run.loader import Source
     from roost.residency.run.plain import Place
     from roost.residency.run.trial import TrialSetup
 
@@ -124,10 +125,17 @@ def _setup(request: TrialRequest) -> TrialSetup:
 
 
 def _source_of(request: TrialRequest) -> Source:
-    from roost.residency.run.loader import Source, load_component  # imported here: it brings torch
+    from roost.residency.run.components import read_component  # imported here: these bring torch
+    from roost.residency.run.given_files import GivenFiles
+    from roost.residency.run.loader import Source
+    from roost.residency.run.loras import LoraLoader
 
-    load = random_weights(request.device_kind) if request.random_weights else load_component
-    return Source(load=load, class_facts=load_class_facts(), given=_given_files(request))
+    facts = load_class_facts()
+    otherwise = reading_random(request.device_kind) if request.random_weights else read_component
+    given = GivenFiles(files=_given_files(request), class_facts=facts, otherwise=otherwise)
+    loras = [each.file for each in request.plan.loras]
+    load = LoraLoader(request.plan, loras, given.read) if loras else given.load
+    return Source(load=load, class_facts=facts, given=given)
 
 
 def _given_files(request: TrialRequest) -> dict[str, GivenFile]:
@@ -154,18 +162,16 @@ def _place_of(peer: str) -> Place:
     return move_whole if peer == PLAIN else peer_named(peer).place
 
 
-def random_weights(device_kind: str) -> LoadComponent:
-    """What makes components at random, finished as loaded ones are."""
-    from roost.pipelines.build import random_component  # imported here: these bring torch
-    from roost.residency.run.loader import finish_component
+def reading_random(device_kind: str) -> LoadComponent:
+    """What makes components at random."""
+    from roost.pipelines.build import random_component  # imported here: it brings torch
 
     device, facts = "cuda" if device_kind == "cuda" else "cpu", load_class_facts()
 
-    def load(name: str, plan: ComponentPlan, model_dir: Path) -> Any:
-        module = random_component(name, plan, model_dir, class_facts=facts, device=device)
-        return finish_component(name, module, plan)
+    def read(name: str, plan: ComponentPlan, model_dir: Path) -> Any:
+        return random_component(name, plan, model_dir, class_facts=facts, device=device)
 
-    return load
+    return read
 
 
 def main() -> None:

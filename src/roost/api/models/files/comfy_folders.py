@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from roost.api.models.inspect_files import WEIGHT_SUFFIXES, InspectedFile, file_document, inspect_file
+from roost.api.models.files.inspect_files import WEIGHT_SUFFIXES, InspectedFile, file_document, inspect_file
 from roost.errors import InvalidFile
 from roost.plan.strict_yaml import MAX_BYTES, NotValid, yaml_mapping
 from roost.regular_files import read_regular

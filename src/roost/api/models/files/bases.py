@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from roost.api.models.inspect_files import inspect_file, is_weight_file
+from roost.api.models.files.inspect_files import inspect_file, is_weight_file
 from roost.errors import InvalidFile, UsageError
 from roost.facts.model import PublishedModel
 from roost.option_spelling import option

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from roost.api.models.files.kept_recipes import read_recipe, recipe_key, write_recipe
 from roost.api.models.versions import installed_versions
 from roost.facts.model import ClassFacts, Component, PublishedModel
 from roost.facts.weight_files import Recipe, WeightFile
-from roost.pipelines.kept_recipes import read_recipe, recipe_key, write_recipe
 from roost.profiles.class_facts import load_class_facts
 from roost.temporary import temporary_folder
 from roost.user_folders import user_folder
