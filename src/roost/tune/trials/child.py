@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from roost.errors import OutOfMemory, RoostError
 from roost.option_spelling import at_a_shell
 from roost.plan import ComponentPlan
+from roost.plan.loras import lora_files
 from roost.probes.machine.host import peak_rss_bytes, private_bytes
 from roost.profiles.class_facts import load_class_facts
 from roost.tune.results.records import PLAIN
@@ -128,7 +129,7 @@ def _source_of(request: TrialRequest) -> Source:
     load = random_weights(request.device_kind) if request.random_weights else load_component
     if request.plan.loras:
         read = _reading_random(request.device_kind) if request.random_weights else read_component
-        load = LoraLoader(request.plan, [each.file for each in request.plan.loras], read)
+        load = LoraLoader(request.plan, lora_files(request.plan.loras), read)
     return Source(load=load, class_facts=load_class_facts())
 
 
