@@ -23,6 +23,7 @@ from roost.api.trials import run_trials
 from roost.errors import UsageError
 from roost.option_spelling import given, option
 from roost.plan import PlanDocument
+from roost.plan.loras import lora_files
 from roost.planner.by_search import SearchQuestion
 from roost.tune.results.records import BenchResults
 from roost.tune.trials.candidates import list_candidates, parse_strategies
@@ -167,13 +168,15 @@ def _options_of(plan: PlanDocument, model_dir: Path) -> PlanOptions:
         files={name: str(path) for name, path in plan.given_files.items()},
         cache=None if plan.cache is None else plan.cache.text,
         lora=_typed_loras(plan),
-        fuse=next((each.fused for each in plan.loras), None),
+        fuse=next((each.fuse for each in lora_files(plan.loras)), None),
     )
 
 
 def _typed_loras(plan: PlanDocument) -> list[str]:
-    """The ``--lora`` of the plan's LoRAs, each for the component that it went into."""
-    return [f"{each.component}={each.path}:{each.scale!r}" for each in plan.loras]
+    """The ``--lora`` of the plan's LoRAs."""
+    return [
+        f"{f'{each.component}=' if each.component else ''}{each.path}:{each.scale!r}" for each in lora_files(plan.loras)
+    ]
 
 
 def _typed_dtype(plan: PlanDocument, model_dir: Path) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from roost.facts.limits import Bytes, Finite, Name, Sha256
@@ -22,9 +23,26 @@ class PlannedLora(Strict):
     fused: bool
     bytes: Bytes = 0
 
-    @property
-    def file(self) -> LoraFile:
-        """The file as a run is given it."""
-        return LoraFile(
-            path=Path(self.path), scale=self.scale, component=self.component, sha256=self.sha256, fuse=self.fused
-        )
+
+def lora_files(loras: Iterable[PlannedLora]) -> tuple[LoraFile, ...]:
+    """The files as a run is given them: entries of several components, one after another, are one file's."""
+    groups: list[list[PlannedLora]] = []
+    for lora in loras:
+        last = groups[-1] if groups else []
+        same = bool(last) and (last[0].path, last[0].sha256, last[0].scale) == (lora.path, lora.sha256, lora.scale)
+        if same and lora.component not in {each.component for each in last}:
+            last.append(lora)
+        else:
+            groups.append([lora])
+    return tuple(map(_file, groups))
+
+
+def _file(entries: Sequence[PlannedLora]) -> LoraFile:
+    first, ways = entries[0], {each.fused for each in entries}
+    return LoraFile(
+        path=Path(first.path),
+        scale=first.scale,
+        component=first.component if len(entries) == 1 else None,
+        sha256=first.sha256,
+        fuse=first.fused if len(ways) == 1 else None,  # of several, only what nobody asked for differs
+    )

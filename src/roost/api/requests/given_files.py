@@ -16,6 +16,7 @@ from roost.errors import InvalidFile, PlanMismatch, UsageError
 from roost.facts.loras import LoraFile
 from roost.option_spelling import option
 from roost.plan import PlanDocument
+from roost.plan.loras import lora_files
 from roost.probes.files.headers import read_header
 from roost.probes.files.safe_files import open_regular
 from roost.shell_quoting import shown_path
@@ -52,7 +53,7 @@ def planned_loras(plan: PlanDocument, fuse: bool | None = None) -> tuple[LoraFil
             raise PlanMismatch(
                 f"the plan is made with the LoRA {shown_path(each.path)}, which has changed; plan again."
             )
-    return tuple(each.file if fuse is None else replace(each.file, fuse=fuse) for each in plan.loras)
+    return tuple(each if fuse is None else replace(each, fuse=fuse) for each in lora_files(plan.loras))
 
 
 def check_fuse(loras: Collection[object], fuse: bool | None) -> None:

@@ -13,6 +13,7 @@ from roost.plan.figures import CachedSeconds, Predicted
 from roost.plan.schema import ChangedByDefault, ComponentPlan, PlanDocument
 from roost.planner.rules.table import RULES
 from roost.planner.search.reasons import why_resident
+from roost.shell_quoting import shown_path
 from roost.units import format_bytes, format_seconds
 
 
@@ -54,6 +55,9 @@ def show_plan_details(plan: PlanDocument) -> None:
         show_labelled("changed:", change_text(change))
     for warning in plan.warnings:
         show_labelled("warning:", warning)
+    for lora in plan.loras:
+        how = "fused into" if lora.fused else f"{format_bytes(lora.bytes)} beside"
+        show_text(f"lora  {shown_path(lora.path)} × {lora.scale:g}: {how} {lora.component}")
     show_text(f"load order: {', '.join(plan.load_order)}")
     show_labelled("verdict:", plan.budget.verdict_alone)
     for remedy in plan.budget.would_fit:

@@ -14,6 +14,7 @@ from roost.errors import OutOfMemory, RoostError
 from roost.facts.model import ClassFacts, GivenFile
 from roost.option_spelling import at_a_shell
 from roost.plan import ComponentPlan
+from roost.plan.loras import lora_files
 from roost.probes.files.weights import read_weight_file
 from roost.probes.machine.host import peak_rss_bytes, private_bytes
 from roost.profiles.class_facts import load_class_facts
@@ -133,7 +134,7 @@ def _source_of(request: TrialRequest) -> Source:
     facts = load_class_facts()
     otherwise = reading_random(request.device_kind) if request.random_weights else read_component
     given = GivenFiles(files=_given_files(request), class_facts=facts, otherwise=otherwise)
-    loras = [each.file for each in request.plan.loras]
+    loras = lora_files(request.plan.loras)
     load = LoraLoader(request.plan, loras, given.read) if loras else given.load
     return Source(load=load, class_facts=facts, given=given)
 
