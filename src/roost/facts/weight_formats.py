@@ -30,7 +30,7 @@ _NOT_DEQUANTISED = "has a type of ggml that diffusers doesn't dequantise"
 _OTHER_GGUF = "a GGUF file of another quantisation, such as Q4_K_S or Q3_K_M"
 _UNMARKED = "holds codes whose marker or scales aren't in the file"
 _WHOLE = "the file that its publisher lists, fetched again, or a GGUF or plain one"
-_ROTATED = "is rotated (convrot), which nothing here turns back"
+_ROTATED = "is rotated (convrot) and in 4 bits, which only its own package turns back"
 _OTHER_COMFY = "a GGUF, or a file of the same model in float8_e4m3fn, mxfp8 or nvfp4"
 _OWN_PACKAGE = "is read only by a package of its own"
 _CUDA_ONLY = "is loaded only by bitsandbytes itself, from a directory on CUDA or a pipeline held with roost.attach"
@@ -52,7 +52,7 @@ WEIGHT_FORMATS: Mapping[str, WeightFormat] = {
         WeightFormat("hybrid_mxfp8", "mxfp8 with a second scale", "has a second scale for one card's kernels", "mxfp8"),
         WeightFormat("nvfp4", "ComfyUI's nvfp4"),
         WeightFormat("int8_tensorwise", "ComfyUI's int8"),
-        WeightFormat("int8_tensorwise+convrot", "ComfyUI's rotated int8", _ROTATED, _OTHER_COMFY),
+        WeightFormat("int8_tensorwise+convrot", "ComfyUI's rotated int8"),
         WeightFormat("int8_blockwise", "ComfyUI's int8 with a scale a block"),
         WeightFormat("convrot_w4a4", "ComfyUI's rotated 4 bits", _ROTATED, _OTHER_COMFY),
         WeightFormat("asym_w4a8_int8", "ComfyUI's 4 bits with 8-bit activations", _OWN_PACKAGE, _OTHER_COMFY),

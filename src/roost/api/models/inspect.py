@@ -8,14 +8,13 @@ from functools import partial
 from pathlib import Path
 
 from roost.api.models.files.bases import base_of
-from roost.api.models.files.composed import GivenDtypes, as_the_others_load, with_files
+from roost.api.models.files.composed import GivenDtypes, as_the_others_load, read_runnable, with_files
 from roost.api.models.files.inspect_files import component_detail
 from roost.api.models.files.recipes import recipe_of
 from roost.facts.model import Component, Inventory, Makes, ModelProfile, PublishedModel
 from roost.facts.request import PLANNED_ONLY, STRATEGIES
 from roost.plan import PlanDocument
 from roost.planner.rules.names import base_name, group_of, kind_of, load_order, suffix
-from roost.probes.files.weights import read_weight_file
 from roost.probes.model.components import Wanted
 from roost.probes.model.inventory import read_inventory
 from roost.probes.model.structure import read_structure
@@ -51,7 +50,7 @@ def inspect_model(
     if isinstance(source, PublishedModel):
         inventory = replace(inventory, fingerprint=read_structure(source, inventory, class_facts))
     if files:
-        read = {name: read_weight_file(str(path)) for name, path in files.items()}
+        read = {name: read_runnable(name, path) for name, path in files.items()}
         dtypes = GivenDtypes(files=read, typed=dtype, planned=load_dtypes or {})
         plain = inspect_model(inventory.family) if inventory.family in model_names() else None
         inventory = with_files(as_the_others_load(inventory, dtypes, plain), read, partial(recipe_of, source))

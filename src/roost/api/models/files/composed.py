@@ -9,12 +9,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from roost.blocks import gap_bytes, stacks_and_units
+from roost.errors import InvalidFile
 from roost.facts.model import Component, FileSource, GivenFile, Inventory
 from roost.facts.weight_files import Recipe, WeightFile
+from roost.probes.files.formats.summary import quantisation_of
+from roost.probes.files.weights import read_weight_file
 from roost.probes.model.load_sizes import LOAD_DTYPE_BITS, default_load_dtype
+from roost.shell_quoting import shown_path
+
+_ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}  # of scales; others are of one byte
 
 # How a component is made of a file. Raises InvalidFile for a file that isn't the component's.
 RecipeOf = Callable[[Component, WeightFile], Recipe]
+
+
+def read_runnable(component: str, path: Path) -> WeightFile:
+    """The file's header; InvalidFile for one whose format this version doesn't run, with what would work instead."""
+    file = read_weight_file(str(path))
+    why = quantisation_of(file, str(path)).why_not()
+    if why is not None:
+        raise InvalidFile(f"{shown_path(path)}, given for {component!r}, can't be run: {why}.")
+    return file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +78,7 @@ def with_files(inventory: Inventory, files: Mapping[str, WeightFile], recipe_of:
 
 def _made_of(component: Component, given: GivenFile) -> Component:
     file, recipe = given.file, given.recipe
-    by_name = {each.name: each.bytes for each in recipe.targets}
+    by_name = _tensors(recipe)
     stacks, units = stacks_and_units(by_name)
     bytes_by_format = _bytes_by_format(file)
     return replace(
@@ -75,6 +90,7 @@ def _made_of(component: Component, given: GivenFile) -> Component:
         stacks=stacks,
         units=units,
         quantization=recipe.method,
+        quantization_detail=quantisation_of(file, file.path).detail,
         extra_bytes=gap_bytes(by_name.values()),
         source=FileSource(
             path=str(Path(file.path).absolute()),
@@ -85,6 +101,18 @@ def _made_of(component: Component, given: GivenFile) -> Component:
         ),
         notes=(*component.notes, *_unused(recipe)),
     )
+
+
+def _tensors(recipe: Recipe) -> dict[str, int]:
+    """Bytes of each tensor that the module holds: a packed weight's scales are tensors of their own."""
+    found: dict[str, int] = {}
+    for target in recipe.targets:
+        layer = target.name.rpartition(".")[0]
+        scales = {
+            f"{layer}.{each.name}": math.prod(each.shape) * _ITEM_BYTES.get(each.dtype, 1) for each in target.scales
+        }
+        found |= {target.name: target.bytes - sum(scales.values()), **scales}
+    return found
 
 
 def _plain_bytes(component: Component, recipe: Recipe) -> int:
