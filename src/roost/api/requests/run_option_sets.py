@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from roost.api.requests.declared import Option
-from roost.api.requests.option_sets import DecidingOptions, MachineOptions, WorkloadOptions
+from roost.api.requests.option_sets import DecidingOptions, LoraOptions, MachineOptions, WorkloadOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class BaseOptions(PlaceOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchOptions(PlaceOptions, DecidingOptions, WorkloadOptions, MachineOptions, RaceOptions):
+class BenchOptions(PlaceOptions, LoraOptions, DecidingOptions, WorkloadOptions, MachineOptions, RaceOptions):
     """All options of a bench."""
 
     link_speed: Annotated[
@@ -75,9 +75,6 @@ class GenerationOptions:
     image: Annotated[
         Sequence[str],
         Option("--image", "A picture, video or folder of frames to start from; repeatable.", metavar="[ARG=]PATH"),
-    ] = ()
-    lora: Annotated[
-        Sequence[str], Option("--lora", "A LoRA to fuse; needs peft; repeatable.", metavar="[COMPONENT=]PATH[:scale]")
     ] = ()
     output_type: Annotated[
         str, Option("--output-type", "decoded, or latent: a .safetensors file, and no VAE.", metavar="T")
