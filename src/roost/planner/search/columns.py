@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from roost.blocks import block_names
 from roost.facts.rates import RateKey
 from roost.plan.schema import Certainty
 from roost.planner.buffers import all_buffers
@@ -18,6 +19,7 @@ from roost.planner.search.option import Option
 from roost.planner.search.pricing import Pricer
 from roost.planner.search.solver import Column, Limits
 from roost.planner.search.stack_shares import residents_that_hide
+from roost.trace import Trace
 from roost.units import GiB
 
 Objective = Literal["seconds", "memory"]
@@ -104,10 +106,9 @@ def tileable(component: str, forecast: Forecast) -> bool:
 def scope_of(ruled: Placement, pricer: Pricer, aim: Aim) -> Scope:
     """What bounds the candidates of one component under this trace and aim."""
     trace, name = pricer.forecast.trace, ruled.component.name
-    many_rounds = any(block.calls > 1 for use in trace.uses if use.component == name for block in use.blocks)
     return Scope(
         passes=pricer.passes(name),
-        chunked=many_rounds or bool(ruled.streaming and ruled.streaming.hold),
+        chunked=_runs_in_rounds(ruled, trace) or bool(ruled.streaming and ruled.streaming.hold),
         tilings=_tilings(name, pricer.forecast, aim),
         in_fp8=in_fp8(ruled.component, trace) if "fp8" in aim.allow else None,
         lingers=pricer.forecast.generations > 1,
@@ -119,6 +120,14 @@ def scope_of(ruled: Placement, pricer: Pricer, aim: Aim) -> Scope:
             pricer.speeds[RateKey.PINNED_H2D],
         ),
     )
+
+
+def _runs_in_rounds(ruled: Placement, trace: Trace) -> bool:
+    """Whether most of its blocks' bytes run several times in a call, so that streaming would copy them each time."""
+    uses = [use for use in trace.uses if use.component == ruled.component.name]
+    again = {block.name for use in uses for block in use.blocks if block.calls > 1}
+    sizes = dict(zip(block_names(ruled.component.units), ruled.block_bytes, strict=True))
+    return 2 * sum(sizes.get(name, 0) for name in again) > sum(sizes.values())
 
 
 def _tilings(component: str, forecast: Forecast, aim: Aim) -> tuple[bool, ...]:
