@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import torch
 
@@ -14,16 +15,41 @@ _LOOKED_AT = ("dit", "vae")
 _BYTES = 2  # of an element at least: narrower ones have no maximum
 
 
+@dataclass(slots=True)
+class _Look:
+    """Memory for looking at outputs of one shape, made once: the highest of each row, of all, and of all outputs."""
+
+    rows: torch.Tensor
+    highest: torch.Tensor
+    of_all: torch.Tensor
+    seen: bool = False  # since the last time that they were taken
+
+    @classmethod
+    def at(cls, tensor: torch.Tensor) -> _Look:
+        with torch.inference_mode(False):  # whoever calls next may not be in inference mode
+            rows, highest, of_all = (tensor.new_empty(shape) for shape in (tensor.shape[:-1], (), ()))
+        return cls(rows, highest, of_all)
+
+    def look(self, tensor: torch.Tensor) -> None:
+        # By rows first: to one number at once, the device would take memory for what its blocks share.
+        torch.amax(tensor, -1, out=self.rows)
+        target = self.highest if self.seen else self.of_all
+        torch.amax(self.rows, tuple(range(self.rows.ndim)), out=target)
+        if self.seen:
+            torch.maximum(self.of_all, self.highest, out=self.of_all)
+        self.seen = True
+
+
 class NanOutputs:
     """Looks at what denoisers and VAEs give.
 
-    The highest value of each output is enough, since NaN goes through it: one small kernel a call, which nobody waits
-    for, and no memory. It is read when the generation is over.
+    The highest value of each output is enough, since NaN goes through it: small kernels in each call, which nobody
+    waits for, and no new memory. It is read when the generation is over.
     """
 
     def __init__(self, plans: Mapping[str, ComponentPlan]) -> None:
         self._plans = plans
-        self._highest: dict[str, torch.Tensor] = {}  # by component, of all its outputs so far
+        self._looks: dict[str, dict[object, _Look]] = {}  # by component, and by its outputs' form
 
     def look(self, component: str, result: object) -> None:
         """Enqueues the look at what a call of ``component`` gave."""
@@ -33,15 +59,28 @@ class NanOutputs:
         if tensor is None:
             return
         with torch.no_grad():
-            highest = tensor.detach().amax().float()
-            before = self._highest.get(component)
-            self._highest[component] = highest if before is None else torch.maximum(before, highest)
+            tensor = tensor.detach() if tensor.ndim else tensor.detach().reshape(1)
+            looks = self._looks.setdefault(component, {})
+            form = (tensor.shape, tensor.dtype, tensor.device)
+            if form not in looks:
+                looks[form] = _Look.at(tensor)
+            looks[form].look(tensor)
 
     def take(self) -> tuple[str, ...]:
         """The components whose outputs contained NaN since the last time; the device must be synchronised."""
-        found = tuple(name for name, highest in self._highest.items() if bool(highest.isnan()))
-        self._highest.clear()
+        found = tuple(name for name, looks in self._looks.items() if any(map(_has_seen_nan, looks.values())))
+        # Memory of forms that were not seen goes: sizes may change with each generation.
+        self._looks = {
+            name: {form: each for form, each in looks.items() if each.seen} for name, looks in self._looks.items()
+        }
+        for looks in self._looks.values():
+            for each in looks.values():
+                each.seen = False
         return found
+
+
+def _has_seen_nan(look: _Look) -> bool:
+    return look.seen and bool(look.of_all.isnan())
 
 
 def warn_of_nan(components: tuple[str, ...]) -> None:
