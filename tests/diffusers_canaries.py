@@ -46,7 +46,8 @@ def diffusers_hooks() -> None:
     assert module(-torch.ones(1)) == 1
     assert all(isinstance(each, of_diffusers.hook_references()) for each in registry._fn_refs)
     caching = inspect.getmodule(FluxTransformer2DModel.enable_cache)
-    assert caching is not None and f"self.{of_diffusers.CACHE_CONFIG} = " in inspect.getsource(caching)
+    assert caching is not None
+    assert f"self.{of_diffusers.CACHE_CONFIG} = " in inspect.getsource(caching)
 
 
 def diffusers_caches() -> None:

@@ -209,7 +209,8 @@ def test_a_small_stack_that_runs_in_rounds_keeps_no_large_one_from_streaming() -
     for seen in (once, in_rounds):
         made = forecast((part,), trace((seen, 40), steps=40), free_gib=8)
         placed = chosen(search(*case_of((part,), made), made, Aim()))["transformer"]
-        assert placed.streaming is not None and not placed.streaming.hold
+        assert placed.streaming is not None
+        assert not placed.streaming.hold
 
 
 def test_no_residents_are_bought_when_compute_hides_the_copies() -> None:
