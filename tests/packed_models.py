@@ -10,6 +10,7 @@ from typing import Any
 
 import gguf
 import numpy
+import pytest
 import torch
 from diffusers.quantizers.gguf.utils import GGUFLinear, GGUFParameter
 
@@ -84,8 +85,7 @@ def _scaled(linear: torch.nn.Linear, *, buffers: bool) -> torch.nn.Module:
 
 def _by_torchao(name: str) -> Callable[[torch.nn.Linear], torch.nn.Module]:
     def make(linear: torch.nn.Linear) -> torch.nn.Module:
-        from torchao import quantization  # slow to import
-
+        quantization = pytest.importorskip("torchao.quantization", reason=_WITH_EXTRA)
         quantization.quantize_(linear, getattr(quantization, name)())
         return linear
 
@@ -105,9 +105,7 @@ def _by_comfy(layout: str) -> Callable[[torch.nn.Linear], torch.nn.Module]:
 
 def _by_bitsandbytes(*, nested: bool) -> Callable[[torch.nn.Linear], torch.nn.Module]:
     def make(linear: torch.nn.Linear) -> torch.nn.Module:
-        from bitsandbytes.nn import Linear4bit  # slow to import
-
-        made = Linear4bit(
+        made = pytest.importorskip("bitsandbytes.nn", reason=_WITH_EXTRA).Linear4bit(
             linear.in_features, linear.out_features, linear.bias is not None, compute_dtype=linear.weight.dtype,
             compress_statistics=nested, quant_type="nf4",
         )  # fmt: skip
@@ -117,6 +115,8 @@ def _by_bitsandbytes(*, nested: bool) -> Callable[[torch.nn.Linear], torch.nn.Mo
 
     return make
 
+
+_WITH_EXTRA = "needs the extra quantised: make test-quantised"
 
 PACKED: dict[str, Callable[[torch.nn.Linear], torch.nn.Module]] = {
     **{f"gguf {each.name}": partial(gguf_linear, kind=each) for each in (

@@ -75,7 +75,7 @@ def test_sizes_are_of_what_is_stored_and_names_those_of_the_state() -> None:
 
 
 def test_layers_that_keep_parts_of_their_weight_themselves_stay_whole_and_exact() -> None:
-    from bitsandbytes.nn import Linear8bitLt  # slow to import
+    Linear8bitLt = pytest.importorskip("bitsandbytes.nn").Linear8bitLt
 
     pipeline = packed_pipeline("gguf Q8_0")
     own = pipeline.transformer.blocks[0].second
