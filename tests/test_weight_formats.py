@@ -21,7 +21,7 @@ from roost.probes.files.weights import read_weight_file
 RUN = {
     *("float8-cast", "comfy-fp8-scaled", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fn_rowwise"),
     *("float8_e4m3fn_blockwise", "mxfp8", "nvfp4", "int8_tensorwise", "int8_blockwise", "bfl-fp8r", "mxfp8-unmarked"),
-    *("torchao-int8", "torchao-float8"),
+    *("int8_tensorwise+convrot", "torchao-int8", "torchao-float8"),
 }
 MARKED = {key for key, (_, contents, _) in LINEARS.items() if "comfy_quant" in contents}
 
@@ -51,7 +51,7 @@ def test_a_format_is_recognised_and_counted_with_its_scales(key: str, tmp_path: 
 
 def test_every_format_has_a_row_and_those_that_stop_say_what_would_work() -> None:
     assert set(LINEARS) <= set(WEIGHT_FORMATS)
-    assert {each.name for each in GGML_TYPES.values()} - {"I8"} <= set(WEIGHT_FORMATS)
+    assert {each.name for each in GGML_TYPES.values()} <= set(WEIGHT_FORMATS)
     assert all(each.instead for each in formats_that_stop(WEIGHT_FORMATS))
     assert not weight_format("float3_of_2031").runs
     assert {key for key in LINEARS if weight_format(key).runs} == RUN

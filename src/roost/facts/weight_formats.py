@@ -20,7 +20,8 @@ class WeightFormat:
         return self.why is None
 
 
-_PLAIN = ("F32", "F16", "BF16", "F64", "I64", "I32", "I16", "U64", "U32", "U16", "BOOL", "C64")
+# Whole numbers of one byte are vocabularies and the like; as codes of a weight they have keys of their own.
+_PLAIN = ("F32", "F16", "BF16", "F64", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL", "C64")
 _GGUF_RUN = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS")
 _GGUF_REST = (
     *("Q8_1", "Q8_K", "Q1_0", "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S"),
