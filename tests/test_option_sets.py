@@ -69,5 +69,6 @@ def test_options_of_another_class_are_filled_from_all_sets() -> None:
 def test_flags_are_the_names_of_python_and_help_is_a_sentence(options: type) -> None:
     for name, each in declared_options(options).items():
         flag = each.option.flags.split()[-1].partition("/")[0]
-        assert flag == f"--{name.replace('_', '-')}"
+        with at_a_shell():
+            assert flag == option(name)
         assert each.option.help.endswith(".")

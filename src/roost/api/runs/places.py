@@ -37,7 +37,8 @@ def place_of(plan: PlanDocument, options: BaseOptions) -> str | None:
     """
     if options.model is not None and options.tokenizers is not None:
         raise UsageError(f"{option('model')} has its tokenizers; leave {option('tokenizers')} out.")
-    if options.model is not None or plan.model.source != "name":
+    of_files = plan.model.source == "name" and (plan.given_files or options.tokenizers is not None)
+    if options.model is not None or not of_files:
         return options.model
     published = published_base(plan.model.family or "", plan.given_files)
     inventory = inspect_planned(plan, published.name)
