@@ -12,7 +12,7 @@ from roost.api.requests.declared import Option, declared_options, typed_options
 from roost.api.requests.option_sets import PlanOptions, TunedPlanOptions, WorkloadOptions
 from roost.api.requests.run_option_sets import BenchOptions, GenerationOptions
 from roost.cli.options import Command, takes_options
-from roost.option_spelling import at_a_shell
+from roost.option_spelling import at_a_shell, option
 
 
 @dataclass(frozen=True, kw_only=True)
