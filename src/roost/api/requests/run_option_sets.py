@@ -76,9 +76,6 @@ class GenerationOptions:
         Sequence[str],
         Option("--image", "A picture, video or folder of frames to start from; repeatable.", metavar="[ARG=]PATH"),
     ] = ()
-    lora: Annotated[
-        Sequence[str], Option("--lora", "A LoRA to fuse; needs peft; repeatable.", metavar="[COMPONENT=]PATH[:scale]")
-    ] = ()
     output_type: Annotated[
         str, Option("--output-type", "decoded, or latent: a .safetensors file, and no VAE.", metavar="T")
     ] = "decoded"
