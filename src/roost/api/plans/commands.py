@@ -40,6 +40,8 @@ def _spelled(declared: DeclaredOption, value: object) -> Iterator[tuple[str, ...
     yes, _, no = declared.option.flags.split()[-1].partition("/")
     if isinstance(value, bool):
         yield (yes if value else no,)
+    elif isinstance(value, Mapping):
+        yield from ((yes, f"{key}={each}") for key, each in value.items())
     elif isinstance(value, list | tuple):
         if declared.option.joined:
             yield yes, ",".join(map(str, value))
