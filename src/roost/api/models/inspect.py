@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 
 from roost.api.models.files.bases import base_of
 from roost.api.models.files.composed import GivenDtypes, as_the_others_load, read_runnable, with_files
 from roost.api.models.files.inspect_files import component_detail
-from roost.api.models.files.recipes import recipe_of
+from roost.api.models.files.others import Recipes
 from roost.errors import PlanMismatch
 from roost.facts.model import Component, Inventory, Makes, ModelProfile, PublishedModel
 from roost.facts.request import PLANNED_ONLY, STRATEGIES
@@ -56,7 +55,9 @@ def inspect_model(
         read = {name: read_runnable(name, path) for name, path in files.items()}
         dtypes = GivenDtypes(files=read, typed=dtype, planned=load_dtypes or {})
         plain = inspect_model(inventory.family) if inventory.family in model_names() else None
-        inventory = with_files(as_the_others_load(inventory, dtypes, plain), read, partial(recipe_of, source))
+        inventory = with_files(
+            as_the_others_load(inventory, dtypes, plain), read, Recipes(source=source, family=inventory.family).of
+        )
     return inventory
 
 

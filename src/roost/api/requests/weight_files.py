@@ -44,7 +44,7 @@ def with_moved_files(plan: PlanDocument, files: Mapping[str, Path]) -> PlanDocum
 
 
 def _given(options: FileOptions) -> Iterator[tuple[str, Path]]:
-    files = options.files
+    files = (options.files,) if isinstance(options.files, str) else options.files
     if isinstance(files, Mapping):
         yield from ((component, Path(path)) for component, path in files.items())
     else:
@@ -57,6 +57,8 @@ def _given(options: FileOptions) -> Iterator[tuple[str, Path]]:
 
 def _parsed(text: str) -> tuple[str, Path]:
     named = _NAMED.fullmatch(text)
+    if re.fullmatch(r"\w+=", text):
+        raise UsageError(f"{given('files', text)} names no file; write {file_option(text[:-1])}.")
     if named is None:
         raise UsageError(
             f"{given('files', text)} names no component; write {file_option('transformer')}, with the"

@@ -73,7 +73,9 @@ def _all_in_one(path: Path) -> tuple[str, dict[str, Path]]:
     content = inspect_file(path).content
     names = list(dict.fromkeys(each.model for each in content.candidates))
     if not content.parts:
-        what = f"{content.component or 'one component'} of {' or '.join(names[:3]) or 'an unknown model'}"
+        components = list(dict.fromkeys(each.component for each in content.candidates if each.model in names[:1]))
+        which = " or ".join(components) if len(names) == 1 and len(components) > 1 else content.component
+        what = f"{which or 'one component'} of {' or '.join(names[:3]) or 'an unknown model'}"
         base = names[0] if len(names) == 1 else "BASE"
         given = file_option(content.component or "COMPONENT", path)
         raise UsageError(
