@@ -2,9 +2,9 @@
 
     python benchmarks/formats.py [-o RESULT.json]
 
-FLUX.1-dev by its name with a transformer's file of each format at its real size (headers alone), planned for an RTX 4090
-with 6 GiB free: predicted seconds a step and bytes that a pass streams. And a small Wan with random weights, run on the
-emulated device with a slow link: the seconds of a step as measured, on this CPU, of which only the ratios say something.
+FLUX.1-dev by its name with a transformer's file of each format at its real size (headers alone), planned for an RTX
+4090 with 6 GiB free: predicted seconds a step and bytes that a pass streams. And a small Wan with random weights, run on
+the emulated device with a slow link: seconds of a step as measured on this CPU, of which only the ratios say something.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ import tempfile  # noqa: E402
 from collections.abc import Callable, Iterator, Mapping  # noqa: E402
 from dataclasses import asdict, dataclass  # noqa: E402
 from statistics import median  # noqa: E402
-from typing import Any  # noqa: E402
 
 import torch  # noqa: E402
 
@@ -35,8 +34,8 @@ import roost  # noqa: E402
 import stored_weights  # noqa: E402
 from random_weights import fill_with_random_weights  # noqa: E402
 from roost.plan import PlanDocument  # noqa: E402
-from single_file_worlds import matrices, scaled_fp8  # noqa: E402
 from roost.units import format_bytes, format_seconds  # noqa: E402
+from single_file_worlds import matrices, scaled_fp8  # noqa: E402
 from sparse_files import shapes_of, sparse_gguf, sparse_safetensors  # noqa: E402
 from tiny_wan import WanSize, wan_pipeline  # noqa: E402
 
@@ -93,7 +92,9 @@ def _named(folder: Path) -> Iterator[Row]:
 
 
 def _row(model: str, size: str, form: str, plan: PlanDocument, measured_s: float | None = None) -> Row:
-    assert plan.fits and plan.arithmetic and plan.predicted
+    assert plan.fits
+    assert plan.arithmetic
+    assert plan.predicted
     work = next(each for each in plan.arithmetic.stages if each.component == "transformer")
     return Row(
         model=model,
@@ -175,8 +176,8 @@ def _page(table: str) -> str:
 
     python benchmarks/formats.py -o benchmarks/results/formats.json
 
-{MODEL} by its name on {CARD} with {BUDGET} free, and a small Wan with {_SMALL_BUDGET} on the emulated device, whose link
-carries {_LINK} and whose every block streams. Of emulated seconds only the ratios of rows say something, and of
+{MODEL} by its name on {CARD} with {BUDGET} free, and a small Wan with {_SMALL_BUDGET} on the emulated device, where the
+link carries {_LINK} and every block streams. Of emulated seconds only the ratios of rows say something, and of
 dequantising they say what this CPU takes. FLUX's Q4 is Q4_K, the small model's is Q4_0; fp8 is ComfyUI's, scaled.
 
 {table}

@@ -12,10 +12,9 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from given_files_matrix import FAMILIES, FORMATS, made_world  # noqa: E402 - the tests' folder is no package
 from given_files_runs import Tried, tried  # noqa: E402
-from single_file_worlds import World  # noqa: E402
-
 from roost.errors import RoostError  # noqa: E402
 from roost.pipelines.quiet import quiet_libraries, quiet_torch  # noqa: E402
+from single_file_worlds import World  # noqa: E402
 
 DOCUMENT = ROOT / "docs" / "files.md"
 BEGIN, END = "<!-- formats and families: begin -->", "<!-- formats and families: end -->"

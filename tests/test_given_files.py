@@ -7,8 +7,10 @@ import pytest
 
 pytest.importorskip("diffusers")
 
+import stored_weights
 from given_files_matrix import FAMILIES, FORMATS, made_world
 from given_files_runs import lora_of, others
+from roost.api.models.inspect import inspect_model
 from single_file_worlds import World
 
 # The cells that are run each time; the others show nothing that one of these doesn't.
@@ -59,3 +61,18 @@ def test_a_lora_beside_such_layers_has_the_bits_of_diffusers_own(
     pytest.importorskip("peft", reason="LoRAs need peft: pip install 'roost[lora]'")
     made = worlds(family)
     assert others(family, made, FORMATS[form](made, family, tmp_path), lora_of(family, made)) == []
+
+
+def test_weights_do_not_load_at_the_dtype_of_the_only_component_that_is_the_directorys_own(
+    worlds: Any, tmp_path: Path
+) -> None:
+    made = worlds("wan2.1")  # whose VAE is kept in float32, as its family's are
+    halves = {name: each.bfloat16() for name, each in made.original.items()}
+    file = stored_weights.write_safetensors(tmp_path / "t.safetensors", halves)
+    encoder = made.folder / "text_encoder" / "model.safetensors"
+    found = inspect_model(made.folder, files={"transformer": file, "text_encoder": encoder})
+    assert {each.name: each.load_dtype for each in found.components} == {
+        "transformer": "bfloat16",
+        "text_encoder": "bfloat16",
+        "vae": "float32",
+    }

@@ -13,6 +13,7 @@ from roost.errors import InvalidFile
 from roost.facts.model import Component, FileSource, GivenFile, Inventory
 from roost.facts.weight_files import Recipe, WeightFile
 from roost.facts.weight_formats import PLAIN_FORMATS
+from roost.planner.rules.names import kind_of
 from roost.probes.files.formats.summary import Quantisation, quantisation_of
 from roost.probes.files.weights import read_weight_file
 from roost.probes.model.load_sizes import LOAD_DTYPE_BITS, default_load_dtype
@@ -46,11 +47,12 @@ def as_the_others_load(inventory: Inventory, dtypes: GivenDtypes, published: Inv
     """The inventory with load dtypes of the components of files, which must suit each other in one call.
 
     That is the dtype planned or typed, else the one that most of the model's own weights load at, else that of the
-    model as it is ``published``, else what most of the files' plain weights are stored as.
+    model as it is ``published``, else what most of the files' plain weights are stored as. A VAE's says nothing: many
+    families keep it in float32.
     """
     own: Counter[str] = Counter()
     for each in inventory.components:
-        if each.name not in dtypes.files and each.load_dtype is not None:
+        if each.name not in dtypes.files and each.load_dtype is not None and kind_of(each) != "vae":
             own[each.load_dtype] += each.load_bytes
     formats = sum((_bytes_by_format(each) for each in dtypes.files.values()), Counter[str]())
     known = {each.name: each.load_dtype for each in published.components} if published else {}
