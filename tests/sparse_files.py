@@ -23,14 +23,14 @@ def shapes_of(model: str, component: str = "transformer", layout: str = "origina
     return dict(next(each for each in known if (model, component) in each.components).tensors)
 
 
-def sparse_gguf(path: Path, shapes: Shapes, kind: str, architecture: str) -> Path:
-    """Matrices of whole blocks in ``kind``, everything else in float32."""
+def sparse_gguf(path: Path, shapes: Shapes, kind: str, architecture: str, wide: tuple[str, ...] = ()) -> Path:
+    """Matrices of whole blocks in ``kind``, those whose names begin like ``wide`` in bfloat16, the rest in float32."""
     entries, offset = [], 0
-    each = GGML_BY_NAME[kind]
     for name, shape in shapes.items():
-        fits = len(shape) == 2 and shape[-1] % each.block == 0
-        stored = prod(shape) // each.block * each.block_bytes if fits else 4 * prod(shape)
-        entries.append(Entry(name, shape[::-1], NUMBERS[kind if fits else "F32"], offset))
+        fits = len(shape) == 2 and shape[-1] % GGML_BY_NAME[kind].block == 0
+        own = ("BF16" if name.startswith(wide) else kind) if fits else "F32"
+        stored = prod(shape) // GGML_BY_NAME[own].block * GGML_BY_NAME[own].block_bytes
+        entries.append(Entry(name, shape[::-1], NUMBERS[own], offset))
         offset += stored + -stored % _ALIGNMENT
     return _with_hole(path, framed(entries, [key("general.architecture", STRING, architecture)]), offset)
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from field_files import flux_files, sdxl_checkpoint
+from given_files_matrix import FAMILIES, FORMATS
 from quantised_files import of_linears
 from roost.cli.app import run
 from roost.facts.weight_formats import WEIGHT_FORMATS, WeightFormat
@@ -29,7 +31,9 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sparse_safetensors(models / "text_encoders" / "umt5_xxl_fp16.safetensors", t5, "F16")
     vae = sparse_safetensors(models / "vae" / "wan_2.1_vae.safetensors", shapes_of("wan2.2-i2v-a14b", "vae"))
     (models / "vae" / "half.safetensors").write_bytes(vae.read_bytes()[: 64 * 1024])
-    (tmp_path / "rotated.safetensors").write_bytes(of_linears("int8_tensorwise+convrot"))
+    flux_files(tmp_path)
+    sdxl_checkpoint(tmp_path / "sd_xl_base_1.0.safetensors")
+    (tmp_path / "rotated.safetensors").write_bytes(of_linears("convrot_w4a4"))
 
 
 @pytest.mark.parametrize("command", SHOWN)
@@ -47,6 +51,15 @@ def test_the_document_shows_screens() -> None:
 def test_the_table_of_formats_is_the_sources() -> None:
     rows = [row(each) for each in WEIGHT_FORMATS.values() if each.title != each.key]
     assert "\n".join(rows) in TEXT
+
+
+def test_the_table_of_what_was_tried_has_every_format_and_family() -> None:
+    begin, end = "<!-- formats and families: begin -->\n", "<!-- formats and families: end -->"
+    lines = TEXT.split(begin)[1].split(end)[0].splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert cells[0] == ["format", *FAMILIES]
+    assert [each[0] for each in cells[2:]] == list(FORMATS)
+    assert {cell for each in cells[2:] for cell in each[1:]} == {"yes / yes / yes / yes"}
 
 
 def row(each: WeightFormat) -> str:

@@ -7,18 +7,12 @@ import pytest
 
 pytest.importorskip("diffusers")
 
-import torch
-
-import roost
-import tiny_models
-from given_files_matrix import FAMILIES, FORMATS, denoiser, made_world
+import stored_weights
+from given_files_matrix import FAMILIES, FORMATS, made_world
+from given_files_runs import lora_of, others
 from roost.api.models.inspect import inspect_model
-from roost.pipelines.formats.modules import build_from_file
-from roost.plan import PlanDocument
-from single_file_worlds import World, of_module
-from tiny_models import default_call
+from single_file_worlds import World
 
-STRATEGIES = ("resident", "component-offload", "snapshot-offload", "layerwise-offload")
 # The cells that are run each time; the others show nothing that one of these doesn't.
 _SEEN = {
     ("wan2.1", "GGUF Q4_0"),
@@ -29,12 +23,16 @@ _SEEN = {
     ("sd3", "plain"),
     ("ltx", "Comfy int8"),
 }
-CELLS = [
-    pytest.param(family, form, marks=() if (family, form) in _SEEN else pytest.mark.slow)
-    for family in FAMILIES
-    for form in FORMATS
-]
+_SEEN_WITH_LORA = {("qwen-image", "GGUF Q4_0"), ("sdxl", "Comfy fp8 scaled, new")}
 _WORLDS: dict[str, World] = {}
+
+
+def cells(seen: set[tuple[str, str]]) -> list[Any]:
+    return [
+        pytest.param(family, form, marks=() if (family, form) in seen else pytest.mark.slow)
+        for family in FAMILIES
+        for form in FORMATS
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -48,60 +46,33 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Any:
     _WORLDS.clear()
 
 
-def _plan(family: str, made: World, file: Path, strategy: str) -> PlanDocument:
-    size = {key: value for key, value in tiny_models.FAMILIES[family].size.items() if key != "num_frames"}
-    frames = {"frames": 9} if "num_frames" in tiny_models.FAMILIES[family].size else {}
-    return roost.make_plan(
-        made.folder,
-        gpu="emulated",
-        vram="4GiB",
-        headroom=0,
-        size=(size["width"], size["height"]),
-        steps=2,
-        dtype="float32",
-        set=f"{denoiser(family)}={strategy}",
-        files={denoiser(family): file},
-        measured=False,
-        policy="rules",
-        **frames,
-    )
-
-
-def _output(pipeline: Any, family: str) -> torch.Tensor:
-    call = default_call(family) | {"generator": torch.Generator("cpu").manual_seed(3), "output_type": "latent"}
-    found = pipeline(**call)
-    return found[0] if isinstance(found[0], torch.Tensor) else found[0][0]
-
-
-@pytest.mark.parametrize(("family", "form"), CELLS)
+@pytest.mark.parametrize(("family", "form"), cells(_SEEN))
 def test_every_strategy_has_the_bits_of_the_same_layers_without_roost(
     family: str, form: str, worlds: Any, tmp_path: Path
 ) -> None:
     made = worlds(family)
-    file = FORMATS[form](made, family, tmp_path)
-    outputs = []
-    for strategy in STRATEGIES:
-        pipeline = roost.load_pipeline(_plan(family, made, file, strategy))
-        outputs.append(_output(pipeline, family))
-        pipeline.roost.close()
-    given = inspect_model(made.folder, dtype="float32", files={denoiser(family): file}).given[denoiser(family)]
-    module = build_from_file(of_module(denoiser(family), made.module, made.folder), given.file, given.recipe)
-    alone = _alone(made, denoiser(family), module)
-    for strategy, output in zip(STRATEGIES, outputs, strict=True):
-        assert torch.equal(output, _output(alone, family)), strategy
+    assert others(family, made, FORMATS[form](made, family, tmp_path)) == []
 
 
-def _alone(made: World, name: str, module: torch.nn.Module) -> Any:
-    from diffusers import DiffusionPipeline
+@pytest.mark.parametrize(("family", "form"), cells(_SEEN_WITH_LORA))
+def test_a_lora_beside_such_layers_has_the_bits_of_diffusers_own(
+    family: str, form: str, worlds: Any, tmp_path: Path
+) -> None:
+    pytest.importorskip("peft", reason="LoRAs need peft: pip install 'roost[lora]'")
+    made = worlds(family)
+    assert others(family, made, FORMATS[form](made, family, tmp_path), lora_of(family, made)) == []
 
-    pipeline = DiffusionPipeline.from_pretrained(made.folder)
-    pipeline.register_modules(**{name: _aligned(module)})
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
-
-def _aligned(module: torch.nn.Module) -> torch.nn.Module:
-    """Weights copied out of the mapped file, where they lie unaligned, and kernels round differently."""
-    for each in (*module.parameters(), *module.buffers()):
-        each.data = each.data.clone()
-    return module
+def test_weights_do_not_load_at_the_dtype_of_the_only_component_that_is_the_directorys_own(
+    worlds: Any, tmp_path: Path
+) -> None:
+    made = worlds("wan2.1")  # whose VAE is kept in float32, as its family's are
+    halves = {name: each.bfloat16() for name, each in made.original.items()}
+    file = stored_weights.write_safetensors(tmp_path / "t.safetensors", halves)
+    encoder = made.folder / "text_encoder" / "model.safetensors"
+    found = inspect_model(made.folder, files={"transformer": file, "text_encoder": encoder})
+    assert {each.name: each.load_dtype for each in found.components} == {
+        "transformer": "bfloat16",
+        "text_encoder": "bfloat16",
+        "vae": "float32",
+    }

@@ -12,6 +12,7 @@ import pytest
 
 import roost
 from build_demo_model import build_demo_model
+from field_files import flux_files
 from planted_bench import STUB
 from roost.cli.app import run
 from roost.profiles.store import MeasuredStore
@@ -27,6 +28,7 @@ SMALL = "--size 64x64 --frames 5 --steps 2"
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("readme")
     build_demo_model(directory / "model")
+    flux_files(directory)
     emulated = shlex.split(f"--gpu emulated --vram 2GiB {SMALL}")
     assert run(["plan", f"{directory}/model", *emulated, "-o", f"{directory}/wan.yaml"]) == 0
     (directory / "prompts.txt").write_text("a red fox\n# a comment\na grey goose\n", encoding="utf-8")
@@ -59,6 +61,11 @@ def test_command_of_the_readme_runs(command: str, folder: Path, monkeypatch: pyt
     for typed, small in {"resident_blocks=10": "resident_blocks=4", "pinned=20,mapped=10": "pinned=4,mapped=0"}.items():
         words = [word.replace(typed, small) for word in words]
     assert run(words) == 0
+
+
+def test_the_screen_of_a_plan_with_files_is_what_docs_files_shows() -> None:
+    screen = README.split("The plan, for a card with 8 GiB free:\n\n")[1].split("\n\n")[0]
+    assert screen in (ROOT / "docs" / "files.md").read_text(encoding="utf-8")
 
 
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)

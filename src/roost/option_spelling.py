@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 # One process serves one caller; its threads raise errors too, so this is no context variable.
 _spelling = {"at a shell": False}
@@ -33,6 +35,13 @@ def option(name: str, value: str | float | bool | None = None) -> str:
     if isinstance(value, bool):
         return f"--{flag}" if value else f"--no-{flag}"
     return f"--{flag}" if value is None else f"--{flag} {shown}"
+
+
+def file_option(component: str, path: str | Path = "PATH") -> str:
+    """The option that gives a component its file: ``--file vae=PATH``, or ``files={'vae': 'PATH'}``."""
+    if _spelling["at a shell"]:
+        return f"--file {shlex.quote(f'{component}={path}')}"
+    return f"files={{{component!r}: {str(path)!r}}}"
 
 
 def given(name: str, text: str) -> str:

@@ -11,6 +11,8 @@ from roost.cli.screen import clean
 
 # Before a command line is read, and in the trials that a command starts.
 DEBUG_VARIABLE = "ROOST_DEBUG"
+# As they are imported, these tell of kernels that this machine can't load; a person sees that with ``-vv``.
+_TELL_OF_KERNELS = ("torchao", "torch.utils._pytree", "diffusers.quantizers.torchao.torchao_quantizer")
 _LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
 
 
@@ -36,6 +38,8 @@ class Logs:
         self._handler = None
         self._traceback = show_traceback or os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0")
         logger.setLevel(_LEVELS[min(verbose, 2)])
+        for name in _TELL_OF_KERNELS:
+            logging.getLogger(name).setLevel(logging.ERROR if verbose < 2 else logging.NOTSET)
         if verbose:
             self._handler = logging.StreamHandler(sys.stderr)
             self._handler.setFormatter(_Line())

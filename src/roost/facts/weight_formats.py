@@ -84,6 +84,9 @@ WEIGHT_FORMATS: Mapping[str, WeightFormat] = {
     )
 }
 
+# Those in which a tensor's values are stored as they are.
+PLAIN_FORMATS = frozenset(_PLAIN)
+
 
 def weight_format(key: str) -> WeightFormat:
     """The format of that key; one that runs nowhere for a key that nobody knows, such as a marker's newer word."""

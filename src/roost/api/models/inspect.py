@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from functools import partial
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from roost.api.models.files.bases import base_of
 from roost.api.models.files.composed import GivenDtypes, as_the_others_load, read_runnable, with_files
 from roost.api.models.files.inspect_files import component_detail
-from roost.api.models.files.recipes import recipe_of
+from roost.api.models.files.others import Recipes
+from roost.errors import PlanMismatch
 from roost.facts.model import Component, Inventory, Makes, ModelProfile, PublishedModel
 from roost.facts.request import PLANNED_ONLY, STRATEGIES
+from roost.option_spelling import file_option
 from roost.plan import PlanDocument
 from roost.planner.rules.names import base_name, group_of, kind_of, load_order, suffix
 from roost.probes.model.components import Wanted
@@ -22,6 +23,7 @@ from roost.profiles.class_facts import load_class_facts, load_pipeline_facts
 from roost.profiles.models import fallback_profile, load_model_profiles, recognise
 from roost.profiles.published import model_names
 from roost.profiles.usual_tensors import usual_tensors
+from roost.shell_quoting import shown_path
 
 
 def inspect_model(
@@ -53,12 +55,23 @@ def inspect_model(
         read = {name: read_runnable(name, path) for name, path in files.items()}
         dtypes = GivenDtypes(files=read, typed=dtype, planned=load_dtypes or {})
         plain = inspect_model(inventory.family) if inventory.family in model_names() else None
-        inventory = with_files(as_the_others_load(inventory, dtypes, plain), read, partial(recipe_of, source))
+        inventory = with_files(
+            as_the_others_load(inventory, dtypes, plain), read, Recipes(source=source, family=inventory.family).of
+        )
     return inventory
 
 
 def inspect_planned(plan: PlanDocument, model: str | Path, *, dtype: str | None = None) -> Inventory:
-    """The plan's model as it is at ``model``, with the files that the plan has for components. Raises as above."""
+    """The plan's model as it is at ``model``, with the files that the plan has for components.
+
+    Raises as above, and PlanMismatch for a file that isn't there.
+    """
+    for name, path in plan.given_files.items():
+        if not path.exists():
+            raise PlanMismatch(
+                f"{shown_path(path)}, from which this plan takes {name!r}, is not there; say where it is now with"
+                f" {file_option(name)}."
+            )
     return inspect_model(
         model, variant=plan.model.variant, dtype=dtype, files=plan.given_files, load_dtypes=plan.load_dtypes
     )
@@ -119,6 +132,12 @@ def inspection_document(inventory: Inventory) -> dict[str, object]:
     }
 
 
+def _quantization_detail(component: Component, root: Path | None) -> object:
+    if component.source is not None:
+        return component.quantization_detail
+    return None if root is None else component_detail(root, component)
+
+
 def _component_document(component: Component, root: Path | None) -> dict[str, object]:
     return {
         "name": component.name,
@@ -136,7 +155,8 @@ def _component_document(component: Component, root: Path | None) -> dict[str, ob
         "files": list(component.files),
         "variant": component.variant,
         "quantization": component.quantization,
-        "quantization_detail": None if root is None else component_detail(root, component),
+        "quantization_detail": _quantization_detail(component, root),
+        "source": None if component.source is None else asdict(component.source),
         "runs": why_not_run(component) is None,
         "blocks": [
             {"stack": each.name, "count": each.count, "bytes": each.bytes, "block_bytes": list(each.block_bytes)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -195,8 +196,13 @@ def refuse(plan: PlanDocument, differences: list[str], *, what: str, force: bool
     again = "DIR" if what == "model" and plan.model.path is None else _model_of(plan)
     raise PlanMismatch(
         f"this plan was made for another {what}: {shown}{f'; and {more} more' if more > 0 else ''}."
-        f" Plan again with: {command('roost', 'plan', again)} or run with {option('force', True)}."
+        f" Plan again with: {command('roost', 'plan', again, *_file_words(plan))} or run with {option('force', True)}."
     )
+
+
+def _file_words(plan: PlanDocument) -> Iterator[str]:
+    for name, path in plan.given_files.items():
+        yield from ("--file", f"{name}={path}")
 
 
 def check_fits(plan: PlanDocument) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from roost.api.requests.option_sets import FileOptions
 from roost.errors import UsageError
-from roost.option_spelling import given, option
+from roost.option_spelling import file_option, given
 from roost.plan import PlanDocument
 from roost.plan.revision import revised
 from roost.shell_quoting import shown_path
@@ -37,14 +37,14 @@ def with_moved_files(plan: PlanDocument, files: Mapping[str, Path]) -> PlanDocum
         planned = components.get(name)
         if planned is None or planned.source is None:
             raise UsageError(
-                f"{option('files', f'{name}=…')}: this plan takes no file for {name!r}; plan again with that option."
+                f"this plan takes no file for {name!r}; plan again with {file_option(name, path)}, or leave it out."
             )
         components[name] = revised(planned, source=replace(planned.source, path=str(path.absolute())))
     return revised(plan, components=components) if files else plan
 
 
 def _given(options: FileOptions) -> Iterator[tuple[str, Path]]:
-    files = options.files
+    files = (options.files,) if isinstance(options.files, str) else options.files
     if isinstance(files, Mapping):
         yield from ((component, Path(path)) for component, path in files.items())
     else:
@@ -57,9 +57,11 @@ def _given(options: FileOptions) -> Iterator[tuple[str, Path]]:
 
 def _parsed(text: str) -> tuple[str, Path]:
     named = _NAMED.fullmatch(text)
+    if re.fullmatch(r"\w+=", text):
+        raise UsageError(f"{given('files', text)} names no file; write {file_option(text[:-1])}.")
     if named is None:
         raise UsageError(
-            f"{given('files', text)} names no component; write {option('files', 'transformer=PATH')}, with the"
+            f"{given('files', text)} names no component; write {file_option('transformer')}, with the"
             " component's name in the model."
         )
     return named[1], Path(named[2])

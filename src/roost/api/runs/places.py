@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from roost.api.models.files.bases import published_base
@@ -16,7 +17,7 @@ from roost.api.requests.run_option_sets import BaseOptions
 from roost.errors import UsageError
 from roost.facts.model import Inventory, PublishedModel
 from roost.facts.weight_files import WeightFile
-from roost.option_spelling import option
+from roost.option_spelling import file_option, option
 from roost.plan import PlanDocument, write_bytes_atomically
 from roost.probes.files.safe_files import open_regular
 from roost.probes.model.components import lacking_file
@@ -28,6 +29,14 @@ Files = Mapping[str, bytes]  # by name, with forward slashes
 
 _SPIECE = "spiece_model"  # the tensor in which some text encoders' files carry a SentencePiece vocabulary
 _LARGEST_BYTES = 64 * MiB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokenizers:
+    """Files that a run needs beside weights and configs, by name, and the parts that have none, in words."""
+
+    found: Files
+    lacking: tuple[str, ...]
 
 
 def place_of(plan: PlanDocument, options: BaseOptions) -> str | None:
@@ -44,21 +53,38 @@ def place_of(plan: PlanDocument, options: BaseOptions) -> str | None:
     inventory = inspect_planned(plan, published.name)
     _check_weights(published, inventory)
     folder = None if options.tokenizers is None else Path(options.tokenizers)
-    return str(_written(published, _tokenizers(published, inventory, folder)))
+    tokenizers = _tokenizers(published, inventory, folder)
+    if tokenizers.lacking:
+        where = f" in {shown_path(folder)}" if folder is not None else ""
+        raise UsageError(
+            f"a run needs the tokenizer files of {', '.join(tokenizers.lacking)}, and there are none{where}: give a"
+            f" directory that has those folders, as {published.source} has, with {option('tokenizers', 'DIR')}."
+        )
+    return str(_written(published, tokenizers.found))
+
+
+def place_words(plan: PlanDocument, inventory: Inventory) -> tuple[str, ...]:
+    """The words with which a command says where the plan's model is, to be completed; none where the plan knows."""
+    if plan.model.path is not None:
+        return ()
+    if plan.model.source != "name" or any(each.source is None for each in inventory.components):
+        return "--model", "DIR"
+    lacking = _tokenizers(published_base(plan.model.family or "", plan.given_files), inventory, None).lacking
+    return ("--tokenizers", "DIR") if lacking else ()
 
 
 def _check_weights(published: PublishedModel, inventory: Inventory) -> None:
     lacking = [each for each in inventory.components if each.source is None]
     if lacking:
         names = ", ".join(f"{each.name} ({each.class_name})" for each in lacking)
-        files = " ".join(option("files", f"{each.name}=PATH") for each in lacking)
+        files = " ".join(file_option(each.name) for each in lacking)
         raise UsageError(
             f"this plan is for {published.name} by name, and there are no weights for {names}: say where the model is"
             f" with {option('model', 'DIR')} (hf download {published.source}), or plan with {files}."
         )
 
 
-def _tokenizers(published: PublishedModel, inventory: Inventory, folder: Path | None) -> dict[str, bytes]:
+def _tokenizers(published: PublishedModel, inventory: Inventory, folder: Path | None) -> Tokenizers:
     """What a run needs beside weights and configs, found in ``folder`` or in the text encoders' files."""
     classes = _without_documents(published, inventory)
     found: dict[str, bytes] = {}
@@ -69,13 +95,7 @@ def _tokenizers(published: PublishedModel, inventory: Inventory, folder: Path | 
             found |= {f"{name}/{file_name}": content for file_name, content in files.items()}
         else:
             lacking.append(f"{name}/ ({class_name})")
-    if lacking:
-        where = f" in {shown_path(folder)}" if folder is not None else ""
-        raise UsageError(
-            f"a run needs the tokenizer files of {', '.join(lacking)}, and there are none{where}: give a directory that"
-            f" has those folders, as {published.source} has, with {option('tokenizers', 'DIR')}."
-        )
-    return found
+    return Tokenizers(found=found, lacking=tuple(lacking))
 
 
 def _without_documents(published: PublishedModel, inventory: Inventory) -> dict[str, str]:

@@ -26,6 +26,7 @@ from roost.api.plans.preflight import (
     why_masters_stay,
 )
 from roost.api.requests.request import RunRequest, calls_of, check_steps_run
+from roost.api.runs.places import place_words
 from roost.errors import NothingFits, PlanMismatch, RoostError, UsageError
 from roost.facts.machine import DeviceKind
 from roost.facts.model import Inventory, PipelineFacts
@@ -89,7 +90,7 @@ def run_command(plan: PlanDocument, path: Path) -> tuple[str | None, str | None]
         check_runnable(inventory, profile_of(inventory))
     except RoostError as error:
         return None, str(error)
-    where = () if plan.model.path else ("--model", "DIR")
+    where = place_words(plan, inventory)
     facts = load_pipeline_facts().get(plan.model.pipeline, PipelineFacts())
     given = [option for name in facts.needs for option in ("--image", _named_input(name))]
     # What a person writes is shown as they would write it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -41,14 +42,10 @@ def inspect(given: InspectCommand) -> None:
     from roost.api.requests.known_values import dtype_of
     from roost.api.requests.weight_files import files_of
 
-    if _inspected_files(given):
+    files = files_of(given.files)
+    if not files and _inspected_files(given):
         return
-    inventory = inspect_model(
-        given.model,
-        variant=given.weights.variant,
-        dtype=dtype_of(given.weights),
-        files=files_of(given.files),
-    )
+    inventory = inspect_model(given.model, variant=given.weights.variant, dtype=dtype_of(given.weights), files=files)
     if given.as_json:
         show_json(inspection_document(inventory))
     else:
@@ -109,8 +106,7 @@ def _show(inventory: Inventory) -> None:
     show_folded(f"load order: {', '.join(order)}")
     for each in components:
         where = f"{each.library}.{each.class_name}" if each.library else each.class_name
-        files = "1 file" if len(each.files) == 1 else f"{len(each.files)} files"
-        show_folded(f"class  {each.name}: {where}, {files}, trunk {format_bytes(each.trunk_bytes)}")
+        show_folded(f"class  {each.name}: {where}, {_files(each)}, trunk {format_bytes(each.trunk_bytes)}")
     for each in components:
         for note in each.notes:
             show_folded(f"note: {each.name}: {note}")
@@ -122,6 +118,12 @@ def _show(inventory: Inventory) -> None:
         show_folded(f"note: {name} is custom code; it is never run.")
     for warning in inventory.warnings:
         show_folded(f"warning: {warning}")
+
+
+def _files(component: Component) -> str:
+    if component.source is not None:
+        return f"from {Path(component.source.path).name} ({component.source.format})"
+    return "1 file" if len(component.files) == 1 else f"{len(component.files)} files"
 
 
 def _blocks(component: Component) -> str:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from roost.api.requests.request import workload_text
 from roost.cli.screen import show_note, show_text
-from roost.cli.views.plan_details import cached_text, change_text, show_placement
-from roost.facts.model import FileSource
+from roost.cli.views.plan_details import cached_text, change_text, file_texts, show_placement
 from roost.facts.request import Workload
 from roost.plan.figures import Predicted
-from roost.plan.schema import ComponentPlan, PlanDocument
+from roost.plan.schema import PlanDocument
 from roost.planner.search.reasons import more_generations_text
 from roost.units import format_bytes, format_seconds
 
@@ -25,9 +22,8 @@ def show_plan(plan: PlanDocument) -> None:
             if plan.cache is not None and plan.predicted.cached_s is not None:
                 show_text(cached_text(plan.cache, plan.predicted.cached_s))
         show_placement(plan)
-    for name, component in plan.components.items():
-        if component.source is not None:
-            show_text(file_text(name, component, component.source))
+    for text in file_texts(plan):
+        show_text(text)
     _show_remark(plan)
     for remedy in plan.budget.would_fit:
         show_text(f"would fit  {remedy}")
@@ -69,14 +65,6 @@ def _seconds(plan: PlanDocument, predicted: Predicted) -> str:
         f"the first {what} takes {format_seconds(total.mid)} with loading ({ends}), a later one"
         f" {format_seconds(then.mid)}{guess}"
     )
-
-
-def file_text(name: str, component: ComponentPlan, source: FileSource) -> str:
-    """A component's own file, and what it weighs in place of the model's weights."""
-    streams = component.strategy == "layerwise-offload" and not component.resident_blocks
-    plain = f" instead of {format_bytes(source.plain_bytes)}" if source.plain_bytes else ""
-    weighs = f"{'streams' if streams else 'weighs'} {format_bytes(component.load_bytes)}{plain}"
-    return f"{name} from {Path(source.path).name} ({source.format}): {weighs}{' a pass' if streams else ''}"
 
 
 def show_remedy_run(workload: Workload) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
 from roost.api.requests.request import workload_text
 from roost.cli.screen import show_labelled, show_table, show_text
 from roost.cli.views.trials import show_trials
@@ -15,6 +18,8 @@ from roost.planner.rules.table import RULES
 from roost.planner.search.reasons import why_resident
 from roost.shell_quoting import shown_path
 from roost.units import format_bytes, format_seconds
+
+_WORTH_SAYING = 1.02  # plain bytes over stored ones
 
 
 def show_plan_details(plan: PlanDocument) -> None:
@@ -40,6 +45,8 @@ def show_plan_details(plan: PlanDocument) -> None:
     if not plan.fits and plan.policy.name == "search":
         show_text("no plan fits; placement and figures below are those of the rules' plan:")
     show_placement(plan)
+    for text in file_texts(plan):
+        show_text(text)
     _show_reasons(plan)
     if plan.predicted:
         _show_prediction(plan.predicted, emulated=gpu.device_kind == "emulated")
@@ -87,6 +94,28 @@ def turns_text(budget: Budget) -> str:
         f"host memory in turns: {', '.join(turns)}; together {format_bytes(budget.all_masters_bytes)}. A run"
         " gives back what it needs no more."
     )
+
+
+def file_texts(plan: PlanDocument) -> Iterator[str]:
+    """A line for each file that components come from, and what they weigh in place of plain weights."""
+    by_path: dict[str, list[str]] = {}
+    for name in plan.load_order:
+        source = plan.components[name].source
+        if source is not None:
+            by_path.setdefault(source.path, []).append(name)
+    for path, names in by_path.items():
+        components = [plan.components[name] for name in names]
+        formats = " + ".join(dict.fromkeys(each.source.format for each in components if each.source))
+        yield f"{', '.join(names)} from {Path(path).name} ({formats}): {_weighs(components)}"
+
+
+def _weighs(components: Sequence[ComponentPlan]) -> str:
+    """Bytes, of plain weights too where they would be more; of what streams as a whole they are those of a pass."""
+    own = sum(each.load_bytes for each in components)
+    plain = sum((each.source and each.source.plain_bytes) or each.load_bytes for each in components)
+    streams = all(each.strategy == "layerwise-offload" and not each.resident_blocks for each in components)
+    saved = f" instead of {format_bytes(plain)}" if plain > own * _WORTH_SAYING else ""
+    return f"{'streams' if streams else 'weighs'} {format_bytes(own)}{saved}{' a pass' if streams else ''}"
 
 
 def show_placement(plan: PlanDocument) -> None:

@@ -113,6 +113,8 @@ def _merged(headers: Iterable[Header]) -> Sizes:
 
 # Components whose weights lie in a file of their own: the model gives their classes and configs alone.
 
+_WEIGHTLESS = re.compile(r"(Scheduler|Tokenizer|Processor|FeatureExtractor)(Fast)?$")
+
 
 def check_elsewhere(layout: DirectoryLayout, names: Collection[str]) -> None:
     """UsageError for a component that the model doesn't have."""
@@ -126,7 +128,15 @@ def check_elsewhere(layout: DirectoryLayout, names: Collection[str]) -> None:
 
 
 def stored_elsewhere(directory: ModelDirectory, declared: Declared) -> StoredComponent:
-    """The component without weights; InvalidFile without its config, from which it is built."""
+    """The component without weights; InvalidFile without its config, from which it is built.
+
+    UsageError for one that never has weights.
+    """
+    if _WEIGHTLESS.search(declared.class_name):
+        raise UsageError(
+            f"{option('files', f'{declared.name}=…')}: {shown(declared.name)} is a {shown(declared.class_name)}, which"
+            " has no weights; leave it out."
+        )
     config_name = within(declared.folder, "config.json")
     if not declared.folder or not directory.has(config_name):
         raise InvalidFile(

@@ -11,7 +11,7 @@ from typing import TypeVar
 from roost.api.models.files.inspect_files import inspect_file, is_weight_file
 from roost.errors import InvalidFile, UsageError
 from roost.facts.model import PublishedModel
-from roost.option_spelling import option
+from roost.option_spelling import file_option
 from roost.probes.model.components import is_checker_class
 from roost.probes.model.hub import is_path, resolve_model
 from roost.profiles.published import load_published_model, model_names
@@ -73,9 +73,11 @@ def _all_in_one(path: Path) -> tuple[str, dict[str, Path]]:
     content = inspect_file(path).content
     names = list(dict.fromkeys(each.model for each in content.candidates))
     if not content.parts:
-        what = f"{content.component or 'one component'} of {' or '.join(names[:3]) or 'an unknown model'}"
+        components = list(dict.fromkeys(each.component for each in content.candidates if each.model in names[:1]))
+        which = " or ".join(components) if len(names) == 1 and len(components) > 1 else content.component
+        what = f"{which or 'one component'} of {' or '.join(names[:3]) or 'an unknown model'}"
         base = names[0] if len(names) == 1 else "BASE"
-        given = option("files", f"{content.component or 'COMPONENT'}={path}")
+        given = file_option(content.component or "COMPONENT", path)
         raise UsageError(
             f"{shown_path(path)} holds one component alone ({what}); name the model that it goes into, a directory or a"
             f" name: {base} with {given}."
@@ -85,7 +87,7 @@ def _all_in_one(path: Path) -> tuple[str, dict[str, Path]]:
         parts = ", ".join(dict.fromkeys(each.component for each in content.parts))
         raise InvalidFile(
             f"{shown_path(path)} holds {parts}, and {which}: name the model, and give the file for each component, like"
-            f" {option('files', f'vae={path}')}."
+            f" {file_option('vae', path)}."
         )
     own = {each.component: path for each in content.parts}
     return names[0], own

@@ -12,7 +12,9 @@ from roost.blocks import gap_bytes, stacks_and_units
 from roost.errors import InvalidFile
 from roost.facts.model import Component, FileSource, GivenFile, Inventory
 from roost.facts.weight_files import Recipe, WeightFile
-from roost.probes.files.formats.summary import quantisation_of
+from roost.facts.weight_formats import PLAIN_FORMATS
+from roost.planner.rules.names import kind_of
+from roost.probes.files.formats.summary import Quantisation, quantisation_of
 from roost.probes.files.weights import read_weight_file
 from roost.probes.model.load_sizes import LOAD_DTYPE_BITS, default_load_dtype
 from roost.shell_quoting import shown_path
@@ -45,11 +47,12 @@ def as_the_others_load(inventory: Inventory, dtypes: GivenDtypes, published: Inv
     """The inventory with load dtypes of the components of files, which must suit each other in one call.
 
     That is the dtype planned or typed, else the one that most of the model's own weights load at, else that of the
-    model as it is ``published``, else what most of the files' plain weights are stored as.
+    model as it is ``published``, else what most of the files' plain weights are stored as. A VAE's says nothing: many
+    families keep it in float32.
     """
     own: Counter[str] = Counter()
     for each in inventory.components:
-        if each.name not in dtypes.files and each.load_dtype is not None:
+        if each.name not in dtypes.files and each.load_dtype is not None and kind_of(each) != "vae":
             own[each.load_dtype] += each.load_bytes
     formats = sum((_bytes_by_format(each) for each in dtypes.files.values()), Counter[str]())
     known = {each.name: each.load_dtype for each in published.components} if published else {}
@@ -80,7 +83,7 @@ def _made_of(component: Component, given: GivenFile) -> Component:
     file, recipe = given.file, given.recipe
     by_name = _tensors(recipe)
     stacks, units = stacks_and_units(by_name)
-    bytes_by_format = _bytes_by_format(file)
+    bytes_by_format, quantisation = _bytes_by_format(file), quantisation_of(file, file.path)
     return replace(
         component,
         bytes=bytes_by_format.total(),
@@ -90,11 +93,11 @@ def _made_of(component: Component, given: GivenFile) -> Component:
         stacks=stacks,
         units=units,
         quantization=recipe.method,
-        quantization_detail=quantisation_of(file, file.path).detail,
+        quantization_detail=quantisation.detail,
         extra_bytes=gap_bytes(by_name.values()),
         source=FileSource(
             path=str(Path(file.path).absolute()),
-            format=_format(file, recipe),
+            format=_format(file, quantisation),
             fingerprint=file.sha256,
             bytes=file.file_bytes,
             plain_bytes=_plain_bytes(component, recipe),
@@ -121,10 +124,12 @@ def _plain_bytes(component: Component, recipe: Recipe) -> int:
     return sum(math.prod(each.shape) * bits // 8 if each.packed else each.bytes for each in recipe.targets)
 
 
-def _format(file: WeightFile, recipe: Recipe) -> str:
-    """In short: how most of its bytes are stored, such as ``gguf Q4_K`` or ``safetensors BF16``."""
-    most = _bytes_by_format(file).most_common(1)[0][0]
-    return f"{file.container} {most}" if file.container == "gguf" else recipe.method or f"{file.container} {most}"
+def _format(file: WeightFile, quantisation: Quantisation) -> str:
+    """In short: how most of its quantised weights are stored, or all of them where none is; like ``gguf Q4_K``."""
+    stored = quantisation.bytes_by_format
+    packed = {key: each for key, each in stored.items() if key not in PLAIN_FORMATS}
+    most = Counter(packed or stored).most_common(1)[0][0]
+    return f"{file.container} {most}"
 
 
 def _unused(recipe: Recipe) -> tuple[str, ...]:

@@ -27,16 +27,21 @@ _SHOWN_FORMATS = 3
 class Quantisation:
     """``method`` is None for plain weights; ``detail`` is JSON. ``problems`` are what ``plan`` must refuse.
 
-    ``bits_per_weight`` are of all linear weights with their scales, None where there are none. ``shapes`` are of the
-    values of each of the model's tensors, by their own names.
+    ``bytes_by_format`` counts scales to their weights. ``bits_per_weight`` are of all linear weights with their
+    scales, None where there are none. ``shapes`` are of the values of each of the model's tensors, by their own names.
     """
 
     method: str | None
     detail: Mapping[str, object] | None
-    formats: tuple[str, ...]
+    bytes_by_format: Mapping[str, int]
     bits_per_weight: float | None
     problems: tuple[str, ...]
     shapes: Mapping[str, tuple[int, ...]]
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """Every format there is, plain dtypes too."""
+        return tuple(self.bytes_by_format)
 
     @property
     def runs(self) -> bool:
@@ -69,7 +74,7 @@ def quantisation_of(file: WeightFile, where: str) -> Quantisation:
     return Quantisation(
         method=_method(file, weights),
         detail=_detail(formats, weights) if weights.quantised or weights.asides else None,
-        formats=tuple(sorted(formats)),
+        bytes_by_format={key: formats[key].bytes for key in sorted(formats)},
         bits_per_weight=_bits_per_weight(file, weights),
         problems=tuple(each.problem for each in weights.quantised.values() if each.problem is not None),
         shapes=_shapes(file, weights),
