@@ -74,6 +74,7 @@ class Component:
     use_order: tuple[int, ...] = field(default=(), compare=False, repr=False)
     quantization: str | None  # the method that config.json names, or the files' headers show
     storage: Storage | None = None  # of linear weights in blocks, where the sizes are of such a copy; never of a file
+    stopped: str | None = None  # why this version can't run it as it is quantised, in words
     unsought: bool = False  # its library would not look for its files by itself
     lora: Literal["fused", "beside"] | None = None  # how its weights are had with LoRAs
     extra_bytes: int = 0  # beside ``load_bytes`` in the buffers of all units and the trunk; see ``Stack``

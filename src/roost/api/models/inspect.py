@@ -92,8 +92,8 @@ def why_not_run(component: Component) -> str | None:
     """Why this version plans the component and can't run it; None where it can."""
     if component.tensors is None:
         return "has only pickled weights, which Roost never opens; convert it to safetensors"
-    if component.quantization is not None and component.source is None:
-        return f"is quantised ({component.quantization!r}), which Roost plans but can't run; use plain weights"
+    if component.stopped is not None:
+        return f"is quantised ({component.quantization!r}), which Roost plans but can't run: {component.stopped}"
     return None
 
 
