@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from roost.api.models.files.bases import base_of
 from roost.api.models.files.composed import GivenDtypes, as_the_others_load, read_runnable, with_files
+from roost.api.models.files.eight_bits import keep_what_can, keeping_8_bits, with_stream_bytes
 from roost.api.models.files.inspect_files import component_detail
 from roost.api.models.files.recipes import recipe_of
-from roost.facts.model import Component, Inventory, Makes, ModelProfile, PublishedModel
+from roost.facts.model import ClassFacts, Component, Inventory, Makes, ModelProfile, PublishedModel
 from roost.facts.request import PLANNED_ONLY, STRATEGIES
 from roost.plan import PlanDocument
 from roost.planner.rules.names import base_name, group_of, kind_of, load_order, suffix
@@ -31,12 +32,13 @@ def inspect_model(
     dtype: str | None = None,
     files: Mapping[str, Path] | None = None,
     load_dtypes: Mapping[str, str | None] | None = None,
+    in_8_bits: Collection[str] = (),
 ) -> Inventory:
     """What the model directory, the hub id in the local cache, or the model of that name holds, without its weights.
 
-    ``files`` are those of components whose weights are not the model's own, ``load_dtypes`` theirs in a plan. Raises
-    InvalidFile or UsageError for a directory, variant or file that can't be used. Imports neither torch nor diffusers,
-    unless a file's recipe is new.
+    ``files`` are those of components whose weights are not the model's own, ``load_dtypes`` theirs in a plan;
+    ``in_8_bits`` are components that keep their own files' 8 bits. Raises InvalidFile or UsageError for a directory,
+    variant or file that can't be used. Imports neither torch nor diffusers, unless a file's recipe is new.
     """
     base, class_facts = base_of(str(model), files or {}), load_class_facts()
     source, files = base.source, base.files
@@ -54,13 +56,31 @@ def inspect_model(
         dtypes = GivenDtypes(files=read, typed=dtype, planned=load_dtypes or {})
         plain = inspect_model(inventory.family) if inventory.family in model_names() else None
         inventory = with_files(as_the_others_load(inventory, dtypes, plain), read, partial(recipe_of, source))
-    return inventory
+    if not isinstance(source, PublishedModel):
+        components = (
+            with_stream_bytes(each, source, class_facts.get(each.class_name, ClassFacts()))
+            for each in inventory.components
+        )
+        inventory = replace(inventory, components=tuple(components))
+    return keeping_8_bits(inventory, in_8_bits, partial(recipe_of, source)) if in_8_bits else inventory
+
+
+def in_8_bits_where_stored(inventory: Inventory) -> Inventory:
+    """The inventory of a directory with the linear layers in 8 bits that its files have so. May import torch."""
+    if inventory.path is None or inventory.layout != "diffusers":
+        return inventory
+    return keep_what_can(inventory, partial(recipe_of, Path(inventory.path)))
 
 
 def inspect_planned(plan: PlanDocument, model: str | Path, *, dtype: str | None = None) -> Inventory:
     """The plan's model as it is at ``model``, with the files that the plan has for components. Raises as above."""
     return inspect_model(
-        model, variant=plan.model.variant, dtype=dtype, files=plan.given_files, load_dtypes=plan.load_dtypes
+        model,
+        variant=plan.model.variant,
+        dtype=dtype,
+        files=plan.given_files,
+        load_dtypes=plan.load_dtypes,
+        in_8_bits=plan.kept_as_stored.keys(),
     )
 
 
@@ -132,6 +152,7 @@ def _component_document(component: Component, root: Path | None) -> dict[str, ob
         "bytes_by_dtype": dict(sorted(component.bytes_by_dtype.items())),
         "load_bytes": component.load_bytes,
         "load_dtype": component.load_dtype,
+        "stream_bytes": component.stream_bytes,
         "tensors": component.tensors,
         "files": list(component.files),
         "variant": component.variant,
