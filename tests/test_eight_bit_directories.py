@@ -16,7 +16,6 @@ import roost
 from roost.api.models.inspect import inspect_model
 from roost.pipelines.formats.linears import CastLinear
 from roost.plan import PlanDocument
-from roost.plan.results import BenchResults
 from tiny_models import build, default_call
 from torchao_directories import latents, loaded_by_diffusers
 
@@ -111,7 +110,7 @@ def test_a_plan_by_the_rules_loads_them_as_the_library_does(made: Made) -> None:
 
 
 def test_trials_run_on_them(made: Made) -> None:
-    found: BenchResults = roost.bench(
+    found = roost.bench(
         str(made("flux")), gpu="emulated", vram="64MiB", headroom=0, size=(64, 64), steps=2, strategies="search",
         rounds=1, trial_steps=1,
     )  # fmt: skip

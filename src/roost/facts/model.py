@@ -38,9 +38,9 @@ class Stack:
 class FileSource:
     """A file that a component's weights come from, in place of the model's own. Source: its header.
 
-    ``path`` is absolute, or where it is the model's ``own`` file, which is kept as stored, relative to its directory.
-    ``fingerprint`` is the hash of the header, ``bytes`` the file's size. ``plain_bytes`` are those that the same weights
-    take unpacked.
+    ``path`` is absolute; of the model's ``own`` file, whose 8 bits stay as stored, it is relative to its directory.
+    ``fingerprint`` is the hash of the header, ``bytes`` the file's size. ``plain_bytes`` are those that the same
+    weights take unpacked.
     """
 
     path: str
