@@ -3,7 +3,7 @@
     python benchmarks/formats.py [-o RESULT.json]
 
 FLUX.1-dev by its name with a transformer's file of each format at its real size (headers alone), planned for an RTX
-4090 with 6 GiB free: predicted seconds a step and bytes that a pass streams. And a small Wan with random weights, run on
+4090 with 6 GiB free: predicted seconds a step and bytes that a pass streams. And a small Wan with random weights, on
 the emulated device with a slow link: seconds of a step as measured on this CPU, of which only the ratios say something.
 """
 

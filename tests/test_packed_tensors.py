@@ -67,7 +67,7 @@ def test_a_wrapper_is_where_its_parts_are(kind: str) -> None:
 def test_sizes_are_of_what_is_stored_and_names_those_of_the_state() -> None:
     model = packed_pipeline("torchao int8", blocks=1).transformer
     sizes = stored_sizes(model)
-    assert sizes["blocks.0.first.weight.qdata"] == 256 * 256
+    assert sizes["blocks.0.first._weight_qdata"] == 256 * 256
     assert sizes["blocks.0.norm.weight"] == 2 * 256
     assert "blocks.0.first.weight" not in sizes
     plain = packed_pipeline("torchao int8").vae

@@ -195,24 +195,6 @@ def test_residents_go_to_the_stack_that_copies_hold_up() -> None:
     assert seconds < min(each for _, each in chosen_blocks.values())
 
 
-def test_a_small_stack_that_runs_in_rounds_keeps_no_large_one_from_streaming() -> None:
-    """A motion encoder's blocks run for each frame; the denoiser's own are held for a stage only where most do."""
-    stacks = (
-        Stack(name="motion", block_bytes=(GiB // 64,) * 4),
-        Stack(name="blocks", block_bytes=(GiB // 2,) * 40),
-    )
-    part = component("transformer", 21 * GiB, blocks=44, stacks=stacks, units=stacks)
-    once = use(part, 60 * TERA, GiB)
-    in_rounds = replace(
-        once, blocks=tuple(replace(each, calls=8) if each.name.startswith("motion") else each for each in once.blocks)
-    )
-    for seen in (once, in_rounds):
-        made = forecast((part,), trace((seen, 40), steps=40), free_gib=8)
-        placed = chosen(search(*case_of((part,), made), made, Aim()))["transformer"]
-        assert placed.streaming is not None
-        assert not placed.streaming.hold
-
-
 def test_no_residents_are_bought_when_compute_hides_the_copies() -> None:
     """Streaming costs nothing here, so a plan with residents would gain under 2 %; the front holds the small one."""
     found = search(*wan(free_gib=24), Aim(objective="memory"))

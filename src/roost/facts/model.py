@@ -38,8 +38,9 @@ class Stack:
 class FileSource:
     """A file that a component's weights come from, in place of the model's own. Source: its header.
 
-    ``path`` is absolute; ``fingerprint`` is the hash of the header, ``bytes`` the file's size. ``plain_bytes`` are
-    those that the same weights take unpacked.
+    ``path`` is absolute; of the model's ``own`` file, whose 8 bits stay as stored, it is relative to its directory.
+    ``fingerprint`` is the hash of the header, ``bytes`` the file's size. ``plain_bytes`` are those that the same
+    weights take unpacked.
     """
 
     path: str
@@ -47,6 +48,7 @@ class FileSource:
     fingerprint: Sha256
     bytes: Bytes
     plain_bytes: Bytes | None = None
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,10 +76,12 @@ class Component:
     use_order: tuple[int, ...] = field(default=(), compare=False, repr=False)
     quantization: str | None  # the method that config.json names, or the files' headers show
     storage: Storage | None = None  # of linear weights in blocks, where the sizes are of such a copy; never of a file
+    stopped: str | None = None  # why this version can't run it as it is quantised, in words
     unsought: bool = False  # its library would not look for its files by itself
     lora: Literal["fused", "beside"] | None = None  # how its weights are had with LoRAs
     extra_bytes: int = 0  # beside ``load_bytes`` in the buffers of all units and the trunk; see ``Stack``
-    source: FileSource | None = None  # whose weights these are, where they aren't the model's own
+    stream_bytes: int | None = None  # where its files' 8 bits can stay so, and load bytes are of what they are cast to
+    source: FileSource | None = None  # of weights that aren't the model's own, or are kept as its file stores them
     quantization_detail: Mapping[str, object] | None = None  # formats and scales, as ``inspect --json`` gives them
     notes: tuple[str, ...] = ()  # tied or unused weights, uncertain facts, unsupported formats
 

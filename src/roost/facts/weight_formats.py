@@ -34,6 +34,7 @@ _WHOLE = "the file that its publisher lists, fetched again, or a GGUF or plain o
 _ROTATED = "is rotated (convrot) and in 4 bits, which only its own package turns back"
 _OTHER_COMFY = "a GGUF, or a file of the same model in float8_e4m3fn, mxfp8 or nvfp4"
 _OWN_PACKAGE = "is read only by a package of its own"
+_DYNAMIC, _WEIGHT_ONLY = "rounds activations, too, in kernels of some cards", "torchao's int8 or float8 weight-only"
 _CUDA_ONLY = "is loaded only by bitsandbytes itself, from a directory on CUDA or a pipeline held with roost.attach"
 
 # Every format that is recognised, by the key that stands in ``quantization_detail.formats``.
@@ -69,9 +70,8 @@ WEIGHT_FORMATS: Mapping[str, WeightFormat] = {
         WeightFormat("int8-unmarked", "int8 without a marker", "may be rotated, which only a marker tells", _WHOLE),
         WeightFormat("torchao-int8", "torchao int8"),
         WeightFormat("torchao-float8", "torchao float8"),
-        WeightFormat(
-            "torchao", "torchao", "is packed for one device's kernels", "torchao's int8 or float8 weight-only"
-        ),
+        WeightFormat("torchao", "torchao", "is packed for one device's kernels", _WEIGHT_ONLY),
+        WeightFormat("torchao-dynamic", "torchao with quantised activations", _DYNAMIC, _WEIGHT_ONLY),
         WeightFormat("bitsandbytes-nf4", "bitsandbytes nf4", _CUDA_ONLY, "a GGUF such as Q4_K_S"),
         WeightFormat("bitsandbytes-fp4", "bitsandbytes fp4", _CUDA_ONLY, "a GGUF such as Q4_K_S"),
         WeightFormat("bitsandbytes-int8", "bitsandbytes int8", _CUDA_ONLY, "a GGUF such as Q8_0"),
@@ -86,6 +86,33 @@ WEIGHT_FORMATS: Mapping[str, WeightFormat] = {
 
 # Those in which a tensor's values are stored as they are.
 PLAIN_FORMATS = frozenset(_PLAIN)
+_HELD = "a GGUF, or the pipeline in memory, held with roost.attach"
+
+# Methods by the words of directories' configs; what else stands there is as if nobody knew it.
+DIRECTORY_METHODS: Mapping[str, WeightFormat] = {
+    each.key: each
+    for each in (
+        WeightFormat("torchao", "torchao"),
+        WeightFormat(
+            "bitsandbytes", "bitsandbytes", "is loaded by bitsandbytes itself, which needs a CUDA card", _HELD
+        ),
+        WeightFormat("gguf", "GGUF", "is a file's format, not a directory's", "that file, given with --file"),
+        WeightFormat("bfl", "fp8 or nvfp4 with scales", "can't be saved by diffusers", "its file, given with --file"),
+        WeightFormat("nunchaku_lite", "nunchaku SVDQuant", _OWN_PACKAGE, "a GGUF such as Q4_K_S"),
+        *(
+            WeightFormat(key, key, _OWN_PACKAGE, "a GGUF, or fp8")
+            for key in ("quanto", "modelopt", "sdnq", "auto-round")
+        ),
+    )
+}
+
+
+def directory_method(key: str) -> WeightFormat:
+    """How weights of a directory are quantised, by what its config or the headers call that."""
+    by_files = WeightFormat(
+        key, key, "would be loaded wrongly from a directory", "plain weights, or a file with --file"
+    )
+    return DIRECTORY_METHODS.get(key, by_files)
 
 
 def weight_format(key: str) -> WeightFormat:

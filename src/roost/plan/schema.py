@@ -196,7 +196,14 @@ class PlanDocument(Strict):
     @property
     def given_files(self) -> dict[str, Path]:
         """The files of components whose weights are not the model's own."""
-        return {name: Path(each.source.path) for name, each in self.components.items() if each.source is not None}
+        sources = {name: each.source for name, each in self.components.items()}
+        return {name: Path(each.path) for name, each in sources.items() if each is not None and not each.own}
+
+    @property
+    def kept_as_stored(self) -> dict[str, str]:
+        """The model's own files whose weights are kept as they store them, by component, relative to the model."""
+        sources = {name: each.source for name, each in self.components.items()}
+        return {name: each.path for name, each in sources.items() if each is not None and each.own}
 
     @property
     def load_dtypes(self) -> dict[str, str | None]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from roost.api.models.files.bases import base_of
 from roost.api.models.files.composed import GivenDtypes, as_the_others_load, read_runnable, with_files
+from roost.api.models.files.eight_bits import keep_what_can, keeping_8_bits, with_stream_bytes
 from roost.api.models.files.inspect_files import component_detail
 from roost.api.models.files.others import Recipes
+from roost.api.models.files.recipes import recipe_of
 from roost.errors import PlanMismatch
-from roost.facts.model import Component, Inventory, Makes, ModelProfile, PublishedModel
+from roost.facts.model import ClassFacts, Component, Inventory, Makes, ModelProfile, PublishedModel
 from roost.facts.request import PLANNED_ONLY, STRATEGIES
 from roost.option_spelling import file_option
 from roost.plan import PlanDocument
@@ -33,12 +36,13 @@ def inspect_model(
     dtype: str | None = None,
     files: Mapping[str, Path] | None = None,
     load_dtypes: Mapping[str, str | None] | None = None,
+    in_8_bits: Collection[str] = (),
 ) -> Inventory:
     """What the model directory, the hub id in the local cache, or the model of that name holds, without its weights.
 
-    ``files`` are those of components whose weights are not the model's own, ``load_dtypes`` theirs in a plan. Raises
-    InvalidFile or UsageError for a directory, variant or file that can't be used. Imports neither torch nor diffusers,
-    unless a file's recipe is new.
+    ``files`` are those of components whose weights are not the model's own, ``load_dtypes`` theirs in a plan;
+    ``in_8_bits`` are components that keep their own files' 8 bits. Raises InvalidFile or UsageError for a directory,
+    variant or file that can't be used. Imports neither torch nor diffusers, unless a file's recipe is new.
     """
     base, class_facts = base_of(str(model), files or {}), load_class_facts()
     source, files = base.source, base.files
@@ -58,7 +62,20 @@ def inspect_model(
         inventory = with_files(
             as_the_others_load(inventory, dtypes, plain), read, Recipes(source=source, family=inventory.family).of
         )
-    return inventory
+    if not isinstance(source, PublishedModel):
+        components = (
+            with_stream_bytes(each, source, class_facts.get(each.class_name, ClassFacts()))
+            for each in inventory.components
+        )
+        inventory = replace(inventory, components=tuple(components))
+    return keeping_8_bits(inventory, in_8_bits, partial(recipe_of, source)) if in_8_bits else inventory
+
+
+def in_8_bits_where_stored(inventory: Inventory) -> Inventory:
+    """The inventory of a directory with the linear layers in 8 bits that its files have so. May import torch."""
+    if inventory.path is None or inventory.layout != "diffusers":
+        return inventory
+    return keep_what_can(inventory, partial(recipe_of, Path(inventory.path)))
 
 
 def inspect_planned(plan: PlanDocument, model: str | Path, *, dtype: str | None = None) -> Inventory:
@@ -73,7 +90,12 @@ def inspect_planned(plan: PlanDocument, model: str | Path, *, dtype: str | None 
                 f" {file_option(name)}."
             )
     return inspect_model(
-        model, variant=plan.model.variant, dtype=dtype, files=plan.given_files, load_dtypes=plan.load_dtypes
+        model,
+        variant=plan.model.variant,
+        dtype=dtype,
+        files=plan.given_files,
+        load_dtypes=plan.load_dtypes,
+        in_8_bits=plan.kept_as_stored.keys(),
     )
 
 
@@ -105,8 +127,8 @@ def why_not_run(component: Component) -> str | None:
     """Why this version plans the component and can't run it; None where it can."""
     if component.tensors is None:
         return "has only pickled weights, which Roost never opens; convert it to safetensors"
-    if component.quantization is not None and component.source is None:
-        return f"is quantised ({component.quantization!r}), which Roost plans but can't run; use plain weights"
+    if component.stopped is not None:
+        return f"is quantised ({component.quantization!r}), which Roost plans but can't run: {component.stopped}"
     return None
 
 
@@ -151,6 +173,7 @@ def _component_document(component: Component, root: Path | None) -> dict[str, ob
         "bytes_by_dtype": dict(sorted(component.bytes_by_dtype.items())),
         "load_bytes": component.load_bytes,
         "load_dtype": component.load_dtype,
+        "stream_bytes": component.stream_bytes,
         "tensors": component.tensors,
         "files": list(component.files),
         "variant": component.variant,

@@ -11,7 +11,7 @@ from pathlib import Path
 from roost.api.machine import find_machine
 from roost.api.measurements.learned import NOTHING_KNOWN, known_of
 from roost.api.models.attention import check_attention
-from roost.api.models.inspect import inspect_model, profile_of
+from roost.api.models.inspect import in_8_bits_where_stored, inspect_model, profile_of
 from roost.api.models.loras import with_loras
 from roost.api.models.named_files import check_sought, refuse_other_files, why_single_files
 from roost.api.models.step_caches import cache_of, check_cache
@@ -160,6 +160,8 @@ def _question(model: str | Path, options: PlanOptions) -> Question:
     check_attention(options.attention, inventory.components)
     cache = cache_of(options.cache)
     check_cache(cache, inventory.pipeline, inventory.components)
+    if searches(options) and not lora_texts(options):  # LoRAs are fused into what the library loads, as ever
+        inventory = in_8_bits_where_stored(inventory)
     loras = read_loras(lora_texts(options), [each.name for each in inventory.components], options.fuse)
     check_fuse(loras, options.fuse)
     adapted = with_loras(inventory, loras)

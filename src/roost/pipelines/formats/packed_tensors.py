@@ -123,14 +123,17 @@ def named_parts(module: torch.nn.Module) -> Iterator[Part]:
 
 
 def stored_sizes(module: torch.nn.Module) -> dict[str, int]:
-    """Bytes by the names of the module's state, and of what is packed by the names of its parts."""
+    """Bytes by the names of the module's state, and of what is packed by the names that torchao's files give its parts.
+
+    A dot more would make each layer of a list look like a block of layers.
+    """
     held = (*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False))
     packed = {name: tensor for name, tensor in held if is_packed(tensor)}
     sizes: dict[str, int] = {}
     for key, each in module.state_dict().items():
         name = next((prefix for prefix in _prefixes(key) if prefix in packed), None) if packed else None
         if name is not None:  # some states have a packed weight as it is, some have more of it under longer names
-            sizes |= {dotted(name, suffix): part.nbytes for suffix, part in parts_of(packed[name])}
+            sizes |= {_in_one_layer(name, suffix): part.nbytes for suffix, part in parts_of(packed[name])}
         elif isinstance(each, torch.Tensor):
             sizes[key] = each.nbytes
     return sizes
@@ -139,6 +142,11 @@ def stored_sizes(module: torch.nn.Module) -> dict[str, int]:
 def dotted(name: str, suffix: str) -> str:
     """The name of a part of the weight ``name``."""
     return f"{name}.{suffix}" if suffix else name
+
+
+def _in_one_layer(name: str, suffix: str) -> str:
+    path, _, leaf = name.rpartition(".")
+    return dotted(path, f"_{leaf}_{suffix.replace('.', '_')}") if suffix and path else dotted(name, suffix)
 
 
 @functools.cache

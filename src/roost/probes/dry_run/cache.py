@@ -43,7 +43,7 @@ def trace_key(
         "pipeline": inventory.pipeline,
         "scalars": {name: repr(value) for name, value in inventory.scalars.items()},
         "configs": configs,
-        "components": {each.name: _component_facts(each) for each in inventory.components},
+        "components": {each.name: _component_facts(each, inventory) for each in inventory.components},
         **({"given": {name: _given_facts(each) for name, each in inventory.given.items()}} if inventory.given else {}),
         "weightless": {name: weightless.get(name) for name in inventory.weightless},
         "workload": asdict(workload),
@@ -77,9 +77,14 @@ def write_trace(folder: Path, key: str, trace: Trace) -> None:
         write_text_atomically(_path(folder, key), text)
 
 
-def _component_facts(component: Component) -> list[object]:
+def _component_facts(component: Component, inventory: Inventory) -> list[object]:
     units = [[unit.name, unit.count] for unit in component.units]
-    return [component.library, component.class_name, component.load_dtype, component.quantization, units]
+    facts = [component.library, component.class_name, component.load_dtype, component.quantization, units]
+    quantised = component.quantization is not None
+    return [
+        *facts,
+        *(inventory.files[name].sha256 for name in component.files if quantised and name in inventory.files),
+    ]
 
 
 def _given_facts(given: GivenFile) -> list[object]:

@@ -22,6 +22,7 @@ from roost.pipelines.build import build_component, build_pipeline
 from roost.pipelines.formats.modules import build_from_file
 from roost.pipelines.formats.skeletons import ComponentConfig
 from roost.pipelines.internals.of_torch import buffers_of, unfiled_names, without_modes
+from roost.pipelines.internals.of_torchao import put_untouched
 from roost.pipelines.linears import castable_linears
 from roost.pipelines.quiet import quiet_libraries, quiet_torch
 from roost.probes.dry_run.entry_calls import TracedComponent, made_up_arguments, weights_bytes
@@ -151,8 +152,7 @@ def _linears_of(component: TracedComponent) -> LinearWeights:
 def _check_traceable(inventory: Inventory) -> None:
     reason = None
     # What is in memory computes, or says itself why it can't be copied; a file's recipe says how it is built.
-    stored = inventory.components if inventory.source != "memory" else ()
-    quantized = next((each for each in stored if each.quantization and each.source is None), None)
+    quantized = next((each for each in inventory.components if each.stopped is not None), None)
     if inventory.layout != "diffusers" or inventory.pipeline is None:
         reason = "it has no model_index.json that names a pipeline"
     elif inventory.custom:
@@ -175,7 +175,7 @@ def build_components(
             module = _sibling(built[kin])
         else:
             facts = class_facts.get(component.class_name, ClassFacts())
-            module = built[kin] = _build(component, model_dir, facts, inventory.given.get(component.name))
+            module = built[kin] = _build(component, model_dir, facts, inventory)
             world.adopt(module)
         components.append(_traced_component(component, module, kin))
     return components
@@ -191,9 +191,14 @@ def _traced_component(component: Component, module: torch.nn.Module, kin: object
     )
 
 
-def _build(component: Component, model_dir: Path, facts: ClassFacts, given: GivenFile | None) -> torch.nn.Module:
+def _build(component: Component, model_dir: Path, facts: ClassFacts, inventory: Inventory) -> torch.nn.Module:
+    given = inventory.given.get(component.name)
     if given is None:
-        return build_component(component.name, component, model_dir, facts, component.tensors)
+        module = build_component(component.name, component, model_dir, facts, component.tensors)
+        if component.quantization is not None:  # by torchao, since nothing else of a directory can be traced
+            with without_modes():
+                put_untouched(module, [Path(inventory.path or "") / each for each in component.files])
+        return module
     config = ComponentConfig(name=component.name, described=component, config_dir=model_dir, facts=facts)
     with without_modes():  # a class of packed weights takes no fake tensor; what nobody touches takes no memory
         return build_from_file(config, given.file, given.recipe, with_data=False)

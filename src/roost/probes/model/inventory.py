@@ -11,7 +11,7 @@ from typing import Protocol
 from roost.blocks import gap_bytes, stacks_and_units
 from roost.errors import InvalidFile, UsageError
 from roost.facts.model import ClassFacts, Component, Inventory, ModelProfile, PublishedModel, Recognise
-from roost.option_spelling import given
+from roost.option_spelling import given, option
 from roost.probes.files.safe_files import listed, quoted, shown
 from roost.probes.model.components import Wanted, read_components
 from roost.probes.model.directory import ModelDirectory
@@ -122,10 +122,28 @@ def _count(names: list[str]) -> str:
 def _quantised_warnings(stored: list[StoredComponent]) -> list[str]:
     return [
         f"{each.name} is quantised ({shown(each.quantization)}): it is counted and planned as stored, and this version"
-        " can't run it"
+        f" can't run it: {each.packed.why_not}"
         for each in stored
-        if each.quantization is not None
+        if each.quantization is not None and each.packed is not None and each.packed.why_not is not None
     ]
+
+
+def _packed(stored: StoredComponent) -> Collection[str] | None:
+    """Tensors that no loader casts: parts of quantised weights, or all (None) of what doesn't run."""
+    if stored.packed is None:
+        return ()
+    return stored.packed.packed if stored.packed.why_not is None else None
+
+
+def _dtype_of_packed(stored: StoredComponent, sizing: _Sizing) -> str | None:
+    """What the quantised weights compute at; UsageError where another dtype is typed."""
+    dtype = stored.packed.load_dtype if stored.packed is not None and stored.packed.why_not is None else None
+    if dtype is not None and sizing.dtype not in (None, dtype):
+        raise UsageError(
+            f"{given('dtype', sizing.dtype)}: {stored.name} is quantised by torchao for {dtype}, and computes with no"
+            f" other; leave it out, or give {option('dtype', dtype)}."
+        )
+    return dtype
 
 
 def _read_single_files(
@@ -147,8 +165,8 @@ def _size_component(stored: StoredComponent, sizing: _Sizing) -> Component:
     bytes_by_dtype: dict[str, int] = {}
     if stored.sizes is not None:
         bytes_by_dtype = {dtype: sum(sizes.values()) for dtype, sizes in stored.sizes.items()}
-        asked = asked or default_load_dtype(bytes_by_dtype)
-        loaded = size_as_loaded(stored.sizes, asked, facts or ClassFacts(), quantized=stored.quantization is not None)
+        asked = _dtype_of_packed(stored, sizing) or asked or default_load_dtype(bytes_by_dtype)
+        loaded = size_as_loaded(stored.sizes, asked, facts or ClassFacts(), packed=_packed(stored))
         by_name = loaded.by_name
         notes += loaded.notes
         sizing.doubts.extend(_doubts(stored, by_name, sizing.usual_of(stored.class_name)))
@@ -170,6 +188,7 @@ def _size_component(stored: StoredComponent, sizing: _Sizing) -> Component:
         stacks=stacks,
         units=units,
         quantization=stored.quantization,
+        stopped=None if stored.packed is None else stored.packed.why_not,
         unsought=stored.unsought,
         extra_bytes=gap_bytes(by_name.values()),
         notes=tuple(notes),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from roost.errors import UsageError
@@ -42,23 +42,28 @@ def default_load_dtype(bytes_by_dtype: Mapping[str, int]) -> str:
     return "float16" if bytes_by_dtype.get("F16", 0) > other else "bfloat16"
 
 
-def size_as_loaded(stored: Sizes, load_dtype: str, facts: ClassFacts, *, quantized: bool) -> LoadedSizes:
-    """Bytes of each tensor that the class loads, under its module's name."""
+def size_as_loaded(
+    stored: Sizes, load_dtype: str, facts: ClassFacts, *, packed: Collection[str] | None = ()
+) -> LoadedSizes:
+    """Bytes of each tensor that the class loads, under its module's name; those ``packed`` (None: all) as stored."""
     loaded = LoadedSizes()
     keep = _kept_modules(facts, load_dtype)
+    parts = None if packed is None else _renamed(dict.fromkeys(packed, 0), facts.renames)
     unused: list[int] = []
     for dtype, stored_sizes in stored.items():
         sizes = _renamed(stored_sizes, facts.renames)
         unused += [sizes.pop(name) for name in _ignored(sizes, facts.ignored)]
         _drop_second_copy(sizes, loaded)
-        if quantized or dtype not in _CAST:
+        if parts is None or dtype not in _CAST:
             loaded.by_name.update(sizes)
-        else:
-            loaded.by_name.update(_cast(sizes, DTYPE_BITS[dtype], LOAD_DTYPE_BITS[load_dtype], keep))
+            continue
+        kept = {name: sizes.pop(name) for name in parts if name in sizes}
+        loaded.by_name.update(kept)
+        loaded.by_name.update(_cast(sizes, DTYPE_BITS[dtype], LOAD_DTYPE_BITS[load_dtype], keep))
     if unused:
         loaded.notes.append(f"unused: {len(unused)} stored tensors ({format_bytes(sum(unused))}) that its class drops")
     small = sum(sum(stored[dtype].values()) for dtype in stored if dtype in _SMALL_FLOATS)
-    if small and not quantized:
+    if small and parts == {}:
         loaded.notes.append(f"{format_bytes(small)} of weights are stored in 8 bits and load as {load_dtype}")
     return loaded
 

@@ -9,10 +9,12 @@ from typing import Any
 
 from roost.errors import InvalidFile, UsageError
 from roost.option_spelling import option
+from roost.probes.files.formats.directories import TORCHAO, DirectoryWeights, directory_weights
 from roost.probes.files.header_entries import Sizes
 from roost.probes.files.headers import Header
 from roost.probes.files.quantised import method_of
 from roost.probes.files.safe_files import quoted, shown
+from roost.probes.files.weights import read_weight_file
 from roost.probes.model.directory import ModelDirectory
 from roost.probes.model.layout import Declared, DirectoryLayout
 from roost.probes.model.shard_index import check_against_headers
@@ -47,6 +49,8 @@ class StoredComponent:
     unsought: bool = False  # its library would not look for these files by itself
     notes: tuple[str, ...] = ()
 
+    packed: DirectoryWeights | None = None  # of a quantised component
+
     @property
     def base_name(self) -> str:
         return _SUFFIX.sub("", self.name)
@@ -66,6 +70,7 @@ def read_stored(directory: ModelDirectory, found: FoundComponent) -> StoredCompo
         headers = _read_headers(directory, weights)
         sizes = _merged(headers)
         method = method or method_of(sizes, {key: value for each in headers for key, value in each.metadata.items()})
+    packed = None if method is None else _packed(directory, found, method)
     return StoredComponent(
         name=declared.name,
         library=declared.library,
@@ -79,7 +84,15 @@ def read_stored(directory: ModelDirectory, found: FoundComponent) -> StoredCompo
         quantization=method,
         unsought=weights.unsought,
         notes=tuple(notes),
+        packed=packed,
     )
+
+
+def _packed(directory: ModelDirectory, found: FoundComponent, method: str) -> DirectoryWeights:
+    looked_at = method == TORCHAO and not found.weights.pickled
+    files = [read_weight_file(str(directory.path / name), name) for name in found.weights.files] if looked_at else []
+    settings = (found.config or {}).get("quantization_config") or {}
+    return directory_weights(method, files, settings, found.declared.name)
 
 
 def _quantization(found: FoundComponent) -> str | None:

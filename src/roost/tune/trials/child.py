@@ -145,7 +145,8 @@ def _given_files(request: TrialRequest) -> dict[str, GivenFile]:
     from roost.pipelines.formats.skeletons import ComponentConfig
 
     found, facts = {}, load_class_facts()
-    for name, path in request.plan.given_files.items():
+    own = {name: request.model_dir / path for name, path in request.plan.kept_as_stored.items()}
+    for name, path in {**request.plan.given_files, **own}.items():
         planned, file = request.plan.components[name], read_weight_file(str(path))
         config = ComponentConfig(
             name=name,

@@ -73,13 +73,12 @@ def with_files(inventory: Inventory, files: Mapping[str, WeightFile], recipe_of:
     given = {
         name: GivenFile(file=file, recipe=recipe_of(inventory.component(name), file)) for name, file in files.items()
     }
-    components = tuple(
-        _made_of(each, given[each.name]) if each.name in given else each for each in inventory.components
-    )
+    components = tuple(made_of(each, given[each.name]) if each.name in given else each for each in inventory.components)
     return replace(inventory, components=components, given=given)
 
 
-def _made_of(component: Component, given: GivenFile) -> Component:
+def made_of(component: Component, given: GivenFile) -> Component:
+    """The component as the file's weights make it."""
     file, recipe = given.file, given.recipe
     by_name = _tensors(recipe)
     stacks, units = stacks_and_units(by_name)

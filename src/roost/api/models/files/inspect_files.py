@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from roost.facts.model import ClassFacts, Component
-from roost.facts.weight_files import StoredTensor, WeightFile
+from roost.facts.weight_files import WeightFile
+from roost.probes.files.formats.directories import as_one
 from roost.probes.files.formats.summary import Quantisation, quantisation_of, sizes_of
 from roost.probes.files.formats.weights import CAST
 from roost.probes.files.safe_files import starts_with
@@ -84,7 +84,7 @@ def _load_bytes(file: WeightFile, content: FileContent, quantisation: Quantisati
     asked = dtype or default_load_dtype({dtype: sum(by_name.values()) for dtype, by_name in sizes.items()})
     facts = load_class_facts().get(content.class_name or "") if content.layout == "diffusers" else None
     quantised = quantisation.method not in (None, CAST)
-    return sum(size_as_loaded(sizes, asked, facts or ClassFacts(), quantized=quantised).by_name.values())
+    return sum(size_as_loaded(sizes, asked, facts or ClassFacts(), packed=None if quantised else ()).by_name.values())
 
 
 def file_document(found: InspectedFile) -> dict[str, object]:
@@ -123,25 +123,4 @@ def component_detail(root: Path, component: Component) -> object:
     if component.quantization is None or component.tensors is None:
         return None
     files = [read_weight_file(str(root / name), name) for name in component.files]
-    return quantisation_of(_as_one(files), component.name).detail
-
-
-def _as_one(files: Sequence[WeightFile]) -> WeightFile:
-    """Shards together: a weight and its scales may lie in two."""
-    tensors: dict[str, StoredTensor] = {}
-    small: dict[str, bytes] = {}
-    metadata: dict[str, str | int | float | bool] = {}
-    for each in files:
-        tensors |= each.tensors
-        small |= each.small
-        metadata |= each.metadata
-    first = files[0]
-    return WeightFile(
-        path=first.path,
-        container=first.container,
-        tensors=tensors,
-        metadata=metadata,
-        sha256=first.sha256,
-        file_bytes=sum(each.file_bytes for each in files),
-        small=small,
-    )
+    return quantisation_of(as_one(files), component.name).detail

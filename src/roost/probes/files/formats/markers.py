@@ -55,7 +55,7 @@ def read_markers(file: WeightFile, where: str) -> Markers:
         what = f"marker {quoted(name)}"
         if each.format != "U8" or len(each.shape) != 1 or name not in file.small:
             _reject(where, f"{what} must be a short list of bytes, not {each.format} of {each.bytes} bytes")
-        marker = _marker(_parsed(file.small[name], where, what), where, what)
+        marker = _marker(read_object(file.small[name], where, what), where, what)
         if found.get(layer, marker) != marker:
             _reject(where, f"{what} says {quoted(marker.key)} where the metadata say {quoted(found[layer].key)}")
         found[layer] = marker
@@ -66,7 +66,7 @@ def read_markers(file: WeightFile, where: str) -> Markers:
 def read_state_shape(raw: bytes | None, where: str, name: str) -> tuple[int, ...]:
     """The shape that bitsandbytes' state of a 4-bit weight says; InvalidFile for a state that says none."""
     what = f"state {quoted(name)}"
-    shape = _parsed(raw or b"", where, what).get("shape")
+    shape = read_object(raw or b"", where, what).get("shape")
     if type(shape) is not list or not all(type(each) is int and 0 <= each < 2**40 for each in shape) or len(shape) > 8:
         _reject(where, f"{what} has no shape")
     return tuple(shape)
@@ -75,14 +75,16 @@ def read_state_shape(raw: bytes | None, where: str, name: str) -> tuple[int, ...
 def _from_metadata(text: object, where: str) -> dict[str, Marker]:
     if text is None:
         return {}
-    said = _parsed(str(text).encode("utf-8", "surrogatepass"), where, LAYERS_KEY)
+    said = read_object(str(text).encode("utf-8", "surrogatepass"), where, LAYERS_KEY)
     layers = said.get("layers")
     if type(layers) is not dict:
         _reject(where, f"{LAYERS_KEY} has no object of layers")
     return {name: _marker(each, where, f"{LAYERS_KEY} of layer {quoted(name)}") for name, each in layers.items()}
 
 
-def _parsed(raw: bytes, where: str, what: str) -> dict[str, Any]:
+def read_object(raw: bytes, where: str, what: str) -> dict[str, Any]:
+    """A JSON object of a header; InvalidFile, naming ``what`` it is, for anything else."""
+
     def reject(reason: str) -> NoReturn:
         _reject(where, f"{what} isn't valid JSON: {reason}")
 

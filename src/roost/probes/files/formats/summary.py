@@ -156,17 +156,18 @@ def _bits_per_weight(file: WeightFile, weights: FileWeights) -> float | None:
     stored_bytes = elements = 0
     taken = {part for each in weights.quantised.values() for part in each.parts}
     for each in weights.quantised.values():
-        if _is_linear(each.name, each.shape):
+        if is_linear(each.name, each.shape):
             stored_bytes += _bytes(file, each.parts)
             elements += math.prod(each.shape)
     for name, tensor in file.tensors.items():
-        if name not in taken and tensor.format in _FLOATS and _is_linear(name, tensor.shape):
+        if name not in taken and tensor.format in _FLOATS and is_linear(name, tensor.shape):
             stored_bytes += tensor.bytes
             elements += math.prod(tensor.shape)
     return round(8 * stored_bytes / elements, 3) if elements else None
 
 
-def _is_linear(name: str, shape: tuple[int, ...]) -> bool:
+def is_linear(name: str, shape: tuple[int, ...]) -> bool:
+    """Whether a tensor is the weight of a linear layer, by its name and shape."""
     return name.endswith(".weight") and len(shape) == 2 and _LOOKED_UP.search(name) is None
 
 

@@ -12,6 +12,7 @@ from roost.facts.weight_files import StoredTensor, WeightFile
 from roost.probes.files.formats.layouts import BYTES, FP8, MARKED, UNMARKED, Layout
 from roost.probes.files.formats.markers import COMFY_QUANT, QUANT_STATE, Marker, Markers, read_markers, read_state_shape
 from roost.probes.files.formats.scales import ScaleKind, scale_kind
+from roost.probes.files.formats.torchao import OTHER, torchao_weight
 from roost.probes.files.gguf.ggml_types import GGML_BY_NAME
 from roost.probes.files.safe_files import quoted, shown
 
@@ -81,6 +82,7 @@ class _Reader:
     def __init__(self, file: WeightFile, markers: Markers, where: str, *, scaled: bool) -> None:
         self._tensors, self._small, self._markers, self._where = file.tensors, file.small, markers, where
         self._is_scaled = scaled or bool(markers)
+        self._file = file
 
     def check_whole(self, marker: StoredTensor) -> None:
         """Of the old kind: nothing or two elements, of a float."""
@@ -148,9 +150,11 @@ class _Reader:
         ends = [end for end in (*layout.needs, *layout.may) if f"{layer}{end}" in self._tensors]
         kind = None if lacking else self._scale(layer, layout, shape)
         problem = f"{quoted(codes.name)} has no {lacking[0].lstrip('.')}" if lacking else None
+        name = codes.name if layout.codes == _WEIGHT else f"{layer}{_WEIGHT}"
+        said = torchao_weight(self._file, name, self._where) if layout.format.startswith(OTHER) else None
         return QuantisedWeight(
-            name=codes.name if layout.codes == _WEIGHT else f"{layer}{_WEIGHT}",
-            format=layout.format if marker is None else marker.key,
+            name=name,
+            format=(said.format if said else None) or (layout.format if marker is None else marker.key),
             shape=shape,
             parts=(codes.name, *(f"{layer}{end}" for end in ends)),
             scale=kind,
