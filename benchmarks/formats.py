@@ -3,7 +3,7 @@
     python benchmarks/formats.py [-o RESULT.json]
 
 FLUX.1-dev by its name with a transformer's file of each format at its real size (headers alone), planned for an RTX
-4090 with 6 GiB free: predicted seconds a step and bytes that a pass streams. And a small Wan with random weights, on
+4090 with 6 GiB free: predicted seconds a step and bytes that a pass streams. And a small Wan of random weights, run on
 the emulated device with a slow link: seconds of a step as measured on this CPU, of which only the ratios say something.
 """
 
@@ -43,7 +43,7 @@ FORMS = ("bf16", "fp8", "Q4")
 MODEL, CARD, BUDGET = "flux.1-dev", "rtx-4090", "6GiB"
 _SIZES = ("1024x1024", "512x512")
 _SMALL = WanSize(blocks=12, heads=4, head_dim=64, ffn_dim=1024, text_blocks=2, text_dim=128, vae_base_dim=12)
-_LINK, _SMALL_BUDGET, _SMALL_SIZE, _ROUNDS, _STEPS = "100MB/s", "24MiB", "96x64", 3, 4
+_LINK, _SMALL_BUDGET, _SMALL_SIZE, _ROUNDS, _STEPS = "20MB/s", "24MiB", "32x32", 3, 4
 
 State = Mapping[str, torch.Tensor]
 

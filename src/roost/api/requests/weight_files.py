@@ -44,9 +44,9 @@ def with_moved_files(plan: PlanDocument, files: Mapping[str, Path]) -> PlanDocum
 
 
 def _given(options: FileOptions) -> Iterator[tuple[str, Path]]:
-    files = (options.files,) if isinstance(options.files, str) else options.files
+    files = options.files
     if isinstance(files, Mapping):
-        yield from ((component, Path(path)) for component, path in files.items())
+        yield from (_paired(component, path) for component, path in files.items())
     else:
         yield from map(_parsed, files)
     for each in fields(FileOptions):
@@ -55,7 +55,17 @@ def _given(options: FileOptions) -> Iterator[tuple[str, Path]]:
             yield each.name, Path(path)
 
 
-def _parsed(text: str) -> tuple[str, Path]:
+def _paired(component: object, path: object) -> tuple[str, Path]:
+    if not isinstance(component, str) or not isinstance(path, str | Path):
+        raise UsageError(f"files gives components by name a path each, not {component!r}: {path!r}.")
+    if not str(path):
+        raise UsageError(f"files names no file for {component!r}.")
+    return component, Path(path)
+
+
+def _parsed(text: object) -> tuple[str, Path]:
+    if not isinstance(text, str):
+        raise UsageError(f"files are given like {file_option('transformer')}, not as {text!r}.")
     named = _NAMED.fullmatch(text)
     if re.fullmatch(r"\w+=", text):
         raise UsageError(f"{given('files', text)} names no file; write {file_option(text[:-1])}.")
