@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,7 @@ from roost.pipelines.internals import (
     of_fake_tensors,
     of_operators,
     of_torch,
+    of_torchao,
     of_transformers,
 )
 
@@ -206,6 +208,22 @@ CANARIES: dict[Callable[[], None], str] = {
     _transformers: "of_transformers",
     _accelerate: "of_accelerate",
 }
+
+
+def test_torchao_makes_weights_of_the_tensors_that_its_files_hold(tmp_path: Path) -> None:
+    quantization = pytest.importorskip("torchao.quantization")
+    from safetensors.torch import save_file
+    from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict
+
+    packed = torch.nn.Sequential(torch.nn.Linear(32, 8)).to(torch.bfloat16)
+    plain = torch.nn.Sequential(torch.nn.Linear(32, 8)).to(torch.bfloat16)
+    quantization.quantize_(packed, quantization.Int8WeightOnlyConfig())
+    tensors, said = flatten_tensor_state_dict({"0.weight": packed[0].weight.data})
+    save_file(tensors, tmp_path / "x.safetensors", metadata=said)
+    of_torchao.put_untouched(plain, [tmp_path / "x.safetensors"])
+    made, given = plain[0].weight, packed[0].weight
+    assert (type(made), made.dtype, made.shape) == (type(given), given.dtype, given.shape)
+    assert made.__tensor_flatten__()[1] == given.__tensor_flatten__()[1]
 
 
 @pytest.mark.parametrize("canary", CANARIES, ids=lambda canary: canary.__name__.strip("_"))

@@ -16,6 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import roost
+from live_pipelines import live_pipeline
 from roost.api.models.inspect import inspect_model, inspection_document
 from roost.blocks import stacks_and_units
 from roost.errors import InvalidFile, UsageError
@@ -25,6 +26,7 @@ from roost.plan import PlanDocument
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.run.generate import generate
 from roost.residency.run.loader import load_held
+from tiny_loras import lora_file
 from tiny_models import build, default_call
 from torchao_directories import DYNAMIC, WEIGHT_ONLY, latents, loaded_by_diffusers, torchao_model
 
@@ -38,12 +40,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return functools.cache(lambda family, config: torchao_model(family, config, tmp_path_factory.mktemp("m") / family))
 
 
-def planned(folder: Path, family: str, choice: str) -> PlanDocument:
+def planned(folder: Path, family: str, choice: str, **more: Any) -> PlanDocument:
     call = default_call(family)
     frames = {"frames": call["num_frames"]} if "num_frames" in call else {}
     size = (call["width"], call["height"])
     memory: dict[str, Any] = {"gpu": "emulated", "vram": "1GiB", "headroom": 0, "ram": "8GiB"}
-    return roost.make_plan(folder, set=choice, size=size, steps=2, measured=False, **memory, **frames)
+    return roost.make_plan(folder, set=choice, size=size, steps=2, measured=False, **memory, **frames, **more)
 
 
 CELLS = [
@@ -111,6 +113,23 @@ def test_the_peak_with_dequantised_weights_is_foreseen_as_exactly_as_that_of_pla
     packed = _surplus_bytes(made("flux", config), strategy)
     assert packed[0] == pytest.approx(plain[0], abs=1024)
     assert packed[1] < plain[1]
+
+
+def test_a_lora_goes_beside_the_weights_with_the_bits_of_diffusers(made: Made, tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason="LoRAs need peft: pip install 'roost[lora]'")
+    folder, file = made("flux", WEIGHT_ONLY[0]), tmp_path / "one.safetensors"
+    lora_file(file, live_pipeline("flux"), {"transformer": ("to_q", "to_v")})
+    by_diffusers = loaded_by_diffusers(folder)
+    without = latents(by_diffusers, "flux")
+    by_diffusers.load_lora_weights(tmp_path, weight_name=file.name)
+    right = latents(by_diffusers, "flux")
+    assert not torch.equal(right, without)
+    for strategy in ("resident", "layerwise-offload,resident_blocks=1"):
+        plan = planned(folder, "flux", f"transformer={strategy}", lora=str(file))
+        assert [(each.component, each.fused) for each in plan.loras] == [("transformer", False)]
+        pipeline = roost.load_pipeline(plan)
+        assert torch.equal(latents(pipeline, "flux"), right), strategy
+        pipeline.roost.close()
 
 
 def test_a_layer_of_a_list_is_no_block_of_parts() -> None:
