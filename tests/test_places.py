@@ -91,7 +91,7 @@ def test_the_only_tokenizer_may_lie_in_the_folder_itself(model: Path, published:
 def test_what_no_file_gives_is_named_with_its_public_source(model: Path, published: PublishedModel) -> None:
     files = _files(model)
     vae = files.pop("vae")
-    with pytest.raises(UsageError, match=r"no weights for vae \(AutoencoderKLWan\).*someone/tiny.*files={'vae': 'PATH'}"):
+    with pytest.raises(UsageError, match=r"no weights for vae \(.*someone/tiny.*files={'vae': 'PATH'}"):
         place_of(_plan(FAMILY, files), BaseOptions())
     with pytest.raises(UsageError, match=r"tokenizer files of tokenizer/ .*as someone/tiny has, with tokenizers='DIR'"):
         place_of(_plan(FAMILY, {**files, "vae": vae}), BaseOptions())
