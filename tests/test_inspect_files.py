@@ -76,9 +76,9 @@ def test_the_screen_of_an_ambiguous_file_asks(disk: Path, capsys) -> None:
 
 
 def test_a_file_that_cannot_run_says_why_and_what_would(disk: Path, capsys) -> None:
-    write(disk / "x.safetensors", of_linears("int8_tensorwise+convrot"))
+    write(disk / "x.safetensors", of_linears("convrot_w4a4"))
     found = " ".join(screen(["inspect", "x.safetensors"], capsys).split())
-    assert "runs as stored: no, ComfyUI's rotated int8 is rotated (convrot)" in found
+    assert "runs as stored: no, ComfyUI's rotated 4 bits is rotated (convrot)" in found
     assert "what would work: a GGUF, or a file of the same model" in found
 
 
