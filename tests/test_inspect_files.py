@@ -93,7 +93,7 @@ def test_the_json_of_a_file_has_every_key(key: str, disk: Path, capsys) -> None:
 
 
 def test_a_plain_file_is_not_quantised(disk: Path, capsys) -> None:
-    sparse_safetensors(disk / "vae.safetensors", shapes_of("flux.1-dev", "vae"), "F32")
+    sparse_safetensors(disk / "vae.safetensors", shapes_of("sdxl", "vae"), "F32")
     found = document("vae.safetensors", capsys)
     assert (found["quantization"], found["quantization_detail"], found["runs"]) == (None, None, True)
     assert (found["component"], found["layout"], found["bytes"]) == ("vae", "original", 2 * found["load_bytes"])
@@ -185,7 +185,7 @@ def test_the_json_of_a_folder_lists_its_files(disk: Path, capsys) -> None:
 
 
 def test_folders_that_a_yaml_file_names_are_looked_into(disk: Path, capsys) -> None:
-    sparse_safetensors(disk / "shared" / "more" / "ae.safetensors", shapes_of("flux.1-dev", "vae"))
+    sparse_safetensors(disk / "shared" / "more" / "ae.safetensors", shapes_of("sdxl", "vae"))
     sparse_safetensors(disk / "other" / "clip_l.safetensors", shapes_of("flux.1-dev", "text_encoder", "diffusers"))
     text = f"a111:\n  base_path: {disk}/shared\n  vae: more\n  loras: none/at/all\n"
     text += f"b:\n  clip: |\n    {disk}/other\n    x\nc: 1\n"

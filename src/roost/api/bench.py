@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from roost.api.machine import find_machine
+from roost.api.models.files.inspect_files import is_weight_file
 from roost.api.models.inspect import inspect_model, inspect_planned, profile_of
 from roost.api.plans.plan import load_plan, search_question
 from roost.api.plans.preflight import check_runnable
@@ -134,7 +135,8 @@ def _check_measurable(model: str, options: PlanOptions, link_speed: str | None) 
 
 def is_plan_file(target: str) -> bool:
     """Whether the argument names a plan's file rather than a model."""
-    return Path(target).suffix.lower() in (".yaml", ".yml") or os.path.isfile(target)
+    named = Path(target).suffix.lower() in (".yaml", ".yml")
+    return named or (os.path.isfile(target) and not is_weight_file(str(target)))
 
 
 def parse_link_speed(text: str | None) -> float | None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from roost.api.models.files.bases import base_of
+from roost.api.models.files.inspect_files import is_weight_file
 from roost.errors import InvalidFile
 from roost.facts.model import Inventory
 from roost.probes.recognition.files import recognise_file
-from roost.shell_quoting import shown_path
+from roost.shell_quoting import command, shown_path
 
 _PLAN_SUFFIXES = (".yaml", ".yml")
 _MOST_NAMED = 3
@@ -17,6 +19,9 @@ def refuse_other_files(path: Path) -> None:
     """InvalidFile for a file that is known to be something else than a plan, unless it is named like one."""
     if path.suffix.lower() in _PLAN_SUFFIXES:
         return
+    if is_weight_file(str(path)):
+        base_of(str(path), {})  # what is no model by itself is refused here, with what it goes into
+        raise InvalidFile(f"{shown_path(path)} is a model, not a plan; plan it with: {command('roost', 'plan', path)}")
     found = recognise_file(path)
     if found is not None and not found.is_plan:
         raise InvalidFile(f"{shown_path(path)} is not a plan: it is {found.what}. {found.remedy}")

@@ -91,12 +91,14 @@ def run(given: RunCommand) -> None:
 
 def _plan_of(given: RunCommand, request: RunRequest) -> tuple[PlanDocument, RunRequest]:
     """The plan in the file, or a new plan of the model, kept in the cache directory; and the request in its groups."""
+    from roost.api.models.files.inspect_files import is_weight_file
     from roost.api.plans.plan import load_plan
     from roost.api.requests.weight_files import files_of, with_moved_files
     from roost.plan.revision import revised
 
     path, options = Path(given.target), given.filled(PlanOptions)
-    if path.suffix.lower() not in (".yaml", ".yml") and not os.path.isfile(path):
+    is_plan = os.path.isfile(path) and not is_weight_file(given.target)
+    if path.suffix.lower() not in (".yaml", ".yml") and not is_plan:
         return _new_plan(given, options, request)
     _refuse_planning_options(options, given.typed)
     plan = load_plan(path)

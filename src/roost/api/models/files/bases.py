@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TypeVar
 from roost.api.models.files.inspect_files import inspect_file, is_weight_file
 from roost.errors import InvalidFile, UsageError
 from roost.facts.model import PublishedModel
-from roost.option_spelling import file_option
+from roost.option_spelling import file_option, option
 from roost.probes.model.components import is_checker_class
 from roost.probes.model.hub import is_path, resolve_model
 from roost.profiles.published import load_published_model, model_names
@@ -72,6 +73,11 @@ def _all_in_one(path: Path) -> tuple[str, dict[str, Path]]:
     """The model that a checkpoint of several components is, and its components, all in that file."""
     content = inspect_file(path).content
     names = list(dict.fromkeys(each.model for each in content.candidates))
+    if content.component == "lora":
+        raise UsageError(
+            f"{shown_path(path)} is a LoRA; name the model that it changes, and give it with"
+            f" {option('lora', shlex.quote(str(path)))}."
+        )
     if not content.parts:
         components = list(dict.fromkeys(each.component for each in content.candidates if each.model in names[:1]))
         which = " or ".join(components) if len(names) == 1 and len(components) > 1 else content.component
