@@ -37,7 +37,8 @@ def _recipes() -> list[str]:
 
 
 @pytest.mark.parametrize("given", GIVEN)
-def test_what_is_refused_is_one_line_and_leaves_nothing(given: str, disk: Path, capsys) -> None:
+def test_what_is_refused_is_one_line_and_leaves_nothing(given: str, disk: Path, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # others keep recipes of their own meanwhile
     kept = _recipes()
     assert run(["plan", *shlex.split(given), *PLANNED, "-o", "plan.yaml"]) == 2
     shown = capsys.readouterr()

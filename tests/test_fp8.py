@@ -22,12 +22,12 @@ from roost.plan import PlanDocument, plan_to_yaml, read_plan
 from roost.plan.budget import HostTurn
 from roost.plan.revision import revised
 from roost.residency.device.emulated import EmulatedDevice
-from roost.residency.run.components import load_component
+from roost.residency.run.components import finish_component, load_component
 from roost.residency.run.generate import generate, tensor_digest
 from roost.residency.run.loader import load_held
 from roost.residency.run.loras import LoraLoader
 from roost.residency.weights.fp8 import Fp8Linear, store_as_planned
-from roost.tune.trials.child import random_weights
+from roost.tune.trials.child import reading_random
 from tiny_loras import lora_file
 from tiny_models import build, default_call
 
@@ -172,7 +172,7 @@ def digests_of(module: torch.nn.Module) -> dict[str, str]:
 
 def test_random_weights_are_rounded_too(model: Path) -> None:
     plan = planned(model, allow="fp8").components["transformer"]
-    made = random_weights("emulated")("transformer", plan, model)
+    made = finish_component("transformer", reading_random("emulated")("transformer", plan, model), plan)
     assert {layer.weight.dtype for layer in made.modules() if isinstance(layer, Fp8Linear)} == {torch.float8_e4m3fn}
 
 

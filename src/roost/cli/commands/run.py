@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from roost.plan import PlanDocument
 
 
-_OF_A_RUN = (WorkloadOptions, AttentionOptions, FileOptions)
+_OF_A_RUN = (WorkloadOptions, AttentionOptions, FileOptions, LoraOptions)
 
 
 @dataclass(frozen=True, kw_only=True)
