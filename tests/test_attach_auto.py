@@ -164,6 +164,12 @@ def source_of(pipeline: Any) -> str:
     return plan.predicted.source
 
 
+@pytest.mark.parametrize("given", [{"files": {"transformer": "x.gguf"}}, {"vae": "x.safetensors"}])
+def test_a_pipeline_in_memory_takes_no_files(given: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"^attach has no option '(files|vae)'"):
+        roost.attach(live_pipeline("flux"), vram=ROOMY, **given)
+
+
 def test_an_option_that_attach_does_not_take_is_refused() -> None:
     with pytest.raises(UsageError, match=r"^attach has no option 'gpu'; choose from .*size"):
         roost.attach(live_pipeline("flux"), vram=ROOMY, gpu="rtx-4090")

@@ -15,7 +15,8 @@ from roost.api.models.step_caches import cache_of, check_cache
 from roost.api.models.versions import RECORDED, installed_versions
 from roost.api.plans.plan import plan_traced
 from roost.api.plans.preflight import keeping_masters
-from roost.api.requests.option_sets import PlanOptions
+from roost.api.requests.declared import declared_options
+from roost.api.requests.option_sets import FileOptions, PlanOptions
 from roost.api.requests.options import aim_of, choices_of, live_workload_of, searches
 from roost.api.requests.python_options import options_of
 from roost.api.runs.pipeline import tie
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
 # What is in memory already, or where it runs, is not asked.
 _FOUND = spelled(Decider("live module"))  # decides what the nature of a module in memory leaves no choice of
-_NOT_ASKED = ("gpu", "dtype", "variant", "role", "fsdp", "lora", "fuse")
+_NOT_ASKED = ("gpu", "dtype", "variant", "role", "fsdp", "lora", "fuse", *declared_options(FileOptions))
 
 
 def attach(

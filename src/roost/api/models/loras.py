@@ -10,6 +10,7 @@ from roost.api.models.traces import configs_of
 from roost.errors import UsageError
 from roost.facts.loras import Adapters, LoraFile
 from roost.facts.model import ClassFacts, Component, Inventory
+from roost.option_spelling import option
 from roost.plan.loras import PlannedLora
 from roost.planner.side_paths import buffer_bytes, with_buffers
 from roost.probes.files.headers import read_header
@@ -40,7 +41,7 @@ def with_loras(inventory: Inventory, loras: Sequence[LoraFile]) -> AdaptedModel:
     from roost.pipelines.quiet import quiet_libraries
 
     if inventory.pipeline is None:
-        raise UsageError("LoRAs need a pipeline's class, and this model names none; leave --lora out.")
+        raise UsageError(f"LoRAs need a pipeline's class, and this model names none; leave {option('lora')} out.")
     with quiet_libraries():
         found = pipeline_class(inventory.pipeline)
         names = [each.name for each in inventory.components]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from roost.blocks import gap_bytes, stacks_and_units
 from roost.errors import InvalidFile
 from roost.facts.model import Component, FileSource, GivenFile, Inventory
-from roost.facts.weight_files import Recipe, WeightFile
+from roost.facts.weight_files import Recipe, StoredTensor, WeightFile
 from roost.facts.weight_formats import PLAIN_FORMATS
 from roost.planner.rules.names import kind_of
 from roost.probes.files.formats.summary import Quantisation, quantisation_of
@@ -54,7 +54,7 @@ def as_the_others_load(inventory: Inventory, dtypes: GivenDtypes, published: Inv
     for each in inventory.components:
         if each.name not in dtypes.files and each.load_dtype is not None and kind_of(each) != "vae":
             own[each.load_dtype] += each.load_bytes
-    formats = sum((_bytes_by_format(each) for each in dtypes.files.values()), Counter[str]())
+    formats = sum((_bytes_by_format(each.tensors.values()) for each in dtypes.files.values()), Counter[str]())
     known = {each.name: each.load_dtype for each in published.components} if published else {}
 
     def dtype(name: str) -> str:
@@ -82,12 +82,13 @@ def made_of(component: Component, given: GivenFile) -> Component:
     file, recipe = given.file, given.recipe
     by_name = _tensors(recipe)
     stacks, units = stacks_and_units(by_name)
-    bytes_by_format, quantisation = _bytes_by_format(file), quantisation_of(file, file.path)
+    used, quantisation = _used(given), quantisation_of(file, file.path)
+    bytes_by_format = _bytes_by_format(used)
     return replace(
         component,
         bytes=bytes_by_format.total(),
         bytes_by_dtype=dict(bytes_by_format),
-        tensors=len(file.tensors),
+        tensors=len(used),
         load_bytes=sum(by_name.values()),
         stacks=stacks,
         units=units,
@@ -103,6 +104,13 @@ def made_of(component: Component, given: GivenFile) -> Component:
         ),
         notes=(*component.notes, *_unused(recipe)),
     )
+
+
+def _used(given: GivenFile) -> list[StoredTensor]:
+    """What of the file the component is made of: a checkpoint holds other components, too."""
+    pieces = [piece for target in given.recipe.targets for piece in target.pieces]
+    pieces += [piece for target in given.recipe.targets for scale in target.scales for piece in scale.pieces]
+    return [given.file.tensors[name] for name in dict.fromkeys(piece.source for piece in pieces)]
 
 
 def _tensors(recipe: Recipe) -> dict[str, int]:
@@ -136,8 +144,8 @@ def _unused(recipe: Recipe) -> tuple[str, ...]:
     return (f"unused: {count} tensor{'s' * (count > 1)} of its file",) if count else ()
 
 
-def _bytes_by_format(file: WeightFile) -> Counter[str]:
+def _bytes_by_format(tensors: Iterable[StoredTensor]) -> Counter[str]:
     found: Counter[str] = Counter()
-    for tensor in file.tensors.values():
+    for tensor in tensors:
         found[tensor.format] += tensor.bytes
     return found

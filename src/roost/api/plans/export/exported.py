@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -57,6 +58,9 @@ def common_notes(name: str, component: ComponentPlan) -> Iterator[str]:
         yield f"{name}: Roost would let it stay after its stage while there is room."
     if component.hold:
         yield f"{name}: Roost would hold its blocks from their first use to the end of the stage."
+    if component.source is not None:
+        file = shlex.quote(component.source.path)
+        yield f"{name}: Roost takes its weights from {file} as they are stored; here the model's own are loaded."
     if component.storage is not None:
         yield f"{name}: Roost would store linear weights of its blocks in 8 bits; here they take their whole size."
     master = component.master
