@@ -45,6 +45,7 @@ def outcome(name: str, strategy: Any, failing: int) -> tuple[str, int]:
     return ended, device._arena.charges
 
 
+@pytest.mark.dealt(2)
 @pytest.mark.parametrize("strategy", SLOW_UNLESS_TYPICAL)
 @pytest.mark.parametrize(("name", "stride"), [("flux", 4), pytest.param("wan2.2", 7, marks=pytest.mark.slow)])
 def test_an_allocation_that_fails_leaves_the_bits_or_the_baseline(
@@ -168,6 +169,7 @@ def cached(kind: str) -> Any:
     }[kind]()
 
 
+@pytest.mark.dealt(2)
 @pytest.mark.parametrize("kind", ["first block", "pyramid", "taylor", "mag"])
 def test_cache_hooks_begin_the_second_run_with_the_state_of_the_first(kind: str) -> None:
     pipeline = live_pipeline("flux")

@@ -46,6 +46,7 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Any:
     _WORLDS.clear()
 
 
+@pytest.mark.dealt(3)
 @pytest.mark.parametrize(("family", "form"), cells(_SEEN))
 def test_every_strategy_has_the_bits_of_the_same_layers_without_roost(
     family: str, form: str, worlds: Any, tmp_path: Path
@@ -54,6 +55,7 @@ def test_every_strategy_has_the_bits_of_the_same_layers_without_roost(
     assert others(family, made, FORMATS[form](made, family, tmp_path)) == []
 
 
+@pytest.mark.dealt(2)
 @pytest.mark.parametrize(("family", "form"), cells(_SEEN_WITH_LORA))
 def test_a_lora_beside_such_layers_has_the_bits_of_diffusers_own(
     family: str, form: str, worlds: Any, tmp_path: Path
