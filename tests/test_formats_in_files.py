@@ -17,10 +17,10 @@ import original_layouts
 import stored_weights
 from roost.facts.weight_files import Piece, StoredTensor, WeightFile
 from roost.pipelines.formats.arithmetic import decode_mxfp8, decode_nvfp4, decode_scaled
+from roost.pipelines.formats.conversions.recording import Made
 from roost.pipelines.formats.modules import build_from_file
 from roost.pipelines.formats.quantised import Quantised
 from roost.pipelines.formats.recipes import derive_recipe
-from roost.pipelines.formats.recording import Made
 from roost.pipelines.formats.targets import Assembly, Place
 from single_file_worlds import World, matrices, of_module, stored, world
 

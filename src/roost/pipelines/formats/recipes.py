@@ -9,13 +9,13 @@ from functools import cached_property
 
 from roost.errors import InvalidFile
 from roost.facts.weight_files import Piece, Recipe, Strided, Target, WeightFile
-from roost.pipelines.formats.converters import converted, converted_open_clip, is_open_clip
+from roost.pipelines.formats.conversions.converters import converted, converted_open_clip, is_open_clip
+from roost.pipelines.formats.conversions.recording import Made, NotRecorded, StandIn, made_of, stand_in
+from roost.pipelines.formats.conversions.text_names import is_llama_cpp, library_names
 from roost.pipelines.formats.parts import Part, parts_for
 from roost.pipelines.formats.quantised import Stored, read_quantisation
-from roost.pipelines.formats.recording import Made, NotRecorded, StandIn, made_of, stand_in
 from roost.pipelines.formats.skeletons import ComponentConfig, Skeleton
 from roost.pipelines.formats.targets import Assembly, Place, values_shape
-from roost.pipelines.formats.text_names import is_llama_cpp, library_names
 
 _NUMBER = re.compile(r"\d+")
 _VISION = re.compile(r"(?:^|\.)(?:visual|vision_tower|vision_model|multi_modal_projector)\.")
@@ -107,7 +107,8 @@ class _Derivation:
         model = self.skeleton.module
         if self.component.described.library != "transformers":
             if not self.skeleton.places.keys() - self.skeleton.computed <= stand_ins.keys():
-                found = converted(self.file, type(model), getattr(model, "config", {}), stand_ins)
+                shapes = {name: place.shape for name, place in self.skeleton.places.items()}
+                found = converted(self.file, model, shapes, stand_ins)
         elif is_open_clip(stand_ins):
             found = converted_open_clip(self.file, type(model), self.part, model, stand_ins)
         return {name: (self._provenance(name, each), 0.0) for name, each in self._renamed(found)}

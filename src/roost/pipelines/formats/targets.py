@@ -11,8 +11,8 @@ import torch
 
 from roost.errors import InvalidFile
 from roost.facts.weight_files import Method, Piece, Scale, StoredTensor, Strided, Target, WeightFile
+from roost.pipelines.formats.conversions.recording import Made
 from roost.pipelines.formats.quantised import Quantised, block_of, scale_kind
-from roost.pipelines.formats.recording import Made
 from roost.pipelines.internals.of_diffusers import gguf_blocks
 
 # Comfy pads matrices to whole blocks of both dimensions.
