@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from roost.api.plans.export.exported import MOVED, STREAMED, Exported, block_count, common_notes, model_of
 from roost.errors import UsageError
 from roost.facts.model import PipelineFacts
+from roost.facts.step_cache import StepCache
 from roost.plan import ComponentPlan, PlanDocument
 from roost.profiles.class_facts import load_pipeline_facts
 from roost.profiles.models import fallback_profile, load_model_profiles
@@ -37,9 +38,14 @@ def _head(plan: PlanDocument, notes: tuple[str, ...]) -> Iterator[str]:
     yield "import torch"
     if any(each.strategy in MOVED for each in plan.components.values()):
         yield "from accelerate import cpu_offload_with_hook"
-    yield f"from diffusers import {plan.model.pipeline}"
+    names = [plan.model.pipeline]
+    if plan.cache is not None:
+        names.append(_cache_config(plan, plan.cache)[0])
+    yield f"from diffusers import {', '.join(names)}"
     if any(each.strategy == STREAMED for each in plan.components.values()):
         yield "from diffusers.hooks import apply_group_offloading"
+    if plan.cache is not None and plan.cache.name == "mag":
+        yield "from diffusers.hooks.mag_cache import FLUX_MAG_RATIOS"
     loaders = sorted({_loader(name) for name in _facts(plan).needs})
     saver = ["export_to_video"] if _facts(plan).makes == "video" else []
     if loaders or saver:
@@ -82,8 +88,24 @@ def _placing(plan: PlanDocument) -> Iterator[str]:
         if plan.attention is not None and each.kind == "dit":
             yield f"pipe.{name}.set_attention_backend({plan.attention!r})"
         if plan.cache is not None and each.kind == "dit":
-            yield f"pipe.{name}.enable_cache(diffusers.FirstBlockCacheConfig(threshold={plan.cache.threshold!r}))"
+            config, arguments = _cache_config(plan, plan.cache)
+            yield f"pipe.{name}.enable_cache({config}({arguments}))"
         yield from (f"pipe.{name}.enable_{what}()" for what in ("tiling", "slicing") if getattr(each, what))
+
+
+def _cache_config(plan: PlanDocument, cache: StepCache) -> tuple[str, str]:
+    """The class of a cache's settings, and the arguments that make them."""
+    if cache.name == "first-block":
+        return "FirstBlockCacheConfig", f"threshold={cache.threshold!r}"
+    if cache.name == "mag":
+        steps = f"num_inference_steps={plan.workload.steps_run}"
+        return "MagCacheConfig", f"threshold={cache.threshold!r}, {steps}, mag_ratios=FLUX_MAG_RATIOS"
+    if cache.name == "pab":
+        kinds = ("spatial", "temporal", "cross")
+        ranges = ", ".join(f"{kind}_attention_block_skip_range={cache.every}" for kind in kinds)
+        return "PyramidAttentionBroadcastConfig", f"{ranges}, current_timestep_callback=lambda: pipe.current_timestep"
+    lite = ", use_lite_mode=True" if cache.name == "taylorseer-lite" else ""
+    return "TaylorSeerCacheConfig", f"cache_interval={cache.every}{lite}"
 
 
 def _use(parts: Mapping[str, ComponentPlan], name: str) -> tuple[int, str]:
