@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
+
+import torch
 
 from roost.errors import UsageError
 from roost.facts.step_cache import CacheName, StepCache
@@ -47,6 +49,11 @@ def _one_call_a_step(pipeline: type, contexts: frozenset[str]) -> bool:
     """Whether a step makes one call: with and without the prompt at once, or with it alone unless more is asked for."""
     more = call_parameters(pipeline).get("true_cfg_scale")
     return contexts == {'"cond_uncond"'} or (more is not None and more.default == 1)
+
+
+def weightless() -> AbstractContextManager[object]:
+    """Inside it, modules are made without memory for weights: enough to put a cache on."""
+    return torch.device("meta")
 
 
 def set_cache(module: Any, cache: StepCache, pipeline: Any) -> None:
@@ -125,7 +132,7 @@ def _mag(cache: StepCache, pipeline: Any) -> Any:
     from diffusers import MagCacheConfig  # imported here: it brings the library
     from diffusers.hooks.mag_cache import FLUX_MAG_RATIOS, nearest_interp
 
-    class OfTheCall(MagCacheConfig):
+    class OfTheCall(MagCacheConfig):  # type: ignore[misc]  # diffusers has no types
         def __init__(self) -> None:
             self.threshold = cache.threshold
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from typing import cast, get_args
+from contextlib import ExitStack
+from typing import Any, get_args
 
 from roost.api.models.attention import denoisers
 from roost.api.models.traces import configs_of
@@ -37,11 +38,10 @@ def cache_of(text: str | None) -> StepCache | None:
         return None
     typed, equals, number = text.strip().partition("=")
     plain = _plain(typed)
-    known = _OTHER_NAMES.get(plain) or next((name for name in get_args(CacheName) if _plain(name) == plain), None)
-    if known is None:
+    name = _OTHER_NAMES.get(plain) or next((each for each in get_args(CacheName) if _plain(each) == plain), None)
+    if name is None:
         *names, last = get_args(CacheName)
         raise UsageError(f"{given('cache', text)} is not known; choose {', '.join(names)} or {last}.")
-    name = cast(CacheName, known)
     try:
         return _cache(name, number if equals else _NUMBERS[name])
     except ValueError:
@@ -86,16 +86,26 @@ def try_cache(cache: StepCache | None, inventory: Inventory) -> None:
     if cache is None:
         return
     check_cache(cache, inventory.pipeline, inventory.components)
-    import torch  # imported here: planning without a cache needs none of these
-
-    from roost.pipelines.build import build_component
+    from roost.pipelines.build import build_component  # imported here: these bring torch
     from roost.pipelines.quiet import quiet_libraries
-    from roost.pipelines.step_caches import set_cache
+    from roost.pipelines.step_caches import set_cache, weightless
 
     facts = load_class_facts()
-    with configs_of(inventory) as model_dir, quiet_libraries(), torch.device("meta"):
+    with configs_of(inventory) as model_dir, quiet_libraries(), weightless():
         for each in inventory.components:
             if kind_of(each) == "dit":
                 class_facts = facts.get(each.class_name, ClassFacts())
                 module = build_component(each.name, each, model_dir, class_facts, each.tensors)
                 set_cache(module, cache, pipeline=None)
+
+
+def try_live_cache(cache: StepCache | None, pipeline: Any, inventory: Inventory) -> None:
+    """The same on a pipeline in memory, which is left as it was."""
+    if cache is None:
+        return
+    check_cache(cache, inventory.pipeline, inventory.components)
+    from roost.pipelines.step_caches import use_cache  # imported here: it brings torch
+
+    with ExitStack() as undo:
+        for name, _, _ in denoisers(inventory.components):
+            use_cache(getattr(pipeline, name), cache, pipeline, undo)
