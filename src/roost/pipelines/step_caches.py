@@ -28,7 +28,7 @@ def check_cache_class(cache: StepCache, component: str, found: type, pipeline: t
             f"{option('cache', cache.text)}: {component!r} is a {found.__name__}, which has no enable_cache; leave it"
             " out."
         )
-    contexts = frozenset(re.findall(r"cache_context\((.*?)\)", inspect.getsource(pipeline)))
+    contexts = frozenset(re.findall(r"cache_context\(\s*([^,)]+)", inspect.getsource(pipeline)))
     if not contexts:
         raise UsageError(
             f"{option('cache', cache.text)}: {pipeline.__name__} makes its calls without a cache_context; leave it out."
@@ -57,7 +57,7 @@ def weightless() -> AbstractContextManager[object]:
 
 
 def set_cache(module: Any, cache: StepCache, pipeline: Any) -> None:
-    """Puts the cache on for good; ``pipeline`` tells in its calls where they are, and may be filled later.
+    """Puts the cache on for good; in its calls it asks ``pipeline`` how far they are.
 
     UsageError where the model has a cache already, or where diffusers doesn't know what the cache is for in it.
     """
@@ -67,7 +67,8 @@ def set_cache(module: Any, cache: StepCache, pipeline: Any) -> None:
             " first, or leave it out."
         )
     if cache.name == "taylorseer-lite" and _last_layers(module) != ["proj_out"]:
-        raise _unsuited(module, cache, f"proj_out is not its one last layer ({', '.join(_last_layers(module))})")
+        found = ", ".join(_last_layers(module)) or "none"
+        raise _unsuited(module, cache, f"proj_out is not its one last layer ({found})")
     before = hook_count(module)
     try:
         with quiet_libraries():
