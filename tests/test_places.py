@@ -17,11 +17,12 @@ from transformers import T5TokenizerFast
 import roost
 import stored_weights
 import tiny_models
+from checkpoints import published_of
 from roost.api.models.files import bases
 from roost.api.requests.run_option_sets import BaseOptions
 from roost.api.runs.places import place_of
 from roost.errors import UsageError
-from roost.facts.model import PublishedModel, WeightsFile
+from roost.facts.model import PublishedModel
 from roost.plan import PlanDocument
 
 FAMILY = "wan2.2-t2v-a14b"
@@ -35,17 +36,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def published(model: Path, monkeypatch: pytest.MonkeyPatch) -> PublishedModel:
-    """The tiny model in the place of the one of that name: configs and headers, and no weights or tokenizers."""
-    documents, weights = {}, {}
-    for path in sorted(model.rglob("*")):
-        name = str(path.relative_to(model))
-        if path.suffix == ".safetensors":
-            length = int.from_bytes(path.read_bytes()[:8], "little")
-            header = path.read_bytes()[8 : 8 + length]
-            weights[name] = WeightsFile(header=header, payload_bytes=path.stat().st_size - 8 - length)
-        elif path.suffix == ".json" and not name.startswith("tokenizer"):
-            documents[name] = path.read_bytes()
-    made = PublishedModel(name=FAMILY, source="someone/tiny", documents=documents, tokenizers={}, weights=weights)
+    """The tiny model in the place of the one of that name."""
+    made = published_of(model, FAMILY)
     monkeypatch.setattr(bases, "load_published_model", lambda name: made)
     return made
 

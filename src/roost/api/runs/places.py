@@ -44,8 +44,8 @@ def place_of(plan: PlanDocument, options: BaseOptions) -> str | None:
         raise UsageError(f"{option('model')} has its tokenizers; leave {option('tokenizers')} out.")
     if options.tokenizers is not None and plan.model.source != "name":
         raise UsageError(
-            f"{option('tokenizers', options.tokenizers)} is for a model known by its name, and this plan's is a directory,"
-            " which has its own; leave it out."
+            f"{option('tokenizers', options.tokenizers)} is for a model known by its name,"
+            " and this plan's is a directory, which has its own; leave it out."
         )
     of_files = plan.model.source == "name" and (plan.given_files or options.tokenizers is not None)
     if options.model is not None or not of_files:
