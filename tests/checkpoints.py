@@ -19,7 +19,10 @@ _DENOISER, _VAE, _UPS = "model.diffusion_model.", "first_stage_model.", 4
 # By model: where its text encoders lie, and how they are named there.
 _ENCODERS = {
     "sd1.5": {"text_encoder": "cond_stage_model.transformer."},
-    "sdxl": {"text_encoder": "conditioner.embedders.0.transformer.", "text_encoder_2": "conditioner.embedders.1.model."},
+    "sdxl": {
+        "text_encoder": "conditioner.embedders.0.transformer.",
+        "text_encoder_2": "conditioner.embedders.1.model.",
+    },
     "sd3.5-medium": {
         "text_encoder": "text_encoders.clip_l.transformer.",
         "text_encoder_2": "text_encoders.clip_g.transformer.",
@@ -87,7 +90,7 @@ def open_clip(state: State, layers: int) -> State:
 
 
 def published_of(model: Path, name: str) -> PublishedModel:
-    """The tiny model in that directory as one known by ``name``: configs and headers, and no weights or real tokenizers."""
+    """The tiny model in that directory as one known by ``name``: configs and headers, and stand-ins of tokenizers."""
     documents, weights = {}, {}
     for path in sorted(model.rglob("*")):
         inside = str(path.relative_to(model))

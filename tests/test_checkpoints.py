@@ -20,7 +20,19 @@ from roost.probes.recognition.known import KnownLayouts
 from small_model import edit_json
 from tiny_unet_pipelines import stable_diffusion
 
-_PLANNED = ("--gpu", "emulated", "--vram", "1GiB", "--dtype", "fp32", "--size", "64x64", "--steps", "2", "--no-measured")
+_PLANNED = (
+    "--gpu",
+    "emulated",
+    "--vram",
+    "1GiB",
+    "--dtype",
+    "fp32",
+    "--size",
+    "64x64",
+    "--steps",
+    "2",
+    "--no-measured",
+)
 _RUN = ("--prompt", "a fox", "--seed", "4")
 _TINY = {"sdxl": "sdxl", "sd3.5-medium": "sd3"}
 
@@ -35,7 +47,8 @@ def _directory(model: str, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "model", ["sdxl", pytest.param("sd1.5", marks=pytest.mark.slow), pytest.param("sd3.5-medium", marks=pytest.mark.slow)]
+    "model",
+    ["sdxl", pytest.param("sd1.5", marks=pytest.mark.slow), pytest.param("sd3.5-medium", marks=pytest.mark.slow)],
 )
 def test_a_checkpoint_is_planned_and_run_as_the_directory_of_its_weights(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

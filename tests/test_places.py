@@ -70,7 +70,8 @@ def test_files_and_tokenizers_make_what_the_whole_directory_makes(
     assert plan.model.source == "name"
     shutil.copytree(model / "tokenizer", tmp_path / "mine" / "tokenizer")
     made = _video(plan, tokenizers=str(tmp_path / "mine"))
-    assert torch.equal(made, _video(whole := _plan(model, {}), model=str(model)))
+    whole = _plan(model, {})
+    assert torch.equal(made, _video(whole, model=str(model)))
     with pytest.raises(UsageError, match="is for a model known by its name"):
         roost.load_pipeline(whole, tokenizers=str(tmp_path / "mine"))
 
