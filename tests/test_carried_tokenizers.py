@@ -177,6 +177,9 @@ def test_what_would_make_other_ids_is_not_taken(
         ("h", arrays | {"tokens": [each.replace("<|endoftext|>", "<|end|>") for each in arrays["tokens"]]}),
     ):
         assert "isn't whole" in why_not(name, "Qwen2Tokenizer", "ZImagePipeline", changed, **qwen2)
+    whole: dict[str, Sequence[Any]] = {"tokens": ["<unk>", "a"], "scores": [0.0, 1.0], "token_type": [2, 1]}
+    for name, wrong in (("k", {"tokens": [1, 2]}), ("l", {"scores": ["0", "1"]}), ("m", {"token_type": [2, 9]})):
+        assert "isn't whole" in why_not(name, "T5Tokenizer", "FluxPipeline", {**whole, **wrong}, model="t5")
     assert "isn't whole" in why_not("i", "T5Tokenizer", "FluxPipeline", {"tokens": ["a", "b"]}, model="t5")
 
 

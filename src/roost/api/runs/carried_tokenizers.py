@@ -23,8 +23,16 @@ Files = Mapping[str, bytes]  # by name, with forward slashes
 LARGEST_BYTES = 64 * MiB
 _SPIECE = "spiece_model"  # the tensor in which some safetensors files carry a SentencePiece vocabulary
 _PREFIX = "tokenizer.ggml."
-_ARRAYS = tuple(f"{_PREFIX}{name}" for name in ("tokens", "scores", "token_type", "merges", "precompiled_charsmap"))
+# Arrays of the metadata that are read, and what stands in each.
+_ARRAYS: Mapping[str, type | tuple[type, ...]] = {
+    "tokens": str,
+    "scores": (int, float),
+    "token_type": int,
+    "merges": str,
+    "precompiled_charsmap": int,
+}
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED = range(1, 6)  # as SentencePiece and llama.cpp number them
+_KINDS = set(range(1, 7))
 _T5, _QWEN2 = "T5Tokenizer", "Qwen2Tokenizer"
 _QWEN2_END = "<|endoftext|>"  # ends and fills texts by its class
 # Converters fill a vocabulary up to the model's rows with the first; the class adds the second by itself.
@@ -64,8 +72,7 @@ def carried_tokenizer(file: WeightFile, class_name: str, pipeline: str | None) -
         return Carried(why_not="of tokenizers in GGUFs, only T5's and Qwen2's are known to give the same ids")
     if kind == _QWEN2 and pipeline not in _OF_QWEN3:
         return Carried(why_not=f"{pipeline} needs more of a tokenizer than a GGUF has")
-    with open_regular(file.path, file.path) as opened:
-        arrays = {key.removeprefix(_PREFIX): each for key, each in read_gguf_arrays(opened, _ARRAYS).items()}
+    arrays = _arrays(file)
     files = _unigram(arrays) if kind == _T5 else _byte_level(arrays)
     return Carried(files=files) if files else Carried(why_not=f"the vocabulary in {shown_path(file.path)} isn't whole")
 
@@ -78,12 +85,20 @@ def _content(file: WeightFile, name: str) -> bytes:
         return opened.read_at(tensor.offset, tensor.bytes)
 
 
+def _arrays(file: WeightFile) -> Mapping[str, Sequence[Any]]:
+    """Those of the vocabulary that hold what they should."""
+    with open_regular(file.path, file.path) as opened:
+        found = read_gguf_arrays(opened, {f"{_PREFIX}{name}" for name in _ARRAYS})
+    named = {key.removeprefix(_PREFIX): each for key, each in found.items()}
+    return {name: each for name, each in named.items() if each and isinstance(each[0], _ARRAYS[name])}
+
+
 def _unigram(arrays: Mapping[str, Sequence[Any]]) -> Files:
     """T5's: the SentencePiece vocabulary that the metadata were made of."""
     from sentencepiece.sentencepiece_model_pb2 import ModelProto  # imported here: start-up does without protobuf
 
     tokens, scores, types = (arrays.get(name, ()) for name in ("tokens", "scores", "token_type"))
-    if not len(tokens) == len(scores) == len(types) or _UNKNOWN not in types:
+    if not len(tokens) == len(scores) == len(types) or _UNKNOWN not in types or not set(types) <= _KINDS:
         return {}
     count = len(tokens)
     while types[count - 1] in (_UNUSED, _USER_DEFINED) and _BEYOND_T5.fullmatch(tokens[count - 1]):

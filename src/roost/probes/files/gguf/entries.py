@@ -160,15 +160,12 @@ def _read_array(stream: HeaderStream, key: str, *, whole: bool) -> tuple[PlainVa
     if whole:
         if count > _MAX_WHOLE_ARRAY:
             stream.reject(f"key {quoted(key)} is an array of {count} entries, more than {_MAX_WHOLE_ARRAY}")
-        return tuple(_read_entry(stream, key, kind) for _ in range(count))
+        if kind == _STRING:
+            what = f"a text in key {quoted(key)}"
+            return tuple(_decoded(stream, stream.take(read_unsigned(stream, _U64)), what) for _ in range(count))
+        return stream.unpack(struct.Struct(f"<{count}{_SCALARS[kind].format[1:]}"))
     if kind == _STRING:
         stream.skip_strings(count)
     else:
         stream.skip(count * _SCALARS[kind].size)
     return None
-
-
-def _read_entry(stream: HeaderStream, key: str, kind: int) -> PlainValue:
-    if kind != _STRING:
-        return stream.unpack(_SCALARS[kind])[0]
-    return _decoded(stream, stream.take(read_unsigned(stream, _U64)), f"a text in key {quoted(key)}")
