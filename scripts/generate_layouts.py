@@ -1,8 +1,8 @@
 """Write src/roost/profiles/layouts.json: the original and llama.cpp names of the known models' tensors, with shapes.
 
-Each original layout is checked as it is made: diffusers' own converter, run on it without memory, must give exactly the
-names and shapes that the class has. llama.cpp's names are those of the gguf package. Run with --check to compare only;
-versions other than the recorded ones are reported and pass.
+Each original layout is checked as it is made: the converter that a run uses, diffusers' own where it has one, run on it
+without memory, must give exactly the names and shapes that the class has. llama.cpp's names are those of the gguf
+package. Run with --check to compare only; versions other than the recorded ones are reported and pass.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from generate_class_facts import installed_versions, shown
-from original_names import ORIGINAL_NAMES, Shape, renamed
+from inverted_converters import Shape, renamed, rules_of
 from tensor_trees import fold
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "src"))
 
 PROFILES = ROOT / "src" / "roost" / "profiles"
 LAYOUTS, TENSORS = PROFILES / "layouts.json", PROFILES / "tensors.json"
@@ -82,9 +81,11 @@ def layouts() -> dict[str, Any]:
         family = json.loads((PROFILES / "families" / f"{name}.json").read_text(encoding="utf-8"))
         class_name = family["model_index"][component][1]
         tensors = [(tensor, list(shape)) for tensor, shape in expand(tree)]
-        if class_name in ORIGINAL_NAMES:
-            original = renamed(tensors, ORIGINAL_NAMES[class_name])
-            if converts(original, tensors, class_name, family["configs"][f"{component}/config.json"]):
+        config = family["configs"].get(f"{component}/config.json", {})
+        rules = rules_of(class_name, config)
+        if rules is not None:
+            original = renamed(tensors, rules)
+            if converts(original, tensors, class_name, config):
                 found[f"{key}/original"] = fold(gathered(original))
         if class_name in _LLAMA_CPP:
             found[f"{key}/llama.cpp"] = fold(gathered(llama_cpp(tensors, *_LLAMA_CPP[class_name])))
@@ -106,16 +107,8 @@ def converts(original: Tensors, wanted: Tensors, class_name: str, config: dict[s
     It needn't: some models of a class have levels that its converter or our inverse doesn't know. A layout that was
     recorded and converts no more differs from the file, which fails the check.
     """
-    import torch
-    from diffusers.loaders import single_file_model
-
-    loadable = single_file_model.SINGLE_FILE_LOADABLE_CLASSES
-    convert = loadable[_CONVERTED_AS.get(class_name, class_name)]["checkpoint_mapping_fn"]
-    prefix = _NEEDED_PREFIXES.get(class_name, "")
-    with torch.device("meta"):
-        checkpoint = {prefix + name: torch.empty(shape) for name, shape in original}
     try:
-        converted = convert(checkpoint, config=config)
+        converted = conversion(original, wanted, class_name, config)
     except (KeyError, IndexError, ValueError, RuntimeError) as error:
         print(f"a {class_name} is left out: its converter says {error!r}", file=sys.stderr)
         return False
@@ -126,6 +119,28 @@ def converts(original: Tensors, wanted: Tensors, class_name: str, config: dict[s
         said = f"{len(differing)} tensors differ, such as {sorted(differing)[:3]}"
         print(f"a {class_name} is left out: {said}", file=sys.stderr)
     return not differing
+
+
+def conversion(original: Tensors, wanted: Tensors, class_name: str, config: dict[str, Any]) -> dict[str, Any]:
+    """What the converter makes of the original tensors, by the class's names."""
+    import torch
+    from diffusers.loaders import single_file_model
+
+    from roost.pipelines.formats.conversions.by_names import converted_by_names
+    from roost.pipelines.formats.conversions.original_names import rules_of as own_rules
+    from roost.pipelines.formats.conversions.recording import stand_in
+
+    own = own_rules(class_name, config)
+    if own is not None:
+        return converted_by_names(
+            class_name, own, dict(wanted), {name: stand_in(name, each) for name, each in original}
+        )
+    loadable = single_file_model.SINGLE_FILE_LOADABLE_CLASSES
+    convert = loadable[_CONVERTED_AS.get(class_name, class_name)]["checkpoint_mapping_fn"]
+    prefix = _NEEDED_PREFIXES.get(class_name, "")
+    with torch.device("meta"):
+        checkpoint = {prefix + name: torch.empty(shape) for name, shape in original}
+    return convert(checkpoint, config=config)  # type: ignore[no-any-return]
 
 
 def _newer(name: str) -> str:

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from importlib.abc import MetaPathFinder
 from pathlib import Path
@@ -75,11 +76,24 @@ class _NoTorch(MetaPathFinder):
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--runslow"):
+        _deal(items)
         _skip(items, "slow", "slow: runs with --runslow")
     if config.getoption("--fast"):
         _skip(items, "long", "long: runs without --fast")
     elif any(item.get_closest_marker("gpu") for item in items) and not _has_cuda():
         _skip(items, "gpu", "gpu: torch finds no CUDA device")
+
+
+def _deal(items: list[pytest.Item]) -> None:
+    """Of the cases of a test that is marked ``dealt(every)`` one in so many runs; those that are slow don't count."""
+    cases: Counter[str] = Counter()
+    for item in items:
+        dealt = item.get_closest_marker("dealt")
+        if dealt and not item.get_closest_marker("slow"):
+            test = item.nodeid.partition("[")[0]
+            if cases[test] % dealt.args[0]:
+                item.add_marker("slow")
+            cases[test] += 1
 
 
 def _skip(items: list[pytest.Item], marker: str, reason: str) -> None:

@@ -9,7 +9,7 @@ import torch
 
 import stored_weights
 import tiny_models
-from roost.pipelines.formats.quantised import GGUF
+from roost.facts.weight_formats import GGUF_RUN
 from single_file_worlds import LAYOUTS, State, World, matrices, world
 from stored_linears import STORED_LINEARS
 
@@ -63,7 +63,7 @@ def _linears(key: str) -> Write:
 # The title of each row, the key of its format, and how a denoiser is written so.
 _ROWS: tuple[tuple[str, str, Write], ...] = (
     ("plain", "F32", _plain),
-    *((f"GGUF {kind}", kind, _gguf(kind)) for kind in GGUF),
+    *((f"GGUF {kind}", kind, _gguf(kind)) for kind in GGUF_RUN),
     ("fp8 cast", "float8-cast", _linears("float8-cast")),
     ("Comfy fp8 scaled, old", "comfy-fp8-scaled", _linears("comfy-fp8-scaled")),
     ("Comfy fp8 scaled, new", "float8_e4m3fn", _linears("float8_e4m3fn")),
@@ -76,6 +76,7 @@ _ROWS: tuple[tuple[str, str, Write], ...] = (
     ("Comfy int8, rotated", "int8_tensorwise+convrot", _linears("int8_tensorwise+convrot")),
     ("Comfy int8, a scale a block", "int8_blockwise", _linears("int8_blockwise")),
     ("fp8 with a scale a row, unmarked", "bfl-fp8r", _linears("bfl-fp8r")),
+    ("nvfp4 with a scale of its inputs", "bfl-nvfp4", _linears("bfl-nvfp4")),
 )
 FORMATS: Mapping[str, Write] = {title: write for title, _, write in _ROWS}
 KEYS: Mapping[str, str] = {title: key for title, key, _ in _ROWS}

@@ -13,10 +13,11 @@ import stored_weights
 import tiny_models
 from random_weights import fill_with_random_weights
 from roost.facts.model import ClassFacts
-from roost.facts.weight_files import WeightFile
+from roost.facts.weight_files import Recipe, WeightFile
 from roost.pipelines.formats.modules import build_from_file
 from roost.pipelines.formats.recipes import derive_recipe
 from roost.pipelines.formats.skeletons import ComponentConfig
+from roost.probes.files.formats.weights import quantised_weights
 from roost.profiles.class_facts import load_class_facts
 
 State = dict[str, torch.Tensor]
@@ -54,7 +55,7 @@ class World:
 
     def load(self, file: WeightFile, dtype: str = "float32", *, with_data: bool = True) -> torch.nn.Module:
         component = self.at(dtype)
-        return build_from_file(component, file, derive_recipe(component, file), with_data=with_data)
+        return build_from_file(component, file, recipe_of(component, file), with_data=with_data)
 
     def by_diffusers(self, path: Path, dtype: str = "float32", **options: Any) -> State:
         """The state that diffusers makes of the same file."""
@@ -77,6 +78,11 @@ def world(family: str, folder: Path, **changes: Any) -> World:
     module = getattr(pipeline, name)
     module.save_config(folder / name)
     return World(of_module(name, module, folder), module, LAYOUTS[family](module), folder)
+
+
+def recipe_of(component: ComponentConfig, file: WeightFile) -> Recipe:
+    """The recipe as a plan derives it: the header says what is quantised."""
+    return derive_recipe(component, file, quantised_weights(file, file.path))
 
 
 def of_module(name: str, module: Any, config_dir: Path, dtype: str = "float32") -> ComponentConfig:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 
 import torch
+from diffusers.quantizers.bfl.utils import quantize_nvfp4
 
 from roost.pipelines.formats.arithmetic import rotation_matrix
 from single_file_worlds import State, scaled_fp8
@@ -79,6 +80,12 @@ def _nvfp4(weight: torch.Tensor) -> State:
     return {"weight": packed, "weight_scale": _swizzled(scale), "weight_scale_2": second}
 
 
+def _bfl_nvfp4(weight: torch.Tensor) -> State:
+    values, scale, second = quantize_nvfp4(weight)
+    scales = {"weight_scale": scale, "weight_scale_2": second, "input_scale": torch.tensor(0.5)}
+    return {"weight": values, **scales}
+
+
 def _swizzled(scale: torch.Tensor) -> torch.Tensor:
     """Scales by row and column in tiles of 128 rows and 4 columns, as the cards' kernels read them."""
     rows, columns = scale.shape
@@ -107,4 +114,5 @@ STORED_LINEARS: Mapping[str, Store] = {
     "int8_tensorwise+convrot": _marked("int8_tensorwise", _turned, convrot=True, convrot_groupsize=_ROTATED),
     "int8_blockwise": _marked("int8_blockwise", _blocks(torch.int8)),
     "bfl-fp8r": _rows,
+    "bfl-nvfp4": _bfl_nvfp4,
 }

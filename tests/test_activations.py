@@ -33,6 +33,7 @@ def counting(name: str, plan: PlanDocument) -> Iterator[tuple[Held, EmulatedDevi
         yield held, device
 
 
+@pytest.mark.dealt(3)
 @pytest.mark.parametrize("name", ["flux", "wan2.2", "sdxl", *slow("sd3", "ltx")])
 def test_every_call_takes_what_its_trace_says_to_the_byte(name: str) -> None:
     pipeline, taken = real_pipeline(name), []
@@ -55,6 +56,7 @@ def test_every_call_takes_what_its_trace_says_to_the_byte(name: str) -> None:
 
 
 # The second budget is short: something has to leave for the encoder's activations.
+@pytest.mark.dealt(2)
 @pytest.mark.parametrize(
     ("name", "vram"), [("flux", "13.5MiB"), ("wan2.2", "1GiB"), *slow(("flux", "1GiB"), ("wan2.2", "15MiB"))]
 )
@@ -76,6 +78,7 @@ def test_measured_peaks_are_the_predicted_ones(name: str, vram: str) -> None:
     assert any(each.strategy != "resident" for each in plan.components.values()) == (vram != "1GiB")
 
 
+@pytest.mark.dealt(2)
 @pytest.mark.parametrize("strategy", ["resident", "layerwise-offload, half resident"])
 @pytest.mark.parametrize("name", ["flux", "wan2.2"])
 def test_activations_that_do_not_fit_cost_weights_and_no_bits(name: str, strategy: str) -> None:
@@ -89,6 +92,7 @@ def test_activations_that_do_not_fit_cost_weights_and_no_bits(name: str, strateg
         assert any("because memory ran out" in each for each in held.changes)
 
 
+@pytest.mark.dealt(2)
 @pytest.mark.parametrize("strategy", SLOW_UNLESS_TYPICAL)
 def test_the_engines_own_memory_is_no_activation(strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What counts when a pipeline's call ends is what its code still holds, whatever the strategy; then nothing."""
@@ -129,6 +133,7 @@ def test_a_device_for_tests_of_weights_alone_counts_none() -> None:
         assert {each.peak_bytes for each in generate(held, request_for("flux")).stages} == {weights}
 
 
+@pytest.mark.dealt(4)
 @pytest.mark.parametrize("strategy", SLOW_UNLESS_TYPICAL)
 def test_any_operation_may_run_out_of_memory(strategy: str, request: pytest.FixtureRequest) -> None:
     """Weights and activations alike: the bits are those of a run that did not, or the run ends in one line."""

@@ -28,6 +28,7 @@ def small_call(name: str) -> dict[str, Any]:
     return {**SMALL, "frames": 9} if name == "wan2.2" else dict(SMALL)
 
 
+@pytest.mark.dealt(3)
 @pytest.mark.parametrize("name", ["flux", "wan2.2", "sdxl"])
 def test_auto_plans_the_live_pipeline_and_detach_leaves_the_baseline(name: str) -> None:
     pipeline = live_pipeline(name)
@@ -47,6 +48,7 @@ def test_auto_plans_the_live_pipeline_and_detach_leaves_the_baseline(name: str) 
 
 
 # With the second budget, the activations leave less than the weights need.
+@pytest.mark.dealt(2)
 @pytest.mark.parametrize(
     ("name", "vram"), [("flux", "1GiB"), ("flux", "13.5MiB"), ("wan2.2", "1GiB"), ("wan2.2", "14.5MiB")]
 )

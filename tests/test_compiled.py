@@ -80,6 +80,7 @@ def test_what_is_compiled_in_other_ways_is_right(how: Callable[[Any, Any], None]
     assert attached == "before" or state_of(pipeline) == before
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
 def test_inductor_gives_the_bits_that_it_gives_with_everything_resident() -> None:
     results = []

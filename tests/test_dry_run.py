@@ -40,6 +40,7 @@ def _without_elementwise(totals: Totals) -> Totals:
     return {name: each for name, each in totals.items() if name != "elementwise"}
 
 
+@pytest.mark.dealt(2)
 @pytest.mark.parametrize("name", SIX_FAMILIES)
 def test_uses_come_in_the_order_of_a_real_run(name: str) -> None:
     traced = [(use.component, use.method) for use in tiny_trace(name).ordered_uses()]

@@ -51,6 +51,7 @@ def counted_packings() -> Iterator[list[int]]:
         yield made
 
 
+@pytest.mark.dealt(2)
 @pytest.mark.parametrize("strategy", SLOW_UNLESS_TYPICAL)
 def test_only_the_first_upcast_packs_masters(strategy: str) -> None:
     pipeline = half_sdxl()

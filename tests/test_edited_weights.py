@@ -117,6 +117,7 @@ def check(strategy: str, place: str, edit: Edit, ends: bool) -> None:
         assert torch.equal(pipeline.transformer.state_dict()[name], each), (edit.__name__, place, ends, name)
 
 
+@pytest.mark.dealt(3)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_edits_in_place_are_used_by_the_next_call_and_kept_when_the_plan_is_off(strategy: str) -> None:
     """Every way of editing, and every place; a pipeline of one's own may never say that its call is over."""

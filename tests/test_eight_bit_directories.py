@@ -57,6 +57,7 @@ CELLS = [
 ]
 
 
+@pytest.mark.dealt(2)
 @pytest.mark.parametrize(("family", "dtype"), CELLS)
 def test_every_strategy_has_the_bits_of_the_weights_cast_as_they_load(family: str, dtype: str, made: Made) -> None:
     folder = made(family, dtype)
@@ -109,6 +110,7 @@ def test_a_plan_by_the_rules_loads_them_as_the_library_does(made: Made) -> None:
     assert component.load_bytes == inspect_model(made("flux")).component("transformer").load_bytes
 
 
+@pytest.mark.slow
 def test_trials_run_on_them(made: Made) -> None:
     found = roost.bench(
         str(made("flux")), gpu="emulated", vram="64MiB", headroom=0, size=(64, 64), steps=2, strategies="search",

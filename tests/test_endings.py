@@ -67,6 +67,7 @@ def _temporary(world: Path) -> list[str]:
     return sorted({str(path.relative_to(world)) for path in found})
 
 
+@pytest.mark.dealt(2)
 @needs_signals
 @pytest.mark.parametrize(
     ("name", "code", "said"),
@@ -263,6 +264,7 @@ def test_a_user_without_a_home_gets_no_folder_named_after_it(world: Path, monkey
     assert not (world / "~").exists()
 
 
+@pytest.mark.dealt(2)
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 @pytest.mark.parametrize(
     ("words", "code"),

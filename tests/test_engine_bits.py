@@ -23,12 +23,14 @@ def bare_larger_digest(name: str) -> str:
     return digest_without_plan(live_pipeline(name), name, **LARGER)
 
 
+@pytest.mark.dealt(4)
 @pytest.mark.parametrize("case", every_case(), ids=str)
 @pytest.mark.parametrize("name", WHOLE_PRODUCT)
 def test_the_whole_product_is_exact(name: str, case: Case) -> None:
     check(name, case)
 
 
+@pytest.mark.dealt(3)
 @pytest.mark.parametrize(("name", "case"), dealt(OTHERS, pairwise_cases(), every=3))
 def test_a_pairwise_cover_is_exact(name: str, case: Case) -> None:
     check(name, case)

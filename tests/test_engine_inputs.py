@@ -145,6 +145,7 @@ def check(name: str, plan: PlanDocument) -> None:
         assert (device.used_bytes, device.pinned_bytes) == (0, 0)
 
 
+@pytest.mark.dealt(3)
 @pytest.mark.parametrize(("name", "case"), dealt(SOURCES, pairwise_cases(), every=4))
 def test_streaming_is_exact(name: str, case: Case) -> None:
     check(name, plan_of(made(name), case))
@@ -157,6 +158,7 @@ def test_the_rest_of_the_product_is_exact(name: str, case: Case) -> None:
     check(name, plan_of(made(name), case))
 
 
+@pytest.mark.dealt(3)
 @pytest.mark.parametrize(("name", "strategy"), dealt(SOURCES, WHOLE, every=3))
 def test_moving_whole_components_is_exact(name: str, strategy: str) -> None:
     check(name, plan_for(made(name), STRATEGIES[strategy], budget_bytes=GIB))

@@ -51,6 +51,7 @@ AT_DTYPES = [
 ]
 
 
+@pytest.mark.dealt(4)
 @pytest.mark.parametrize(("name", "dtype"), AT_DTYPES)
 def test_weights_take_the_bytes_that_the_plan_says(name: str, dtype: str, saved: Saved) -> None:
     for choice in PLACED:
@@ -78,6 +79,7 @@ IN_TURN = [
 ]
 
 
+@pytest.mark.dealt(3)
 @pytest.mark.parametrize(("name", "strategy"), IN_TURN)
 def test_a_budget_of_the_predicted_peak_is_enough(name: str, strategy: str, saved: Saved) -> None:
     plan = planned(name, saved(name), CHOICES[strategy], dtype="float32")
@@ -93,6 +95,7 @@ def test_a_budget_of_the_predicted_peak_is_enough(name: str, strategy: str, save
         assert peak_bytes >= peak.low
 
 
+@pytest.mark.dealt(2)
 @pytest.mark.parametrize("strategy", ["resident", "snapshot-offload"])
 def test_a_vae_that_is_raised_to_float32_for_its_decode_takes_the_predicted_bytes(
     strategy: str, saved: Saved, tmp_path: Path

@@ -114,6 +114,7 @@ def test_a_denoiser_that_is_rounded_in_its_turn_gives_the_same_picture(model: Pa
     assert picture(in_turn, model)[0] == picture(plan, model)[0]
 
 
+@pytest.mark.dealt(2)
 def test_every_strategy_gives_the_same_rounded_picture_which_is_near_the_plain_one(model: Path) -> None:
     plan = planned(model, allow="fp8")
     blocks = sum(stack.count for stack in plan.components["transformer"].stacks)

@@ -59,6 +59,7 @@ def test_every_format_that_runs_is_in_the_table() -> None:
     assert set(KEYS.values()) - PLAIN_FORMATS == run - _OF_DIRECTORIES
 
 
+@pytest.mark.dealt(3)
 @pytest.mark.parametrize(("family", "form"), cells(_SEEN))
 def test_every_strategy_has_the_bits_of_the_same_layers_without_roost(
     family: str, form: str, worlds: Any, tmp_path: Path
@@ -67,6 +68,7 @@ def test_every_strategy_has_the_bits_of_the_same_layers_without_roost(
     assert others(family, made, FORMATS[form](made, family, tmp_path)) == []
 
 
+@pytest.mark.dealt(2)
 @pytest.mark.parametrize(("family", "form"), cells(_SEEN_WITH_LORA))
 def test_a_lora_beside_such_layers_has_the_bits_of_diffusers_own(
     family: str, form: str, worlds: Any, tmp_path: Path

@@ -185,6 +185,7 @@ def _pipe(path: Path) -> None:
     os.mkfifo(path)
 
 
+@pytest.mark.dealt(3)
 @pytest.mark.parametrize("spoil", [_cut, _flip, _empty, _of_somebody, _pipe])
 def test_a_damaged_file_is_one_line_and_a_new_start(spoil, whole, fox, tmp_path, capsys) -> None:
     _fail_in_the_decode(fox)

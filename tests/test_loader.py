@@ -50,6 +50,7 @@ def load(plan: PlanDocument, directory: Path, budget_bytes: int = GIB, **options
     return load_held(plan, directory, EmulatedDevice(budget_bytes), **options)
 
 
+@pytest.mark.dealt(3)
 @pytest.mark.parametrize("strategy", ["resident", LAYERWISE], ids=["resident", "layerwise"])
 @pytest.mark.parametrize("name", [*SIX_FAMILIES[:3], *slow(*SIX_FAMILIES[3:])])
 def test_a_loaded_pipeline_gives_the_bits_of_the_library_s_own(name: str, strategy: Any, saved: Saved) -> None:

@@ -85,6 +85,7 @@ def _digest(name: str, strategy: Any, folder: Path, *loras: LoraFile) -> str:
         return generate(held, request_for(name)).digest
 
 
+@pytest.mark.dealt(3)
 @pytest.mark.parametrize("name", TARGETS)
 def test_a_fused_lora_gives_the_bits_of_diffusers_own_fuse_on_a_resident_pipeline(name: str, saved: Saved) -> None:
     folder, lora = saved(name), _lora(saved(name), 0.7)
@@ -100,6 +101,7 @@ def resident_digests(saved: Saved) -> tuple[str, str]:
     return _digest("wan2.2", "resident", folder, _lora(folder)), _digest("wan2.2", "resident", folder)
 
 
+@pytest.mark.dealt(3)
 @pytest.mark.parametrize("strategy", [each for each in STRATEGIES if each != "resident"])
 def test_a_fused_lora_gives_the_same_bits_under_every_strategy(
     strategy: str, saved: Saved, resident_digests: tuple[str, str]

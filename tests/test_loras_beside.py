@@ -96,6 +96,7 @@ def wanted(folder: Path, name: str, names: tuple[str, ...], scales: tuple[float,
     return resident_digest(pipeline, name)
 
 
+@pytest.mark.dealt(3)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_lora_beside_weights_has_the_bits_of_diffusers_own_under_every_strategy(strategy: str, saved: Saved) -> None:
     folder = saved("wan2.2")
@@ -107,6 +108,7 @@ def test_a_lora_beside_weights_has_the_bits_of_diffusers_own_under_every_strateg
     ]
 
 
+@pytest.mark.dealt(2)
 @pytest.mark.parametrize("name", ["flux", "sdxl"])
 def test_it_is_beside_every_component_that_the_file_is_for(name: str, saved: Saved) -> None:
     folder = saved(name)

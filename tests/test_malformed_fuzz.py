@@ -77,6 +77,7 @@ def _damage(path: Path, parse: Callable[[str], object], dump: Callable[[object],
     return raw
 
 
+@pytest.mark.dealt(3)
 @pytest.mark.parametrize(
     "name", ["model_index.json", SHARD_INDEX, *CONFIGS, "scheduler/scheduler_config.json"], ids=os.path.basename
 )

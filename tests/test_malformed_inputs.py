@@ -137,6 +137,7 @@ def test_missing_shards_are_listed_at_once_and_counted_beyond_twenty(model: Path
     assert len(line) < 2000
 
 
+@pytest.mark.dealt(4)
 @pytest.mark.parametrize("name", HARMLESS)
 def test_what_no_load_reads_is_described_without_running_it(name: str, model: Path, capfd) -> None:
     damage: Damage = HARMLESS[name]
@@ -159,6 +160,7 @@ def test_a_file_that_is_no_plan_is_refused(name: str, disk: Path, refuse) -> Non
     assert named in line
 
 
+@pytest.mark.dealt(4)
 @pytest.mark.parametrize("name", EDITS | LAYERWISE_EDITS)
 def test_a_plan_with_a_wrong_field_is_refused(name: str, model: Path, plan_document, disk: Path, refuse) -> None:
     edit, named = (EDITS | LAYERWISE_EDITS)[name]
@@ -191,6 +193,7 @@ def test_a_malformed_choice_is_refused(name: str, model: Path, refuse) -> None:
     assert named in refuse("plan", model, *CARD, "--set", text)
 
 
+@pytest.mark.dealt(3)
 @pytest.mark.parametrize("name", RUNS)
 def test_a_malformed_option_of_a_run_is_refused(name: str, model: Path, plan_document, disk: Path, refuse) -> None:
     words, code, named = RUNS[name]

@@ -17,6 +17,7 @@ def seconds(option: str, gib: int) -> float:
     return plan.predicted.load_s.mid + plan.predicted.first_s.mid
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("option", "sizes"), [("ram", (8, 256)), pytest.param("vram", (12, 48), marks=pytest.mark.slow)]
 )

@@ -39,6 +39,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.dealt(3)
 @pytest.mark.parametrize("name", WRONG)
 def test_python_is_told_its_own_arguments(name: str) -> None:
     options, said = WRONG[name]

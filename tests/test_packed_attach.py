@@ -38,6 +38,7 @@ def packed_family(name: str, kind: str) -> Any:
     return pipeline
 
 
+@pytest.mark.dealt(3)
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
@@ -112,6 +113,7 @@ def test_the_dequantised_weight_is_measured_as_activation(kind: str) -> None:
     assert use.totals["matmul"].flops >= 2 * width * width
 
 
+@pytest.mark.dealt(2)
 @pytest.mark.parametrize("kind", WAYS)
 def test_a_dry_run_leaves_the_live_pipeline_as_it_was(kind: str) -> None:
     pipeline = packed_family("flux", kind)

@@ -20,6 +20,7 @@ STREAMING = [name for name in STRATEGIES if name != "resident"]  # fakes can't b
 KINDS = ("gguf Q8_0", "torchao int8", "torchao float8", "gguf BF16", "torchao intx", "float8, scale a parameter")
 
 
+@pytest.mark.dealt(3)
 @pytest.mark.parametrize("strategy", STREAMING)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_packed_weight_is_on_the_device_with_all_its_parts(kind: str, strategy: str) -> None:

@@ -47,6 +47,7 @@ def generation(pipeline: Any) -> torch.Tensor:
     return result
 
 
+@pytest.mark.dealt(4)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("kind", PACKED)
 def test_bits_are_those_without_a_plan_and_everything_is_as_before_afterwards(kind: str, strategy: str) -> None:

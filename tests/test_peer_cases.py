@@ -150,6 +150,7 @@ def test_encode_prompt_works_by_itself(strategy: str) -> None:
             assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))
 
 
+@pytest.mark.dealt(3)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_another_pipeline_over_held_components_is_exact(strategy: str) -> None:
     pipeline = own_pipeline("flux")

@@ -60,6 +60,7 @@ def test_components_that_refuse_groups_stay_on_the_device() -> None:
     assert pipeline.enable_group_offload.call_args.kwargs["exclude_modules"] == ["vae"]
 
 
+@pytest.mark.dealt(2)
 @pytest.mark.parametrize("peer", ON_CPU, ids=names(ON_CPU))
 @pytest.mark.parametrize("family", ["wan2.2", "sdxl"])
 def test_a_peer_changes_no_bit_of_the_first_and_the_second_picture(family: str, peer: Peer) -> None:

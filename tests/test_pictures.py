@@ -71,6 +71,7 @@ def _record(capsys: pytest.CaptureFixture[str], *words: object) -> dict[str, Any
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.dealt(3)
 @pytest.mark.parametrize("name", BUILDERS)
 def test_a_run_gives_what_the_pipeline_gives_for_the_picture_at_the_output_s_size(
     name: str, planned: Planned, picture: Path, capsys

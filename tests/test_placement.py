@@ -76,6 +76,7 @@ PLACED = [
 ]
 
 
+@pytest.mark.dealt(4)
 @pytest.mark.parametrize(("name", "strategy"), PLACED)
 def test_every_weight_is_on_the_device_when_it_is_used(name: str, strategy: str) -> None:
     with fake_accelerator() as device, torch.no_grad():

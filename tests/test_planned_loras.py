@@ -183,6 +183,7 @@ def test_a_pipeline_loaded_in_python_has_the_plan_s_adapters(saved: Saved) -> No
     roost.detach(pipeline)
 
 
+@pytest.mark.slow
 def test_a_bench_tries_the_model_with_its_loras(saved: Saved) -> None:
     folder, options = saved("flux"), {"gpu": "emulated", "vram": "64MiB", "headroom": 0, "size": "64x64"}
     digests = set()

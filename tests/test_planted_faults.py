@@ -155,6 +155,7 @@ def test_the_engine_as_it_is_has_no_fault() -> None:
     assert verdicts(asynchronous_compute=True) == {"right": len(WORLDS)}
 
 
+@pytest.mark.dealt(3)
 @pytest.mark.parametrize("asynchronous", [True, False], ids=["late compute", "prompt compute"])
 @pytest.mark.parametrize(
     ("fault", "where"),

@@ -33,12 +33,14 @@ def check(seed: int) -> None:
         assert device.activity.copied_bytes("h2d") == world.expected_copied_bytes(), seed
 
 
+@pytest.mark.dealt(3)
 @pytest.mark.parametrize("seeds", batches(NORMAL, 20), ids=str)
 def test_worlds_are_exact_in_bits_bytes_and_copies(seeds: range) -> None:
     for seed in seeds:
         check(seed)
 
 
+@pytest.mark.dealt(2)
 @pytest.mark.parametrize("seeds", batches(80, 20), ids=str)
 def test_what_comes_early_steps_down_or_stays_changes_no_bit(seeds: range) -> None:
     for seed in seeds:

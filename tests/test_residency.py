@@ -23,6 +23,7 @@ STREAMED = re.compile("layerwise-offload(?!, held)")
 
 
 # What streams without being held is test_engine_bits' business.
+@pytest.mark.dealt(3)
 @pytest.mark.parametrize("strategy", [each for each in STRATEGIES if not STREAMED.match(each)])
 @pytest.mark.parametrize("name", SIX_FAMILIES)
 def test_every_strategy_gives_the_bits_of_the_bare_pipeline_twice(name: str, strategy: str) -> None:

@@ -29,6 +29,7 @@ def _every_step_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps, "EVERY_S", 0.0)
 
 
+@pytest.mark.dealt(3)
 @pytest.mark.parametrize(
     ("name", "step", "calls_a_step"),
     [
@@ -73,6 +74,7 @@ SCHEDULERS = {
 OFTEN = ("multistep with noise", "ancestral", "two calls a step", "Runge-Kutta")
 
 
+@pytest.mark.dealt(2)
 @pytest.mark.parametrize("kind", [*OFTEN, *slow(*(each for each in SCHEDULERS if each not in OFTEN))])
 def test_every_scheduler_goes_on_with_its_state_and_noise(kind: str, tmp_path: Path) -> None:
     scheduler, options = SCHEDULERS[kind]
@@ -211,6 +213,7 @@ def test_a_decode_that_is_not_the_last_word_is_not_gone_on_from_but_the_last_ste
     assert len(world.said) == 1
 
 
+@pytest.mark.dealt(2)
 @pytest.mark.parametrize("name", ["AnimateDiffPipeline", "StableVideoDiffusionPipeline"])
 def test_videos_that_are_decoded_in_chunks_are_kept_whole(name: str, tmp_path: Path) -> None:
     world = world_of_case(tmp_path, name)

@@ -128,6 +128,7 @@ def test_many_damages_end_well_too(seed: int, disk: Path, capfd) -> None:
     assert codes[2] > 10
 
 
+@pytest.mark.dealt(3)
 @pytest.mark.parametrize(
     ("config", "change", "said"),
     [

@@ -57,6 +57,7 @@ def right_digests(family: str, name: str, generations: int = 1) -> list[str]:
         ]
 
 
+@pytest.mark.dealt(4)
 @pytest.mark.parametrize(("name", "strategy"), PAIRS)
 def test_a_cache_has_its_bits_whether_it_comes_before_or_after_the_attach(name: str, strategy: str) -> None:
     pipeline, right = live_pipeline("flux"), right_digests("flux", name)[0]
@@ -120,6 +121,7 @@ def _decisions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     right_digests.cache_clear()
 
 
+@pytest.mark.dealt(3)
 @pytest.mark.parametrize("ahead", [1, 2])
 @pytest.mark.parametrize("name", CACHES)
 @pytest.mark.parametrize("family", ["flux", "qwen-image"])

@@ -63,6 +63,7 @@ def right() -> tuple[str, str]:
     return digest_without_plan(pipeline, "flux", num_inference_steps=STEPS), without
 
 
+@pytest.mark.dealt(3)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_strategy_gives_the_bits_of_the_pipeline_with_that_cache(strategy: str, right: tuple[str, str]) -> None:
     pipeline = live_pipeline("flux")

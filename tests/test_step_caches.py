@@ -46,6 +46,7 @@ def digest(pipeline: Any, seed: int = 0) -> str:
     return tensor_digest(pipeline(prompt=request.prompt, **call)[0])
 
 
+@pytest.mark.dealt(2)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_cache_enabled_before_the_attach_keeps_its_bits(name: str) -> None:
     alone = own_pipeline("flux")

@@ -20,6 +20,7 @@ def run(output: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> dict[st
     return json.loads(output.read_text())
 
 
+@pytest.mark.slow
 def test_the_script_measures_every_stack_and_residency_and_says_it_is_emulated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -71,6 +71,7 @@ def _denoiser_calls(model: Path, steps: int, strength: float | None) -> int:
     return sum(use.component in ("transformer", "unet") for use in trace.ordered_uses())
 
 
+@pytest.mark.dealt(3)
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("steps", "strength", "ran"), [(10, 0.6, 6), (4, 1.0, 4)])
 def test_a_dry_run_has_the_steps_that_the_strength_leaves(

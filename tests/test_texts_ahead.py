@@ -48,6 +48,7 @@ def _counted(held: Held) -> Iterator[list[str]]:
     yield entered
 
 
+@pytest.mark.dealt(2)
 @pytest.mark.parametrize(
     "name",
     [
@@ -73,6 +74,7 @@ def test_every_generation_has_the_bits_that_it_has_alone(name: str) -> None:
     assert all(each.name == "text encode" for each in texts.stages)
 
 
+@pytest.mark.dealt(3)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_texts_come_first_under_every_strategy(strategy: str) -> None:
     pipeline = own_pipeline("flux")
@@ -140,6 +142,7 @@ class _Embeddings(tuple):
     """Of a type that nobody knows."""
 
 
+@pytest.mark.dealt(2)
 @pytest.mark.parametrize(
     "spoil", [_sets_an_attribute, _returns_something_else, _is_given_something_else, _decodes_first]
 )

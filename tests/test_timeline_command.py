@@ -53,6 +53,7 @@ def simulated(*sets: str, link: float = 20e9, parts: tuple[Component, ...] = PAR
     return record_of(document, simulate(forecast.schedule(placements_of(document, parts, CALLS)), record=True), parts)
 
 
+@pytest.mark.dealt(2)
 @pytest.mark.parametrize(
     "sets",
     [

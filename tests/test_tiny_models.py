@@ -34,6 +34,7 @@ def _generate(directory: Path, name: str, **changed: object) -> torch.Tensor:
     return output if isinstance(output, torch.Tensor) else torch.stack(list(output))
 
 
+@pytest.mark.dealt(3)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_same_seed_gives_the_same_varied_picture_and_another_prompt_another(
     name: str, model_directory: Callable[[str], Path]

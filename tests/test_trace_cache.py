@@ -40,6 +40,7 @@ def test_the_second_trace_of_a_model_comes_from_the_cache(cache: Path, monkeypat
     assert traces.trace_model(inventory, profile_of(inventory), workload) == first
 
 
+@pytest.mark.dealt(3)
 @pytest.mark.parametrize("broken", [b"", b"{", b"[]", b'{"uses": []}', b"\xff", b"[" * 100_000])
 def test_a_broken_file_is_traced_anew_and_rewritten(cache: Path, broken: bytes) -> None:
     inventory, workload = tiny_inventory("ltx"), tiny_workload("ltx")

@@ -27,6 +27,7 @@ def typed(*sets: str) -> Choices:
     return Choices(sets=tuple(map(parse_set, sets)))
 
 
+@pytest.mark.dealt(2)
 @pytest.mark.parametrize("strategy", ["resident", "snapshot-offload", "component-offload", "layerwise-offload"])
 def test_a_typed_switch_is_in_the_plan_of_both_policies(strategy: str) -> None:
     question = asked(24, typed(f"vae={strategy},slicing=true"), trace=SLICED)

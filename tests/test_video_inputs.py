@@ -69,6 +69,7 @@ def _refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
     return error
 
 
+@pytest.mark.dealt(2)
 @pytest.mark.parametrize("name", BUILDERS)
 def test_a_run_gives_what_the_pipeline_gives_for_the_frames_that_diffusers_loads(
     name: str, planned: Planned, clip: Path, capsys

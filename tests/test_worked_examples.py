@@ -40,6 +40,7 @@ def test_every_model_has_five_cards() -> None:
     assert len(rows()) == 5 * len(MODELS)
 
 
+@pytest.mark.dealt(2)
 @pytest.mark.parametrize(("model", "cells"), rows())
 def test_a_row_is_what_planning_says(model: str, cells: list[str]) -> None:
     card, _, placement, load, first, step, limiter, peak, budget = cells

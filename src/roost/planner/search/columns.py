@@ -168,12 +168,12 @@ def _beaten(sized: Option, bound_s: float, options: Sequence[Option]) -> bool:
     """Whether another candidate of the same strategy is no worse in anything, however fast this one may be."""
     strategy, lossy, linger = sized.placement.strategy, sized.placement.lossy, sized.placement.linger
     return any(
-        each.evicted_s <= bound_s
-        and each.own_bytes <= sized.own_bytes
+        each.own_bytes <= sized.own_bytes
         and each.host_bytes <= sized.host_bytes
         and each.pinned_bytes <= sized.pinned_bytes
         and each.acquire_s <= sized.acquire_s
         and each.complexity <= sized.complexity
+        and each.evicted_s <= bound_s
         and (each.placement.strategy, each.placement.lossy, each.placement.linger) == (strategy, lossy, linger)
         for each in options
     )

@@ -240,9 +240,9 @@ def _at_least_as_good(one: Option, other: Option, separable: bool) -> bool:
         smaller
         and (one.idle_bytes > 0) == (other.idle_bytes > 0)
         and one.seconds <= other.seconds
-        and one.evicted_s <= other.evicted_s
         and one.complexity <= other.complexity
         and one.host_bytes <= other.host_bytes
         and one.pinned_bytes <= other.pinned_bytes
         and one.host_first >= other.host_first
+        and one.evicted_s <= other.evicted_s
     )

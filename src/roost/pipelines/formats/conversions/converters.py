@@ -1,4 +1,4 @@
-"""diffusers' own conversions of original files, run on stand-ins."""
+"""Conversions of original files, diffusers' own where it has one, run on stand-ins."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from typing import Any
 
 from roost.errors import InvalidFile
 from roost.facts.weight_files import WeightFile
+from roost.pipelines.formats.conversions.by_names import Shapes, converted_by_names
+from roost.pipelines.formats.conversions.original_names import rules_of
+from roost.pipelines.formats.conversions.recording import NotRecorded, StandIn
 from roost.pipelines.formats.parts import OPEN_CLIP, Part
-from roost.pipelines.formats.recording import NotRecorded, StandIn
 from roost.pipelines.internals import of_diffusers
 
 StandIns = Mapping[str, StandIn]
 
 # Conversions that expect names as an all-in-one file has them.
-_PREFIXED = {"UNet2DConditionModel": "model.diffusion_model."}
+_PREFIXED = {"UNet2DConditionModel": "model.diffusion_model.", "AutoencoderKLLTXVideo": "vae."}
 # Classes without a conversion of their own whose originals are laid out as another's.
 _AS = {"AutoencoderKLQwenImage": "AutoencoderKLWan"}
 _RESBLOCKS = "transformer.resblocks."
@@ -25,8 +27,15 @@ def is_open_clip(names: Mapping[str, object]) -> bool:
     return any(name.startswith(_RESBLOCKS) for name in names)
 
 
-def converted(file: WeightFile, kind: type, config: Mapping[str, Any], stand_ins: StandIns) -> StandIns:
-    """The stand-ins by the class's own names. Raises InvalidFile where the file isn't what the class's files are."""
+def converted(file: WeightFile, model: Any, shapes: Shapes, stand_ins: StandIns) -> StandIns:
+    """The stand-ins by the names of the class, whose tensors have those shapes.
+
+    Raises InvalidFile where the file isn't what the class's files are.
+    """
+    kind, config = type(model), getattr(model, "config", {})
+    rules = rules_of(kind.__name__, config)
+    if rules is not None:
+        return _run(file, kind, lambda: converted_by_names(kind.__name__, rules, shapes, stand_ins))
     function = of_diffusers.single_file_conversion(_kind(kind))
     if function is None:
         raise InvalidFile(
@@ -66,7 +75,7 @@ def _run(file: WeightFile, kind: type, convert: Any) -> StandIns:
     except Exception as error:  # conversions raise every kind for names that they don't expect
         line = " ".join(str(error).split())[:200]
         raise InvalidFile(
-            f"{file.path}: it is no file of {kind.__name__}: diffusers' conversion fails at {type(error).__name__}"
+            f"{file.path}: it is no file of {kind.__name__}: its conversion fails at {type(error).__name__}"
             f" {line!r}; name the component that it is, or check that the file is whole."
         ) from error
     if not all(isinstance(each, StandIn) for each in made.values()):
