@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
-from operator import add
 
 from roost.blocks import TRUNK, block_names, gap_bytes, home_unit
 from roost.facts.loras import Adapters, SidePath
 from roost.facts.model import Component, Inventory, Stack
+from roost.planner.buffers import with_more
 from roost.trace import OP_CLASSES, ActivationBytes, OpClassTotals, Totals, Trace, UseTrace
 
 # Of a LoRA beside a layer: its two matrices; the scale, and the sum.
@@ -62,12 +62,12 @@ def _larger(component: Component, adapters: Adapters) -> Component:
         component,
         units=tuple(_larger_unit(unit, more) for unit in component.units),
         extra_bytes=component.extra_bytes + sum(more.values()),
+        kept_bytes=component.kept_bytes + sum(more.values()),
     )
 
 
 def _larger_unit(unit: Stack, more: Mapping[str, int]) -> Stack:
-    added = (more.get(name, 0) for name in block_names((unit,)))
-    return replace(unit, extra_bytes=tuple(map(add, unit.extra_bytes or (0,) * unit.count, added)))
+    return with_more(unit, (more.get(name, 0) for name in block_names((unit,))))
 
 
 def _by_unit(paths: Iterable[SidePath], names: tuple[str, ...]) -> dict[str, list[SidePath]]:
