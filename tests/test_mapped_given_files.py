@@ -118,9 +118,7 @@ def test_masters_that_come_late_are_mapped_in_their_turn(sd3: World, tmp_path: P
     file = FORMATS["GGUF Q8_0"](sd3, "sd3", tmp_path)
     plan = plan_of("sd3", sd3, file, MAPPED)
     masters_of = {"text_encoder": dict[str, int](), "transformer": {"transformer": plan.budget.host_bytes}}
-    turns = [
-        HostTurn(component=name, masters=each, host_bytes=sum(each.values())) for name, each in masters_of.items()
-    ]
+    turns = [HostTurn(component=name, masters=each, host_bytes=sum(each.values())) for name, each in masters_of.items()]
     plan = revised(plan, budget=revised(plan.budget, host_turns=turns))
     files = inspect_model(sd3.folder, dtype="float32", files={"transformer": file}).given
     given = GivenFiles(files=files, class_facts=load_class_facts())

@@ -54,9 +54,7 @@ def _range_of(file: WeightFile, target: Target) -> ByteRange | None:
     return _of_one_piece(file, target.pieces, target.name, target)
 
 
-def _of_one_piece(
-    file: WeightFile, pieces: tuple[Piece, ...], name: str, held: Target | Scale
-) -> ByteRange | None:
+def _of_one_piece(file: WeightFile, pieces: tuple[Piece, ...], name: str, held: Target | Scale) -> ByteRange | None:
     if len(pieces) != 1 or pieces[0].repeat != 1:
         return None
     piece, stored = pieces[0], file.tensors[pieces[0].source]

@@ -12,7 +12,6 @@ from torch.nn import functional
 
 from roost.pipelines.formats.arithmetic import decode_gguf, decode_mxfp8, decode_nvfp4, decode_scaled
 
-
 PACKED = "packed"  # where it has what a plain layer has as ``weight``
 
 

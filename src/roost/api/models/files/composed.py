@@ -120,9 +120,7 @@ def _tensors(recipe: Recipe) -> dict[str, int]:
     found: dict[str, int] = {}
     for target in recipe.targets:
         layer = target.name.rpartition(".")[0]
-        scales = {
-            f"{layer}.{each.name}": math.prod(each.shape) * item_bytes(each.dtype) for each in target.scales
-        }
+        scales = {f"{layer}.{each.name}": math.prod(each.shape) * item_bytes(each.dtype) for each in target.scales}
         found |= {target.name: target.bytes - sum(scales.values()), **scales}
     return found
 
