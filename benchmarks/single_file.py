@@ -6,8 +6,9 @@ A Qwen-Image of two real blocks with random weights, from its diffusers director
 fp8 and as GGUF in Q8_0. In three ways: a copy of the file's bytes in pieces of 64 MiB; Roost, which makes pageable
 masters; and diffusers with a copy of each tensor, as what streams needs them. Each runs on one thread of a process of
 its own, with all libraries loaded and the file in the page cache. Rounds go through all ways of one file, forth and
-back; figures are medians, and rates are compared within a round. Peaks are of anonymous memory, beyond what the process
-had before and the file's bytes: pages of the file's mapping are the system's to drop.
+back; figures are medians, and rates are compared within a round. CPU seconds leave out what other processes took
+meanwhile. Peaks are of anonymous memory, beyond what the process had before and the file's bytes: pages of the file's
+mapping are the system's to drop.
 """
 
 from __future__ import annotations
@@ -254,9 +255,10 @@ def _write(folder: Path, gib: float) -> None:
     """The model's directory, small but for its denoiser, and that one's three files."""
     import diffusers
     import torch
-    from safetensors.torch import save_file
 
+    import stored_weights
     import tiny_models
+    from single_file_worlds import scaled_fp8
 
     layers = max(1, round(gib * GIB / 2 / _LAYER_VALUES))
     pipeline: Any = tiny_models.FAMILIES["qwen-image"].make()
@@ -272,42 +274,13 @@ def _write(folder: Path, gib: float) -> None:
     module.load_state_dict(state, assign=True)
     pipeline.register_modules(transformer=module)
     pipeline.to(torch.bfloat16).save_pretrained(folder / "model", max_shard_size="1TB")
-    save_file(state, _path(folder, "plain"))
-    scaled = {"scaled_fp8": torch.zeros(2, dtype=torch.float8_e4m3fn)}
-    for name, each in state.items():
-        if each.ndim == 2 and "transformer_blocks" in name:
-            scaled[name], scaled[name.replace("weight", "scale_weight")] = _scaled(each)
-        else:
-            scaled[name] = each
-    save_file(scaled, _path(folder, "scaled fp8"))
-    _write_gguf(_path(folder, "gguf"), state)
-
-
-def _scaled(weight: object) -> tuple[object, object]:
-    import torch
-
-    assert isinstance(weight, torch.Tensor)
-    scale = weight.float().abs().amax() / torch.finfo(torch.float8_e4m3fn).max
-    return (weight.float() / scale).to(torch.float8_e4m3fn), scale
-
-
-def _write_gguf(path: Path, state: dict[str, object]) -> None:
-    import gguf
-    import torch
-
-    writer = gguf.GGUFWriter(str(path), "qwen_image", use_temp_file=False)
-    for name, each in state.items():
-        assert isinstance(each, torch.Tensor)
-        values = each.float().numpy()
-        if each.ndim == 2 and "transformer_blocks" in name:
-            kind = gguf.GGMLQuantizationType.Q8_0
-            writer.add_tensor(name, gguf.quantize(values, kind), raw_dtype=kind)
-        else:
-            writer.add_tensor(name, values)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    matrices = [name for name, each in state.items() if each.ndim == 2 and "transformer_blocks" in name]
+    stored_weights.write_safetensors(_path(folder, "plain"), state)
+    scaled = {**state, "scaled_fp8": torch.zeros(2, dtype=torch.float8_e4m3fn)}
+    for name in matrices:
+        scaled[name], scaled[name.replace("weight", "scale_weight")] = scaled_fp8(state[name])
+    stored_weights.write_safetensors(_path(folder, "scaled fp8"), scaled)
+    stored_weights.write_gguf(_path(folder, "gguf"), "qwen_image", state, dict.fromkeys(matrices, "Q8_0"))
 
 
 def _machine() -> dict[str, str]:

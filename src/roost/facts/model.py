@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from operator import add
 from typing import Literal
 
 from roost.facts.limits import Bytes, Names, Sha256, Texts
@@ -34,6 +35,15 @@ class Stack:
     @property
     def bytes(self) -> int:
         return sum(self.block_bytes)
+
+    def with_more(self, more: Iterable[int]) -> Stack:
+        """The same with so much more in each block, which no file has."""
+        added, none = tuple(more), (0,) * self.count
+        return replace(
+            self,
+            extra_bytes=tuple(map(add, self.extra_bytes or none, added)),
+            kept_bytes=tuple(map(add, self.kept_bytes or none, added)),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

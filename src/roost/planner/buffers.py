@@ -8,7 +8,7 @@ from itertools import chain
 from operator import add
 
 from roost.blocks import block_names
-from roost.facts.model import Component, Inventory, Stack
+from roost.facts.model import Component, Inventory
 from roost.trace import Trace, UnfiledBuffers, UseTrace
 
 
@@ -66,23 +66,13 @@ def _by_length(trace: Trace, component: str) -> list[UseTrace]:
 
 def _with(component: Component, unfiled: UnfiledBuffers) -> Component:
     more = unfiled.block_bytes
-    units = tuple(with_more(each, (more.get(name, 0) for name in block_names((each,)))) for each in component.units)
+    units = tuple(each.with_more(more.get(name, 0) for name in block_names((each,))) for each in component.units)
     more_bytes = unfiled.trunk_bytes + sum(more.values())
     return replace(
         component,
         units=units,
         extra_bytes=component.extra_bytes + more_bytes,
         kept_bytes=component.kept_bytes + more_bytes,
-    )
-
-
-def with_more(unit: Stack, more: Iterable[int]) -> Stack:
-    """The unit with so much more in each block, which no file has."""
-    added, none = tuple(more), (0,) * unit.count
-    return replace(
-        unit,
-        extra_bytes=tuple(map(add, unit.extra_bytes or none, added)),
-        kept_bytes=tuple(map(add, unit.kept_bytes or none, added)),
     )
 
 

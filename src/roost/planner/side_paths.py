@@ -10,8 +10,7 @@ from functools import reduce
 
 from roost.blocks import TRUNK, block_names, gap_bytes, home_unit
 from roost.facts.loras import Adapters, SidePath
-from roost.facts.model import Component, Inventory, Stack
-from roost.planner.buffers import with_more
+from roost.facts.model import Component, Inventory
 from roost.trace import OP_CLASSES, ActivationBytes, OpClassTotals, Totals, Trace, UseTrace
 
 # Of a LoRA beside a layer: its two matrices; the scale, and the sum.
@@ -60,14 +59,10 @@ def _larger(component: Component, adapters: Adapters) -> Component:
     more = {unit: buffer_bytes(paths) for unit, paths in by_unit.items()}
     return replace(
         component,
-        units=tuple(_larger_unit(unit, more) for unit in component.units),
+        units=tuple(each.with_more(more.get(name, 0) for name in block_names((each,))) for each in component.units),
         extra_bytes=component.extra_bytes + sum(more.values()),
         kept_bytes=component.kept_bytes + sum(more.values()),
     )
-
-
-def _larger_unit(unit: Stack, more: Mapping[str, int]) -> Stack:
-    return with_more(unit, (more.get(name, 0) for name in block_names((unit,))))
 
 
 def _by_unit(paths: Iterable[SidePath], names: tuple[str, ...]) -> dict[str, list[SidePath]]:
