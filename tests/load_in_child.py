@@ -18,6 +18,7 @@ from roost.pipelines.formats.modules import build_from_file
 from roost.pipelines.formats.recipes import derive_recipe
 from roost.pipelines.formats.skeletons import ComponentConfig
 from roost.pipelines.quiet import quiet_libraries
+from roost.probes.files.formats.weights import quantised_weights
 from roost.probes.files.weights import read_weight_file
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.engine.component import HeldComponent
@@ -39,7 +40,7 @@ def from_file(model_dir: Path, dtype: str) -> torch.nn.Module:
     file = read_weight_file(str(next((model_dir / "transformer").glob("*.safetensors"))))
     asked = SimpleNamespace(library="diffusers", class_name="FluxTransformer2DModel", load_dtype=dtype)
     component = ComponentConfig(name="transformer", described=asked, config_dir=model_dir, facts=ClassFacts())
-    return build_from_file(component, file, derive_recipe(component, file))
+    return build_from_file(component, file, derive_recipe(component, file, quantised_weights(file, file.path)))
 
 
 def main(model_dir: Path, dtype: str, when: str) -> None:

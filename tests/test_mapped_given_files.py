@@ -20,7 +20,6 @@ from plans import GIB
 from roost.api.models.inspect import inspect_model
 from roost.errors import UsageError
 from roost.facts.byte_ranges import byte_ranges
-from roost.pipelines.formats.recipes import derive_recipe
 from roost.plan.budget import HostTurn
 from roost.plan.revision import revised
 from roost.profiles.class_facts import load_class_facts
@@ -31,7 +30,7 @@ from roost.residency.weights import mapped_masters
 from roost.residency.weights.host_masters import AbsentMaster
 from roost.residency.weights.mapped_masters import MappedMaster
 from roost.residency.weights.unpinned_sources import FileBlock
-from single_file_worlds import World, stored
+from single_file_worlds import World, recipe_of, stored
 
 RESIDENT, IN_MEMORY, MAPPED = "resident", "layerwise-offload", "layerwise-offload,mapped=4"
 
@@ -87,7 +86,7 @@ def test_ranges_are_of_just_the_tensors_whose_bytes_lie_in_the_file_one_behind_a
     path = FORMATS[form](sd3, "sd3", tmp_path)
     content, file = path.read_bytes(), stored(path)
     component = sd3.at("float32")
-    recipe = derive_recipe(component, file)
+    recipe = recipe_of(component, file)
     ranges = {each.name: each for each in byte_ranges(file, recipe)}
     module = sd3.load(file)
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
@@ -107,9 +106,9 @@ def test_ranges_are_of_just_the_tensors_whose_bytes_lie_in_the_file_one_behind_a
 def test_what_is_cast_as_it_loads_or_lies_unaligned_has_no_range(sd3: World, tmp_path: Path) -> None:
     path = stored_weights.write_safetensors(tmp_path / "t.safetensors", sd3.original)
     file = stored(path)
-    assert not list(byte_ranges(file, derive_recipe(sd3.at("bfloat16"), file)))
+    assert not list(byte_ranges(file, recipe_of(sd3.at("bfloat16"), file)))
     shifted = {name: replace(each, offset=each.offset + 1) for name, each in file.tensors.items()}
-    assert not list(byte_ranges(replace(file, tensors=shifted), derive_recipe(sd3.at("float32"), file)))
+    assert not list(byte_ranges(replace(file, tensors=shifted), recipe_of(sd3.at("float32"), file)))
     with pytest.raises(UsageError, match="masters of component 'transformer' can't be mapped"):
         plan_of("sd3", sd3, path, MAPPED, dtype="bfloat16")
 

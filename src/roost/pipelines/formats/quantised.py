@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from roost.errors import InvalidFile
-from roost.facts.quantised_weights import FileWeights, QuantisedWeight, ScaleKind
-from roost.facts.weight_files import Method, StoredTensor, WeightFile
+from roost.facts.weight_files import FileWeights, Method, QuantisedWeight, ScaleKind, StoredTensor, WeightFile
 from roost.facts.weight_formats import GGUF_RUN, PLAIN_FORMATS, weight_format
 from roost.pipelines.formats.parts import Part
 

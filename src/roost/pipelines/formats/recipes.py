@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from roost.errors import InvalidFile
-from roost.facts.quantised_weights import FileWeights
-from roost.facts.weight_files import Piece, Recipe, Strided, Target, WeightFile
+from roost.facts.weight_files import FileWeights, Piece, Recipe, Strided, Target, WeightFile
 from roost.pipelines.formats.conversions.converters import converted, converted_open_clip, is_open_clip
 from roost.pipelines.formats.conversions.recording import Made, NotRecorded, StandIn, made_of, stand_in
 from roost.pipelines.formats.conversions.text_names import is_llama_cpp, library_names

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from roost.errors import InvalidFile
-from roost.facts.quantised_weights import Marker
-from roost.facts.weight_files import WeightFile
+from roost.facts.weight_files import Marker, WeightFile
 from roost.probes.files.safe_files import quoted, shown
 from roost.probes.files.strict_json import config_decoder, decode_strict, parse_strict
 

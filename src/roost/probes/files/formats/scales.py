@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 
-from roost.facts.quantised_weights import ScaleKind
-from roost.facts.weight_files import StoredTensor
+from roost.facts.weight_files import ScaleKind, StoredTensor
 
 # Formats whose scales cover so many elements of a row. Kernels want them in tiles of 128 by 4, which some files pad to.
 _GROUPS = {"mxfp8": 32, "mxfp8-unmarked": 32, "hybrid_mxfp8": 32, "nvfp4": 16, "bfl-nvfp4": 16, "nvfp4-unmarked": 16}

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 from roost.errors import InvalidFile
-from roost.facts.quantised_weights import FileWeights, Marker, QuantisedWeight, ScaleKind
-from roost.facts.weight_files import StoredTensor, WeightFile
+from roost.facts.weight_files import FileWeights, Marker, QuantisedWeight, ScaleKind, StoredTensor, WeightFile
 from roost.probes.files.formats.layouts import BYTES, FP8, MARKED, SMOOTHING, UNMARKED, Layout
 from roost.probes.files.formats.markers import COMFY_QUANT, QUANT_STATE, Markers, read_markers, read_state_shape
 from roost.probes.files.formats.scales import scale_kind
