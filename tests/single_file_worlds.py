@@ -24,7 +24,8 @@ State = dict[str, torch.Tensor]
 Layout = Callable[[torch.nn.Module], State]
 
 
-def _unet(module: Any) -> State:
+def unet_layout(module: Any) -> State:
+    """As whole checkpoints of SD and SDXL name it."""
     attending = {index for index, block in enumerate(module.up_blocks) if hasattr(block, "attentions")}
     layers = module.config.layers_per_block
     state = original_layouts.unet(module.state_dict(), layers, attending)
@@ -36,7 +37,7 @@ LAYOUTS: Mapping[str, Layout] = {
     "qwen-image": lambda module: dict(module.state_dict()),
     "ltx": lambda module: original_layouts.ltx(module.state_dict()),
     "sd3": lambda module: original_layouts.sd3(module.state_dict()),
-    "sdxl": _unet,
+    "sdxl": unet_layout,
 }
 
 
@@ -66,10 +67,14 @@ class World:
         return dict(made.state_dict())
 
 
-def world(family: str, folder: Path) -> World:
-    pipeline = tiny_models.FAMILIES[family].make()
-    fill_with_random_weights(pipeline.components)
+def world(family: str, folder: Path, **changes: Any) -> World:
+    """The denoiser of the family's tiny pipeline, its config with ``changes``."""
+    pipeline: Any = tiny_models.FAMILIES[family].make()
     name = "unet" if family == "sdxl" else "transformer"
+    if changes:
+        old = getattr(pipeline, name)
+        pipeline.register_modules(**{name: type(old).from_config({**old.config, **changes})})
+    fill_with_random_weights(pipeline.components)
     module = getattr(pipeline, name)
     module.save_config(folder / name)
     return World(of_module(name, module, folder), module, LAYOUTS[family](module), folder)

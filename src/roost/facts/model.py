@@ -39,8 +39,8 @@ class FileSource:
     """A file that a component's weights come from, in place of the model's own. Source: its header.
 
     ``path`` is absolute; of the model's ``own`` file, whose 8 bits stay as stored, it is relative to its directory.
-    ``fingerprint`` is the hash of the header, ``bytes`` the file's size. ``plain_bytes`` are those that the same
-    weights take unpacked.
+    ``format`` is its container and the key of how most of its weights are stored, as ``gguf Q4_K``. ``fingerprint`` is
+    the hash of the header, ``bytes`` the file's size. ``plain_bytes`` are those that the same weights take unpacked.
     """
 
     path: str
@@ -49,6 +49,12 @@ class FileSource:
     bytes: Bytes
     plain_bytes: Bytes | None = None
     own: bool = False
+
+    @property
+    def container_and_key(self) -> tuple[str, str]:
+        """``gguf`` or ``safetensors``, and a key of ``facts/weight_formats``."""
+        container, _, key = self.format.partition(" ")
+        return container, key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,7 +33,7 @@ def derive_recipe(component: ComponentConfig, file: WeightFile, weights: FileWei
     check_whole(file)
     described = component.described
     skeleton = component.skeleton()
-    parts = parts_for(file.tensors, described.library, described.class_name)
+    parts = parts_for(file.tensors, described.library, described.class_name, component.name)
     if not parts:
         raise InvalidFile(
             f"{file.path}: none of its components is a {described.class_name}; name the component that it holds."
