@@ -3,8 +3,9 @@
     python benchmarks/gpu/suite.py [--minutes 9.5] [--device cuda|emulated|simulated] [--only ITEM …] [--results DIR]
 
 An item is one command that writes one JSON file; a file that is there is not measured again (delete it to do so). A
-call starts no item that can't end within its minutes. Emulated and simulated, the same items run on a small model:
-that tries the suite and measures no hardware; simulated, by the commands that a GPU gets (tests/simulated_gpu). Afterwards the tables are written anew from all files (``tables.py``).
+call starts no item that can't end within its minutes. Emulated and simulated, the same items run on a small model: that
+tries the suite and measures no hardware; simulated, by the commands that a GPU gets (tests/simulated_gpu). Afterwards
+the tables are written anew from all files (``tables.py``).
 """
 
 from __future__ import annotations
