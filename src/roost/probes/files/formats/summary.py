@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from roost.facts.weight_files import WeightFile
+from roost.facts.weight_files import FileWeights, WeightFile
 from roost.facts.weight_formats import formats_that_stop
 from roost.probes.files.formats.layouts import FP8
-from roost.probes.files.formats.weights import CAST, UNKNOWN, FileWeights, quantised_weights
+from roost.probes.files.formats.weights import CAST, UNKNOWN, quantised_weights
 from roost.probes.files.header_entries import Sizes
 from roost.probes.files.quantised import method_of
 
