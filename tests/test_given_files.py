@@ -28,8 +28,6 @@ _SEEN = {
     ("sd3", "Comfy nvfp4"),
 }
 _SEEN_WITH_LORA = {("qwen-image", "GGUF Q4_0"), ("sdxl", "Comfy fp8 scaled, new")}
-# Only directories have torchao's, and tests of their own.
-_OF_DIRECTORIES = {"torchao-int8", "torchao-float8"}
 _WORLDS: dict[tuple[str, bool], World] = {}
 
 
@@ -56,7 +54,7 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def test_every_format_that_runs_is_in_the_table() -> None:
     run = {key for key, each in WEIGHT_FORMATS.items() if each.runs and key not in PLAIN_FORMATS}
-    assert set(KEYS.values()) - PLAIN_FORMATS == run - _OF_DIRECTORIES
+    assert set(KEYS.values()) - PLAIN_FORMATS == run
 
 
 @pytest.mark.dealt(3)

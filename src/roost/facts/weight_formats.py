@@ -8,12 +8,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class WeightFormat:
-    """``why`` completes "can't be run: it …" and ``instead`` is what would work; both None where the format runs."""
+    """``why`` completes "can't be run: it …" and ``instead`` is what would work; both None where the format runs.
+
+    ``in_directory`` where it runs all the same from a directory of its library's.
+    """
 
     key: str
     title: str
     why: str | None = None
     instead: str | None = None
+    in_directory: bool = False
 
     @property
     def runs(self) -> bool:
@@ -38,6 +42,7 @@ _NO_ORDER = "doesn't say in which order its halves and scales lie, and exporters
 _MARKED = "a file with ComfyUI's markers, or a GGUF"
 _OWN_PACKAGE = "is read only by a package of its own"
 _DYNAMIC, _WEIGHT_ONLY = "rounds activations, too, in kernels of some cards", "torchao's int8 or float8 weight-only"
+_SAVED = "is read with its config alone, from a directory that diffusers saved"
 _CUDA_ONLY = "is loaded only by bitsandbytes itself, from a directory on CUDA or a pipeline held with roost.attach"
 
 # Every format that is recognised, by the key that stands in ``quantization_detail.formats``.
@@ -67,8 +72,8 @@ WEIGHT_FORMATS: Mapping[str, WeightFormat] = {
         WeightFormat("nvfp4-unmarked", "nvfp4 without a marker", _NO_ORDER, _MARKED),
         WeightFormat("mxfp8-unmarked", "mxfp8 without a marker", _NO_ORDER, _MARKED),
         WeightFormat("int8-unmarked", "int8 without a marker", "may be rotated, which only a marker tells", _WHOLE),
-        WeightFormat("torchao-int8", "torchao int8, in a directory"),
-        WeightFormat("torchao-float8", "torchao float8, in a directory"),
+        WeightFormat("torchao-int8", "torchao int8", _SAVED, "that directory", in_directory=True),
+        WeightFormat("torchao-float8", "torchao float8", _SAVED, "that directory", in_directory=True),
         WeightFormat("torchao", "torchao", "is packed for one device's kernels", _WEIGHT_ONLY),
         WeightFormat("torchao-dynamic", "torchao with quantised activations", _DYNAMIC, _WEIGHT_ONLY),
         WeightFormat("bitsandbytes-nf4", "bitsandbytes nf4", _CUDA_ONLY, "a GGUF such as Q4_K_S"),
@@ -120,6 +125,7 @@ def weight_format(key: str) -> WeightFormat:
     return WEIGHT_FORMATS.get(key, unknown)
 
 
-def formats_that_stop(keys: Iterable[str]) -> tuple[WeightFormat, ...]:
-    """Those of the formats that don't run as stored."""
-    return tuple(each for each in map(weight_format, keys) if not each.runs)
+def formats_that_stop(keys: Iterable[str], *, in_directory: bool = False) -> tuple[WeightFormat, ...]:
+    """Those of the formats that don't run as stored, from a file or from a directory."""
+    found = (each for each in map(weight_format, keys) if not each.runs)
+    return tuple(each for each in found if not (in_directory and each.in_directory))
