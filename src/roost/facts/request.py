@@ -24,7 +24,7 @@ Storage = Literal["float8_e4m3fn"]
 Tier = Literal["pinned", "pageable", "mapped"]  # where a host copy lies: locked memory, memory, or the model's files
 
 
-Role = Literal["monolithic", "encoder", "denoiser", "decoder"]
+Role = Literal["monolithic", "encoder", "denoiser", "decoder", "encoder-decoder"]
 
 
 GROUPS: tuple[Group, ...] = ("dit", "text_encoder", "image_encoder", "vae")
