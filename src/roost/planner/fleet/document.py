@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from roost.plan.figures import AlternativeComponent
-from roost.plan.fleet import FleetRecord, LayoutRecord, WorkerRecord
+from roost.plan.fleet import FleetRecord, HostMemory, LayoutRecord, WorkerRecord
 from roost.plan.revision import revised
 from roost.plan.schema import ComponentPlan, PlanDocument
 from roost.planner.fleet.choice import Able, Compared
 from roost.planner.fleet.figures import Demand
-from roost.planner.fleet.layouts import Worker
+from roost.planner.fleet.service import Worker
 
 
 def fleet_document(compared: Sequence[Compared], demand: Demand) -> PlanDocument | None:
@@ -59,7 +59,7 @@ def _fleet(best: Able, demand: Demand) -> FleetRecord:
         requests_per_s=figures.requests_per_s,
         request_s=figures.request_s,
         host_bytes=figures.host_bytes,
-        hosts=list(figures.hosts),
+        hosts=[HostMemory(name=each.name, bytes=each.bytes) for each in figures.hosts],
         requests=len(demand.arrivals),
         rate=demand.rate,
         failed=outcome.failed,

@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from roost.facts.fleet import Fleet
-from roost.facts.machine import PROCESS_BYTES
 from roost.plan.figures import BytesInterval, SecondsInterval, TraceRecord
-from roost.plan.fleet import HostMemory, RateInterval
+from roost.plan.fleet import RateInterval
 from roost.plan.shares import Level
 from roost.planner.cost.rates import LEVELS
-from roost.planner.fleet.layouts import Layout, Worker
-from roost.planner.fleet.service import Step, added, at
+from roost.planner.fleet.host_memory import HostNeed, host_memory
+from roost.planner.fleet.layouts import Layout
+from roost.planner.fleet.service import Step, Worker, added, at
 from roost.planner.fleet.simulation import Failure, Line, Outcome, Pool, simulate
 from roost.planner.rules.roles import role_of
-from roost.units import format_bytes
 
 _ORDER: tuple[Step, ...] = ("generate", "encode", "denoise", "decode")
 # Bytes per second of what one worker gives another: written, sent and read again. Priors, this many times off.
@@ -43,7 +42,7 @@ class Demand:
 class LayoutFigures:
     requests_per_s: RateInterval
     request_s: SecondsInterval
-    hosts: tuple[HostMemory, ...]
+    hosts: tuple[HostNeed, ...]
     peak_bytes: BytesInterval  # of the worker that takes most
     outcome: Outcome  # by the mid figures
 
@@ -145,34 +144,3 @@ def _request_s(layout: Layout, fleet: Fleet) -> SecondsInterval:
         low, high = min(each.low for each in found), max(each.high for each in found)
         parts.append(SecondsInterval(low=low, mid=len(found) / per_s, high=high))
     return added([*parts, *_gaps(layout, fleet)])
-
-
-def host_memory(workers: Sequence[Worker]) -> tuple[HostMemory, ...]:
-    """What workers take of each host: a process each, and masters, which those of one host share.
-
-    Workers of different plans keep different blocks of a component: the masters of both are between the larger one's
-    and the sum, and never more than the component's.
-    """
-    found = []
-    for host in dict.fromkeys(each.seat.host for each in workers):
-        there = [each.planned for each in workers if each.seat.host == host]
-        low = high = sum(PROCESS_BYTES[each.gpu.device_kind] for each in there)
-        for name in dict.fromkeys(name for each in there for name in each.masters):
-            sizes = {each.masters[name] for each in there if name in each.masters}
-            whole = max(each.plan.components[name].load_bytes for each in there if name in each.masters)
-            low += max(sizes)
-            high += min(sum(sizes), max(whole, *sizes))
-        found.append(HostMemory(name=host, bytes=BytesInterval(low=low, mid=high, high=high)))
-    return tuple(found)
-
-
-def short_host(layout: Layout) -> str | None:
-    """Which host has not enough memory for all of its workers, in words."""
-    for host in host_memory(layout.workers):
-        facts = next(each.planned.plan.machine.host for each in layout.workers if each.seat.host == host.name)
-        there_bytes = facts.available_bytes + facts.process_bytes
-        if host.bytes.high > there_bytes:
-            return (
-                f"{host.name} would need {format_bytes(host.bytes.high)} of its {format_bytes(there_bytes)} of memory"
-            )
-    return None

@@ -3,37 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from roost.facts.fleet import LAYOUTS, Fleet, LayoutName
 from roost.facts.request import Role
-from roost.planner.fleet.service import Planned, Service, Unable, Use, per_s
+from roost.planner.fleet.host_memory import host_memory, short_host
+from roost.planner.fleet.service import Planned, Seat, Service, Unable, Use, Worker, per_s
 from roost.planner.fleet.split import best_split
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seat:
-    """One card: its number on its host, and its kind. Cards of one kind have one plan for each use."""
-
-    host: str
-    device: int
-    kind: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Worker:
-    name: str
-    seat: Seat
-    planned: Planned
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """One way to use the fleet; without workers it can't be, and ``why_not`` says why. ``idle`` are unused cards."""
+    """One way to use the fleet; without workers it can't be, and ``why_not`` says why."""
 
     name: LayoutName
     workers: tuple[Worker, ...] = ()
-    idle: int = 0
     why_not: str | None = None
 
     @property
@@ -44,11 +28,14 @@ class Layout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetQuestion:
-    """A fleet's cards, and what each kind of them does in each use; asked once for each, as that takes a search."""
+    """A fleet's cards, and what each kind of them does in each use.
+
+    ``service`` is asked with the bytes of its host's memory that others take; each answer takes a search.
+    """
 
     fleet: Fleet
     seats: tuple[Seat, ...]
-    service: Callable[[int, Use], Service]
+    service: Callable[[int, Use, int], Service]
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -58,11 +45,11 @@ class FleetQuestion:
 
     def per_s(self, use: Use) -> tuple[float, ...]:
         """Requests per second of a card of each kind."""
-        return tuple(per_s(self.service(kind, use)) for kind in range(len(self.counts)))
+        return tuple(per_s(self.service(kind, use, 0)) for kind in range(len(self.counts)))
 
     def why_not(self, *uses: Use) -> str:
         """The reason of the first kind that can't be used so."""
-        found = (self.service(kind, use) for use in uses for kind in range(len(self.counts)))
+        found = (self.service(kind, use, 0) for use in uses for kind in range(len(self.counts)))
         return next((each.why for each in found if isinstance(each, Unable)), "there are too few cards for its roles")
 
 
@@ -87,7 +74,7 @@ def _replicas(question: FleetQuestion) -> Layout:
         return Layout(name="replicas", why_not="there is one card")
     rates = question.per_s("monolithic")
     able = [each for each in question.seats if rates[each.kind]]
-    if not able:
+    if len(able) < 2:
         return Layout(name="replicas", why_not=question.why_not("monolithic"))
     return _layout(question, "replicas", [(each, "monolithic") for each in able])
 
@@ -119,7 +106,21 @@ def _split(question: FleetQuestion, name: LayoutName, roles: Sequence[Role]) -> 
         for kind, count in enumerate(row):
             chosen, left[kind] = left[kind][:count], left[kind][count:]
             taken += [(each, role) for each in chosen if able[kind]]
-    return _layout(question, name, taken)
+    layout = _layout(question, name, taken)
+    return _frugal(question, layout, roles) if short_host(layout.workers) else layout
+
+
+def _frugal(question: FleetQuestion, layout: Layout, roles: Sequence[Role]) -> Layout:
+    """The layout where each role is planned with the host memory that others leave: first come who denoise."""
+    workers: list[Worker] = []
+    for role in reversed(roles):
+        others_bytes = max((each.master_bytes for each in host_memory(workers)), default=0)
+        for each in (each for each in layout.workers if each.planned.role == role):
+            planned = question.service(each.seat.kind, role, others_bytes)
+            if isinstance(planned, Unable):
+                return replace(layout, workers=(), why_not=f"beside others on its host, {planned.why}")
+            workers.append(replace(each, planned=planned))
+    return replace(layout, workers=tuple(sorted(workers, key=lambda each: roles.index(each.planned.role))))
 
 
 def _sharded(question: FleetQuestion) -> Layout:
@@ -135,9 +136,9 @@ def _layout(question: FleetQuestion, name: LayoutName, taken: Sequence[tuple[Sea
     workers: list[Worker] = []
     numbers: dict[str, int] = {}
     for seat, use in taken:
-        planned = question.service(seat.kind, use)
+        planned = question.service(seat.kind, use, 0)
         assert isinstance(planned, Planned)  # only cards with a rate are taken
         called = {"alone": "card", "monolithic": "replica", "sharded": "shard"}.get(use, use)
         numbers[called] = numbers.get(called, 0) + 1
         workers.append(Worker(name=f"{called}-{numbers[called]}", seat=seat, planned=planned))
-    return Layout(name=name, workers=tuple(workers), idle=len(question.seats) - len(workers))
+    return Layout(name=name, workers=tuple(workers))

@@ -73,6 +73,24 @@ class Unable:
     plan: PlanDocument | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """One card: its number on its host, and its kind. Cards of one kind have one plan for each use."""
+
+    host: str
+    device: int
+    kind: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """A card with what it does."""
+
+    name: str
+    seat: Seat
+    planned: Planned
+
+
 Service = Planned | Unable
 
 

@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import cast
 
@@ -15,19 +16,16 @@ from roost.api.requests.known_values import one_of
 from roost.api.requests.option_sets import PlanOptions
 from roost.api.requests.options import searches
 from roost.errors import NothingFits, UsageError
-from roost.facts.fleet import LAYOUTS, Fleet, FleetHost, LayoutName
-from roost.facts.machine import PROCESS_BYTES, Machine
-from roost.facts.model import Inventory
+from roost.facts.fleet import LAYOUTS, Fleet, LayoutName
 from roost.option_spelling import given, option
 from roost.plan import PlanDocument
-from roost.planner.by_search import SearchQuestion, plan_by_search
+from roost.planner.by_search import SearchQuestion
 from roost.planner.fleet.choice import compare_layouts
-from roost.planner.fleet.contention import shared_links
 from roost.planner.fleet.document import fleet_document
 from roost.planner.fleet.figures import Demand
-from roost.planner.fleet.layouts import FleetQuestion, Seat
-from roost.planner.fleet.service import Service, Unable, Use, service_of
-from roost.planner.rules.names import kind_of
+from roost.planner.fleet.layouts import FleetQuestion
+from roost.planner.fleet.service import Service, Use
+from roost.planner.fleet.workers import CardKind, plan_worker, seats_of
 
 AUTO = "auto"
 # Requests where nobody says how many: enough that filling and draining the fleet hardly counts.
@@ -45,16 +43,6 @@ class FleetOptions:
     layout: str = AUTO
     rate: float | None = None
     requests: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Kind:
-    """Cards that are planned for alike: one of a host with so many, of which ``like`` are the same."""
-
-    card: str
-    host: FleetHost
-    cards: int
-    like: int
 
 
 def plan_fleet(model: str | Path, options: PlanOptions, asked: FleetOptions, on_plan: OnPlan) -> PlanDocument:
@@ -108,87 +96,20 @@ def _lives(worker: int) -> Iterator[float]:
 
 
 def _question(model: str | Path, options: PlanOptions, fleet: Fleet, requests: int, on_plan: OnPlan) -> FleetQuestion:
-    kinds: list[_Kind] = []
-    seats = []
-    for host in fleet.hosts:
-        alike = replace(host, name="", cards=())
-        for device, card in enumerate(host.cards):
-            kind = _Kind(card=card, host=alike, cards=len(host.cards), like=host.cards.count(card))
-            if kind not in kinds:
-                kinds.append(kind)
-            seats.append(Seat(host=host.name, device=device, kind=kinds.index(kind)))
+    kinds, seats = seats_of(fleet)
     options = replace(options, generations=max(2, requests // fleet.card_count))
     asked = [_asked(model, options, kind) for kind in kinds]
-    found: dict[tuple[int, Use], Service] = {}
 
-    def service(kind: int, use: Use) -> Service:
-        if (kind, use) not in found:
-            on_plan(f"{use} on {kinds[kind].card}")
-            found[kind, use] = _service(asked[kind], kinds[kind], use)
-        return found[kind, use]
+    @cache
+    def service(kind: int, use: Use, others_bytes: int) -> Service:
+        on_plan(f"{use} on {kinds[kind].card}")
+        return plan_worker(asked[kind], kinds[kind], use, others_bytes)
 
-    return FleetQuestion(fleet=fleet, seats=tuple(seats), service=service)
+    return FleetQuestion(fleet=fleet, seats=seats, service=service)
 
 
-def _asked(model: str | Path, options: PlanOptions, kind: _Kind) -> SearchQuestion:
+def _asked(model: str | Path, options: PlanOptions, kind: CardKind) -> SearchQuestion:
     """What a search for one such card is asked, as for any single card."""
-    host = kind.host
-    vram = options.vram if host.vram_bytes is None else host.vram_bytes
-    ram = options.ram if host.ram_bytes is None else host.ram_bytes
+    vram = options.vram if kind.vram_bytes is None else kind.vram_bytes
+    ram = options.ram if kind.ram_bytes is None else kind.ram_bytes
     return replace(search_question(model, replace(options, gpu=kind.card, vram=vram, ram=ram)), seek_remedies=False)
-
-
-def _service(asked: SearchQuestion, kind: _Kind, use: Use) -> Service:
-    """The card's plan for that use."""
-    if use == "sharded":
-        return _sharded(asked, kind)
-    if use == "alone":
-        return _planned(asked, kind, cards=1)
-    return _planned(replace(asked, question=replace(asked.question, role=use)), kind, kind.cards)
-
-
-def _sharded(asked: SearchQuestion, kind: _Kind) -> Service:
-    question, packed = asked.question, _packed(asked.question.inventory)
-    if kind.like < 2:
-        return Unable(why="no host has two cards of one kind")
-    if not question.profile.fsdp:
-        return Unable(why=f"{question.profile.title} is not sharded with FSDP")
-    if packed is not None:
-        return Unable(why=f"the weights of {packed} are packed, and FSDP can't split them")
-    choices = replace(question.choices, fsdp=True, num_gpus=kind.like)
-    try:
-        return _planned(replace(asked, question=replace(question, choices=choices)), kind, kind.cards)
-    except UsageError as error:  # what was typed moves what FSDP manages
-        return Unable(why=str(error))
-
-
-def _packed(inventory: Inventory) -> str | None:
-    """A denoiser whose weights are no plain tensors."""
-    dits = (each for each in inventory.components if kind_of(each) == "dit")
-    return next((each.name for each in dits if each.quantization or each.source), None)
-
-
-def _planned(asked: SearchQuestion, kind: _Kind, cards: int) -> Service:
-    """Beside the host's other cards: each has a process, and they share its links' memory."""
-    question, model = asked.question, asked.model
-    shared = replace(
-        asked,
-        question=replace(question, machine=_beside_others(question.machine, cards - 1)),
-        model=replace(model, rates=shared_links(model.rates, cards, kind.host.memory_bytes_per_s)),
-    )
-    return service_of(shared, plan_by_search(shared))
-
-
-def _beside_others(machine: Machine, others: int) -> Machine:
-    host = machine.host
-    others_bytes = min(host.available_bytes, others * PROCESS_BYTES[machine.gpu.device_kind])
-    available_bytes = host.available_bytes - others_bytes
-    return replace(
-        machine,
-        host=replace(
-            host,
-            available_bytes=available_bytes,
-            pinnable_bytes=min(host.pinnable_bytes, available_bytes),
-            process_bytes=host.process_bytes + others_bytes,
-        ),
-    )
