@@ -16,7 +16,7 @@ _AS_GOOD = 0.02
 # A fleet keeps up when it ends no later after the last arrival than this share of the time that arrivals took, and
 # than so many requests take: waiting doesn't grow as requests come.
 _BEHIND, _LAST_REQUESTS = 0.05, 3
-# Less VRAM for a worker that denoises is worth a word from this share on.
+# Less memory is worth a word from this share on.
 _LESS_MEMORY = 0.1
 
 
@@ -154,8 +154,10 @@ def _against(one: Able, other: Able, rate: float | None) -> str:
 
 
 def _memory(one: Able, other: Able) -> str:
-    """What it buys beside: VRAM of the workers that denoise."""
-    less_bytes = other.denoising_bytes - one.denoising_bytes
-    if less_bytes < _LESS_MEMORY * other.denoising_bytes:
-        return ""
-    return f"; denoises in {format_bytes(less_bytes)} less VRAM"
+    """What it buys beside: VRAM of the workers that denoise, and host memory."""
+    pairs = (
+        ("VRAM where it denoises", one.denoising_bytes, other.denoising_bytes),
+        ("host memory", one.figures.host_bytes.high, other.figures.host_bytes.high),
+    )
+    less = [f"{format_bytes(b - a)} less {where}" for where, a, b in pairs if b - a >= _LESS_MEMORY * b]
+    return f"; {' and '.join(less)}" if less else ""

@@ -28,8 +28,9 @@ from roost.planner.fleet.service import Service, Use
 from roost.planner.fleet.workers import CardKind, plan_worker, seats_of
 
 AUTO = "auto"
-# Requests where nobody says how many: enough that filling and draining the fleet hardly counts.
-_REQUESTS_A_CARD, _LEAST_REQUESTS, _MOST_REQUESTS = 25, 100, 1_000_000
+# Requests where nobody says how many: enough that filling and draining the fleet hardly counts, nor what chance makes
+# of arrivals.
+_REQUESTS_A_CARD, _LEAST_AT_ONCE, _LEAST_BY_CHANCE, _MOST_REQUESTS = 25, 100, 1000, 1_000_000
 _SEED = 0  # the same arrivals and deaths for every layout, and for every run of the command
 
 OnPlan = Callable[[str], None]
@@ -73,7 +74,8 @@ def _demand(asked: FleetOptions, fleet: Fleet) -> Demand:
     if rate is not None and not (math.isfinite(rate) and rate > 0):
         raise UsageError(f"{option('rate', rate)} is no number of requests per second; give one like 0.5.")
     if requests is None:
-        requests = max(_LEAST_REQUESTS, _REQUESTS_A_CARD * fleet.card_count)
+        least = _LEAST_AT_ONCE if rate is None else _LEAST_BY_CHANCE
+        requests = max(least, _REQUESTS_A_CARD * fleet.card_count)
     if not 1 <= requests <= _MOST_REQUESTS:
         raise UsageError(
             f"{option('requests', requests)} is out of range; give a whole number from 1 to {_MOST_REQUESTS}."
