@@ -120,6 +120,7 @@ def test_a_file_that_is_no_fleet_is_refused(text: str | None, named: str, tmp_pa
         (("--layout", "single"), "--layout 'single'"),
         (("--rate", "0"), "--rate 0"),
         (("--rate", "nan"), "--rate nan"),
+        (("--rate", "1e-300"), "--rate 1e-300"),
         (("--requests", "0"), "--requests 0"),
         (("--requests", "99999999"), "--requests 99999999"),
     ],
@@ -200,3 +201,17 @@ def test_a_fleet_that_holds_no_layout_says_why_of_each(capsys) -> None:
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: this fleet has no layout that fits. single: the whole pipeline does not fit")
     assert "roles: " in error
+
+
+def test_a_layout_that_can_t_be_is_refused_with_the_reason(capsys) -> None:
+    words = ["--fleet", "2 x emulated", *TINY, "--layout", "shared"]
+    assert run(["plan", str(tiny_directory("flux")), *words]) == 3
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == "error: --layout shared can't be: with two cards that is the layout roles."
+
+
+def test_a_plan_with_half_a_fleet_is_not_read(planned: Path, tmp_path: Path) -> None:
+    half = tmp_path / "half.yaml"
+    half.write_text(planned.read_text().replace("layout: shared\n", "layout: null\n"))
+    with pytest.raises(InvalidFile, match="layout, workers and fleet must be set together"):
+        read_plan(half)

@@ -239,6 +239,12 @@ class PlanDocument(Strict):
         return self
 
     @model_validator(mode="after")
+    def _fleets_are_whole(self) -> PlanDocument:
+        if len({self.layout is not None, bool(self.workers), self.fleet is not None}) > 1:
+            raise ValueError("layout, workers and fleet must be set together")
+        return self
+
+    @model_validator(mode="after")
     def _fits_agrees_with_budget(self) -> PlanDocument:
         deficit_bytes = self.budget.deficit_bytes
         # A plan by the rules may fit with a host deficit, which it warns of; a searched one doesn't.

@@ -92,7 +92,6 @@ _NOT_WITH_FLEETS = {
     "tune": "trials run on one card",
     "tune_seconds": "trials run on one card",
     "sweep": "a sweep is of one card",
-    "verbose": "-v is of one card's plan",
 }
 
 
@@ -152,12 +151,13 @@ def _give(document: PlanDocument, given: PlanCommand) -> None:
         write_text_atomically(output, plan_to_yaml(document))
     if given.as_json:
         show_json(document.model_dump(mode="json", by_alias=True))
-    elif document.fleet is not None:
-        show_fleet(document)
-    elif given.verbose:
-        show_plan_details(document)
     else:
-        show_plan(document)
+        if document.fleet is not None:
+            show_fleet(document)
+        elif not given.verbose:
+            show_plan(document)
+        if given.verbose:
+            show_plan_details(document)
     unjudged = document.policy.name == "rules" and document.budget.activations_known is False
     if output is not None and document.fits:
         show_note(_about_saved(document, output, unjudged))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from roost.api.requests.request import workload_text
 from roost.cli.screen import show_folded, show_table, show_text
+from roost.cli.views.plan import show_remark
 from roost.plan.fleet import FleetRecord, LayoutRecord, WorkerRecord
 from roost.plan.schema import PlanDocument
 from roost.units import format_bytes, format_seconds
@@ -27,6 +28,7 @@ def show_fleet(plan: PlanDocument) -> None:
         show_text(f"{host.name}: up to {format_bytes(host.bytes.high)} of host memory, masters counted once")
     headings = ("Layout", "Workers", "Requests/s", "A request", "VRAM", "Host RAM", "Why not")
     show_table(headings, [_row(each) for each in plan.layouts], numbers=range(1, 6))
+    show_remark(plan)
     if len(plan.workers) > 1:
         show_text(_PLANNED_ONLY)
 

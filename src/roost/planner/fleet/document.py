@@ -21,6 +21,7 @@ def fleet_document(compared: Sequence[Compared], demand: Demand) -> PlanDocument
     main = next(each for each in best.layout.workers if {"generate", "denoise"} & each.planned.seconds.keys())
     return revised(
         main.planned.plan,
+        certainty="sure" if best.sure else "likely",
         layout=best.layout.name,
         workers=[_worker(each) for each in best.layout.workers],
         fleet=_fleet(best, demand),

@@ -67,10 +67,9 @@ class Planned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unable:
-    """A card can't do that, and why. ``plan`` is the one that doesn't fit, if there is one."""
+    """A card can't do that, and why."""
 
     why: str
-    plan: PlanDocument | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +120,7 @@ def service_of(asked: SearchQuestion, plan: PlanDocument) -> Service:
         return Unable(why=f"the model has nothing for the role {plan.role.name}")
     if not plan.fits or predicted is None:
         lacks = plan.budget.lacks or plan.budget.verdict_alone.removeprefix("does not fit: ")
-        return Unable(why=f"{_what(plan)} does not fit {plan.machine.gpu.name}: {lacks}", plan=plan)
+        return Unable(why=f"{_what(plan)} does not fit {plan.machine.gpu.name}: {lacks}")
     placed = placements_of(plan, asked.question.inventory.components, asked.trace)
     return Planned(
         plan=plan,

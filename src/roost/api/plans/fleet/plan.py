@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -28,10 +27,14 @@ from roost.planner.fleet.service import Service, Use
 from roost.planner.fleet.workers import CardKind, plan_worker, seats_of
 
 AUTO = "auto"
+_LEAST_RATE, _MOST_RATE = 1e-6, 1e6
 # Requests where nobody says how many: enough that filling and draining the fleet hardly counts, nor what chance makes
 # of arrivals.
-_REQUESTS_A_CARD, _LEAST_AT_ONCE, _LEAST_BY_CHANCE, _MOST_REQUESTS = 25, 100, 1000, 1_000_000
+_REQUESTS_A_CARD, _LEAST_AT_ONCE, _LEAST_BY_CHANCE, _MOST_REQUESTS = 25, 100, 1000, 100_000
 _SEED = 0  # the same arrivals and deaths for every layout, and for every run of the command
+
+# What a card is planned for, where it is no role that people ask for.
+_USES: Mapping[Use, str] = {"alone": "one card alone", "monolithic": "a replica", "sharded": "shards"}
 
 OnPlan = Callable[[str], None]
 
@@ -63,16 +66,21 @@ def plan_fleet(model: str | Path, options: PlanOptions, asked: FleetOptions, on_
     question = _question(model, options, fleet, len(demand.arrivals), on_plan)
     compared = compare_layouts(question, demand, None if layout == AUTO else cast(LayoutName, layout))
     document = fleet_document(compared, demand)
+    if document is None and layout != AUTO:
+        why = next(each.why_not for each in compared if each.layout.name == layout)
+        raise NothingFits(f"{option('layout', layout)} can't be: {why}.")
     if document is None:
-        reasons = [f"{each.layout.name}: {each.why_not}" for each in compared if layout in (AUTO, each.layout.name)]
+        reasons = [f"{each.layout.name}: {each.why_not}" for each in compared]
         raise NothingFits(f"this fleet has no layout that fits. {'; '.join(reasons)}.")
     return document
 
 
 def _demand(asked: FleetOptions, fleet: Fleet) -> Demand:
     rate, requests = asked.rate, asked.requests
-    if rate is not None and not (math.isfinite(rate) and rate > 0):
-        raise UsageError(f"{option('rate', rate)} is no number of requests per second; give one like 0.5.")
+    if rate is not None and not _LEAST_RATE <= rate <= _MOST_RATE:
+        raise UsageError(
+            f"{option('rate', rate)} is out of range; give requests per second, from {_LEAST_RATE:g} to {_MOST_RATE:g}."
+        )
     if requests is None:
         least = _LEAST_AT_ONCE if rate is None else _LEAST_BY_CHANCE
         requests = max(least, _REQUESTS_A_CARD * fleet.card_count)
@@ -104,7 +112,7 @@ def _question(model: str | Path, options: PlanOptions, fleet: Fleet, requests: i
 
     @cache
     def service(kind: int, use: Use, others_bytes: int) -> Service:
-        on_plan(f"{use} on {kinds[kind].card}")
+        on_plan(f"{_USES.get(use, use)} on {kinds[kind].card}")
         return plan_worker(asked[kind], kinds[kind], use, others_bytes)
 
     return FleetQuestion(fleet=fleet, seats=seats, service=service)
