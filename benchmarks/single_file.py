@@ -1,12 +1,14 @@
-"""How fast a component of one file gets into host memory of its own, and what that takes at most.
+"""How fast a component gets into host memory of its own, and what that takes at most.
 
-    python benchmarks/single_file.py [--gib N] [-o FILE]
+    python benchmarks/single_file.py [--gib N] [--rounds N] [-o RESULT.json]
 
-A Qwen-Image of a few narrow blocks with random weights, plain, as scaled fp8 and as GGUF in Q8_0, in three ways: a
-copy of the file's bytes in pieces of 64 MiB; this loader, and diffusers' ``from_single_file``, both with a copy of
-each tensor into its master, as what streams needs them. Each runs in a process of its own, with the file in the page
-cache. Peaks are of anonymous memory, beyond what the process had with its libraries loaded: pages of the file's mapping
-are the system's to drop.
+A Qwen-Image of two real blocks with random weights, from its diffusers directory, and from a file: plain, as scaled
+fp8 and as GGUF in Q8_0. In three ways: a copy of the file's bytes in pieces of 64 MiB; Roost, which makes pageable
+masters; and diffusers with a copy of each tensor, as what streams needs them. Each runs on one thread of a process of
+its own, with all libraries loaded and the file in the page cache. Rounds go through all ways of one file, forth and
+back; figures are medians, and rates are compared within a round. CPU seconds leave out what other processes took
+meanwhile. Peaks are of anonymous memory, beyond what the process had before and the file's bytes: pages of the file's
+mapping are the system's to drop.
 """
 
 from __future__ import annotations
@@ -15,78 +17,135 @@ import sys
 
 # This folder's inspect.py would shadow the standard library's inspect module for everything imported below.
 del sys.path[0]
+from pathlib import Path  # noqa: E402 - after the line above
 
-import argparse  # noqa: E402 - after the line above
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
+
+import argparse  # noqa: E402
 import json  # noqa: E402
+import os  # noqa: E402
 import platform  # noqa: E402
 import subprocess  # noqa: E402
 import tempfile  # noqa: E402
 import threading  # noqa: E402
 import time  # noqa: E402
-from collections.abc import Callable  # noqa: E402
+from collections.abc import Callable, Iterator  # noqa: E402
 from dataclasses import asdict, dataclass  # noqa: E402
 from importlib import metadata  # noqa: E402
-from pathlib import Path  # noqa: E402
+from statistics import median  # noqa: E402
 from typing import Any  # noqa: E402
+
+from roost.units import format_bytes  # noqa: E402
 
 GIB, MIB = 1024**3, 1024**2
 _PIECE_BYTES = 64 * MIB
-_WIDTH, _HEADS = 1536, 12
+_WIDTH, _HEADS, _TEXT_WIDTH = 3072, 24, 3584
 _LAYER_VALUES = 36 * _WIDTH**2  # of one block, about
-FORMS = ("plain", "scaled fp8", "gguf Q8_0")
+FORMS = ("directory", "plain", "scaled fp8", "gguf Q8_0")
 WAYS = ("copy", "roost", "diffusers")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One way with one file; ``peak_bytes`` are those beyond the libraries."""
+    """One way with one file in one round; ``peak_bytes`` are those beyond the libraries."""
 
     form: str
     way: str
+    round: int
     file_bytes: int
     seconds: float
+    cpu_seconds: float
     peak_bytes: int
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gib", type=float, default=0.25, help="size of the plain file")
-    parser.add_argument("-o", "--output", type=Path)
-    parser.add_argument("--child", nargs=3, metavar=("WAY", "FORM", "FOLDER"), help=argparse.SUPPRESS)
+    parser.add_argument("--gib", type=float, default=1.3, help="size of the plain file")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("-o", "--output", type=Path, help="JSON; a table in Markdown is written beside it")
+    parser.add_argument("--child", nargs=4, metavar=("WAY", "FORM", "ROUND", "FOLDER"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
         print(json.dumps(asdict(_measured(*given.child))))
         return
     with tempfile.TemporaryDirectory() as folder:
+        for name in ("DATA", "CACHE", "STATE"):  # nothing measured here is the user's
+            os.environ[f"XDG_{name}_HOME"] = f"{folder}/{name.lower()}"
         _write(Path(folder), given.gib)
-        rows = [_row(way, form, folder) for form in FORMS for way in WAYS]
-    document = {"machine": _machine(), "rows": [asdict(each) for each in rows if each is not None]}
+        rows = [row for form in FORMS for row in _rounds(form, folder, given.rounds)]
+    table = _table(rows)
+    print(table)
     if given.output:
+        document = {"machine": _machine(), "rows": [asdict(each) for each in rows]}
         given.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        given.output.with_suffix(".md").write_text(_page(table), encoding="utf-8")
 
 
-def _row(way: str, form: str, folder: str) -> Row | None:
-    if way == "diffusers" and form == "scaled fp8":
-        return None  # it leaves the scales out, and the weights are wrong
-    command = [sys.executable, __file__, "--child", way, form, folder]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    row = Row(**json.loads(done.stdout.splitlines()[-1]))
-    rate = row.file_bytes / row.seconds / GIB
-    print(f"{form:12} {way:10} {row.seconds:6.2f} s  {rate:6.2f} GiB/s  peak {row.peak_bytes / MIB:8.0f} MiB")
-    return row
+def _rounds(form: str, folder: str, rounds: int) -> Iterator[Row]:
+    ways = [each for each in WAYS if (each, form) != ("diffusers", "scaled fp8")]  # it leaves the scales out
+    for index in range(rounds):
+        for way in ways if index % 2 == 0 else reversed(ways):
+            command = [sys.executable, __file__, "--child", way, form, str(index), folder]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            yield Row(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def _measured(way: str, form: str, folder: str) -> Row:
+def _measured(way: str, form: str, number: str, folder: str) -> Row:
+    import torch
+
     path = _path(Path(folder), form)
-    act: Callable[[], object] = {"copy": _copier, "roost": _loader, "diffusers": _by_diffusers}[way](path)
-    path.read_bytes()  # into the page cache
+    torch.set_num_threads(1)
+    make: dict[str, Callable[[Path, str], Callable[[], object]]] = {
+        "copy": _copier,
+        "roost": _by_roost,
+        "diffusers": _by_diffusers,
+    }
+    act = make[way](Path(folder), form)
+    with path.open("rb") as file:  # into the page cache
+        while file.read(MIB):
+            pass
     peak = _Peak()
     with peak:
-        before = time.perf_counter()
+        before, cpu_before = time.perf_counter(), time.thread_time()
         kept = act()
-        seconds = time.perf_counter() - before
+        seconds, cpu_seconds = time.perf_counter() - before, time.thread_time() - cpu_before
     del kept
-    return Row(form, way, path.stat().st_size, seconds, peak.bytes)
+    return Row(form, way, int(number), path.stat().st_size, seconds, cpu_seconds, peak.bytes)
+
+
+def _table(rows: list[Row]) -> str:
+    lines = [
+        "| form | size | way | seconds | CPU seconds | rate | of a copy's rate | by CPU seconds | peak |",
+        "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for form, way in dict.fromkeys((each.form, each.way) for each in rows):
+        own = [each for each in rows if (each.form, each.way) == (form, way)]
+        copies = {each.round: each for each in rows if (each.form, each.way) == (form, "copy")}
+        size, seconds = own[0].file_bytes, median(each.seconds for each in own)
+        cells = [
+            form,
+            format_bytes(size),
+            way,
+            f"{seconds:.2f}",
+            f"{median(each.cpu_seconds for each in own):.2f}",
+            f"{size / seconds / GIB:.1f} GiB/s",
+            f"{median(copies[each.round].seconds / each.seconds for each in own):.2f}",
+            f"{median(copies[each.round].cpu_seconds / each.cpu_seconds for each in own):.2f}",
+            f"{(median(each.peak_bytes for each in own) - size) / MIB:+.0f} MiB",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _page(table: str) -> str:
+    return f"""# Loading a component into host memory
+
+    python benchmarks/single_file.py -o benchmarks/results/single_file.json
+
+{(__doc__ or "").split(chr(10) * 2, 2)[2]}
+{table}
+"""
 
 
 class _Peak:
@@ -106,7 +165,7 @@ class _Peak:
     def _watch(self) -> None:
         while True:
             self.bytes = max(self.bytes, _anonymous() - self._start)
-            if self._over.wait(0.002):
+            if self._over.wait(0.01):
                 return
 
 
@@ -115,43 +174,46 @@ def _anonymous() -> int:
     return next(int(each.split()[1]) for each in lines if each.startswith("RssAnon:")) * 1024
 
 
-def _copier(path: Path) -> Callable[[], object]:
+def _copier(folder: Path, form: str) -> Callable[[], object]:
     import torch
 
-    def copy() -> object:
-        masters = []
-        with path.open("rb", buffering=0) as file:
-            left = path.stat().st_size
-            while left:
-                master = torch.empty(min(left, _PIECE_BYTES), dtype=torch.uint8)
-                left -= file.readinto(memoryview(master.numpy()))
-                masters.append(master)
-        return masters
-
-    return copy
+    return lambda: _copied(_path(folder, form), lambda size: torch.empty(size, dtype=torch.uint8).numpy().data)
 
 
-def _loader(path: Path) -> Callable[[], object]:
-    from types import SimpleNamespace
+def _copied(path: Path, memory: Callable[[int], memoryview]) -> list[memoryview]:
+    made = []
+    with path.open("rb", buffering=0) as file:
+        left = path.stat().st_size
+        while left:
+            made.append(memory(min(left, _PIECE_BYTES)))
+            done = 0
+            while done < len(made[-1]):
+                done += file.readinto(made[-1][done:])
+            left -= done
+    return made
 
-    import diffusers
 
-    from roost.pipelines.formats.modules import build_from_file
-    from roost.pipelines.formats.recipes import derive_recipe
-    from roost.pipelines.formats.skeletons import ComponentConfig
-    from roost.probes.files.weights import read_weight_file
+def _by_roost(folder: Path, form: str) -> Callable[[], object]:
+    import roost
+    from roost.api.models.inspect import inspect_planned
+    from roost.pipelines.classes import model_class
     from roost.profiles.class_facts import load_class_facts
+    from roost.residency.device.emulated import EmulatedDevice
+    from roost.residency.engine.component import HeldComponent
+    from roost.residency.run.given_files import GivenFiles
+    from roost.residency.weights.transfers import Transfers
 
-    kind = diffusers.QwenImageTransformer2DModel.__name__
-    asked = SimpleNamespace(library="diffusers", class_name=kind, load_dtype="bfloat16")
-    component = ComponentConfig(
-        name="transformer", described=asked, config_dir=path.parent, facts=load_class_facts()[kind]
-    )
-    file = read_weight_file(str(path))
-    recipe = derive_recipe(component, file)
+    name, model = "transformer", folder / "model"
+    files = {} if form == "directory" else {name: _path(folder, form)}
+    placed = f"{name}=layerwise-offload,pinned=0"
+    plan = roost.make_plan(model, gpu="emulated", vram="4GiB", policy="rules", set=placed, measured=False, files=files)
+    given = GivenFiles(files=inspect_planned(plan, model).given, class_facts=load_class_facts())
+    transfers = Transfers.under(plan, EmulatedDevice(4 * GIB))
+    model_class("diffusers", plan.components[name].class_name)  # imports it
 
     def load() -> object:
-        return _in_masters(build_from_file(component, file, recipe))
+        module = given.load(name, plan.components[name], model)
+        return HeldComponent(name, module, plan.components[name], transfers)
 
     return load
 
@@ -166,78 +228,59 @@ def _in_masters(module: Any) -> object:
     return module
 
 
-def _by_diffusers(path: Path) -> Callable[[], object]:
+def _by_diffusers(folder: Path, form: str) -> Callable[[], object]:
     import diffusers
     import torch
 
-    options = {}
-    if path.suffix == ".gguf":
-        options["quantization_config"] = diffusers.GGUFQuantizationConfig(compute_dtype=torch.bfloat16)
     kind = diffusers.QwenImageTransformer2DModel  # imported here, as diffusers does so late
-
-    def load() -> object:
-        module = kind.from_single_file(
-            str(path), config=str(path.parent), subfolder="transformer", torch_dtype=torch.bfloat16, **options
-        )
-        return _in_masters(module)
-
-    return load
+    config, dtype = folder / "model", torch.bfloat16
+    if form == "directory":
+        return lambda: _in_masters(kind.from_pretrained(config / "transformer", torch_dtype=dtype))
+    options = {}
+    if form.startswith("gguf"):
+        options["quantization_config"] = diffusers.GGUFQuantizationConfig(compute_dtype=dtype)
+    path = str(_path(folder, form))
+    return lambda: _in_masters(
+        kind.from_single_file(path, config=str(config), subfolder="transformer", torch_dtype=dtype, **options)
+    )
 
 
 def _path(folder: Path, form: str) -> Path:
+    if form == "directory":
+        return folder / "model" / "transformer" / "diffusion_pytorch_model.safetensors"
     return folder / ("m.gguf" if form.startswith("gguf") else f"{form.replace(' ', '-')}.safetensors")
 
 
 def _write(folder: Path, gib: float) -> None:
-    """The model's config and its three files."""
+    """The model's directory, small but for its denoiser, and that one's three files."""
     import diffusers
     import torch
-    from safetensors.torch import save_file
+
+    import stored_weights
+    import tiny_models
+    from single_file_worlds import scaled_fp8
 
     layers = max(1, round(gib * GIB / 2 / _LAYER_VALUES))
+    pipeline: Any = tiny_models.FAMILIES["qwen-image"].make()
     with torch.device("meta"):
         module = diffusers.QwenImageTransformer2DModel(
-            num_layers=layers, attention_head_dim=_WIDTH // _HEADS, num_attention_heads=_HEADS, joint_attention_dim=512
+            num_layers=layers,
+            attention_head_dim=_WIDTH // _HEADS,
+            num_attention_heads=_HEADS,
+            joint_attention_dim=_TEXT_WIDTH,
         )
-    module.save_config(folder / "transformer")
     torch.manual_seed(0)
     state = {name: torch.randn(each.shape).bfloat16() * 0.02 for name, each in module.state_dict().items()}
-    save_file(state, _path(folder, "plain"))
-    scaled = {"scaled_fp8": torch.zeros(2, dtype=torch.float8_e4m3fn)}
-    for name, each in state.items():
-        if each.ndim == 2 and "transformer_blocks" in name:
-            scaled[name], scaled[name.replace("weight", "scale_weight")] = _scaled(each)
-        else:
-            scaled[name] = each
-    save_file(scaled, _path(folder, "scaled fp8"))
-    _write_gguf(_path(folder, "gguf"), state)
-
-
-def _scaled(weight: object) -> tuple[object, object]:
-    import torch
-
-    assert isinstance(weight, torch.Tensor)
-    scale = weight.float().abs().amax() / torch.finfo(torch.float8_e4m3fn).max
-    return (weight.float() / scale).to(torch.float8_e4m3fn), scale
-
-
-def _write_gguf(path: Path, state: dict[str, object]) -> None:
-    import gguf
-    import torch
-
-    writer = gguf.GGUFWriter(str(path), "qwen_image", use_temp_file=False)
-    for name, each in state.items():
-        assert isinstance(each, torch.Tensor)
-        values = each.float().numpy()
-        if each.ndim == 2 and "transformer_blocks" in name:
-            kind = gguf.GGMLQuantizationType.Q8_0
-            writer.add_tensor(name, gguf.quantize(values, kind), raw_dtype=kind)
-        else:
-            writer.add_tensor(name, values)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    module.load_state_dict(state, assign=True)
+    pipeline.register_modules(transformer=module)
+    pipeline.to(torch.bfloat16).save_pretrained(folder / "model", max_shard_size="1TB")
+    matrices = [name for name, each in state.items() if each.ndim == 2 and "transformer_blocks" in name]
+    stored_weights.write_safetensors(_path(folder, "plain"), state)
+    scaled = {**state, "scaled_fp8": torch.zeros(2, dtype=torch.float8_e4m3fn)}
+    for name in matrices:
+        scaled[name], scaled[name.replace("weight", "scale_weight")] = scaled_fp8(state[name])
+    stored_weights.write_safetensors(_path(folder, "scaled fp8"), scaled)
+    stored_weights.write_gguf(_path(folder, "gguf"), "qwen_image", state, dict.fromkeys(matrices, "Q8_0"))
 
 
 def _machine() -> dict[str, str]:

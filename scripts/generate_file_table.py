@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from given_files_matrix import FAMILIES, FORMATS, made_world  # noqa: E402 - the tests' folder is no package
+from given_files_matrix import FAMILIES, FORMATS, is_wide, made_world  # noqa: E402 - the tests' folder is no package
 from given_files_runs import Tried, tried  # noqa: E402
 from roost.errors import RoostError  # noqa: E402
 from roost.pipelines.quiet import quiet_libraries, quiet_torch  # noqa: E402
@@ -40,8 +40,8 @@ def _rows(folder: Path) -> list[list[str]]:
 
 
 def _column(family: str, folder: Path) -> dict[str, str]:
-    made = made_world(family, folder / "model")
-    return {form: _cell(family, form, made, folder) for form in FORMATS}
+    made = {wide: made_world(family, folder / ("wide" if wide else "model"), wide=wide) for wide in (False, True)}
+    return {form: _cell(family, form, made[is_wide(form)], folder) for form in FORMATS}
 
 
 def _cell(family: str, form: str, made: World, folder: Path) -> str:

@@ -23,7 +23,7 @@ from diffusers import (
 from diffusers.hooks import HookRegistry, apply_layer_skip
 from diffusers.hooks import ModelHook as DiffusersHook
 
-from roost.pipelines.formats.quantised import GGUF
+from roost.facts.weight_formats import GGUF_RUN
 from roost.pipelines.internals import (
     of_diffusers,
     of_torch,
@@ -103,7 +103,7 @@ def diffusers_single_files() -> None:
 def diffusers_blocks() -> None:
     from diffusers.quantizers.gguf.utils import SUPPORTED_GGUF_QUANT_TYPES, dequantize_gguf_tensor
 
-    assert {each.name for each in SUPPORTED_GGUF_QUANT_TYPES} == {*GGUF, "BF16"}
+    assert {each.name for each in SUPPORTED_GGUF_QUANT_TYPES} == {*GGUF_RUN, "BF16"}
     decode, values, size = of_diffusers.gguf_blocks("Q8_0")
     blocks = torch.ones(4, size, dtype=torch.uint8)
     layer = of_diffusers.gguf_linear(Linear(values, 4), torch.float32, blocks, "Q8_0")

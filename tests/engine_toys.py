@@ -17,7 +17,7 @@ from roost.plan.schema import Masters
 from roost.residency.device.cuda import CudaDevice
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.engine.component import HeldComponent
-from roost.residency.weights.mapped_masters import Checkpoint
+from roost.residency.weights.mapped_masters import Checkpoint, stored_tensors
 from roost.residency.weights.staging import Stager
 from roost.residency.weights.transfers import Transfers
 from toy_worlds import Block, Use, World, block_order
@@ -64,7 +64,7 @@ def _saved(module: torch.nn.Module, plan: ComponentPlan, path: Path) -> Checkpoi
     if plan.master is None or not plan.master.mapped:
         return None
     save_file(module.state_dict(), path)
-    return Checkpoint([path])
+    return Checkpoint(stored_tensors(path))
 
 
 def _run(

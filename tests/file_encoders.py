@@ -15,8 +15,7 @@ from transformers import (
 )
 
 from roost.pipelines.formats.modules import build_from_file
-from roost.pipelines.formats.recipes import derive_recipe
-from single_file_worlds import of_module, scaled_fp8, stored
+from single_file_worlds import of_module, recipe_of, scaled_fp8, stored
 
 State = dict[str, torch.Tensor]
 _SIZES = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "vocab_size": 50}
@@ -58,7 +57,7 @@ def filled(module: Any, folder: Path) -> Any:
 
 def load(module: Any, folder: Path, path: Path, dtype: str = "float32") -> tuple[Any, Any]:
     component = of_module("text_encoder", module, folder, dtype)
-    recipe = derive_recipe(component, stored(path))
+    recipe = recipe_of(component, stored(path))
     return build_from_file(component, stored(path), recipe), recipe
 
 

@@ -60,7 +60,9 @@ def others(family: str, made: World, file: Path, lora: Path | None = None) -> li
     return differ
 
 
-def plan_of(family: str, made: World, file: Path, strategy: str, lora: Path | None = None) -> PlanDocument:
+def plan_of(
+    family: str, made: World, file: Path, strategy: str, lora: Path | None = None, dtype: str = "float32"
+) -> PlanDocument:
     """The rules' plan of the tiny pipeline with that file, its denoiser placed as asked."""
     size = tiny_models.FAMILIES[family].size
     more: dict[str, Any] = {"frames": size["num_frames"]} if "num_frames" in size else {}
@@ -73,7 +75,7 @@ def plan_of(family: str, made: World, file: Path, strategy: str, lora: Path | No
         headroom=0,
         size=(size["width"], size["height"]),
         steps=2,
-        dtype="float32",
+        dtype=dtype,
         set=f"{denoiser(family)}={strategy}",
         files={denoiser(family): file},
         measured=False,

@@ -17,8 +17,9 @@ from single_file_worlds import State, World, scaled_fp8
 FAMILY, OTHER = "qwen-image", "sdxl"
 _LAYER = "transformer_blocks.0.attn.to_q"
 _STOPPING = (
-    *("convrot_w4a4", "asym_w4a8_int8", "bfl-nvfp4", "int8-unmarked", "fp8-scale-inv", "bitsandbytes-nf4"),
-    *("bitsandbytes-fp4", "bitsandbytes-int8", "quanto", "nunchaku-svdquant", "gptq-or-awq", "modelopt", "sdnq"),
+    *("convrot_w4a4", "asym_w4a8_int8", "nvfp4-unmarked", "mxfp8-unmarked", "int8-unmarked", "fp8-scale-inv"),
+    *("bitsandbytes-nf4", "bitsandbytes-fp4", "bitsandbytes-int8", "quanto", "nunchaku-svdquant", "gptq-or-awq"),
+    *("modelopt", "sdnq"),
 )
 
 

@@ -105,6 +105,9 @@ LINEARS: dict[str, tuple[dict[str, Stored], dict[str, bytes], float]] = {
         {},
         4.501,
     ),
+    "nvfp4-unmarked": (
+        {"weight": HALVES, "weight_scale": ("F8_E4M3", (N, K // 16)), "weight_scale_2": SCALAR}, {}, 4.5,
+    ),
     "mxfp8-unmarked": ({"weight": FP8, "weight_scale": ("U8", (N, K // 32))}, {}, 8.25),
     "int8-unmarked": ({"weight": INT8, "weight_scale": ROWS}, {}, 8.063),
     "fp8-scale-inv": ({"weight": FP8, "weight_scale_inv": ("F32", (2, 4))}, {}, 8.002),

@@ -13,17 +13,19 @@ import stored_weights
 import tiny_models
 from random_weights import fill_with_random_weights
 from roost.facts.model import ClassFacts
-from roost.facts.weight_files import WeightFile
+from roost.facts.weight_files import Recipe, WeightFile
 from roost.pipelines.formats.modules import build_from_file
 from roost.pipelines.formats.recipes import derive_recipe
 from roost.pipelines.formats.skeletons import ComponentConfig
+from roost.probes.files.formats.weights import quantised_weights
 from roost.profiles.class_facts import load_class_facts
 
 State = dict[str, torch.Tensor]
 Layout = Callable[[torch.nn.Module], State]
 
 
-def _unet(module: Any) -> State:
+def unet_layout(module: Any) -> State:
+    """As whole checkpoints of SD and SDXL name it."""
     attending = {index for index, block in enumerate(module.up_blocks) if hasattr(block, "attentions")}
     layers = module.config.layers_per_block
     state = original_layouts.unet(module.state_dict(), layers, attending)
@@ -35,7 +37,7 @@ LAYOUTS: Mapping[str, Layout] = {
     "qwen-image": lambda module: dict(module.state_dict()),
     "ltx": lambda module: original_layouts.ltx(module.state_dict()),
     "sd3": lambda module: original_layouts.sd3(module.state_dict()),
-    "sdxl": _unet,
+    "sdxl": unet_layout,
 }
 
 
@@ -53,7 +55,7 @@ class World:
 
     def load(self, file: WeightFile, dtype: str = "float32", *, with_data: bool = True) -> torch.nn.Module:
         component = self.at(dtype)
-        return build_from_file(component, file, derive_recipe(component, file), with_data=with_data)
+        return build_from_file(component, file, recipe_of(component, file), with_data=with_data)
 
     def by_diffusers(self, path: Path, dtype: str = "float32", **options: Any) -> State:
         """The state that diffusers makes of the same file."""
@@ -65,13 +67,22 @@ class World:
         return dict(made.state_dict())
 
 
-def world(family: str, folder: Path) -> World:
-    pipeline = tiny_models.FAMILIES[family].make()
-    fill_with_random_weights(pipeline.components)
+def world(family: str, folder: Path, **changes: Any) -> World:
+    """The denoiser of the family's tiny pipeline, its config with ``changes``."""
+    pipeline: Any = tiny_models.FAMILIES[family].make()
     name = "unet" if family == "sdxl" else "transformer"
+    if changes:
+        old = getattr(pipeline, name)
+        pipeline.register_modules(**{name: type(old).from_config({**old.config, **changes})})
+    fill_with_random_weights(pipeline.components)
     module = getattr(pipeline, name)
     module.save_config(folder / name)
     return World(of_module(name, module, folder), module, LAYOUTS[family](module), folder)
+
+
+def recipe_of(component: ComponentConfig, file: WeightFile) -> Recipe:
+    """The recipe as a plan derives it: the header says what is quantised."""
+    return derive_recipe(component, file, quantised_weights(file, file.path))
 
 
 def of_module(name: str, module: Any, config_dir: Path, dtype: str = "float32") -> ComponentConfig:

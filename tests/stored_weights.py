@@ -3,8 +3,9 @@
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -50,9 +51,22 @@ def read_safetensors(path: Path) -> WeightFile:
 Kinds = Mapping[str, str]
 
 
-def write_gguf(path: Path, architecture: str, tensors: Mapping[str, torch.Tensor], kinds: Kinds) -> Path:
-    """``kinds`` are ggml's types by name; every other tensor is F32. K-quants are random blocks with finite scales."""
+Keys = Mapping[str, str | Sequence[Any]]
+
+
+def write_gguf(
+    path: Path, architecture: str, tensors: Mapping[str, torch.Tensor], kinds: Kinds, keys: Keys | None = None
+) -> Path:
+    """``kinds`` are ggml's types by name; every other tensor is F32. K-quants are random blocks with finite scales.
+
+    ``keys`` are texts and arrays of a tokenizer.
+    """
     writer = gguf.GGUFWriter(str(path), architecture)
+    for key, value in (keys or {}).items():
+        if isinstance(value, str):
+            writer.add_string(f"tokenizer.ggml.{key}", value)
+        else:
+            writer.add_array(f"tokenizer.ggml.{key}", value)
     for name, tensor in tensors.items():
         kind = gguf.GGMLQuantizationType[kinds.get(name, "F32")]
         values = tensor.float().numpy()

@@ -294,4 +294,7 @@ def test_typed_host_memory_binds_trials_and_found_memory_does_not(setting: Setti
     assert bound is not None
     assert bound == 6 * 1024**3 + question.machine.budget_bytes  # all that was typed but for the system's share
     other = setting.world(host_bytes=bound + 1)
-    assert key_facts(setting.asked, setting.world()) != key_facts(setting.asked, other)  # a journal is one bound's
+    facts = key_facts(setting.asked, setting.world())
+    assert facts != key_facts(setting.asked, other)  # a journal is one bound's
+    attending = replace(setting.asked, question=replace(setting.asked.question, attention="native"))
+    assert facts != key_facts(attending, setting.world())

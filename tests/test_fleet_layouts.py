@@ -109,6 +109,9 @@ def test_masters_of_a_host_are_counted_once_and_processes_each() -> None:
     assert one.bytes.high - one.master_bytes == PROCESS_BYTES["cuda"]
     masters = replicas.layout.workers[0].planned.masters
     assert four.master_bytes == sum(masters.values()) > 0
+    hosts = [each.layout.workers[0].planned.plan.machine.host for each in (single, replicas)]
+    assert hosts[0].there_bytes == hosts[1].there_bytes
+    assert hosts[0].available_bytes - hosts[1].available_bytes == 3 * PROCESS_BYTES["cuda"]
 
 
 def test_each_host_has_its_own_masters() -> None:

@@ -20,9 +20,8 @@ from roost.pipelines.formats.arithmetic import decode_mxfp8, decode_nvfp4, decod
 from roost.pipelines.formats.conversions.recording import Made
 from roost.pipelines.formats.modules import build_from_file
 from roost.pipelines.formats.quantised import Quantised
-from roost.pipelines.formats.recipes import derive_recipe
 from roost.pipelines.formats.targets import Assembly, Place
-from single_file_worlds import World, matrices, of_module, stored, world
+from single_file_worlds import World, matrices, of_module, recipe_of, stored, world
 
 State = dict[str, torch.Tensor]
 FP8 = torch.float8_e4m3fn
@@ -163,8 +162,10 @@ def test_a_join_of_two_scaled_tensors_has_a_scale_for_each_row() -> None:
     scales = {each.name: each for each in (tensor("a.s", (), "F32"), tensor("b.s", (3, 1), "F32"))}
     file = WeightFile(path="m", container="safetensors", tensors=tensors | scales, metadata={}, sha256="", file_bytes=1)
     quantised = {
-        name: Quantised(weight=each, method="scaled", scales={"weight_scale": scales[f"{name}.s"]})
-        for name, each in tensors.items()
+        name: Quantised(
+            weight=each, shape=each.shape, method="scaled", kind=kind, scales={"weight_scale": scales[f"{name}.s"]}
+        )
+        for (name, each), kind in zip(tensors.items(), ("tensor", "row"), strict=True)
     }
     pieces = (Piece(source="a", start=0, stop=2), Piece(source="b", start=1, stop=3))
     place = Place("x.weight", (4, 4), torch.bfloat16, linear=True)
@@ -187,7 +188,7 @@ def test_each_part_of_an_all_in_one_file_is_found(tmp_path: Path) -> None:
     path = stored_weights.write_safetensors(tmp_path / "m.safetensors", sdxl.original | state)
     for name, module in (("unet", sdxl.module), ("vae", vae)):
         component = of_module(name, module, tmp_path)
-        recipe = derive_recipe(component, stored(path))
+        recipe = recipe_of(component, stored(path))
         assert recipe.unused == ()
         made = build_from_file(component, stored(path), recipe).state_dict()
         assert made.keys() == module.state_dict().keys()
@@ -208,7 +209,7 @@ def test_a_matrix_whose_rows_are_no_whole_blocks_is_decoded_as_it_loads(tmp_path
     tensors = dict(file.tensors) | {name: replace(file.tensors[name], shape=(48, 48))}
     file = replace(file, tensors=tensors)
     component = of_module("transformer", module, tmp_path)
-    recipe = derive_recipe(component, file)
+    recipe = recipe_of(component, file)
     assert not any(each.packed for each in recipe.targets)
     made = build_from_file(component, file, recipe)
     assert torch.allclose(made.state_dict()[name], module.state_dict()[name], atol=2e-3)
@@ -219,7 +220,7 @@ def test_a_matrix_whose_rows_are_no_whole_blocks_is_decoded_as_it_loads(tmp_path
 def test_a_recipe_counts_what_the_module_holds(qwen: World, tmp_path: Path) -> None:
     kinds = dict.fromkeys(matrices(qwen.original), "Q4_0")
     file = stored(stored_weights.write_gguf(tmp_path / "m.gguf", "qwen_image", qwen.original, kinds))
-    recipe = derive_recipe(qwen.at("bfloat16"), file)
+    recipe = recipe_of(qwen.at("bfloat16"), file)
     for with_data in (True, False):
         made = build_from_file(qwen.at("bfloat16"), file, recipe, with_data=with_data)
         assert recipe.bytes == sum(each.nbytes for each in made.state_dict().values())

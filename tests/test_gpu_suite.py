@@ -61,10 +61,10 @@ def test_an_item_that_hangs_is_ended_and_leaves_no_result(tmp_path: Path, monkey
     assert not (tmp_path / "stuck.json").exists()
 
 
-def test_the_items_of_both_devices_are_named_once_and_their_scripts_exist(tmp_path: Path) -> None:
+def test_the_items_of_all_devices_are_named_once_and_their_scripts_exist(tmp_path: Path) -> None:
     from items import items_for
 
-    for device in ("cuda", "emulated"):
+    for device in ("cuda", "emulated", "simulated"):
         items = items_for(device)
         assert len({item.name for item in items}) == len(items)
         scripts = [item.command[0] for item in items if item.command[0] != "-m"]

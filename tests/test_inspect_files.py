@@ -184,6 +184,14 @@ def test_the_json_of_a_folder_lists_its_files(disk: Path, capsys) -> None:
     assert document("ComfyUI/models", capsys)["files"][0]["family"] == "hunyuanvideo"
 
 
+def test_one_folder_of_files_is_listed_and_not_taken_for_a_pipeline(disk: Path, capsys) -> None:
+    sparse_safetensors(disk / "vae" / "ae.safetensors", shapes_of("flux.1-dev", "vae"))
+    sparse_safetensors(disk / "vae" / "wan2.2.safetensors", shapes_of("wan2.2-ti2v-5b", "vae"))
+    sparse_gguf(disk / "mine" / "any.gguf", shapes_of("chroma"), "Q4_K", "flux")
+    assert [each["folder"] for each in document("vae", capsys)["files"]] == ["vae", "vae"]
+    assert [(each["family"], each["folder"]) for each in document("mine", capsys)["files"]] == [("chroma", "mine")]
+
+
 def test_folders_that_a_yaml_file_names_are_looked_into(disk: Path, capsys) -> None:
     sparse_safetensors(disk / "shared" / "more" / "ae.safetensors", shapes_of("sdxl", "vae"))
     sparse_safetensors(disk / "other" / "clip_l.safetensors", shapes_of("flux.1-dev", "text_encoder", "diffusers"))

@@ -55,7 +55,7 @@ def test_neither_other_names_nor_a_buffer_of_no_file_keep_a_unit_from_being_mapp
     from safetensors.torch import save_file
 
     from roost.residency.engine.component import HeldComponent
-    from roost.residency.weights.mapped_masters import Checkpoint
+    from roost.residency.weights.mapped_masters import Checkpoint, stored_tensors
     from roost.residency.weights.transfers import Transfers
     from toy_pipelines import toy_pipeline
 
@@ -69,7 +69,11 @@ def test_neither_other_names_nor_a_buffer_of_no_file_keep_a_unit_from_being_mapp
         transfers = Transfers(device)
         before = {name: each.clone() for name, each in pipeline.transformer.state_dict().items()}
         component = HeldComponent(
-            "transformer", pipeline.transformer, plan, transfers, Checkpoint([tmp_path / "model.safetensors"])
+            "transformer",
+            pipeline.transformer,
+            plan,
+            transfers,
+            Checkpoint(stored_tensors(tmp_path / "model.safetensors")),
         )
         assert {unit.master.tier for unit in component.units.values() if unit.master} == {"mapped"}
         component.acquire()

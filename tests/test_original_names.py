@@ -20,8 +20,7 @@ import inverted_converters
 from random_weights import fill_with_random_weights
 from roost.pipelines.formats.conversions.original_names import original_name, rules_of
 from roost.pipelines.formats.modules import build_from_file
-from roost.pipelines.formats.recipes import derive_recipe
-from single_file_worlds import State, of_module, stored
+from single_file_worlds import State, of_module, recipe_of, stored
 
 _LEVELS = {"block_out_channels": (8,) * 4, "layers_per_block": 1, "norm_num_groups": 4}
 _TYPES = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
@@ -120,7 +119,7 @@ def _check_values(module: Any, original: State, tmp_path: Path) -> None:
     save_file(original, tmp_path / "original.safetensors")
     module.save_config(tmp_path / "part")
     component, file = of_module("part", module, tmp_path), stored(tmp_path / "original.safetensors")
-    loaded = build_from_file(component, file, derive_recipe(component, file)).state_dict()
+    loaded = build_from_file(component, file, recipe_of(component, file)).state_dict()
     wanted = module.state_dict()
     assert loaded.keys() == wanted.keys()
     assert [key for key in wanted if not torch.equal(loaded[key], wanted[key])] == []

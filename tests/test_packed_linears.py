@@ -97,6 +97,8 @@ def test_scales_of_rows_and_blocks_are_those_of_their_values() -> None:
         [torch.stack([values[r, c].float() * blocks[r // 2, c // 4] for c in range(8)]) for r in range(6)]
     )
     assert torch.equal(decode_scaled(values, blocks), wanted)
+    whole_rows = torch.rand(3, 1)
+    assert torch.equal(decode_scaled(values, whole_rows), values.float() * whole_rows.repeat_interleave(2, 0))
 
 
 def test_blocks_of_128_may_end_early() -> None:

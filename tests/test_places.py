@@ -9,16 +9,20 @@ import pytest
 
 pytest.importorskip("diffusers")
 
+import gguf
 import torch
+from safetensors.torch import load_file
+from transformers import T5TokenizerFast
 
 import roost
 import stored_weights
 import tiny_models
+from checkpoints import published_of
 from roost.api.models.files import bases
 from roost.api.requests.run_option_sets import BaseOptions
 from roost.api.runs.places import place_of
 from roost.errors import UsageError
-from roost.facts.model import PublishedModel, WeightsFile
+from roost.facts.model import PublishedModel
 from roost.plan import PlanDocument
 
 FAMILY = "wan2.2-t2v-a14b"
@@ -32,17 +36,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def published(model: Path, monkeypatch: pytest.MonkeyPatch) -> PublishedModel:
-    """The tiny model in the place of the one of that name: configs and headers, and no weights or tokenizers."""
-    documents, weights = {}, {}
-    for path in sorted(model.rglob("*")):
-        name = str(path.relative_to(model))
-        if path.suffix == ".safetensors":
-            length = int.from_bytes(path.read_bytes()[:8], "little")
-            header = path.read_bytes()[8 : 8 + length]
-            weights[name] = WeightsFile(header=header, payload_bytes=path.stat().st_size - 8 - length)
-        elif path.suffix == ".json" and not name.startswith("tokenizer"):
-            documents[name] = path.read_bytes()
-    made = PublishedModel(name=FAMILY, source="someone/tiny", documents=documents, tokenizers={}, weights=weights)
+    """The tiny model in the place of the one of that name."""
+    made = published_of(model, FAMILY)
     monkeypatch.setattr(bases, "load_published_model", lambda name: made)
     return made
 
@@ -58,8 +53,8 @@ def _plan(target: str | Path, files: dict[str, str]) -> PlanDocument:
     )  # fmt: skip
 
 
-def _video(plan: PlanDocument, place: str | Path) -> torch.Tensor:
-    pipeline = roost.load_pipeline(plan, model=str(place))
+def _video(plan: PlanDocument, **place: str) -> torch.Tensor:
+    pipeline = roost.load_pipeline(plan, **place)
     try:
         call: dict[str, Any] = tiny_models.default_call("wan2.2") | {"output_type": "latent"}
         found: torch.Tensor = pipeline(**call, generator=torch.Generator("cpu").manual_seed(0))[0]
@@ -74,9 +69,11 @@ def test_files_and_tokenizers_make_what_the_whole_directory_makes(
     plan = _plan(FAMILY, _files(model))
     assert plan.model.source == "name"
     shutil.copytree(model / "tokenizer", tmp_path / "mine" / "tokenizer")
-    place = place_of(plan, BaseOptions(tokenizers=str(tmp_path / "mine")))
-    assert place is not None
-    assert torch.equal(_video(plan, place), _video(_plan(model, {}), model))
+    made = _video(plan, tokenizers=str(tmp_path / "mine"))
+    whole = _plan(model, {})
+    assert torch.equal(made, _video(whole, model=str(model)))
+    with pytest.raises(UsageError, match="is for a model known by its name"):
+        roost.load_pipeline(whole, tokenizers=str(tmp_path / "mine"))
 
 
 def test_the_only_tokenizer_may_lie_in_the_folder_itself(model: Path, published: PublishedModel) -> None:
@@ -100,8 +97,6 @@ def test_what_no_file_gives_is_named_with_its_public_source(model: Path, publish
 
 
 def test_a_text_encoders_file_may_carry_its_vocabulary(model: Path, published: PublishedModel, tmp_path: Path) -> None:
-    from safetensors.torch import load_file
-
     files = _files(model)
     words = torch.arange(200, dtype=torch.uint8)
     carried = stored_weights.write_safetensors(
@@ -110,3 +105,23 @@ def test_a_text_encoders_file_may_carry_its_vocabulary(model: Path, published: P
     place = place_of(_plan(FAMILY, {**files, "text_encoder": str(carried)}), BaseOptions())
     assert place is not None
     assert (Path(place) / "tokenizer" / "spiece.model").read_bytes() == bytes(range(200))
+
+
+def test_a_ggufs_own_vocabulary_is_the_models_tokenizer(model: Path, published: PublishedModel, tmp_path: Path) -> None:
+    table = gguf.get_tensor_name_map(gguf.MODEL_ARCH.T5, 8)
+    state = {
+        table.get_name(name, try_suffixes=(".weight",)): each
+        for name, each in load_file(_files(model)["text_encoder"]).items()
+        if name != "encoder.embed_tokens.weight"
+    }
+    words = ["<pad>", "</s>", "<unk>", "\u2581fox"]
+    keys = {"model": "t5", "tokens": words, "scores": [0.0] * 4, "token_type": [3, 3, 2, 1]}
+
+    def place(keys: stored_weights.Keys) -> str | None:
+        carried = stored_weights.write_gguf(tmp_path / "encoder.gguf", "t5encoder", state, {}, keys)
+        return place_of(_plan(FAMILY, {**_files(model), "text_encoder": str(carried)}), BaseOptions())
+
+    tokenizer = T5TokenizerFast.from_pretrained(Path(place(keys) or "") / "tokenizer")
+    assert tokenizer("fox <unk>").input_ids == [3, 2, 1]
+    with pytest.raises(UsageError, match=r"there are none \(the vocabulary in \S+encoder.gguf'? isn't whole\): give"):
+        place({**keys, "scores": [0.0]})

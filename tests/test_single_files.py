@@ -12,8 +12,7 @@ import torch
 from diffusers import GGUFQuantizationConfig
 
 import stored_weights
-from roost.pipelines.formats.recipes import derive_recipe
-from single_file_worlds import LAYOUTS, World, matrices, of_module, scaled_fp8, stored, world
+from single_file_worlds import LAYOUTS, World, matrices, of_module, recipe_of, scaled_fp8, stored, world
 
 BLOCKS = ("Q4_0", "Q5_1", "Q8_0", "BF16")
 K_BLOCKS = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS")
@@ -31,7 +30,7 @@ def qwen(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 def test_a_plain_original_file_gives_the_bits_that_diffusers_gives(family: World, tmp_path: Path) -> None:
     path = stored_weights.write_safetensors(tmp_path / "m.safetensors", family.original)
-    recipe = derive_recipe(family.component, stored(path))
+    recipe = recipe_of(family.component, stored(path))
     assert recipe.method is None
     assert recipe.unused == ()
     assert sorted(each.name for each in recipe.targets) == sorted(family.module.state_dict())
@@ -134,7 +133,7 @@ def test_scaled_weights_are_values_times_their_scale_in_float32_rounded_once(fam
     state = _scaled(family.original)
     path = stored_weights.write_safetensors(tmp_path / "m.safetensors", state)
     component, file = family.at("bfloat16"), stored(path)
-    recipe = derive_recipe(component, file)
+    recipe = recipe_of(component, file)
     assert recipe.method == "scaled"
     assert "scaled_fp8" in recipe.unused
     exact = {

@@ -16,6 +16,8 @@ from diffusers.hooks.first_block_cache import FBCHeadBlockHook
 from engine_cases import digest_of, held_on
 from live_pipelines import STRATEGIES, digest_without_plan, live_pipeline, state_of
 from plans import LAYERWISE, plan_for
+from roost.facts.step_cache import StepCache
+from roost.plan.revision import revised
 from roost.residency.engine.predictor import Predictor
 from roost.residency.hold.attach import Held
 
@@ -152,6 +154,22 @@ def see_what_is_copied(family: str, name: str, ahead: int) -> None:
             assert whole < len(later)  # it skips something
             beyond = passes.copied[-1] - passes.copied[0] - whole * sum(blocks)
             assert beyond == 0 if generation else 0 <= beyond <= 2 * largest
+        assert transformer.misses == 0
+
+
+@pytest.mark.parametrize("cache", [StepCache(name="pab", every=2), StepCache(name="taylorseer", every=2)])
+def test_where_attention_alone_is_skipped_each_block_is_copied_once_a_pass(cache: StepCache) -> None:
+    pipeline = live_pipeline("flux")
+    plan = plan_for(pipeline, {**LAYERWISE, "resident_blocks": 0, "prefetch": 1})
+    with held_on("flux", revised(plan, cache=cache)) as (held, _device):
+        passes, transformer = _Passes(held), held.runtime.components["transformer"]
+        blocks = transformer.block_bytes
+        for _ in range(2):
+            passes.ran.clear()
+            passes.copied.clear()
+            digest_of(held, "flux", num_inference_steps=STEPS)
+            assert passes.ran == [len(blocks)] * STEPS
+            assert passes.copied[-1] - passes.copied[0] == (STEPS - 1) * sum(blocks)
         assert transformer.misses == 0
 
 

@@ -3,40 +3,37 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from diffusers import FirstBlockCacheConfig, FluxPipeline, FluxTransformer2DModel, UNet2DConditionModel
+from diffusers import (
+    FirstBlockCacheConfig,
+    MagCacheConfig,
+    TaylorSeerCacheConfig,
+)
 
 import roost
 from live_pipelines import STRATEGIES, digest_without_plan, held_by, live_pipeline, own_pipeline, request_for, state_of
 from plans import plan_for
 from roost.api.models.step_caches import cache_of
 from roost.api.plans.diff import diff_plans
-from roost.api.plans.export.diffusers import diffusers_script
 from roost.api.plans.export.sglang import sglang_command
-from roost.api.plans.plan import search_question
-from roost.api.requests.option_sets import PlanOptions
 from roost.cli.app import run
 from roost.errors import UsageError
 from roost.facts.step_cache import StepCache
 from roost.pipelines.described_values import call_form
-from roost.pipelines.step_caches import check_cache_class
 from roost.plan import plan_to_yaml, read_plan
 from roost.plan.revision import revised
-from roost.planner.cost.skipped_steps import most_skipped
-from roost.planner.ruling import ruling_on
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.run.generate import generate, generate_with
 from roost.residency.run.loader import load_held
 from roost.residency.run.plain import load_plain, move_whole, place_plain
 from roost.residency.run.rehearsal import rehearse
+from step_cache_cases import CACHE, OTHERS
 from tiny_models import build
 
-CACHE = StepCache(name="first-block", threshold=2.0)
 STEPS = 5
 ROOM = ("--gpu", "emulated", "--vram", "64MiB", "--headroom", "0")
 PLANNED = (*ROOM, "--size", "64x64", "--steps", str(STEPS), "--cache", "first-block=2")
@@ -124,7 +121,7 @@ def test_the_plan_records_it_and_runs_say_it(
         assert run(["run", str(path), "--prompt", "a fox", "--json"]) == 0
         record = json.loads(capsys.readouterr().out)
         digests.append(record["digest"])
-        assert record["cache"] == (None if cached.cache is None else {"name": "first-block", "threshold": 2.0})
+        assert record["cache"] == (None if cached.cache is None else asdict(CACHE))
         assert any("first-block=2" in each for each in record["warnings"]) == (cached.cache is not None)
     assert digests[0] != digests[1]
     assert record["compared"] is None or "cache" not in str(record["compared"]["why_not"])
@@ -138,8 +135,9 @@ def test_the_screen_has_both_ends(model: Path, capsys: pytest.CaptureFixture[str
         assert sum(line.startswith("with the cache first-block=2 ") for line in out.splitlines()) == 1
 
 
-def test_what_trials_compare_with_has_the_cache_too(model: Path, planned: Path) -> None:
-    plan, request = read_plan(planned), request_for("flux", num_inference_steps=STEPS)
+@pytest.mark.parametrize("cache", [CACHE, OTHERS["mag"][0]])
+def test_what_trials_compare_with_has_the_cache_too(cache: StepCache, model: Path, planned: Path) -> None:
+    plan, request = revised(read_plan(planned), cache=cache), request_for("flux", num_inference_steps=STEPS)
     with EmulatedDevice(2**30) as device:
         pipeline = load_plain(plan, model, device)
         assert pipeline.transformer.is_cache_enabled
@@ -156,42 +154,19 @@ def test_a_run_with_a_cache_teaches_nothing(planned: Path, capsys: pytest.Captur
     assert (compared["kept"], "a cache over steps" in compared["why_not"]) == (False, True)
 
 
-def test_the_two_ends_are_of_no_call_and_of_all_calls_cut_short(planned: Path, model: Path) -> None:
-    predicted = read_plan(planned).predicted
-    assert predicted is not None
-    assert predicted.cached_s is not None
-    assert predicted.cached_s.low < predicted.cached_s.high == predicted.first_total_s.mid
-    asked = search_question(model, PlanOptions(gpu="emulated", vram="64MiB", size="64x64", steps=STEPS))
-    forecast = asked.forecast(ruling_on(asked.question).case)
-    calls = [use for use in most_skipped(forecast).ordered_uses() if use.component == "transformer"]
-    whole = next(use for use in asked.trace.uses if use.component == "transformer")
-    assert [len(use.blocks) for use in calls] == [7, *[1] * (STEPS - 1)]
-    assert calls[0] == whole
-    rest = sum(each.flops for block in whole.blocks[1:] for each in block.totals.values())
-    assert calls[1].flops == whole.flops - rest > 0
-
-
-def test_both_calls_of_a_guided_step_are_whole_at_first(tmp_path: Path) -> None:
-    asked = search_question(
-        build("wan2.2", tmp_path / "model"), PlanOptions(gpu="emulated", vram="64MiB", size="64x64", frames=9, steps=8)
-    )
-    forecast = asked.forecast(ruling_on(asked.question).case)
-    for name in ("transformer", "transformer_2"):
-        uses = [len(use.blocks) for use in most_skipped(forecast).ordered_uses() if use.component == name]
-        assert uses[:2] == [max(uses)] * 2
-        assert set(uses[2:]) == {1}
-
-
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("teacache", "--cache 'teacache' is not known; choose first-block."),
+        ("teacache", "--cache 'teacache' is not known; choose first-block, mag, pab, taylorseer or taylorseer-lite."),
         ("", "--cache '' is not known"),
         ("first-block=", "--cache 'first-block=': the threshold is a number from 0, like first-block=0.05."),
         ("first-block=much", "--cache 'first-block=much': the threshold is"),
         ("first-block=-1", "--cache 'first-block=-1': the threshold is"),
         ("first-block=nan", "--cache 'first-block=nan': the threshold is"),
         ("first-block=inf", "--cache 'first-block=inf': the threshold is"),
+        ("pab=0", "--cache 'pab=0': one step in so many is whole, from 1, like pab=2."),
+        ("TaylorSeer=2.5", "--cache 'TaylorSeer=2.5': one step in so many is whole, from 1, like taylorseer=5."),
+        ("mag=-1", "--cache 'mag=-1': the threshold is a number from 0, like mag=0.06."),
         ("first-block=1=2", "--cache 'first-block=1=2': the threshold is"),
     ],
 )
@@ -204,24 +179,45 @@ def test_what_is_no_cache_is_refused_in_one_line(
         assert (out, err.splitlines()[-1][: len(said) + 7]) == ("", f"error: {said}")
 
 
-def test_a_threshold_that_is_not_given_is_that_of_diffusers() -> None:
+def test_a_number_that_is_not_given_is_that_of_diffusers() -> None:
+    taylorseer = TaylorSeerCacheConfig().cache_interval
     assert cache_of("first-block") == StepCache(name="first-block", threshold=FirstBlockCacheConfig().threshold)
+    assert cache_of("mag") == StepCache(name="mag", threshold=MagCacheConfig(calibrate=True).threshold)
+    assert cache_of("pab") == StepCache(name="pab", every=2)  # which diffusers takes with a warning
+    assert cache_of("taylorseer") == StepCache(name="taylorseer", every=taylorseer)
+    assert cache_of("taylorseer-lite") == StepCache(name="taylorseer-lite", every=taylorseer)
     assert cache_of(None) is None
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("FirstBlockCache=1", "first-block=1"),
+        ("first_block=1", "first-block=1"),
+        ("fbcache=1", "first-block=1"),
+        ("MagCache=0.1", "mag=0.1"),
+        ("pyramid-attention-broadcast=3", "pab=3"),
+        ("TAYLORSEER_LITE=1234567", "taylorseer-lite=1234567"),
+    ],
+)
+def test_names_are_read_as_people_write_them(typed: str, meant: str) -> None:
+    found = cache_of(typed)
+    assert found is not None
+    assert found.text == meant
+    assert cache_of(found.text) == found
+
+
+def test_a_plan_with_another_cache_s_number_is_refused(planned: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = planned.with_name("wrong.yaml")
+    wrong.write_text(planned.read_text().replace("name: first-block", "name: pab"))
+    assert run(["run", str(wrong), "--prompt", "a fox"]) != 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "pab has every and nothing else" in line
 
 
 def test_a_plan_file_has_decided_it(planned: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["run", str(planned), "--prompt", "a fox", "--cache", "first-block=1"]) == 2
     assert "--cache: the plan has decided that" in capsys.readouterr().err
-
-
-def test_who_takes_no_cache_is_named() -> None:
-    check_cache_class(CACHE, "transformer", FluxTransformer2DModel, FluxPipeline)
-    with pytest.raises(UsageError, match=r"'unet' is a UNet2DConditionModel, which has no enable_cache"):
-        check_cache_class(CACHE, "unet", UNet2DConditionModel, FluxPipeline)
-    with pytest.raises(UsageError, match=r"DiffusionPipeline makes its calls without a cache_context"):
-        check_cache_class(CACHE, "transformer", FluxTransformer2DModel, __import__("diffusers").DiffusionPipeline)
-    with pytest.raises(UsageError, match=r"^cache='first-block=0.05': 'unet' is a UNet2DConditionModel"):
-        roost.make_plan("sdxl", gpu="rtx-4090", ram="64GiB", cache="first-block")
 
 
 def test_a_pipeline_with_a_cache_of_its_own_is_refused_and_left_as_it_was() -> None:
@@ -232,17 +228,6 @@ def test_a_pipeline_with_a_cache_of_its_own_is_refused_and_left_as_it_was() -> N
         held_by(pipeline, revised(plan_for(pipeline), cache=CACHE))
     assert state_of(pipeline) == before
     assert pipeline.transformer.is_cache_enabled
-
-
-def test_attach_takes_one(right: tuple[str, str]) -> None:
-    pipeline = own_pipeline("flux")
-    small = {"size": (64, 64), "steps": STEPS}
-    with pytest.warns(UserWarning, match="no CUDA device"):
-        held = roost.attach(pipeline, vram="64MiB", headroom="0", ram="8GiB", cache="first-block=2", **small)
-    with held, torch.no_grad():
-        assert held.plan.cache == CACHE
-        assert digest_without_plan(pipeline, "flux", num_inference_steps=STEPS) == right[0]
-    assert not pipeline.transformer.is_cache_enabled
 
 
 def test_to_the_rules_it_is_what_cache_dit_is() -> None:
@@ -266,6 +251,4 @@ def test_plans_without_the_key_are_read_and_differences_and_exports_say_it(tmp_p
     cached = revised(plain, cache=CACHE)
     (difference,) = [each for each in diff_plans(plain, cached).decisions if each.what == "cache"]
     assert (difference.before, difference.after) == (None, "first-block=2")
-    (line,) = [each for each in diffusers_script(cached).text.splitlines() if "enable_cache" in each]
-    assert line.strip() == "pipe.transformer.enable_cache(diffusers.FirstBlockCacheConfig(threshold=2.0))"
     assert any("diffusers' cache first-block=2" in each for each in sglang_command(cached).notes)

@@ -23,13 +23,10 @@ from transformers import (
 )
 
 import stored_weights
+from checkpoints import flat_clip, open_clip
 from file_encoders import DECODER, State, assert_equal, clip, filled, fp8_scaled, load, old_qwen_vl, qwen_vl, t5, umt5
 
 # Names by which files of transformers' own kind go, of its earlier versions and of Comfy's.
-
-
-def _flat_clip(state: State) -> State:
-    return {name if name.startswith("text_") else f"text_model.{name}": each for name, each in state.items()}
 
 
 def _prefixed(prefix: str) -> Callable[[State], State]:
@@ -47,16 +44,16 @@ _OWN: list[tuple[str, Callable[[], Any], Callable[[State], State]]] = [
     ("t5 in sd3", t5, _prefixed("text_encoders.t5xxl.transformer.")),
     ("umt5", umt5, dict),
     ("clip-l", lambda: clip(CLIPTextModel), dict),
-    ("clip-l of before", lambda: clip(CLIPTextModel), _flat_clip),
+    ("clip-l of before", lambda: clip(CLIPTextModel), flat_clip),
     (
         "clip-l in sd1",
         lambda: clip(CLIPTextModel),
-        lambda s: _prefixed("cond_stage_model.transformer.")(_flat_clip(s)),
+        lambda s: _prefixed("cond_stage_model.transformer.")(flat_clip(s)),
     ),
     (
         "clip-l in sdxl",
         lambda: clip(CLIPTextModel),
-        lambda s: _prefixed("conditioner.embedders.0.transformer.")(_flat_clip(s)),
+        lambda s: _prefixed("conditioner.embedders.0.transformer.")(flat_clip(s)),
     ),
     ("clip projected", lambda: clip(CLIPTextModelWithProjection), dict),
     ("qwen2.5-vl", qwen_vl, dict),
@@ -89,29 +86,10 @@ def test_what_t5_keeps_in_float32_is_decoded_as_it_loads(tmp_path: Path) -> None
 def test_open_clip_is_cut_and_turned_as_diffusers_does(tmp_path: Path) -> None:
     module = filled(clip(CLIPTextModelWithProjection), tmp_path)
     for prefix in ("conditioner.embedders.1.model.", ""):
-        state = {prefix + name: each for name, each in _open_clip(module.state_dict()).items()}
+        state = {prefix + name: each for name, each in open_clip(module.state_dict(), layers=3).items()}
         path = stored_weights.write_safetensors(tmp_path / "m.safetensors", state)
         made, _ = load(module, tmp_path, path)
         assert_equal(made, module)
-
-
-def _open_clip(state: State) -> State:
-    made = {
-        "positional_embedding": state["text_model.embeddings.position_embedding.weight"],
-        "token_embedding.weight": state["text_model.embeddings.token_embedding.weight"],
-        "text_projection": state["text_projection.weight"].T,
-        "logit_scale": torch.ones(()),
-    }
-    for kind in ("weight", "bias"):
-        made[f"ln_final.{kind}"] = state[f"text_model.final_layer_norm.{kind}"]
-        for index in range(3):
-            old, new = f"text_model.encoder.layers.{index}.", f"transformer.resblocks.{index}."
-            joined = torch.cat([state[f"{old}self_attn.{each}_proj.{kind}"] for each in "qkv"])
-            made[f"{new}attn.in_proj_{kind}"] = joined
-            pairs = {"self_attn.out_proj": "attn.out_proj", "layer_norm1": "ln_1", "layer_norm2": "ln_2"}
-            for theirs, ours in (pairs | {"mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj"}).items():
-                made[f"{new}{ours}.{kind}"] = state[f"{old}{theirs}.{kind}"]
-    return made
 
 
 def test_sd3s_clip_without_a_projection_has_the_unit_matrix(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from roost.probes.files.weights import read_weight_file
 
 RUN = {
     *("float8-cast", "comfy-fp8-scaled", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fn_rowwise"),
-    *("float8_e4m3fn_blockwise", "mxfp8", "nvfp4", "int8_tensorwise", "int8_blockwise", "bfl-fp8r", "mxfp8-unmarked"),
-    *("int8_tensorwise+convrot", "torchao-int8", "torchao-float8"),
+    *("float8_e4m3fn_blockwise", "mxfp8", "nvfp4", "int8_tensorwise", "int8_blockwise", "bfl-fp8r", "bfl-nvfp4"),
+    "int8_tensorwise+convrot",
 }
 MARKED = {key for key, (_, contents, _) in LINEARS.items() if "comfy_quant" in contents}
 

@@ -23,8 +23,7 @@ import stored_weights
 from roost.errors import InvalidFile
 from roost.facts.weight_files import Piece, StoredTensor, WeightFile
 from roost.pipelines.formats.modules import build_from_file
-from roost.pipelines.formats.recipes import derive_recipe
-from single_file_worlds import of_module, stored
+from single_file_worlds import of_module, recipe_of, stored
 
 WIDTH = 3072
 _BLOCKS = {"num_layers": 2, "num_single_layers": 2}
@@ -56,7 +55,7 @@ def header(state: Mapping[str, torch.Tensor]) -> WeightFile:
 @pytest.mark.parametrize("family", _WIDE)
 def test_every_tensor_of_a_wide_family_has_its_rows(family: str, tmp_path: Path) -> None:
     component, file = _recorded(family, tmp_path)
-    recipe = derive_recipe(component, file)
+    recipe = recipe_of(component, file)
     assert recipe.unused == ()
     assert all(each.strided is None for each in recipe.targets)
     rows: dict[str, int] = {}
@@ -82,7 +81,7 @@ def test_wans_autoencoder_is_also_qwen_images(kind: Any, tmp_path: Path) -> None
     module.save_config(tmp_path / "vae")
     original = original_wide_layouts.wan_vae(module.state_dict())
     assert "decoder.upsamples.3.resample.1.weight" in original
-    recipe = derive_recipe(of_module("vae", module, tmp_path), header(original))
+    recipe = recipe_of(of_module("vae", module, tmp_path), header(original))
     assert recipe.unused == ()
     assert {each.name for each in recipe.targets} == set(module.state_dict())
 
@@ -92,7 +91,7 @@ def test_a_key_too_few_is_told_in_one_line(tmp_path: Path) -> None:
     tensors = {name: each for name, each in file.tensors.items() if name != "double_blocks.1.img_mod.lin.weight"}
     less = WeightFile(path="wide", container="safetensors", tensors=tensors, metadata={}, sha256="", file_bytes=1 << 40)
     with pytest.raises(InvalidFile, match=r"KeyError.*double_blocks\.1\.img_mod\.lin\.weight"):
-        derive_recipe(component, less)
+        recipe_of(component, less)
 
 
 @pytest.mark.slow
@@ -104,7 +103,7 @@ def test_one_block_of_each_kind_is_what_diffusers_loads(family: str, tmp_path: P
     module.save_config(tmp_path / "transformer")
     path = stored_weights.write_safetensors(tmp_path / "m.safetensors", layout(module.state_dict()))
     component = of_module("transformer", module, tmp_path, "bfloat16")
-    made = build_from_file(component, stored(path), derive_recipe(component, stored(path)))
+    made = build_from_file(component, stored(path), recipe_of(component, stored(path)))
     loaded = kind.from_single_file(
         str(path), config=str(tmp_path), subfolder="transformer", torch_dtype=torch.bfloat16
     ).state_dict()

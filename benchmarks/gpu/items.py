@@ -20,8 +20,8 @@ class Item:
 
 
 def items_for(device: str) -> list[Item]:
-    """The ranked items; emulated ones are the same commands on a small model."""
-    return cuda_items() if device == "cuda" else emulated_items()
+    """The ranked items; where no GPU is, the same commands on a small model."""
+    return cuda_items() if device == "cuda" else small_items(device)
 
 
 def cuda_items() -> list[Item]:
@@ -64,30 +64,36 @@ def cuda_items() -> list[Item]:
     ]
 
 
-def emulated_items() -> list[Item]:
-    """The same commands; the model is made first."""
+def small_items(device: str) -> list[Item]:
+    """The same commands on a model that is made first: ``emulated``, or as on a GPU where a ``simulated`` one is."""
     model = str(BENCHMARKS.parent / "build" / "suite-model")
-    emulated = ("--gpu", "emulated", "--link-speed", "1GB/s")
+    emulated = ("--gpu", "emulated", "--link-speed", "1GB/s") if device == "emulated" else ()
+    on = ("--device", "emulated") if device == "emulated" else ()
+    on_cuda = () if device == "emulated" else ("--device", "cuda")
+    # What a CUDA context takes comes off the memory that is given.
+    most, least = ("128MiB", "24MiB") if device == "emulated" else ("640MiB", "576MiB")
     workload = ("--size", "64x64", "--frames", "9", "--steps", "4", "--trial-steps", "3", "--headroom", "0")
     small = (model, *emulated, *workload)
+    tests = Item("tests", 2, "the tests marked gpu, all skipped here", script("gpu/gpu_tests.py"))
+    reserved = Item("small-reserved", 3, "nothing is reserved here", script("gpu/reserved.py", *small, "--vram", least))
     return [
-        Item("smoke", 2, "the first minute of the suite", script("gpu/smoke.py", "--device", "emulated")),
-        Item("tests", 2, "the tests marked gpu, all skipped here", script("gpu/gpu_tests.py")),
-        Item("rates", 3, "what this CPU does", roost("probe", "--device", "emulated")),
+        Item("smoke", 2, "the first minute of the suite", script("gpu/smoke.py", *on)),
+        *([tests] if device == "emulated" else []),  # tests/simulated_gpu runs them where it is simulated
+        Item("rates", 3, "what this machine does", roost("probe", *on)),
         Item("model", 1, "a small Wan2.2-like model", script("gpu/small_model.py", model)),
-        Item("engine", 3, "the engine on stacks of equal blocks", script("streaming.py", "--passes", "3")),
+        Item("engine", 3, "the engine on stacks of equal blocks", script("streaming.py", *on_cuda, "--passes", "3")),
         Item(
             "small-residency",
             4,
             "0 to 100 % of the blocks resident",
-            residency(*small, "--vram", "128MiB", seconds=180),
+            residency(*small, "--vram", most, seconds=180),
         ),
-        Item("small-peers", 4, "diffusers' own offloads: skipped here", peers(*small, "--vram", "24MiB", seconds=180)),
+        Item("small-peers", 4, "diffusers' own offloads: skipped here", peers(*small, "--vram", least, seconds=180)),
         Item("small-sglang", 1, "another tool: absent here", other_tool("sglang", model)),
-        Item("small-reserved", 3, "nothing is reserved here", script("gpu/reserved.py", *small, "--vram", "24MiB")),
-        Item("small-generations", 4, "twenty generations", generations(*small, "--vram", "24MiB")),
-        Item("small-load", 1, "from files to ready", script("gpu/load.py", model, "--device", "emulated")),
-        Item("small-encoders", 4, "strategies of encoders and VAE", whole(*small, "--vram", "128MiB", seconds=180)),
+        *([reserved] if device == "emulated" else []),  # segments that grow aren't modelled
+        Item("small-generations", 4, "twenty generations", generations(*small, "--vram", least)),
+        Item("small-load", 1, "from files to ready", script("gpu/load.py", model, *on)),
+        Item("small-encoders", 4, "strategies of encoders and VAE", whole(*small, "--vram", most, seconds=180)),
     ]
 
 

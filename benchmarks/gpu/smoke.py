@@ -71,7 +71,7 @@ def host_waits(kind: str) -> Iterator[list[str]]:
             yield said
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    said += [str(each.message).splitlines()[0] for each in caught if "synchroniz" in str(each.message)]
+    said += [str(each.message).splitlines()[0] for each in caught if "a synchronizing CUDA" in str(each.message)]
 
 
 def the_card(kind: str) -> Record:

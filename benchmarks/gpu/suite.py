@@ -1,10 +1,11 @@
 """All that is measured on a GPU: a ranked list of items, each with its time, resumed where the last call stopped.
 
-    python benchmarks/gpu/suite.py [--minutes 9.5] [--device cuda|emulated] [--only ITEM …] [--results DIR]
+    python benchmarks/gpu/suite.py [--minutes 9.5] [--device cuda|emulated|simulated] [--only ITEM …] [--results DIR]
 
 An item is one command that writes one JSON file; a file that is there is not measured again (delete it to do so). A
-call starts no item that can't end within its minutes. Emulated, the same items run on a small model: that tries the
-suite and measures no hardware. Afterwards the tables are written anew from all files (``tables.py``).
+call starts no item that can't end within its minutes. Emulated and simulated, the same items run on a small model: that
+tries the suite and measures no hardware; simulated, by the commands that a GPU gets (tests/simulated_gpu). Afterwards
+the tables are written anew from all files (``tables.py``).
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ def last_line(log: Path) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=("cuda", "emulated"), default="cuda")
+    parser.add_argument("--device", choices=("cuda", "emulated", "simulated"), default="cuda")
     parser.add_argument("--minutes", type=float, default=9.5, help="time for this call")
     parser.add_argument("--only", nargs="+", metavar="ITEM", help="these items alone")
     parser.add_argument("--results", type=Path, metavar="DIR")

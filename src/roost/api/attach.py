@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from roost.api.machine import find_machine, present_gpu
 from roost.api.models.attention import check_attention
 from roost.api.models.inspect import profile_of
-from roost.api.models.step_caches import cache_of, check_cache
+from roost.api.models.step_caches import cache_of, try_live_cache
 from roost.api.models.versions import RECORDED, installed_versions
 from roost.api.plans.plan import plan_traced
 from roost.api.plans.preflight import keeping_masters
@@ -136,7 +136,7 @@ def _plan(
     profile = profile_of(inventory)
     check_attention(options.attention, inventory.components)
     cache = cache_of(options.cache)
-    check_cache(cache, inventory.pipeline, inventory.components)
+    try_live_cache(cache, pipeline, inventory)
     question = Question(
         inventory=inventory,
         profile=profile,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from operator import add
 from typing import Literal
 
 from roost.facts.limits import Bytes, Names, Sha256, Texts
@@ -24,6 +25,8 @@ class Stack:
     block_bytes: tuple[int, ...]
     # Beside them in a buffer of each block: gaps that align tensors, and buffers of no file; empty when nobody counted.
     extra_bytes: tuple[int, ...] = field(default=(), compare=False, repr=False)
+    # Of each block, what no file has as it loads: in host memory even where the rest of it stays in files.
+    kept_bytes: tuple[int, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def count(self) -> int:
@@ -33,14 +36,23 @@ class Stack:
     def bytes(self) -> int:
         return sum(self.block_bytes)
 
+    def with_more(self, more: Iterable[int]) -> Stack:
+        """The same with so much more in each block, which no file has."""
+        added, none = tuple(more), (0,) * self.count
+        return replace(
+            self,
+            extra_bytes=tuple(map(add, self.extra_bytes or none, added)),
+            kept_bytes=tuple(map(add, self.kept_bytes or none, added)),
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileSource:
     """A file that a component's weights come from, in place of the model's own. Source: its header.
 
     ``path`` is absolute; of the model's ``own`` file, whose 8 bits stay as stored, it is relative to its directory.
-    ``fingerprint`` is the hash of the header, ``bytes`` the file's size. ``plain_bytes`` are those that the same
-    weights take unpacked.
+    ``format`` is its container and the key of how most of its weights are stored, as ``gguf Q4_K``. ``fingerprint`` is
+    the hash of the header, ``bytes`` the file's size. ``plain_bytes`` are those that the same weights take unpacked.
     """
 
     path: str
@@ -49,6 +61,12 @@ class FileSource:
     bytes: Bytes
     plain_bytes: Bytes | None = None
     own: bool = False
+
+    @property
+    def container_and_key(self) -> tuple[str, str]:
+        """``gguf`` or ``safetensors``, and a key of ``facts/weight_formats``."""
+        container, _, key = self.format.partition(" ")
+        return container, key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +98,7 @@ class Component:
     unsought: bool = False  # its library would not look for its files by itself
     lora: Literal["fused", "beside"] | None = None  # how its weights are had with LoRAs
     extra_bytes: int = 0  # beside ``load_bytes`` in the buffers of all units and the trunk; see ``Stack``
+    kept_bytes: int = 0  # of all units and the trunk, what no file has as it loads; see ``Stack``
     stream_bytes: int | None = None  # where its files' 8 bits can stay so, and load bytes are of what they are cast to
     source: FileSource | None = None  # of weights that aren't the model's own, or are kept as its file stores them
     quantization_detail: Mapping[str, object] | None = None  # formats and scales, as ``inspect --json`` gives them

@@ -236,6 +236,11 @@ def without_adapters(module: torch.nn.Module, state: Mapping[str, T]) -> dict[st
     return found
 
 
+def bare_name(name: str) -> str:
+    """A weight's name as it is without the layers that adapters put around its own."""
+    return name.replace(f".{_BASE}.", ".")
+
+
 def adapters_of(component: str, module: torch.nn.Module, element_bytes: int | None = None) -> Adapters:
     """What the adapters of ``module`` add to it, at the dtype that they have or as elements of so many bytes."""
     tuned = list(_tuned(module))

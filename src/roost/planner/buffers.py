@@ -8,7 +8,7 @@ from itertools import chain
 from operator import add
 
 from roost.blocks import block_names
-from roost.facts.model import Component, Inventory, Stack
+from roost.facts.model import Component, Inventory
 from roost.trace import Trace, UnfiledBuffers, UseTrace
 
 
@@ -17,6 +17,11 @@ def block_buffers(component: Component) -> tuple[int, ...]:
     sizes = chain.from_iterable(unit.block_bytes for unit in component.units)
     extras = chain.from_iterable(unit.extra_bytes or (0,) * unit.count for unit in component.units)
     return tuple(map(add, sizes, extras))  # the search asks ten thousands of times
+
+
+def block_kept(component: Component) -> tuple[int, ...]:
+    """Bytes of each block that are in host memory where its master is mapped."""
+    return tuple(chain.from_iterable(unit.kept_bytes or (0,) * unit.count for unit in component.units))
 
 
 def all_buffers(component: Component) -> int:
@@ -60,15 +65,15 @@ def _by_length(trace: Trace, component: str) -> list[UseTrace]:
 
 
 def _with(component: Component, unfiled: UnfiledBuffers) -> Component:
-    units = tuple(_unit(each, unfiled) for each in component.units)
-    more_bytes = unfiled.trunk_bytes + sum(unfiled.block_bytes.values())
-    return replace(component, units=units, extra_bytes=component.extra_bytes + more_bytes)
-
-
-def _unit(unit: Stack, unfiled: UnfiledBuffers) -> Stack:
-    more = (unfiled.block_bytes.get(f"{unit.name}.{index}", 0) for index in range(unit.count))
-    extra = unit.extra_bytes or (0,) * unit.count
-    return replace(unit, extra_bytes=tuple(map(add, extra, more)))
+    more = unfiled.block_bytes
+    units = tuple(each.with_more(more.get(name, 0) for name in block_names((each,))) for each in component.units)
+    more_bytes = unfiled.trunk_bytes + sum(more.values())
+    return replace(
+        component,
+        units=units,
+        extra_bytes=component.extra_bytes + more_bytes,
+        kept_bytes=component.kept_bytes + more_bytes,
+    )
 
 
 # How a component's files differ from what its modules will have.
@@ -94,8 +99,13 @@ def cast_bytes(component: Component) -> int:
     )
 
 
+def waits_in_files(component: Component) -> bool:
+    """Whether its module can be loaded with weights that are mapped until its first use; else it is built without."""
+    return component.source is None and can_be_mapped(component)
+
+
 def can_come_late(component: Component) -> bool:
-    """Whether its weights can be loaded at its first use: mapped until then, or its module built without them."""
+    """Whether its weights can be loaded at its first use, into a module that was built without them."""
     if component.source is not None:
         return component.lora is None
     known = component.tensors is not None and component.quantization is None and bool(component.files)
@@ -106,7 +116,13 @@ def can_come_late(component: Component) -> bool:
 
 
 def can_be_mapped(component: Component) -> bool:
-    """Whether the checkpoint's bytes can serve as masters: safetensors that load as they are stored, by any name."""
+    """Whether the bytes of its files can serve as masters.
+
+    Of a model's own files these are safetensors that load as they are stored, by any name; of a given one, what its
+    header says, unless that is the lesser part.
+    """
+    if component.source is not None:
+        return component.lora != "fused" and 2 * component.kept_bytes <= all_buffers(component)
     plain = component.tensors is not None and component.quantization is None and component.storage is None
     grows = component.load_bytes > component.bytes  # some modules load as float32 whatever is asked
     return plain and component.lora != "fused" and bool(component.files) and not grows and not cast_bytes(component)

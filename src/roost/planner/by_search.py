@@ -88,8 +88,9 @@ def plan_by_search(asked: SearchQuestion) -> PlanDocument:
         return _infeasible(asked, ruling, forecast, found)
     placements = _placements(found.chosen)
     predicted, arithmetic = predict(forecast, placements), arithmetic_record(forecast, placements)
-    if asked.question.cache is not None and not predicted.guessed:
-        predicted = revised(predicted, cached_s=cached_seconds(forecast, placements, predicted))
+    cache = asked.question.cache
+    if cache is not None and not predicted.guessed:
+        predicted = revised(predicted, cached_s=cached_seconds(cache, forecast, placements, predicted))
     also, alternatives = ([], []) if forecast.weights_only else _alternatives(forecast, found, found.chosen)
     compared = None if forecast.weights_only else compare_plans(searched, found.chosen, predicted)
     return document_of(

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from operator import sub
 from typing import Literal, cast
 
 from roost.blocks import resident_indices, streaming_bytes
@@ -14,7 +15,7 @@ from roost.facts.machine import HostFacts
 from roost.facts.model import Component
 from roost.facts.request import TIERS, Strategy, Tier
 from roost.facts.resident_policy import ResidentPolicy, blocks_of_stacks
-from roost.planner.buffers import all_buffers, block_buffers, can_be_mapped
+from roost.planner.buffers import all_buffers, block_buffers, block_kept, can_be_mapped
 from roost.planner.rules.case import Case, Decision
 from roost.planner.rules.names import kind_of
 
@@ -63,6 +64,11 @@ class Placement:
     def block_bytes(self) -> tuple[int, ...]:
         """What a buffer of each block takes."""
         return block_buffers(self.component)
+
+    @property
+    def mappable_bytes(self) -> tuple[int, ...]:
+        """What of a buffer of each block its file can be the master of, if anything can."""
+        return tuple(map(sub, self.block_bytes, block_kept(self.component)))
 
     @property
     def trunk_bytes(self) -> int:
@@ -214,14 +220,15 @@ def _with_tiers(placements: list[Placement], host: HostFacts) -> tuple[Placement
     typed = [each for each in placements if each.streaming and tiers_are_typed(each.decision)]
     streamed = [each for each in placements if each.streaming and each not in typed]
     mappable = {each.component.name for each in streamed if can_be_mapped(each.component)}
-    in_files = sum(sum(each.block_bytes) for each in streamed if each.component.name in mappable)
+    in_files = sum(sum(each.mappable_bytes) for each in streamed if each.component.name in mappable)
     pinned_bytes, mapped_bytes = _typed_bytes(typed)
     room = max(0, host.available_bytes - sum(each.master_bytes for each in placements) + in_files + mapped_bytes)
     pinnable = max(0, host.pinnable_bytes - pinned_bytes)
     tiers: dict[str, Streaming] = {}
     for placement in sorted(streamed, key=_host_priority):
         streaming = cast(Streaming, placement.streaming)
-        sizes, may_stay = placement.block_bytes, placement.component.name in mappable
+        may_stay = placement.component.name in mappable
+        sizes = placement.mappable_bytes if may_stay else placement.block_bytes
         pinned = _fitting(sizes, min(pinnable, room) if may_stay else pinnable)
         pageable = _fitting(sizes[pinned:], room - sum(sizes[:pinned])) if may_stay else len(sizes) - pinned
         mapped = len(sizes) - pinned - pageable
@@ -236,9 +243,9 @@ def _typed_bytes(placements: Iterable[Placement]) -> tuple[int, int]:
     pinned = mapped = 0
     for placement in placements:
         streaming = cast(Streaming, placement.streaming)
-        sizes = [placement.block_bytes[block] for block in placement.tier_order]
-        pinned += sum(sizes[: streaming.pinned])
-        mapped += sum(sizes[streaming.pinned + streaming.pageable :])
+        order = placement.tier_order
+        pinned += sum(placement.block_bytes[block] for block in order[: streaming.pinned])
+        mapped += sum(placement.mappable_bytes[block] for block in order[streaming.pinned + streaming.pageable :])
     return pinned, mapped
 
 

@@ -7,11 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
-from operator import add
 
 from roost.blocks import TRUNK, block_names, gap_bytes, home_unit
 from roost.facts.loras import Adapters, SidePath
-from roost.facts.model import Component, Inventory, Stack
+from roost.facts.model import Component, Inventory
 from roost.trace import OP_CLASSES, ActivationBytes, OpClassTotals, Totals, Trace, UseTrace
 
 # Of a LoRA beside a layer: its two matrices; the scale, and the sum.
@@ -60,14 +59,10 @@ def _larger(component: Component, adapters: Adapters) -> Component:
     more = {unit: buffer_bytes(paths) for unit, paths in by_unit.items()}
     return replace(
         component,
-        units=tuple(_larger_unit(unit, more) for unit in component.units),
+        units=tuple(each.with_more(more.get(name, 0) for name in block_names((each,))) for each in component.units),
         extra_bytes=component.extra_bytes + sum(more.values()),
+        kept_bytes=component.kept_bytes + sum(more.values()),
     )
-
-
-def _larger_unit(unit: Stack, more: Mapping[str, int]) -> Stack:
-    added = (more.get(name, 0) for name in block_names((unit,)))
-    return replace(unit, extra_bytes=tuple(map(add, unit.extra_bytes or (0,) * unit.count, added)))
 
 
 def _by_unit(paths: Iterable[SidePath], names: tuple[str, ...]) -> dict[str, list[SidePath]]:

@@ -48,7 +48,7 @@ def load_published_model(name: str) -> PublishedModel:
         name=name,
         source=family["source"],
         documents={file_name: _json_text(document) for file_name, document in documents.items()},
-        tokenizers=_tokenizer_files(index),
+        tokenizers=stand_in_tokenizers(index),
         weights=weights,
     )
 
@@ -84,7 +84,8 @@ def _components() -> Mapping[str, Any]:
     return _read("tensors.json")["components"]  # type: ignore[no-any-return]
 
 
-def _tokenizer_files(index: Mapping[str, Any]) -> dict[str, bytes]:
+def stand_in_tokenizers(index: Mapping[str, Any]) -> dict[str, bytes]:
+    """The files of small tokenizers for a pipeline of that index, by their names in its directory."""
     return {
         f"{folder}/{file_name}": content
         for folder, entry in index.items()

@@ -238,4 +238,6 @@ def key_facts(asked: SearchQuestion, world: TrialWorld) -> dict[str, object]:
         "call": dict(world.call),
         "versions": dict(question.versions),
         **({} if question.cache is None else {"cache": asdict(question.cache)}),
+        **({} if question.attention is None else {"attention": question.attention}),
+        **({"loras": [each.model_dump() for each in question.loras]} if question.loras else {}),
     }

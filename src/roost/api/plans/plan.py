@@ -14,7 +14,7 @@ from roost.api.models.attention import check_attention
 from roost.api.models.inspect import in_8_bits_where_stored, inspect_model, profile_of
 from roost.api.models.loras import with_loras
 from roost.api.models.named_files import check_sought, refuse_other_files, why_single_files
-from roost.api.models.step_caches import cache_of, check_cache
+from roost.api.models.step_caches import cache_of, try_cache
 from roost.api.models.tensors import check_tensors
 from roost.api.models.traces import kept_trace, trace_model
 from roost.api.models.versions import RECORDED, installed_versions
@@ -159,7 +159,7 @@ def _question(model: str | Path, options: PlanOptions) -> Question:
     profile = profile_of(inventory)
     check_attention(options.attention, inventory.components)
     cache = cache_of(options.cache)
-    check_cache(cache, inventory.pipeline, inventory.components)
+    try_cache(cache, inventory)
     if searches(options) and not lora_texts(options):  # LoRAs are fused into what the library loads, as ever
         inventory = in_8_bits_where_stored(inventory)
     loras = read_loras(lora_texts(options), [each.name for each in inventory.components], options.fuse)

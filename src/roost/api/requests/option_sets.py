@@ -183,7 +183,11 @@ class CacheOptions:
 
     cache: Annotated[
         str | None,
-        Option("--cache", "Skip blocks of steps that change little: first-block. Changes results.", metavar="NAME[=X]"),
+        Option(
+            "--cache",
+            "Skip parts of steps: first-block, mag, pab, taylorseer or taylorseer-lite. Changes results.",
+            metavar="NAME[=X]",
+        ),
     ] = None
 
 

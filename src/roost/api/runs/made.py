@@ -149,7 +149,7 @@ def record_of(ready: ReadyPlan, checked: CheckedCall, generations: list[Generati
 
 def _cache_warnings(cache: StepCache | None) -> Iterator[str]:
     if cache is not None:
-        yield f"made with {option('cache', cache.text)}: steps skipped blocks, which changes what is generated."
+        yield f"made with {option('cache', cache.text)}: steps skipped {cache.skips}, which changes what is generated."
 
 
 def _tiled_warnings(tiled: Sequence[str]) -> Iterator[str]:

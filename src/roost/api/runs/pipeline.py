@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roost.api.requests.given_files import planned_loras
+from roost.api.requests.run_option_sets import BaseOptions
+from roost.api.runs.places import place_of
 from roost.api.runs.ready import ReadyPlan, check_plan
 from roost.plan import PlanDocument, read_plan
 from roost.profiles.class_facts import load_class_facts
@@ -65,14 +67,21 @@ def tie(held: Held) -> None:
 
 
 def load_pipeline(
-    plan: PlanDocument | str | Path, *, model: str | None = None, device: str | None = None, force: bool = False
+    plan: PlanDocument | str | Path,
+    *,
+    model: str | None = None,
+    tokenizers: str | None = None,
+    device: str | None = None,
+    force: bool = False,
 ) -> Any:
     """A diffusers pipeline, ready to call, whose weights live where ``plan`` says.
 
-    ``plan`` is a document or a YAML file's path. Raises what ``roost run`` reports: PlanMismatch, NothingFits,
+    ``plan`` is a document or a YAML file's path; ``tokenizers`` is a directory with those of a model known by its name
+    whose weights are all files. Raises what ``roost run`` reports: PlanMismatch, NothingFits,
     OutOfMemory, InvalidFile, UsageError.
     """
     document = plan if isinstance(plan, PlanDocument) else read_plan(Path(plan))
-    held = open_pipeline(check_plan(document, model=model, device=device, force=force))
+    place = place_of(document, BaseOptions(model=model, tokenizers=tokenizers))
+    held = open_pipeline(check_plan(document, model=place, device=device, force=force))
     tie(held)
     return held.pipeline

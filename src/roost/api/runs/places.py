@@ -7,36 +7,32 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from roost.api.models.files.bases import published_base
 from roost.api.models.inspect import inspect_planned
 from roost.api.requests.run_option_sets import BaseOptions
+from roost.api.runs.carried_tokenizers import LARGEST_BYTES, Carried, Files, carried_tokenizer
 from roost.errors import UsageError
 from roost.facts.model import Inventory, PublishedModel
-from roost.facts.weight_files import WeightFile
 from roost.option_spelling import file_option, option
 from roost.plan import PlanDocument, write_bytes_atomically
-from roost.probes.files.safe_files import open_regular
 from roost.probes.model.components import lacking_file
 from roost.shell_quoting import shown_path
-from roost.units import MiB
 from roost.user_folders import user_folder
-
-Files = Mapping[str, bytes]  # by name, with forward slashes
-
-_SPIECE = "spiece_model"  # the tensor in which some text encoders' files carry a SentencePiece vocabulary
-_LARGEST_BYTES = 64 * MiB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tokenizers:
-    """Files that a run needs beside weights and configs, by name, and the parts that have none, in words."""
+    """Files that a run needs beside weights and configs, by name; the parts that have none, and what isn't taken for
+    them, in words.
+    """
 
     found: Files
     lacking: tuple[str, ...]
+    why_not: tuple[str, ...]
 
 
 def place_of(plan: PlanDocument, options: BaseOptions) -> str | None:
@@ -46,6 +42,11 @@ def place_of(plan: PlanDocument, options: BaseOptions) -> str | None:
     """
     if options.model is not None and options.tokenizers is not None:
         raise UsageError(f"{option('model')} has its tokenizers; leave {option('tokenizers')} out.")
+    if options.tokenizers is not None and plan.model.source != "name":
+        raise UsageError(
+            f"{option('tokenizers', options.tokenizers)} is for a model known by its name,"
+            " and this plan's is a directory, which has its own; leave it out."
+        )
     of_files = plan.model.source == "name" and (plan.given_files or options.tokenizers is not None)
     if options.model is not None or not of_files:
         return options.model
@@ -56,6 +57,7 @@ def place_of(plan: PlanDocument, options: BaseOptions) -> str | None:
     tokenizers = _tokenizers(published, inventory, folder)
     if tokenizers.lacking:
         where = f" in {shown_path(folder)}" if folder is not None else ""
+        where += f" ({'; '.join(tokenizers.why_not)})" if tokenizers.why_not else ""
         raise UsageError(
             f"a run needs the tokenizer files of {', '.join(tokenizers.lacking)}, and there are none{where}: give a"
             f" directory that has those folders, as {published.source} has, with {option('tokenizers', 'DIR')}."
@@ -88,14 +90,15 @@ def _tokenizers(published: PublishedModel, inventory: Inventory, folder: Path | 
     """What a run needs beside weights and configs, found in ``folder`` or in the text encoders' files."""
     classes = _without_documents(published, inventory)
     found: dict[str, bytes] = {}
-    lacking = []
+    lacking: dict[str, str | None] = {}
     for name, class_name in classes.items():
-        files = _from_folder(folder, name, alone=len(classes) == 1) or _from_weights(inventory, name)
-        if lacking_file(class_name, files) is None:
-            found |= {f"{name}/{file_name}": content for file_name, content in files.items()}
+        of_folder = _from_folder(folder, name, alone=len(classes) == 1)
+        carried = Carried(files=of_folder) if of_folder else _from_weights(inventory, name, class_name)
+        if lacking_file(class_name, carried.files) is None:
+            found |= {f"{name}/{file_name}": content for file_name, content in carried.files.items()}
         else:
-            lacking.append(f"{name}/ ({class_name})")
-    return Tokenizers(found=found, lacking=tuple(lacking))
+            lacking[f"{name}/ ({class_name})"] = carried.why_not
+    return Tokenizers(found=found, lacking=tuple(lacking), why_not=tuple(filter(None, lacking.values())))
 
 
 def _without_documents(published: PublishedModel, inventory: Inventory) -> dict[str, str]:
@@ -119,25 +122,14 @@ def _from_folder(folder: Path | None, name: str, *, alone: bool) -> Files:
 
 def _small_files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.glob("*")):
-        if path.is_file() and path.stat().st_size <= _LARGEST_BYTES:
+        if path.is_file() and path.stat().st_size <= LARGEST_BYTES:
             yield path
 
 
-def _from_weights(inventory: Inventory, name: str) -> Files:
-    """The vocabulary that the file of the tokenizer's own text encoder carries."""
-    encoder = name.replace("tokenizer", "text_encoder")
-    given = inventory.given.get(encoder)
-    if given is None or _SPIECE not in given.file.tensors:
-        return {}
-    return {"spiece.model": _content(given.file, _SPIECE)}
-
-
-def _content(file: WeightFile, name: str) -> bytes:
-    tensor = file.tensors[name]
-    if tensor.bytes > _LARGEST_BYTES:
-        return b""
-    with open_regular(file.path, file.path) as opened:
-        return opened.read_at(tensor.offset, tensor.bytes)
+def _from_weights(inventory: Inventory, name: str, class_name: str) -> Carried:
+    """The tokenizer that the file of its own text encoder carries."""
+    given = inventory.given.get(name.replace("tokenizer", "text_encoder"))
+    return Carried() if given is None else carried_tokenizer(given.file, class_name, inventory.pipeline)
 
 
 def _written(published: PublishedModel, tokenizers: Files) -> Path:

@@ -23,7 +23,7 @@ def decode_scaled(packed: torch.Tensor, scale: torch.Tensor, rotation: int = 0) 
     """Values times the scale of the tensor, their row or their block; turned back where they were rotated."""
     values = packed.float()
     scale = scale.float()
-    if scale.ndim == 2 and scale.shape[1] > 1:  # of blocks
+    if scale.ndim == 2 and scale.numel() > 1 and tuple(scale.shape) != (values.shape[0], 1):  # of blocks
         rows, columns = (-(-size // count) for size, count in zip(values.shape, scale.shape, strict=True))
         if scale.shape == tuple(-(-size // 128) for size in values.shape):
             rows = columns = 128

@@ -12,6 +12,8 @@ from torch.nn import functional
 
 from roost.pipelines.formats.arithmetic import decode_gguf, decode_mxfp8, decode_nvfp4, decode_scaled
 
+PACKED = "packed"  # where it has what a plain layer has as ``weight``
+
 
 class PackedLinear(torch.nn.Linear):
     """A linear layer whose ``packed`` weight a subclass decodes; ``dtype`` is the weight's when it has."""
@@ -21,7 +23,7 @@ class PackedLinear(torch.nn.Linear):
     def __init__(self, plain: torch.nn.Linear, dtype: torch.dtype, packed: torch.Tensor) -> None:
         torch.nn.Module.__init__(self)  # the plain layer's own would make a whole weight
         self.in_features, self.out_features, self.dtype = plain.in_features, plain.out_features, dtype
-        self.register_parameter("packed", torch.nn.Parameter(packed, requires_grad=False))
+        self.register_parameter(PACKED, torch.nn.Parameter(packed, requires_grad=False))
         self.register_parameter("bias", plain.bias)
 
     @property

@@ -16,6 +16,8 @@ _CLIP = (
 )
 OPEN_CLIP = ("conditioner.embedders.1.model.", "conditioner.embedders.0.model.", "cond_stage_model.model.")
 _ENCODERS = "text_encoders."
+# Of two CLIPs in a file, the first text encoder's.
+_FIRST_CLIP = ("cond_stage_model.", "conditioner.embedders.0.", "text_encoders.clip_l.")
 _WITHIN_ENCODER = ".transformer."
 # What an all-in-one file calls the encoders of a class, by the beginning of what stands after ``text_encoders.``.
 _CALLED = {
@@ -59,8 +61,8 @@ def split_by_prefix(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
     return {prefix: tuple(each) for prefix, each in found.items()}
 
 
-def parts_for(names: Iterable[str], library: str | None, class_name: str) -> list[Part]:
-    """What in the file may be a component of that class, the likeliest first.
+def parts_for(names: Iterable[str], library: str | None, class_name: str, component: str) -> list[Part]:
+    """What in the file may be the component of that class and name, the likeliest first.
 
     In a file of one component the prefix that all its names share is taken off. A file of several has a part for each
     of its prefixes that the class may stand under, and none where there is no such prefix.
@@ -71,6 +73,7 @@ def parts_for(names: Iterable[str], library: str | None, class_name: str) -> lis
     prefixes = [prefix for prefix in split if prefix]
     wanted = [prefix for prefix in prefixes if _may_be(prefix, library, class_name)]
     if wanted:
+        wanted.sort(key=lambda prefix: prefix.startswith(_FIRST_CLIP) == (component == "text_encoder_2"))
         return [_part(prefix, everything) for prefix in wanted]
     if len(prefixes) > 1 or (prefixes and not split.get("")):
         return []

@@ -6,21 +6,17 @@ import math
 import os
 import stat
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from roost.errors import InvalidFile
+from roost.facts.byte_ranges import DTYPE_NAMES
 from roost.facts.weight_files import Piece, Scale, Target, WeightFile
 from roost.pipelines.formats.arithmetic import decode_gguf, decode_mxfp8, decode_nvfp4, decode_scaled
 from roost.pipelines.internals.of_diffusers import dequantize_bfl
 
-_DTYPES = {
-    **{"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16},
-    **{"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "F8_E8M0": torch.uint8},
-    **{"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8},
-    **{"BOOL": torch.bool},
-}
 _NOT_A_NUMBER = 255  # of E8M0
 
 
@@ -32,6 +28,11 @@ def check_unchanged(file: WeightFile) -> None:
         raise InvalidFile(f"{file.path} can't be read: {error.strerror}.") from error
     if not stat.S_ISREG(found.st_mode) or found.st_size != file.file_bytes:
         raise InvalidFile(f"{file.path} has changed since its header was read; plan again.")
+
+
+def mapped_bytes(path: str | Path, offset: int, count: int) -> torch.Tensor:
+    """Bytes of a file, of which none are read yet. They can be written to, and the file can't through them."""
+    return torch.from_numpy(np.memmap(path, np.uint8, "c", offset, (count,)))
 
 
 class Reader:
@@ -100,7 +101,8 @@ class Reader:
         return value.reshape((piece.stop - piece.start) * piece.repeat, *stored.shape[1:])
 
     def _dtype(self, piece: Piece) -> torch.dtype:
-        return _DTYPES[self._file.tensors[piece.source].format]
+        dtype: torch.dtype = getattr(torch, DTYPE_NAMES[self._file.tensors[piece.source].format])
+        return dtype
 
     def _raw(self, piece: Piece) -> torch.Tensor:
         """The bytes of a piece, mapped privately: the file can't be written through it."""
@@ -110,10 +112,9 @@ class Reader:
         if start == stop:
             return torch.empty(0, dtype=torch.uint8)
         try:
-            mapped = np.memmap(self._file.path, np.uint8, "c", stored.offset + start, (stop - start,))
+            raw = mapped_bytes(self._file.path, stored.offset + start, stop - start)
         except (OSError, ValueError) as error:
             raise InvalidFile(f"{self._file.path}: {stored.name} can't be mapped: {error}.") from error
-        raw = torch.from_numpy(mapped)
         return raw if piece.repeat == 1 else raw.repeat(piece.repeat)
 
     @staticmethod

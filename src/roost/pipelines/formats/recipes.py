@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from roost.errors import InvalidFile
-from roost.facts.weight_files import Piece, Recipe, Strided, Target, WeightFile
+from roost.facts.weight_files import FileWeights, Piece, Recipe, Strided, Target, WeightFile
 from roost.pipelines.formats.conversions.converters import converted, converted_open_clip, is_open_clip
 from roost.pipelines.formats.conversions.recording import Made, NotRecorded, StandIn, made_of, stand_in
 from roost.pipelines.formats.conversions.text_names import is_llama_cpp, library_names
 from roost.pipelines.formats.parts import Part, parts_for
 from roost.pipelines.formats.quantised import Stored, read_quantisation
 from roost.pipelines.formats.skeletons import ComponentConfig, Skeleton
-from roost.pipelines.formats.targets import Assembly, Place, values_shape
+from roost.pipelines.formats.targets import Assembly, Place
 
 _NUMBER = re.compile(r"\d+")
 _VISION = re.compile(r"(?:^|\.)(?:visual|vision_tower|vision_model|multi_modal_projector)\.")
@@ -23,8 +23,8 @@ _VISION = re.compile(r"(?:^|\.)(?:visual|vision_tower|vision_model|multi_modal_p
 _IDENTITY = {"CLIPTextModelWithProjection": "text_projection.weight"}
 
 
-def derive_recipe(component: ComponentConfig, file: WeightFile) -> Recipe:
-    """How the component is made of the file.
+def derive_recipe(component: ComponentConfig, file: WeightFile, weights: FileWeights) -> Recipe:
+    """How the component is made of the file, whose quantised weights are ``weights``.
 
     Every tensor of the class is made once, and shapes are equal. Raises InvalidFile, in one line that names the
     tensor, where the file is of another model, cut short, or stored in a way that Roost doesn't read.
@@ -32,7 +32,7 @@ def derive_recipe(component: ComponentConfig, file: WeightFile) -> Recipe:
     check_whole(file)
     described = component.described
     skeleton = component.skeleton()
-    parts = parts_for(file.tensors, described.library, described.class_name)
+    parts = parts_for(file.tensors, described.library, described.class_name, component.name)
     if not parts:
         raise InvalidFile(
             f"{file.path}: none of its components is a {described.class_name}; name the component that it holds."
@@ -40,7 +40,7 @@ def derive_recipe(component: ComponentConfig, file: WeightFile) -> Recipe:
     failed: list[InvalidFile] = []
     for part in parts:
         try:
-            return _Derivation(component, skeleton, file, part).recipe()
+            return _Derivation(component, skeleton, file, weights, part).recipe()
         except InvalidFile as error:
             failed.append(error)
     raise failed[0]
@@ -60,6 +60,7 @@ class _Derivation:
     component: ComponentConfig
     skeleton: Skeleton
     file: WeightFile
+    quantised: FileWeights
     part: Part
 
     def recipe(self) -> Recipe:
@@ -82,12 +83,13 @@ class _Derivation:
 
     @cached_property
     def _stored(self) -> Stored:
-        return read_quantisation(self.file, self.part, self.component.described.library)
+        return read_quantisation(self.file, self.part, self.quantised, self.component.described.library)
 
     @cached_property
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         quantised = self._stored.quantised
-        return {each.name: values_shape(quantised.get(name), each) for name, each in self._stored.weights.items()}
+        weights = self._stored.weights
+        return {each.name: quantised[name].shape if name in quantised else each.shape for name, each in weights.items()}
 
     @property
     def _class(self) -> str:

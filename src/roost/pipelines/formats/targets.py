@@ -10,9 +10,9 @@ from typing import NoReturn
 import torch
 
 from roost.errors import InvalidFile
-from roost.facts.weight_files import Method, Piece, Scale, StoredTensor, Strided, Target, WeightFile
+from roost.facts.weight_files import Piece, Scale, StoredTensor, Strided, Target, WeightFile
 from roost.pipelines.formats.conversions.recording import Made
-from roost.pipelines.formats.quantised import Quantised, block_of, scale_kind
+from roost.pipelines.formats.quantised import Quantised, block_of
 from roost.pipelines.internals.of_diffusers import gguf_blocks
 
 # Comfy pads matrices to whole blocks of both dimensions.
@@ -113,7 +113,7 @@ class Assembly:
 
     def _scale(self, place: Place, name: str, pieces: Sequence[Piece]) -> Scale:
         """The scale of a tensor stays one where it has one source; of several it becomes one for each row."""
-        kinds = {scale_kind(self._of(each).weight.shape, self._of(each).scales[name].shape) for each in pieces}
+        kinds = {self._of(each).kind for each in pieces}
         if kinds == {"block"}:
             return self._cut(place, name, pieces)
         if "block" in kinds:
@@ -147,7 +147,9 @@ class Assembly:
         found, columns, sizes = [], set(), set()
         for piece in pieces:
             weight, scale = self._of(piece).weight, self._of(piece).scales[name]
-            size = block_of(weight.shape, scale.shape) or (1, 1)
+            size = (1, 16) if self._of(piece).method == "bfl_nvfp4" else block_of(weight.shape, scale.shape)
+            if size is None:
+                self._refuse(place, f"has scales of shape {_words(scale.shape)}, whose blocks nobody can tell")
             sizes.add(size)
             columns.add(scale.shape[1])
             ends = piece.stop % size[0] and (piece.stop != weight.shape[0] or piece is not pieces[-1])
@@ -221,21 +223,10 @@ class Assembly:
         )
 
 
-def values_shape(quantised: Quantised | None, tensor: StoredTensor) -> tuple[int, ...]:
-    """The shape of a tensor's values; a byte of nvfp4 holds two, and a header may count either."""
-    if quantised is not None and _is_nvfp4(quantised.method) and tensor.bytes == math.prod(tensor.shape):
-        return (*tensor.shape[:-1], tensor.shape[-1] * 2)
-    return tensor.shape
-
-
 def keeps_rows(strided: Strided, row: int) -> bool:
     """Whether a view only reorders whole rows of ``row`` values, so that it holds for packed rows too."""
     whole = strided.size[-1] == row and strided.stride[-1] == 1
     return whole and all(each % row == 0 for each in (*strided.stride[:-1], strided.offset))
-
-
-def _is_nvfp4(method: Method) -> bool:
-    return method in ("nvfp4", "bfl_nvfp4")
 
 
 def _whole(tensor: StoredTensor) -> Piece:

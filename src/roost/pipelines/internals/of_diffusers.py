@@ -19,6 +19,12 @@ def has_hook(attributes: Mapping[str, Any], names: Iterable[str]) -> bool:
     return registry is not None and any(name in registry.hooks for name in names)
 
 
+def hook_count(module: Any) -> int:
+    """How many of diffusers' hooks are on a module and its parts."""
+    registries = (vars(part).get(REGISTRY) for part in module.modules())
+    return sum(len(each.hooks) for each in registries if each is not None)
+
+
 def forward_before_hooks(registry: Any) -> Any:
     """The forward that a module had before its first hook; ``remove_hook`` would change the user's module."""
     first = registry._fn_refs[0]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from roost.facts.model import Component
 from roost.plan.budget import HostTurn
-from roost.planner.buffers import can_be_mapped, can_come_late
+from roost.planner.buffers import can_come_late, waits_in_files
 from roost.planner.cost.movement import host_bytes_of
 from roost.planner.placements import Placement
 from roost.trace import Trace
@@ -39,7 +39,7 @@ class Turns:
     def span(self, component: Component) -> tuple[int, int]:
         """The first and the last turn in which its masters, if it has any, are in host memory."""
         first, last = self.used.get(component.name, (0, len(self.order) - 1))
-        late = can_be_mapped(component) or (can_come_late(component) and component.name not in self.recast)
+        late = waits_in_files(component) or (can_come_late(component) and component.name not in self.recast)
         return first if late else 0, max(0, last)
 
 

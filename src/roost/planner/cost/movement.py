@@ -5,7 +5,7 @@ from __future__ import annotations
 from roost.facts.model import Component
 from roost.facts.rates import H2D, RateKey
 from roost.facts.request import Tier
-from roost.planner.buffers import all_buffers, can_be_mapped, cast_bytes
+from roost.planner.buffers import all_buffers, block_kept, cast_bytes, waits_in_files
 from roost.planner.cost.rates import Speeds
 from roost.planner.cost.simulator import MovedWeights
 from roost.planner.placements import Placement
@@ -79,17 +79,26 @@ def trunk_tier_of(placement: Placement) -> Tier:
 
 
 def tier_bytes(placement: Placement) -> dict[Tier, int]:
-    """Host bytes of the component's masters in each tier; none for what stays on the device."""
+    """Host bytes of the component's masters in each tier; none for what stays on the device.
+
+    What a mapped master keeps in memory, because its file has it otherwise, is pageable.
+    """
     found: dict[Tier, int] = {"pinned": 0, "pageable": 0, "mapped": 0}
     if placement.strategy not in ("resident", "fsdp"):
-        found[trunk_tier_of(placement)] += placement.trunk_bytes
-        for size, tier in zip(placement.block_bytes, block_tiers(placement), strict=True):
-            found[tier] += size
+        kept = block_kept(placement.component)
+        masters = [
+            (trunk_tier_of(placement), placement.trunk_bytes, placement.component.kept_bytes - sum(kept)),
+            *zip(block_tiers(placement), placement.block_bytes, kept, strict=True),
+        ]
+        for tier, size, kept_bytes in masters:
+            in_file = size - kept_bytes if tier == "mapped" else 0
+            found["mapped"] += in_file
+            found["pageable" if tier == "mapped" else tier] += size - in_file
     return found
 
 
 def host_bytes_of(placement: Placement) -> int:
-    """Host memory that the component's masters take; mapped ones take none."""
+    """Host memory that the component's masters take; what lies in files takes none."""
     found = tier_bytes(placement)
     return found["pinned"] + found["pageable"]
 
@@ -121,9 +130,9 @@ def _read_s(component: Component, speeds: Speeds) -> tuple[float, float]:
 
 
 def late_s(placement: Placement, speeds: Speeds) -> float:
-    """Seconds to read, cast and pin the masters in host memory;."""
+    """Seconds to read, cast and pin the masters in host memory."""
     tiers = tier_bytes(placement)
-    if not can_be_mapped(placement.component):
+    if not waits_in_files(placement.component):
         return sum(_read_s(placement.component, speeds)) + tiers["pinned"] / speeds[RateKey.PIN]
     share = (tiers["pinned"] + tiers["pageable"]) / max(1, sum(tiers.values()))
     return share * placement.component.bytes / speeds[RateKey.DISK] + tiers["pinned"] / speeds[RateKey.PIN]

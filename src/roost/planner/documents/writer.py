@@ -113,7 +113,7 @@ def _cached(question: Question, placements: Sequence[Placement]) -> list[str]:
     if question.cache is None:
         return []
     names = ", ".join(each.component.name for each in placements if kind_of(each.component) == "dit")
-    return [f"steps of {names} skip blocks (--cache {question.cache.text}), which changes pictures."]
+    return [f"steps of {names} skip {question.cache.skips} (--cache {question.cache.text}), which changes pictures."]
 
 
 def _model(question: Question) -> ModelRecord:

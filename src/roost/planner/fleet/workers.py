@@ -89,8 +89,18 @@ def _planned(asked: SearchQuestion, kind: CardKind, cards: int, others_bytes: in
 
 
 def _beside_others(machine: Machine, others: int, masters_bytes: int) -> Machine:
-    """The machine less other workers' processes and what masters these have that this one doesn't."""
-    host, process_bytes = machine.host, others * PROCESS_BYTES[machine.gpu.device_kind]
-    available_bytes = max(0, host.available_bytes - process_bytes - masters_bytes)
-    pinnable_bytes = min(host.pinnable_bytes, available_bytes)
-    return replace(machine, host=replace(host, available_bytes=available_bytes, pinnable_bytes=pinnable_bytes))
+    """The machine less other workers' processes and what masters these have that this one doesn't.
+
+    Both count as processes' memory: what the host has in all stays as it was said.
+    """
+    host, taken_bytes = machine.host, others * PROCESS_BYTES[machine.gpu.device_kind] + masters_bytes
+    available_bytes = max(0, host.available_bytes - taken_bytes)
+    return replace(
+        machine,
+        host=replace(
+            host,
+            available_bytes=available_bytes,
+            pinnable_bytes=min(host.pinnable_bytes, available_bytes),
+            process_bytes=host.process_bytes + host.available_bytes - available_bytes,
+        ),
+    )

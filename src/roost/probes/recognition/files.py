@@ -14,6 +14,7 @@ from roost.shell_quoting import command, shown_path
 _FIRST_BYTES = 512
 _PICKLE_PROTOCOLS = (2, 3, 4, 5)
 _DIRECTORY = "Give a diffusers directory with safetensors weights."
+_GIVEN = "roost plan BASE --file COMPONENT=PATH"
 _PICTURE = "Give the model's directory, and this with: --image FILE"
 _NEVER_OPENED = (
     "Roost opens no pickles. Convert it to safetensors where you trust its origin, or fetch a diffusers directory."
@@ -35,7 +36,7 @@ def _another(what: str, remedy: str = _DIRECTORY) -> Recognised:
 
 # Where a signature begins, its bytes, and what the file then is.
 _SIGNATURES: tuple[tuple[int, bytes, Recognised], ...] = (
-    (0, b"GGUF", _another("a GGUF file, quantised weights for other programs")),
+    (0, b"GGUF", _another("a GGUF file of one component", f"Name the model that it goes into: {_GIVEN}")),
     (0, b"\x89HDF", _another("an HDF5 file, as Keras writes weights")),
     (0, b"version https://git-lfs", _another("a Git LFS pointer, not the file itself", "Run: git lfs pull")),
     (0, b"version https://hawser", _another("a Git LFS pointer, not the file itself", "Run: git lfs pull")),
@@ -130,16 +131,15 @@ def _remedy(content: Content, path: Path) -> str:
         return f"Give the model that it is for, and it as an option: {command('roost', 'run', 'MODEL', '--lora', path)}"
     if content.kind == "embedding":
         return "Load it into a pipeline of yours in Python, and hold that with roost.attach."
-    if content.kind == "component":
-        return "Give the whole pipeline's directory, with this file in its component's folder."
-    if content.class_name is None:
-        return _DIRECTORY
-    if content.kind == "checkpoint":
+    if content.kind == "checkpoint" and content.class_name is not None:
+        if content.class_name.startswith("StableDiffusion"):
+            return f"It is a model by itself: {command('roost', 'plan', path)}"
         return f"{_converted(content.class_name, 'DIR')}, then give DIR."
-    folder = {"denoiser": "transformer"}.get(content.kind, content.kind)
-    folder = "unet" if content.class_name.startswith("UNet") else folder
-    where = f"{_converted(content.class_name, f'DIR/{folder}')}, over that folder of a diffusers directory of its"
-    return f"{where} family, and give DIR."
+    name = {"denoiser": "transformer", "text-encoder": "text_encoder", "vae": "vae"}.get(content.kind)
+    if name is None:
+        return _DIRECTORY
+    name = "unet" if (content.class_name or "").startswith("UNet") else name
+    return f"Name the model that it goes into: {_GIVEN.replace('COMPONENT=PATH', f'{name}={shown_path(path)}')}"
 
 
 def _converted(class_name: str, folder: str) -> str:

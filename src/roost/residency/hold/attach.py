@@ -59,7 +59,7 @@ class Held:
                 if plan.attention is not None and component.planned.kind == "dit":
                     use_backend(component.module, plan.attention, undo)
                 if plan.cache is not None and component.planned.kind == "dit":
-                    use_cache(component.module, plan.cache, undo)
+                    use_cache(component.module, plan.cache, pipeline, undo)
             for component in components.values():
                 hook_component(component, self.runtime, transfers.device.device, undo)
             hook_pipeline(pipeline, self.runtime, undo)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from roost.errors import PlanMismatch
+from roost.facts.byte_ranges import byte_ranges
 from roost.facts.model import ClassFacts, GivenFile
+from roost.pipelines.formats.linears import PACKED
 from roost.pipelines.formats.modules import build_from_file
 from roost.pipelines.formats.skeletons import ComponentConfig
 from roost.plan import ComponentPlan
 from roost.residency.run.components import LoadComponent, finish_component, read_component
+from roost.residency.weights.mapped_masters import StoredTensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +49,15 @@ class GivenFiles:
     def shell(self, name: str, plan: ComponentPlan, model_dir: Path) -> torch.nn.Module:
         """The component in memory that nobody touched."""
         return self._built(name, plan, model_dir, with_data=False)
+
+    def stored(self, name: str) -> Iterator[StoredTensor]:
+        """Where the component's file has the very bytes of its tensors, by their names in its module."""
+        given = self.files[name]
+        for each in byte_ranges(given.file, given.recipe):
+            dtype: torch.dtype = getattr(torch, each.dtype)
+            layer, _, leaf = each.name.rpartition(".")
+            for key in (each.name, f"{layer}.{PACKED}") if leaf == "weight" else (each.name,):
+                yield StoredTensor(Path(given.file.path), key, each.offset, each.bytes, dtype, each.shape)
 
     def _built(self, name: str, plan: ComponentPlan, model_dir: Path, *, with_data: bool) -> torch.nn.Module:
         facts = self.class_facts.get(plan.class_name, ClassFacts())

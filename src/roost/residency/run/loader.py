@@ -30,7 +30,7 @@ from roost.residency.hold.live_modules import check_strategies
 from roost.residency.run.components import SAFELY, LoadComponent, first_line, load_component, unloadable
 from roost.residency.run.given_files import GivenFiles
 from roost.residency.run.shells import build_shell, filling
-from roost.residency.weights.mapped_masters import Checkpoint
+from roost.residency.weights.mapped_masters import Checkpoint, stored_tensors
 from roost.residency.weights.transfers import Transfers
 from roost.shell_quoting import shown_path
 
@@ -113,8 +113,12 @@ def _checkpoint(name: str, plan: PlanDocument, model_dir: Path, source: Source) 
     late = name in plan.budget.late
     if (master is None or not master.mapped) and not late:
         return None
-    files = [each for each in plan.model.files if each.startswith(f"{name}/") and each.endswith(".safetensors")]
-    checkpoint = Checkpoint([model_dir / each for each in files if name not in source.given], late=late)
+    if name in source.given:
+        checkpoint = Checkpoint(source.given.stored(name), late=late, chosen=True)
+    else:
+        files = [each for each in plan.model.files if each.startswith(f"{name}/") and each.endswith(".safetensors")]
+        tensors = (each for file in files for each in stored_tensors(model_dir / file))
+        checkpoint = Checkpoint(tensors, late=late)
     if late and not (source.loads_own(name) and checkpoint.loads_as_stored(plan.components[name])):
         checkpoint.fill = filling(name, plan.components[name], model_dir, source.load)
     return checkpoint

@@ -97,9 +97,11 @@ def load_plain(
                 _align(modules[name])
             if plan.attention is not None and plan.components[name].kind == "dit":
                 set_backend(modules[name], plan.attention)
+        pipeline = assemble(pipeline_class(plan.model.pipeline), model_dir, modules)
+        for name, module in modules.items():
             if plan.cache is not None and plan.components[name].kind == "dit":
-                set_cache(modules[name], plan.cache)
-        return assemble(pipeline_class(plan.model.pipeline), model_dir, modules)
+                set_cache(module, plan.cache, pipeline)
+    return pipeline
 
 
 def place_plain(

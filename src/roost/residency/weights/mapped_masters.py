@@ -8,21 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 
+from roost.facts.byte_ranges import DTYPE_NAMES
 from roost.facts.request import Tier
+from roost.pipelines.adapters import bare_name
+from roost.pipelines.formats.reading import mapped_bytes
 from roost.plan import ComponentPlan
 from roost.residency.weights.census import Entry
 from roost.residency.weights.host_masters import Layout
 from roost.residency.weights.unpinned_sources import FileBlock, FilePiece, stamp_of, unusable
-
-# torch's names of what the format calls F32 and so on, for the dtypes that weights come in
-_DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
-    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
-    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
-}  # fmt: skip
-
 
 _GLANCE_BYTES = 4096
 
@@ -31,7 +25,7 @@ Fill = Callable[[torch.nn.Module], None]
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """Where a file keeps a tensor's bytes."""
+    """Where a file has a tensor's bytes; ``key`` is its name in the module, if that is known."""
 
     path: Path
     key: str
@@ -42,16 +36,17 @@ class StoredTensor:
 
 
 class Checkpoint:
-    """The safetensors files of one component; ``late`` where its masters in host memory are made at its first use.
+    """The files of one component's weights; ``late`` where its masters in host memory are made at its first use.
 
     Where the files don't have the very weights then, ``fill`` loads them into its module, which was built without.
+    ``chosen`` says that what has no tensor here is known to be converted, and to stay in memory beside the others.
     """
 
-    def __init__(self, paths: Iterable[Path], *, late: bool = False) -> None:
-        self.late, paths = late, tuple(paths)
+    def __init__(self, tensors: Iterable[StoredTensor], *, late: bool = False, chosen: bool = False) -> None:
+        self.late, self._chosen = late, chosen
         self.fill: Fill | None = None
-        self._stamps = {path: stamp_of(path) for path in paths}
-        self._tensors = {each.key: each for path in paths for each in _stored_tensors(path)}
+        self._tensors = {each.key: each for each in tensors}
+        self._stamps = {path: stamp_of(path) for path in {each.path for each in self._tensors.values()}}
         self._alike: dict[tuple[torch.dtype | None, tuple[int, ...]], list[StoredTensor]] = {}
         for each in self._tensors.values():
             self._alike.setdefault((each.dtype, each.shape), []).append(each)
@@ -77,20 +72,21 @@ class Checkpoint:
         """The unit's master in the files, when they hold its very bytes; None when not.
 
         What no file has, such as buffers that a module computes, the master keeps in host memory, if it is the lesser
-        part.
+        part or ``chosen``.
         """
         found: list[StoredTensor | torch.Tensor] = []
         for entry in entries:
             if not entry.tensor.is_contiguous():
                 return None
-            stored = next((self._tensors[name] for name in entry.names if name in self._tensors), None)
+            names = map(bare_name, entry.names)
+            stored = next((self._tensors[name] for name in names if name in self._tensors), None)
             if stored is None:
                 stored = self._renamed(entry.tensor)
             elif not _holds(stored, entry.tensor):
                 return None
             found.append(entry.tensor.detach().clone() if stored is None else stored)
         kept_bytes = sum(each.nbytes for each in found if isinstance(each, torch.Tensor))
-        return MappedMaster(layout, found) if 2 * kept_bytes <= layout.bytes else None
+        return MappedMaster(layout, found) if self._chosen or 2 * kept_bytes <= layout.bytes else None
 
     def _renamed(self, tensor: torch.Tensor) -> StoredTensor | None:
         """The stored tensor of the very bytes, under whatever name: libraries rename some as they load them."""
@@ -112,7 +108,15 @@ class MappedMaster:
         return self.layout.bytes
 
 
-def _stored_tensors(path: Path) -> list[StoredTensor]:
+def stored_tensors(path: Path) -> list[StoredTensor]:
+    """What a safetensors file holds, by its own names. Raises RoostError where it is gone."""
+    try:
+        return _read_header(path)
+    except OSError as error:
+        raise unusable(path, f"can't be read ({error.strerror})") from error
+
+
+def _read_header(path: Path) -> list[StoredTensor]:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
@@ -120,8 +124,9 @@ def _stored_tensors(path: Path) -> list[StoredTensor]:
     for key, each in header.items():
         if key != "__metadata__":
             start, end = each["data_offsets"]
-            shape, dtype = tuple(each["shape"]), _DTYPES.get(each["dtype"])
-            found.append(StoredTensor(path, key, 8 + length + start, end - start, dtype, shape))
+            word = DTYPE_NAMES.get(each["dtype"])
+            dtype = None if word is None else getattr(torch, word)
+            found.append(StoredTensor(path, key, 8 + length + start, end - start, dtype, tuple(each["shape"])))
     return found
 
 
@@ -155,6 +160,6 @@ def _file_block(parts: Sequence[StoredTensor | torch.Tensor], offsets: Sequence[
 
 
 def _mapped(stored: StoredTensor) -> torch.Tensor:
-    with safe_open(stored.path, framework="pt") as file:
-        tensor: torch.Tensor = file.get_tensor(stored.key)
-    return tensor
+    assert stored.dtype is not None, "a tensor that the module has"
+    raw = mapped_bytes(stored.path, stored.offset, stored.bytes) if stored.bytes else torch.empty(0, dtype=torch.uint8)
+    return raw.view(stored.dtype).reshape(stored.shape)

@@ -24,7 +24,7 @@ from roost.residency.weights.units import Unit
 
 Places = frozenset[tuple[int, str, int, int]]
 
-_TRIM_BYTES = 64 * 1024**2
+_TRIM_BYTES = 32 * 1024**2
 
 
 class Packer:

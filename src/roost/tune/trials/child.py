@@ -15,6 +15,7 @@ from roost.facts.model import ClassFacts, GivenFile
 from roost.option_spelling import at_a_shell
 from roost.plan import ComponentPlan
 from roost.plan.loras import lora_files
+from roost.probes.files.formats.weights import quantised_weights
 from roost.probes.files.weights import read_weight_file
 from roost.probes.machine.host import peak_rss_bytes, private_bytes
 from roost.profiles.class_facts import load_class_facts
@@ -154,7 +155,8 @@ def _given_files(request: TrialRequest) -> dict[str, GivenFile]:
             config_dir=request.model_dir,
             facts=facts.get(planned.class_name, ClassFacts()),
         )
-        found[name] = GivenFile(file=file, recipe=derive_recipe(config, file))
+        recipe = derive_recipe(config, file, quantised_weights(file, file.path))
+        found[name] = GivenFile(file=file, recipe=recipe)
     return found
 
 

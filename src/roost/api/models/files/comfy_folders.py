@@ -51,12 +51,23 @@ class InspectedFolder:
 
 
 def is_comfy_folder(model: str) -> bool:
-    """Whether the directory looks like ComfyUI's, or like its ``models``."""
+    """Whether the directory looks like ComfyUI's, like its ``models``, or like one folder of files in there."""
     root = Path(model)
     if not root.is_dir() or any((root / name).exists() for name in _INDEXES):
         return False
     inner = _models_of(root)
-    return any((inner / name).is_dir() for name in _TELLING) or (root / _EXTRA).is_file() or _is_split(root / "models")
+    if any((inner / name).is_dir() for name in _TELLING) or (root / _EXTRA).is_file() or _is_split(root / "models"):
+        return True
+    return _is_folder_of_files(root)
+
+
+def _is_folder_of_files(root: Path) -> bool:
+    """Files of weights without a config: under a name of ComfyUI's, or with a GGUF among them."""
+    if (root / "config.json").exists():
+        return False
+    names = [each.name.lower() for each in root.iterdir() if each.is_file()]
+    weights = [name for name in names if name.endswith(WEIGHT_SUFFIXES)]
+    return any(name.endswith(".gguf") for name in weights) or (bool(weights) and root.resolve().name in _FOLDERS)
 
 
 def _is_split(models: Path) -> bool:
@@ -72,6 +83,8 @@ def inspect_folder(model: str | Path, *, dtype: str | None = None) -> InspectedF
     root, warnings = Path(model), list[str]()
     places = [(_models_of(root) / folder, kind) for folder, kind in _FOLDERS.items()]
     places += _extra_places(root, warnings)
+    if not any(folder.is_dir() for folder, _ in places):
+        places = [(root, _FOLDERS.get(root.resolve().name, root.name))]
     found: list[FolderFile] = []
     seen: set[str] = set()
     for folder, kind in places:

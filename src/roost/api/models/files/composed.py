@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from roost.blocks import gap_bytes, stacks_and_units
+from roost.blocks import block_names, gap_bytes, home_unit, stacks_and_units
 from roost.errors import InvalidFile
-from roost.facts.model import Component, FileSource, GivenFile, Inventory
+from roost.facts.byte_ranges import byte_ranges, item_bytes
+from roost.facts.model import Component, FileSource, GivenFile, Inventory, Stack
 from roost.facts.weight_files import Recipe, StoredTensor, WeightFile
 from roost.facts.weight_formats import PLAIN_FORMATS
 from roost.planner.rules.names import kind_of
@@ -18,8 +19,6 @@ from roost.probes.files.formats.summary import Quantisation, quantisation_of
 from roost.probes.files.weights import read_weight_file
 from roost.probes.model.load_sizes import LOAD_DTYPE_BITS, default_load_dtype
 from roost.shell_quoting import shown_path
-
-_ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}  # of scales; others are of one byte
 
 # How a component is made of a file. Raises InvalidFile for a file that isn't the component's.
 RecipeOf = Callable[[Component, WeightFile], Recipe]
@@ -83,6 +82,8 @@ def made_of(component: Component, given: GivenFile) -> Component:
     by_name = _tensors(recipe)
     stacks, units = stacks_and_units(by_name)
     used, quantisation = _used(given), quantisation_of(file, file.path)
+    in_file = {each.name for each in byte_ranges(file, recipe)}
+    kept = {name: size for name, size in by_name.items() if name not in in_file}
     bytes_by_format = _bytes_by_format(used)
     return replace(
         component,
@@ -91,10 +92,11 @@ def made_of(component: Component, given: GivenFile) -> Component:
         tensors=len(used),
         load_bytes=sum(by_name.values()),
         stacks=stacks,
-        units=units,
+        units=_with_kept(units, kept),
         quantization=recipe.method,
         quantization_detail=quantisation.detail,
         extra_bytes=gap_bytes(by_name.values()),
+        kept_bytes=sum(kept.values()),
         source=FileSource(
             path=str(Path(file.path).absolute()),
             format=_format(file, quantisation),
@@ -118,11 +120,17 @@ def _tensors(recipe: Recipe) -> dict[str, int]:
     found: dict[str, int] = {}
     for target in recipe.targets:
         layer = target.name.rpartition(".")[0]
-        scales = {
-            f"{layer}.{each.name}": math.prod(each.shape) * _ITEM_BYTES.get(each.dtype, 1) for each in target.scales
-        }
+        scales = {f"{layer}.{each.name}": math.prod(each.shape) * item_bytes(each.dtype) for each in target.scales}
         found |= {target.name: target.bytes - sum(scales.values()), **scales}
     return found
+
+
+def _with_kept(units: tuple[Stack, ...], kept: Mapping[str, int]) -> tuple[Stack, ...]:
+    """The units with the bytes of these tensors in each block."""
+    names, sizes = frozenset(block_names(units)), Counter[str]()
+    for name, size in kept.items():
+        sizes[home_unit(name, names)] += size
+    return tuple(replace(unit, kept_bytes=tuple(sizes[name] for name in block_names((unit,)))) for unit in units)
 
 
 def _plain_bytes(component: Component, recipe: Recipe) -> int:

@@ -10,6 +10,7 @@ from roost.api.models.files.kept_recipes import read_recipe, recipe_key, write_r
 from roost.api.models.versions import installed_versions
 from roost.facts.model import ClassFacts, Component, PublishedModel
 from roost.facts.weight_files import Recipe, WeightFile
+from roost.probes.files.formats.weights import quantised_weights
 from roost.profiles.class_facts import load_class_facts
 from roost.temporary import temporary_folder
 from roost.user_folders import user_folder
@@ -58,7 +59,7 @@ def _derived(component: Component, file: WeightFile, directory: Path) -> Recipe:
         config = ComponentConfig(
             name=component.name, described=component, config_dir=directory, facts=_facts(component)
         )
-        return derive_recipe(config, file)
+        return derive_recipe(config, file, quantised_weights(file, file.path))
 
 
 @contextmanager

@@ -7,12 +7,16 @@ from collections.abc import Iterator, Mapping
 
 from roost.api.plans.export.exported import MOVED, STREAMED, Exported, block_count, common_notes, model_of
 from roost.errors import UsageError
-from roost.facts.model import PipelineFacts
+from roost.facts.model import FileSource, PipelineFacts
+from roost.facts.step_cache import StepCache
+from roost.facts.weight_formats import PLAIN_FORMATS
 from roost.plan import ComponentPlan, PlanDocument
 from roost.profiles.class_facts import load_pipeline_facts
 from roost.profiles.models import fallback_profile, load_model_profiles
 
 _SHARDED = "this plan shards {} with FSDP, which no diffusers script of one process can; export a plan without it."
+Files = Mapping[str, FileSource]  # by component
+
 # In the order of their use, so that each makes room for the next.
 _USED = ("text_encoder", "image_encoder", "other", "dit", "vae")
 
@@ -25,32 +29,73 @@ def diffusers_script(plan: PlanDocument, model: str | None = None) -> Exported:
     odd = [name for name in plan.components if not name.isidentifier()]
     if odd:
         raise UsageError(f"component {odd[0]!r} has no name that Python knows, so no script can place it.")
-    where, notes = model_of(plan, model), tuple(_notes(plan))
-    parts = [[*_head(plan, notes)], [*_loading(plan, where)], [*_placing(plan)], [*_generating(plan)]]
+    where, files = model_of(plan, model), _read_files(plan)
+    notes = tuple(_notes(plan, files))
+    parts = [[*_head(plan, notes, files)], [*_loading(plan, where, files)], [*_placing(plan)], [*_generating(plan)]]
     return Exported(text="\n\n".join("\n".join(part) for part in parts) + "\n", notes=notes)
 
 
-def _head(plan: PlanDocument, notes: tuple[str, ...]) -> Iterator[str]:
+def _read_files(plan: PlanDocument) -> Files:
+    """The components' files that diffusers reads by itself: plain and GGUF ones, of classes that take a file."""
+    from roost.pipelines.classes import component_class  # imported here: it brings torch
+
+    found = {}
+    for name, component in plan.components.items():
+        source = component.source
+        if source is None or source.own or component.library != "diffusers":
+            continue
+        container, key = source.container_and_key
+        reads = hasattr(component_class("diffusers", component.class_name), "from_single_file")
+        if reads and (container == "gguf" or key in PLAIN_FORMATS):
+            found[name] = source
+    return found
+
+
+def _head(plan: PlanDocument, notes: tuple[str, ...], files: Files) -> Iterator[str]:
     yield f"# {plan.model.pipeline} as this plan places it, by what diffusers has. Exactly as planned, with all below:"
     yield '#     with roost.attach(pipe, plan="PLAN.yaml"): ...'
     yield from (f"# note: {note}" for note in notes)
     yield "import torch"
     if any(each.strategy in MOVED for each in plan.components.values()):
         yield "from accelerate import cpu_offload_with_hook"
-    yield f"from diffusers import {plan.model.pipeline}"
+    gguf = ["GGUFQuantizationConfig"] if any(_is_gguf(each) for each in files.values()) else []
+    cache = [_cache_config(plan, plan.cache)[0]] if plan.cache is not None else []
+    classes = {plan.components[name].class_name for name in files}
+    yield f"from diffusers import {', '.join([*cache, *gguf, *sorted(classes), plan.model.pipeline])}"
     if any(each.strategy == STREAMED for each in plan.components.values()):
         yield "from diffusers.hooks import apply_group_offloading"
+    if plan.cache is not None and plan.cache.name == "mag":
+        yield "from diffusers.hooks.mag_cache import FLUX_MAG_RATIOS"
     loaders = sorted({_loader(name) for name in _facts(plan).needs})
     saver = ["export_to_video"] if _facts(plan).makes == "video" else []
     if loaders or saver:
         yield f"from diffusers.utils import {', '.join([*saver, *loaders])}"
 
 
-def _loading(plan: PlanDocument, where: str) -> Iterator[str]:
+def _loading(plan: PlanDocument, where: str, files: Files) -> Iterator[str]:
     yield f"MODEL = {where!r}"
     yield 'DEVICE = "cuda"'
     variant = f", variant={plan.model.variant!r}" if plan.model.variant else ""
-    yield f"pipe = {plan.model.pipeline}.from_pretrained(MODEL, torch_dtype={_dtypes(plan)}{variant})"
+    if files:
+        yield "FROM_FILES = {"
+        for name, source in files.items():
+            yield from _from_file(name, plan.components[name], source)
+        yield "}"
+    given = "**FROM_FILES, " if files else ""
+    yield f"pipe = {plan.model.pipeline}.from_pretrained(MODEL, {given}torch_dtype={_dtypes(plan)}{variant})"
+
+
+def _from_file(name: str, component: ComponentPlan, source: FileSource) -> Iterator[str]:
+    dtype = f"torch.{component.load_dtype or 'float32'}"
+    yield f'    "{name}": {component.class_name}.from_single_file('
+    yield f'        {source.path!r}, config=MODEL, subfolder="{name}", torch_dtype={dtype},'
+    if _is_gguf(source):
+        yield f"        quantization_config=GGUFQuantizationConfig(compute_dtype={dtype}),"
+    yield "    ),"
+
+
+def _is_gguf(source: FileSource) -> bool:
+    return source.container_and_key[0] == "gguf"
 
 
 def _dtypes(plan: PlanDocument) -> str:
@@ -82,8 +127,24 @@ def _placing(plan: PlanDocument) -> Iterator[str]:
         if plan.attention is not None and each.kind == "dit":
             yield f"pipe.{name}.set_attention_backend({plan.attention!r})"
         if plan.cache is not None and each.kind == "dit":
-            yield f"pipe.{name}.enable_cache(diffusers.FirstBlockCacheConfig(threshold={plan.cache.threshold!r}))"
+            config, arguments = _cache_config(plan, plan.cache)
+            yield f"pipe.{name}.enable_cache({config}({arguments}))"
         yield from (f"pipe.{name}.enable_{what}()" for what in ("tiling", "slicing") if getattr(each, what))
+
+
+def _cache_config(plan: PlanDocument, cache: StepCache) -> tuple[str, str]:
+    """The class of a cache's settings, and the arguments that make them."""
+    if cache.name == "first-block":
+        return "FirstBlockCacheConfig", f"threshold={cache.threshold!r}"
+    if cache.name == "mag":
+        steps = f"num_inference_steps={plan.workload.steps_run}"
+        return "MagCacheConfig", f"threshold={cache.threshold!r}, {steps}, mag_ratios=FLUX_MAG_RATIOS"
+    if cache.name == "pab":
+        kinds = ("spatial", "temporal", "cross")
+        ranges = ", ".join(f"{kind}_attention_block_skip_range={cache.every}" for kind in kinds)
+        return "PyramidAttentionBroadcastConfig", f"{ranges}, current_timestep_callback=lambda: pipe.current_timestep"
+    lite = ", use_lite_mode=True" if cache.name == "taylorseer-lite" else ""
+    return "TaylorSeerCacheConfig", f"cache_interval={cache.every}{lite}"
 
 
 def _use(parts: Mapping[str, ComponentPlan], name: str) -> tuple[int, str]:
@@ -160,10 +221,10 @@ def _facts(plan: PlanDocument) -> PipelineFacts:
     return facts
 
 
-def _notes(plan: PlanDocument) -> Iterator[str]:
+def _notes(plan: PlanDocument, files: Files) -> Iterator[str]:
     for name in plan.load_order:
         component = plan.components[name]
-        yield from common_notes(name, component)
+        yield from common_notes(name, component, from_file=name in files)
         if component.strategy != STREAMED:
             continue
         if component.resident_blocks:

@@ -56,15 +56,15 @@ def block_count(component: ComponentPlan) -> int:
     return sum(stack.count for stack in component.stacks)
 
 
-def common_notes(name: str, component: ComponentPlan) -> Iterator[str]:
-    """What no target has a word for."""
+def common_notes(name: str, component: ComponentPlan, *, from_file: bool = False) -> Iterator[str]:
+    """What no target has a word for, but for weights that this one takes ``from_file``."""
     if component.strategy == "snapshot-offload":
         yield f"{name}: its weights are copied back to the host each time, which Roost spares."
     if component.linger:
         yield f"{name}: Roost would let it stay after its stage while there is room."
     if component.hold:
         yield f"{name}: Roost would hold its blocks from their first use to the end of the stage."
-    if component.source is not None:
+    if component.source is not None and not from_file:
         file = shlex.quote(component.source.path)
         yield f"{name}: Roost takes its weights from {file} as they are stored; here the model's own are loaded."
     if component.storage is not None:

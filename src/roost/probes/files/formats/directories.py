@@ -36,7 +36,7 @@ def directory_weights(
         return DirectoryWeights(why_not=f"it {found.why}; what would work: {found.instead}")
     whole = as_one(files)
     quantisation = quantisation_of(whole, where)
-    why = quantisation.why_not()
+    why = quantisation.why_not(in_directory=True)
     names = _weights_of(quantisation, whole)
     dtypes = torchao_dtypes(whole, names, where)
     if why is None and not torchao_config_runs(settings):

@@ -27,7 +27,8 @@ class Layout:
     packed: int = 1
 
 
-_INPUT = (".input_scale", ".pre_quant_scale")
+SMOOTHING = ".pre_quant_scale"  # of the inputs, by their columns
+_INPUT = (".input_scale", SMOOTHING)
 _NESTED = (".weight.nested_absmax", ".weight.nested_quant_map")
 
 
@@ -94,6 +95,13 @@ UNMARKED: tuple[Layout, ...] = (
     Layout(format="modelopt", dtypes=_ANY, needs={".weight_quantizer._scale": _ANY}),
     Layout(
         format="bfl-nvfp4",
+        dtypes=frozenset({"U8"}),
+        needs={".weight_scale": FP8, ".weight_scale_2": _SCALE, ".input_scale": _SCALE},
+        may=(SMOOTHING,),
+        packed=2,
+    ),
+    Layout(
+        format="nvfp4-unmarked",
         dtypes=frozenset({"U8", "F4"}),
         needs={".weight_scale": FP8, ".weight_scale_2": _SCALE},
         may=_INPUT,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from roost.errors import InvalidFile
-from roost.facts.weight_files import WeightFile
+from roost.facts.weight_files import Marker, WeightFile
 from roost.probes.files.safe_files import quoted, shown
 from roost.probes.files.strict_json import config_decoder, decode_strict, parse_strict
 
@@ -17,21 +17,6 @@ LAYERS_KEY, FORMAT_KEY = "_quantization_metadata", "quant_format"
 _GROUP_SIZES = (16, 64, 256)
 _LONGEST_WORD = 60
 _AGAIN = "Fetch that file again."
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Marker:
-    """What is said of one layer. ``rotated_by`` is the group size of its rotation, None for none."""
-
-    format: str
-    rotated_by: int | None = None
-    full_precision_matmul: bool = False
-
-    @property
-    def key(self) -> str:
-        """The format's key in ``facts/weight_formats``."""
-        rotated = self.rotated_by is not None and not self.format.startswith("convrot")
-        return f"{self.format}+convrot" if rotated else self.format
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

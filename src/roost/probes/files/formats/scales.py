@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
-from roost.facts.weight_files import StoredTensor
-
-ScaleKind = Literal["tensor", "row", "block"]
+from roost.facts.weight_files import ScaleKind, StoredTensor
 
 # Formats whose scales cover so many elements of a row. Kernels want them in tiles of 128 by 4, which some files pad to.
-_GROUPS = {"mxfp8": 32, "mxfp8-unmarked": 32, "hybrid_mxfp8": 32, "nvfp4": 16, "bfl-nvfp4": 16}
+_GROUPS = {"mxfp8": 32, "mxfp8-unmarked": 32, "hybrid_mxfp8": 32, "nvfp4": 16, "bfl-nvfp4": 16, "nvfp4-unmarked": 16}
 _ONLY_BLOCKS = ("int8_blockwise", "float8_e4m3fn_blockwise")
 _NO_BLOCKS = ("int8_tensorwise", "convrot_w4a4", "float8_e4m3fn_rowwise")
 _TILE_ROWS, _TILE_COLUMNS = 128, 4

@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from roost.facts.weight_files import WeightFile
+from roost.facts.weight_files import FileWeights, WeightFile
 from roost.facts.weight_formats import formats_that_stop
 from roost.probes.files.formats.layouts import FP8
-from roost.probes.files.formats.weights import CAST, UNKNOWN, FileWeights, quantised_weights
+from roost.probes.files.formats.weights import CAST, UNKNOWN, quantised_weights
 from roost.probes.files.header_entries import Sizes
 from roost.probes.files.quantised import method_of
 
@@ -45,15 +45,15 @@ class Quantisation:
 
     @property
     def runs(self) -> bool:
-        """Whether every format of the file is run as stored."""
+        """Whether every format of the file is run as stored, from that file."""
         return not self.problems and not formats_that_stop(self.formats)
 
-    def why_not(self) -> str | None:
+    def why_not(self, *, in_directory: bool = False) -> str | None:
         """Why this version can't run such a file, and what would work instead; None where it can."""
         if self.problems:
             more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
             return f"{self.problems[0]}{more}; fetch the file that its publisher lists, or a GGUF or plain one"
-        stopping = formats_that_stop(self.formats)
+        stopping = formats_that_stop(self.formats, in_directory=in_directory)
         if not stopping:
             return None
         return f"{stopping[0].title} {stopping[0].why}; what would work: {stopping[0].instead}"

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import NoReturn
 
 from roost.errors import InvalidFile
-from roost.facts.weight_files import StoredTensor, WeightFile
-from roost.probes.files.formats.layouts import BYTES, FP8, MARKED, UNMARKED, Layout
-from roost.probes.files.formats.markers import COMFY_QUANT, QUANT_STATE, Marker, Markers, read_markers, read_state_shape
-from roost.probes.files.formats.scales import ScaleKind, scale_kind
+from roost.facts.weight_files import FileWeights, Marker, QuantisedWeight, ScaleKind, StoredTensor, WeightFile
+from roost.probes.files.formats.layouts import BYTES, FP8, MARKED, SMOOTHING, UNMARKED, Layout
+from roost.probes.files.formats.markers import COMFY_QUANT, QUANT_STATE, Markers, read_markers, read_state_shape
+from roost.probes.files.formats.scales import scale_kind
 from roost.probes.files.formats.torchao import OTHER, torchao_weight
 from roost.probes.files.gguf.ggml_types import GGML_BY_NAME
 from roost.probes.files.safe_files import quoted, shown
@@ -21,31 +20,6 @@ WHOLE_FILE_MARKER = "scaled_fp8"
 _CODES = FP8 | BYTES | {"I32", "U16", "I16", "U32", "F4", "F6_E2M3", "F6_E3M2"}
 _ENDS = tuple(dict.fromkeys(each.codes for each in (*UNMARKED, *MARKED.values())))
 _WEIGHT = ".weight"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QuantisedWeight:
-    """``name`` is the weight's own, which its module has; ``parts`` are all of its tensors, codes first.
-
-    ``problem`` says what it lacks: such a weight must not run as if it were plain.
-    """
-
-    name: str
-    format: str
-    shape: tuple[int, ...]
-    parts: tuple[str, ...]
-    scale: ScaleKind | None = None
-    marker: Marker | None = None
-    problem: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileWeights:
-    """``quantised`` by their names; ``asides`` are tensors that are neither a weight's parts nor a model's."""
-
-    quantised: Mapping[str, QuantisedWeight]
-    asides: tuple[str, ...]
-    full_precision_matmul: bool = False  # said for the whole file
 
 
 def quantised_weights(file: WeightFile, where: str) -> FileWeights:
@@ -150,6 +124,8 @@ class _Reader:
         ends = [end for end in (*layout.needs, *layout.may) if f"{layer}{end}" in self._tensors]
         kind = None if lacking else self._scale(layer, layout, shape)
         problem = f"{quoted(codes.name)} has no {lacking[0].lstrip('.')}" if lacking else None
+        if f"{layer}{SMOOTHING}" in self._tensors:
+            problem = f"{quoted(codes.name)} has a {SMOOTHING.lstrip('.')}, as AWQ writes, which nothing here applies"
         name = codes.name if layout.codes == _WEIGHT else f"{layer}{_WEIGHT}"
         said = torchao_weight(self._file, name, self._where) if layout.format.startswith(OTHER) else None
         return QuantisedWeight(

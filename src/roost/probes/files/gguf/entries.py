@@ -1,9 +1,10 @@
-"""A GGUF header's entries: keys with plain values, and what is said of each tensor. Arrays are passed, not parsed."""
+"""A GGUF header's entries: keys with plain values, and what is said of each tensor. Arrays not asked for are passed."""
 
 from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Container
 from dataclasses import dataclass
 
 from roost.probes.files.gguf.ggml_types import GGML_TYPES, GgmlType
@@ -18,6 +19,7 @@ _ELEMENTS_LIMIT = 2**60
 _MAX_TEXT_BYTES = 16 * 1024**2
 _MAX_KEPT_TEXT_BYTES = 64 * 1024  # what is longer, such as a chat template, says nothing of weights
 _MAX_ARRAY = 100_000_000
+_MAX_WHOLE_ARRAY = 4_000_000
 _MAX_SHAPE_NUMBERS = 8
 
 _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
@@ -64,7 +66,7 @@ class KeyEntry:
 
     key: str
     type: int
-    value: PlainValue | tuple[int, ...] | None
+    value: PlainValue | tuple[PlainValue, ...] | None
 
 
 def read_unsigned(stream: HeaderStream, layout: struct.Struct) -> int:
@@ -77,12 +79,12 @@ def read_count(stream: HeaderStream) -> int:
     return read_unsigned(stream, _U64)
 
 
-def read_key(stream: HeaderStream) -> KeyEntry:
-    """The next key and its value."""
+def read_key(stream: HeaderStream, arrays: Container[str] = ()) -> KeyEntry:
+    """The next key and its value; of the ``arrays`` by that name all entries."""
     key = _read_name(stream, "a key")
     kind = read_unsigned(stream, _U32)
     if kind == _ARRAY:
-        return KeyEntry(key, kind, _read_array(stream, key))
+        return KeyEntry(key, kind, _read_array(stream, key, whole=key in arrays))
     if kind == _STRING:
         return KeyEntry(key, kind, _read_text(stream, key))
     if kind not in _SCALARS:
@@ -141,8 +143,8 @@ def _decoded(stream: HeaderStream, raw: bytes, what: str) -> str:
         stream.reject(f"byte {error.start} of {what} is not UTF-8")
 
 
-def _read_array(stream: HeaderStream, key: str) -> tuple[int, ...] | None:
-    """Passes an array; only true shapes are kept."""
+def _read_array(stream: HeaderStream, key: str, *, whole: bool) -> tuple[PlainValue, ...] | None:
+    """Passes an array; only true shapes are kept, and what is wanted whole."""
     kind, count = read_unsigned(stream, _U32), read_unsigned(stream, _U64)
     if kind == _ARRAY or (kind not in _SCALARS and kind != _STRING):
         stream.reject(f"key {quoted(key)} is an array of the {'nested' if kind == _ARRAY else 'unknown'} type {kind}")
@@ -155,6 +157,13 @@ def _read_array(stream: HeaderStream, key: str) -> tuple[int, ...] | None:
         if min(shape, default=0) < 0:
             stream.reject(f"key {quoted(key)} is a shape with a negative number")
         return shape
+    if whole:
+        if count > _MAX_WHOLE_ARRAY:
+            stream.reject(f"key {quoted(key)} is an array of {count} entries, more than {_MAX_WHOLE_ARRAY}")
+        if kind == _STRING:
+            what = f"a text in key {quoted(key)}"
+            return tuple(_decoded(stream, stream.take(read_unsigned(stream, _U64)), what) for _ in range(count))
+        return stream.unpack(struct.Struct(f"<{count}{_SCALARS[kind].format[1:]}"))
     if kind == _STRING:
         stream.skip_strings(count)
     else:

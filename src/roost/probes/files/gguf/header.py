@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 from roost.errors import InvalidFile
@@ -45,14 +45,7 @@ class GgufHeader:
 def read_gguf_header(file: RegularFile) -> GgufHeader:
     """The header of an open file that begins with ``MAGIC``; InvalidFile, with the reason, for what isn't right."""
     stream = HeaderStream(file)
-    stream.take(len(MAGIC))
-    _check_version(stream, file.where)
-    tensor_count, key_count = read_count(stream), read_count(stream)
-    if tensor_count > MAX_TENSORS:
-        stream.reject(f"it lists {tensor_count} tensors, more than {MAX_TENSORS}")
-    if key_count > MAX_KEYS:
-        stream.reject(f"it lists {key_count} keys, more than {MAX_KEYS}")
-    keys = _read_keys(stream, key_count)
+    tensor_count, keys = _read_keys(stream, file.where)
     entries = _read_tensors(stream, tensor_count)
     alignment = _alignment(stream, keys.get(_ALIGNMENT_KEY))
     data_start = -(-stream.position // alignment) * alignment
@@ -63,6 +56,12 @@ def read_gguf_header(file: RegularFile) -> GgufHeader:
         metadata={key: each.value for key, each in keys.items() if isinstance(each.value, str | int | float)},
         sha256=stream.finish(),
     )
+
+
+def read_gguf_arrays(file: RegularFile, names: Container[str]) -> Mapping[str, tuple[PlainValue, ...]]:
+    """The arrays of those names that an open file's header has, such as a tokenizer's vocabulary."""
+    _, keys = _read_keys(HeaderStream(file), file.where, names)
+    return {key: each.value for key, each in keys.items() if key in names and isinstance(each.value, tuple)}
 
 
 def _check_version(stream: HeaderStream, where: str) -> None:
@@ -80,14 +79,22 @@ def _check_version(stream: HeaderStream, where: str) -> None:
     stream.reject(f"its version is {version}, and this reads {' and '.join(map(str, _VERSIONS))}")
 
 
-def _read_keys(stream: HeaderStream, count: int) -> dict[str, KeyEntry]:
+def _read_keys(stream: HeaderStream, where: str, arrays: Container[str] = ()) -> tuple[int, dict[str, KeyEntry]]:
+    """From the file's first byte on: how many tensors it lists, and its keys."""
+    stream.take(len(MAGIC))
+    _check_version(stream, where)
+    tensor_count, key_count = read_count(stream), read_count(stream)
+    if tensor_count > MAX_TENSORS:
+        stream.reject(f"it lists {tensor_count} tensors, more than {MAX_TENSORS}")
+    if key_count > MAX_KEYS:
+        stream.reject(f"it lists {key_count} keys, more than {MAX_KEYS}")
     found: dict[str, KeyEntry] = {}
-    for _ in range(count):
-        entry = read_key(stream)
+    for _ in range(key_count):
+        entry = read_key(stream, arrays)
         if entry.key in found or entry.key in _PACKAGE_KEYS:
             stream.reject(f"key {quoted(entry.key)} comes twice")
         found[entry.key] = entry
-    return found
+    return tensor_count, found
 
 
 def _read_tensors(stream: HeaderStream, count: int) -> dict[str, TensorEntry]:
