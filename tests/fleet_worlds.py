@@ -6,7 +6,8 @@ import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from roost.facts.fleet import Fleet, FleetHost, LayoutName
+from roost.facts.machine import Fleet, FleetHost
+from roost.facts.request import LayoutName
 from roost.planner.by_search import SearchQuestion
 from roost.planner.cost.costs import CostModel
 from roost.planner.fleet.choice import Compared, compare_layouts

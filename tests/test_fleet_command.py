@@ -11,7 +11,8 @@ from dry_runs import tiny_directory
 from roost.api.plans.fleet.spec import parse_fleet
 from roost.cli.app import run
 from roost.errors import InvalidFile, UsageError
-from roost.facts.fleet import LAYOUTS, FailureRate, FleetHost, HostLink
+from roost.facts.machine import FailureRate, FleetHost, HostLink
+from roost.facts.request import LAYOUTS
 from roost.plan import read_plan
 from roost.units import GiB
 

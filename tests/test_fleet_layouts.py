@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from fleet_worlds import at_once, compared, fleet_of, fleet_question
-from roost.facts.fleet import LAYOUTS, FailureRate, HostLink
-from roost.facts.machine import PROCESS_BYTES
+from roost.facts.machine import PROCESS_BYTES, FailureRate, HostLink
 from roost.facts.rates import RateKey
+from roost.facts.request import LAYOUTS
 from roost.plan.files import plan_to_yaml
 from roost.planner.fleet.choice import Compared
 from roost.planner.fleet.contention import shared_links

@@ -30,6 +30,11 @@ Role = Literal["monolithic", "encoder", "denoiser", "decoder", "encoder-decoder"
 GROUPS: tuple[Group, ...] = ("dit", "text_encoder", "image_encoder", "vae")
 
 
+# How a fleet is used, the simplest first: one card alone; the whole pipeline on every card; encoder-decoders beside
+# denoisers; all roles apart; the denoiser sharded.
+LayoutName = Literal["single", "replicas", "shared", "roles", "fsdp"]
+
+
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 # What this version plans and does not run.
 PLANNED_ONLY: tuple[Strategy, ...] = ("fsdp",)
@@ -39,6 +44,9 @@ TIERS: tuple[Tier, ...] = get_args(Tier)
 
 
 ROLES: tuple[Role, ...] = get_args(Role)
+
+
+LAYOUTS: tuple[LayoutName, ...] = get_args(LayoutName)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

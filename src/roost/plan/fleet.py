@@ -6,9 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from roost.facts.fleet import LayoutName
 from roost.facts.limits import Name, Positive
-from roost.facts.request import Role
+from roost.facts.request import LayoutName, Role
 from roost.plan.fields import ComponentName, Count, Seconds, Strict
 from roost.plan.figures import AlternativeComponent, BytesInterval, SecondsInterval
 

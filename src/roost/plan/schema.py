@@ -8,11 +8,10 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from roost.facts.decider import Blocked, Fired
-from roost.facts.fleet import LayoutName
 from roost.facts.limits import Bytes, Label, Name, Positive, Sha256
 from roost.facts.machine import GpuFacts, HostFacts
 from roost.facts.model import FileSource, Kind, ModelSource, RolePart, StoredFile, Task
-from roost.facts.request import Mode, Storage, Strategy, Workload
+from roost.facts.request import LayoutName, Mode, Storage, Strategy, Workload
 from roost.facts.resident_policy import check_policy
 from roost.facts.step_cache import StepCache
 from roost.plan import earlier

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from roost.facts.fleet import LAYOUTS, LayoutName
+from roost.facts.request import LAYOUTS, LayoutName
 from roost.planner.fleet.figures import Demand, LayoutFigures, figures_of
 from roost.planner.fleet.host_memory import short_host
 from roost.planner.fleet.layouts import FleetQuestion, Layout, layouts_of

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from roost.facts.fleet import Fleet
+from roost.facts.machine import Fleet
 from roost.plan.figures import BytesInterval, SecondsInterval, TraceRecord
 from roost.plan.fleet import RateInterval
 from roost.plan.shares import Level

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from roost.facts.fleet import LAYOUTS, Fleet, LayoutName
-from roost.facts.request import Role
+from roost.facts.machine import Fleet
+from roost.facts.request import LAYOUTS, LayoutName, Role
 from roost.planner.fleet.host_memory import host_memory, short_host
 from roost.planner.fleet.service import Planned, Seat, Service, Unable, Use, Worker, per_s
 from roost.planner.fleet.split import best_split

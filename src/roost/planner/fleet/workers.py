@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from roost.errors import UsageError
-from roost.facts.fleet import Fleet
-from roost.facts.machine import PROCESS_BYTES, Machine
+from roost.facts.machine import PROCESS_BYTES, Fleet, Machine
 from roost.facts.model import Inventory
 from roost.planner.by_search import SearchQuestion, plan_by_search
 from roost.planner.fleet.contention import shared_links

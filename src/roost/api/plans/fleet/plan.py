@@ -15,7 +15,8 @@ from roost.api.requests.known_values import one_of
 from roost.api.requests.option_sets import PlanOptions
 from roost.api.requests.options import searches
 from roost.errors import NothingFits, UsageError
-from roost.facts.fleet import LAYOUTS, Fleet, LayoutName
+from roost.facts.machine import Fleet
+from roost.facts.request import LAYOUTS, LayoutName
 from roost.option_spelling import given, option
 from roost.plan import PlanDocument
 from roost.planner.by_search import SearchQuestion

@@ -9,8 +9,8 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from roost.errors import InvalidFile, UsageError
-from roost.facts.fleet import FailureRate, Fleet, FleetHost, HostLink
 from roost.facts.limits import Name, Positive
+from roost.facts.machine import FailureRate, Fleet, FleetHost, HostLink
 from roost.option_spelling import given
 from roost.plan.fields import Strict
 from roost.plan.strict_yaml import MAX_BYTES, NotValid, validated, yaml_mapping
