@@ -62,10 +62,11 @@ def fleet_question(fleet: Fleet, *, steps: int = 40, ram_gib: float = 64) -> Fle
 
 @functools.cache
 def _service(kind: CardKind, use: Use, others_bytes: int, steps: int, ram_gib: float) -> Service:
-    return plan_worker(_asked(CARDS[kind.card], steps, ram_gib), kind, use, others_bytes)
+    return plan_worker(card_question(CARDS[kind.card], steps, ram_gib), kind, use, others_bytes)
 
 
-def _asked(card: Card, steps: int, ram_gib: float) -> SearchQuestion:
+def card_question(card: Card, steps: int = 40, ram_gib: float = 64) -> SearchQuestion:
+    """What a search for the card is asked."""
     calls = trace(
         (replace(use(ENCODER, TERA, GiB // 4), output_bytes=2 * MiB), 2),
         (replace(use(DIT, 20 * TERA, GiB), output_bytes=MiB), steps),

@@ -24,6 +24,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(build("wan2.1", tmp_path_factory.mktemp("bench") / "model"))
 
 
+@pytest.mark.slow
 def test_a_plan_is_raced_against_diffusers_alone_and_gives_its_bits(model: str, tmp_path: Path, capsys) -> None:
     plan, results = tmp_path / "plan.yaml", tmp_path / "results.json"
     assert run(["plan", model, *EMULATED, *SMALL, "--set", "all=layerwise-offload", "-o", str(plan)]) == 0

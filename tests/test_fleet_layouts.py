@@ -7,19 +7,22 @@ from dataclasses import replace
 
 import pytest
 
-from fleet_worlds import at_once, compared, fleet_of, fleet_question
+from fleet_worlds import CARDS, DIT, VAE, at_once, card_question, compared, fleet_of, fleet_question
 from roost.facts.machine import PROCESS_BYTES, FailureRate, HostLink
 from roost.facts.rates import RateKey
-from roost.facts.request import LAYOUTS
+from roost.facts.request import LAYOUTS, Choices
 from roost.plan.files import plan_to_yaml
 from roost.planner.fleet.choice import Compared
 from roost.planner.fleet.contention import shared_links
 from roost.planner.fleet.document import fleet_document
 from roost.planner.fleet.figures import Demand
 from roost.planner.fleet.layouts import FleetQuestion
-from roost.planner.fleet.service import Unable
+from roost.planner.fleet.service import Planned, Unable
+from roost.planner.fleet.workers import CardKind, plan_worker
+from roost.planner.rules.selectors import parse_set
 from roost.units import GiB, MiB
 from traces import rates
+from worlds import inventory, profile
 
 
 def asked(*cards: str, steps: int = 40) -> FleetQuestion:
@@ -92,11 +95,42 @@ def test_shards_take_less_memory_and_wait_for_each_other() -> None:
     assert shards.figures.request_s.mid > replicas.figures.request_s.mid
 
 
-def test_a_family_that_is_not_sharded_has_no_shards() -> None:
-    question = fleet_question(fleet_of(["small"]))
-    why = question.service(0, "sharded", 0)
-    assert isinstance(why, Unable)
-    assert why.why == "no host has two cards of one kind"
+PAIR = CardKind(card="large", cards=2, like=2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "why"),
+    [
+        ({}, CardKind(card="large", cards=2, like=1), "no host has two cards of one kind"),
+        ({"profile": profile(fsdp=False)}, PAIR, "Made up is not sharded with FSDP"),
+        (
+            {"inventory": inventory(replace(DIT, quantization="torchao"), VAE)},
+            PAIR,
+            "the weights of transformer are packed",
+        ),
+        ({"choices": Choices(sets=(parse_set("transformer=layerwise-offload"),))}, PAIR, "two managers of one tensor"),
+    ],
+)
+def test_what_can_t_be_sharded_says_why(changes, kind, why) -> None:
+    asked = card_question(CARDS["large"])
+    found = plan_worker(replace(asked, question=replace(asked.question, **changes)), kind, "sharded")
+    assert isinstance(found, Unable)
+    assert why in found.why
+
+
+def test_what_a_role_loads_beside_its_own_takes_no_seconds_of_it() -> None:
+    """The denoiser of such a family has the VAE to encode pictures; decoding stays the decoder's."""
+    asked = card_question(CARDS["large"])
+    extras = profile(role_extras={"denoiser": ("vae",)})
+    plain, with_vae = (
+        plan_worker(replace(asked, question=replace(asked.question, role="denoiser", profile=each)), PAIR, "denoiser")
+        for each in (asked.question.profile, extras)
+    )
+    assert isinstance(plain, Planned)
+    assert isinstance(with_vae, Planned)
+    assert list(with_vae.plan.components) == ["transformer", "vae"]
+    assert with_vae.request_s.mid == pytest.approx(plain.request_s.mid, rel=0.02)
+    assert with_vae.predicted.next_s.mid > 1.005 * plain.predicted.next_s.mid
 
 
 def test_masters_of_a_host_are_counted_once_and_processes_each() -> None:
