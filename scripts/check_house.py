@@ -54,7 +54,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("results",),
     ),
     "planner": (
-        ("rule_plan", "prediction_error", "calibration"),
+        ("rule_plan", "prediction_error", "calibration", "fleet"),
         ("by_search",),
         ("slicing",),
         ("by_rules",),

@@ -55,6 +55,7 @@ def test_longest_matching_key_decides(module: str, role: str | None) -> None:
         ("encoder", ("text_encoder",), MODEL.weightless),
         ("denoiser", ("transformer", "transformer_2"), ("scheduler", "guider")),
         ("decoder", ("vae",), ("scheduler", "guider")),
+        ("encoder-decoder", ("text_encoder", "vae"), MODEL.weightless),
     ],
 )
 def test_each_role_loads_its_own_modules(role, loads, keeps) -> None:

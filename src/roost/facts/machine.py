@@ -1,4 +1,4 @@
-"""A machine as it was found, and a card as it is known by name. Each fact says where it comes from."""
+"""A machine as it was found, a card as it is known by name, and a fleet as it was typed: each fact with its source."""
 
 from __future__ import annotations
 
@@ -138,3 +138,43 @@ class GpuProfile:
     pcie_lanes: Number | None
     power_w: Number | None  # of the board
     unified: bool = False  # shares one memory with the host
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetHost:
+    """One machine with its cards by name, in their order. None is not said."""
+
+    name: str
+    cards: tuple[str, ...]
+    vram_bytes: int | None = None  # free on each card
+    ram_bytes: int | None = None
+    memory_bytes_per_s: float | None = None  # what all links of the host may read of its memory together
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostLink:
+    """The network between two hosts, in both directions."""
+
+    between: tuple[str, str]
+    bytes_per_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureRate:
+    """How often a worker dies, and how long it takes to be back."""
+
+    mean_s: float
+    restart_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet:
+    """The hosts and cards that several workers are planned for. Source: ``--fleet``, as typed or in a file."""
+
+    hosts: tuple[FleetHost, ...]
+    links: tuple[HostLink, ...] = ()
+    failures: FailureRate | None = None
+
+    @property
+    def card_count(self) -> int:
+        return sum(len(host.cards) for host in self.hosts)

@@ -24,10 +24,15 @@ Storage = Literal["float8_e4m3fn"]
 Tier = Literal["pinned", "pageable", "mapped"]  # where a host copy lies: locked memory, memory, or the model's files
 
 
-Role = Literal["monolithic", "encoder", "denoiser", "decoder"]
+Role = Literal["monolithic", "encoder", "denoiser", "decoder", "encoder-decoder"]
 
 
 GROUPS: tuple[Group, ...] = ("dit", "text_encoder", "image_encoder", "vae")
+
+
+# How a fleet is used, the simplest first: one card alone; the whole pipeline on every card; encoder-decoders beside
+# denoisers; all roles apart; the denoiser sharded.
+LayoutName = Literal["single", "replicas", "shared", "roles", "fsdp"]
 
 
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
@@ -39,6 +44,9 @@ TIERS: tuple[Tier, ...] = get_args(Tier)
 
 
 ROLES: tuple[Role, ...] = get_args(Role)
+
+
+LAYOUTS: tuple[LayoutName, ...] = get_args(LayoutName)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from roost.facts.decider import Blocked, Fired
 from roost.facts.limits import Bytes, Label, Name, Positive, Sha256
 from roost.facts.machine import GpuFacts, HostFacts
 from roost.facts.model import FileSource, Kind, ModelSource, RolePart, StoredFile, Task
-from roost.facts.request import Mode, Storage, Strategy, Workload
+from roost.facts.request import LayoutName, Mode, Storage, Strategy, Workload
 from roost.facts.resident_policy import check_policy
 from roost.facts.step_cache import StepCache
 from roost.plan import earlier
@@ -27,6 +27,7 @@ from roost.plan.fields import (
     Strict,
 )
 from roost.plan.figures import Alternative, Arithmetic, PlanComparison, Predicted, TraceRecord
+from roost.plan.fleet import FleetRecord, LayoutRecord, WorkerRecord
 from roost.plan.loras import PlannedLora
 from roost.plan.trials import Measured
 
@@ -163,7 +164,8 @@ class PlanDocument(Strict):
     ``attention`` is the denoiser's backend in diffusers' words, None for its default; ``cache`` its cache over
     steps, None for none. ``also`` says which of the named alternatives (the rule plan, all resident) the plan itself
     is. ``loras`` are in the order in which they are put in. ``certainty`` is None for a plan that doesn't fit,
-    and for one of 0.1.
+    and for one of 0.1. A plan for a fleet has a ``layout``, and is by itself the plan of the first of its ``workers``
+    that denoises; ``layouts`` are those that were compared.
     """
 
     schema_version: int = Field(alias="schema", ge=SCHEMA_VERSION, le=SCHEMA_VERSION)  # Literal[1] would take true
@@ -190,6 +192,10 @@ class PlanDocument(Strict):
     also: list[Name] = Field(default_factory=list)
     measured: Measured | None
     warnings: list[str]
+    layout: LayoutName | None = None
+    workers: list[WorkerRecord] = Field(default_factory=list)
+    fleet: FleetRecord | None = None
+    layouts: list[LayoutRecord] = Field(default_factory=list)
 
     _from_earlier = model_validator(mode="before")(staticmethod(earlier.plan_facts))
 
@@ -229,6 +235,12 @@ class PlanDocument(Strict):
             unknown = names - self.components.keys()
             if unknown:
                 raise ValueError(f"{key} name {', '.join(sorted(unknown))}, which is no component of the plan")
+        return self
+
+    @model_validator(mode="after")
+    def _fleets_are_whole(self) -> PlanDocument:
+        if len({self.layout is not None, bool(self.workers), self.fleet is not None}) > 1:
+            raise ValueError("layout, workers and fleet must be set together")
         return self
 
     @model_validator(mode="after")

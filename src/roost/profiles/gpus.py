@@ -28,28 +28,29 @@ def load_gpu_profiles() -> Mapping[str, GpuProfile]:
     return MappingProxyType({key: _read_profile(key) for key in _list_keys()})
 
 
-def find_gpu_profile(text: str) -> GpuProfile:
+def find_gpu_profile(text: str, name: str = "gpu") -> GpuProfile:
     """The card that ``text`` names by key (also without ``rtx-``), product name or alias, in any case and spacing.
 
-    An unknown name raises UsageError with the nearest keys; one that several cards share, with all of theirs.
+    An unknown name raises UsageError, of the option ``name``, with the nearest keys; one that several cards share, with
+    all of theirs.
     """
     if text in _list_keys():  # the usual case reads one file
         return _read_profile(text)
     wanted, profiles = _normalise(text), load_gpu_profiles()
     by_key = {_normalise(key): profile for key, profile in profiles.items()}
     names = (wanted, f"rtx{wanted}")  # people say 4090
-    for name in names:
-        if name in by_key:
-            return by_key[name]
+    for each in names:
+        if each in by_key:
+            return by_key[each]
     named = [each for each in profiles.values() if wanted in _product_names(each)]
     if len(named) == 1:
         return named[0]
     shared = [each.key for each in named] or [key for key in profiles if not {*names}.isdisjoint(_short_names(key))]
     if len(shared) > 1:
-        raise UsageError(f"{given('gpu', text)} can mean several cards; say which one: {', '.join(shared)}.")
+        raise UsageError(f"{given(name, text)} can mean several cards; say which one: {', '.join(shared)}.")
     near = shared or [by_key[key].key for key in difflib.get_close_matches(wanted, by_key)]
     hint = f" Did you mean {', '.join(near)}?" if near else ""
-    raise UsageError(f"{given('gpu', text)} is not a known card.{hint} List them with: roost gpus")
+    raise UsageError(f"{given(name, text)} is not a known card.{hint} List them with: roost gpus")
 
 
 def match_gpu_profile(name: str, total_bytes: int) -> GpuProfile | None:

@@ -49,7 +49,12 @@ def check_workload(plan: PlanDocument, wanted: Workload) -> None:
 
 
 def check_executable(plan: PlanDocument) -> None:
-    """Raises UsageError for a plan that no machine here can run: of one role, or sharded."""
+    """Raises UsageError for a plan that no machine here can run: of several workers, of one role, or sharded."""
+    if len(plan.workers) > 1:
+        raise UsageError(
+            f"this plan is for a fleet of {len(plan.workers)} workers, and this version plans fleets and doesn't run"
+            f" them; plan one of the cards with: {command('roost', 'plan', _model_of(plan), '--gpu', 'CARD')}"
+        )
     if plan.role.name != "monolithic":
         raise UsageError(
             f"this plan is for the role {plan.role.name}, and roles are planned, not run; plan again"

@@ -128,9 +128,10 @@ class RuleOptions:
     fsdp: Annotated[bool | None, Option("--fsdp/--no-fsdp", "Shard the DiTs with FSDP.")] = None
     cache_dit: Annotated[bool, Option("--cache-dit", "The run will cache DiT blocks.")] = False
     dmd_steps: Annotated[int | None, Option("--dmd-steps", "The run is distilled to these steps.")] = None
-    role: Annotated[str, Option("--role", "monolithic, encoder, denoiser or decoder: plan what that role loads.")] = (
-        "monolithic"
-    )
+    role: Annotated[
+        str,
+        Option("--role", "monolithic, encoder, denoiser, decoder or encoder-decoder: plan what that role loads."),
+    ] = "monolithic"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from roost.api.requests.option_sets import PlanOptions, TunedPlanOptions, TuneOp
 from roost.cli.options import Command, Json, ModelArgument, takes_options
 from roost.cli.screen import show_json, show_note
 from roost.errors import UsageError
+from roost.option_spelling import option
 from roost.shell_quoting import shown_path
 
 if TYPE_CHECKING:
@@ -43,6 +44,21 @@ class PlanCommand(Command):
             "size=832x480,1280x720 or batch=1,2,4.",
         ),
     ] = None
+    fleet: Annotated[
+        str | None,
+        typer.Option(
+            "--fleet",
+            metavar="SPEC",
+            help="Plan for several cards, like '4 x l40s', 'rtx-4090 + rtx-3060', or a YAML file of hosts.",
+        ),
+    ] = None
+    layout: Annotated[
+        str, typer.Option("--layout", help="Of a fleet: auto, replicas, shared, roles or fsdp.", metavar="L")
+    ] = "auto"
+    rate: Annotated[
+        float | None, typer.Option("--rate", help="Requests per second that reach a fleet; else all come at once.")
+    ] = None
+    requests: Annotated[int | None, typer.Option("--requests", help="Requests that a fleet is simulated with.")] = None
 
 
 @takes_options
@@ -54,12 +70,47 @@ def plan(given: PlanCommand) -> None:
     if "tune_seconds" in given.typed and not given.tune:
         raise UsageError("--tune-seconds says how long --tune may take; add --tune.")
     _check_output(given.output)
+    _check_fleet(given)
+    if given.fleet is not None:
+        _give(_fleet(given, given.fleet), given)
+        return
     if given.sweep is not None:
         if given.tune:
             raise UsageError("--sweep plans under many budgets, --tune times plans on one; leave one out.")
         _sweep(given, given.sweep)
         return
     _give(_tuned(given) if given.tune else _planned(given), given)
+
+
+# What a fleet says by itself, or has another word for.
+_NOT_WITH_FLEETS = {
+    "gpu": "the fleet names its cards",
+    "role": "its layout has the roles; --layout roles asks for them",
+    "num_gpus": "the fleet says how many there are",
+    "fsdp": "--layout fsdp asks for it",
+    "generations": "--requests says how much is made",
+    "tune": "trials run on one card",
+    "tune_seconds": "trials run on one card",
+    "sweep": "a sweep is of one card",
+}
+
+
+def _check_fleet(given: PlanCommand) -> None:
+    if given.fleet is None:
+        for name in ("layout", "rate", "requests"):
+            if name in given.typed:
+                raise UsageError(f"{option(name)} is about a fleet; add --fleet SPEC, like --fleet '4 x l40s'.")
+        return
+    for name, why in _NOT_WITH_FLEETS.items():
+        if name in given.typed:
+            raise UsageError(f"--fleet and {option(name)}: {why}; leave one out.")
+
+
+def _fleet(given: PlanCommand, spec: str) -> PlanDocument:
+    from roost.api.plans.fleet.plan import FleetOptions, plan_fleet
+
+    asked = FleetOptions(fleet=spec, layout=given.layout, rate=given.rate, requests=given.requests)
+    return plan_fleet(given.model, given.options, asked, lambda what: show_note(f"planning {what}"))
 
 
 def _planned(given: PlanCommand) -> PlanDocument:
@@ -89,6 +140,7 @@ def _check_output(output: Path | None) -> None:
 
 def _give(document: PlanDocument, given: PlanCommand) -> None:
     """Writes the plan, shows it, and exits with the code of what doesn't fit."""
+    from roost.cli.views.fleet import show_fleet
     from roost.cli.views.plan import show_plan
     from roost.cli.views.plan_details import show_plan_details
     from roost.errors import NothingFits
@@ -99,10 +151,13 @@ def _give(document: PlanDocument, given: PlanCommand) -> None:
         write_text_atomically(output, plan_to_yaml(document))
     if given.as_json:
         show_json(document.model_dump(mode="json", by_alias=True))
-    elif given.verbose:
-        show_plan_details(document)
     else:
-        show_plan(document)
+        if document.fleet is not None:
+            show_fleet(document)
+        elif not given.verbose:
+            show_plan(document)
+        if given.verbose:
+            show_plan_details(document)
     unjudged = document.policy.name == "rules" and document.budget.activations_known is False
     if output is not None and document.fits:
         show_note(_about_saved(document, output, unjudged))

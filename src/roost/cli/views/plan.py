@@ -24,12 +24,12 @@ def show_plan(plan: PlanDocument) -> None:
         show_placement(plan)
     for text in file_texts(plan):
         show_text(text)
-    _show_remark(plan)
+    show_remark(plan)
     for remedy in plan.budget.would_fit:
         show_text(f"would fit  {remedy}")
 
 
-def _show_remark(plan: PlanDocument) -> None:
+def show_remark(plan: PlanDocument) -> None:
     """The one remark that matters most, and how many more there are."""
     remarks = [
         *(f"warning: {each}" for each in plan.warnings if plan.certainty == "likely"),

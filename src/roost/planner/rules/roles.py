@@ -18,7 +18,10 @@ _STAGES: dict[Role, tuple[str, ...]] = {
     "encoder": ("encode",),
     "denoiser": ("denoise",),
     "decoder": ("decode",),
+    "encoder-decoder": ("encode", "decode"),
 }
+# A role that is several in one.
+_PARTS: Mapping[Role, tuple[Role, ...]] = {"encoder-decoder": ("encoder", "decoder")}
 
 _MODULES: dict[Role, str] = {
     "encoder": (
@@ -78,7 +81,8 @@ def view(inventory: Inventory, profile: ModelProfile, role: Role) -> RolePart:
 
 
 def _needs(role: Role, module: str, extras: Mapping[str, tuple[str, ...]]) -> bool:
-    if role == "monolithic" or role_of(module) in (role, None):
+    parts = _PARTS.get(role, (role,))
+    if role == "monolithic" or role_of(module) in (*parts, None):
         return True
     # A numbered module follows its base.
-    return any(extra in (module, base_name(module)) for extra in extras.get(role, ()))
+    return any(extra in (module, base_name(module)) for part in parts for extra in extras.get(part, ()))

@@ -25,8 +25,14 @@ class Exported:
 def model_of(plan: PlanDocument, model: str | None) -> str:
     """Where the target finds the model: as typed, the plan's directory, or the hub id of a model known by name.
 
-    UsageError for a plan that no target can be given: of one role, or of a pipeline in memory whose place is unknown.
+    UsageError for a plan that no target can be given: of a fleet, of one role, or of a pipeline in memory whose place
+    is unknown.
     """
+    if len(plan.workers) > 1:
+        raise UsageError(
+            f"this plan is for a fleet of {len(plan.workers)} workers; export a plan that is made without"
+            f" {option('fleet')}."
+        )
     if plan.role.name != "monolithic":
         raise UsageError(
             f"this plan is for the role {plan.role.name}, which only serving engines split a pipeline by; export a plan"

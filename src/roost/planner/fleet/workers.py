@@ -1,0 +1,105 @@
+"""Plans of single workers: a card beside the others of its host, in each use, by the search of a single card."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from roost.errors import UsageError
+from roost.facts.machine import PROCESS_BYTES, Fleet, Machine
+from roost.facts.model import Inventory
+from roost.planner.by_search import SearchQuestion, plan_by_search
+from roost.planner.fleet.contention import shared_links
+from roost.planner.fleet.service import Seat, Service, Unable, Use, service_of
+from roost.planner.rules.names import kind_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardKind:
+    """Cards that are planned for alike: each is one of ``cards`` on its host, of which ``like`` are the same card."""
+
+    card: str
+    cards: int
+    like: int
+    vram_bytes: int | None = None
+    ram_bytes: int | None = None
+    memory_bytes_per_s: float | None = None
+
+
+def seats_of(fleet: Fleet) -> tuple[tuple[CardKind, ...], tuple[Seat, ...]]:
+    """The kinds of cards that there are, and every card."""
+    kinds: dict[CardKind, int] = {}
+    seats = []
+    for host in fleet.hosts:
+        for device, card in enumerate(host.cards):
+            kind = CardKind(
+                card=card,
+                cards=len(host.cards),
+                like=host.cards.count(card),
+                vram_bytes=host.vram_bytes,
+                ram_bytes=host.ram_bytes,
+                memory_bytes_per_s=host.memory_bytes_per_s,
+            )
+            seats.append(Seat(host=host.name, device=device, kind=kinds.setdefault(kind, len(kinds))))
+    return tuple(kinds), tuple(seats)
+
+
+def plan_worker(asked: SearchQuestion, kind: CardKind, use: Use, others_bytes: int = 0) -> Service:
+    """A card's plan for that use, by the search that plans a single card.
+
+    ``others_bytes`` of its host's memory are taken by others' masters.
+    """
+    if use == "sharded":
+        return _sharded(asked, kind)
+    if use == "alone":
+        return _planned(asked, kind, cards=1)
+    return _planned(replace(asked, question=replace(asked.question, role=use)), kind, kind.cards, others_bytes)
+
+
+def _sharded(asked: SearchQuestion, kind: CardKind) -> Service:
+    question, packed = asked.question, _packed(asked.question.inventory)
+    if kind.like < 2:
+        return Unable(why="no host has two cards of one kind")
+    if not question.profile.fsdp:
+        return Unable(why=f"{question.profile.title} is not sharded with FSDP")
+    if packed is not None:
+        return Unable(why=f"the weights of {packed} are packed, and FSDP can't split them")
+    choices = replace(question.choices, fsdp=True, num_gpus=kind.like)
+    try:
+        return _planned(replace(asked, question=replace(question, choices=choices)), kind, kind.cards)
+    except UsageError as error:  # what was typed moves what FSDP manages
+        return Unable(why=str(error))
+
+
+def _packed(inventory: Inventory) -> str | None:
+    """A denoiser whose weights are no plain tensors."""
+    dits = (each for each in inventory.components if kind_of(each) == "dit")
+    return next((each.name for each in dits if each.quantization or each.source), None)
+
+
+def _planned(asked: SearchQuestion, kind: CardKind, cards: int, others_bytes: int = 0) -> Service:
+    """Beside the host's other cards: each has a process, and they share its links' memory."""
+    question, model = asked.question, asked.model
+    shared = replace(
+        asked,
+        question=replace(question, machine=_beside_others(question.machine, cards - 1, others_bytes)),
+        model=replace(model, rates=shared_links(model.rates, cards, kind.memory_bytes_per_s)),
+    )
+    return service_of(shared, plan_by_search(shared))
+
+
+def _beside_others(machine: Machine, others: int, masters_bytes: int) -> Machine:
+    """The machine less other workers' processes and what masters these have that this one doesn't.
+
+    Both count as processes' memory: what the host has in all stays as it was said.
+    """
+    host, taken_bytes = machine.host, others * PROCESS_BYTES[machine.gpu.device_kind] + masters_bytes
+    available_bytes = max(0, host.available_bytes - taken_bytes)
+    return replace(
+        machine,
+        host=replace(
+            host,
+            available_bytes=available_bytes,
+            pinnable_bytes=min(host.pinnable_bytes, available_bytes),
+            process_bytes=host.process_bytes + host.available_bytes - available_bytes,
+        ),
+    )
