@@ -1,6 +1,5 @@
 """What a held component keeps in order between its calls: the bytes it counts, and what a failure leaves behind."""
 
-import mmap
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -79,20 +78,20 @@ def test_host_memory_that_is_short_for_new_masters_is_the_error_and_the_next_cal
     pipeline = toy_pipeline()
     linear = pipeline.transformer.blocks[3].linear
 
-    pages, asked = host_masters._pages, []
+    host_memory, asked = host_masters.host_memory, []
 
-    def short_once(count: int) -> mmap.mmap:
+    def short_once(count: int) -> torch.Tensor:
         asked.append(count)
         if len(asked) == 1:
             raise MemoryError("planted")
-        return pages(count)
+        return host_memory(count)
 
     with held_by(pipeline, plan_for(pipeline, {**LAYERWISE, "resident_blocks": resident_blocks})) as held:
         pipeline.transformer(state())
         held.runtime.end_call()
         linear.weight = torch.nn.Parameter(2 * linear.weight, requires_grad=False)
         with monkeypatch.context() as patch:
-            patch.setattr(host_masters, "_pages", short_once)
+            patch.setattr(host_masters, "host_memory", short_once)
             with pytest.raises(MemoryError, match="planted"):
                 pipeline.transformer(state())
         made = pipeline.transformer(state())

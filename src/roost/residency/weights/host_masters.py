@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -88,26 +88,31 @@ def lay_out(entries: Sequence[Entry]) -> Layout:
 
 def host_memory(count: int) -> torch.Tensor:
     """``count`` bytes of whole pages of their own, which take no memory before they are written."""
-    with torch.inference_mode(False):
-        return torch.frombuffer(_pages(count), dtype=torch.uint8)
-
-
-def _pages(count: int) -> mmap.mmap:
     flags = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_ANONYMOUS") else {}
-    return mmap.mmap(-1, max(1, -(-count // mmap.PAGESIZE)) * mmap.PAGESIZE, **flags)
+    pages = max(1, -(-count // mmap.PAGESIZE)) * mmap.PAGESIZE
+    with torch.inference_mode(False):
+        return torch.frombuffer(mmap.mmap(-1, pages, **flags), dtype=torch.uint8)
+
+
+def _claim(memory: torch.Tensor, start: int, stop: int) -> None:
+    """Takes these bytes of whole pages at once, since page by page they take a tenth longer to fill."""
+    if stop - start < _CLAIMED_BYTES or sys.platform != "linux":
+        return
+    first = start // mmap.PAGESIZE * mmap.PAGESIZE
+    address = ctypes.c_void_p(memory.data_ptr() + first)
+    # Refused before Linux 5.14, and where memory is short: then they are taken as they are filled.
+    ctypes.CDLL(None).madvise(address, ctypes.c_size_t(stop - first), _POPULATE_WRITE)
 
 
 class Master:
     """A unit's weights in host memory. Nothing writes to them after ``fill``, save a copy back of the same bytes."""
 
-    __slots__ = ("_memory", "_pages", "buffer", "layout", "tier", "views")
+    __slots__ = ("_memory", "buffer", "layout", "tier", "views")
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self.tier: Tier = "pageable"
-        self._pages = _pages(layout.bytes)
-        with torch.inference_mode(False):
-            self._memory = torch.frombuffer(self._pages, dtype=torch.uint8)
+        self._memory = host_memory(layout.bytes)
         self.buffer = self._memory[: layout.bytes]
         self.views = _views_apart(layout, self._memory)
 
@@ -127,17 +132,10 @@ class Master:
     def fill(self, index: int, tensor: torch.Tensor) -> None:
         """Takes the bytes of the entry at ``index``, gaps of a strided tensor included."""
         span = self.layout.spans[index]
-        self._claim(span)
+        _claim(self._memory, span.offset, span.offset + span.extent_bytes)
         source = tensor.detach().as_strided((span.extent_bytes // span.dtype.itemsize,), (1,))
         with torch.no_grad():
             self.buffer[span.offset : span.offset + span.extent_bytes].view(span.dtype).copy_(source)
-
-    def _claim(self, span: Span) -> None:
-        """Takes the memory of a span at once, since page by page it takes a tenth longer to fill."""
-        start = span.offset // mmap.PAGESIZE * mmap.PAGESIZE
-        if span.extent_bytes >= _CLAIMED_BYTES and sys.platform == "linux":
-            with suppress(OSError):  # before Linux 5.14; then it is taken as it is filled
-                self._pages.madvise(_POPULATE_WRITE, start, span.offset + span.extent_bytes - start)
 
 
 class AbsentMaster:
