@@ -87,6 +87,7 @@ def test_a_plan_that_surely_fits_has_the_memory_at_the_upper_end_of_every_interv
             assert at_worst.reserved_bytes <= made.machine.gpu.free_bytes, seed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("headroom_gib", [6, *(pytest.param(each, marks=pytest.mark.slow) for each in (0, 1))])
 def test_what_surely_fits_may_be_reserved_by_the_run_s_allocator(headroom_gib: float) -> None:
     whole = Aim(forbid=frozenset({"tiling"}))
@@ -103,6 +104,7 @@ def test_what_surely_fits_may_be_reserved_by_the_run_s_allocator(headroom_gib: f
     assert headroom_gib != 6 or ("likely", False) in found
 
 
+@pytest.mark.slow
 def test_more_memory_makes_a_plan_no_less_sure() -> None:
     order = {None: 0, "likely": 1, "sure": 2}
     found = [
@@ -134,6 +136,7 @@ def test_what_was_typed_is_not_tiled_by_default() -> None:
     assert not typed.changed_by_default
 
 
+@pytest.mark.slow
 def test_a_run_may_tile_what_the_search_might_have_tiled() -> None:
     typed = Choices(sets=(parse_set("vae=resident,tiling=false"),))
     plans = {

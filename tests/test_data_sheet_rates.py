@@ -68,6 +68,7 @@ def test_a_card_without_a_tensor_rate_has_no_prior() -> None:
     assert reached(replace(find_gpu_profile("t4"), fp16_flop_per_s=None)) == {}
 
 
+@pytest.mark.slow
 def test_a_plan_in_bfloat16_warns_where_tensor_cores_lack_it() -> None:
     def warned(gpu: str, dtype: str) -> bool:
         plan = make_plan("sdxl", gpu=gpu, ram="64GiB", dtype=dtype, steps=2, measured=False)

@@ -50,6 +50,7 @@ def test_what_was_typed_is_the_cause_of_another_decision_and_figure() -> None:
     assert first == (before.predicted.first_s.mid, after.predicted.first_s.mid)
 
 
+@pytest.mark.slow
 def test_every_value_stands_in_its_own_plan() -> None:
     """Turned around, before and after change places and nothing else changes."""
     one, other = searched(20), searched(60, "vae=component-offload", link=5e9)

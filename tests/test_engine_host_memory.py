@@ -62,6 +62,7 @@ def grown_by(model_dir: Path, dtype: str, when: str) -> list[int]:
     return list(map(int, printed.stdout.split()))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("dtype", [pytest.param("bfloat16", marks=pytest.mark.slow), "float32"])
 def test_loading_of_a_given_file_grows_by_the_masters_and_two_bounce_buffers(dtype: str, tmp_path: Path) -> None:

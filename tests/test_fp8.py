@@ -87,6 +87,7 @@ def with_denoiser(plan: PlanDocument, **changes: Any) -> PlanDocument:
     return PlanDocument.model_validate(document)
 
 
+@pytest.mark.dealt(2)
 def test_what_does_not_fit_plainly_fits_in_8_bits_when_that_is_allowed(model: Path) -> None:
     plain, rounded = planned(model), planned(model, allow="fp8")
     assert not plain.fits

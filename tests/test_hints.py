@@ -56,6 +56,7 @@ def test_the_next_command_of_a_saved_plan_can_be_pasted(model: Path, disk: Path,
     assert shlex.split(found[1]) == ["roost", "run", str(target), "--prompt", "…", "-o", "OUT"]
 
 
+@pytest.mark.slow
 def test_the_next_command_asks_for_what_the_pipeline_needs(model: Path, disk: Path, capfd) -> None:
     edit_json(model / "model_index.json", {"_class_name": "WanImageToVideoPipeline"})
     assert "--image FILE" in _note(capfd, model, "-o", disk / "p.yaml")

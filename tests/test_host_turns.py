@@ -139,6 +139,7 @@ def test_a_file_that_changes_before_its_masters_are_made_is_refused(held: Held, 
         os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
+@pytest.mark.slow
 def test_what_is_cast_as_it_loads_comes_late_with_the_same_bits_and_never_beside_what_left(
     flux: Path, taken: weakref.WeakSet
 ) -> None:

@@ -99,6 +99,7 @@ def _names(folder: Path) -> list[str]:
     return sorted(each.name for each in folder.iterdir())
 
 
+@pytest.mark.dealt(2)
 @pytest.mark.parametrize(("error", "code"), [(torch.OutOfMemoryError, 5), (KeyboardInterrupt, 130), (LookupError, 1)])
 def test_a_failure_in_the_decode_costs_no_step(error, code, whole, fox, tmp_path, capsys) -> None:
     with _failing(AutoencoderKL, "decode", error):
@@ -148,6 +149,7 @@ def test_no_resume_starts_anew_and_leaves_nothing(whole, fox, tmp_path, capsys) 
     assert _names(tmp_path) == ["fox.png"]
 
 
+@pytest.mark.dealt(2)
 @pytest.mark.parametrize("change", [("--prompt", "a goose"), ("--steps", "2")])
 def test_what_belongs_to_another_generation_is_moved_aside_with_one_line(change, fox, tmp_path, capsys) -> None:
     _fail_in_the_decode(fox)

@@ -233,6 +233,7 @@ def test_a_run_whose_peaks_say_nothing_leaves_no_empty_entry_of_its_device(card:
     assert [each.entry.model_class is None for each in MeasuredStore().entries()] == [False]
 
 
+@pytest.mark.slow
 def test_without_the_card_nothing_is_kept_and_the_reason_is_given(monkeypatch) -> None:
     def nobody() -> GpuFacts:
         raise UsageError("no GPU here.")

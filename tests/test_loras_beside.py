@@ -127,6 +127,7 @@ def test_it_rounds_otherwise_than_a_fused_one(saved: Saved) -> None:
     assert len(digests) == 2  # plain weights have it fused in where nothing is said
 
 
+@pytest.mark.dealt(2)
 @pytest.mark.parametrize("strategy", ["resident", "snapshot-offload", "layerwise-offload"])
 def test_scales_and_adapters_change_between_generations_without_a_new_load(strategy: str, saved: Saved) -> None:
     folder = saved("flux")

@@ -70,6 +70,7 @@ def test_a_name_gives_the_rule_plan_of_its_directory(
     assert (named.model.path, named.model.files, named.model.family) == (None, {}, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

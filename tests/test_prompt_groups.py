@@ -96,6 +96,7 @@ def test_each_text_of_a_group_counts_in_the_encoders() -> None:
     assert denoised == traced.uses[1]
 
 
+@pytest.mark.dealt(2)
 def test_a_stopped_group_is_made_again_whole_and_only_what_lacks_is_saved(
     plan, prompts, tmp_path, capsys, monkeypatch
 ) -> None:

@@ -89,6 +89,7 @@ def _counted(monkeypatch: pytest.MonkeyPatch, kind: type, method: str) -> list[N
     return calls
 
 
+@pytest.mark.dealt(2)
 def test_what_may_not_fit_is_tried_first_and_no_bit_or_peak_of_the_run_is_another(likely, capsys) -> None:
     rehearsed = _record(capsys, likely)
     plain = _record(capsys, likely, "--no-rehearse")

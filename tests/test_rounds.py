@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from roost.facts.model import Stack
 from roost.planner.search.columns import Aim
 from roost.planner.search.search import search
@@ -14,6 +16,7 @@ from worlds import component
 TERA = 10**12
 
 
+@pytest.mark.slow
 def test_a_small_stack_that_runs_in_rounds_keeps_no_large_one_from_streaming() -> None:
     """A motion encoder's blocks run for each frame; the denoiser's own are held for a stage only where most do."""
     stacks = (

@@ -112,6 +112,7 @@ def _fuzz_plan(disk: Path, capfd, chance: Random, times: int) -> Counter[int]:
     return codes
 
 
+@pytest.mark.dealt(2)
 def test_a_run_of_a_damaged_config_or_plan_ends_well_or_in_one_line(disk: Path, capfd) -> None:
     codes = _fuzz_configs(disk, capfd, Random(1), DAMAGES) + _fuzz_plan(disk, capfd, Random(2), 2 * DAMAGES)
     assert codes[0]

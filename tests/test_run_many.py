@@ -63,6 +63,7 @@ def test_listed_prompts_are_numbered_by_place_and_then_by_seed(tmp_path: Path) -
     ]  # fmt: skip
 
 
+@pytest.mark.dealt(2)
 def test_seeds_in_one_run_give_what_each_gives_alone(plan: Path, tmp_path: Path, capsys) -> None:
     alone = [
         _record(capsys, str(plan), "--prompt", "a fox", "--seed", seed, "-o", str(tmp_path / f"alone{seed}.png"))
@@ -156,6 +157,7 @@ def test_a_run_that_is_stopped_loses_nothing_finished_and_goes_on(plan, prompts,
     assert (again["load_s"], again["stages"]) == (0.0, [])
 
 
+@pytest.mark.slow
 def test_only_what_is_really_the_same_is_skipped(plan, prompts, tmp_path, capsys) -> None:
     words = [str(plan), "--prompts", str(prompts), "-o", str(tmp_path / "out.png")]
     _record(capsys, *words)

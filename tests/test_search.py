@@ -115,7 +115,7 @@ def test_search_equals_brute_force(world) -> None:
 
 
 @given(small_worlds())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_what_is_moved_though_it_could_stay_gains_by_it(world) -> None:
     case, ruled, made = world
     found = search(case, ruled, made, LIKELY)
@@ -132,7 +132,7 @@ def test_what_is_moved_though_it_could_stay_gains_by_it(world) -> None:
 
 
 @given(small_worlds())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_the_choice_is_never_slower_than_a_rule_plan_that_fits(world) -> None:
     found = search(*world, Aim())
     if found.ruled_fits:
@@ -141,7 +141,7 @@ def test_the_choice_is_never_slower_than_a_rule_plan_that_fits(world) -> None:
 
 
 @given(small_worlds())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_the_front_has_no_plan_that_another_beats(world) -> None:
     found = search(*world, Aim())
     keys = [(each.vram_bytes, each.seconds, each.host_bytes) for each in found.front]
@@ -151,7 +151,7 @@ def test_the_front_has_no_plan_that_another_beats(world) -> None:
 
 
 @given(small_worlds())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_a_plan_of_the_search_peaks_within_the_budget_when_simulated(world) -> None:
     found = search(*world, Aim())
     if found.chosen is not None:

@@ -25,6 +25,7 @@ def lost(tmp_path: Path, name: str, *folders: str) -> Path:
     return directory
 
 
+@pytest.mark.slow
 def test_without_a_tokenizer_and_scheduler_the_prediction_is_the_published_models(tmp_path: Path) -> None:
     plan = make_plan(lost(tmp_path, NAME, "tokenizer", "scheduler"), **GPU)
     by_name = make_plan(NAME, **GPU)

@@ -107,6 +107,7 @@ def test_a_step_s_seconds_do_not_depend_on_how_many_of_them_run(made) -> None:
     assert half.next_s.mid < whole.next_s.mid
 
 
+@pytest.mark.slow
 def test_a_run_takes_the_plan_s_strength_or_a_smaller_one(made, picture, capsys) -> None:
     plan = _plan(made("FluxImg2ImgPipeline"), "--steps", 4, "--strength", 0.75)
     runs = [

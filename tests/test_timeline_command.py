@@ -168,6 +168,7 @@ def page_of(name: str) -> str:
     return timeline_page(RECORDS[name](), stages)
 
 
+@pytest.mark.dealt(2)
 @pytest.mark.parametrize("name", RECORDS)
 def test_a_page_is_one_small_file_that_asks_for_nothing(name: str) -> None:
     page = page_of(name)

@@ -24,6 +24,7 @@ def plan(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.dealt(2)
 @pytest.mark.parametrize("update", [True, False])
 def test_the_plan_file_changes_when_asked_and_the_record_tells_either_way(
     plan: Path, update: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -155,6 +155,7 @@ def test_pictures_that_no_plan_counts_are_told(planned, tmp_path, capsys) -> Non
     assert not record["compared"]["kept"]
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_made_again_for_another_video(planned, clip, tmp_path, capsys) -> None:
     plan, other = planned("CogVideoXVideoToVideoPipeline"), write_clip(tmp_path / "other.mp4", moving_frames(20)[::-1])
     words = ("--seed", 1, "--seed", 2, "-o", tmp_path / "fox.mp4")
