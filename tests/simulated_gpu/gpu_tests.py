@@ -9,7 +9,7 @@ import pytest
 
 NEEDS_A_GPU = {
     "test_random_numbers_of_the_device_are_drawn_again": "draws random numbers on the device",
-    "test_the_same_script_runs_on_cuda": "computes all values of a long run; test_gpu_suite.py runs that script without",
+    "test_the_same_script_runs_on_cuda": "computes all values of a long run; test_gpu_suite.py has that",
     "test_a_cuda_device_has_every_rate_and_nothing_stays_on_it": "compares rates, which are a model's here",
 }
 
