@@ -90,9 +90,15 @@ def test_what_is_no_fleet_is_refused(text: str, named: str, capsys) -> None:
         ("hosts: [{name: a, gpus: l40s, cpu: 4}]", "hosts.0.cpu"),
         ("hosts: [{name: a, gpus: l40s, ram: lots}]", "hosts.0.ram: Value error, not a size"),
         ("hosts: [{name: a, gpus: l40s, ram: 0}]", "hosts.0.ram"),
+        ("hosts: [{name: a, gpus: l40s, ram: '64'}]", "hosts.0.ram: Value error, 64 would be 64 bytes"),
         ("hosts: [{name: a, gpus: l40s, count: 0}]", "hosts.0.count"),
         ("hosts: [{name: a, gpus: l40s}, {name: a, gpus: l4}]", "two hosts have one name"),
         ("hosts: [{name: a, gpus: l40s}]\nlinks: [{between: [a, b], bandwidth: 1GB/s}]", "between a and b"),
+        (
+            "hosts: [{name: a, gpus: l40s, count: 2}]\n"
+            "links: [{between: [a-1, a-2], bandwidth: 1GB/s}, {between: [a-2, a-1], bandwidth: 2GB/s}]",
+            "two links are between the same hosts",
+        ),
         ("hosts: [{name: a, gpus: l40s}]\nfailures: {hours_between: 0}", "failures.hours_between"),
     ],
 )
@@ -184,6 +190,17 @@ def test_a_fleet_s_plan_is_not_run_and_the_refusal_says_what_to_plan(planned: Pa
     assert "--gpu CARD" in error
     assert run(["export", str(planned), "--to", "sglang"]) == 2
     assert "fleet of 3 workers" in capsys.readouterr().err
+    assert run(["explain", str(planned)]) == 0
+    assert "the first that denoises of a fleet's 3 workers, layout shared\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("cards", "requests"), [("2 x rtx-4090", 100), ("rtx-4090 + rtx-3060", 500)])
+def test_unequal_cards_get_more_requests_so_that_slow_ones_ending_last_hardly_count(
+    cards: str, requests: int, capsys
+) -> None:
+    words = ["--fleet", cards, *TINY, "--vram", "1GiB", "--json"]
+    assert run(["plan", str(tiny_directory("flux")), *words]) == 0
+    assert json.loads(capsys.readouterr().out)["fleet"]["requests"] == requests
 
 
 def test_one_card_that_is_enough_is_a_plan_that_runs(tmp_path: Path, capsys) -> None:

@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("diffusers")
 
 import torch
+from diffusers.models.modeling_utils import get_parameter_dtype
 
 import stored_weights
 from roost.pipelines.formats.arithmetic import (
@@ -61,6 +62,12 @@ def test_a_dry_run_sees_the_whole_decoded_weight(name: str) -> None:
     assert _largest(layer) >= layer.out_features * layer.in_features * 2
     assert made.shape == (3, layer.out_features)
     assert made.isfinite().all()
+
+
+@pytest.mark.parametrize("name", _layers())
+def test_a_model_tells_the_dtype_that_it_computes_in(name: str) -> None:
+    # FLUX.2's pipelines cast latents to it
+    assert get_parameter_dtype(torch.nn.Sequential(_layers()[name])) == torch.bfloat16
 
 
 @pytest.mark.parametrize("kind", ["Q4_0", "Q8_0", "Q4_K", "Q6_K", "IQ4_XS"])

@@ -10,6 +10,7 @@ import pytest
 import torch
 from diffusers import (
     FirstBlockCacheConfig,
+    Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
     QwenImagePipeline,
@@ -25,7 +26,7 @@ from roost.api.plans.plan import search_question
 from roost.api.requests.option_sets import PlanOptions
 from roost.errors import UsageError
 from roost.facts.step_cache import StepCache
-from roost.pipelines.step_caches import check_cache_class, set_cache
+from roost.pipelines.step_caches import check_cache_class, set_cache, weightless
 from roost.plan.revision import revised
 from roost.planner.cost.estimate import Forecast
 from roost.planner.cost.skipped_steps import most_skipped
@@ -166,6 +167,15 @@ def test_a_cache_that_finds_nothing_to_skip_is_refused_before_a_dry_run(
     monkeypatch.delattr("roost.probes.dry_run.pipeline_call.trace_pipeline_call")
     with pytest.raises(UsageError, match=r"taylorseer=5.* on a WanTransformer3DModel: diffusers finds none of its att"):
         roost.make_plan("wan2.1-t2v-1.3b", gpu="rtx-4090", ram="64GiB", cache="taylorseer", policy=policy)
+
+
+def test_blocks_that_a_cache_would_mix_up_are_refused() -> None:
+    with weightless():
+        transformer = Flux2Transformer2DModel(num_layers=1, num_single_layers=1)
+    with pytest.raises(UsageError, match=r"on a Flux2Transformer2DModel: its first blocks give a prompt's hidden st"):
+        set_cache(transformer, CACHE, None)
+    assert not transformer.is_cache_enabled
+    set_cache(transformer, OTHERS["taylorseer-lite"][0], None)
 
 
 def test_a_pipeline_in_memory_is_tried_too_and_left_as_it_was() -> None:

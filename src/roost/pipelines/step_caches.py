@@ -13,7 +13,7 @@ import torch
 from roost.errors import UsageError
 from roost.facts.step_cache import CacheName, StepCache
 from roost.option_spelling import option
-from roost.pipelines.internals.of_diffusers import CACHE_CONFIG, hook_count, kept_registries, reset_cache
+from roost.pipelines.internals.of_diffusers import CACHE_CONFIG, hook_count, kept_registries, mixes_outputs, reset_cache
 from roost.pipelines.quiet import quiet_libraries
 from roost.pipelines.signatures import call_parameters
 
@@ -75,9 +75,14 @@ def set_cache(module: Any, cache: StepCache, pipeline: Any) -> None:
             module.enable_cache(_CONFIGS[cache.name](cache, pipeline))
     except (ValueError, IndexError) as error:  # a block's class that has no entry in diffusers' table, or no blocks
         raise _unsuited(module, cache, " ".join(str(error).split())[:200].rstrip(".")) from None
+    reason = None
     if hook_count(module) == before:
+        reason = f"diffusers finds none of its {cache.skips} by their names"
+    elif mixes_outputs(module):
+        reason = "its first blocks give a prompt's hidden states too and its last ones don't, which diffusers mixes up"
+    if reason is not None:
         module.disable_cache()
-        raise _unsuited(module, cache, f"diffusers finds none of its {cache.skips} by their names")
+        raise _unsuited(module, cache, reason)
 
 
 def _unsuited(module: Any, cache: StepCache, reason: str) -> UsageError:

@@ -23,6 +23,8 @@ def plan_title(plan: PlanDocument) -> str:
 def show_explanation(plan: PlanDocument, explanation: Explanation) -> None:
     """The budget by stage, then each component's decision, the rules, what was typed, and the rates."""
     show_text(plan_title(plan))
+    if len(plan.workers) > 1:
+        show_text(f"the first that denoises of a fleet's {len(plan.workers)} workers, layout {plan.layout}")
     policy = plan.policy
     aim = f" for {_aim(plan)}" if policy.name == "search" else ""
     show_text(f"decided by policy {policy.name}, mode {policy.mode}{aim}")

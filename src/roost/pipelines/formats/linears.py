@@ -1,8 +1,9 @@
 """Linear layers that hold their weight as a file stores it, and decode it in each forward.
 
 The packed bytes and their scales are plain tensors of plain modules: they are copied, moved, streamed and faked like
-any other. ``weight`` tells the shape, dtype and device that the decoded weight has, because models ask for them (T5
-casts its activations to ``wo.weight.dtype``); its values are NaN, so that nobody computes with them unnoticed.
+any other. They are buffers, since a model tells its dtype by its first parameter, to which pipelines cast inputs.
+``weight`` tells the shape, dtype and device that the decoded weight has, because models ask for them (T5 casts its
+activations to ``wo.weight.dtype``); its values are NaN, so that nobody computes with them unnoticed.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ PACKED = "packed"  # where it has what a plain layer has as ``weight``
 class PackedLinear(torch.nn.Linear):
     """A linear layer whose ``packed`` weight a subclass decodes; ``dtype`` is the weight's when it has."""
 
-    packed: torch.nn.Parameter
+    packed: torch.Tensor
 
     def __init__(self, plain: torch.nn.Linear, dtype: torch.dtype, packed: torch.Tensor) -> None:
         torch.nn.Module.__init__(self)  # the plain layer's own would make a whole weight
         self.in_features, self.out_features, self.dtype = plain.in_features, plain.out_features, dtype
-        self.register_parameter(PACKED, torch.nn.Parameter(packed, requires_grad=False))
+        self.register_buffer(PACKED, packed)
         self.register_parameter("bias", plain.bias)
 
     @property

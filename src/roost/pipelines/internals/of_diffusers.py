@@ -21,8 +21,19 @@ def has_hook(attributes: Mapping[str, Any], names: Iterable[str]) -> bool:
 
 def hook_count(module: Any) -> int:
     """How many of diffusers' hooks are on a module and its parts."""
-    registries = (vars(part).get(REGISTRY) for part in module.modules())
-    return sum(len(each.hooks) for each in registries if each is not None)
+    return sum(1 for _ in _hooks(module))
+
+
+def mixes_outputs(module: Any) -> bool:
+    """Whether some blocks under a cache give a prompt's hidden states too and others don't: it computes with both."""
+    known = filter(None, (getattr(each, "_metadata", None) for each in _hooks(module)))
+    return len({each.return_encoder_hidden_states_index is None for each in known}) > 1
+
+
+def _hooks(module: Any) -> Iterator[Any]:
+    for part in module.modules():
+        registry = vars(part).get(REGISTRY)
+        yield from registry.hooks.values() if registry is not None else ()
 
 
 def forward_before_hooks(registry: Any) -> Any:

@@ -30,8 +30,9 @@ from roost.planner.fleet.workers import CardKind, plan_worker, seats_of
 AUTO = "auto"
 _LEAST_RATE, _MOST_RATE = 1e-6, 1e6
 # Requests where nobody says how many: enough that filling and draining the fleet hardly counts, nor what chance makes
-# of arrivals.
+# of arrivals. Among unequal cards the slow ones work long after the others have ended.
 _REQUESTS_A_CARD, _LEAST_AT_ONCE, _LEAST_BY_CHANCE, _MOST_REQUESTS = 25, 100, 1000, 100_000
+_REQUESTS_A_CARD_OF_SEVERAL_KINDS = 250
 _SEED = 0  # the same arrivals and deaths for every layout, and for every run of the command
 
 # What a card is planned for, where it is no role that people ask for.
@@ -84,7 +85,8 @@ def _demand(asked: FleetOptions, fleet: Fleet) -> Demand:
         )
     if requests is None:
         least = _LEAST_AT_ONCE if rate is None else _LEAST_BY_CHANCE
-        requests = max(least, _REQUESTS_A_CARD * fleet.card_count)
+        alike = len({card for host in fleet.hosts for card in host.cards}) == 1
+        requests = max(least, (_REQUESTS_A_CARD if alike else _REQUESTS_A_CARD_OF_SEVERAL_KINDS) * fleet.card_count)
     if not 1 <= requests <= _MOST_REQUESTS:
         raise UsageError(
             f"{option('requests', requests)} is out of range; give a whole number from 1 to {_MOST_REQUESTS}."

@@ -23,14 +23,19 @@ _TERM = re.compile(r"(?:(\d{1,5})\s*[x×]\s*)?(\S.*)", re.IGNORECASE | re.ASCII)
 # Cards in short that are more than this are on several hosts.
 _CARDS_A_HOST = 8
 _MOST_CARDS = 1000
+# A number below this is no count of bytes, but of some unit that was left out.
+_LEAST_WITHOUT_UNIT = 2**20
 _EXAMPLE = '"4 x l40s", "rtx-4090 + rtx-3060" or a YAML file of hosts'
 
 
 def _size(text: object) -> object:
+    plain = str(text).strip()
+    if plain.isdecimal() and int(plain) < _LEAST_WITHOUT_UNIT:
+        raise ValueError(f"{plain} would be {plain} bytes; give its unit, like 64GiB, or 200GB/s")
     if not isinstance(text, str):
         return text
     try:
-        return parse_bytes(text.strip().removesuffix("/s"), "fleet")
+        return parse_bytes(plain.removesuffix("/s"), "fleet")
     except UsageError:
         raise ValueError("not a size; write it like 64GiB, or 200GB/s") from None
 
@@ -124,6 +129,9 @@ def _checked(entry: _FleetFile) -> Fleet:
             raise NotValid(
                 f"a link is between {' and '.join(link.between)}, and the hosts are {', '.join(sorted(names))}"
             )
+    pairs = [frozenset(link.between) for link in entry.links]
+    if len(set(pairs)) < len(pairs):
+        raise NotValid("two links are between the same hosts")
     return Fleet(
         hosts=hosts,
         links=tuple(HostLink(between=(a.between[0], a.between[1]), bytes_per_s=a.bandwidth) for a in entry.links),
