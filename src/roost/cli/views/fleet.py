@@ -34,7 +34,8 @@ def show_fleet(plan: PlanDocument) -> None:
 
 
 def _arrivals(fleet: FleetRecord) -> str:
-    return f"{fleet.requests:,} requests " + ("at once" if fleet.rate is None else f"at {fleet.rate:g}/s")
+    count = f"{fleet.requests:,} request{'' if fleet.requests == 1 else 's'} "
+    return count + ("at once" if fleet.rate is None else f"at {fleet.rate:g}/s")
 
 
 def _pace(fleet: FleetRecord) -> str:
