@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from dry_runs import tiny_directory
 from roost.api.plans.fleet.spec import parse_fleet
@@ -233,3 +234,15 @@ def test_a_plan_with_half_a_fleet_is_not_read(planned: Path, tmp_path: Path) -> 
     half.write_text(planned.read_text().replace("layout: shared\n", "layout: null\n"))
     with pytest.raises(InvalidFile, match="layout, workers and fleet must be set together"):
         read_plan(half)
+
+
+def test_a_diff_says_how_fleets_differ(planned: Path, tmp_path: Path, capsys) -> None:
+    other = yaml.safe_load(planned.read_text())
+    other["workers"] = other["workers"][:2]
+    other["fleet"]["requests_per_s"]["mid"] = other["fleet"]["requests_per_s"]["low"]
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(other, sort_keys=False))
+    capsys.readouterr()
+    assert run(["diff", str(planned), str(tmp_path / "other.yaml"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    changed = {each["what"] for each in (*found["decisions"], *found["figures"]) if each["about"] == "fleet"}
+    assert changed == {"workers as denoiser", "requests_per_s"}

@@ -99,6 +99,10 @@ def _decisions(before: PlanDocument, after: PlanDocument) -> Iterator[Difference
     yield from _changed("plan", "cache", one_cache, other_cache)
     yield from _changed("plan", "load_order", ", ".join(before.load_order), ", ".join(after.load_order))
     yield from _changed("plan", "fits", before.fits, after.fits)
+    yield from _changed("fleet", "layout", before.layout, after.layout)
+    for role in dict.fromkeys(each.role for each in (*before.workers, *after.workers)):
+        some, others = (sum(each.role == role for each in plan.workers) for plan in (before, after))
+        yield from _changed("fleet", f"workers as {role}", some, others)
 
 
 def _component(name: str, before: ComponentPlan, after: ComponentPlan) -> Iterator[Difference]:
@@ -124,6 +128,10 @@ def _figures(before: PlanDocument, after: PlanDocument) -> Iterator[Difference]:
         for name in ("host_bytes", "pinned_bytes"):
             yield from _changed("predicted", name, getattr(one, name), getattr(other, name), "bytes")
         yield from _changed("predicted", "limiter", one.limiter, other.limiter)
+    if before.fleet and after.fleet:
+        for name in ("requests_per_s", "request_s"):
+            values = getattr(before.fleet, name).mid, getattr(after.fleet, name).mid
+            yield from _changed("fleet", name, *values, "seconds" if name == "request_s" else None)
     if before.measured and after.measured:
         times = before.measured, after.measured
         yield from _changed("measured", "step_s", times[0].step_s.mean, times[1].step_s.mean, "seconds")
