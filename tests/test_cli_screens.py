@@ -86,6 +86,7 @@ def test_strict_makes_what_may_not_fit_an_exit_code(capsys) -> None:
     assert run(["plan", "sdxl", "--gpu", "rtx-3060", "--vram", "6GiB", *SHORT, "--certainty", "nearly"]) == 2
 
 
+@pytest.mark.slow
 def test_one_reason_of_several_components_speaks_of_all_of_them(tmp_path, capsys) -> None:
     card = ("--gpu", "rtx-4090", "--ram", "96GiB", "--no-measured")
     assert run(["plan", "flux.1-dev", *card, "-v", "-o", str(tmp_path / "plan.yaml")]) == 0

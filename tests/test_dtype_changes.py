@@ -25,6 +25,7 @@ def half_sdxl() -> Any:
     return pipeline
 
 
+@pytest.mark.slow
 def test_the_vae_upcast_of_half_precision_sdxl_is_exact_under_every_strategy() -> None:
     pipeline = half_sdxl()
     digests = set()

@@ -188,6 +188,7 @@ def test_reading_alone_brings_nothing_in_anew() -> None:
         assert held.transfers.uploaded_bytes > uploaded
 
 
+@pytest.mark.dealt(3)
 @pytest.mark.parametrize(
     ("family", "strategy"),
     [

@@ -30,7 +30,7 @@ def test_the_whole_product_is_exact(name: str, case: Case) -> None:
     check(name, case)
 
 
-@pytest.mark.dealt(3)
+@pytest.mark.dealt(6)
 @pytest.mark.parametrize(("name", "case"), dealt(OTHERS, pairwise_cases(), every=3))
 def test_a_pairwise_cover_is_exact(name: str, case: Case) -> None:
     check(name, case)

@@ -51,7 +51,7 @@ AT_DTYPES = [
 ]
 
 
-@pytest.mark.dealt(4)
+@pytest.mark.dealt(8)
 @pytest.mark.parametrize(("name", "dtype"), AT_DTYPES)
 def test_weights_take_the_bytes_that_the_plan_says(name: str, dtype: str, saved: Saved) -> None:
     for choice in PLACED:

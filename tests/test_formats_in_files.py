@@ -175,6 +175,7 @@ def test_a_join_of_two_scaled_tensors_has_a_scale_for_each_row() -> None:
     assert scale.pieces == (Piece(source="a.s", start=0, stop=1, repeat=2), Piece(source="b.s", start=1, stop=3))
 
 
+@pytest.mark.slow
 def test_each_part_of_an_all_in_one_file_is_found(tmp_path: Path) -> None:
     sdxl = world("sdxl", tmp_path)
     vae = AutoencoderKL(

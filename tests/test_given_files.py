@@ -57,7 +57,7 @@ def test_every_format_that_runs_is_in_the_table() -> None:
     assert set(KEYS.values()) - PLAIN_FORMATS == run
 
 
-@pytest.mark.dealt(3)
+@pytest.mark.dealt(5)
 @pytest.mark.parametrize(("family", "form"), cells(_SEEN))
 def test_every_strategy_has_the_bits_of_the_same_layers_without_roost(
     family: str, form: str, worlds: Any, tmp_path: Path

@@ -74,6 +74,7 @@ def _pickle_the_vae(model: Path) -> None:
     write(model / "vae" / "diffusion_pytorch_model.bin", b"\x80\x02}q\x00.")
 
 
+@pytest.mark.slow
 def test_no_run_is_proposed_that_can_only_be_refused(model: Path, disk: Path, capfd) -> None:
     for words in (("--role", "encoder"), ("--fsdp", "--num-gpus", "2")):
         note = _note(capfd, model, "-o", disk / "p.yaml", *words)

@@ -258,6 +258,7 @@ def test_a_failure_in_a_step_costs_the_steps_since_the_last_kept_one(whole, fox,
     assert _names(tmp_path) == ["fox.png"]
 
 
+@pytest.mark.slow
 def test_what_a_run_that_went_on_took_teaches_the_next_plan_nothing(tmp_path, capsys, monkeypatch) -> None:
     build("sdxl", tmp_path / "model")
     plan = tmp_path / "plan.yaml"

@@ -80,7 +80,7 @@ def _bare_digest(pipeline: DiffusionPipeline, case: Case, model: Path, picture: 
     return tensor_digest(made if isinstance(made, torch.Tensor) else torch.stack(list(made)))
 
 
-@pytest.mark.dealt(3)
+@pytest.mark.dealt(5)
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow) if case.slow else name for name, case in CASES.items()]
 )

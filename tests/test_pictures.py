@@ -99,6 +99,7 @@ def _guidance(plan: Path) -> dict[str, Any]:
     return {"guidance": document.workload.guidance, "guidance_argument": argument}
 
 
+@pytest.mark.slow
 def test_another_picture_gives_another_output_and_a_last_one_too(planned, picture, tmp_path, capsys) -> None:
     plan = planned("WanImageToVideoPipeline")
     other = tmp_path / "other.png"

@@ -33,7 +33,7 @@ def check(seed: int) -> None:
         assert device.activity.copied_bytes("h2d") == world.expected_copied_bytes(), seed
 
 
-@pytest.mark.dealt(3)
+@pytest.mark.dealt(6)
 @pytest.mark.parametrize("seeds", batches(NORMAL, 20), ids=str)
 def test_worlds_are_exact_in_bits_bytes_and_copies(seeds: range) -> None:
     for seed in seeds:

@@ -169,6 +169,7 @@ def test_a_dit_larger_than_the_card_streams() -> None:
     assert placed["transformer"].strategy == placed["transformer_2"].strategy == "layerwise-offload"
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_vram_goes_to_residents_when_copies_dominate() -> None:
     tight = chosen(search(*wan(free_gib=16, work=10 * TERA, blocks=20), Aim()))

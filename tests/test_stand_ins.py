@@ -35,6 +35,7 @@ def test_without_a_tokenizer_and_scheduler_the_prediction_is_the_published_model
         assert any(each.startswith(f"{folder} has no ") for each in plan.warnings)
 
 
+@pytest.mark.slow
 def test_a_scheduler_of_a_family_that_has_no_name_gets_its_classs_defaults(tmp_path: Path) -> None:
     directory = lost(tmp_path, NAME, "scheduler")
     index = json.loads((directory / "model_index.json").read_text())

@@ -136,6 +136,7 @@ def test_a_pipeline_of_both_takes_a_picture_as_image_and_a_clip_as_video(planned
     assert "takes one picture as 'image'" in _refused(capsys, plan, *2 * ("--image", tmp_path / "start.png"))
 
 
+@pytest.mark.slow
 def test_a_mask_of_one_picture_stands_for_all_frames(planned, clip, tmp_path, capsys) -> None:
     plan, mask = planned("WanVACEPipeline"), Image.new("L", SIDES)
     mask.paste(255, (0, 0, SIDES[0] // 2, SIDES[1]))
