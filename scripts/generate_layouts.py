@@ -22,10 +22,6 @@ ROOT = Path(__file__).resolve().parent.parent
 
 PROFILES = ROOT / "src" / "roost" / "profiles"
 LAYOUTS, TENSORS = PROFILES / "layouts.json", PROFILES / "tensors.json"
-# Whose converter reads the file, where it isn't the class's own: Qwen-Image's VAE is Wan's.
-_CONVERTED_AS = {"AutoencoderKLQwenImage": "AutoencoderKLWan"}
-# Before every name, without which the converter finds nothing.
-_NEEDED_PREFIXES = {"UNet2DConditionModel": "model.diffusion_model.", "AutoencoderKLLTXVideo": "vae."}
 # Text encoder's class -> its architecture in the gguf package, and what stands before its published names there.
 _LLAMA_CPP = {
     "T5EncoderModel": ("T5ENCODER", ""),
@@ -127,6 +123,7 @@ def conversion(original: Tensors, wanted: Tensors, class_name: str, config: dict
     from diffusers.loaders import single_file_model
 
     from roost.pipelines.formats.conversions.by_names import converted_by_names
+    from roost.pipelines.formats.conversions.converters import LAID_OUT_AS, PREFIXED
     from roost.pipelines.formats.conversions.original_names import rules_of as own_rules
     from roost.pipelines.formats.conversions.recording import stand_in
 
@@ -136,8 +133,8 @@ def conversion(original: Tensors, wanted: Tensors, class_name: str, config: dict
             class_name, own, dict(wanted), {name: stand_in(name, each) for name, each in original}
         )
     loadable = single_file_model.SINGLE_FILE_LOADABLE_CLASSES
-    convert = loadable[_CONVERTED_AS.get(class_name, class_name)]["checkpoint_mapping_fn"]
-    prefix = _NEEDED_PREFIXES.get(class_name, "")
+    convert = loadable[LAID_OUT_AS.get(class_name, class_name)]["checkpoint_mapping_fn"]
+    prefix = PREFIXED.get(class_name, "")
     with torch.device("meta"):
         checkpoint = {prefix + name: torch.empty(shape) for name, shape in original}
     return convert(checkpoint, config=config)  # type: ignore[no-any-return]

@@ -14,7 +14,6 @@ from roost.shell_quoting import command, shown_path
 _FIRST_BYTES = 512
 _PICKLE_PROTOCOLS = (2, 3, 4, 5)
 _DIRECTORY = "Give a diffusers directory with safetensors weights."
-_GIVEN = "roost plan BASE --file COMPONENT=PATH"
 _PICTURE = "Give the model's directory, and this with: --image FILE"
 _NEVER_OPENED = (
     "Roost opens no pickles. Convert it to safetensors where you trust its origin, or fetch a diffusers directory."
@@ -34,9 +33,13 @@ def _another(what: str, remedy: str = _DIRECTORY) -> Recognised:
     return Recognised(what=what, remedy=remedy)
 
 
+def _goes_into(given: str) -> str:
+    return f"Name the model that it goes into: roost plan BASE --file {given}"
+
+
 # Where a signature begins, its bytes, and what the file then is.
 _SIGNATURES: tuple[tuple[int, bytes, Recognised], ...] = (
-    (0, b"GGUF", _another("a GGUF file of one component", f"Name the model that it goes into: {_GIVEN}")),
+    (0, b"GGUF", _another("a GGUF file of one component", _goes_into("COMPONENT=PATH"))),
     (0, b"\x89HDF", _another("an HDF5 file, as Keras writes weights")),
     (0, b"version https://git-lfs", _another("a Git LFS pointer, not the file itself", "Run: git lfs pull")),
     (0, b"version https://hawser", _another("a Git LFS pointer, not the file itself", "Run: git lfs pull")),
@@ -139,7 +142,7 @@ def _remedy(content: Content, path: Path) -> str:
     if name is None:
         return _DIRECTORY
     name = "unet" if (content.class_name or "").startswith("UNet") else name
-    return f"Name the model that it goes into: {_GIVEN.replace('COMPONENT=PATH', f'{name}={shown_path(path)}')}"
+    return _goes_into(f"{name}={shown_path(path)}")
 
 
 def _converted(class_name: str, folder: str) -> str:

@@ -16,9 +16,9 @@ from roost.pipelines.internals import of_diffusers
 StandIns = Mapping[str, StandIn]
 
 # Conversions that expect names as an all-in-one file has them.
-_PREFIXED = {"UNet2DConditionModel": "model.diffusion_model.", "AutoencoderKLLTXVideo": "vae."}
+PREFIXED = {"UNet2DConditionModel": "model.diffusion_model.", "AutoencoderKLLTXVideo": "vae."}
 # Classes without a conversion of their own whose originals are laid out as another's.
-_AS = {"AutoencoderKLQwenImage": "AutoencoderKLWan"}
+LAID_OUT_AS = {"AutoencoderKLQwenImage": "AutoencoderKLWan"}
 _RESBLOCKS = "transformer.resblocks."
 
 
@@ -42,7 +42,7 @@ def converted(file: WeightFile, model: Any, shapes: Shapes, stand_ins: StandIns)
             f"{file.path}: its names aren't those of {kind.__name__}, and diffusers has no conversion for that class;"
             " take the component in diffusers' own layout."
         )
-    prefix = _PREFIXED.get(kind.__name__, "")
+    prefix = PREFIXED.get(kind.__name__, "")
     given = {prefix + name: each for name, each in stand_ins.items()}
     return _run(file, kind, lambda: function(config=config, checkpoint=given))
 
@@ -56,10 +56,10 @@ def converted_open_clip(file: WeightFile, kind: type, part: Part, model: Any, st
 
 
 def _kind(kind: type) -> type:
-    if kind.__name__ in _AS:
+    if kind.__name__ in LAID_OUT_AS:
         import diffusers  # imported here: it takes seconds
 
-        found: type = getattr(diffusers, _AS[kind.__name__])
+        found: type = getattr(diffusers, LAID_OUT_AS[kind.__name__])
         return found
     return kind
 
