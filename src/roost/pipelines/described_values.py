@@ -7,15 +7,25 @@ from typing import Any
 
 import numpy
 import torch
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from diffusers.utils import BaseOutput
+from PIL import Image
+from transformers.utils import ModelOutput
 
+from roost.errors import RoostError
 from roost.pipelines.internals.of_fake_tensors import FakeTensor
 
 # What a tensor becomes in the JSON, given its name; and the other way round
 TensorLeaf = Callable[[torch.Tensor, str], Any]
 TensorOf = Callable[[Any], torch.Tensor]
 
+# What else of a value can be described in place of what can't be.
+Otherwise = Callable[[Any], Any]
+
 _AS_THEY_ARE = (type(None), bool, int, str)
+_OUTPUTS: tuple[type, ...] = (BaseOutput, ModelOutput)
+_NO_BYTES = torch.empty(0, dtype=torch.uint8)
+_PICTURES = ("L", "RGB", "RGBA")  # modes whose bytes are all of them
 _PLAIN_TENSORS = (torch.Tensor, torch.nn.Parameter, FakeTensor)
 
 
@@ -23,20 +33,53 @@ class Unkeepable(Exception):
     """A value that can't be compared, copied or described; its text names the type."""
 
 
-def described(value: Any, leaf: TensorLeaf, name: str = "value") -> Any:
-    """``value`` as JSON, its tensors as what ``leaf`` makes of them. Raises Unkeepable."""
+class Unsent:
+    """In the place of a part of a result that could not be sent: whoever uses it hears that, by its type's name."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+
+    @staticmethod
+    def describe(value: Any) -> dict[str, str]:
+        """What ``described`` may put in the place of ``value``."""
+        return {"unsent": type(value).__name__}
+
+    def __getattr__(self, name: str) -> Any:
+        raise RoostError(f"a {self._kind} can't be sent from one worker to another, and its {name!r} is needed here.")
+
+    def __getitem__(self, key: object) -> Any:
+        return self.__getattr__(f"[{key!r}]")
+
+    def __call__(self, *_: object, **__: object) -> Any:
+        return self.__getattr__("call")
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.__getattr__("items"))
+
+
+def described(value: Any, leaf: TensorLeaf, name: str = "value", otherwise: Otherwise | None = None) -> Any:
+    """``value`` as JSON, its tensors as what ``leaf`` makes of them.
+
+    What can't be described is described as what ``otherwise`` gives in its place. Raises Unkeepable without that.
+    """
     kind = type(value)
     if kind in _AS_THEY_ARE:
         return value
     if kind in (list, tuple, torch.Size):
-        parts = [described(each, leaf, f"{name}.{index}") for index, each in enumerate(value)]
+        parts = [described(each, leaf, f"{name}.{index}", otherwise) for index, each in enumerate(value)]
         return {"list" if kind is list else "tuple": parts}
     if kind is dict and all(type(each) in (str, int) for each in value):
-        return {"dict": [[each, described(one, leaf, f"{name}.{each}")] for each, one in value.items()]}
-    if isinstance(value, BaseOutput):
-        fields = {each: described(one, leaf, f"{name}.{each}") for each, one in value.items()}
-        return {"output": [kind.__module__, kind.__qualname__, fields]}
-    return _described_leaf(value, leaf, name)
+        return {"dict": [[each, described(one, leaf, f"{name}.{each}", otherwise)] for each, one in value.items()]}
+    if isinstance(value, _OUTPUTS) or kind is DiagonalGaussianDistribution:
+        fields = value.items() if isinstance(value, _OUTPUTS) else vars(value).items()
+        parts = {each: described(one, leaf, f"{name}.{each}", otherwise) for each, one in fields}
+        return {"output": [kind.__module__, kind.__qualname__, parts]}
+    try:
+        return _described_leaf(value, leaf, name)
+    except Unkeepable:
+        if otherwise is None:
+            raise
+        return otherwise(value)
 
 
 def _described_leaf(value: Any, leaf: TensorLeaf, name: str) -> dict[str, Any]:
@@ -49,8 +92,12 @@ def _described_leaf(value: Any, leaf: TensorLeaf, name: str) -> dict[str, Any]:
         return {"tensor": leaf(value, name)}
     if isinstance(value, numpy.ndarray | numpy.generic):
         return {"scalar" if isinstance(value, numpy.generic) else "array": leaf(_of_array(value), name)}
+    if kind is bytes:
+        return {"bytes": leaf(torch.frombuffer(bytearray(value), dtype=torch.uint8) if value else _NO_BYTES, name)}
     if kind is torch.Generator:
         return {"generator": leaf(value.get_state(), name)}
+    if isinstance(value, Image.Image) and value.mode in _PICTURES:
+        return {"picture": [value.mode, *value.size, leaf(_of_array(numpy.asarray(value)), name)]}
     raise Unkeepable(kind.__name__)
 
 
@@ -76,9 +123,8 @@ def rebuilt(description: Any, tensor_of: TensorOf, generators: Iterator[torch.Ge
         return {name: rebuilt(each, tensor_of, generators) for name, each in what}
     if kind == "output":
         module, name, fields = what
-        return _output_class(module, name)(
-            **{each: rebuilt(one, tensor_of, generators) for each, one in fields.items()}
-        )
+        parts = {each: rebuilt(one, tensor_of, generators) for each, one in fields.items()}
+        return _output(module, name, parts)
     if kind == "generator":
         generator = next(generators or iter(()), None)
         if generator is None:
@@ -96,17 +142,28 @@ def _leaf(kind: str, what: Any, tensor_of: TensorOf) -> Any:
         return _dtype(what)
     if kind == "device":
         return torch.device(what)
+    if kind == "picture":
+        mode, width, height, pixels = what
+        return Image.frombytes(mode, (width, height), tensor_of(pixels).cpu().numpy().tobytes())
+    if kind == "unsent":
+        return Unsent(what)
     array = tensor_of(what).cpu().numpy()
+    if kind == "bytes":
+        return array.tobytes()
     return array[()] if kind == "scalar" else array
 
 
-def _output_class(module: str, name: str) -> type:
-    """One of diffusers' output classes that are imported: a file never has anything imported."""
-    left: list[type] = [BaseOutput]
+def _output(module: str, name: str, parts: Mapping[str, Any]) -> Any:
+    """Of the libraries' output classes that are imported: a file never has anything imported."""
+    if (module, name) == (DiagonalGaussianDistribution.__module__, DiagonalGaussianDistribution.__qualname__):
+        made = DiagonalGaussianDistribution.__new__(DiagonalGaussianDistribution)
+        vars(made).update(parts)
+        return made
+    left = list(_OUTPUTS)
     while left:
         found = left.pop()
         if (found.__module__, found.__qualname__) == (module, name):
-            return found
+            return found(**parts)
         left += found.__subclasses__()
     raise ValueError(f"no output class {name}")
 

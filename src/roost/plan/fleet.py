@@ -23,7 +23,8 @@ class RateInterval(Strict):
 class WorkerRecord(Strict):
     """One card's worker. ``device`` is the card's number on its host; ``peak_bytes`` are VRAM of the process.
 
-    ``request_s`` are the seconds that a request keeps it busy.
+    ``request_s`` are the seconds that a request keeps it busy. ``plan`` is the key of its own plan among the document's
+    ``worker_plans``; None where the document itself is that.
     """
 
     name: Name
@@ -34,6 +35,7 @@ class WorkerRecord(Strict):
     components: dict[ComponentName, AlternativeComponent]
     peak_bytes: BytesInterval
     request_s: SecondsInterval
+    plan: Name | None = None
 
 
 class HostMemory(Strict):

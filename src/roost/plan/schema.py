@@ -158,6 +158,19 @@ class ComponentPlan(Strict):
         return self
 
 
+class WorkerPlan(Strict):
+    """What a worker's plan has of its own; the rest is the document's."""
+
+    machine: MachineRecord
+    budget: Budget
+    certainty: Certainty | None
+    loras: list[PlannedLora] = Field(default_factory=list)
+    load_order: list[Name]
+    policy: Policy
+    role: Annotated[RolePart, FACT]
+    components: dict[ComponentName, ComponentPlan]
+
+
 class PlanDocument(Strict):
     """One placement plan. ``predicted`` and ``measured`` are null until a cost model or a trial fills them.
 
@@ -165,7 +178,7 @@ class PlanDocument(Strict):
     steps, None for none. ``also`` says which of the named alternatives (the rule plan, all resident) the plan itself
     is. ``loras`` are in the order in which they are put in. ``certainty`` is None for a plan that doesn't fit,
     and for one of 0.1. A plan for a fleet has a ``layout``, and is by itself the plan of the first of its ``workers``
-    that denoises; ``layouts`` are those that were compared.
+    that denoises; ``worker_plans`` are those of the others, and ``layouts`` those that were compared.
     """
 
     schema_version: int = Field(alias="schema", ge=SCHEMA_VERSION, le=SCHEMA_VERSION)  # Literal[1] would take true
@@ -196,6 +209,7 @@ class PlanDocument(Strict):
     workers: list[WorkerRecord] = Field(default_factory=list)
     fleet: FleetRecord | None = None
     layouts: list[LayoutRecord] = Field(default_factory=list)
+    worker_plans: dict[Name, WorkerPlan] = Field(default_factory=dict)
 
     _from_earlier = model_validator(mode="before")(staticmethod(earlier.plan_facts))
 
@@ -241,6 +255,9 @@ class PlanDocument(Strict):
     def _fleets_are_whole(self) -> PlanDocument:
         if len({self.layout is not None, bool(self.workers), self.fleet is not None}) > 1:
             raise ValueError("layout, workers and fleet must be set together")
+        unknown = {each.plan for each in self.workers if each.plan is not None} ^ self.worker_plans.keys()
+        if unknown:
+            raise ValueError(f"workers and worker_plans differ in {', '.join(sorted(unknown))}")
         return self
 
     @model_validator(mode="after")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from roost.plan.figures import AlternativeComponent
 from roost.plan.fleet import FleetRecord, HostMemory, LayoutRecord, WorkerRecord
 from roost.plan.revision import revised
-from roost.plan.schema import ComponentPlan, PlanDocument
+from roost.plan.schema import ComponentPlan, PlanDocument, WorkerPlan
 from roost.planner.fleet.choice import Able, Compared
 from roost.planner.fleet.figures import Demand
 from roost.planner.fleet.service import Worker
@@ -19,17 +19,32 @@ def fleet_document(compared: Sequence[Compared], demand: Demand) -> PlanDocument
     if best is None:
         return None
     main = next(each for each in best.layout.workers if {"generate", "denoise"} & each.planned.seconds.keys())
+    plans = _plans_beside(main.planned.plan, best.layout.workers)
     return revised(
         main.planned.plan,
         certainty="sure" if best.sure else "likely",
         layout=best.layout.name,
-        workers=[_worker(each) for each in best.layout.workers],
+        workers=[_worker(each, plans) for each in best.layout.workers],
         fleet=_fleet(best, demand),
         layouts=[layout_record(each) for each in compared],
+        worker_plans={name: _own(plan) for name, plan in plans.items()},
     )
 
 
-def _worker(worker: Worker) -> WorkerRecord:
+def _plans_beside(main: PlanDocument, workers: Sequence[Worker]) -> dict[str, PlanDocument]:
+    """The plans of workers that differ from ``main``, each once, by the name of the first worker that has it."""
+    found: dict[str, PlanDocument] = {}
+    for each in workers:
+        if all(each.planned.plan is not one for one in (main, *found.values())):
+            found[each.name] = each.planned.plan
+    return found
+
+
+def _own(plan: PlanDocument) -> WorkerPlan:
+    return WorkerPlan(**{name: getattr(plan, name) for name in WorkerPlan.model_fields})
+
+
+def _worker(worker: Worker, plans: Mapping[str, PlanDocument]) -> WorkerRecord:
     planned = worker.planned
     return WorkerRecord(
         name=worker.name,
@@ -40,6 +55,7 @@ def _worker(worker: Worker) -> WorkerRecord:
         components={name: _placed(each) for name, each in planned.plan.components.items()},
         peak_bytes=planned.peak_bytes,
         request_s=planned.request_s,
+        plan=next((name for name, plan in plans.items() if plan is planned.plan), None),
     )
 
 

@@ -19,6 +19,7 @@ from roost.residency.engine.initial_placement import Placer
 from roost.residency.engine.ladder import demotions_of
 from roost.residency.engine.runtime import Runtime
 from roost.residency.engine.stages import OnEvent, StageRecord, StageRecorder
+from roost.residency.hold.away import AwayComponent
 from roost.residency.hold.hooks import hook_component, hook_movement, hook_pipeline, switch_on
 from roost.residency.hold.live_modules import check_components, check_strategies, held_modules
 from roost.residency.weights.foreign import check_free
@@ -32,7 +33,8 @@ _log = logging.getLogger(__name__)
 class Held:
     """A pipeline that a plan holds until ``close``; a context manager.
 
-    Call ``pipeline`` as ever: its weights are where the plan wants them, and inputs follow.
+    Call ``pipeline`` as ever: its weights are where the plan wants them, and inputs follow. Components that are
+    ``away`` are another process's.
     """
 
     def __init__(
@@ -42,7 +44,9 @@ class Held:
         components: Mapping[str, HeldComponent],
         transfers: Transfers,
         on_event: OnEvent | None = None,
+        away: Mapping[str, AwayComponent] | None = None,
     ) -> None:
+        self.away = dict(away or {})
         self.pipeline, self.plan, self.device = pipeline, plan, transfers.device
         self.transfers = transfers
         self.recorder = StageRecorder(

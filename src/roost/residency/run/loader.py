@@ -26,6 +26,7 @@ from roost.residency.engine.eviction import HostTurns
 from roost.residency.engine.initial_placement import Placer
 from roost.residency.engine.stages import OnEvent
 from roost.residency.hold.attach import Held
+from roost.residency.hold.away import AwayComponent
 from roost.residency.hold.live_modules import check_strategies
 from roost.residency.run.components import SAFELY, LoadComponent, first_line, load_component, unloadable
 from roost.residency.run.given_files import GivenFiles
@@ -62,7 +63,7 @@ def load_held(
     components: dict[str, HeldComponent] = {}
     with quiet_libraries(), quiet_torch(), ExitStack() as undo:
         undo.callback(transfers.close)
-        _check_index(plan, model_dir)
+        _check_index(plan, model_dir, source.away)
         found = pipeline_class(plan.model.pipeline)
         for name in plan.load_order:
             if on_component is not None:
@@ -77,8 +78,10 @@ def load_held(
             placer.place(components[name])
             _log.info("%s: loaded as %s", name, components[name].plan.strategy)
         modules = {name: component.module for name, component in components.items()}
+        away = {name: source.handle(name, each, model_dir, device) for name, each in source.away.items()}
+        modules |= {name: each.module for name, each in away.items()}
         pipeline = assemble(found, model_dir, modules)
-        held = Held(pipeline, plan, components, transfers, on_event)
+        held = Held(pipeline, plan, components, transfers, on_event, away)
         held.runtime.host_turns = HostTurns(plan.budget.host_turns, components, held.recorder.leave_out)
         undo.pop_all()
     return held
@@ -89,18 +92,24 @@ class Source:
     """Where components come from: ``load`` makes them, from the model's files unless it says otherwise.
 
     ``given`` are the files of those whose weights aren't the model's own, which ``load`` has too. ``class_facts`` say
-    which weights keep float32, in modules that are built without weights.
+    which weights keep float32, in modules that are built without weights. ``away`` are components that another process
+    has, of which this one gets the shape.
     """
 
     load: LoadComponent = load_component
     class_facts: Mapping[str, ClassFacts] = field(default_factory=dict)
     given: GivenFiles = field(default_factory=GivenFiles)
+    away: Mapping[str, ComponentPlan] = field(default_factory=dict)
 
     def shell(self, name: str, plan: ComponentPlan, model_dir: Path) -> torch.nn.Module:
         """The component built without weights, in memory that nobody touched."""
         if name in self.given:
             return self.given.shell(name, plan, model_dir)
         return build_shell(name, plan, model_dir, self.class_facts)
+
+    def handle(self, name: str, plan: ComponentPlan, model_dir: Path, device: Device) -> AwayComponent:
+        """A component that another process has: its module, and nothing of its weights."""
+        return AwayComponent(name, self.shell(name, plan, model_dir), plan.kind, device.device)
 
     def loads_own(self, name: str) -> bool:
         """Whether the component's weights are what the model's files have."""
@@ -134,7 +143,7 @@ def assemble(found: Any, model_dir: Path, modules: dict[str, torch.nn.Module]) -
         raise unloadable("pipeline", error) from error
 
 
-def _check_index(plan: PlanDocument, model_dir: Path) -> None:
+def _check_index(plan: PlanDocument, model_dir: Path, away: Mapping[str, ComponentPlan]) -> None:
     """Refuses an index that names other code, and one whose weights the plan doesn't place."""
     index = _read_index(model_dir / "model_index.json")
     if index.get("_class_name") != plan.model.pipeline:
@@ -153,7 +162,7 @@ def _check_index(plan: PlanDocument, model_dir: Path) -> None:
         if len(entry) != 2 or not all(isinstance(part, str) for part in entry):
             raise InvalidFile(f"model_index.json: entry {name!r} is {entry!r}, not [library, class]; mend the index.")
         found = component_class(entry[0], entry[1])
-        if weighted_class(found) and name not in plan.components:
+        if weighted_class(found) and name not in plan.components and name not in away:
             raise PlanMismatch(f"component {name!r} is in the model but not in the plan; make a plan for this model.")
 
 

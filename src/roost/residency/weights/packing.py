@@ -95,7 +95,7 @@ class Packer:
         self.unpin()
         for unit in self.units.values():
             unit.master = unit.spare = None
-            unit.bind([_nothing_like(view) for view in unit.bound])
+            unit.bind([nothing_like(view) for view in unit.bound])
 
     def forget(self) -> None:
         """Gives up the masters; the device has the only copies now."""
@@ -183,11 +183,11 @@ def _is_current(unit: Unit) -> bool:
     return unit.is_intact() and not edited
 
 
-def _nothing_like(view: torch.Tensor) -> torch.Tensor:
-    """A tensor of the same shape that takes no memory."""
+def nothing_like(view: torch.Tensor, device: torch.device | None = None) -> torch.Tensor:
+    """A tensor of the same shape that takes no memory; in the host's, unless there is a ``device``."""
     value = torch.nan if view.dtype.is_floating_point else 0
     with torch.inference_mode(False), torch.no_grad():
-        return torch.full((), value, dtype=torch.float32).to(view.dtype).expand(view.shape)
+        return torch.full((), value, dtype=torch.float32, device=device).to(view.dtype).expand(view.shape)
 
 
 def _pack(units: Iterable[Unit]) -> None:

@@ -15,6 +15,7 @@ from roost.pipelines.entries import wrap_entries
 from roost.residency.engine.component import HeldComponent
 from roost.residency.engine.instance_attributes import set_attribute
 from roost.residency.hold.attach import Held
+from roost.residency.hold.away import AwayComponent
 from roost.residency.run.generate import Generation, generate
 from roost.residency.run.kept.answers import Answers, NotExact, put_random_state, random_state
 from roost.residency.run.kept.files import Kept, KeptFiles, KeptStage
@@ -84,8 +85,8 @@ class Keeper:
     @contextmanager
     def _watching(self) -> Iterator[None]:
         with ExitStack() as undo:
-            for component in self._held.runtime.components.values():
-                kind = self._held.plan.components[component.name].kind
+            here = ((each, each.planned.kind) for each in self._held.runtime.components.values())
+            for component, kind in (*here, *((each, each.kind) for each in self._held.away.values())):
                 if kind in ("dit", "vae"):
                     around = self._denoise if kind == "dit" else self._maybe_decode
                     undo.callback(wrap_entries(component.module, functools.partial(around, component)))
@@ -96,7 +97,12 @@ class Keeper:
             yield
 
     def _denoise(
-        self, component: HeldComponent, method: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: Any
+        self,
+        component: HeldComponent | AwayComponent,
+        method: str,
+        call: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Any,
     ) -> Any:
         if self._within:
             return call(*args, **kwargs)
@@ -111,7 +117,7 @@ class Keeper:
         return result
 
     def _maybe_decode(
-        self, _: HeldComponent, method: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: Any
+        self, _: object, method: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: Any
     ) -> Any:
         return self._decode(call, args, kwargs) if method == "decode" else call(*args, **kwargs)
 

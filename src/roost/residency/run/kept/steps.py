@@ -179,19 +179,19 @@ def _carried(loop: StepLoop, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _hash_of(name: str, value: Any) -> str:
     try:
-        return hashlib.sha256(repr(comparable(_plainer(value))).encode()).hexdigest()
+        return hashlib.sha256(repr(comparable(plainer(value))).encode()).hexdigest()
     except Unkeepable as error:
         raise Unkeepable(f"{error} ({name!r})") from None
 
 
-def _plainer(value: Any) -> Any:
+def plainer(value: Any) -> Any:
     """Generators as their state, and numpy's arrays as tensors."""
     if isinstance(value, torch.Generator):
         return value.get_state()
     if isinstance(value, Mapping):
-        return {name: _plainer(each) for name, each in value.items()}
+        return {name: plainer(each) for name, each in value.items()}
     if type(value) in (list, tuple):
-        return [_plainer(each) for each in value]
+        return [plainer(each) for each in value]
     if type(value).__module__ == "numpy":
         return torch.from_numpy(value.copy()) if hasattr(value, "shape") and value.shape else value.item()
     return value

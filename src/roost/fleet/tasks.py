@@ -1,0 +1,74 @@
+"""What goes to a worker for one request, and what comes back, as bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+
+from roost.fleet.answers import Answer, Asked
+from roost.fleet.parcels import packed, unpacked
+from roost.pipelines.calls import GenerationRequest
+from roost.residency.engine.stages import StageRecord
+
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A request as it stands: what to generate, the ``answers`` to its calls so far, and the latents that it has.
+
+    ``latents`` is the content of a kept file of the generation ``key``, which people know as ``shown``. ``through`` has
+    components elsewhere called from where the request is.
+    """
+
+    call: GenerationRequest
+    key: str
+    shown: str
+    answers: Sequence[Answer] = ()
+    latents: bytes = b""
+    through: bool = False
+
+    def pack(self) -> bytes:
+        return packed({**_fields(self), "call": _fields(self.call), "answers": _packed_answers(self.answers)})
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> Task:
+        found = unpacked(raw, _CPU)
+        call = GenerationRequest(**found["call"])
+        return cls(**{**found, "call": call, "answers": _unpacked_answers(found["answers"])})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Onward:
+    """The request goes on where ``component`` is; ``why_through`` says why it must call that from where it is."""
+
+    component: str
+    answers: Sequence[Answer]
+    latents: bytes
+    stages: Sequence[StageRecord]
+    nan_components: Sequence[str]
+    why_through: str | None = None
+
+    def pack(self) -> bytes:
+        stages = [_fields(each) for each in self.stages]
+        return packed({**_fields(self), "answers": _packed_answers(self.answers), "stages": stages})
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> Onward:
+        found = unpacked(raw, _CPU)
+        stages = [StageRecord(**each) for each in found["stages"]]
+        return cls(**{**found, "answers": _unpacked_answers(found["answers"]), "stages": stages})
+
+
+def _fields(record: object) -> dict[str, object]:
+    return {each.name: getattr(record, each.name) for each in fields(record)}  # type: ignore[arg-type]
+
+
+def _packed_answers(answers: Sequence[Answer]) -> list[object]:
+    return [[each.asked.part, each.asked.method, each.asked.digest, each.parcel] for each in answers]
+
+
+def _unpacked_answers(found: Sequence[Sequence[str | bytes]]) -> list[Answer]:
+    return [Answer(Asked(str(part), str(method), str(digest)), bytes(parcel)) for part, method, digest, parcel in found]  # type: ignore[arg-type]

@@ -1,0 +1,122 @@
+"""One request's visit to one worker: the pipeline's call, as far as this worker's components take it.
+
+The pipeline's own code runs on every worker, unchanged. What it asks of components that are elsewhere was answered
+there and came along; where it asks for more, the visit ends, and the request travels on with all that it has got. So
+whatever a family calls, in whichever order, is called with the same values and the same random state as in one process.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from roost.errors import RoostError
+from roost.fleet.answers import Answers, Asked
+from roost.pipelines.described_values import Unkeepable, described
+from roost.pipelines.entries import wrap_entries
+from roost.residency.engine.instance_attributes import set_attribute
+from roost.residency.hold.attach import Held
+
+# A pipeline's method that makes of its encoders' large results the small ones that it goes on with.
+_ENCODES = "encode_prompt"
+_PIPELINE = "pipeline"
+
+# A call of a component that is elsewhere, made there at once: its name, method, arguments.
+Ask = Callable[[str, str, tuple[Any, ...], Mapping[str, Any]], Any]
+
+
+class Elsewhere(BaseException):
+    """Ends a visit where the pipeline needs ``component``. Not an Exception: a pipeline's ``except`` must not take it."""
+
+    def __init__(self, component: str) -> None:
+        super().__init__(component)
+        self.component = component
+
+
+class Visit:
+    """A request's calls on the worker that has ``held`` its components.
+
+    ``denoised`` is whether a denoiser has worked on the request, here or before. With ``ask``, components elsewhere are
+    called from here, and nothing ends before its time.
+    """
+
+    def __init__(self, held: Held, answers: Answers, ask: Ask | None, *, denoised: bool) -> None:
+        self.denoised = denoised
+        self._held, self._answers, self._ask = held, answers, ask
+        self._within = 0  # calls of components of this worker's own
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Watches every call that the pipeline makes inside the context."""
+        with ExitStack() as undo:
+            for name, component in self._held.runtime.components.items():
+                denoises = component.planned.kind == "dit"
+                around = functools.partial(self._denoise if denoises else self._call, name)
+                undo.callback(wrap_entries(component.module, around))
+            for name, component in self._held.away.items():
+                undo.callback(wrap_entries(component.module, functools.partial(self._call_away, name)))
+            encode = getattr(self._held.pipeline, _ENCODES, None)
+            if callable(encode):
+                set_attribute(self._held.pipeline, _ENCODES, functools.partial(self._encode, encode), undo)
+            yield
+
+    def _denoise(self, _: str, __: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
+        self.denoised = True
+        with self._inside():
+            return call(*args, **kwargs)
+
+    def _call(self, name: str, method: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
+        if self._within:
+            return call(*args, **kwargs)
+        if self._answers.left:
+            return self._answers.give(Asked.of(name, method, [args, kwargs]), [args, kwargs])
+        # Before the call, which may edit what it is given.
+        asked = None if self.denoised or self._ask is not None else Asked.of(name, method, [args, kwargs])
+        with self._inside():
+            result = call(*args, **kwargs)
+        if asked is not None:
+            self._answers.keep(asked, result, [args, kwargs])
+        return result
+
+    def _call_away(self, name: str, method: str, _: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
+        if self._answers.left:
+            return self._answers.give(Asked.of(name, method, [args, kwargs]), [args, kwargs])
+        if self._ask is None:
+            raise Elsewhere(name)
+        return self._ask(name, method, args, kwargs)
+
+    def _encode(self, encode: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """In place of the pipeline's method: its result travels, and not the larger ones of the encoders in it."""
+        if self._within or (not self._answers.left and (self.denoised or self._ask is not None)):
+            return encode(*args, **kwargs)
+        try:
+            asked = Asked.of(_PIPELINE, _ENCODES, [args, kwargs])
+        except RoostError:  # what only this pipeline can be given; its encoders may be given something plainer
+            return encode(*args, **kwargs)
+        if self._answers.is_next(asked):
+            return self._answers.give(asked, [args, kwargs])
+        first, anew, before = self._answers.met, not self._answers.left, dict(vars(self._held.pipeline))
+        result = encode(*args, **kwargs)
+        after = vars(self._held.pipeline)
+        unchanged = all(before.get(name) is after.get(name) for name in before.keys() | after.keys())
+        if anew and unchanged and _is_plain(result):
+            self._answers.keep(asked, result, [args, kwargs], first)
+        return result
+
+    @contextmanager
+    def _inside(self) -> Iterator[None]:
+        self._within += 1
+        try:
+            yield
+        finally:
+            self._within -= 1
+
+
+def _is_plain(result: Any) -> bool:
+    try:
+        described(result, lambda *_: None)
+    except Unkeepable:
+        return False
+    return True

@@ -1,0 +1,115 @@
+"""One worker: a device, the components that its plan gives it, and what it does for the requests that come by."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from roost.errors import RoostError
+from roost.fleet.answers import WITHOUT_ROLES, Answer, Answers, Asked
+from roost.fleet.parcels import packed, unpacked
+from roost.fleet.tasks import Onward, Task
+from roost.fleet.visits import Elsewhere, Visit
+from roost.pipelines.described_values import Unkeepable
+from roost.residency.hold.attach import Held
+from roost.residency.run.generate import Generation, calling, generate
+from roost.residency.run.kept.answers import put_random_state, random_state
+from roost.residency.run.kept.files import KeptFiles
+from roost.residency.run.kept.keeper import Resumed, generate_keeping
+
+# Has the worker that owns a component answer a call of it: the component's name and the call, both as they travel.
+Send = Callable[[str, bytes], bytes]
+
+
+class Worker:
+    """Serves one request at a time. ``folder`` is where this host's workers keep what a request has got so far.
+
+    Another worker of the host goes on from a step that was kept there.
+    """
+
+    def __init__(self, held: Held, folder: Path, send: Send | None = None) -> None:
+        self.held = held
+        self._folder, self._send = folder, send
+        self._device = held.device.device
+
+    def visit(self, task: Task, on_note: Callable[[str], None]) -> Onward | tuple[Generation, Resumed | None]:
+        """Takes the request as far as this worker's components do. Raises what ``generate`` does."""
+        files = self._files(task, on_note)
+        answers = Answers(self._device, task.answers)
+        visit = Visit(self.held, answers, self._ask if task.through else None, denoised=bool(task.latents))
+        with self._nan_components() as nan, visit.watching():
+            try:
+                if task.through:
+                    return generate(self.held, task.call), None
+                made = generate_keeping(self.held, task.call, files, resume=True)
+            except Elsewhere as needed:
+                return self._onward(needed.component, visit, answers, files, nan)
+        files.remove()
+        return made
+
+    def answer(self, raw: bytes) -> bytes:
+        """The answer to one call of a component of this worker, made from where its request is."""
+        found = unpacked(raw, self._device, iter(map(torch.Generator, repeat("cpu"))))
+        name, method, args, kwargs = (found[each] for each in ("part", "method", "args", "kwargs"))
+        module = self.held.runtime.components[name].module
+        weights, dtype, held = list(module.parameters()), found["dtype"], self.held
+        with calling(held.pipeline, held.recorder, held.device, held.runtime.end_call, 0):
+            if dtype is not None and any(each.is_floating_point() and each.dtype != dtype for each in weights):
+                module.to(dtype)
+            put_random_state([each.cpu() for each in found["random"]], self._device)
+            result = getattr(module, method)(*args, **kwargs)
+            return Answer.to(Asked(name, method, ""), result, [args, kwargs], self._device).parcel
+
+    def _ask(self, name: str, method: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        assert self._send is not None, "a task that calls through comes where it can"
+        question = {
+            "part": name,
+            "method": method,
+            "args": list(args),
+            "kwargs": dict(kwargs),
+            "dtype": self.held.away[name].dtype,
+            "random": random_state(self._device),
+        }
+        try:
+            raw = packed(question)
+        except Unkeepable as error:
+            raise RoostError(
+                f"{name}.{method} is given a {error}, which can't be sent to another worker; {WITHOUT_ROLES}."
+            ) from None
+        return Answer(Asked(name, method, ""), self._send(name, raw)).open([args, kwargs], self._device)
+
+    def _onward(self, name: str, visit: Visit, answers: Answers, files: KeptFiles, nan: list[str]) -> Onward:
+        """Where the request goes from here. What was denoised goes along only as latents to decode."""
+        latents = files.path("decode").read_bytes() if files.has("decode") else b""
+        again = visit.denoised and (not latents or self.held.away[name].kind == "dit")
+        return Onward(
+            component=name,
+            answers=answers.all,
+            latents=b"" if again else latents,
+            stages=self.held.stages,
+            nan_components=nan,
+            why_through=f"the pipeline needs {name} in the middle of what it denoises" if again else None,
+        )
+
+    def _files(self, task: Task, on_note: Callable[[str], None]) -> KeptFiles:
+        name = hashlib.sha256(task.key.encode()).hexdigest()[:32]
+        files = KeptFiles(self._folder / name, key=task.key, shown=task.shown, say=on_note)
+        if task.latents:
+            files.path("decode").write_bytes(task.latents)
+        return files
+
+    @contextmanager
+    def _nan_components(self) -> Iterator[list[str]]:
+        """The components that gave NaN in a visit that goes on elsewhere."""
+        found: list[str] = []
+        before, self.held.runtime.on_nan = self.held.runtime.on_nan, found.extend
+        try:
+            yield found
+        finally:
+            self.held.runtime.on_nan = before
