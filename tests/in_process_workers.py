@@ -23,6 +23,9 @@ class Workers:
         plans = {each.name: plan_of(document, each) for each in document.workers}
         everything = {name: each for plan in plans.values() for name, each in plan.components.items()}
         self.by_name = {name: _worker(plan, everything, folder, self.send) for name, plan in plans.items()}
+        for values in [each.values() for each in self.by_name.values()]:
+            for each in self.by_name.values():
+                each.take(values)
 
     def run(self, task: Task, first: str) -> Generation:
         name = first
@@ -38,9 +41,12 @@ class Workers:
                 shown=task.shown,
                 answers=onward.answers,
                 latents=onward.latents,
-                through=onward.why_through is not None,
+                through=onward.through,
             )
-            name = name if task.through and onward.component not in DENOISERS else self.owner(onward.component)
+            if not task.through:
+                name = self.owner(onward.component)
+            elif onward.component in self.by_name[name].held.away:
+                name = next(each for each, worker in self.by_name.items() if worker.held.plan.role.name == "denoiser")
 
     def owner(self, component: str) -> str:
         return next(name for name, each in self.by_name.items() if component in each.held.plan.components)
@@ -51,9 +57,6 @@ class Workers:
     def close(self) -> None:
         for each in self.by_name.values():
             each.held.close()
-
-
-DENOISERS = ("transformer", "unet", "transformer_2")
 
 
 def _worker(plan: PlanDocument, everything: Mapping[str, object], folder: Path, send: object) -> Worker:

@@ -42,14 +42,18 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Onward:
-    """The request goes on where ``component`` is; ``why_through`` says why it must call that from where it is."""
+    """The request goes on where ``component`` is, of VAEs one that ``decodes`` where it is to.
+
+    With ``through`` it needs that in the middle of what it denoises, and must call it from where it is.
+    """
 
     component: str
+    decodes: bool
+    through: bool
     answers: Sequence[Answer]
     latents: bytes
     stages: Sequence[StageRecord]
     nan_components: Sequence[str]
-    why_through: str | None = None
 
     def pack(self) -> bytes:
         stages = [_fields(each) for each in self.stages]

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from roost.errors import RoostError
+from roost.facts.model import Kind
 from roost.fleet.answers import Answers, Asked
 from roost.pipelines.described_values import Unkeepable, described
 from roost.pipelines.entries import wrap_entries
@@ -22,28 +23,37 @@ from roost.residency.hold.attach import Held
 # A pipeline's method that makes of its encoders' large results the small ones that it goes on with.
 _ENCODES = "encode_prompt"
 _PIPELINE = "pipeline"
+_DECODES = "decode"  # the stage, and in the names of VAEs' methods
+
+Call = Callable[..., Any]
+Arguments = tuple[Any, ...]
 
 # A call of a component that is elsewhere, made there at once: its name, method, arguments.
-Ask = Callable[[str, str, tuple[Any, ...], Mapping[str, Any]], Any]
+Ask = Callable[[str, str, Arguments, Mapping[str, Any]], Any]
 
 
 class Elsewhere(BaseException):
-    """Ends a visit where the pipeline needs ``component``. Not an Exception: a pipeline's ``except`` must not take it."""
+    """Ends a visit where the pipeline needs ``component``, of a VAE maybe to decode.
 
-    def __init__(self, component: str) -> None:
+    Not an Exception: a pipeline's own ``except`` must not take it.
+    """
+
+    def __init__(self, component: str, kind: Kind, method: str) -> None:
         super().__init__(component)
-        self.component = component
+        self.component, self.kind = component, kind
+        self.decodes = kind == "vae" and _DECODES in method
 
 
 class Visit:
     """A request's calls on the worker that has ``held`` its components.
 
-    ``denoised`` is whether a denoiser has worked on the request, here or before. With ``ask``, components elsewhere are
+    Where its role doesn't decode, it has a VAE for encoding alone. ``denoised`` is whether a denoiser has worked on the request, here or before. With ``ask``, components elsewhere are
     called from here, and nothing ends before its time.
     """
 
     def __init__(self, held: Held, answers: Answers, ask: Ask | None, *, denoised: bool) -> None:
         self.denoised = denoised
+        self._decodes = _DECODES in held.plan.role.stages
         self._held, self._answers, self._ask = held, answers, ask
         self._within = 0  # calls of components of this worker's own
 
@@ -52,24 +62,26 @@ class Visit:
         """Watches every call that the pipeline makes inside the context."""
         with ExitStack() as undo:
             for name, component in self._held.runtime.components.items():
-                denoises = component.planned.kind == "dit"
-                around = functools.partial(self._denoise if denoises else self._call, name)
+                kind = component.planned.kind
+                around = functools.partial(self._denoise if kind == "dit" else self._call, name, kind)
                 undo.callback(wrap_entries(component.module, around))
-            for name, component in self._held.away.items():
-                undo.callback(wrap_entries(component.module, functools.partial(self._call_away, name)))
+            for name, away in self._held.away.items():
+                undo.callback(wrap_entries(away.module, functools.partial(self._call_away, name, away.kind)))
             encode = getattr(self._held.pipeline, _ENCODES, None)
             if callable(encode):
                 set_attribute(self._held.pipeline, _ENCODES, functools.partial(self._encode, encode), undo)
             yield
 
-    def _denoise(self, _: str, __: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
+    def _denoise(self, _: str, __: Kind, ___: str, call: Call, args: Arguments, kwargs: Any) -> Any:
         self.denoised = True
         with self._inside():
             return call(*args, **kwargs)
 
-    def _call(self, name: str, method: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
+    def _call(self, name: str, kind: Kind, method: str, call: Call, args: Arguments, kwargs: Any) -> Any:
         if self._within:
             return call(*args, **kwargs)
+        if kind == "vae" and _DECODES in method and not self._decodes:
+            return self._call_away(name, kind, method, call, args, kwargs)
         if self._answers.left:
             return self._answers.give(Asked.of(name, method, [args, kwargs]), [args, kwargs])
         # Before the call, which may edit what it is given.
@@ -80,11 +92,11 @@ class Visit:
             self._answers.keep(asked, result, [args, kwargs])
         return result
 
-    def _call_away(self, name: str, method: str, _: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
+    def _call_away(self, name: str, kind: Kind, method: str, _: Call, args: Arguments, kwargs: Any) -> Any:
         if self._answers.left:
             return self._answers.give(Asked.of(name, method, [args, kwargs]), [args, kwargs])
         if self._ask is None:
-            raise Elsewhere(name)
+            raise Elsewhere(name, kind, method)
         return self._ask(name, method, args, kwargs)
 
     def _encode(self, encode: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

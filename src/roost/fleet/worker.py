@@ -18,6 +18,7 @@ from roost.fleet.tasks import Onward, Task
 from roost.fleet.visits import Elsewhere, Visit
 from roost.pipelines.described_values import Unkeepable
 from roost.residency.hold.attach import Held
+from roost.residency.hold.away import small_values
 from roost.residency.run.generate import Generation, calling, generate
 from roost.residency.run.kept.answers import put_random_state, random_state
 from roost.residency.run.kept.files import KeptFiles
@@ -38,6 +39,16 @@ class Worker:
         self._folder, self._send = folder, send
         self._device = held.device.device
 
+    def values(self) -> bytes:
+        """What the others' pipelines may read of this worker's components: their small weights, by component."""
+        return packed({name: small_values(each.module) for name, each in self.held.runtime.components.items()})
+
+    def take(self, values: bytes) -> None:
+        """Puts another worker's ``values`` where this one's pipeline may read them."""
+        for name, weights in unpacked(values, self._device).items():
+            if name in self.held.away:
+                self.held.away[name].take({each: tensor.to(self._device) for each, tensor in weights.items()})
+
     def visit(self, task: Task, on_note: Callable[[str], None]) -> Onward | tuple[Generation, Resumed | None]:
         """Takes the request as far as this worker's components do. Raises what ``generate`` does."""
         files = self._files(task, on_note)
@@ -49,7 +60,7 @@ class Worker:
                     return generate(self.held, task.call), None
                 made = generate_keeping(self.held, task.call, files, resume=True)
             except Elsewhere as needed:
-                return self._onward(needed.component, visit, answers, files, nan)
+                return self._onward(needed, visit, answers, files, nan)
         files.remove()
         return made
 
@@ -84,17 +95,18 @@ class Worker:
             ) from None
         return Answer(Asked(name, method, ""), self._send(name, raw)).open([args, kwargs], self._device)
 
-    def _onward(self, name: str, visit: Visit, answers: Answers, files: KeptFiles, nan: list[str]) -> Onward:
+    def _onward(self, needed: Elsewhere, visit: Visit, answers: Answers, files: KeptFiles, nan: list[str]) -> Onward:
         """Where the request goes from here. What was denoised goes along only as latents to decode."""
         latents = files.path("decode").read_bytes() if files.has("decode") else b""
-        again = visit.denoised and (not latents or self.held.away[name].kind == "dit")
+        through = visit.denoised and not (latents and needed.decodes)
         return Onward(
-            component=name,
+            component=needed.component,
+            decodes=needed.decodes,
+            through=through,
             answers=answers.all,
-            latents=b"" if again else latents,
+            latents=b"" if through else latents,
             stages=self.held.stages,
             nan_components=nan,
-            why_through=f"the pipeline needs {name} in the middle of what it denoises" if again else None,
         )
 
     def _files(self, task: Task, on_note: Callable[[str], None]) -> KeptFiles:

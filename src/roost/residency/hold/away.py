@@ -3,30 +3,51 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
+from roost.errors import RoostError
 from roost.facts.model import Kind
 from roost.pipelines.internals.of_accelerate import HOOK
-from roost.pipelines.internals.of_torch import CONVERT, buffers_of, children_of, parameters_of
+from roost.pipelines.internals.of_torch import CONVERT, as_engine, buffers_of, children_of, parameters_of
+from roost.residency.weights.census import named_tensors
 from roost.residency.weights.foreign import ExecutionDevice
 from roost.residency.weights.packing import nothing_like
+
+# Pipelines read such values themselves, as the means of latents; larger ones only a component's own code does.
+_SMALL_BYTES = 16 * 1024
+# What may be asked of a tensor that isn't there.
+_FORMS = frozenset(
+    "shape dtype device layout ndim itemsize nbytes is_cuda is_cpu is_meta is_sparse is_quantized is_leaf requires_grad"
+    " grad names size dim numel nelement element_size stride storage_offset is_floating_point is_complex is_contiguous"
+    " is_inference _is_view _version _backward_hooks __hash__ __len__".split()
+)
 
 
 class AwayComponent:
     """A component's ``module`` with its configs, shapes and dtypes, on ``device``; its weights take no memory.
 
-    A pipeline may convert it, as it would the real one. Calls of it must be routed elsewhere.
+    A pipeline may convert it, as it would the real one. Calls of it must be routed elsewhere; who reads one of its
+    weights is refused, but for the small ones that ``take`` has brought.
     """
 
     def __init__(self, name: str, module: torch.nn.Module, kind: Kind, device: torch.device) -> None:
         self.name, self.module, self.kind = name, module, kind
         for part in module.modules():
-            _convert(part, device, lambda tensor: tensor)
-            vars(part)[CONVERT] = functools.partial(_converted, part, device)
+            _convert(part, lambda tensor: _absent(name, tensor, device))
+            vars(part)[CONVERT] = functools.partial(_converted, part)
         vars(module)[HOOK] = ExecutionDevice(device)
+
+    def take(self, values: Mapping[str, torch.Tensor]) -> None:
+        """Puts the values of small weights, by name, in their places."""
+        for path, part in self.module.named_modules():
+            for table in (parameters_of(part), buffers_of(part)):
+                for name in table:
+                    value = values.get(f"{path}.{name}" if path else name)
+                    if value is not None:
+                        table[name] = torch.nn.Parameter(value, False) if table is parameters_of(part) else value
 
     @property
     def dtype(self) -> torch.dtype | None:
@@ -35,25 +56,66 @@ class AwayComponent:
         return found.pop() if len(found) == 1 else None
 
 
+def small_values(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The weights of a module that a pipeline may read, in host memory; plain tensors, whatever holds them."""
+    with as_engine():
+        return {
+            name: tensor.detach().to("cpu", copy=True)
+            for name, tensor in named_tensors(module)
+            if type(tensor) is not _Absent and tensor.nbytes <= _SMALL_BYTES
+        }
+
+
+class _Absent(torch.Tensor):
+    """A weight that isn't here: only its form may be asked for."""
+
+    owner: str
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        name = getattr(func, "__name__", "")
+        if (getattr(func, "__self__", None).__name__ if name == "__get__" else name) in _FORMS:
+            with as_engine():
+                return func(*args, **(kwargs or {}))
+        owners = {each.owner for each in args if isinstance(each, _Absent)}
+        raise RoostError(
+            f"the pipeline reads weights of {', '.join(sorted(owners))} itself, which another worker has; plan without"
+            " roles, such as with --layout replicas."
+        )
+
+
+def _absent(owner: str, tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    with as_engine():
+        made = torch.Tensor._make_subclass(_Absent, nothing_like(tensor, device))
+    vars(made)["owner"] = owner
+    return made
+
+
 def _converted(
-    part: torch.nn.Module, device: torch.device, change: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True
+    part: torch.nn.Module, change: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True
 ) -> torch.nn.Module:
     """In the place of a module's own conversion, which would give every weight memory."""
     for child in children_of(part).values() if recurse else ():
         if child is not None:
-            _converted(child, device, change)
-    _convert(part, device, change)
+            _converted(child, change)
+    _convert(part, lambda tensor: _changed(tensor, change))
     return part
 
 
-def _convert(part: torch.nn.Module, device: torch.device, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    for table, wrap in ((parameters_of(part), _parameter), (buffers_of(part), lambda tensor: tensor)):
+def _changed(tensor: torch.Tensor, change: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """A small weight converted as ever; of one that isn't here, the dtype."""
+    if not isinstance(tensor, _Absent):
+        return change(tensor)
+    dtype = change(torch.empty((), dtype=tensor.dtype)).dtype
+    return _absent(tensor.owner, torch.empty(tensor.shape, dtype=dtype, device="meta"), tensor.device)
+
+
+def _convert(part: torch.nn.Module, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    for table in (parameters_of(part), buffers_of(part)):
         for name, tensor in table.items():
             if tensor is not None:
-                dtype = change(torch.empty((), dtype=tensor.dtype)).dtype
-                shape: Any = torch.empty(tensor.shape, dtype=dtype, device="meta")
-                table[name] = wrap(nothing_like(shape, device))
-
-
-def _parameter(tensor: torch.Tensor) -> torch.nn.Parameter:
-    return torch.nn.Parameter(tensor, requires_grad=False)
+                made = change(tensor)
+                keep = table is not parameters_of(part) or isinstance(made, _Absent)
+                table[name] = made if keep else torch.nn.Parameter(made, False)
