@@ -22,7 +22,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("__init__", "__main__"),
         ("cli",),
         ("api",),
-        ("tune",),
+        ("tune", "fleet"),
         ("probes", "planner", "residency", "profiles"),
         ("pipelines", "blocks"),
         ("plan",),
@@ -40,7 +40,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("screen",),
     ),
     "api": (
-        ("attach", "bench", "tuning"),
+        ("attach", "bench", "tuning", "fleets"),
         ("runs", "trials"),
         ("plans",),
         ("measurements",),

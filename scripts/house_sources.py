@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 PACKAGE = "roost"
-TORCH_ROOMS = ("residency", "pipelines")
+TORCH_ROOMS = ("residency", "pipelines", "fleet")
 DRY_RUN = "probes/dry_run"  # the one part of probes that runs the models' own code
 
 

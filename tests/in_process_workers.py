@@ -1,72 +1,87 @@
-"""Workers of a fleet's plan in one process, and a request's way through them: the protocol without processes."""
+"""The workers of a fleet's plan in one process, one at a time: all of a fleet's run but processes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-from roost.fleet.plans import plan_of
-from roost.fleet.tasks import Onward, Task
-from roost.fleet.worker import Worker
-from roost.pipelines.calls import GenerationRequest
-from roost.plan import PlanDocument
-from roost.residency.device.choice import open_device
-from roost.residency.run.generate import Generation
-from roost.residency.run.loader import Source, load_held
+from roost.api.fleets.desk import WorkerDesk, WorkerSpec
+from roost.api.fleets.run import FleetRun, run_fleet
+from roost.api.measurements.run_records import RunRecord
+from roost.api.requests.request import RunRequest
+from roost.api.runs.ready import check_model
+from roost.fleet.hands import Gone, Replied, Serving, Word, failure_of, untagged
+from roost.fleet.plans import whole_plan
+from roost.fleet.routes import owners_of, posts_of
+from roost.plan import PlanDocument, plan_to_yaml
 
 
-class Workers:
-    """One for each of the plan's; ``visits`` are the names of those that a request came to, in order."""
+class InProcess:
+    """Hands whose desks are here. ``visits`` are (worker, bytes that came, bytes that went), in order.
 
-    def __init__(self, document: PlanDocument, folder: Path) -> None:
-        self.visits: list[str] = []
-        plans = {each.name: plan_of(document, each) for each in document.workers}
-        everything = {name: each for plan in plans.values() for name, each in plan.components.items()}
-        self.by_name = {name: _worker(plan, everything, folder, self.send) for name, plan in plans.items()}
-        for values in [each.values() for each in self.by_name.values()]:
-            for each in self.by_name.values():
-                each.take(values)
+    ``lose`` says of a visit, by its number, why its worker is lost in it.
+    """
 
-    def run(self, task: Task, first: str) -> Generation:
-        name = first
-        while True:
-            self.visits.append(name)
-            outcome = self.by_name[name].visit(Task.unpack(task.pack()), print)
-            if not isinstance(outcome, Onward):
-                return outcome[0]
-            onward = Onward.unpack(outcome.pack())
-            task = Task(
-                call=task.call,
-                key=task.key,
-                shown=task.shown,
-                answers=onward.answers,
-                latents=onward.latents,
-                through=onward.through,
-            )
-            if not task.through:
-                name = self.owner(onward.component)
-            elif onward.component in self.by_name[name].held.away:
-                name = next(each for each, worker in self.by_name.items() if worker.held.plan.role.name == "denoiser")
+    def __init__(self, document: PlanDocument, folder: Path, lose: Mapping[int, str] | None = None) -> None:
+        self.visits: list[tuple[str, int, int]] = []
+        self.answered: list[tuple[str, str]] = []  # worker and component of calls that came from others
+        self.desks: dict[str, WorkerDesk] = {}
+        self._document, self._folder, self._lose = document, folder, dict(lose or {})
+        self._owners = owners_of(posts_of(document), whole_plan(document))
+        self._asked: list[tuple[str, bytes]] = []
+        self._values: dict[str, bytes] = {}
+        self._words: list[Word] = []
+        for each in document.workers:
+            self._boot(each.name)
+        for each in document.workers:
+            self._take(each.name)
 
-    def owner(self, component: str) -> str:
-        return next(name for name, each in self.by_name.items() if component in each.held.plan.components)
+    def start(self, worker: str, task: bytes) -> None:
+        self._asked.append((worker, task))
 
-    def send(self, component: str, question: bytes) -> bytes:
-        return self.by_name[self.owner(component)].answer(question)
+    def restart(self, worker: str) -> None:
+        self._boot(worker)
+        self._take(worker)
 
-    def close(self) -> None:
-        for each in self.by_name.values():
-            each.held.close()
+    def wait(self) -> Sequence[Word]:
+        if not self._words:
+            worker, task = self._asked.pop(0)
+            why = self._lose.pop(len(self.visits), None)
+            reply = b"" if why else self.desks[worker].visit(task)
+            self.visits.append((worker, len(task), len(reply)))
+            self._words.append(Gone(worker=worker, why=why) if why else Replied(worker=worker, reply=reply))
+        words, self._words = self._words, []
+        return words
+
+    def reports(self) -> dict[str, str]:
+        return {name: desk.report() for name, desk in self.desks.items()}
+
+    def _boot(self, name: str) -> None:
+        self.desks[name] = WorkerDesk(self._send)
+        spec = WorkerSpec(
+            plan=plan_to_yaml(self._document), name=name, model=None, device=None, force=False, folder=str(self._folder)
+        )
+        kind, content = untagged(self.desks[name].boot(json.dumps(asdict(spec))))
+        if kind != "done":
+            raise failure_of(content)
+        self._values[name] = content
+
+    def _take(self, name: str) -> None:
+        for of, values in self._values.items():
+            if of != name:
+                self.desks[name].take(values)
+        self._words.append(Serving(worker=name))
+
+    def _send(self, component: str, question: bytes) -> bytes:
+        self.answered.append((self._owners[component], component))
+        return self.desks[self._owners[component]].answer(component, question)
 
 
-def _worker(plan: PlanDocument, everything: Mapping[str, object], folder: Path, send: object) -> Worker:
-    budget = plan.budget
-    device = open_device("emulated", budget.budget_bytes, budget.headroom_bytes)
-    away = {name: each for name, each in everything.items() if name not in plan.components}
-    held = load_held(plan, Path(plan.model.path), device, source=Source(away=away))
-    held.then(device.close)
-    return Worker(held, folder, send)
-
-
-def call_of(**more: object) -> GenerationRequest:
-    return GenerationRequest(prompt="a fox", steps=2, seed=7, **more)
+def run_in_process(
+    document: PlanDocument, request: RunRequest, hands: Callable[[], InProcess], notes: list[str]
+) -> RunRecord:
+    """The plan's request on such workers."""
+    ready = check_model(whole_plan(document))
+    return run_fleet(FleetRun(document=document, ready=ready, request=request, on_note=notes.append), hands)

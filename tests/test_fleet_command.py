@@ -182,11 +182,11 @@ def test_json_is_the_written_plan_with_its_workers(planned: Path, capsys) -> Non
     assert [each["name"] for each in document["layouts"] if each["why_not"] is None] == ["shared"]
 
 
-def test_a_fleet_s_plan_is_not_run_and_the_refusal_says_what_to_plan(planned: Path, capsys) -> None:
+def test_a_fleet_s_plan_is_not_run_by_one_process_and_the_refusal_says_how_it_is(planned: Path, capsys) -> None:
     assert run(["run", str(planned), "--prompt", "a fox", "-o", "fox.png"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "plans fleets and doesn't run them" in error
+    assert "run it with --on ray" in error
     assert "roost plan" in error
     assert "--gpu CARD" in error
     assert run(["export", str(planned), "--to", "sglang"]) == 2

@@ -1,4 +1,4 @@
-"""What calls of a request gave, in their order: kept where they were made, given where the pipeline makes them again."""
+"""What calls of a request gave, in their order: kept where they were made, given where they are made again."""
 
 from __future__ import annotations
 

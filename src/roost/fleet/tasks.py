@@ -11,6 +11,7 @@ from roost.fleet.answers import Answer, Asked
 from roost.fleet.parcels import packed, unpacked
 from roost.pipelines.calls import GenerationRequest
 from roost.residency.engine.stages import StageRecord
+from roost.residency.run.kept.files import KeptStage
 
 _CPU = torch.device("cpu")
 
@@ -20,12 +21,13 @@ class Task:
     """A request as it stands: what to generate, the ``answers`` to its calls so far, and the latents that it has.
 
     ``latents`` is the content of a kept file of the generation ``key``, which people know as ``shown``. ``through`` has
-    components elsewhere called from where the request is.
+    components elsewhere called from where the request is. ``outputs`` are the names of its files, None for none.
     """
 
     call: GenerationRequest
     key: str
     shown: str
+    outputs: Sequence[str | None]
     answers: Sequence[Answer] = ()
     latents: bytes = b""
     through: bool = False
@@ -64,6 +66,38 @@ class Onward:
         found = unpacked(raw, _CPU)
         stages = [StageRecord(**each) for each in found["stages"]]
         return cls(**{**found, "answers": _unpacked_answers(found["answers"]), "stages": stages})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One output of a request, with the content of its files by name."""
+
+    digest: str
+    has_nan: bool
+    files: Sequence[tuple[str, bytes]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """A request's last visit. ``resumed`` is the stage and step that it went on from."""
+
+    parts: Sequence[Part]
+    latent_digest: str | None
+    stages: Sequence[StageRecord]
+    nan_components: Sequence[str]
+    resumed: tuple[KeptStage, int | None] | None
+
+    def pack(self) -> bytes:
+        stages = [_fields(each) for each in self.stages]
+        return packed({**_fields(self), "parts": [_fields(each) for each in self.parts], "stages": stages})
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> Done:
+        found = unpacked(raw, _CPU)
+        stages, parts = (
+            [kind(**each) for each in found[name]] for name, kind in (("stages", StageRecord), ("parts", Part))
+        )
+        return cls(**{**found, "parts": parts, "stages": stages})
 
 
 def _fields(record: object) -> dict[str, object]:

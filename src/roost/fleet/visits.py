@@ -47,12 +47,12 @@ class Elsewhere(BaseException):
 class Visit:
     """A request's calls on the worker that has ``held`` its components.
 
-    Where its role doesn't decode, it has a VAE for encoding alone. ``denoised`` is whether a denoiser has worked on the request, here or before. With ``ask``, components elsewhere are
-    called from here, and nothing ends before its time.
+    Where its role doesn't decode, it has a VAE for encoding alone. ``denoised`` is whether a denoiser has run. With
+    ``ask``, components elsewhere are called from here, and nothing ends before its time.
     """
 
-    def __init__(self, held: Held, answers: Answers, ask: Ask | None, *, denoised: bool) -> None:
-        self.denoised = denoised
+    def __init__(self, held: Held, answers: Answers, ask: Ask | None) -> None:
+        self.denoised = False
         self._decodes = _DECODES in held.plan.role.stages
         self._held, self._answers, self._ask = held, answers, ask
         self._within = 0  # calls of components of this worker's own
@@ -66,7 +66,7 @@ class Visit:
                 around = functools.partial(self._denoise if kind == "dit" else self._call, name, kind)
                 undo.callback(wrap_entries(component.module, around))
             for name, away in self._held.away.items():
-                undo.callback(wrap_entries(away.module, functools.partial(self._call_away, name, away.kind)))
+                undo.callback(wrap_entries(away.module, functools.partial(self._call_away, name, away.planned.kind)))
             encode = getattr(self._held.pipeline, _ENCODES, None)
             if callable(encode):
                 set_attribute(self._held.pipeline, _ENCODES, functools.partial(self._encode, encode), undo)
@@ -85,7 +85,8 @@ class Visit:
         if self._answers.left:
             return self._answers.give(Asked.of(name, method, [args, kwargs]), [args, kwargs])
         # Before the call, which may edit what it is given.
-        asked = None if self.denoised or self._ask is not None else Asked.of(name, method, [args, kwargs])
+        kept = not (self.denoised or self._ask is not None or _DECODES in method)
+        asked = Asked.of(name, method, [args, kwargs]) if kept else None
         with self._inside():
             result = call(*args, **kwargs)
         if asked is not None:

@@ -13,18 +13,19 @@ import torch
 
 from roost.errors import RoostError
 from roost.fleet.answers import WITHOUT_ROLES, Answer, Answers, Asked
+from roost.fleet.hands import failure_of, untagged
 from roost.fleet.parcels import packed, unpacked
 from roost.fleet.tasks import Onward, Task
 from roost.fleet.visits import Elsewhere, Visit
 from roost.pipelines.described_values import Unkeepable
 from roost.residency.hold.attach import Held
-from roost.residency.hold.away import small_values
+from roost.residency.hold.away import dtype_of, small_values
 from roost.residency.run.generate import Generation, calling, generate
 from roost.residency.run.kept.answers import put_random_state, random_state
 from roost.residency.run.kept.files import KeptFiles
 from roost.residency.run.kept.keeper import Resumed, generate_keeping
 
-# Has the worker that owns a component answer a call of it: the component's name and the call, both as they travel.
+# Has the worker that owns a component answer a call of it: the component's name and the call, for a tagged answer.
 Send = Callable[[str, bytes], bytes]
 
 
@@ -53,14 +54,14 @@ class Worker:
         """Takes the request as far as this worker's components do. Raises what ``generate`` does."""
         files = self._files(task, on_note)
         answers = Answers(self._device, task.answers)
-        visit = Visit(self.held, answers, self._ask if task.through else None, denoised=bool(task.latents))
+        visit = Visit(self.held, answers, self._ask if task.through else None)
         with self._nan_components() as nan, visit.watching():
             try:
                 if task.through:
                     return generate(self.held, task.call), None
                 made = generate_keeping(self.held, task.call, files, resume=True)
             except Elsewhere as needed:
-                return self._onward(needed, visit, answers, files, nan)
+                return self._onward(task, needed, visit, answers, files, nan)
         files.remove()
         return made
 
@@ -69,9 +70,9 @@ class Worker:
         found = unpacked(raw, self._device, iter(map(torch.Generator, repeat("cpu"))))
         name, method, args, kwargs = (found[each] for each in ("part", "method", "args", "kwargs"))
         module = self.held.runtime.components[name].module
-        weights, dtype, held = list(module.parameters()), found["dtype"], self.held
+        dtype, held = found["dtype"], self.held
         with calling(held.pipeline, held.recorder, held.device, held.runtime.end_call, 0):
-            if dtype is not None and any(each.is_floating_point() and each.dtype != dtype for each in weights):
+            if dtype not in (None, dtype_of(module)):
                 module.to(dtype)
             put_random_state([each.cpu() for each in found["random"]], self._device)
             result = getattr(module, method)(*args, **kwargs)
@@ -79,12 +80,13 @@ class Worker:
 
     def _ask(self, name: str, method: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         assert self._send is not None, "a task that calls through comes where it can"
+        away = self.held.away.get(name) or self.held.runtime.components[name]
         question = {
             "part": name,
             "method": method,
             "args": list(args),
             "kwargs": dict(kwargs),
-            "dtype": self.held.away[name].dtype,
+            "dtype": dtype_of(away.module),
             "random": random_state(self._device),
         }
         try:
@@ -93,12 +95,18 @@ class Worker:
             raise RoostError(
                 f"{name}.{method} is given a {error}, which can't be sent to another worker; {WITHOUT_ROLES}."
             ) from None
-        return Answer(Asked(name, method, ""), self._send(name, raw)).open([args, kwargs], self._device)
+        kind, content = untagged(self._send(name, raw))
+        if kind != "done":
+            raise failure_of(content)
+        return Answer(Asked(name, method, ""), content).open([args, kwargs], self._device)
 
-    def _onward(self, needed: Elsewhere, visit: Visit, answers: Answers, files: KeptFiles, nan: list[str]) -> Onward:
+    def _onward(
+        self, task: Task, needed: Elsewhere, visit: Visit, answers: Answers, files: KeptFiles, nan: list[str]
+    ) -> Onward:
         """Where the request goes from here. What was denoised goes along only as latents to decode."""
         latents = files.path("decode").read_bytes() if files.has("decode") else b""
-        through = visit.denoised and not (latents and needed.decodes)
+        went_back = bool(task.latents) and needed.kind == "dit"
+        through = went_back or (visit.denoised and not (latents and needed.decodes))
         return Onward(
             component=needed.component,
             decodes=needed.decodes,

@@ -23,8 +23,7 @@ TensorOf = Callable[[Any], torch.Tensor]
 Otherwise = Callable[[Any], Any]
 
 _AS_THEY_ARE = (type(None), bool, int, str)
-_OUTPUTS: tuple[type, ...] = (BaseOutput, ModelOutput)
-_NO_BYTES = torch.empty(0, dtype=torch.uint8)
+_OUTPUTS: Any = (BaseOutput, ModelOutput)
 _PICTURES = ("L", "RGB", "RGBA")  # modes whose bytes are all of them
 _PLAIN_TENSORS = (torch.Tensor, torch.nn.Parameter, FakeTensor)
 
@@ -71,9 +70,9 @@ def described(value: Any, leaf: TensorLeaf, name: str = "value", otherwise: Othe
     if kind is dict and all(type(each) in (str, int) for each in value):
         return {"dict": [[each, described(one, leaf, f"{name}.{each}", otherwise)] for each, one in value.items()]}
     if isinstance(value, _OUTPUTS) or kind is DiagonalGaussianDistribution:
-        fields = value.items() if isinstance(value, _OUTPUTS) else vars(value).items()
-        parts = {each: described(one, leaf, f"{name}.{each}", otherwise) for each, one in fields}
-        return {"output": [kind.__module__, kind.__qualname__, parts]}
+        fields = dict(value.items() if isinstance(value, _OUTPUTS) else vars(value))
+        named = {each: described(one, leaf, f"{name}.{each}", otherwise) for each, one in fields.items()}
+        return {"output": [kind.__module__, kind.__qualname__, named]}
     try:
         return _described_leaf(value, leaf, name)
     except Unkeepable:
@@ -90,15 +89,25 @@ def _described_leaf(value: Any, leaf: TensorLeaf, name: str) -> dict[str, Any]:
         return {kind.__name__: str(value).removeprefix("torch.")}
     if kind in _PLAIN_TENSORS and value.layout == torch.strided:
         return {"tensor": leaf(value, name)}
-    if isinstance(value, numpy.ndarray | numpy.generic):
-        return {"scalar" if isinstance(value, numpy.generic) else "array": leaf(_of_array(value), name)}
-    if kind is bytes:
-        return {"bytes": leaf(torch.frombuffer(bytearray(value), dtype=torch.uint8) if value else _NO_BYTES, name)}
     if kind is torch.Generator:
         return {"generator": leaf(value.get_state(), name)}
+    found = _as_array(value)
+    if found is None:
+        raise Unkeepable(kind.__name__)
+    return {found[0]: leaf(_of_array(found[1]), name)}
+
+
+def _as_array(value: Any) -> tuple[str, Any] | None:
+    """What a value is made of again, and the numbers in it."""
+    if isinstance(value, numpy.ndarray):
+        return "array", value
+    if isinstance(value, numpy.generic):
+        return "scalar", value
+    if isinstance(value, bytes):
+        return "bytes", numpy.frombuffer(value, numpy.uint8)
     if isinstance(value, Image.Image) and value.mode in _PICTURES:
-        return {"picture": [value.mode, *value.size, leaf(_of_array(numpy.asarray(value)), name)]}
-    raise Unkeepable(kind.__name__)
+        return "picture", value
+    return None
 
 
 def _of_array(value: Any) -> torch.Tensor:
@@ -123,8 +132,7 @@ def rebuilt(description: Any, tensor_of: TensorOf, generators: Iterator[torch.Ge
         return {name: rebuilt(each, tensor_of, generators) for name, each in what}
     if kind == "output":
         module, name, fields = what
-        parts = {each: rebuilt(one, tensor_of, generators) for each, one in fields.items()}
-        return _output(module, name, parts)
+        return _output(module, name, {each: rebuilt(one, tensor_of, generators) for each, one in fields.items()})
     if kind == "generator":
         generator = next(generators or iter(()), None)
         if generator is None:
@@ -134,23 +142,10 @@ def rebuilt(description: Any, tensor_of: TensorOf, generators: Iterator[torch.Ge
 
 
 def _leaf(kind: str, what: Any, tensor_of: TensorOf) -> Any:
-    if kind == "float":
-        return float.fromhex(what)
-    if kind == "tensor":
-        return tensor_of(what)
-    if kind == "dtype":
-        return _dtype(what)
-    if kind == "device":
-        return torch.device(what)
-    if kind == "picture":
-        mode, width, height, pixels = what
-        return Image.frombytes(mode, (width, height), tensor_of(pixels).cpu().numpy().tobytes())
-    if kind == "unsent":
-        return Unsent(what)
-    array = tensor_of(what).cpu().numpy()
-    if kind == "bytes":
-        return array.tobytes()
-    return array[()] if kind == "scalar" else array
+    if kind in _OF_TEXT:
+        return _OF_TEXT[kind](what)
+    tensor = tensor_of(what)
+    return tensor if kind == "tensor" else _OF_NUMBERS[kind](tensor.cpu().numpy())
 
 
 def _output(module: str, name: str, parts: Mapping[str, Any]) -> Any:
@@ -173,6 +168,20 @@ def _dtype(name: str) -> torch.dtype:
     if not isinstance(found, torch.dtype):
         raise ValueError(f"no dtype {name}")
     return found
+
+
+_OF_TEXT: Mapping[str, Callable[[str], Any]] = {
+    "float": float.fromhex,
+    "dtype": _dtype,
+    "device": torch.device,
+    "unsent": Unsent,
+}
+_OF_NUMBERS: Mapping[str, Callable[[Any], Any]] = {
+    "array": lambda array: array,
+    "scalar": lambda array: array[()],
+    "bytes": lambda array: array.tobytes(),
+    "picture": Image.fromarray,
+}
 
 
 def generators_in(value: Any) -> Iterator[torch.Generator]:

@@ -86,6 +86,22 @@ class LoraRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerRunRecord:
+    """What one worker of a fleet did. ``files_read`` are those of the model that it opened, relative to it; the peaks
+    are of its device, and of its process in host memory; ``requests`` counts the visits that it served."""
+
+    name: str
+    host: str
+    role: str
+    components: tuple[str, ...]
+    files_read: tuple[str, ...]
+    peak_bytes: int
+    host_peak_bytes: int
+    requests: int
+    restarts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
     """What one run did; its fields are what ``roost run --json`` prints.
 
@@ -93,11 +109,11 @@ class RunRecord:
     ``stages`` add up what this run did, texts included, without the load. ``texts`` is None where a single generation
     was made. ``disturbances`` are what slowed the GPU down meanwhile, ``warnings`` what to think of the result.
     ``attention`` is the denoiser's backend, None for the library's default, ``cache`` its cache over steps, which
-    changes what is generated, ``tiling`` the components that decode in
-    tiles. ``compared`` has the plan's prediction beside what was measured; None for a plan without one, and where
-    nothing was made. Stages are the runtime's
+    changes what is generated, ``tiling`` the components that decode in tiles. ``compared`` has the plan's prediction
+    beside what was measured; None for a plan without one, and where nothing was made. Stages are the runtime's
     ``StageRecord``. ``latents`` are kept files of unfinished work that are still there, ``resumed_from`` what the first
-    generation that didn't begin at its start went on from, ``rehearsed`` the stages that were tried before.
+    generation that didn't begin at its start went on from, ``rehearsed`` the stages that were tried before. ``workers``
+    are a fleet's, whose ``seconds`` are those that passed.
     """
 
     schema: int = 1
@@ -123,6 +139,7 @@ class RunRecord:
     latents: list[str] = field(default_factory=list)
     resumed_from: ResumedRecord | None = None
     rehearsed: tuple[RehearsedRecord, ...] = ()
+    workers: tuple[WorkerRunRecord, ...] = ()
 
 
 def joined_digest(digests: Sequence[str | None]) -> str | None:

@@ -49,16 +49,16 @@ def check_workload(plan: PlanDocument, wanted: Workload) -> None:
 
 
 def check_executable(plan: PlanDocument) -> None:
-    """Raises UsageError for a plan that no machine here can run: of several workers, of one role, or sharded."""
-    if len(plan.workers) > 1:
+    """Raises UsageError for a plan that no single process can run: of several workers, of one role, or sharded."""
+    if len(plan.workers) > 1 and plan.layout != "fsdp":
         raise UsageError(
-            f"this plan is for a fleet of {len(plan.workers)} workers, and this version plans fleets and doesn't run"
-            f" them; plan one of the cards with: {command('roost', 'plan', _model_of(plan), '--gpu', 'CARD')}"
+            f"this plan is for {len(plan.workers)} workers; run it with {option('on', 'ray')}, or plan one of the cards"
+            f" with: {command('roost', 'plan', _model_of(plan), '--gpu', 'CARD')}"
         )
     if plan.role.name != "monolithic":
         raise UsageError(
-            f"this plan is for the role {plan.role.name}, and roles are planned, not run; plan again"
-            f" without {option('role')}."
+            f"this plan is for the role {plan.role.name} alone, and a run needs all of them; plan them together with:"
+            f" {command('roost', 'plan', _model_of(plan), '--fleet', 'SPEC', '--layout', 'roles', '-o', 'PLAN')}"
         )
     sharded = [name for name, component in plan.components.items() if component.strategy == "fsdp"]
     if sharded:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from roost.api.models.inspect import makes_of, profile_of, takes_prompt
 from roost.api.requests.given_files import check_fuse, planned_loras, read_loras
 from roost.api.requests.inputs import InputQuestion, InputRecord, read_inputs
-from roost.api.requests.request import NO_PROMPT, RunRequest, calls_of
+from roost.api.requests.request import NO_PROMPT, PlannedCall, RunRequest, calls_of
 from roost.api.runs.ready import ReadyPlan, workload_of_run
 from roost.errors import UsageError
 from roost.facts.loras import LoraFile
@@ -30,6 +30,11 @@ class CheckedCall:
     pictures: tuple[InputRecord, ...]
     loras: tuple[LoraFile, ...]
     beyond: tuple[str, ...]  # of the inputs, what the plan does not count
+
+    def call_for(self, wanted: PlannedCall) -> GenerationRequest:
+        """The call that makes these."""
+        first = wanted[0]
+        return replace(self.call, prompt=first.prompt, seed=first.seed, group=first.group)
 
 
 def check_call(ready: ReadyPlan, request: RunRequest) -> CheckedCall:

@@ -1,15 +1,22 @@
-"""What a run keeps of its unfinished generations, beside their outputs, and goes on from after a failure."""
+"""A run's books: what is finished, and what is kept of the unfinished, beside their outputs, to go on from."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from roost.api.measurements.run_records import ResumedRecord
-from roost.api.requests.request import PlannedGeneration
-from roost.api.runs.identity import generation_key
+from roost.api.measurements.run_records import GenerationRecord, ResumedRecord
+from roost.api.requests.outputs import make_folder_for
+from roost.api.requests.request import PlannedCall, PlannedGeneration, RunRequest, calls_of
+from roost.api.runs.call import CheckedCall
+from roost.api.runs.finished import OutputJournal
+from roost.api.runs.identity import generation_key, run_settings
+from roost.api.runs.ready import ReadyPlan
+from roost.errors import RoostError
+from roost.plan import write_bytes_atomically
 from roost.shell_quoting import shown_path
 
 if TYPE_CHECKING:
@@ -22,6 +29,60 @@ _log = logging.getLogger(__name__)
 
 # State inside a call is these libraries' own: what one version kept another may not take up.
 _LIBRARIES = ("roost", "torch", "diffusers", "transformers")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Books:
+    """What of a request is ``there``, made by an earlier run or noted since, and the calls that are ``left``."""
+
+    kept: KeptWork
+    calls: Sequence[PlannedCall]
+    there: Mapping[PlannedGeneration, GenerationRecord]
+    journal: OutputJournal | None
+
+    @classmethod
+    def opened(
+        cls, ready: ReadyPlan, request: RunRequest, checked: CheckedCall, on_note: Callable[[str], None] | None
+    ) -> Books:
+        """Reads what earlier runs left. Raises UsageError where nothing can be written, InvalidFile for no journal."""
+        if request.output is not None:
+            make_folder_for(request.output)
+        settings = run_settings(ready, request, checked)
+        several = request.output is not None and (request.listed or len(request.seeds) > 1)
+        journal = OutputJournal(request.output, settings) if request.output is not None and several else None
+        calls = calls_of(request)
+        found = {each: journal.finished(each) for call in calls for each in call} if journal else {}
+        undecoded = run_settings(ready, request, checked, decoded=False)
+        books = cls(
+            kept=KeptWork(undecoded, resume=request.resume, on_note=on_note),
+            calls=calls,
+            there={each: record for each, record in found.items() if record is not None},
+            journal=journal,
+        )
+        for call in calls:
+            if books.there.keys() >= set(call):
+                books.kept.finished(call[0])  # whoever saved it may have been killed before
+        _log.info("%d generations, %d of them finished by an earlier run", sum(map(len, calls)), len(books.there))
+        return books
+
+    @property
+    def left(self) -> list[PlannedCall]:
+        return [call for call in self.calls if not self.there.keys() >= set(call)]
+
+    @property
+    def latents(self) -> list[str]:
+        """The kept files that are still there; a call's are named after its first output."""
+        return self.kept.existing(call[0] for call in self.calls)
+
+    def note(self, wanted: PlannedGeneration, record: GenerationRecord) -> None:
+        """Notes a saved generation, on the disk before this returns."""
+        if self.journal is not None:
+            self.journal.note(wanted, record)
+
+    def records(self, made: Mapping[PlannedGeneration, GenerationRecord]) -> list[GenerationRecord]:
+        """Of all generations, in their order, those that an earlier run or this one ``made``."""
+        found = (self.there.get(each) or made.get(each) for call in self.calls for each in call)
+        return [each for each in found if each is not None]
 
 
 class KeptWork:
@@ -64,6 +125,21 @@ class KeptWork:
         """Whether the generation will go on from what entered its decode."""
         files = self._files(wanted) if self._resume else None
         return files is not None and files.has("decode")
+
+    def task_of(self, wanted: PlannedGeneration) -> tuple[str, bytes]:
+        """The generation's key wherever it is made, and the content of its kept latents; empty where there are none."""
+        files = self._files(wanted) if self._resume else None
+        there = files is not None and files.has("decode")
+        return generation_key(self._settings, wanted), files.path("decode").read_bytes() if files and there else b""
+
+    def keep(self, wanted: PlannedGeneration, latents: bytes) -> None:
+        """Puts latents that another process kept beside the output."""
+        files = self._files(wanted)
+        if files is not None:
+            try:
+                write_bytes_atomically(files.path("decode"), latents)
+            except RoostError as error:
+                self._say(f"nothing is kept of {shown_path(files.path('decode'))}: {error}")
 
     def existing(self, wanted: Iterable[PlannedGeneration]) -> list[str]:
         """The kept files that are still there."""

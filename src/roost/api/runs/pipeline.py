@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from roost.api.requests.given_files import planned_loras
 from roost.api.requests.run_option_sets import BaseOptions
 from roost.api.runs.places import place_of
 from roost.api.runs.ready import ReadyPlan, check_plan
-from roost.plan import PlanDocument, read_plan
+from roost.plan import ComponentPlan, PlanDocument, read_plan
 from roost.profiles.class_facts import load_class_facts
 
 if TYPE_CHECKING:
@@ -28,10 +29,12 @@ def open_pipeline(
     on_component: OnComponent | None = None,
     on_event: OnEvent | None = None,
     load: LoadComponent | None = None,
+    away: Mapping[str, ComponentPlan] | None = None,
 ) -> Held:
     """The pipeline of a checked plan, loaded and held; close it, or use it in a ``with``.
 
-    ``load`` makes a component in another way than from its files, with the plan's LoRAs.
+    ``load`` makes a component in another way than from its files, with the plan's LoRAs. Components that are ``away``
+    are another worker's.
     """
     from roost.residency.device.choice import open_device  # imported here: these bring torch
     from roost.residency.run.loader import Source, load_held
@@ -40,7 +43,7 @@ def open_pipeline(
     given = given_files(ready)
     if load is None:
         load = LoraLoader(ready.plan, planned_loras(ready.plan), given.read) if ready.plan.loras else given.load
-    source = Source(load=load, class_facts=load_class_facts(), given=given)
+    source = Source(load=load, class_facts=load_class_facts(), given=given, away=away or {})
     device = open_device(ready.device_kind, ready.budget_bytes, ready.plan.budget.headroom_bytes)
     try:
         held = load_held(ready.plan, ready.model_dir, device, on_component, on_event, source)

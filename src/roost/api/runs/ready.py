@@ -126,6 +126,27 @@ def check_plan(
     )
 
 
+def check_model(
+    plan: PlanDocument, *, model: str | None = None, device: str | None = None, force: bool = False
+) -> ReadyPlan:
+    """The plan with its model, both checked; whether this machine has what it takes is left open. Raises as above."""
+    return _known(plan, model, device, force)
+
+
+def check_worker(whole: ReadyPlan, own: PlanDocument) -> ReadyPlan:
+    """A worker's ``own`` plan on the machine that is here, of a fleet whose ``whole`` plan meets its model.
+
+    Raises as above. All masters stay: whatever it has is called again by the next request.
+    """
+    own = bind_files(own, whole.inventory)
+    running, budget_bytes, changes = _meet_machine(
+        replace(whole, plan=own, budget_bytes=own.budget.budget_bytes), request=None
+    )
+    return replace(
+        whole, plan=running, budget_bytes=budget_bytes, changes=_logged((*whole.changes, *changes), whole.device_kind)
+    )
+
+
 def foresee_plan(
     plan: PlanDocument,
     *,

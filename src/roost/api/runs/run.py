@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,13 +19,11 @@ from roost.api.measurements.run_records import (
     summed_stages,
 )
 from roost.api.plans.update import update_plan
-from roost.api.requests.outputs import make_folder_for
-from roost.api.requests.request import PlannedCall, PlannedGeneration, RunRequest, calls_of
+from roost.api.requests.request import PlannedCall, PlannedGeneration, RunRequest
 from roost.api.runs.call import CheckedCall, check_call
 from roost.api.runs.disturbances import watched
-from roost.api.runs.finished import OutputJournal, save_generation
-from roost.api.runs.identity import run_settings
-from roost.api.runs.kept import KeptWork
+from roost.api.runs.finished import save_generation
+from roost.api.runs.kept import Books
 from roost.api.runs.made import Made, generation_record, parts_of, record_of
 from roost.api.runs.pipeline import given_files, open_pipeline
 from roost.api.runs.ready import ReadyPlan, with_all_masters, without_decoding
@@ -78,80 +76,50 @@ def run_plan(
     ready = replace(ready, changes=(*ready.changes, *checked.beyond))
     if request.output_type == "latent":
         ready = without_decoding(ready)
-    calls, listeners = calls_of(request), listeners or Listeners()
-    wanted = [each for call in calls for each in call]
-    firsts = [call[0] for call in calls]  # what a call keeps is named after its first output
-    if request.output is not None:
-        make_folder_for(request.output)
-    undecoded = run_settings(ready, request, checked, decoded=False)
-    kept = KeptWork(undecoded, resume=request.resume, on_note=listeners.on_note)
-    journal = _journal(request, run_settings(ready, request, checked))
-    finished = {each: journal.finished(each) for each in wanted} if journal else {}
-    there = frozenset(each for each in wanted if finished.get(each) is not None)
-    left = [call for call in calls if not there.issuperset(call)]
-    for call in calls:
-        if there.issuperset(call):
-            kept.finished(call[0])  # whoever saved it may have been killed before
-    _log.info("%d generations, %d of them finished by an earlier run", len(wanted), len(there))
-    if not left:
-        return record_of(
-            ready, checked, [each for each in finished.values() if each], Made(latents=kept.existing(firsts))
-        )
+    listeners = listeners or Listeners()
+    books = Books.opened(ready, request, checked, listeners.on_note)
+    if not books.left:
+        return record_of(ready, checked, books.records({}), Made(latents=books.latents))
     rehearsal = None
-    if request.rehearse and not kept.is_denoised(left[0][0]):
+    if request.rehearse and not books.kept.is_denoised(books.left[0][0]):
         decodes = request.output_type != "latent"
         rehearsal = prepared(ready, checked.workload, decodes=decodes, on_note=listeners.note)
-    books = _Books(journal=journal, kept=kept, rehearsal=rehearsal, there=there)
-    made = _make(ready, left, checked, listeners, books)
-    made.latents = kept.existing(firsts)
+    made = _make(ready, checked, listeners, books, rehearsal)
+    made.latents = books.latents
     if plan_file is not None and made.demotions:
         update_plan(plan_file, made.demotions)
-    record = record_of(ready, checked, [finished.get(each) or made.records[each] for each in wanted], made)
+    record = record_of(ready, checked, books.records(made.records), made)
     remembered = learn_from_run(ready.plan, checked.workload, record)
     return replace(record, compared=remembered.document())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Books:
-    """Where a run notes what it finished and keeps what it didn't; what is ``there``, and what it tries first."""
-
-    journal: OutputJournal | None
-    kept: KeptWork
-    rehearsal: Rehearsal | None
-    there: frozenset[PlannedGeneration]
-
-
 def _make(
-    ready: ReadyPlan,
-    wanted: list[PlannedCall],
-    checked: CheckedCall,
-    listeners: Listeners,
-    books: _Books,
+    ready: ReadyPlan, checked: CheckedCall, listeners: Listeners, books: Books, rehearsal: Rehearsal | None
 ) -> Made:
-    """Loads the pipeline and makes what is ``wanted``, each saved and noted before the next one begins."""
+    """Loads the pipeline and makes what is left, each saved and noted before the next one begins."""
     from roost.residency.run.loras import LoraLoader  # imported here: these bring torch
     from roost.residency.run.texts_ahead import TextsAhead
 
     made = Made()
-    calls = [replace(checked.call, prompt=first.prompt, seed=first.seed, group=first.group) for first, *_ in wanted]
+    calls = [checked.call_for(each) for each in books.left]
     began_s = time.perf_counter()
     loader = LoraLoader(ready.plan, checked.loras, given_files(ready).read) if checked.loras else None
     with ExitStack() as during:
         held = during.enter_context(_opened(ready, listeners, loader))
         made.load_s = time.perf_counter() - began_s
-        if books.rehearsal is not None:
-            made.rehearsed = _rehearse(held, books.rehearsal, ready, checked, listeners)
+        if rehearsal is not None:
+            made.rehearsed = _rehearse(held, rehearsal, ready, checked, listeners)
         during.enter_context(recorded(ready, held, checked.workload, listeners.trace_out))
         ahead = TextsAhead(held, calls) if len(calls) > 1 else nullcontext()
         with watched(ready.device_kind) as disturbances, ahead as texts:
-            for index, each in enumerate(wanted):
+            for index, each in enumerate(books.left):
                 if texts is not None:
                     texts.reach(index)
                     _keep_masters_for(texts, ready, held)
                 if listeners.on_generation is not None:
-                    listeners.on_generation(each[0], index + 1, len(wanted))
+                    listeners.on_generation(each[0], index + 1, len(books.left))
                 made.records |= _generate(ready, held, each, calls[index], books)
-                _log.info("call %d of %d made and saved", index + 1, len(wanted))
+                _log.info("call %d of %d made and saved", index + 1, len(books.left))
         made.disturbances = disturbances()
         if texts is not None:
             made.texts = TextsRecord(encoded_ahead=texts.why_not is None, seconds=texts.seconds, why_not=texts.why_not)
@@ -198,13 +166,6 @@ def _rehearse(
     return [] if record is None else [record]
 
 
-def _journal(request: RunRequest, settings: Mapping[str, object]) -> OutputJournal | None:
-    """The journal of a run of several generations that are saved."""
-    if request.output is None or not (request.listed or len(request.seeds) > 1):
-        return None
-    return OutputJournal(request.output, settings)
-
-
 @contextmanager
 def _opened(ready: ReadyPlan, listeners: Listeners, load: LoadComponent | None) -> Iterator[Held]:
     """The pipeline for the run; afterwards it is used no more, so nothing of it comes back to host memory."""
@@ -216,7 +177,7 @@ def _opened(ready: ReadyPlan, listeners: Listeners, load: LoadComponent | None) 
 
 
 def _generate(
-    ready: ReadyPlan, held: Held, wanted: PlannedCall, call: GenerationRequest, books: _Books
+    ready: ReadyPlan, held: Held, wanted: PlannedCall, call: GenerationRequest, books: Books
 ) -> dict[PlannedGeneration, GenerationRecord]:
     """Makes the call, and saves and notes those of its outputs that are not there yet."""
     generation, resumed = books.kept.generate(held, wanted[0], call)
@@ -230,7 +191,6 @@ def _generate(
         # Stages are the call's: where several records share one, the first has them.
         stages, went_on = ((), None) if records else (part.stages, resumed)
         records[each] = generation_record(each, part, saved, stages, went_on)
-        if books.journal is not None:
-            books.journal.note(each, records[each])
+        books.note(each, records[each])
     books.kept.finished(wanted[0])
     return records

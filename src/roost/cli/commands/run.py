@@ -24,6 +24,7 @@ from roost.api.requests.run_option_sets import BaseOptions, GenerationOptions
 from roost.cli.options import Command, Json, takes_options
 from roost.cli.screen import show_note
 from roost.errors import UsageError
+from roost.option_spelling import option
 from roost.shell_quoting import shown_path
 
 if TYPE_CHECKING:
@@ -46,6 +47,12 @@ class RunCommand(Command):
         typer.Option("--device", metavar="D", help="emulated tries any plan on the CPU; cuda insists on it."),
     ] = None
     place: BaseOptions
+    on: Annotated[
+        str | None,
+        typer.Option(
+            "--on", metavar="ray", help="Run a fleet's plan on Ray, started here, or joined at ray:HOST:PORT."
+        ),
+    ] = None
     force: Annotated[bool, typer.Option("--force", help="Run on another model or GPU than planned.")] = False
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and load nothing.")] = False
     update_plan: Annotated[
@@ -80,6 +87,9 @@ def run(given: RunCommand) -> None:
         )
     request = run_request(given.generation, given.loras, given.workload, given.typed)
     plan, request = _plan_of(given, request)
+    if given.on is not None:
+        _run_on(given, plan, request)
+        return
     workload_of_run(plan, request)
     checked = foresee_plan if given.dry_run else check_plan
     ready = checked(plan, model=place_of(plan, given.place), device=given.device, force=given.force, request=request)
@@ -87,6 +97,33 @@ def run(given: RunCommand) -> None:
         show_dry_run(ready, request, as_json=given.as_json)
     else:
         _run(ready, request, given)
+
+
+def _run_on(given: RunCommand, plan: PlanDocument, request: RunRequest) -> None:
+    """Runs a plan with several workers."""
+    from roost.api.fleets.on_ray import RayOptions, run_on_ray
+    from roost.api.fleets.run import FleetRun, check_fleet
+    from roost.api.runs.places import place_of
+    from roost.cli.views.run import show_dry_run, show_record
+    from roost.cli.views.workers import WorkersProgress
+    from roost.fleet.ray_cluster import parse_on
+
+    assert given.on is not None
+    address = parse_on(given.on)
+    refused = [("trace-out", given.trace_out), ("update-plan", given.update_plan), ("lora", request.loras)]
+    for name, value in refused:
+        if value:
+            raise UsageError(f"--{name} is for a run on one card; leave it out of a run {option('on', given.on)}.")
+    place = place_of(plan, given.place)
+    ready = check_fleet(plan, model=place, device=given.device, force=given.force)
+    if given.dry_run:
+        show_dry_run(ready, request, as_json=given.as_json)
+        return
+    with WorkersProgress() as progress:
+        run = FleetRun(document=plan, ready=ready, request=request, on_note=progress.on_note)
+        options = RayOptions(address=address, model=place, device=given.device, force=given.force)
+        record = run_on_ray(run, options, progress.on_worker)
+    show_record(ready, record, as_json=given.as_json)
 
 
 def _plan_of(given: RunCommand, request: RunRequest) -> tuple[PlanDocument, RunRequest]:

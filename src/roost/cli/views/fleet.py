@@ -11,8 +11,6 @@ from roost.plan.fleet import FleetRecord, LayoutRecord, WorkerRecord
 from roost.plan.schema import PlanDocument
 from roost.units import format_bytes, format_seconds
 
-_PLANNED_ONLY = "Roost plans fleets and doesn't run them yet."
-
 
 def show_fleet(plan: PlanDocument) -> None:
     """What is chosen and why, for what, its pace, its workers and hosts; then a row for each layout, and why not."""
@@ -29,8 +27,6 @@ def show_fleet(plan: PlanDocument) -> None:
     headings = ("Layout", "Workers", "Requests/s", "A request", "VRAM", "Host RAM", "Why not")
     show_table(headings, [_row(each) for each in plan.layouts], numbers=range(1, 6))
     show_remark(plan)
-    if len(plan.workers) > 1:
-        show_text(_PLANNED_ONLY)
 
 
 def _arrivals(fleet: FleetRecord) -> str:

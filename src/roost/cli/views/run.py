@@ -11,7 +11,7 @@ from roost.cli.screen import show_folded, show_json, show_note, show_table, show
 from roost.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
-    from roost.api.measurements.run_records import LoraRecord, RunRecord
+    from roost.api.measurements.run_records import LoraRecord, RunRecord, WorkerRunRecord
     from roost.api.requests.inputs import InputRecord
     from roost.api.requests.request import PlannedGeneration, RunRequest
     from roost.api.runs.groups import GroupChoice
@@ -60,7 +60,29 @@ def _show_work(ready: ReadyPlan, record: RunRecord) -> None:
         show_text(f"texts encoded {took}")
     for warning in (*record.disturbances, *record.warnings):
         show_folded(f"warning: {warning}")
-    show_text(f"peak {format_bytes(record.peak_bytes)} of a budget of {format_bytes(ready.budget_bytes)}")
+    if record.workers:
+        _show_workers(record.workers)
+    else:
+        show_text(f"peak {format_bytes(record.peak_bytes)} of a budget of {format_bytes(ready.budget_bytes)}")
+
+
+def _show_workers(workers: Sequence[WorkerRunRecord]) -> None:
+    """Of a fleet, what each worker had and did."""
+    show_table(
+        ("Worker", "Components", "Visits", "Restarts", "Peak", "Host peak"),
+        [
+            (
+                each.name,
+                ", ".join(each.components),
+                each.requests,
+                each.restarts,
+                format_bytes(each.peak_bytes),
+                format_bytes(each.host_peak_bytes),
+            )
+            for each in workers
+        ],
+        numbers=(2, 3, 4, 5),
+    )
 
 
 def _where(lora: LoraRecord) -> str:

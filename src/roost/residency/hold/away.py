@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from roost.errors import RoostError
-from roost.facts.model import Kind
 from roost.pipelines.internals.of_accelerate import HOOK
-from roost.pipelines.internals.of_torch import CONVERT, as_engine, buffers_of, children_of, parameters_of
+from roost.pipelines.internals.of_torch import CONVERT, METADATA, as_engine, buffers_of, children_of, parameters_of
+from roost.plan import ComponentPlan
 from roost.residency.weights.census import named_tensors
 from roost.residency.weights.foreign import ExecutionDevice
 from roost.residency.weights.packing import nothing_like
@@ -19,10 +19,25 @@ from roost.residency.weights.packing import nothing_like
 # Pipelines read such values themselves, as the means of latents; larger ones only a component's own code does.
 _SMALL_BYTES = 16 * 1024
 # What may be asked of a tensor that isn't there.
-_FORMS = frozenset(
-    "shape dtype device layout ndim itemsize nbytes is_cuda is_cpu is_meta is_sparse is_quantized is_leaf requires_grad"
-    " grad names size dim numel nelement element_size stride storage_offset is_floating_point is_complex is_contiguous"
-    " is_inference _is_view _version _backward_hooks __hash__ __len__".split()
+_FORMS = (
+    frozenset(
+        (
+            *("shape", "dtype", "device", "layout", "ndim", "itemsize", "nbytes", "names", "requires_grad", "grad"),
+            *(
+                "is_cuda",
+                "is_cpu",
+                "is_meta",
+                "is_sparse",
+                "is_quantized",
+                "is_leaf",
+                "is_floating_point",
+                "is_complex",
+            ),
+            *("is_contiguous", "is_inference", "size", "dim", "numel", "nelement", "element_size", "stride"),
+            *("storage_offset", "__hash__", "__len__"),
+        )
+    )
+    | METADATA
 )
 
 
@@ -33,8 +48,8 @@ class AwayComponent:
     weights is refused, but for the small ones that ``take`` has brought.
     """
 
-    def __init__(self, name: str, module: torch.nn.Module, kind: Kind, device: torch.device) -> None:
-        self.name, self.module, self.kind = name, module, kind
+    def __init__(self, name: str, module: torch.nn.Module, plan: ComponentPlan, device: torch.device) -> None:
+        self.name, self.module, self.planned = name, module, plan
         for part in module.modules():
             _convert(part, lambda tensor: _absent(name, tensor, device))
             vars(part)[CONVERT] = functools.partial(_converted, part)
@@ -47,13 +62,13 @@ class AwayComponent:
                 for name in table:
                     value = values.get(f"{path}.{name}" if path else name)
                     if value is not None:
-                        table[name] = torch.nn.Parameter(value, False) if table is parameters_of(part) else value
+                        _put(table, name, value, parameter=table is parameters_of(part))
 
-    @property
-    def dtype(self) -> torch.dtype | None:
-        """The dtype of all its floating weights; None where they have several."""
-        found = {each.dtype for each in self.module.parameters() if each.is_floating_point()}
-        return found.pop() if len(found) == 1 else None
+
+def dtype_of(module: torch.nn.Module) -> torch.dtype | None:
+    """The dtype of all its floating parameters; None where they have several."""
+    found = {each.dtype for each in module.parameters() if each.is_floating_point()}
+    return found.pop() if len(found) == 1 else None
 
 
 def small_values(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -72,11 +87,10 @@ class _Absent(torch.Tensor):
     owner: str
 
     @classmethod
-    def __torch_function__(
-        cls, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         name = getattr(func, "__name__", "")
-        if (getattr(func, "__self__", None).__name__ if name == "__get__" else name) in _FORMS:
+        asked = getattr(getattr(func, "__self__", None), "__name__", "") if name == "__get__" else name
+        if asked in _FORMS:
             with as_engine():
                 return func(*args, **(kwargs or {}))
         owners = {each.owner for each in args if isinstance(each, _Absent)}
@@ -88,7 +102,7 @@ class _Absent(torch.Tensor):
 
 def _absent(owner: str, tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     with as_engine():
-        made = torch.Tensor._make_subclass(_Absent, nothing_like(tensor, device))
+        made = nothing_like(tensor, device).as_subclass(_Absent)
     vars(made)["owner"] = owner
     return made
 
@@ -116,6 +130,9 @@ def _convert(part: torch.nn.Module, change: Callable[[torch.Tensor], torch.Tenso
     for table in (parameters_of(part), buffers_of(part)):
         for name, tensor in table.items():
             if tensor is not None:
-                made = change(tensor)
-                keep = table is not parameters_of(part) or isinstance(made, _Absent)
-                table[name] = made if keep else torch.nn.Parameter(made, False)
+                _put(table, name, change(tensor), parameter=table is parameters_of(part))
+
+
+def _put(table: Any, name: str, tensor: torch.Tensor, *, parameter: bool) -> None:
+    """Into a module's table, where a parameter that isn't here is none."""
+    table[name] = torch.nn.Parameter(tensor, False) if parameter and not isinstance(tensor, _Absent) else tensor

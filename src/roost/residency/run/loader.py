@@ -109,7 +109,7 @@ class Source:
 
     def handle(self, name: str, plan: ComponentPlan, model_dir: Path, device: Device) -> AwayComponent:
         """A component that another process has: its module, and nothing of its weights."""
-        return AwayComponent(name, self.shell(name, plan, model_dir), plan.kind, device.device)
+        return AwayComponent(name, self.shell(name, plan, model_dir), plan, device.device)
 
     def loads_own(self, name: str) -> bool:
         """Whether the component's weights are what the model's files have."""

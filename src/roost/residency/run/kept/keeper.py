@@ -85,8 +85,9 @@ class Keeper:
     @contextmanager
     def _watching(self) -> Iterator[None]:
         with ExitStack() as undo:
-            here = ((each, each.planned.kind) for each in self._held.runtime.components.values())
-            for component, kind in (*here, *((each, each.kind) for each in self._held.away.values())):
+            watched: list[HeldComponent | AwayComponent] = [*self._held.runtime.components.values()]
+            for component in (*watched, *self._held.away.values()):
+                kind = component.planned.kind
                 if kind in ("dit", "vae"):
                     around = self._denoise if kind == "dit" else self._maybe_decode
                     undo.callback(wrap_entries(component.module, functools.partial(around, component)))

@@ -1,0 +1,186 @@
+"""A worker in its process: its plan checked on its machine, loaded, and its visits served as bytes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from roost.api.fleets.opened import OpenedFiles
+from roost.api.requests.request import PlannedGeneration
+from roost.api.runs.finished import save_generation
+from roost.api.runs.made import parts_of
+from roost.api.runs.pipeline import open_pipeline
+from roost.api.runs.ready import ReadyPlan, check_model, check_worker
+from roost.errors import RoostError
+from roost.plan import PlanDocument
+from roost.plan.strict_yaml import validated, yaml_mapping
+from roost.probes.machine.host import peak_rss_bytes
+from roost.temporary import temporary_folder
+
+if TYPE_CHECKING:
+    from roost.fleet.tasks import Done, Task
+    from roost.fleet.worker import Send, Worker
+    from roost.residency.engine.stages import StageEvent
+    from roost.residency.run.generate import Generation
+    from roost.residency.run.kept.keeper import Resumed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSpec:
+    """What a worker is told at its start: the fleet's plan as YAML, which of its workers it is, and where it is.
+
+    ``folder`` is where the workers of its host keep what their requests have got; None has it make one of its own.
+    """
+
+    plan: str
+    name: str
+    model: str | None
+    device: str | None
+    force: bool
+    folder: str | None
+
+
+class WorkerDesk:
+    """Serves one worker's calls; only bytes and text come in and go out."""
+
+    def __init__(self, send: Send | None = None) -> None:
+        self._send, self._own = send, ExitStack()
+        self._worker: Worker | None = None
+        self._ready: ReadyPlan | None = None
+        self._opened: OpenedFiles | None = None
+        self._peak_bytes = 0
+        self._doing: dict[str, object] = {"what": "starting", "step": None, "steps": None}
+        self._beats = 0
+        self._notes: list[str] = []
+
+    def boot(self, spec: str) -> bytes:
+        """Loads the worker's components; its small weights, or what failed. Both are tagged."""
+        from roost.fleet.hands import failure, tagged
+
+        try:
+            return tagged("done", self._boot(WorkerSpec(**json.loads(spec))))
+        except Exception as error:  # whatever it is, its text is all that may leave this process
+            return failure(error)
+
+    def _boot(self, spec: WorkerSpec) -> bytes:
+        from roost.fleet.plans import plan_of, whole_plan
+        from roost.fleet.worker import Worker
+
+        document = validated(yaml_mapping(spec.plan.encode(), "plan"), PlanDocument, "plan")
+        whole = whole_plan(document)
+        record = next(each for each in document.workers if each.name == spec.name)
+        checked = check_model(whole, model=spec.model, device=spec.device, force=spec.force)
+        self._ready = check_worker(checked, plan_of(document, record))
+        mine = self._ready.plan.components
+        away = {name: each for name, each in checked.plan.components.items() if name not in mine}
+        self._opened = OpenedFiles(self._ready.model_dir)
+        with self._opened.noting():
+            held = open_pipeline(self._ready, self._on_component, self._on_event, away=away)
+        folder = self._own.enter_context(temporary_folder()) if spec.folder is None else Path(spec.folder)
+        self._worker = Worker(held, folder, self._send)
+        self._doing = {"what": "waiting", "step": None, "steps": None}
+        return self._worker.values()
+
+    def take(self, values: bytes) -> None:
+        """Takes another worker's small weights."""
+        self._there.take(values)
+
+    def visit(self, task: bytes) -> bytes:
+        """Serves one visit; the tagged reply."""
+        from roost.fleet.hands import failure, tagged
+        from roost.fleet.tasks import Onward, Task
+
+        try:
+            asked = Task.unpack(task)
+            self._tell(f"{asked.shown}: begins")
+            outcome = self._there.visit(asked, self._notes.append)
+            self._note_peak()
+            if isinstance(outcome, Onward):
+                return tagged("onward", outcome.pack())
+            return tagged("done", self._finished(asked, *outcome).pack())
+        except Exception as error:  # as above
+            return failure(error)
+        finally:
+            self._tell("waiting")
+
+    def answer(self, component: str, question: bytes) -> bytes:
+        """The tagged answer to another worker's call of a component."""
+        from roost.fleet.hands import failure, tagged
+
+        try:
+            self._tell(f"{component}, called from another worker")
+            return tagged("done", self._there.answer(question))
+        except Exception as error:  # as above
+            return failure(error)
+        finally:
+            self._note_peak()
+            self._tell("waiting")
+
+    def progress(self) -> str:
+        """What it is doing, and how many signs of life there were, as JSON."""
+        return json.dumps({**self._doing, "beats": self._beats})
+
+    def report(self) -> str:
+        """What it has read and taken so far, as JSON."""
+        assert self._ready is not None, "asked of a worker that serves"
+        assert self._opened is not None
+        report = {
+            "files_read": self._opened.names(self._ready.plan),
+            "peak_bytes": self._peak_bytes,
+            "host_peak_bytes": peak_rss_bytes() or 0,
+            "changes": [*self._ready.changes, *self._there.held.changes],
+            "notes": self._notes,
+        }
+        return json.dumps(report)
+
+    @property
+    def _there(self) -> Worker:
+        if self._worker is None:
+            raise RoostError("the worker has not loaded.")
+        return self._worker
+
+    def _finished(self, task: Task, generation: Generation, resumed: Resumed | None) -> Done:
+        """The request's outputs, each saved as it would be here, and sent as what its files hold."""
+        from roost.fleet.tasks import Done, Part
+
+        assert self._ready is not None
+        with temporary_folder() as folder:
+            wanted = tuple(_wanted(task, folder))
+            parts = []
+            for each, part in zip(wanted, parts_of(generation, wanted, self._ready.plan.model.pipeline), strict=True):
+                saved = map(Path, save_generation(self._ready, task.call, part, each.output))
+                files = [(path.name, path.read_bytes()) for path in saved]
+                parts.append(Part(digest=part.digest, has_nan=part.has_nan, files=files))
+        return Done(
+            parts=parts,
+            latent_digest=generation.latent_digest,
+            stages=generation.stages,
+            nan_components=generation.nan_components,
+            resumed=None if resumed is None else (resumed.stage, resumed.step),
+        )
+
+    def _on_component(self, name: str) -> None:
+        self._tell(f"loading {name}")
+
+    def _on_event(self, event: StageEvent) -> None:
+        self._tell(f"{event.stage} · {event.component}", event.step, event.steps)
+
+    def _tell(self, what: str, step: int | None = None, steps: int | None = None) -> None:
+        self._doing = {"what": what, "step": step, "steps": steps}
+        self._beats += 1
+
+    def _note_peak(self) -> None:
+        peaks = [each.peak_bytes for each in self._there.held.stages]
+        self._peak_bytes = max([self._peak_bytes, *peaks])
+
+
+def _wanted(task: Task, folder: Path) -> Iterator[PlannedGeneration]:
+    """The task's outputs, in ``folder``."""
+    texts = task.call.group or ((task.call.prompt, task.call.seed),)
+    for (prompt, seed), name in zip(texts, task.outputs, strict=True):
+        output = None if name is None else folder / name
+        yield PlannedGeneration(prompt=prompt, number=None, seed=seed, output=output, group=task.call.group)

@@ -1,0 +1,107 @@
+"""``--on ray``: a fleet's workers as actors of a Ray cluster, each on the host and card that the plan gives it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from roost.api.fleets.desk import WorkerDesk, WorkerSpec
+from roost.api.fleets.run import FleetRun, run_fleet
+from roost.api.measurements.run_records import RunRecord
+from roost.errors import PlanMismatch
+from roost.plan import PlanDocument, plan_to_yaml
+from roost.plan.fleet import WorkerRecord
+from roost.temporary import temporary_folder
+
+if TYPE_CHECKING:
+    from roost.fleet.ray_cluster import Node
+    from roost.fleet.ray_hands import Seat
+
+# A worker counts as hung after so many times the seconds that a request was predicted to take there, at the least so
+# long: loading and the first call of a kernel take what nobody predicts.
+_PATIENCE, _LEAST_PATIENCE_S = 5.0, 600.0
+
+OnProgress = Callable[[str, Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RayOptions:
+    """``address`` of a cluster to join, None to start one here; where workers find the model, and how they run."""
+
+    address: str | None
+    model: str | None
+    device: str | None
+    force: bool
+
+
+def run_on_ray(run: FleetRun, options: RayOptions, on_progress: OnProgress) -> RunRecord:
+    """The run, on workers that end with it. Raises what ``run_fleet`` does; PlanMismatch, naming the host, where the
+    cluster has no place for a worker.
+    """
+    from roost.fleet.ray_cluster import opened_cluster  # imported here: these bring torch
+    from roost.fleet.ray_hands import RayHands
+    from roost.fleet.routes import owners_of, posts_of
+
+    workers = run.document.workers
+    with (
+        temporary_folder() as folder,
+        opened_cluster(options.address, len(workers), run.on_note) as cluster,
+    ):
+        seats = _seats(run, options, cluster.nodes, str(folder))
+        owners = owners_of(posts_of(run.document), run.ready.plan)
+        return run_fleet(run, lambda: RayHands(cluster, seats, owners, WorkerDesk, on_progress))
+
+
+def _seats(run: FleetRun, options: RayOptions, nodes: Sequence[Node], folder: str) -> dict[str, Seat]:
+    from roost.fleet.ray_hands import Seat
+
+    text, places = plan_to_yaml(run.document), nodes_of(run.document, nodes)
+    on_cuda = run.ready.device_kind == "cuda"
+    if on_cuda:
+        _check_cards(run.document.workers, places)
+    seats = {}
+    for each in run.document.workers:
+        node = places[each.host]
+        spec = WorkerSpec(
+            plan=text,
+            name=each.name,
+            model=options.model,
+            device=options.device,
+            force=options.force,
+            folder=folder if node.here else None,
+        )
+        seats[each.name] = Seat(
+            node=node,
+            card=each.device if on_cuda else None,
+            spec=json.dumps(asdict(spec)),
+            patience_s=max(_LEAST_PATIENCE_S, _PATIENCE * each.request_s.high),
+        )
+    return seats
+
+
+def nodes_of(document: PlanDocument, nodes: Sequence[Node]) -> dict[str, Node]:
+    """The node for each host of the plan: that of its name or address, else the next one that no host is named after.
+
+    Raises PlanMismatch where the cluster has too few.
+    """
+    hosts = list(dict.fromkeys(each.host for each in document.workers))
+    found = {host: node for host in hosts for node in nodes if host in (node.name, node.address)}
+    left = [node for node in nodes if node not in found.values()]
+    others = [host for host in hosts if host not in found]
+    if len(left) < len(others):
+        raise PlanMismatch(
+            f"the plan has a worker on host {others[len(left)]!r}, and the cluster has {len(nodes)} nodes"
+            f" ({', '.join(node.name for node in nodes)}); start Ray there, or plan with fewer hosts."
+        )
+    return {**found, **dict(zip(others, left, strict=False))}
+
+
+def _check_cards(workers: Sequence[WorkerRecord], places: Mapping[str, Node]) -> None:
+    for each in workers:
+        if each.device >= places[each.host].gpus:
+            raise PlanMismatch(
+                f"{each.name} is planned for card {each.device} of host {each.host!r}, and Ray sees"
+                f" {places[each.host].gpus} there; plan with the cards that are there."
+            )

@@ -1,0 +1,265 @@
+"""The driver of a fleet's run: requests sent on their way, outputs saved and noted as they arrive."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from roost.api.measurements.run_records import (
+    GenerationRecord,
+    ResumedRecord,
+    RunRecord,
+    WorkerRunRecord,
+    summed_stages,
+)
+from roost.api.requests.request import PlannedCall, PlannedGeneration, RunRequest
+from roost.api.runs.call import CheckedCall, check_call
+from roost.api.runs.kept import Books
+from roost.api.runs.made import Made, record_of
+from roost.api.runs.ready import ReadyPlan, check_model, workload_of_run
+from roost.errors import RoostError, UsageError
+from roost.option_spelling import option
+from roost.plan import PlanDocument, write_bytes_atomically
+from roost.plan.fleet import WorkerRecord
+
+if TYPE_CHECKING:
+    from roost.fleet.dispatch import Event, Step
+    from roost.fleet.hands import Hands
+    from roost.fleet.tasks import Done, Onward, Task
+    from roost.residency.engine.stages import StageRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetRun:
+    """What a fleet is to run: its plan, and the whole plan checked against the model; ``on_note`` hears of losses."""
+
+    document: PlanDocument
+    ready: ReadyPlan
+    request: RunRequest
+    on_note: Callable[[str], None]
+
+
+def check_fleet(document: PlanDocument, *, model: str | None, device: str | None, force: bool) -> ReadyPlan:
+    """The whole plan of a fleet, checked against the model that the driver sees. Raises UsageError for another plan."""
+    from roost.fleet.plans import whole_plan
+
+    if len(document.workers) < 2 or document.layout == "fsdp":
+        raise UsageError(f"{option('on')} is for plans of several workers, which this is not; leave it out.")
+    return check_model(whole_plan(document), model=model, device=device, force=force)
+
+
+def run_fleet(run: FleetRun, hands: Callable[[], Hands]) -> RunRecord:
+    """Runs what is left of the request on the workers that ``hands`` starts; outputs are saved here as they arrive.
+
+    A request that fails by itself is told and leaves the others alone; the first such error is raised at the end.
+    Raises what the single run does, and RoostError where workers can't be had.
+    """
+    workload_of_run(run.ready.plan, run.request)
+    checked = check_call(run.ready, run.request)
+    ready = replace(run.ready, changes=(*run.ready.changes, *checked.beyond))
+    books = Books.opened(ready, run.request, checked, run.on_note)
+    if not books.left:
+        return record_of(ready, checked, books.records({}), Made(latents=books.latents))
+    began_s = time.perf_counter()
+    drive = _Drive(run, checked, books, hands())
+    try:
+        drive.run()
+    finally:
+        drive.note_reports()
+    if drive.failed:
+        raise drive.failed[min(drive.failed)]
+    made = Made(load_s=drive.load_s, changes=drive.changes, latents=books.latents)
+    record = record_of(ready, checked, books.records(drive.records), made)
+    return replace(
+        record, seconds=time.perf_counter() - began_s - drive.load_s, workers=drive.worker_records, compared=None
+    )
+
+
+@dataclass(slots=True)
+class _Underway:
+    """A call on its way: its task, what its visits took, and when the first began."""
+
+    wanted: PlannedCall
+    task: Task
+    began_s: float = 0.0
+    stages: list[StageRecord] = field(default_factory=list)
+    nan_components: list[str] = field(default_factory=list)
+
+
+class _Drive:
+    """Between the dispatcher, which knows names and bytes, and the run's books."""
+
+    def __init__(self, run: FleetRun, checked: CheckedCall, books: Books, hands: Hands) -> None:
+        from roost.fleet.dispatch import Dispatcher
+        from roost.fleet.routes import posts_of
+
+        self.records: dict[PlannedGeneration, GenerationRecord] = {}
+        self.failed: dict[int, RoostError] = {}
+        self.changes: list[str] = []
+        self.load_s = 0.0
+        self.worker_records: tuple[WorkerRunRecord, ...] = ()
+        self._run, self._checked, self._books, self._hands = run, checked, books, hands
+        self._posts = posts_of(run.document)
+        self._underway: dict[int, _Underway] = {}
+        self._at: dict[str, int] = {}  # which request a worker has
+        self._began_s = time.perf_counter()
+        self._dispatcher = Dispatcher(
+            crew=self, posts=self._posts, on_done=self._done, on_failed=self._fail, on_note=run.on_note
+        )
+
+    def run(self) -> None:
+        self._dispatcher.run(self._requests())
+
+    # What the dispatcher asks of its crew.
+
+    def start(self, worker: str, request: int, task: bytes) -> None:
+        self._at[worker] = request
+        underway = self._underway[request]
+        underway.began_s = underway.began_s or time.perf_counter()
+        self._hands.start(worker, task)
+
+    def restart(self, worker: str) -> None:
+        self._hands.restart(worker)
+
+    def wait(self) -> Sequence[Event]:
+        from roost.fleet.dispatch import Lost, Up
+        from roost.fleet.hands import Gone, Serving
+
+        events: list[Event] = []
+        for word in self._hands.wait():
+            if isinstance(word, Serving):
+                self.load_s = self.load_s or time.perf_counter() - self._began_s
+                events.append(Up(worker=word.worker))
+            elif isinstance(word, Gone):
+                if word.error is not None and not self.load_s:  # what it can't load now, it can't load again
+                    raise type(word.error)(f"{self._where(word.worker)}: {word.error}")
+                events.append(Lost(worker=word.worker, why=word.why))
+            else:
+                events.append(self._replied(word.worker, word.reply))
+        return events
+
+    def note_reports(self) -> None:
+        """Takes down what the workers say of themselves."""
+        found = {name: json.loads(text) for name, text in self._hands.reports().items()}
+        records = []
+        for each in self._run.document.workers:
+            report = found.get(each.name, {})
+            self.changes += [f"{each.name}: {change}" for change in report.get("changes", ())]
+            records.append(self._record(each, report))
+        self.worker_records = tuple(records)
+
+    def _record(self, worker: WorkerRecord, report: Mapping[str, object]) -> WorkerRunRecord:
+        return WorkerRunRecord(
+            name=worker.name,
+            host=worker.host,
+            role=worker.role,
+            components=tuple(worker.components),
+            files_read=tuple(report.get("files_read", ())),  # type: ignore[arg-type]
+            peak_bytes=int(report.get("peak_bytes", 0)),  # type: ignore[call-overload]
+            host_peak_bytes=int(report.get("host_peak_bytes", 0)),  # type: ignore[call-overload]
+            requests=self._dispatcher.served[worker.name],
+            restarts=self._dispatcher.restarts[worker.name],
+        )
+
+    def _where(self, name: str) -> str:
+        worker = next(each for each in self._run.document.workers if each.name == name)
+        return f"{name} on {worker.host}"
+
+    # Requests and what comes of them.
+
+    def _requests(self) -> Iterator[tuple[int, Step]]:
+        from roost.fleet.dispatch import Step
+        from roost.fleet.routes import first_posts
+        from roost.fleet.tasks import Task
+        from roost.residency.run.kept.files import shown_generation
+
+        first = first_posts(self._posts, self._run.ready.plan)
+        for number, wanted in enumerate(self._books.left):
+            key, latents = self._books.kept.task_of(wanted[0])
+            task = Task(
+                call=self._checked.call_for(wanted),
+                key=key,
+                shown=shown_generation(wanted[0].prompt, wanted[0].seed),
+                outputs=[None if each.output is None else each.output.name for each in wanted],
+                latents=latents,
+            )
+            self._underway[number] = _Underway(wanted, task)
+            yield number, Step(posts=first, task=task.pack())
+
+    def _replied(self, worker: str, reply: bytes) -> Event:
+        from roost.fleet.dispatch import Arrived, Failed, Lost
+        from roost.fleet.hands import failure_of, untagged
+        from roost.fleet.tasks import Done, Onward
+
+        kind, content = untagged(reply)
+        number = self._at[worker]
+        if kind == "failed":
+            return Failed(worker=worker, why=failure_of(content))
+        if kind == "lost":
+            return Lost(worker=worker, why=str(failure_of(content)))
+        if kind == "onward":
+            return Arrived(worker=worker, next=self._onward(number, Onward.unpack(content)))
+        self._save(number, Done.unpack(content))
+        return Arrived(worker=worker, next=None)
+
+    def _onward(self, number: int, onward: Onward) -> Step:
+        from roost.fleet.dispatch import Step
+        from roost.fleet.routes import next_posts
+
+        request = self._underway[number]
+        request.stages += onward.stages
+        request.nan_components += onward.nan_components
+        if onward.latents and onward.latents != request.task.latents:
+            self._books.kept.keep(request.wanted[0], onward.latents)
+        request.task = replace(request.task, answers=onward.answers, latents=onward.latents, through=onward.through)
+        return Step(posts=next_posts(self._posts, onward), task=request.task.pack())
+
+    def _save(self, number: int, done: Done) -> None:
+        request = self._underway[number]
+        stages = tuple(summed_stages((*request.stages, *done.stages)))
+        nan = tuple(dict.fromkeys((*request.nan_components, *done.nan_components)))
+        seconds = (time.perf_counter() - request.began_s) / len(request.wanted)
+        resumed = None
+        if done.resumed is not None and request.task.latents and not request.stages:
+            resumed = ResumedRecord(output=str(request.wanted[0].output), stage=done.resumed[0], step=done.resumed[1])
+        for index, (wanted, part) in enumerate(zip(request.wanted, done.parts, strict=True)):
+            if wanted in self._books.there:
+                continue
+            saved = [_saved(wanted, name, content) for name, content in part.files]
+            self.records[wanted] = GenerationRecord(
+                prompt=wanted.prompt,
+                seed=wanted.seed,
+                output=saved,
+                digest=part.digest,
+                latent_digest=done.latent_digest,
+                seconds=seconds,
+                stages=() if index else stages,
+                peak_bytes=max((each.peak_bytes for each in stages), default=0),
+                skipped=False,
+                has_nan=part.has_nan,
+                nan_components=nan,
+                resumed_from=resumed,
+                batch_of=wanted.batch_of,
+            )
+            self._books.note(wanted, self.records[wanted])
+        self._books.kept.finished(request.wanted[0])
+
+    def _done(self, number: int) -> None:
+        del self._underway[number]
+
+    def _fail(self, number: int, why: RoostError) -> None:
+        request = self._underway.pop(number)
+        self.failed[number] = why
+        self._run.on_note(f"{request.task.shown} failed: {why}")
+
+
+def _saved(wanted: PlannedGeneration, name: str, content: bytes) -> str:
+    """Writes one file of an output where it was asked for."""
+    assert wanted.output is not None, "what has no output has no files"
+    path = wanted.output.with_name(Path(name).name)
+    write_bytes_atomically(path, content)
+    return str(path)

@@ -1,0 +1,189 @@
+"""Which worker does what next: requests in their order, each where what it needs is, and again where a worker is lost.
+
+Nothing here knows processes, models or tensors: a crew starts tasks and tells how they ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from roost.errors import RoostError
+
+MOST_LOSSES = 2  # how often a request is tried again after its worker was lost
+_MOST_STARTS = 3  # in a row, of one worker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Post:
+    """What a worker has: its components, and whether it is one that decodes, and that denoises."""
+
+    name: str
+    components: frozenset[str]
+    decodes: bool
+    denoises: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """Where a request goes next: to one of these posts, the best first, with that task."""
+
+    posts: tuple[str, ...]
+    task: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrived:
+    """A visit that ended well: the request's next step, or None where it is done."""
+
+    worker: str
+    next: Step | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """A visit that ended with the request's own failure: it isn't tried again."""
+
+    worker: str
+    why: RoostError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lost:
+    """A worker that is gone, hung or out of memory, and why."""
+
+    worker: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Up:
+    """A worker that serves, for the first time or again."""
+
+    worker: str
+
+
+Event = Arrived | Failed | Lost | Up
+
+
+class Crew(Protocol):
+    """Who starts workers and tasks."""
+
+    def start(self, worker: str, request: int, task: bytes) -> None:
+        """Has the worker begin the task; an event tells the end."""
+
+    def restart(self, worker: str) -> None:
+        """Starts a lost worker anew; an event tells when it is up, or lost again."""
+
+    def wait(self) -> Sequence[Event]:
+        """The next events; blocks until there is one."""
+
+
+@dataclass(slots=True)
+class _Request:
+    """One that is on its way: its next step, where it is now, and how often its worker was lost."""
+
+    number: int
+    step: Step
+    at: str | None = None
+    losses: int = 0
+
+
+@dataclass(slots=True)
+class Dispatcher:
+    """Takes requests through the posts. ``on_done`` and ``on_failed`` hear of each by its number.
+
+    As many are on their way as there are workers: with an encoder, d denoisers and a decoder, d + 2. The oldest goes
+    first everywhere, and one that waits, fails or is slow holds up nobody who needs another worker.
+    """
+
+    crew: Crew
+    posts: Sequence[Post]
+    on_done: Callable[[int], None]
+    on_failed: Callable[[int, RoostError], None]
+    on_note: Callable[[str], None]
+    restarts: dict[str, int] = field(default_factory=dict)
+    served: dict[str, int] = field(default_factory=dict)
+    _under_way: dict[int, _Request] = field(default_factory=dict)
+    _free: set[str] = field(default_factory=set)
+    _starts: dict[str, int] = field(default_factory=dict)
+    _was_up: set[str] = field(default_factory=set)
+    _gone: dict[str, str] = field(default_factory=dict)  # workers that don't come back, and why
+
+    def run(self, requests: Iterator[tuple[int, Step]]) -> None:
+        """Returns when each request is done or has failed. Raises RoostError where no worker is left to go on with."""
+        self.restarts = {each.name: 0 for each in self.posts}
+        self.served = {each.name: 0 for each in self.posts}
+        waiting = True
+        while waiting or self._under_way:
+            while waiting and len(self._under_way) < len(self.posts):
+                following = next(requests, None)
+                waiting = following is not None
+                if following is not None:
+                    self._under_way[following[0]] = _Request(*following)
+            self._start_what_can()
+            if self._under_way:
+                for event in self.crew.wait():
+                    self._take(event)
+
+    def _start_what_can(self) -> None:
+        for number in sorted(self._under_way):
+            request = self._under_way[number]
+            if request.at is not None:
+                continue
+            left = [each for each in request.step.posts if each not in self._gone]
+            if not left:
+                self._end(request, RoostError(self._why_nobody(request.step.posts)))
+                continue
+            free = next((each for each in left if each in self._free), None)
+            if free is not None:
+                self._free.discard(free)
+                request.at = free
+                self.crew.start(free, number, request.step.task)
+
+    def _take(self, event: Event) -> None:
+        request = next((each for each in self._under_way.values() if each.at == event.worker), None)
+        if isinstance(event, Up):
+            self._starts[event.worker] = 0
+            self._was_up.add(event.worker)
+            self._free.add(event.worker)
+        elif isinstance(event, Lost):
+            self._lose(event, request)
+        elif request is not None:
+            self._free.add(event.worker)
+            self.served[event.worker] += 1
+            if isinstance(event, Failed):
+                self._end(request, event.why)
+            elif event.next is None:
+                del self._under_way[request.number]
+                self.on_done(request.number)
+            else:
+                request.step, request.at = event.next, None
+
+    def _lose(self, event: Lost, request: _Request | None) -> None:
+        self._free.discard(event.worker)
+        self._starts[event.worker] = self._starts.get(event.worker, 0) + 1
+        if self._starts[event.worker] >= _MOST_STARTS:
+            if event.worker not in self._was_up:
+                raise RoostError(f"{event.worker} does not start: {event.why}")
+            self._gone[event.worker] = event.why
+            self.on_note(f"{event.worker} is given up: {event.why}")
+        else:
+            self.on_note(f"{event.worker} is started again: {event.why}")
+            self.restarts[event.worker] += 1
+            self.crew.restart(event.worker)
+        if request is None:
+            return
+        request.at, request.losses = None, request.losses + 1
+        if request.losses > MOST_LOSSES:
+            self._end(
+                request, RoostError(f"its worker was lost {request.losses} times, the last time since {event.why}")
+            )
+
+    def _end(self, request: _Request, why: RoostError) -> None:
+        del self._under_way[request.number]
+        self.on_failed(request.number, why)
+
+    def _why_nobody(self, names: Sequence[str]) -> str:
+        return "; ".join(f"{each} is gone: {self._gone[each]}" for each in names)

@@ -1,0 +1,101 @@
+"""What starts and reaches workers, whatever they are; and what they say, in bytes and text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from roost.errors import DeviceLost, OutOfMemory, RoostError
+
+Kind = Literal["onward", "done", "failed", "lost"]
+# A reply's first byte says which of these the rest is.
+_TAGS: dict[Kind, bytes] = {"onward": b"O", "done": b"D", "failed": b"F", "lost": b"L"}
+_KINDS = {tag: kind for kind, tag in _TAGS.items()}
+
+
+def tagged(kind: Kind, content: bytes) -> bytes:
+    """A reply as it travels."""
+    return _TAGS[kind] + content
+
+
+def untagged(raw: bytes) -> tuple[Kind, bytes]:
+    return _KINDS[raw[:1]], raw[1:]
+
+
+def failure(error: Exception) -> bytes:
+    """The reply of a visit that raised: what a fresh worker may not meet again is a loss, all else the request's."""
+    lost = isinstance(error, OutOfMemory | DeviceLost)
+    kind = type(error).__name__ if isinstance(error, RoostError) else "RoostError"
+    text = str(error) if isinstance(error, RoostError) else f"{type(error).__name__}: {error}"
+    return tagged("lost" if lost else "failed", json.dumps([kind, " ".join(text.split())]).encode())
+
+
+def failure_of(content: bytes) -> RoostError:
+    """The error that a reply tells."""
+    kind, text = json.loads(content)
+    left: list[type[RoostError]] = [RoostError]
+    while left:
+        found = left.pop()
+        if found.__name__ == kind:
+            return found(text)
+        left += found.__subclasses__()
+    return RoostError(text)
+
+
+class Desk(Protocol):
+    """A worker as others see it. It serves one call at a time; ``progress`` and ``report`` come from another thread."""
+
+    def boot(self, spec: str) -> bytes:
+        """Loads what ``spec`` says; its small weights as ``Worker.values`` gives them, or a tagged failure."""
+
+    def take(self, values: bytes) -> None: ...
+
+    def visit(self, task: bytes) -> bytes: ...
+
+    def answer(self, component: str, question: bytes) -> bytes: ...
+
+    def progress(self) -> str: ...
+
+    def report(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replied:
+    """What a visit to a worker came to, tagged."""
+
+    worker: str
+    reply: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """A worker that has loaded, and knows the others' values."""
+
+    worker: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gone:
+    """A worker that died or hangs; ``error`` is what its start ended with, where it told."""
+
+    worker: str
+    why: str
+    error: RoostError | None = None
+
+
+Word = Replied | Serving | Gone
+
+
+class Hands(Protocol):
+    """Who has the workers. ``wait`` returns the next words of theirs, and blocks until there is one."""
+
+    def start(self, worker: str, task: bytes) -> None: ...
+
+    def restart(self, worker: str) -> None: ...
+
+    def wait(self) -> Sequence[Word]: ...
+
+    def reports(self) -> dict[str, str]:
+        """What each worker that is there reports of itself."""

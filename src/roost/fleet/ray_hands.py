@@ -1,0 +1,228 @@
+"""Workers as Ray actors: one for each card, that serves a call at a time; only bytes and text cross its border."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from roost.errors import RoostError
+from roost.fleet.hands import Desk, Gone, Replied, Serving, Word, failure_of, untagged
+from roost.fleet.ray_cluster import Cluster, Node
+
+# A worker's desk, given what sends a call of another's component there.
+MakeDesk = Callable[[Callable[[str, bytes], bytes]], Desk]
+
+_POLL_S = 0.5
+_LOOK_S = 2.0  # between looks at what a worker is doing
+_SERVED, _LOOKED_AT = "serve", "look"
+_GROUPS = {_SERVED: 1, _LOOKED_AT: 1}  # an actor's threads
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """Where a worker runs: a node, with the card of that number or none, and what it is told at its start.
+
+    It counts as hung when it shows no sign of life for ``patience_s``.
+    """
+
+    node: Node
+    card: int | None
+    spec: str
+    patience_s: float
+
+
+@dataclass(slots=True)
+class _Member:
+    """A worker: its actor, what it was last asked and when, and its latest sign of life."""
+
+    name: str
+    actor: Any
+    asked: Any = None  # a reference to the result
+    what: str = ""  # boot, take, visit
+    alive_s: float = 0.0
+    beats: int = -1
+    look: Any = None
+    looked_s: float = 0.0
+
+
+class RayHands:
+    """The crew's hands: ``make_desk`` makes a worker's desk in its process, given what sends calls to others.
+
+    ``on_progress`` hears what a worker does, as its ``progress`` says it.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        seats: Mapping[str, Seat],
+        owners: Mapping[str, str],
+        make_desk: MakeDesk,
+        on_progress: Callable[[str, Mapping[str, Any]], None],
+    ) -> None:
+        self._ray, self._run, self._seats = cluster.ray, cluster.run, seats
+        self._owners, self._make_desk, self._on_progress = owners, make_desk, on_progress
+        self._members: dict[str, _Member] = {}
+        self._values: dict[str, bytes] = {}
+        self._words: list[Word] = []
+        self._lives = 0
+        for name in seats:
+            self.restart(name)
+
+    def start(self, worker: str, task: bytes) -> None:
+        self._ask(worker, "visit", task, {part: self._members[name].name for part, name in self._owners.items()})
+
+    def restart(self, worker: str) -> None:
+        """Ends what is left of the worker, and starts it anew."""
+        before = self._members.pop(worker, None)
+        if before is not None:
+            with suppress(Exception):
+                self._ray.kill(before.actor, no_restart=True)
+        seat = self._seats[worker]
+        self._lives += 1
+        name = f"{worker}.{self._lives}"
+        self._members[worker] = _Member(name, self._actor(name, seat))
+        self._ask(worker, "boot", seat.spec)
+
+    def wait(self) -> Sequence[Word]:
+        while not self._words:
+            asked = {each.asked: name for name, each in self._members.items() if each.asked is not None}
+            looks = {each.look: name for name, each in self._members.items() if each.look is not None}
+            ready, _ = self._ray.wait([*asked, *looks], num_returns=1, timeout=_POLL_S)
+            for reference in ready:
+                if reference in looks:
+                    self._see(looks[reference], reference)
+                elif self._members.get(asked[reference]) is not None:
+                    self._hear(asked[reference], reference)
+            self._look()
+        words, self._words = self._words, []
+        return words
+
+    def reports(self) -> dict[str, str]:
+        """Of the workers that answer within a moment."""
+        there = [(name, each.actor.report) for name, each in self._members.items() if each.asked is None]
+        asked = {report.options(concurrency_group=_LOOKED_AT).remote(): name for name, report in there}
+        ready, _ = self._ray.wait([*asked], num_returns=len(asked), timeout=10.0) if asked else ([], [])
+        found = {}
+        for reference in ready:
+            with suppress(Exception):
+                found[asked[reference]] = self._ray.get(reference)
+        return found
+
+    def _actor(self, name: str, seat: Seat) -> Any:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # imported here: it is Ray's
+
+        remote = self._ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0, concurrency_groups=_GROUPS)(_RayDesk)
+        cards = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": str(seat.card)}
+        return remote.options(
+            name=name,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(seat.node.key, soft=False),
+            runtime_env={} if seat.card is None else {"env_vars": cards},
+        ).remote(self._make_desk)
+
+    def _ask(self, worker: str, what: str, *content: object) -> None:
+        member = self._members[worker]
+        method = getattr(member.actor, what).options(concurrency_group=_SERVED)
+        member.asked, member.what = method.remote(*content), what
+        member.alive_s = time.monotonic()
+
+    def _hear(self, name: str, reference: Any) -> None:
+        """What a worker's call came to."""
+        member = self._members[name]
+        try:
+            result = self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:
+            self._lose(name, _why(error))
+            return
+        member.asked = None
+        if member.what == "visit":
+            self._words.append(Replied(worker=name, reply=result))
+        elif member.what == "boot":
+            self._booted(name, result)
+        else:
+            self._words.append(Serving(worker=name))
+
+    def _booted(self, name: str, result: bytes) -> None:
+        kind, content = untagged(result)
+        if kind != "done":
+            error = failure_of(content)
+            self._lose(name, str(error), error)
+            return
+        first = name not in self._values
+        self._values[name] = content
+        if len(self._values) < len(self._seats):
+            return
+        # The last of the first ones brings all others what they lack; who starts again has it all at once.
+        for each in self._seats if first else (name,):
+            if each in self._members and self._members[each].what == "boot":
+                self._ask(each, "take", [values for of, values in self._values.items() if of != each])
+
+    def _lose(self, name: str, why: str, error: RoostError | None = None) -> None:
+        self._members[name].asked = None
+        self._words.append(Gone(worker=name, why=why, error=error))
+
+    def _look(self) -> None:
+        """Asks the workers that are at work what they do, now and then; who shows nothing for too long is lost."""
+        now_s = time.monotonic()
+        for name, member in list(self._members.items()):
+            if member.asked is None:
+                continue
+            if now_s - member.alive_s > self._seats[name].patience_s:
+                self._ray.kill(member.actor, no_restart=True)
+                self._lose(name, f"it showed no sign of life for {self._seats[name].patience_s:.0f} s")
+            elif member.look is None and now_s - member.looked_s > _LOOK_S:
+                member.look = member.actor.progress.options(concurrency_group=_LOOKED_AT).remote()
+                member.looked_s = now_s
+
+    def _see(self, name: str, reference: Any) -> None:
+        member = self._members[name]
+        member.look = None
+        with suppress(self._ray.exceptions.RayError):
+            found = json.loads(self._ray.get(reference))
+            if found["beats"] != member.beats:
+                member.beats, member.alive_s = found["beats"], time.monotonic()
+            self._on_progress(name, found)
+
+
+def _why(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"its process died ({type(error).__name__}: {text[:200]})"
+
+
+class _RayDesk:
+    """A desk in an actor's process."""
+
+    def __init__(self, make_desk: MakeDesk) -> None:
+        self._owners: Mapping[str, str] = {}
+        self._desk = make_desk(self._send)
+
+    def boot(self, spec: str) -> bytes:
+        return self._desk.boot(spec)
+
+    def take(self, values: list[bytes]) -> None:
+        for each in values:
+            self._desk.take(each)
+
+    def visit(self, task: bytes, owners: Mapping[str, str]) -> bytes:
+        """``owners`` are the actors' names by component."""
+        self._owners = owners
+        return self._desk.visit(task)
+
+    def answer(self, component: str, question: bytes) -> bytes:
+        return self._desk.answer(component, question)
+
+    def progress(self) -> str:
+        return self._desk.progress()
+
+    def report(self) -> str:
+        return self._desk.report()
+
+    def _send(self, component: str, question: bytes) -> bytes:
+        import ray  # imported here: in an actor it is there
+
+        answer = ray.get_actor(self._owners[component]).answer.options(concurrency_group=_SERVED)
+        found: bytes = ray.get(answer.remote(component, question))
+        return found

@@ -1,0 +1,53 @@
+"""Which of a plan's workers are what to a request: where it begins, where it goes on, who answers for a component."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from roost.fleet.dispatch import Post
+from roost.fleet.plans import plan_of
+from roost.fleet.tasks import Onward
+from roost.plan import PlanDocument
+
+_FIRST_KINDS = ("text_encoder", "image_encoder", "dit", "vae")  # in a pipeline's usual order
+
+
+def posts_of(document: PlanDocument) -> list[Post]:
+    """The plan's workers, in their order."""
+    return [
+        Post(
+            name=each.name,
+            components=frozenset(each.components),
+            decodes="decode" in plan_of(document, each).role.stages,
+            denoises="denoise" in plan_of(document, each).role.stages,
+        )
+        for each in document.workers
+    ]
+
+
+def first_posts(posts: Sequence[Post], plan: PlanDocument) -> tuple[str, ...]:
+    """The workers with what a pipeline usually uses first; where it uses another, it travels on by itself."""
+    kinds = {name: each.kind for name, each in plan.components.items()}
+    for kind in _FIRST_KINDS:
+        found = tuple(each.name for each in posts if any(kinds[name] == kind for name in each.components))
+        if found:
+            return found
+    return tuple(each.name for each in posts)
+
+
+def next_posts(posts: Sequence[Post], onward: Onward) -> tuple[str, ...]:
+    """The workers that have what a request needs next; one that must call it from where it denoises goes there."""
+    if onward.through:
+        return tuple(each.name for each in posts if each.denoises)
+    having = [each for each in posts if onward.component in each.components]
+    return tuple(each.name for each in having if each.decodes or not onward.decodes)
+
+
+def owners_of(posts: Sequence[Post], plan: PlanDocument) -> dict[str, str]:
+    """Who answers calls of each component that come from other workers: of a VAE, one that decodes."""
+    found = {}
+    for name, each in plan.components.items():
+        having = [post for post in posts if name in post.components]
+        decoding = [post for post in having if post.decodes]
+        found[name] = (decoding if each.kind == "vae" and decoding else having)[0].name
+    return found
