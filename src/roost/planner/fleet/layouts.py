@@ -9,7 +9,10 @@ from roost.facts.machine import Fleet
 from roost.facts.request import LAYOUTS, LayoutName, Role
 from roost.planner.fleet.host_memory import host_memory, short_host
 from roost.planner.fleet.service import Planned, Seat, Service, Unable, Use, Worker, per_s
-from roost.planner.fleet.split import best_split
+from roost.planner.fleet.split import best_split, pace
+
+# A component is held by two roles where that makes the slowest role so much faster.
+_GAIN = 1.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,11 +34,14 @@ class FleetQuestion:
     """A fleet's cards, and what each kind of them does in each use.
 
     ``service`` is asked with the bytes of its host's memory that others take; each answer takes a search.
+    ``sharing`` is the same question where each role has its own components alone, for families of which a role
+    otherwise holds some of another's, too: requests then go there for them.
     """
 
     fleet: Fleet
     seats: tuple[Seat, ...]
     service: Callable[[int, Use, int], Service]
+    sharing: FleetQuestion | None = None
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -98,6 +104,11 @@ def _roles(question: FleetQuestion) -> Layout:
 def _split(question: FleetQuestion, name: LayoutName, roles: Sequence[Role]) -> Layout:
     rates = [question.per_s(role) for role in roles]
     split = best_split(question.counts, rates)
+    if question.sharing is not None:
+        sharing_rates = [question.sharing.per_s(role) for role in roles]
+        sharing = best_split(question.counts, sharing_rates)
+        if sharing is not None and not (split and pace(split, rates)[0] > _GAIN * pace(sharing, sharing_rates)[0]):
+            question, rates, split = question.sharing, sharing_rates, sharing
     if split is None:
         return Layout(name=name, why_not=question.why_not(*roles))
     left = {kind: [each for each in question.seats if each.kind == kind] for kind in range(len(question.counts))}

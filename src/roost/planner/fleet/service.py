@@ -125,7 +125,7 @@ def service_of(asked: SearchQuestion, plan: PlanDocument) -> Service:
     return Planned(
         plan=plan,
         predicted=predicted,
-        seconds={step: _seconds(plan, predicted, step) for step in _STEPS[plan.role.name]},
+        seconds={step: _seconds(plan, predicted, _phases(asked, step), step) for step in _STEPS[plan.role.name]},
         masters={each.component.name: host_bytes_of(each) for each in placed},
     )
 
@@ -134,12 +134,18 @@ def _what(plan: PlanDocument) -> str:
     return "the whole pipeline" if plan.role.name == "monolithic" else f"the {plan.role.name}"
 
 
-def _seconds(plan: PlanDocument, predicted: Predicted, step: Step) -> SecondsInterval:
+def _phases(asked: SearchQuestion, step: Step) -> frozenset[Phase]:
+    """A role that shares its VAE encodes pictures for the others, too."""
+    shared = step == "decode" and not asked.question.profile.role_extras
+    return _PHASES.get(step, frozenset()) | ({"image_encode"} if shared else frozenset())
+
+
+def _seconds(plan: PlanDocument, predicted: Predicted, phases: frozenset[Phase], step: Step) -> SecondsInterval:
     """The step's share of a later generation, as the first one's stages share it."""
     if step == "generate":
         shards = any(each.strategy == "fsdp" for each in plan.components.values())
         return _gathering(plan, predicted.next_s) if shards else predicted.next_s
-    mine_s = sum(stage.seconds for stage in predicted.stages if stage.phase in _PHASES[step])
+    mine_s = sum(stage.seconds for stage in predicted.stages if stage.phase in phases)
     all_s = sum(stage.seconds for stage in predicted.stages)
     share = mine_s / all_s if all_s else 0.0
     return _interval(lambda level: share * at(predicted.next_s, level))

@@ -55,6 +55,12 @@ def plan_worker(asked: SearchQuestion, kind: CardKind, use: Use, others_bytes: i
     return _planned(replace(asked, question=replace(asked.question, role=use)), kind, kind.cards, others_bytes)
 
 
+def without_extras(asked: SearchQuestion) -> SearchQuestion:
+    """The same question of a family whose roles hold nothing of each other's."""
+    question = asked.question
+    return replace(asked, question=replace(question, profile=replace(question.profile, role_extras={})))
+
+
 def _sharded(asked: SearchQuestion, kind: CardKind) -> Service:
     question, packed = asked.question, _packed(asked.question.inventory)
     if kind.like < 2:

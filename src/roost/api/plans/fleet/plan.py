@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -25,7 +25,7 @@ from roost.planner.fleet.document import fleet_document
 from roost.planner.fleet.figures import Demand
 from roost.planner.fleet.layouts import FleetQuestion
 from roost.planner.fleet.service import Service, Use
-from roost.planner.fleet.workers import CardKind, plan_worker, seats_of
+from roost.planner.fleet.workers import CardKind, plan_worker, seats_of, without_extras
 
 AUTO = "auto"
 _LEAST_RATE, _MOST_RATE = 1e-6, 1e6
@@ -113,12 +113,18 @@ def _question(model: str | Path, options: PlanOptions, fleet: Fleet, requests: i
     options = replace(options, generations=max(2, requests // fleet.card_count))
     asked = [_asked(model, options, kind) for kind in kinds]
 
-    @cache
-    def service(kind: int, use: Use, others_bytes: int) -> Service:
-        on_plan(f"{_USES.get(use, use)} on {kinds[kind].card}")
-        return plan_worker(asked[kind], kinds[kind], use, others_bytes)
+    def question(asked: Sequence[SearchQuestion], how: str) -> FleetQuestion:
+        @cache
+        def service(kind: int, use: Use, others_bytes: int) -> Service:
+            on_plan(f"{_USES.get(use, use)}{how} on {kinds[kind].card}")
+            return plan_worker(asked[kind], kinds[kind], use, others_bytes)
 
-    return FleetQuestion(fleet=fleet, seats=seats, service=service)
+        return FleetQuestion(fleet=fleet, seats=seats, service=service)
+
+    whole = question(asked, "")
+    if not asked[0].question.profile.role_extras:
+        return whole
+    return replace(whole, sharing=question([without_extras(each) for each in asked], " that shares"))
 
 
 def _asked(model: str | Path, options: PlanOptions, kind: CardKind) -> SearchQuestion:
