@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from roost.errors import RoostError
 from roost.plan import PlanDocument
 from roost.plan.strict_yaml import validated, yaml_mapping
 from roost.probes.machine.host import peak_rss_bytes
-from roost.temporary import temporary_folder
+from roost.temporary import sweep, temporary_folder
 
 if TYPE_CHECKING:
     from roost.fleet.tasks import Done, Task
@@ -70,6 +71,7 @@ class WorkerDesk:
         from roost.fleet.plans import plan_of, whole_plan
         from roost.fleet.worker import Worker
 
+        sweep()  # what an earlier worker left on this host
         document = validated(yaml_mapping(spec.plan.encode(), "plan"), PlanDocument, "plan")
         whole = whole_plan(document)
         record = next(each for each in document.workers if each.name == spec.name)
@@ -121,8 +123,8 @@ class WorkerDesk:
             self._tell("waiting")
 
     def progress(self) -> str:
-        """What it is doing, and how many signs of life there were, as JSON."""
-        return json.dumps({**self._doing, "beats": self._beats})
+        """What it is doing, in which process, and how many signs of life there were, as JSON."""
+        return json.dumps({**self._doing, "beats": self._beats, "pid": os.getpid()})
 
     def report(self) -> str:
         """What it has read and taken so far, as JSON."""

@@ -28,12 +28,16 @@ OnProgress = Callable[[str, Mapping[str, Any]], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RayOptions:
-    """``address`` of a cluster to join, None to start one here; where workers find the model, and how they run."""
+    """``address`` of a cluster to join, None to start one here; where workers find the model, and how they run.
+
+    ``patience_s`` is the least time without a sign of life after which one counts as hung.
+    """
 
     address: str | None
     model: str | None
     device: str | None
     force: bool
+    patience_s: float = _LEAST_PATIENCE_S
 
 
 def run_on_ray(run: FleetRun, options: RayOptions, on_progress: OnProgress) -> RunRecord:
@@ -76,7 +80,7 @@ def _seats(run: FleetRun, options: RayOptions, nodes: Sequence[Node], folder: st
             node=node,
             card=each.device if on_cuda else None,
             spec=json.dumps(asdict(spec)),
-            patience_s=max(_LEAST_PATIENCE_S, _PATIENCE * each.request_s.high),
+            patience_s=max(options.patience_s, _PATIENCE * each.request_s.high),
         )
     return seats
 
