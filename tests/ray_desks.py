@@ -92,8 +92,8 @@ class ToyFleet:
 
     def pid(self, worker: str) -> int:
         """Of its process that is there now."""
-        member = self.hands._members[worker]  # noqa: SLF001 (no person needs it)
-        found: int = json.loads(self.hands._ray.get(member.actor.progress.remote()))["pid"]  # noqa: SLF001
+        member = self.hands._members[worker]
+        found: int = json.loads(self.hands._ray.get(member.actor.progress.remote()))["pid"]
         return found
 
     # What the dispatcher asks of its crew.

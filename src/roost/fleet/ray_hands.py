@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,8 @@ from typing import Any
 from roost.errors import RoostError
 from roost.fleet.hands import Desk, Gone, Replied, Serving, Word, WorkerLost, failure_of, untagged
 from roost.fleet.ray_cluster import Cluster, Node
+
+_log = logging.getLogger(__name__)
 
 # A worker's desk, given what sends a call of another's component there.
 MakeDesk = Callable[[Callable[[str, bytes], bytes]], Desk]
@@ -144,7 +147,7 @@ class RayHands:
         try:
             result = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
-            self._lose(name, _why(error))
+            self._lose(name, self._why(name, error))
             return
         member.asked, member.silent_s = None, 0.0
         if member.what == "visit":
@@ -200,17 +203,22 @@ class RayHands:
             found = json.loads(self._ray.get(reference))
         except self._ray.exceptions.RayError as error:
             if member.waits:  # else its call tells
-                self._lose(name, _why(error))
+                self._lose(name, self._why(name, error))
             return
         if found["beats"] != member.beats or member.asked is None:
             member.beats, member.silent_s = found["beats"], 0.0
         if member.asked is not None:
             self._on_progress(name, found)
 
-
-def _why(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"its process died ({type(error).__name__}: {text[:200]})"
+    def _why(self, name: str, error: Exception) -> str:
+        """Why a call of a worker's gave no reply."""
+        _log.info("%s: %s", name, error)
+        node = self._seats[name].node
+        if not any(each["NodeID"] == node.key and each["Alive"] for each in self._ray.nodes()):
+            return f"its node, {node.name}, is gone"
+        if isinstance(error, self._ray.exceptions.RayActorError):
+            return "its process ended"
+        return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 class _RayDesk:
@@ -248,5 +256,5 @@ class _RayDesk:
             answer = ray.get_actor(self._owners[component]).answer.options(concurrency_group=_SERVED)
             found: bytes = ray.get(answer.remote(component, question))
         except (ray.exceptions.RayError, ValueError) as error:  # Ray's words for an actor that is no more
-            raise WorkerLost(f"the worker with {component} was lost: {_why(error)}") from error
+            raise WorkerLost(f"the worker with {component}, which it calls, is gone") from error
         return found

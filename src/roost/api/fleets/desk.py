@@ -16,7 +16,7 @@ from roost.api.runs.finished import save_generation
 from roost.api.runs.made import parts_of
 from roost.api.runs.pipeline import open_pipeline
 from roost.api.runs.ready import ReadyPlan, check_model, check_worker
-from roost.errors import RoostError
+from roost.errors import InvalidFile, PlanMismatch, RoostError, UsageError
 from roost.plan import PlanDocument
 from roost.plan.strict_yaml import validated, yaml_mapping
 from roost.probes.machine.host import peak_rss_bytes
@@ -75,7 +75,10 @@ class WorkerDesk:
         document = validated(yaml_mapping(spec.plan.encode(), "plan"), PlanDocument, "plan")
         whole = whole_plan(document)
         record = next(each for each in document.workers if each.name == spec.name)
-        checked = check_model(whole, model=spec.model, device=spec.device, force=spec.force)
+        try:
+            checked = check_model(whole, model=spec.model, device=spec.device, force=spec.force)
+        except (UsageError, InvalidFile) as error:  # what the driver found to be right isn't so on this host
+            raise PlanMismatch(str(error)) from error
         self._ready = check_worker(checked, plan_of(document, record))
         mine = self._ready.plan.components
         away = {name: each for name, each in checked.plan.components.items() if name not in mine}
