@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import secrets
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -159,3 +163,18 @@ def test_a_lost_node_loses_nothing(
     losing.join()
     assert digests(fleet) == digests(alone)
     assert sum(each["restarts"] for each in fleet["workers"]) >= 1
+
+
+def test_another_s_token_is_refused_in_one_line(sdxl: Planned, there: tuple[str, str], tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(secrets.token_hex(32))
+    ended = subprocess.run(
+        [sys.executable, "-m", "roost", "run", str(sdxl.fleet), *there, *SEEDS, "-o", str(tmp_path / "fox.png")],
+        env={**os.environ, "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert "can't be joined" in line
+    assert "token is missing or incorrect" in line

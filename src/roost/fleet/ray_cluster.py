@@ -25,7 +25,8 @@ _log = logging.getLogger(__name__)
 _ON = re.compile(r"ray(?::(?P<address>[^:\s]+:\d{1,5}))?")
 _STARTS = 3  # Ray's own limit of 30 s is short on a busy machine
 _STORE_BYTES = 256 * 1024**2  # for what travels: answers and latents, megabytes each
-_REACHED_S = 5.0
+_REACHED_S, _STDERR = 5.0, 2
+_SHOWN = 300  # letters of an error of Ray's
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
@@ -33,13 +34,13 @@ _QUIET = {
 }
 _QUIET_GUEST = {
     **_QUIET,
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_NUM_REDIS_GET_RETRIES": "3",  # of 40 s each, where something accepts connections that is no head
 }
 # A person's own choice of where Ray keeps logs and sockets.
 _FOLDER_VARIABLE = "RAY_TMPDIR"
-# A socket's path has 107 bytes, of which Ray takes 64 and a temporary folder's name 33.
-_MOST_PARENT_BYTES = 10
+# Below a temporary folder, which is this user's alone, since Ray opens its own to everybody. A socket's path has 107
+# bytes, of which Ray takes 64, the temporary folder's name 33 and this 2.
+_FOLDER, _MOST_PARENT_BYTES = "r", 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +113,7 @@ def _own_folder() -> Iterator[str | None]:
         yield None
         return
     with temporary_folder(Path(short[0])) as folder:
-        yield str(folder)
+        yield str(folder / _FOLDER)
 
 
 def _start(ray: Any, run: str, workers: int, folder: str | None, on_note: Callable[[str], None]) -> None:
@@ -134,7 +135,8 @@ def _join(ray: Any, run: str, address: str) -> None:
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), _REACHED_S).close()  # Ray itself tries for minutes
-        _init(ray, run, address=address)
+        with _stderr_to_log():
+            _init(ray, run, address=address)
     except (Exception, OverflowError) as error:  # as above
         raise RoostError(
             f"--on ray:{address}: the cluster can't be joined ({_told(error)}); give its head's address and GCS port."
@@ -157,8 +159,27 @@ def _init(ray: Any, run: str, **how: Any) -> None:
         signal.raise_signal(signal.SIGTERM)
 
 
-def _told(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+@contextmanager
+def _stderr_to_log() -> Iterator[None]:
+    """For what Ray's C++ writes there of one failure, many lines of it."""
+    with tempfile.TemporaryFile() as heard:
+        stderr = os.dup(_STDERR)
+        os.dup2(heard.fileno(), _STDERR)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, _STDERR)
+            os.close(stderr)
+            heard.seek(0)
+            _ToLog().write(heard.read().decode(errors="replace"))
+
+
+def _told(error: BaseException) -> str:
+    """What was wrong at first; where Ray's message is a traceback, its last line says that."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [each.strip() for each in str(error).splitlines() if each.strip()]
+    return lines[-1][:_SHOWN] if lines else type(error).__name__
 
 
 def _nodes(ray: Any) -> Sequence[Node]:

@@ -21,6 +21,7 @@ _log = logging.getLogger(__name__)
 MakeDesk = Callable[[Callable[[str, bytes], bytes]], Desk]
 
 _POLL_S = 0.5
+_ENDED_S = 5.0
 _LOOK_S = 2.0  # between looks at what a worker is doing
 _SERVED, _LOOKED_AT = "serve", "look"
 _GROUPS = {_SERVED: 1, _LOOKED_AT: 1}  # an actor's threads
@@ -124,6 +125,12 @@ class RayHands:
             with suppress(Exception):
                 found[asked[reference]] = self._ray.get(reference)
         return found
+
+    def end(self) -> None:
+        """Has the workers that wait end by themselves, and remove what they had of files."""
+        with suppress(Exception):  # who doesn't is ended with the cluster
+            ended = [each.actor.__ray_terminate__.remote() for each in self._members.values() if each.waits]
+            self._ray.wait(ended, num_returns=len(ended), timeout=_ENDED_S)
 
     def _actor(self, name: str, seat: Seat) -> Any:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # imported here: it is Ray's

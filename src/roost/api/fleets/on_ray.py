@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -52,10 +53,17 @@ def run_on_ray(run: FleetRun, options: RayOptions, on_progress: OnProgress) -> R
     with (
         temporary_folder() as folder,
         opened_cluster(options.address, len(workers), run.on_note) as cluster,
+        ExitStack() as ends,
     ):
+
+        def hands() -> RayHands:
+            found = RayHands(cluster, seats, owners, WorkerDesk, on_progress)
+            ends.callback(found.end)
+            return found
+
         seats = _seats(run, options, cluster.nodes, str(folder))
         owners = owners_of(posts_of(run.document), run.ready.plan)
-        return run_fleet(run, lambda: RayHands(cluster, seats, owners, WorkerDesk, on_progress))
+        return run_fleet(run, hands)
 
 
 def _seats(run: FleetRun, options: RayOptions, nodes: Sequence[Node], folder: str) -> dict[str, Seat]:
