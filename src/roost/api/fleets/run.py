@@ -22,7 +22,6 @@ from roost.api.runs.kept import Books
 from roost.api.runs.made import Made, record_of
 from roost.api.runs.ready import ReadyPlan, check_model, workload_of_run
 from roost.errors import RoostError, UsageError
-from roost.option_spelling import option
 from roost.plan import PlanDocument, write_bytes_atomically
 from roost.plan.fleet import WorkerRecord
 
@@ -47,8 +46,8 @@ def check_fleet(document: PlanDocument, *, model: str | None, device: str | None
     """The whole plan of a fleet, checked against the model that the driver sees. Raises UsageError for another plan."""
     from roost.fleet.plans import whole_plan
 
-    if len(document.workers) < 2 or document.layout == "fsdp":
-        raise UsageError(f"{option('on')} is for plans of several workers, which this is not; leave it out.")
+    if not document.workers or document.layout == "fsdp":
+        raise UsageError("--on is for plans that roost plan --fleet makes, and this is none; leave it out.")
     return check_model(whole_plan(document), model=model, device=device, force=force)
 
 
