@@ -16,7 +16,7 @@ from roost.errors import RoostError, UsageError
 _ON = re.compile(r"ray(?::(?P<address>[^:\s]+:\d{1,5}))?")
 _STARTS = 3  # Ray's own limit of 30 s is short on a busy machine
 _STORE_BYTES = 256 * 1024**2  # for what travels: answers and latents, megabytes each
-_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
