@@ -123,7 +123,7 @@ class RayHands:
         return remote.options(
             name=name,
             scheduling_strategy=NodeAffinitySchedulingStrategy(seat.node.key, soft=False),
-            **({} if seat.card is None else {"num_gpus": 1, "runtime_env": {"env_vars": card}}),
+            **({} if seat.card is None else {"num_gpus": 1, "runtime_env": {"env_vars": cards}}),
         ).remote(self._make_desk)
 
     def _ask(self, worker: str, what: str, *content: object) -> None:
