@@ -119,7 +119,7 @@ class RayHands:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # imported here: it is Ray's
 
         remote = self._ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0, concurrency_groups=_GROUPS)(_RayDesk)
-        card = {**_OWN_CARD, "CUDA_VISIBLE_DEVICES": str(seat.card)}
+        cards = {**_OWN_CARD, "CUDA_VISIBLE_DEVICES": str(seat.card)}
         return remote.options(
             name=name,
             scheduling_strategy=NodeAffinitySchedulingStrategy(seat.node.key, soft=False),
