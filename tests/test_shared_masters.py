@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import gc
 import os
@@ -34,7 +33,7 @@ from roost.residency.run.components import load_component
 from roost.residency.run.given_files import GivenFiles
 from roost.residency.run.loras import LoraLoader
 from roost.residency.weights.fp8 import Fp8Linear, store_as_planned
-from shared_worlds import digest_alone, held, kinds, plan_of, wipe, without_weights
+from shared_worlds import copied_bytes, digest_alone, held, kinds, plan_of, wipe, without_weights
 from tiny_loras import lora_file
 from tiny_models import build
 
@@ -73,6 +72,7 @@ def test_who_joins_has_the_bits_of_loading_alone_and_reads_no_weights(
             found = [digest_of(each, name) for each in (second, first, second)]
             assert found == [wanted] * 3
             assert (second.transfers.pinned_bytes > 0) is strategy.startswith("layerwise")
+            assert copied_bytes() == 0
     assert list(folder.iterdir()) == []
 
 
@@ -177,13 +177,14 @@ def test_an_edit_in_place_is_one_process_s_own_and_what_it_computes_with(tier: s
         assert edit(second) == edited
         assert kinds(second, "transformer") == {"SharedMaster"}
         assert [digest_of(each, "flux") for each in (first, second)] == [before, edited]
+        assert 0 < copied_bytes() < 64 * 1024
     with held(plan, model, folder) as first:
         assert digest_of(first, "flux") == before
 
 
 def test_a_change_of_dtype_makes_copies_and_back_finds_the_shared_weights(saved: Saved, folder: Path) -> None:
-    plan, model = plan_of(saved("flux"), "snapshot-offload"), saved("flux")
-    with held(plan, model, folder) as first, held(plan, model, folder) as second:
+    plan = plan_of(saved("flux"), "snapshot-offload")
+    with held(plan, saved("flux"), folder) as first, held(plan, saved("flux"), folder) as second:
         before = digest_of(second, "flux")
         second.pipeline.vae.to(torch.float64)
         assert kinds(second, "vae") == {"Master"}
@@ -278,23 +279,13 @@ def test_what_comes_late_is_each_process_s_own(saved: Saved, folder: Path) -> No
         assert digest_of(made, "ltx") == digest_alone("layerwise-offload", "ltx", saved("ltx"))
 
 
-def no_memory_file(*_: object) -> int:
-    raise OSError(errno.EMFILE, "Too many open files")
+def test_resident_components_wait_for_nobody_and_leave_nothing(saved: Saved, folder: Path) -> None:
+    plan, inside = plan_of(saved("ltx"), "resident"), []
 
+    def load(name: str, placed: Any, directory: Path) -> torch.nn.Module:
+        inside.extend(folder.iterdir())
+        return load_component(name, placed, directory)
 
-@pytest.mark.parametrize("why", ["no memory file", "another system", "no folder"])
-def test_where_memory_can_not_be_shared_masters_are_one_s_own_and_that_is_said(
-    why: str, saved: Saved, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plan = plan_of(saved("ltx"), LAYERWISE)
-    if why == "no memory file":
-        monkeypatch.setattr(os, "memfd_create", no_memory_file)
-    elif why == "another system":
-        monkeypatch.setattr("roost.residency.weights.shared.masters.sys.platform", "darwin")
-    else:
-        folder.rmdir()
-    with held(plan, saved("ltx"), folder) as made:
-        assert kinds(made) == {"Master"}
-        assert {each.split(" ")[0] for each in made.changes} == {f"{name}:" for name in plan.components}
-        assert all("not shared" in each and "\n" not in each for each in made.changes)
-        assert digest_of(made, "ltx") == digest_alone("layerwise-offload", "ltx", saved("ltx"))
+    with held(plan, saved("ltx"), folder, load=load) as made:
+        assert [*inside, *folder.iterdir()] == []
+        assert kinds(made) == {"NoneType"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
@@ -17,7 +18,9 @@ from typing import Any
 import pytest
 from diffusers import FluxTransformer2DModel
 
-from shared_worlds import digest_alone, wipe, without_weights
+from engine_cases import digest_of
+from plans import LAYERWISE
+from shared_worlds import digest_alone, held, kinds, plan_of, wipe, without_weights
 from tiny_models import build
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has memory files")
@@ -38,6 +41,28 @@ def folder(tmp_path: Path) -> Path:
     made = tmp_path / "meeting"
     made.mkdir()
     return made
+
+
+def no_memory_file(*_: object) -> int:
+    raise OSError(errno.EMFILE, "Too many open files")
+
+
+@pytest.mark.parametrize("why", ["no memory file", "another system", "no folder"])
+def test_where_memory_can_not_be_shared_masters_are_one_s_own_and_that_is_said(
+    why: str, saved: Saved, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_of(saved("ltx"), LAYERWISE)
+    if why == "no memory file":
+        monkeypatch.setattr(os, "memfd_create", no_memory_file)
+    elif why == "another system":
+        monkeypatch.setattr("roost.residency.weights.shared.masters.sys.platform", "darwin")
+    else:
+        folder.rmdir()
+    with held(plan, saved("ltx"), folder) as made:
+        assert kinds(made) == {"Master"}
+        assert {each.split(" ")[0] for each in made.changes} == {f"{name}:" for name in plan.components}
+        assert all("not shared" in each and "\n" not in each for each in made.changes)
+        assert digest_of(made, "ltx") == digest_alone("layerwise-offload", "ltx", saved("ltx"))
 
 
 class Child:

@@ -23,7 +23,7 @@ _LIBRARIES = ("torch", "diffusers", "transformers")
 
 
 @contextmanager
-def alone_with(
+def meeting(
     name: str, plan: PlanDocument, model_dir: Path, source: Source, changes: list[str]
 ) -> Iterator[SharedComponent | None]:
     """The component in the host's common memory, to be joined or made; None where it is to be this process's own.
@@ -34,8 +34,9 @@ def alone_with(
         share = None
         if source.shared is not None and name not in plan.budget.late:
             try:
-                share = source.shared.component(name, _facts(name, plan, model_dir, source))
-                leaving.enter_context(share.alone())
+                keeps = plan.components[name].strategy != "resident"
+                share = source.shared.component(name, _facts(name, plan, model_dir, source), keeps=keeps)
+                leaving.enter_context(share.met())
             except OSError as error:
                 changes.append(f"{name}: its host copy is not shared, because {error.strerror or error}")
                 share = None

@@ -84,7 +84,7 @@ def load_held(
 def _loaded(name: str, plan: PlanDocument, model_dir: Path, source: Source, transfers: Transfers) -> HeldComponent:
     placed = plan.components[name]
     checkpoint = _checkpoint(name, plan, model_dir, source)
-    with common_memory.alone_with(name, plan, model_dir, source, transfers.changes) as share:
+    with common_memory.meeting(name, plan, model_dir, source, transfers.changes) as share:
         if checkpoint is not None and checkpoint.fill is not None:
             module = source.shell(name, placed, model_dir)
         else:

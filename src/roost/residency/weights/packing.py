@@ -42,7 +42,7 @@ class Packer:
     ) -> None:
         self.units: dict[str, Unit] = {}
         self._name, self._module, self._transfers, self._checkpoint = name, module, transfers, checkpoint
-        self._share, self._keeps = share, plan.strategy != "resident"
+        self._share = share
         self._late = checkpoint is not None and checkpoint.late  # masters in host memory wait for ``make_masters``
         self._tiers = _tiers(plan)
         self._places: Places = frozenset()  # as they were when the units were made
@@ -146,7 +146,7 @@ class Packer:
         built: Mapping[Unit, Master] = {}
         if self._share is not None:
             fresh = [unit for unit in fresh if not self._share.adopt(unit)]
-            built = self._share.build(fresh) if self._keeps else {}
+            built = self._share.build(fresh)
         return {unit: built.get(unit) or Master(unit.layout) for unit in fresh}
 
     def _leave(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 
@@ -18,24 +18,29 @@ from roost.residency.weights.units import Unit
 class SharedComponent:
     """Taken from a process that has it already, or made here and announced to the others.
 
-    ``alone`` is to be open until one of both is done. ``trouble`` says, in words, why masters are this process's own.
+    Who keeps no masters, because the component is resident, only takes. ``trouble`` says, in words, why masters are
+    this process's own.
     """
 
-    def __init__(self, name: str, rendezvous: Rendezvous) -> None:
+    def __init__(self, name: str, rendezvous: Rendezvous, *, keeps: bool) -> None:
         self.trouble: str | None = None
-        self._name, self._rendezvous = name, rendezvous
+        self._name, self._rendezvous, self._keeps = name, rendezvous, keeps
         self._memory: MemoryFile | None = None
         self._image: Image | None = None  # of what another process made
         self._starts: dict[Unit, int] = {}  # of what this one makes
         self._settled = False
 
     @contextmanager
-    def alone(self) -> Iterator[SharedComponent]:
-        """Waits for whoever makes it now, and joins the holders, if there are any. Raises OSError without a folder."""
-        with self._rendezvous.alone():
-            descriptor = self._rendezvous.find()
-            if descriptor is not None:
-                self._join(descriptor)
+    def met(self) -> Iterator[SharedComponent]:
+        """Joins the holders, when whoever makes it now is done; if there are none, nobody else makes it meanwhile.
+
+        Raises OSError where the folder can't be used.
+        """
+        with ExitStack() as alone:
+            alone.enter_context(self._rendezvous.alone())
+            self._join()
+            if self.joined or not self._keeps:
+                alone.close()
             try:
                 yield self
             except BaseException:
@@ -64,14 +69,14 @@ class SharedComponent:
             return False
         start = self._start_of(unit)
         if start is None:
-            self.trouble = "those of another process hold other weights, or lie otherwise"
+            self.trouble = "that of another process has other weights, or has them elsewhere"
             return False
         unit.move_to(_master(unit.layout, self._memory, start))
         return True
 
     def build(self, units: Sequence[Unit]) -> Mapping[Unit, SharedMaster]:
         """Masters for ``units``, to be filled, in new common memory; none where the others have some, or it fails."""
-        if self.joined or self._settled or not any(unit.bytes for unit in units):
+        if self.joined or self._settled or not self._keeps or not any(unit.bytes for unit in units):
             return {}
         starts, end = {}, 0
         for unit in units:
@@ -86,17 +91,15 @@ class SharedComponent:
         return {unit: _master(unit.layout, self._memory, start) for unit, start in starts.items()}
 
     def announce(self, module: torch.nn.Module) -> None:
-        """What was built is filled: others find it from now on, and what was joined here, too. No more is taken."""
+        """What was built is filled, and from now on others find it. No more is taken or built."""
         self._settled = True
-        if self._memory is None:
+        if self._memory is None or not self._starts:
             return
         try:
-            if self._starts:
-                self._memory.seal(Image.of(module, self._starts).to_json())
-                self._starts = {}
+            self._memory.seal(Image.of(module, self._starts).to_json())
             self._rendezvous.announce(self._memory.descriptor)
         except OSError as error:
-            self.trouble = f"other processes can't be told of them ({error.strerror})"
+            self.trouble = f"other processes can't be told of it ({error.strerror})"
 
     def close(self) -> None:
         """Nobody finds it here any more; the memory stays as long as somebody's tensors read it."""
@@ -105,13 +108,18 @@ class SharedComponent:
             self._memory.close()
             self._memory = None
 
-    def _join(self, descriptor: int) -> None:
-        self._memory = MemoryFile(descriptor)
+    def _join(self) -> None:
+        descriptor = self._rendezvous.find()
+        if descriptor is None:
+            return
+        memory = MemoryFile(descriptor)
         try:
-            self._image = Image.from_json(self._memory.read_text())
+            self._image = Image.from_json(memory.read_text())
         except (ValueError, KeyError, TypeError):  # nothing that Roost announced
-            self._memory.close()
-            self._memory = None
+            memory.close()
+            return
+        self._memory = memory
+        self._rendezvous.announce(descriptor)  # in case the others end
 
     def _start_of(self, unit: Unit) -> int | None:
         """Where in the memory the unit's objects lie, if they do so together."""

@@ -24,9 +24,12 @@ class SharedMasters:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def component(self, name: str, facts: Mapping[str, object]) -> SharedComponent:
-        """The component whose bytes hang on ``facts``. Raises OSError where memory can't be shared."""
+    def component(self, name: str, facts: Mapping[str, object], *, keeps: bool) -> SharedComponent:
+        """The component whose bytes hang on ``facts``; whether this process ``keeps`` its masters.
+
+        Raises OSError where memory can't be shared.
+        """
         if sys.platform != "linux":
             raise OSError(errno.ENOSYS, "only Linux has memory files")
         key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-        return SharedComponent(name, Rendezvous(self._folder, f"{name}-{key[:16]}"))
+        return SharedComponent(name, Rendezvous(self._folder, f"{name}-{key[:16]}"), keeps=keeps)
