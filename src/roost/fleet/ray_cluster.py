@@ -7,14 +7,16 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from roost.errors import RoostError, UsageError
+from roost.temporary import temporary_folder
 
 _ON = re.compile(r"ray(?::(?P<address>[^:\s]+:\d{1,5}))?")
 _STARTS = 3  # Ray's own limit of 30 s is short on a busy machine
+_CLOSING_S = 10.0
 _STORE_BYTES = 256 * 1024**2  # for what travels: answers and latents, megabytes each
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
 
@@ -59,10 +61,41 @@ def opened_cluster(address: str | None, workers: int, on_note: Callable[[str], N
         ray.shutdown()
 
 
+@contextmanager
+def opened_folders(cluster: Cluster) -> Iterator[dict[str, str]]:
+    """A folder on each node by its key, for what the node's workers have in common; gone with the context."""
+    strategy = cluster.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+    owner = cluster.ray.remote(num_cpus=0)(_Folder)
+    owners = {
+        each.key: owner.options(scheduling_strategy=strategy(each.key, soft=False)).remote() for each in cluster.nodes
+    }
+    try:
+        yield {key: cluster.ray.get(each.path.remote()) for key, each in owners.items()}
+    finally:
+        for each in owners.values():
+            with suppress(Exception):  # a node that is gone has its folder swept by the next command there
+                cluster.ray.get(each.close.remote(), timeout=_CLOSING_S)
+
+
+class _Folder:
+    """An actor that has a folder on its node; where it dies, the next command there sweeps that away."""
+
+    def __init__(self) -> None:
+        self._open = ExitStack()
+        self._path = self._open.enter_context(temporary_folder())
+
+    def path(self) -> str:
+        return str(self._path)
+
+    def close(self) -> None:
+        self._open.close()
+
+
 def _library() -> Any:
     os.environ.update({name: value for name, value in _QUIET.items() if name not in os.environ})
     try:
         import ray  # imported here: nobody else pays for it
+        import ray.util.scheduling_strategies
     except ImportError:
         raise UsageError("--on ray needs Ray, which isn't installed: pip install 'roost[fleet]'") from None
     return ray

@@ -116,13 +116,13 @@ class RayHands:
         return found
 
     def _actor(self, name: str, seat: Seat) -> Any:
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # imported here: it is Ray's
-
         remote = self._ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0, concurrency_groups=_GROUPS)(_RayDesk)
         cards = {**_OWN_CARD, "CUDA_VISIBLE_DEVICES": str(seat.card)}
         return remote.options(
             name=name,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(seat.node.key, soft=False),
+            scheduling_strategy=self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+                seat.node.key, soft=False
+            ),
             **({} if seat.card is None else {"num_gpus": 1, "runtime_env": {"env_vars": cards}}),
         ).remote(self._make_desk)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from roost.api.fleets.opened import OpenedFiles
 from roost.api.requests.request import PlannedGeneration
 from roost.api.runs.finished import save_generation
 from roost.api.runs.made import parts_of
-from roost.api.runs.pipeline import open_pipeline
+from roost.api.runs.pipeline import Among, open_pipeline
 from roost.api.runs.ready import ReadyPlan, check_model, check_worker
 from roost.errors import RoostError
 from roost.plan import PlanDocument
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 class WorkerSpec:
     """What a worker is told at its start: the fleet's plan as YAML, which of its workers it is, and where it is.
 
-    ``folder`` is where the workers of its host keep what their requests have got; None has it make one of its own.
+    ``folder`` is what the workers of its host have in common: masters, and what requests have got so far.
     """
 
     plan: str
@@ -41,14 +40,14 @@ class WorkerSpec:
     model: str | None
     device: str | None
     force: bool
-    folder: str | None
+    folder: str
 
 
 class WorkerDesk:
     """Serves one worker's calls; only bytes and text come in and go out."""
 
     def __init__(self, send: Send | None = None) -> None:
-        self._send, self._own = send, ExitStack()
+        self._send = send
         self._worker: Worker | None = None
         self._ready: ReadyPlan | None = None
         self._opened: OpenedFiles | None = None
@@ -77,10 +76,13 @@ class WorkerDesk:
         self._ready = check_worker(checked, plan_of(document, record))
         mine = self._ready.plan.components
         away = {name: each for name, each in checked.plan.components.items() if name not in mine}
-        self._opened = OpenedFiles(self._ready.model_dir)
+        self._opened, folder = OpenedFiles(self._ready.model_dir), Path(spec.folder)
+        masters = folder / "masters"
+        masters.mkdir(exist_ok=True)
         with self._opened.noting():
-            held = open_pipeline(self._ready, self._on_component, self._on_event, away=away)
-        folder = self._own.enter_context(temporary_folder()) if spec.folder is None else Path(spec.folder)
+            held = open_pipeline(
+                self._ready, self._on_component, self._on_event, among=Among(away=away, masters=masters)
+            )
         self._worker = Worker(held, folder, self._send)
         self._doing = {"what": "waiting", "step": None, "steps": None}
         return self._worker.values()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,26 +25,37 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Among:
+    """What a worker has from others: components that are ``away``, and the folder by which its host shares masters."""
+
+    away: Mapping[str, ComponentPlan] = field(default_factory=dict)
+    masters: Path | None = None
+
+
 def open_pipeline(
     ready: ReadyPlan,
     on_component: OnComponent | None = None,
     on_event: OnEvent | None = None,
     load: LoadComponent | None = None,
-    away: Mapping[str, ComponentPlan] | None = None,
+    among: Among | None = None,
 ) -> Held:
     """The pipeline of a checked plan, loaded and held; close it, or use it in a ``with``.
 
-    ``load`` makes a component in another way than from its files, with the plan's LoRAs. Components that are ``away``
-    are another worker's.
+    ``load`` makes a component in another way than from its files, with the plan's LoRAs. It is one worker ``among``
+    others.
     """
     from roost.residency.device.choice import open_device  # imported here: these bring torch
     from roost.residency.run.loader import Source, load_held
     from roost.residency.run.loras import LoraLoader
+    from roost.residency.weights.shared.masters import SharedMasters
 
+    among = among or Among()
     given = given_files(ready)
     if load is None:
         load = LoraLoader(ready.plan, planned_loras(ready.plan), given.read) if ready.plan.loras else given.load
-    source = Source(load=load, class_facts=load_class_facts(), given=given, away=away or {})
+    shared = None if among.masters is None else SharedMasters(among.masters)
+    source = Source(load=load, class_facts=load_class_facts(), given=given, away=among.away, shared=shared)
     device = open_device(ready.device_kind, ready.budget_bytes, ready.plan.budget.headroom_bytes)
     try:
         held = load_held(ready.plan, ready.model_dir, device, on_component, on_event, source)

@@ -28,10 +28,12 @@ from roost.residency.engine.stages import OnEvent
 from roost.residency.hold.attach import Held
 from roost.residency.hold.away import AwayComponent
 from roost.residency.hold.live_modules import check_strategies
+from roost.residency.run import common_memory
 from roost.residency.run.components import SAFELY, LoadComponent, first_line, load_component, unloadable
 from roost.residency.run.given_files import GivenFiles
 from roost.residency.run.shells import build_shell, filling
 from roost.residency.weights.mapped_masters import Checkpoint, stored_tensors
+from roost.residency.weights.shared.masters import SharedMasters
 from roost.residency.weights.transfers import Transfers
 from roost.shell_quoting import shown_path
 
@@ -52,9 +54,9 @@ def load_held(
 
     Host memory peaks at the weights that stay there, and one resident component or one file; where the plan has turns,
     it follows them, and of what is given back one generation is made. A component that comes late is built without
-    weights, unless its files can be mapped. Raises InvalidFile for a
-    directory that can't be loaded, PlanMismatch for one that the plan isn't for, OutOfMemory when the resident weights
-    exceed the budget and can't give way.
+    weights, unless its files can be mapped. What other processes share with this one is loaded once for all. Raises
+    InvalidFile for a directory that can't be loaded, PlanMismatch for one that the plan isn't for, OutOfMemory when the
+    resident weights exceed the budget and can't give way.
     """
     check_strategies(plan, {})
     source = source or Source()
@@ -68,12 +70,7 @@ def load_held(
         for name in plan.load_order:
             if on_component is not None:
                 on_component(name)
-            checkpoint = _checkpoint(name, plan, model_dir, source)
-            if checkpoint is not None and checkpoint.fill is not None:
-                module = source.shell(name, plan.components[name], model_dir)
-            else:
-                module = source.load(name, plan.components[name], model_dir)
-            components[name] = HeldComponent(name, module, plan.components[name], transfers, checkpoint)
+            components[name] = _loaded(name, plan, model_dir, source, transfers)
             undo.callback(components[name].restore)
             placer.place(components[name])
             _log.info("%s: loaded as %s", name, components[name].plan.strategy)
@@ -87,19 +84,37 @@ def load_held(
     return held
 
 
+def _loaded(name: str, plan: PlanDocument, model_dir: Path, source: Source, transfers: Transfers) -> HeldComponent:
+    placed = plan.components[name]
+    checkpoint = _checkpoint(name, plan, model_dir, source)
+    with common_memory.meeting(name, plan, model_dir, source, transfers.changes) as share:
+        if checkpoint is not None and checkpoint.fill is not None:
+            module = source.shell(name, placed, model_dir)
+        else:
+            module = common_memory.load(share, name, plan, model_dir, source)
+        return HeldComponent(name, module, placed, transfers, checkpoint, share)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """Where components come from: ``load`` makes them, from the model's files unless it says otherwise.
 
     ``given`` are the files of those whose weights aren't the model's own, which ``load`` has too. ``class_facts`` say
     which weights keep float32, in modules that are built without weights. ``away`` are components that another process
-    has, of which this one gets the shape.
+    has, of which this one gets the shape. Masters in memory are this process's own, unless it has some ``shared`` with
+    others.
     """
 
     load: LoadComponent = load_component
     class_facts: Mapping[str, ClassFacts] = field(default_factory=dict)
     given: GivenFiles = field(default_factory=GivenFiles)
     away: Mapping[str, ComponentPlan] = field(default_factory=dict)
+    shared: SharedMasters | None = None
+
+    @property
+    def only_reads(self) -> bool:
+        """Whether every weight is what files have: nothing goes in beside them, and none is made up."""
+        return self.load == load_component or (self.load == self.given.load and self.given.only_reads)
 
     def shell(self, name: str, plan: ComponentPlan, model_dir: Path) -> torch.nn.Module:
         """The component built without weights, in memory that nobody touched."""
