@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from roost.residency.engine.stages import StageEvent
     from roost.residency.run.generate import Generation
     from roost.residency.run.kept.keeper import Resumed
+    from roost.residency.weights.shared.masters import SharedMasters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +52,7 @@ class WorkerDesk:
         self._worker: Worker | None = None
         self._ready: ReadyPlan | None = None
         self._opened: OpenedFiles | None = None
+        self._shared: SharedMasters | None = None
         self._peak_bytes = 0
         self._doing: dict[str, object] = {"what": "starting", "step": None, "steps": None}
         self._beats = 0
@@ -77,12 +79,10 @@ class WorkerDesk:
         mine = self._ready.plan.components
         away = {name: each for name, each in checked.plan.components.items() if name not in mine}
         self._opened, folder = OpenedFiles(self._ready.model_dir), Path(spec.folder)
-        masters = folder / "masters"
-        masters.mkdir(exist_ok=True)
+        self._shared = _shared_below(folder)
+        among = Among(away=away, shared=self._shared)
         with self._opened.noting():
-            held = open_pipeline(
-                self._ready, self._on_component, self._on_event, among=Among(away=away, masters=masters)
-            )
+            held = open_pipeline(self._ready, self._on_component, self._on_event, among=among)
         self._worker = Worker(held, folder, self._send)
         self._doing = {"what": "waiting", "step": None, "steps": None}
         return self._worker.values()
@@ -130,8 +130,9 @@ class WorkerDesk:
         """What it has read and taken so far, as JSON."""
         assert self._ready is not None, "asked of a worker that serves"
         assert self._opened is not None
+        assert self._shared is not None
         report = {
-            "files_read": self._opened.names(self._ready.plan),
+            "files_read": self._opened.names(self._ready.plan, self._shared.taken),
             "peak_bytes": self._peak_bytes,
             "host_peak_bytes": peak_rss_bytes() or 0,
             "changes": [*self._ready.changes, *self._there.held.changes],
@@ -178,6 +179,14 @@ class WorkerDesk:
     def _note_peak(self) -> None:
         peaks = [each.peak_bytes for each in self._there.held.stages]
         self._peak_bytes = max([self._peak_bytes, *peaks])
+
+
+def _shared_below(folder: Path) -> SharedMasters:
+    from roost.residency.weights.shared.masters import SharedMasters  # imported here: it brings torch
+
+    place = folder / "masters"
+    place.mkdir(exist_ok=True)
+    return SharedMasters(place)
 
 
 def _wanted(task: Task, folder: Path) -> Iterator[PlannedGeneration]:

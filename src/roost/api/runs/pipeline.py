@@ -21,16 +21,17 @@ if TYPE_CHECKING:
     from roost.residency.run.components import LoadComponent
     from roost.residency.run.given_files import GivenFiles
     from roost.residency.run.loader import OnComponent
+    from roost.residency.weights.shared.masters import SharedMasters
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Among:
-    """What a worker has from others: components that are ``away``, and the folder by which its host shares masters."""
+    """What a worker has from others: components that are ``away``, and the masters that its host shares."""
 
     away: Mapping[str, ComponentPlan] = field(default_factory=dict)
-    masters: Path | None = None
+    shared: SharedMasters | None = None
 
 
 def open_pipeline(
@@ -48,14 +49,12 @@ def open_pipeline(
     from roost.residency.device.choice import open_device  # imported here: these bring torch
     from roost.residency.run.loader import Source, load_held
     from roost.residency.run.loras import LoraLoader
-    from roost.residency.weights.shared.masters import SharedMasters
 
     among = among or Among()
     given = given_files(ready)
     if load is None:
         load = LoraLoader(ready.plan, planned_loras(ready.plan), given.read) if ready.plan.loras else given.load
-    shared = None if among.masters is None else SharedMasters(among.masters)
-    source = Source(load=load, class_facts=load_class_facts(), given=given, away=among.away, shared=shared)
+    source = Source(load=load, class_facts=load_class_facts(), given=given, away=among.away, shared=among.shared)
     device = open_device(ready.device_kind, ready.budget_bytes, ready.plan.budget.headroom_bytes)
     try:
         held = load_held(ready.plan, ready.model_dir, device, on_component, on_event, source)

@@ -75,6 +75,8 @@ def _filled_shell(
     if not share.fill(shell):
         return None
     check_component(name, shell, placed)
+    if source.shared is not None:
+        source.shared.taken.append(name)
     return shell
 
 

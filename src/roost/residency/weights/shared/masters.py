@@ -22,6 +22,7 @@ class SharedMasters:
     """
 
     def __init__(self, folder: Path) -> None:
+        self.taken: list[str] = []  # components that this process has from another, and read no weights of
         self._folder = folder
 
     def component(self, name: str, facts: Mapping[str, object], *, keeps: bool) -> SharedComponent:
