@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,14 @@ from roost.api.runs.finished import save_generation
 from roost.api.runs.made import parts_of
 from roost.api.runs.pipeline import Among, open_pipeline
 from roost.api.runs.ready import ReadyPlan, check_model, check_worker
-from roost.errors import RoostError
+from roost.errors import NothingFits, RoostError
+from roost.facts.machine import PROCESS_BYTES
+from roost.option_spelling import option
 from roost.plan import PlanDocument
 from roost.plan.strict_yaml import validated, yaml_mapping
-from roost.probes.machine.host import peak_rss_bytes
+from roost.probes.machine.host import peak_rss_bytes, read_host
 from roost.temporary import temporary_folder
+from roost.units import format_bytes
 
 if TYPE_CHECKING:
     from roost.fleet.tasks import Done, Task
@@ -34,6 +38,7 @@ class WorkerSpec:
     """What a worker is told at its start: the fleet's plan as YAML, which of its workers it is, and where it is.
 
     ``folder`` is what the workers of its host have in common: masters, and what requests have got so far.
+    ``host_bytes`` is the memory that all of them take there.
     """
 
     plan: str
@@ -42,6 +47,7 @@ class WorkerSpec:
     device: str | None
     force: bool
     folder: str
+    host_bytes: int
 
 
 class WorkerDesk:
@@ -76,6 +82,7 @@ class WorkerDesk:
         record = next(each for each in document.workers if each.name == spec.name)
         checked = check_model(whole, model=spec.model, device=spec.device, force=spec.force)
         self._ready = check_worker(checked, plan_of(document, record))
+        _check_host(spec, self._ready)
         mine = self._ready.plan.components
         away = {name: each for name, each in checked.plan.components.items() if name not in mine}
         self._opened, folder = OpenedFiles(self._ready.model_dir), Path(spec.folder)
@@ -179,6 +186,23 @@ class WorkerDesk:
     def _note_peak(self) -> None:
         peaks = [each.peak_bytes for each in self._there.held.stages]
         self._peak_bytes = max([self._peak_bytes, *peaks])
+
+
+def _check_host(spec: WorkerSpec, ready: ReadyPlan) -> None:
+    """The first worker of a host says for all of them whether its memory is enough. Raises NothingFits where not."""
+    try:
+        os.close(os.open(Path(spec.folder) / "host-checked", os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return
+    host = read_host(device_kind=ready.device_kind)
+    # What is available was taken for masters and one process's need; the figure is of all processes.
+    needed_bytes = spec.host_bytes - PROCESS_BYTES[ready.device_kind]
+    if needed_bytes > host.available_bytes and not spec.force:
+        raise NothingFits(
+            f"its workers take {format_bytes(needed_bytes)} of host memory and {format_bytes(host.available_bytes)} is"
+            f" available ({host.source}); free host memory, plan for less with {option('ram')}, or run with"
+            f" {option('force', True)}."
+        )
 
 
 def _shared_below(folder: Path) -> SharedMasters:

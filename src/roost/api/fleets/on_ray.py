@@ -60,7 +60,7 @@ def _seats(run: FleetRun, options: RayOptions, nodes: Sequence[Node], folders: M
     on_cuda = run.ready.device_kind == "cuda"
     if on_cuda:
         _check_cards(run.document.workers, places)
-    seats = {}
+    seats, hosts = {}, {each.name: each.bytes.high for each in run.document.fleet.hosts} if run.document.fleet else {}
     for each in run.document.workers:
         node = places[each.host]
         spec = WorkerSpec(
@@ -70,6 +70,7 @@ def _seats(run: FleetRun, options: RayOptions, nodes: Sequence[Node], folders: M
             device=options.device,
             force=options.force,
             folder=folders[node.key],
+            host_bytes=hosts.get(each.host, 0),
         )
         seats[each.name] = Seat(
             node=node,

@@ -136,12 +136,11 @@ def check_model(
 def check_worker(whole: ReadyPlan, own: PlanDocument) -> ReadyPlan:
     """A worker's ``own`` plan on the machine that is here, of a fleet whose ``whole`` plan meets its model.
 
-    Raises as above. All masters stay: whatever it has is called again by the next request.
+    Raises as above. All masters stay, since whatever it has is called again by the next request; whether its host has
+    memory for them and for the other workers' is not this worker's question.
     """
-    own = bind_files(own, whole.inventory)
-    running, budget_bytes, changes = _meet_machine(
-        replace(whole, plan=own, budget_bytes=own.budget.budget_bytes), request=None
-    )
+    own = keeping_masters(bind_files(own, whole.inventory))
+    running, budget_bytes, changes = _meet_device(replace(whole, plan=own, budget_bytes=own.budget.budget_bytes))
     return replace(
         whole, plan=running, budget_bytes=budget_bytes, changes=_logged((*whole.changes, *changes), whole.device_kind)
     )
@@ -191,11 +190,7 @@ def _known(plan: PlanDocument, model: str | None, device: str | None, force: boo
 
 def _meet_machine(found: ReadyPlan, request: RunRequest | None) -> tuple[PlanDocument, int, list[str]]:
     """The plan and budget for the machine that is here, with what changed."""
-    running, budget_bytes, changes = found.plan, found.budget_bytes, list[str]()
-    if found.device_kind == "cuda":
-        running, budget_bytes, changes = meet_gpu(running, found.force)
-    elif running.machine.gpu.device_kind != "emulated":
-        changes.append(f"device: emulated on the CPU instead of {running.machine.gpu.name}")
+    running, budget_bytes, changes = _meet_device(found)
     why = _why_masters_stay(running, request)
     if why is not None:
         running, kept = with_all_masters(replace(found, plan=running), why)
@@ -203,6 +198,14 @@ def _meet_machine(found: ReadyPlan, request: RunRequest | None) -> tuple[PlanDoc
     elif not found.force:
         check_host_memory(running, found.inventory, read_host(device_kind=found.device_kind))
     return running, budget_bytes, changes
+
+
+def _meet_device(found: ReadyPlan) -> tuple[PlanDocument, int, list[str]]:
+    if found.device_kind == "cuda":
+        return meet_gpu(found.plan, found.force)
+    planned = found.plan.machine.gpu
+    changes = [] if planned.device_kind == "emulated" else [f"device: emulated on the CPU instead of {planned.name}"]
+    return found.plan, found.budget_bytes, changes
 
 
 def _why_masters_stay(plan: PlanDocument, request: RunRequest | None) -> str | None:
