@@ -125,6 +125,8 @@ def _why_not(
         return "the plan holds no prediction"
     if plan.predicted.guessed:
         return "the prediction was a guess, without a dry run"
+    if any(each.strategy == "fsdp" for each in plan.components.values()):
+        return "what several processes took together says nothing of one"
     if plan.cache is not None:
         return "how much of it a cache over steps skipped is not predicted"
     if changes:

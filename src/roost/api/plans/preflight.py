@@ -49,7 +49,7 @@ def check_workload(plan: PlanDocument, wanted: Workload) -> None:
 
 
 def check_executable(plan: PlanDocument) -> None:
-    """Raises UsageError for a plan that no machine here can run: of several workers, of one role, or sharded."""
+    """Raises UsageError for a plan that no machine can run: of several workers, or of one role."""
     if len(plan.workers) > 1:
         raise UsageError(
             f"this plan is for a fleet of {len(plan.workers)} workers, and this version plans fleets and doesn't run"
@@ -59,12 +59,6 @@ def check_executable(plan: PlanDocument) -> None:
         raise UsageError(
             f"this plan is for the role {plan.role.name}, and roles are planned, not run; plan again"
             f" without {option('role')}."
-        )
-    sharded = [name for name, component in plan.components.items() if component.strategy == "fsdp"]
-    if sharded:
-        raise UsageError(
-            f"this plan shards {', '.join(map(repr, sharded))} with FSDP, which needs torchrun;"
-            f" plan again with {option('fsdp', False)}."
         )
 
 

@@ -27,12 +27,20 @@ _LIBRARIES = ("roost", "torch", "diffusers", "transformers")
 class KeptWork:
     """The kept files of a run's generations; ``on_note`` hears of each thing once.
 
-    With ``resume`` a generation goes on from what an earlier run kept of the same one.
+    With ``resume`` a generation goes on from what an earlier run kept of the same one. Without ``keeps`` there is
+    nothing of it.
     """
 
-    def __init__(self, settings: Mapping[str, object], *, resume: bool, on_note: Callable[[str], None] | None) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, object],
+        *,
+        resume: bool,
+        on_note: Callable[[str], None] | None,
+        keeps: bool = True,
+    ) -> None:
         self._settings = {**settings, "versions": [metadata.version(each) for each in _LIBRARIES]}
-        self._resume, self._on_note = resume, on_note
+        self._resume, self._on_note, self._keeps = resume, on_note, keeps
         self._said: set[str] = set()
 
     def generate(
@@ -73,7 +81,7 @@ class KeptWork:
     def _files(self, wanted: PlannedGeneration) -> KeptFiles | None:
         from roost.residency.run.kept.files import KeptFiles, shown_generation  # imported here: they bring torch
 
-        if wanted.output is None:
+        if wanted.output is None or not self._keeps:
             return None
         shown = shown_generation(wanted.prompt, wanted.seed)
         return KeptFiles(wanted.output, key=generation_key(self._settings, wanted), shown=shown, say=self._say)

@@ -40,9 +40,10 @@ def open_pipeline(
     given = given_files(ready)
     if load is None:
         load = LoraLoader(ready.plan, planned_loras(ready.plan), given.read) if ready.plan.loras else given.load
-    source = Source(load=load, class_facts=load_class_facts(), given=given)
     device = open_device(ready.device_kind, ready.budget_bytes, ready.plan.budget.headroom_bytes)
     try:
+        mesh = None if ready.group is None else ready.group.connect(ready.device_kind)
+        source = Source(load=load, class_facts=load_class_facts(), given=given, mesh=mesh)
         held = load_held(ready.plan, ready.model_dir, device, on_component, on_event, source)
     except BaseException:
         device.close()

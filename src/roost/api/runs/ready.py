@@ -6,6 +6,7 @@ import logging
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from roost.api.machine import present_gpu
 from roost.api.models.attention import check_attention
@@ -25,6 +26,7 @@ from roost.api.plans.preflight import (
     refuse,
     why_masters_stay,
 )
+from roost.api.plans.ranks import check_ranks, torchrun_words
 from roost.api.requests.request import RunRequest, calls_of, check_steps_run
 from roost.api.runs.places import place_words
 from roost.errors import NothingFits, PlanMismatch, RoostError, UsageError
@@ -38,6 +40,9 @@ from roost.probes.machine.host import read_host
 from roost.probes.model.hub import is_path
 from roost.profiles.class_facts import load_pipeline_facts
 from roost.shell_quoting import command, shown_path
+
+if TYPE_CHECKING:
+    from roost.residency.sharded.group import RankGroup
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +58,7 @@ class ReadyPlan:
     budget_bytes: int
     changes: tuple[str, ...]
     force: bool = False
+    group: RankGroup | None = None  # of a run by several processes
 
 
 def workload_of_run(plan: PlanDocument, request: RunRequest) -> Workload:
@@ -95,7 +101,7 @@ def run_command(plan: PlanDocument, path: Path) -> tuple[str | None, str | None]
     given = [option for name in facts.needs for option in ("--image", _named_input(name))]
     # What a person writes is shown as they would write it.
     prompt = ' --prompt "…"' if facts.prompt else ""
-    return command("roost", "run", path, *where, *given) + f"{prompt} -o OUT", None
+    return command(*torchrun_words(plan), "run", path, *where, *given) + f"{prompt} -o OUT", None
 
 
 def _named_input(name: str) -> str:
@@ -109,17 +115,18 @@ def check_plan(
     device: str | None = None,
     force: bool = False,
     request: RunRequest | None = None,
+    group: RankGroup | None = None,
 ) -> ReadyPlan:
     """The plan, ready to load on this machine; nothing is loaded yet.
 
     Only a ``request`` says what will be called: a run has one, and a trial, which makes a generation for each process
-    of such a plan. ``load_pipeline`` has none, as ``attach`` has not: its user may call anything again, so that nothing
+    of such a plan. ``group`` are the processes that run it together. ``load_pipeline`` has none, as ``attach`` has not: its user may call anything again, so that nothing
     that the plan gives back is, and all masters need to fit together.
 
     Raises PlanMismatch for another model or GPU (unless forced), NothingFits when memory is short, UsageError for a
     plan that this machine can't run. With less free VRAM than planned, fewer blocks stay resident.
     """
-    found = _known(plan, model, device, force)
+    found = replace(_known(plan, model, device, force, group), group=group)
     running, budget_bytes, changes = _meet_machine(found, request)
     return replace(
         found, plan=running, budget_bytes=budget_bytes, changes=_logged((*found.changes, *changes), found.device_kind)
@@ -133,9 +140,10 @@ def foresee_plan(
     device: str | None = None,
     force: bool = False,
     request: RunRequest | None = None,
+    group: RankGroup | None = None,
 ) -> ReadyPlan:
     """What ``check_plan`` would give; where only this machine lacks a GPU or free memory, a change says so."""
-    found = _known(plan, model, device, force)
+    found = _known(plan, model, device, force, group)
     try:
         running, budget_bytes, changes = _meet_machine(found, request)
     except (PlanMismatch, NothingFits) as error:
@@ -143,9 +151,12 @@ def foresee_plan(
     return replace(found, plan=running, budget_bytes=budget_bytes, changes=(*found.changes, *changes))
 
 
-def _known(plan: PlanDocument, model: str | None, device: str | None, force: bool) -> ReadyPlan:
+def _known(
+    plan: PlanDocument, model: str | None, device: str | None, force: bool, group: RankGroup | None
+) -> ReadyPlan:
     """The plan with its model, both checked; nothing is asked of the machine."""
     check_executable(plan)
+    check_ranks(plan, None if group is None else group.ranks)
     path = _path_of(plan) if model is None else model
     inventory = inspect_planned(plan, path)
     if inventory.path is None:

@@ -23,7 +23,7 @@ from roost.api.requests.outputs import make_folder_for
 from roost.api.requests.request import PlannedCall, PlannedGeneration, RunRequest, calls_of
 from roost.api.runs.call import CheckedCall, check_call
 from roost.api.runs.disturbances import watched
-from roost.api.runs.finished import OutputJournal, save_generation
+from roost.api.runs.finished import OutputJournal, finished_by_all, save_generation
 from roost.api.runs.identity import run_settings
 from roost.api.runs.kept import KeptWork
 from roost.api.runs.made import Made, generation_record, parts_of, record_of
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from roost.residency.run.loader import OnComponent
     from roost.residency.run.loras import AppliedLora
     from roost.residency.run.texts_ahead import TextsAhead
+    from roost.residency.sharded.group import RankGroup
 
 _log = logging.getLogger(__name__)
 
@@ -78,15 +79,20 @@ def run_plan(
     ready = replace(ready, changes=(*ready.changes, *checked.beyond))
     if request.output_type == "latent":
         ready = without_decoding(ready)
-    calls, listeners = calls_of(request), listeners or Listeners()
+    listeners = listeners or Listeners()
+    if ready.group is not None:
+        request = _of_rank(request, ready.group, listeners)
+    calls = calls_of(request)
     wanted = [each for call in calls for each in call]
     firsts = [call[0] for call in calls]  # what a call keeps is named after its first output
     if request.output is not None:
         make_folder_for(request.output)
     undecoded = run_settings(ready, request, checked, decoded=False)
-    kept = KeptWork(undecoded, resume=request.resume, on_note=listeners.on_note)
+    kept = KeptWork(undecoded, resume=request.resume, on_note=listeners.on_note, keeps=ready.group is None)
     journal = _journal(request, run_settings(ready, request, checked))
     finished = {each: journal.finished(each) for each in wanted} if journal else {}
+    if ready.group is not None:
+        finished = finished_by_all(ready.group, wanted, finished)
     there = frozenset(each for each in wanted if finished.get(each) is not None)
     left = [call for call in calls if not there.issuperset(call)]
     for call in calls:
@@ -109,6 +115,16 @@ def run_plan(
     record = record_of(ready, checked, [finished.get(each) or made.records[each] for each in wanted], made)
     remembered = learn_from_run(ready.plan, checked.workload, record)
     return replace(record, compared=remembered.document())
+
+
+def _of_rank(request: RunRequest, group: RankGroup, listeners: Listeners) -> RunRequest:
+    """The request as one of several processes follows it: the first one writes, and all do the same steps."""
+    if request.output is not None:
+        listeners.note(
+            "of what isn't finished nothing is kept: the shards' processes begin a generation at its start."
+        )
+    output = request.output if group.ranks.rank == 0 else None
+    return replace(request, output=output, resume=False, rehearse=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +154,8 @@ def _make(
     loader = LoraLoader(ready.plan, checked.loras, given_files(ready).read) if checked.loras else None
     with ExitStack() as during:
         held = during.enter_context(_opened(ready, listeners, loader))
+        if ready.group is not None:
+            ready.group.agree("loaded")
         made.load_s = time.perf_counter() - began_s
         if books.rehearsal is not None:
             made.rehearsed = _rehearse(held, books.rehearsal, ready, checked, listeners)

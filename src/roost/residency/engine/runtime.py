@@ -11,7 +11,7 @@ from roost.plan import ComponentPlan
 from roost.plan.revision import revised
 from roost.residency.device.failures import ran_out
 from roost.residency.engine.component import HeldComponent
-from roost.residency.engine.eviction import Activations, HostTurns, UseSequence
+from roost.residency.engine.eviction import Activations, HostTurns, Used, UseSequence
 from roost.residency.engine.guards import Inference, OneThread, check_held, weights_of
 from roost.residency.engine.ladder import leave_between_stages, may_leave, remedy_for, stream_blocks, tile_decode
 from roost.residency.engine.nan_outputs import NanOutputs, warn_of_nan
@@ -38,7 +38,7 @@ class Runtime:
         self.observer: Observer | None = None
         # Around what a component itself does in an outermost call
         self.around_calls: Callable[[], AbstractContextManager[object]] = transfers.device.counting_activations
-        self.gate: Callable[[HeldComponent], None] | None = None  # may refuse a use, by raising, before anything moves
+        self.gate: Callable[[Used], None] | None = None  # may refuse a use, by raising, before anything moves
         self.before_call: Callable[[], None] = lambda: None  # may refuse an outermost call, by raising
         self.on_eviction: Callable[[HeldComponent], None] = lambda component: None
         # Switches a component's tiling on; None where no bits may change
@@ -91,7 +91,7 @@ class Runtime:
         with self._device.engine_work():
             self._begin_stage(component, stage)
 
-    def _stage_of(self, component: HeldComponent, method: str) -> StageKey:
+    def _stage_of(self, component: Used, method: str) -> StageKey:
         return stage_of(component.name, self._plans[component.name].kind, method)
 
     def _begin_stage(self, component: HeldComponent, stage: StageKey) -> None:
@@ -107,6 +107,28 @@ class Runtime:
         self._device.reset_peak()
         self._acquire(component)
         self._activations.begin(stage)
+
+    def begin_apart(self, component: Used, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Before a call into a component that moves itself: its stage, in which nobody else needs to be there."""
+        if self.gate is not None:
+            self.gate(component)
+        stage = self._stage_of(component, method)
+        if not self.stages.is_open(stage):
+            with self._device.engine_work():
+                self._note_activations()
+                self.stages.begin(stage)
+                self._sequence.use(component)
+                self._stage = stage
+                self.host_turns.reach(component)
+                for each in self._idle(None):
+                    each.release()
+                self._device.reset_peak()
+        if self.observer is not None:
+            self.observer(component.name, method, args, kwargs)
+
+    def end_apart(self, component: Used, result: object) -> None:
+        """After such a call."""
+        self._nan_outputs.look(component.name, result)
 
     def enter_unit(self, component: HeldComponent, unit: str) -> None:
         """Before the forward of a block, or of a module outside all blocks."""
@@ -287,7 +309,8 @@ class Runtime:
         self._current = self._stage = None
 
     def _nothing_learnt(self) -> tuple[UseSequence, Activations]:
-        return UseSequence(self.components), Activations(self._device, lambda: self.weights_bytes)
+        apart = (name for name in self._plans if name not in self.components)
+        return UseSequence((*self.components, *apart)), Activations(self._device, lambda: self.weights_bytes)
 
     @property
     def weights_bytes(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from typing import Any
 
@@ -21,6 +21,8 @@ from roost.residency.engine.runtime import Runtime
 from roost.residency.engine.stages import OnEvent, StageRecord, StageRecorder
 from roost.residency.hold.hooks import hook_component, hook_movement, hook_pipeline, switch_on
 from roost.residency.hold.live_modules import check_components, check_strategies, held_modules
+from roost.residency.sharded.component import ShardedComponent
+from roost.residency.sharded.hooks import hook_calls
 from roost.residency.weights.foreign import check_free
 from roost.residency.weights.fp8 import check_storage
 from roost.residency.weights.obstacles import check_obstacles, foreign_weight
@@ -32,7 +34,8 @@ _log = logging.getLogger(__name__)
 class Held:
     """A pipeline that a plan holds until ``close``; a context manager.
 
-    Call ``pipeline`` as ever: its weights are where the plan wants them, and inputs follow.
+    Call ``pipeline`` as ever: its weights are where the plan wants them, and inputs follow. Components ``apart`` are
+    sharded, and only their calls are heard of.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class Held:
         components: Mapping[str, HeldComponent],
         transfers: Transfers,
         on_event: OnEvent | None = None,
+        apart: Sequence[ShardedComponent] = (),
     ) -> None:
         self.pipeline, self.plan, self.device = pipeline, plan, transfers.device
         self.transfers = transfers
@@ -55,13 +59,15 @@ class Held:
         for component in components.values():
             self._weights.callback(component.restore)
         with ExitStack() as undo:
-            for component in components.values():
-                if plan.attention is not None and component.planned.kind == "dit":
-                    use_backend(component.module, plan.attention, undo)
-                if plan.cache is not None and component.planned.kind == "dit":
-                    use_cache(component.module, plan.cache, pipeline, undo)
+            for each in (*components.values(), *apart):
+                if plan.attention is not None and each.planned.kind == "dit":
+                    use_backend(each.module, plan.attention, undo)
+                if plan.cache is not None and each.planned.kind == "dit":
+                    use_cache(each.module, plan.cache, pipeline, undo)
             for component in components.values():
                 hook_component(component, self.runtime, transfers.device.device, undo)
+            for sharded in apart:
+                hook_calls(sharded, self.runtime, transfers.device.device, undo)
             hook_pipeline(pipeline, self.runtime, undo)
             self.runtime.on_eviction = lambda component: hook_movement(component, self.runtime, self._undo)
             self.runtime.tile = lambda component: switch_on(component.module, "tiling", self._undo)
