@@ -152,7 +152,11 @@ def test_an_fsdp_plan_asks_for_torchrun(model, tmp_path, capsys) -> None:
     assert run(["plan", str(model), *EMULATED, *RULES, *WORKLOAD, "--fsdp", "--num-gpus", "2", "-o", str(path)]) == 0
     capsys.readouterr()
     assert run(["run", str(path), "--prompt", "a fox"]) == 2
-    assert "torchrun" in capsys.readouterr().err
+    command = f"torchrun --nproc-per-node 2 -m roost run {path} --prompt 'a fox'"
+    assert capsys.readouterr().err == (
+        "error: this plan shards 'transformer', 'transformer_2' with FSDP over 2 GPUs, which needs torchrun and a"
+        f" process for each; start them with: {command}\n"
+    )
 
 
 def test_wrong_suffix_is_refused_before_anything_loads(plan, tmp_path, capsys) -> None:

@@ -125,10 +125,16 @@ def _why_not(
         return "the plan holds no prediction"
     if plan.predicted.guessed:
         return "the prediction was a guess, without a dry run"
-    if any(each.strategy == "fsdp" for each in plan.components.values()):
-        return "what several processes took together says nothing of one"
     if plan.cache is not None:
         return "how much of it a cache over steps skipped is not predicted"
+    if any(each.strategy == "fsdp" for each in plan.components.values()):
+        return "what several processes took together says nothing of one"
+    return _why_not_the_run(plan, changes, disturbances, workload)
+
+
+def _why_not_the_run(
+    plan: PlanDocument, changes: Sequence[str], disturbances: Sequence[str], workload: Workload | None
+) -> str | None:
     if changes:
         return f"the run deviated from the plan ({changes[0]})"
     if workload is not None and workload != plan.workload:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from roost.errors import PlanMismatch, UsageError
-from roost.facts.ranks import Ranks
+from roost.facts.machine import Ranks
 from roost.option_spelling import typed_words
 from roost.plan import PlanDocument
 from roost.shell_quoting import command

@@ -82,9 +82,7 @@ class OutputJournal:
             ) from None
 
 
-def _skipped(
-    wanted: PlannedGeneration, output: list[str], digest: str, latent_digest: str | None
-) -> GenerationRecord:
+def _skipped(wanted: PlannedGeneration, output: list[str], digest: str, latent_digest: str | None) -> GenerationRecord:
     return GenerationRecord(
         prompt=wanted.prompt,
         seed=wanted.seed,

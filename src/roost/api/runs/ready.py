@@ -30,7 +30,7 @@ from roost.api.plans.ranks import check_ranks, torchrun_words
 from roost.api.requests.request import RunRequest, calls_of, check_steps_run
 from roost.api.runs.places import place_words
 from roost.errors import NothingFits, PlanMismatch, RoostError, UsageError
-from roost.facts.machine import DeviceKind
+from roost.facts.machine import DeviceKind, HostFacts
 from roost.facts.model import Inventory, PipelineFacts
 from roost.facts.request import Workload
 from roost.option_spelling import given, option
@@ -120,8 +120,8 @@ def check_plan(
     """The plan, ready to load on this machine; nothing is loaded yet.
 
     Only a ``request`` says what will be called: a run has one, and a trial, which makes a generation for each process
-    of such a plan. ``group`` are the processes that run it together. ``load_pipeline`` has none, as ``attach`` has not: its user may call anything again, so that nothing
-    that the plan gives back is, and all masters need to fit together.
+    of such a plan. ``load_pipeline`` has none, as ``attach`` has not: its user may call anything again, so that nothing
+    that the plan gives back is, and all masters need to fit together. ``group`` are the processes that run it together.
 
     Raises PlanMismatch for another model or GPU (unless forced), NothingFits when memory is short, UsageError for a
     plan that this machine can't run. With less free VRAM than planned, fewer blocks stay resident.
@@ -191,8 +191,15 @@ def _meet_machine(found: ReadyPlan, request: RunRequest | None) -> tuple[PlanDoc
         running, kept = with_all_masters(replace(found, plan=running), why)
         changes.append(kept)
     elif not found.force:
-        check_host_memory(running, found.inventory, read_host(device_kind=found.device_kind))
+        check_host_memory(running, found.inventory, _own_host(found))
     return running, budget_bytes, changes
+
+
+def _own_host(ready: ReadyPlan) -> HostFacts:
+    """The host, with what of its memory is this process's where several run the plan on it."""
+    host = read_host(device_kind=ready.device_kind)
+    share = 1 if ready.group is None else ready.group.ranks.local_world
+    return replace(host, available_bytes=host.available_bytes // share)
 
 
 def _why_masters_stay(plan: PlanDocument, request: RunRequest | None) -> str | None:
@@ -205,7 +212,7 @@ def with_all_masters(ready: ReadyPlan, why: str) -> tuple[PlanDocument, str]:
     """The plan with every master in host memory, which must be there (NothingFits), and the change in words."""
     plan = keeping_masters(ready.plan)
     if not ready.force:
-        check_host_memory(plan, ready.inventory, read_host(device_kind=ready.device_kind), why)
+        check_host_memory(plan, ready.inventory, _own_host(ready), why)
     return plan, f"host memory: all masters stay, because {why}"
 
 

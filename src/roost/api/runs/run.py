@@ -120,9 +120,7 @@ def run_plan(
 def _of_rank(request: RunRequest, group: RankGroup, listeners: Listeners) -> RunRequest:
     """The request as one of several processes follows it: the first one writes, and all do the same steps."""
     if request.output is not None:
-        listeners.note(
-            "of what isn't finished nothing is kept: the shards' processes begin a generation at its start."
-        )
+        listeners.note("of what isn't finished nothing is kept: the shards' processes begin a generation at its start.")
     output = request.output if group.ranks.rank == 0 else None
     return replace(request, output=output, resume=False, rehearse=False)
 

@@ -94,9 +94,7 @@ def _run_in(team: Team, given: RunCommand) -> None:
     team.join("emulated" if given.device == "emulated" else plan.machine.gpu.device_kind)
     checked = foresee_plan if given.dry_run else check_plan
     place = place_of(plan, given.place)
-    ready = checked(
-        plan, model=place, device=given.device, force=given.force, request=request, group=team.group
-    )
+    ready = checked(plan, model=place, device=given.device, force=given.force, request=request, group=team.group)
     team.agree("checked")
     if given.dry_run:
         show_dry_run(ready, request, as_json=given.as_json)

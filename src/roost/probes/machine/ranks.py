@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 
 from roost.errors import UsageError
-from roost.facts.ranks import Ranks
+from roost.facts.machine import Ranks
 
 
 def read_ranks(environ: Mapping[str, str] = os.environ) -> Ranks | None:

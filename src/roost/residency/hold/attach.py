@@ -59,11 +59,14 @@ class Held:
         for component in components.values():
             self._weights.callback(component.restore)
         with ExitStack() as undo:
-            for each in (*components.values(), *apart):
-                if plan.attention is not None and each.planned.kind == "dit":
-                    use_backend(each.module, plan.attention, undo)
-                if plan.cache is not None and each.planned.kind == "dit":
-                    use_cache(each.module, plan.cache, pipeline, undo)
+            modules = {each.name: each.module for each in components.values()} | {
+                each.name: each.module for each in apart
+            }
+            for name, module in modules.items():
+                if plan.attention is not None and plan.components[name].kind == "dit":
+                    use_backend(module, plan.attention, undo)
+                if plan.cache is not None and plan.components[name].kind == "dit":
+                    use_cache(module, plan.cache, pipeline, undo)
             for component in components.values():
                 hook_component(component, self.runtime, transfers.device.device, undo)
             for sharded in apart:

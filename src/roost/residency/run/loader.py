@@ -85,7 +85,8 @@ def load_held(
             undo.callback(components[name].restore)
             placer.place(components[name])
             _log.info("%s: loaded as %s", name, components[name].plan.strategy)
-        modules = {each.name: each.module for each in (*components.values(), *apart)}
+        modules = {name: each.module for name, each in components.items()}
+        modules |= {each.name: each.module for each in apart}
         pipeline = assemble(found, model_dir, modules)
         held = Held(pipeline, plan, components, transfers, on_event, apart)
         held.runtime.host_turns = HostTurns(plan.budget.host_turns, components, held.recorder.leave_out)

@@ -16,7 +16,6 @@ from roost.residency.device.interface import Device
 from roost.residency.sharded.rows import rows_of
 from roost.residency.sharded.values import Values
 
-
 _ALIGNED_BYTES = 256  # each shard's beginning in its buffer
 
 
@@ -43,8 +42,10 @@ def split(module: torch.nn.Module, plan: ComponentPlan, mesh: DeviceMesh) -> Non
     whole = {each for each in module.parameters() if not each.ndim}  # nothing to split
     for stack in plan.stacks:
         for index in range(stack.count):
-            fully_shard(module.get_submodule(f"{stack.name}.{index}"), mesh=mesh, ignored_params=whole)
-    fully_shard(module, mesh=mesh, ignored_params=whole)
+            block = module.get_submodule(f"{stack.name}.{index}")
+            fully_shard(block, mesh=mesh, reshard_after_forward=True, ignored_params=whole)
+    # The root, too: another component may be used next.
+    fully_shard(module, mesh=mesh, reshard_after_forward=True, ignored_params=whole)
     for method in entry_methods(module):
         if method != "forward":
             register_fsdp_forward_method(module, method)
@@ -100,9 +101,7 @@ def _filled(
         local.copy_(values.rows(name, first, end))
     if not isinstance(weight, DTensor):
         return torch.nn.Parameter(local, requires_grad=False)
-    spread = DTensor.from_local(
-        local, mesh, [Shard(0)], run_check=False, shape=weight.shape, stride=weight.stride()
-    )
+    spread = DTensor.from_local(local, mesh, [Shard(0)], run_check=False, shape=weight.shape, stride=weight.stride())
     return torch.nn.Parameter(spread, requires_grad=False)
 
 

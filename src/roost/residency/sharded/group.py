@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 from torch import distributed
+from torch.distributed import PrefixStore  # type: ignore[attr-defined]  # torch documents it, and lists it nowhere
 from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.rendezvous import rendezvous
 
 from roost.errors import RoostError, SaidElsewhere
-from roost.facts.machine import DeviceKind
-from roost.facts.ranks import Ranks
+from roost.facts.machine import DeviceKind, Ranks
 
 _BACKENDS: dict[DeviceKind, tuple[str, str]] = {"cuda": ("nccl", "cuda"), "emulated": ("gloo", "cpu")}
 # Ranks wait for each other at most so long: the slowest may load from a disk that all of them share.
@@ -25,14 +26,14 @@ class RankGroup:
     """This process among the ranks of its run; all of them make one. Ranks share texts through a store."""
 
     def __init__(self, ranks: Ranks) -> None:
-        from torch.distributed.rendezvous import rendezvous  # imported here: single processes do without
-
         self.ranks = ranks
         try:
             store, _, _ = next(rendezvous("env://", ranks.rank, ranks.world, timeout=_PATIENCE))
         except (RuntimeError, ValueError, OSError) as error:
-            raise RoostError(f"the ranks of this run don't find each other: {_line(error)}; start torchrun anew.") from None
-        self._store = distributed.PrefixStore("roost", store)
+            raise RoostError(
+                f"the ranks of this run don't find each other: {_line(error)}; start torchrun anew."
+            ) from None
+        self._store = PrefixStore("roost", store)
         self._shared = 0
         self.mesh: DeviceMesh | None = None
 
@@ -42,7 +43,7 @@ class RankGroup:
         try:
             distributed.init_process_group(
                 backend,
-                store=distributed.PrefixStore("group", self._store),
+                store=PrefixStore("group", self._store),
                 rank=self.ranks.rank,
                 world_size=self.ranks.world,
                 timeout=_PATIENCE,

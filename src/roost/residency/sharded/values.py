@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from safetensors import safe_open
@@ -29,7 +29,7 @@ class FileRows:
     def __init__(self, places: Mapping[str, StoredTensor]) -> None:
         self._places = places
         self._path: Path | None = None
-        self._file: safe_open
+        self._file: Any = None
         self._closing = ExitStack()
 
     def __enter__(self) -> FileRows:
@@ -46,8 +46,10 @@ class FileRows:
             self._file = self._closing.enter_context(safe_open(str(place.path), framework="pt"))
             self._path = place.path
         if not place.shape:
-            return self._file.get_tensor(place.key)
-        return self._file.get_slice(place.key)[first:end]
+            whole: torch.Tensor = self._file.get_tensor(place.key)
+            return whole
+        found: torch.Tensor = self._file.get_slice(place.key)[first:end]
+        return found
 
 
 class LoadedRows:
@@ -63,7 +65,7 @@ class LoadedRows:
         self._tensors.clear()
 
     def rows(self, name: str, first: int, end: int) -> torch.Tensor:
-        found = self._tensors[name]
+        found: torch.Tensor = self._tensors[name]
         return found[first:end] if found.ndim else found
 
 
