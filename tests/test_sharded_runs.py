@@ -116,9 +116,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
     return code, capsys.readouterr().err
 
 
-def test_in_one_process_the_command_that_starts_all_is_named(
-    sharded: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_in_one_process_the_command_that_starts_all_is_named(sharded: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = f"torchrun --nproc-per-node 2 -m roost run {sharded} --prompt 'a fox'"
     assert refused(capsys, str(sharded)) == (
         2,
