@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from roost.residency.engine.stages import OnEvent
     from roost.residency.hold.attach import Held
     from roost.residency.run.components import LoadComponent
-    from roost.residency.run.given_files import GivenFiles
+    from roost.residency.run.sources.given_files import GivenFiles
     from roost.residency.run.loader import OnComponent
     from roost.residency.weights.shared.masters import SharedMasters
 
@@ -54,9 +54,17 @@ def open_pipeline(
     given = given_files(ready)
     if load is None:
         load = LoraLoader(ready.plan, planned_loras(ready.plan), given.read) if ready.plan.loras else given.load
-    source = Source(load=load, class_facts=load_class_facts(), given=given, away=among.away, shared=among.shared)
     device = open_device(ready.device_kind, ready.budget_bytes, ready.plan.budget.headroom_bytes)
     try:
+        mesh = None if ready.group is None else ready.group.connect(ready.device_kind)
+        source = Source(
+            load=load,
+            class_facts=load_class_facts(),
+            given=given,
+            away=among.away,
+            shared=among.shared,
+            mesh=mesh,
+        )
         held = load_held(ready.plan, ready.model_dir, device, on_component, on_event, source)
     except BaseException:
         device.close()
@@ -68,7 +76,7 @@ def open_pipeline(
 
 def given_files(ready: ReadyPlan) -> GivenFiles:
     """What reads the components of a checked plan, from files of their own where they have such."""
-    from roost.residency.run.given_files import GivenFiles  # imported here: it brings torch
+    from roost.residency.run.sources.given_files import GivenFiles  # imported here: it brings torch
 
     return GivenFiles(files=ready.inventory.given, class_facts=load_class_facts())
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from roost.residency.run.loader import OnComponent
     from roost.residency.run.loras import AppliedLora
     from roost.residency.run.texts_ahead import TextsAhead
+    from roost.residency.sharded.group import RankGroup
 
 _log = logging.getLogger(__name__)
 
@@ -77,6 +78,8 @@ def run_plan(
     if request.output_type == "latent":
         ready = without_decoding(ready)
     listeners = listeners or Listeners()
+    if ready.group is not None:
+        request = _of_rank(request, ready.group, listeners)
     books = Books.opened(ready, request, checked, listeners.on_note)
     if not books.left:
         return record_of(ready, checked, books.records({}), Made(latents=books.latents))
@@ -93,6 +96,14 @@ def run_plan(
     return replace(record, compared=remembered.document())
 
 
+def _of_rank(request: RunRequest, group: RankGroup, listeners: Listeners) -> RunRequest:
+    """The request as one of several processes follows it: the first one writes, and all do the same steps."""
+    if request.output is not None:
+        listeners.note("of what isn't finished nothing is kept: the shards' processes begin a generation at its start.")
+    output = request.output if group.ranks.rank == 0 else None
+    return replace(request, output=output, resume=False, rehearse=False)
+
+
 def _make(
     ready: ReadyPlan, checked: CheckedCall, listeners: Listeners, books: Books, rehearsal: Rehearsal | None
 ) -> Made:
@@ -106,6 +117,8 @@ def _make(
     loader = LoraLoader(ready.plan, checked.loras, given_files(ready).read) if checked.loras else None
     with ExitStack() as during:
         held = during.enter_context(_opened(ready, listeners, loader))
+        if ready.group is not None:
+            ready.group.agree("loaded")
         made.load_s = time.perf_counter() - began_s
         if rehearsal is not None:
             made.rehearsed = _rehearse(held, rehearsal, ready, checked, listeners)

@@ -11,6 +11,7 @@ from roost.planner.by_search import SearchQuestion, plan_by_search
 from roost.planner.fleet.contention import shared_links
 from roost.planner.fleet.service import Seat, Service, Unable, Use, service_of
 from roost.planner.rules.names import kind_of
+from roost.planner.ruling import why_not_sharded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,13 +63,13 @@ def without_extras(asked: SearchQuestion) -> SearchQuestion:
 
 
 def _sharded(asked: SearchQuestion, kind: CardKind) -> Service:
-    question, packed = asked.question, _packed(asked.question.inventory)
+    question, why_whole = asked.question, _why_whole(asked.question.inventory)
     if kind.like < 2:
         return Unable(why="no host has two cards of one kind")
     if not question.profile.fsdp:
         return Unable(why=f"{question.profile.title} is not sharded with FSDP")
-    if packed is not None:
-        return Unable(why=f"the weights of {packed} are packed, and FSDP can't split them")
+    if why_whole is not None:
+        return Unable(why=why_whole)
     choices = replace(question.choices, fsdp=True, num_gpus=kind.like)
     try:
         return _planned(replace(asked, question=replace(question, choices=choices)), kind, kind.cards)
@@ -76,10 +77,10 @@ def _sharded(asked: SearchQuestion, kind: CardKind) -> Service:
         return Unable(why=str(error))
 
 
-def _packed(inventory: Inventory) -> str | None:
-    """A denoiser whose weights are no plain tensors."""
-    dits = (each for each in inventory.components if kind_of(each) == "dit")
-    return next((each.name for each in dits if each.quantization or each.source), None)
+def _why_whole(inventory: Inventory) -> str | None:
+    """Why a denoiser can't be sharded."""
+    whys = (why_not_sharded(each) for each in inventory.components if kind_of(each) == "dit")
+    return next((each for each in whys if each is not None), None)
 
 
 def _planned(asked: SearchQuestion, kind: CardKind, cards: int, others_bytes: int = 0) -> Service:
