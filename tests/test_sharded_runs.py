@@ -24,6 +24,7 @@ WORKLOAD = (
 )
 EMULATED = ("--gpu", "emulated", "--vram", "64MiB", "--headroom", "0", "--policy", "rules")
 PROMPT = ("--prompt", "a fox")
+FAILING = str(Path(__file__).with_name("failing_rank.py"))
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +97,7 @@ def test_two_ranks_make_the_bits_of_one_process_and_only_what_is_not_there(
 
 
 def test_a_rank_that_fails_ends_all_with_its_line_and_code(sharded: Path) -> None:
-    ended = torchrun("tests/failing_rank.py", "run", str(sharded), *PROMPT, FAIL="memory")
+    ended = torchrun(FAILING, "run", str(sharded), *PROMPT, FAIL="memory")
     assert errors_of(ended) == ["error: rank 1 has no memory for its shards."]
     assert exit_codes(ended) == {5}
     assert ended.stdout == ""
@@ -104,7 +105,7 @@ def test_a_rank_that_fails_ends_all_with_its_line_and_code(sharded: Path) -> Non
 
 @pytest.mark.slow
 def test_a_rank_that_dies_ends_all(sharded: Path) -> None:
-    ended = torchrun("tests/failing_rank.py", "run", str(sharded), *PROMPT, FAIL="death")
+    ended = torchrun(FAILING, "run", str(sharded), *PROMPT, FAIL="death")
     assert ended.returncode != 0
     assert -9 in exit_codes(ended)
     assert len(errors_of(ended)) <= 1
