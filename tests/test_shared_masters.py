@@ -28,7 +28,7 @@ from roost.plan.fields import Masters
 from roost.plan.revision import revised
 from roost.profiles.class_facts import load_class_facts
 from roost.residency.hold.attach import Held
-from roost.residency.run import given_files
+from roost.residency.run.sources import given_files
 from roost.residency.run.components import load_component
 from roost.residency.run.sources.given_files import GivenFiles
 from roost.residency.run.loras import LoraLoader

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from roost.residency.engine.stages import OnEvent
     from roost.residency.hold.attach import Held
     from roost.residency.run.components import LoadComponent
-    from roost.residency.run.sources.given_files import GivenFiles
     from roost.residency.run.loader import OnComponent
+    from roost.residency.run.sources.given_files import GivenFiles
     from roost.residency.weights.shared.masters import SharedMasters
 
 _log = logging.getLogger(__name__)

@@ -26,20 +26,18 @@ from roost.api.plans.preflight import (
     refuse,
     why_masters_stay,
 )
-from roost.api.plans.ranks import check_ranks, torchrun_words
+from roost.api.plans.ranks import check_ranks
 from roost.api.requests.request import RunRequest, calls_of, check_steps_run
-from roost.api.runs.places import place_words
-from roost.errors import NothingFits, PlanMismatch, RoostError, UsageError
+from roost.errors import NothingFits, PlanMismatch, UsageError
 from roost.facts.machine import DeviceKind, HostFacts
-from roost.facts.model import Inventory, PipelineFacts
+from roost.facts.model import Inventory
 from roost.facts.request import Workload
 from roost.option_spelling import given, option
 from roost.plan import PlanDocument
 from roost.plan.revision import revised
 from roost.probes.machine.host import read_host
 from roost.probes.model.hub import is_path
-from roost.profiles.class_facts import load_pipeline_facts
-from roost.shell_quoting import command, shown_path
+from roost.shell_quoting import shown_path
 
 if TYPE_CHECKING:
     from roost.residency.sharded.group import RankGroup
@@ -86,26 +84,6 @@ def workload_of_run(plan: PlanDocument, request: RunRequest) -> Workload:
     foreseen = replace(wanted, batch=min(wanted.batch, planned.batch)) if request.group_foreseen else wanted
     check_workload(plan, foreseen)
     return wanted
-
-
-def run_command(plan: PlanDocument, path: Path) -> tuple[str | None, str | None]:
-    """The command that runs a plan kept at ``path``, to paste and to complete; else None, and why no run can follow."""
-    try:
-        check_executable(plan)
-        inventory = inspect_planned(plan, plan.model.path or plan.model.family or "")
-        check_runnable(inventory, profile_of(inventory))
-    except RoostError as error:
-        return None, str(error)
-    where = place_words(plan, inventory)
-    facts = load_pipeline_facts().get(plan.model.pipeline, PipelineFacts())
-    given = [option for name in facts.needs for option in ("--image", _named_input(name))]
-    # What a person writes is shown as they would write it.
-    prompt = ' --prompt "…"' if facts.prompt else ""
-    return command(*torchrun_words(plan), "run", path, *where, *given) + f"{prompt} -o OUT", None
-
-
-def _named_input(name: str) -> str:
-    return "FILE" if name in ("image", "video") else f"{name}=FILE"
 
 
 def check_plan(

@@ -167,7 +167,7 @@ def _give(document: PlanDocument, given: PlanCommand) -> None:
 
 def _about_saved(document: PlanDocument, output: Path, unjudged: bool) -> str:
     """What to do with a saved plan; nothing where nobody knows yet whether it fits."""
-    from roost.api.runs.ready import run_command
+    from roost.api.runs.places import run_command
 
     next_command, why_not = run_command(document, output)
     if not next_command:

@@ -72,7 +72,7 @@ class Held:
             self._weights.callback(component.restore)
         with ExitStack() as undo:
             modules = {each.name: each.module for each in components.values()} | {
-                each.name: each.module for each in apart
+                each.name: each.module for each in beside.sharded
             }
             for name, module in modules.items():
                 if plan.attention is not None and plan.components[name].kind == "dit":

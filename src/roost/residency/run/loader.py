@@ -29,8 +29,8 @@ from roost.residency.engine.stages import OnEvent
 from roost.residency.hold.attach import Beside, Held
 from roost.residency.hold.away import AwayComponent
 from roost.residency.hold.live_modules import check_strategies
-from roost.residency.run.sources import common_memory
 from roost.residency.run.components import SAFELY, LoadComponent, first_line, load_component, unloadable
+from roost.residency.run.sources import common_memory
 from roost.residency.run.sources.given_files import GivenFiles
 from roost.residency.run.sources.shards import shard_source, stored_by_model
 from roost.residency.run.sources.shells import build_shell, filling
@@ -85,7 +85,8 @@ def load_held(
             _log.info("%s: loaded as %s", name, components[name].plan.strategy)
         away = {name: source.handle(name, each, model_dir, device) for name, each in source.away.items()}
         modules = {name: each.module for name, each in components.items()}
-        modules |= {each.name: each.module for each in (*apart, *away.values())}
+        modules |= {each.name: each.module for each in apart}
+        modules |= {name: each.module for name, each in away.items()}
         pipeline = assemble(found, model_dir, modules)
         held = Held(pipeline, plan, components, transfers, on_event, Beside(away=away, sharded=apart))
         held.runtime.host_turns = HostTurns(plan.budget.host_turns, components, held.recorder.leave_out)
