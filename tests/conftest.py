@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import secrets
 import shutil
 import sys
 import tempfile
@@ -29,6 +30,9 @@ for _variable in ("HF_HUB_CACHE", "HF_TOKEN"):
     os.environ.pop(_variable, None)
 os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 os.environ.setdefault("OMP_NUM_THREADS", "2")  # torch takes its number of threads from here
+# Ray's clusters here ask for a token, as those do that people share; without a path it is in the user's home.
+(_HOME / "ray-token").write_text(secrets.token_hex(32))
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(_HOME / "ray-token")}
 _DATA_HOMES = (str(_HOME / f"data-{number}") for number in itertools.count())
 
 

@@ -50,9 +50,12 @@ def temporary_file(path: Path, suffix: str = "") -> Iterator[Path]:
 
 
 @contextmanager
-def temporary_folder() -> Iterator[Path]:
-    """An empty folder where the system wants them, removed with all that is in it. Raises OSError like ``tempfile``."""
-    own, parent = _mine(), Path(tempfile.gettempdir())
+def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
+    """An empty folder in ``parent``, by default where the system wants them; removed with all that is in it.
+
+    Raises OSError like ``tempfile``.
+    """
+    own, parent = _mine(), parent or Path(tempfile.gettempdir())
     made = own.make(lambda: parent / f"roost.{_token()}.roost-tmp", lambda path: path.mkdir(mode=0o700))
     try:
         yield made

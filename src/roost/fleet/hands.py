@@ -15,6 +15,10 @@ _TAGS: dict[Kind, bytes] = {"onward": b"O", "done": b"D", "failed": b"F", "lost"
 _KINDS = {tag: kind for kind, tag in _TAGS.items()}
 
 
+class WorkerLost(RoostError):
+    """Another worker, which was called from this one, is gone."""
+
+
 def tagged(kind: Kind, content: bytes) -> bytes:
     """A reply as it travels."""
     return _TAGS[kind] + content
@@ -26,7 +30,7 @@ def untagged(raw: bytes) -> tuple[Kind, bytes]:
 
 def failure(error: Exception) -> bytes:
     """The reply of a visit that raised: what a fresh worker may not meet again is a loss, all else the request's."""
-    lost = isinstance(error, OutOfMemory | DeviceLost)
+    lost = isinstance(error, OutOfMemory | DeviceLost | WorkerLost)
     kind = type(error).__name__ if isinstance(error, RoostError) else "RoostError"
     text = str(error) if isinstance(error, RoostError) else f"{type(error).__name__}: {error}"
     return tagged("lost" if lost else "failed", json.dumps([kind, " ".join(text.split())]).encode())

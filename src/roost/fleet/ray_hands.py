@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -10,13 +12,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from roost.errors import RoostError
-from roost.fleet.hands import Desk, Gone, Replied, Serving, Word, failure_of, untagged
+from roost.fleet.hands import Desk, Gone, Replied, Serving, Word, WorkerLost, failure_of, untagged
 from roost.fleet.ray_cluster import Cluster, Node
+
+_log = logging.getLogger(__name__)
 
 # A worker's desk, given what sends a call of another's component there.
 MakeDesk = Callable[[Callable[[str, bytes], bytes]], Desk]
 
 _POLL_S = 0.5
+_ENDED_S = 5.0
 _LOOK_S = 2.0  # between looks at what a worker is doing
 # The plan's card, and not the one that Ray would count next: cards may be unequal.
 _OWN_CARD = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1"}
@@ -29,7 +34,7 @@ _GROUPS = {_SERVED: 1, _LOOKED_AT: 1}  # an actor's threads
 class Seat:
     """Where a worker runs: a node, with the card of that number or none, and what it is told at its start.
 
-    It counts as hung when it shows no sign of life for ``patience_s``.
+    It counts as hung when it shows no sign of life for ``patience_s`` in which somebody looks.
     """
 
     node: Node
@@ -40,16 +45,22 @@ class Seat:
 
 @dataclass(slots=True)
 class _Member:
-    """A worker: its actor, what it was last asked and when, and its latest sign of life."""
+    """A worker: its actor, what it was last asked, and its signs of life."""
 
     name: str
     actor: Any
     asked: Any = None  # a reference to the result
     what: str = ""  # boot, take, visit
-    alive_s: float = 0.0
+    silent_s: float = 0.0  # since the latest
     beats: int = -1
     look: Any = None
-    looked_s: float = 0.0
+    unseen_s: float = 0.0  # since it was looked at
+    lost: bool = False
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is there and has nothing to do."""
+        return self.asked is None and not self.lost
 
 
 class RayHands:
@@ -72,6 +83,7 @@ class RayHands:
         self._values: dict[str, bytes] = {}
         self._words: list[Word] = []
         self._lives = 0
+        self._now_s = time.monotonic()
         for name in seats:
             self.restart(name)
 
@@ -85,6 +97,8 @@ class RayHands:
             with suppress(Exception):
                 self._ray.kill(before.actor, no_restart=True)
         seat = self._seats[worker]
+        for each in self._members.values():
+            each.unseen_s = math.inf  # what ended one may have ended others
         self._lives += 1
         name = f"{worker}.{self._lives}"
         self._members[worker] = _Member(name, self._actor(name, seat))
@@ -92,21 +106,21 @@ class RayHands:
 
     def wait(self) -> Sequence[Word]:
         while not self._words:
+            self._look()
             asked = {each.asked: name for name, each in self._members.items() if each.asked is not None}
             looks = {each.look: name for name, each in self._members.items() if each.look is not None}
             ready, _ = self._ray.wait([*asked, *looks], num_returns=1, timeout=_POLL_S)
             for reference in ready:
                 if reference in looks:
                     self._see(looks[reference], reference)
-                elif self._members.get(asked[reference]) is not None:
+                else:
                     self._hear(asked[reference], reference)
-            self._look()
         words, self._words = self._words, []
         return words
 
     def reports(self) -> dict[str, str]:
         """Of the workers that answer within a moment."""
-        there = [(name, each.actor.report) for name, each in self._members.items() if each.asked is None]
+        there = [(name, each.actor.report) for name, each in self._members.items() if each.waits]
         asked = {report.options(concurrency_group=_LOOKED_AT).remote(): name for name, report in there}
         ready, _ = self._ray.wait([*asked], num_returns=len(asked), timeout=10.0) if asked else ([], [])
         found = {}
@@ -114,6 +128,12 @@ class RayHands:
             with suppress(Exception):
                 found[asked[reference]] = self._ray.get(reference)
         return found
+
+    def end(self) -> None:
+        """Has the workers that wait end by themselves, and remove what they had of files."""
+        with suppress(Exception):  # who doesn't is ended with the cluster
+            ended = [each.actor.__ray_terminate__.remote() for each in self._members.values() if each.waits]
+            self._ray.wait(ended, num_returns=len(ended), timeout=_ENDED_S)
 
     def _actor(self, name: str, seat: Seat) -> Any:
         remote = self._ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0, concurrency_groups=_GROUPS)(_RayDesk)
@@ -129,8 +149,7 @@ class RayHands:
     def _ask(self, worker: str, what: str, *content: object) -> None:
         member = self._members[worker]
         method = getattr(member.actor, what).options(concurrency_group=_SERVED)
-        member.asked, member.what = method.remote(*content), what
-        member.alive_s = time.monotonic()
+        member.asked, member.what, member.silent_s = method.remote(*content), what, 0.0
 
     def _hear(self, name: str, reference: Any) -> None:
         """What a worker's call came to."""
@@ -138,9 +157,9 @@ class RayHands:
         try:
             result = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
-            self._lose(name, _why(error))
+            self._lose(name, self._why(name, error))
             return
-        member.asked = None
+        member.asked, member.silent_s = None, 0.0
         if member.what == "visit":
             self._words.append(Replied(worker=name, reply=result))
         elif member.what == "boot":
@@ -160,39 +179,56 @@ class RayHands:
             return
         # The last of the first ones brings all others what they lack; who starts again has it all at once.
         for each in self._seats if first else (name,):
-            if each in self._members and self._members[each].what == "boot":
+            if self._members[each].what == "boot" and self._members[each].waits:
                 self._ask(each, "take", [values for of, values in self._values.items() if of != each])
 
     def _lose(self, name: str, why: str, error: RoostError | None = None) -> None:
-        self._members[name].asked = None
+        self._members[name].asked, self._members[name].lost = None, True
         self._words.append(Gone(worker=name, why=why, error=error))
 
     def _look(self) -> None:
-        """Asks the workers that are at work what they do, now and then; who shows nothing for too long is lost."""
-        now_s = time.monotonic()
-        for name, member in list(self._members.items()):
-            if member.asked is None:
+        """Asks all workers what they do, now and then; who shows nothing for too long is lost.
+
+        Time in which nobody could have seen a sign, since this process was stopped, doesn't count.
+        """
+        before_s, self._now_s = self._now_s, time.monotonic()
+        passed_s = min(self._now_s - before_s, _LOOK_S)
+        for name, member in self._members.items():
+            member.silent_s += passed_s
+            member.unseen_s += passed_s
+            if member.lost:
                 continue
-            if now_s - member.alive_s > self._seats[name].patience_s:
+            if member.silent_s > self._seats[name].patience_s:
                 self._ray.kill(member.actor, no_restart=True)
                 self._lose(name, f"it showed no sign of life for {self._seats[name].patience_s:.0f} s")
-            elif member.look is None and now_s - member.looked_s > _LOOK_S:
+            elif member.look is None and member.unseen_s > _LOOK_S:
                 member.look = member.actor.progress.options(concurrency_group=_LOOKED_AT).remote()
-                member.looked_s = now_s
+                member.unseen_s = 0.0
 
     def _see(self, name: str, reference: Any) -> None:
+        """What a look at a worker found. One that waits is alive when it answers; one at work, when it gets on."""
         member = self._members[name]
         member.look = None
-        with suppress(self._ray.exceptions.RayError):
+        try:
             found = json.loads(self._ray.get(reference))
-            if found["beats"] != member.beats:
-                member.beats, member.alive_s = found["beats"], time.monotonic()
+        except self._ray.exceptions.RayError as error:
+            if member.waits:  # else its call tells
+                self._lose(name, self._why(name, error))
+            return
+        if found["beats"] != member.beats or member.asked is None:
+            member.beats, member.silent_s = found["beats"], 0.0
+        if member.asked is not None:
             self._on_progress(name, found)
 
-
-def _why(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"its process died ({type(error).__name__}: {text[:200]})"
+    def _why(self, name: str, error: Exception) -> str:
+        """Why a call of a worker's gave no reply."""
+        _log.info("%s: %s", name, error)
+        node = self._seats[name].node
+        if not any(each["NodeID"] == node.key and each["Alive"] for each in self._ray.nodes()):
+            return f"its node, {node.name}, is gone"
+        if isinstance(error, self._ray.exceptions.RayActorError):
+            return "its process ended"
+        return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 class _RayDesk:
@@ -226,6 +262,9 @@ class _RayDesk:
     def _send(self, component: str, question: bytes) -> bytes:
         import ray  # imported here: in an actor it is there
 
-        answer = ray.get_actor(self._owners[component]).answer.options(concurrency_group=_SERVED)
-        found: bytes = ray.get(answer.remote(component, question))
+        try:
+            answer = ray.get_actor(self._owners[component]).answer.options(concurrency_group=_SERVED)
+            found: bytes = ray.get(answer.remote(component, question))
+        except (ray.exceptions.RayError, ValueError) as error:  # Ray's words for an actor that is no more
+            raise WorkerLost(f"the worker with {component}, which it calls, is gone") from error
         return found

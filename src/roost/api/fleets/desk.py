@@ -15,13 +15,13 @@ from roost.api.runs.finished import save_generation
 from roost.api.runs.made import parts_of
 from roost.api.runs.pipeline import Among, open_pipeline
 from roost.api.runs.ready import ReadyPlan, check_model, check_worker
-from roost.errors import NothingFits, RoostError
+from roost.errors import InvalidFile, NothingFits, PlanMismatch, RoostError, UsageError
 from roost.facts.machine import PROCESS_BYTES
 from roost.option_spelling import option
 from roost.plan import PlanDocument
 from roost.plan.strict_yaml import validated, yaml_mapping
 from roost.probes.machine.host import peak_rss_bytes, read_host
-from roost.temporary import temporary_folder
+from roost.temporary import sweep, temporary_folder
 from roost.units import format_bytes
 
 if TYPE_CHECKING:
@@ -77,10 +77,14 @@ class WorkerDesk:
         from roost.fleet.plans import plan_of, whole_plan
         from roost.fleet.worker import Worker
 
+        sweep()  # what an earlier worker left on this host
         document = validated(yaml_mapping(spec.plan.encode(), "plan"), PlanDocument, "plan")
         whole = whole_plan(document)
         record = next(each for each in document.workers if each.name == spec.name)
-        checked = check_model(whole, model=spec.model, device=spec.device, force=spec.force)
+        try:
+            checked = check_model(whole, model=spec.model, device=spec.device, force=spec.force)
+        except (UsageError, InvalidFile) as error:  # what the driver found to be right isn't so on this host
+            raise PlanMismatch(str(error)) from error
         self._ready = check_worker(checked, plan_of(document, record))
         _check_host(spec, self._ready)
         mine = self._ready.plan.components
@@ -130,8 +134,8 @@ class WorkerDesk:
             self._tell("waiting")
 
     def progress(self) -> str:
-        """What it is doing, and how many signs of life there were, as JSON."""
-        return json.dumps({**self._doing, "beats": self._beats})
+        """What it is doing, in which process, and how many signs of life there were, as JSON."""
+        return json.dumps({**self._doing, "beats": self._beats, "pid": os.getpid()})
 
     def report(self) -> str:
         """What it has read and taken so far, as JSON."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +28,16 @@ OnProgress = Callable[[str, Mapping[str, Any]], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RayOptions:
-    """``address`` of a cluster to join, None to start one here; where workers find the model, and how they run."""
+    """``address`` of a cluster to join, None to start one here; where workers find the model, and how they run.
+
+    ``patience_s`` is the least time without a sign of life after which one counts as hung.
+    """
 
     address: str | None
     model: str | None
     device: str | None
     force: bool
+    patience_s: float = _LEAST_PATIENCE_S
 
 
 def run_on_ray(run: FleetRun, options: RayOptions, on_progress: OnProgress) -> RunRecord:
@@ -47,10 +52,17 @@ def run_on_ray(run: FleetRun, options: RayOptions, on_progress: OnProgress) -> R
     with (
         opened_cluster(options.address, len(workers), run.on_note) as cluster,
         opened_folders(cluster) as folders,
+        ExitStack() as ends,
     ):
+
+        def hands() -> RayHands:
+            found = RayHands(cluster, seats, owners, WorkerDesk, on_progress)
+            ends.callback(found.end)
+            return found
+
         seats = _seats(run, options, cluster.nodes, folders)
         owners = owners_of(posts_of(run.document), run.ready.plan)
-        return run_fleet(run, lambda: RayHands(cluster, seats, owners, WorkerDesk, on_progress))
+        return run_fleet(run, hands)
 
 
 def _seats(run: FleetRun, options: RayOptions, nodes: Sequence[Node], folders: Mapping[str, str]) -> dict[str, Seat]:
@@ -76,7 +88,7 @@ def _seats(run: FleetRun, options: RayOptions, nodes: Sequence[Node], folders: M
             node=node,
             card=each.device if on_cuda else None,
             spec=json.dumps(asdict(spec)),
-            patience_s=max(_LEAST_PATIENCE_S, _PATIENCE * each.request_s.high),
+            patience_s=max(options.patience_s, _PATIENCE * each.request_s.high),
         )
     return seats
 

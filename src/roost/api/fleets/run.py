@@ -65,10 +65,8 @@ def run_fleet(run: FleetRun, hands: Callable[[], Hands]) -> RunRecord:
         return record_of(ready, checked, books.records({}), Made(latents=books.latents))
     began_s = time.perf_counter()
     drive = _Drive(run, checked, books, hands())
-    try:
-        drive.run()
-    finally:
-        drive.note_reports()
+    drive.run()
+    drive.note_reports()
     if drive.failed:
         raise drive.failed[min(drive.failed)]
     made = Made(load_s=drive.load_s, changes=drive.changes, latents=books.latents)

@@ -1,0 +1,148 @@
+"""Workers of Ray's that load nothing and do as their task says, and a cluster of several nodes to run them on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from roost.errors import OutOfMemory, RoostError
+from roost.fleet.dispatch import Arrived, Dispatcher, Event, Failed, Lost, Post, Step, Up
+from roost.fleet.hands import Gone, Serving, failure, failure_of, tagged, untagged
+from roost.fleet.ray_cluster import Cluster
+from roost.fleet.ray_hands import RayHands, Seat
+
+PATIENCE_S = 60.0
+
+
+def task(do: str, marker: Path | None = None, **more: object) -> bytes:
+    """What a desk is to do; with ``marker``, of which it makes a file, only the first time."""
+    return json.dumps({"do": do, "marker": None if marker is None else str(marker), **more}).encode()
+
+
+class ToyDesk:
+    """Finishes, dies, stops, runs out of memory, fails, or asks the worker with a component."""
+
+    def __init__(self, send: Callable[[str, bytes], bytes]) -> None:
+        self._send, self._beats = send, 0
+
+    def boot(self, spec: str) -> bytes:
+        return tagged("done", b"")
+
+    def take(self, values: bytes) -> None: ...
+
+    def visit(self, raw: bytes) -> bytes:
+        asked = json.loads(raw)
+        self._beats += 1
+        if asked["marker"] is not None:
+            if os.path.exists(asked["marker"]):
+                return tagged("done", b"")
+            Path(asked["marker"]).write_text(str(os.getpid()))
+        try:
+            return tagged("done", self._do(asked["do"], asked.get("seconds", 0)))
+        except RoostError as error:
+            return failure(error)
+
+    def _do(self, what: str, seconds: float) -> bytes:
+        if what in ("die", "stop"):
+            os.kill(os.getpid(), signal.SIGKILL if what == "die" else signal.SIGSTOP)
+        time.sleep(seconds)
+        if what == "run out of memory":
+            raise OutOfMemory("no memory is left.")
+        if what == "fail":
+            raise RoostError("it can't be done.")
+        return self._send("part", b"") if what == "ask" else b""
+
+    def answer(self, component: str, question: bytes) -> bytes:
+        return tagged("done", b"")
+
+    def progress(self) -> str:
+        return json.dumps({"what": "toys", "step": None, "steps": None, "beats": self._beats, "pid": os.getpid()})
+
+    def report(self) -> str:
+        return "{}"
+
+
+class ToyFleet:
+    """Toy workers on a cluster: ``run`` serves tasks, by their number, and says how each ended."""
+
+    def __init__(self, cluster: Cluster, nodes: Mapping[str, int], owner: str | None = None) -> None:
+        self.seats = {
+            name: Seat(node=cluster.nodes[number], card=None, spec="", patience_s=PATIENCE_S)
+            for name, number in nodes.items()
+        }
+        owners = {} if owner is None else {"part": owner}
+        self.ended: dict[int, str] = {}
+        self.notes: list[str] = []
+        self.on_up: Callable[[str], None] = lambda _: None
+        self.hands = RayHands(cluster, self.seats, owners, ToyDesk, lambda *_: None)
+        posts = [Post(name=name, components=frozenset(), decodes=True, denoises=True) for name in nodes]
+        self.dispatcher = Dispatcher(
+            crew=self, posts=posts, on_done=self._done, on_failed=self._failed, on_note=self.notes.append
+        )
+
+    def run(self, tasks: Sequence[tuple[bytes, tuple[str, ...]]]) -> dict[int, str]:
+        self.dispatcher.run(enumerate(Step(posts=posts, task=raw) for raw, posts in tasks))
+        return self.ended
+
+    def pid(self, worker: str) -> int:
+        """Of its process that is there now."""
+        member = self.hands._members[worker]
+        found: int = json.loads(self.hands._ray.get(member.actor.progress.remote()))["pid"]
+        return found
+
+    # What the dispatcher asks of its crew.
+
+    def start(self, worker: str, request: int, raw: bytes) -> None:
+        self.hands.start(worker, raw)
+
+    def restart(self, worker: str) -> None:
+        self.hands.restart(worker)
+
+    def wait(self) -> list[Event]:
+        return [self._event(word) for word in self.hands.wait()]
+
+    def _event(self, word: Any) -> Event:
+        if isinstance(word, Serving):
+            self.on_up(word.worker)
+            return Up(worker=word.worker)
+        if isinstance(word, Gone):
+            return Lost(worker=word.worker, why=word.why)
+        kind, content = untagged(word.reply)
+        if kind == "failed":
+            return Failed(worker=word.worker, why=failure_of(content))
+        if kind == "lost":
+            return Lost(worker=word.worker, why=str(failure_of(content)))
+        return Arrived(worker=word.worker, next=None)
+
+    def _done(self, number: int) -> None:
+        self.ended[number] = "done"
+
+    def _failed(self, number: int, why: RoostError) -> None:
+        self.ended[number] = str(why)
+
+
+@contextmanager
+def nodes_of_ray(count: int, folder: Path) -> Iterator[Any]:
+    """``ray.cluster_utils.Cluster`` with so many nodes on this machine, in ``folder``; what it is asked has a token."""
+    from ray.cluster_utils import Cluster as Nodes  # imported here: most that import this module have no Ray
+
+    settings = {"num_cpus": 4, "object_store_memory": 100 * 1024**2, "include_dashboard": False}
+    for attempt in range(3):
+        try:
+            nodes = Nodes(initialize_head=True, head_node_args={**settings, "temp_dir": str(folder)})
+            break
+        except Exception:  # its start has 30 s, which a busy machine may need
+            if attempt == 2:
+                raise
+    try:
+        for _ in range(count - 1):
+            nodes.add_node(num_cpus=4, object_store_memory=100 * 1024**2)
+        yield nodes
+    finally:
+        nodes.shutdown()

@@ -1,0 +1,124 @@
+"""Workers that are killed, hang or run out of memory, and nodes that go: requests go on, and nothing else is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+pytest.importorskip("ray")
+
+from ray_desks import ToyFleet, nodes_of_ray, task
+from roost.fleet.ray_cluster import Cluster, opened_cluster
+
+BOTH = ("one", "two")
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Any]:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder, nodes_of_ray(2, Path(folder)) as found:
+        yield found
+
+
+@pytest.fixture
+def cluster(nodes: Any) -> Iterator[Cluster]:
+    with opened_cluster(nodes.address, 2, print) as found:
+        yield found
+
+
+def test_a_killed_workers_request_is_done_after_its_restart(cluster: Cluster, tmp_path: Path) -> None:
+    fleet = ToyFleet(cluster, {"one": 0})
+    assert fleet.run([(task("die", tmp_path / "died"), ("one",)), (task("finish"), ("one",))]) == {0: "done", 1: "done"}
+    assert fleet.dispatcher.restarts == {"one": 1}
+    assert fleet.notes == ["one is started again: its process ended"]
+
+
+def test_a_worker_that_runs_out_of_memory_starts_again(cluster: Cluster, tmp_path: Path) -> None:
+    fleet = ToyFleet(cluster, {"one": 0})
+    assert fleet.run([(task("run out of memory", tmp_path / "full"), ("one",))]) == {0: "done"}
+    assert fleet.notes == ["one is started again: no memory is left."]
+    assert not psutil.pid_exists(int((tmp_path / "full").read_text()))
+
+
+def test_a_stopped_worker_is_found_by_its_silence_and_ended(cluster: Cluster, tmp_path: Path) -> None:
+    fleet = ToyFleet(cluster, {"one": 0})
+    fleet.on_up = lambda name: fleet.seats.update({name: replace(fleet.seats[name], patience_s=3.0)})
+    patient = fleet.seats["one"]
+    fleet.dispatcher.on_note = lambda text: fleet.notes.append(text) or fleet.seats.update(one=patient)
+    assert fleet.run([(task("stop", tmp_path / "stopped"), ("one",))]) == {0: "done"}
+    assert fleet.notes == ["one is started again: it showed no sign of life for 3 s"]
+    assert _is_gone(int((tmp_path / "stopped").read_text()))
+
+
+def test_a_request_that_fails_by_itself_is_not_tried_again(cluster: Cluster) -> None:
+    fleet = ToyFleet(cluster, {"one": 0})
+    assert fleet.run([(task("fail"), ("one",)), (task("finish"), ("one",))]) == {0: "it can't be done.", 1: "done"}
+    assert fleet.dispatcher.restarts == {"one": 0}
+
+
+def test_a_request_that_kills_its_worker_each_time_fails_alone(cluster: Cluster) -> None:
+    fleet = ToyFleet(cluster, {"one": 0})
+    ended = fleet.run([(task("die"), ("one",)), (task("finish"), ("one",))])
+    assert ended == {0: "its worker was lost 3 times, the last time since its process ended", 1: "done"}
+
+
+def test_a_worker_that_dies_while_it_waits_is_started_again(cluster: Cluster) -> None:
+    fleet = ToyFleet(cluster, {"one": 0, "two": 0})
+    killed = []
+
+    def kill(_: str) -> None:
+        if len(killed) == 1:
+            os.kill(fleet.pid("one"), signal.SIGKILL)
+        killed.append(1)
+
+    fleet.on_up = kill
+    assert fleet.run([(task("finish", seconds=6), ("two",))]) == {0: "done"}
+    assert fleet.dispatcher.restarts == {"one": 1, "two": 0}
+
+
+def test_a_call_of_a_worker_that_is_gone_is_made_again(cluster: Cluster) -> None:
+    fleet = ToyFleet(cluster, {"one": 0, "two": 0}, owner="two")
+    ups = []
+
+    def kill(_: str) -> None:
+        ups.append(1)
+        if len(ups) == 2:
+            os.kill(fleet.pid("two"), signal.SIGKILL)
+
+    fleet.on_up = kill
+    assert fleet.run([(task("ask"), ("one",))]) == {0: "done"}
+    assert "one is started again: the worker with part, which it calls, is gone" in fleet.notes
+
+
+def test_a_lost_node_leaves_its_requests_to_the_others(nodes: Any, cluster: Cluster) -> None:
+    fleet = ToyFleet(cluster, {"one": 0, "two": 1})
+    lost = next(each for each in nodes.worker_nodes if each.node_id == cluster.nodes[1].key)
+    ups = []
+
+    def lose(_: str) -> None:
+        ups.append(1)
+        if len(ups) == 2:
+            nodes.remove_node(lost, allow_graceful=False)
+
+    fleet.on_up = lose
+    ended = fleet.run([(task("finish", seconds=1), each) for each in [BOTH] * 4 + [("two",)]])
+    assert [ended[each] for each in range(4)] == ["done"] * 4
+    assert ended[4] == f"two is gone: its node, {cluster.nodes[1].name}, is gone"
+
+
+def _is_gone(pid: int) -> bool:
+    """Within some seconds: a node ends a process in its own time."""
+    try:
+        psutil.Process(pid).wait(10)
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.TimeoutExpired:
+        return False
+    return True
