@@ -78,7 +78,7 @@ def _ends_by_values(function: ast.FunctionDef, components: frozenset[str]) -> bo
     others = {
         target.id
         for each in ast.walk(function)
-        if isinstance(each, ast.Assign) and _uses(each.value, components, frozenset())
+        if isinstance(each, ast.Assign) and _is_one_of(each.value, components)
         for target in each.targets
         if isinstance(target, ast.Name)
     }
@@ -86,6 +86,13 @@ def _ends_by_values(function: ast.FunctionDef, components: frozenset[str]) -> bo
     return any(
         _uses(each, components, others) and (isinstance(each, ast.While) or _breaks(each.body)) for each in loops
     )
+
+
+def _is_one_of(value: ast.expr, components: frozenset[str]) -> bool:
+    """Whether it is ``self.transformer``, or that under a condition; not what it gives."""
+    if isinstance(value, ast.IfExp):
+        return _is_one_of(value.body, components) or _is_one_of(value.orelse, components)
+    return isinstance(value, ast.Attribute) and value.attr in components
 
 
 def _uses(node: ast.AST, components: frozenset[str], others: Collection[str]) -> bool:

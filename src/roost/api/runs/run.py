@@ -136,7 +136,7 @@ def _make(
                 if listeners.on_generation is not None:
                     listeners.on_generation(part.wanted[0], part.place + 1, len(books.left))
                 made.records |= _generate(ready, held, calls[index], books, part)
-                _log.info("call %d of %d made and saved", part.place + 1, len(books.left))
+                _log.info("call %d of %d made", part.place + 1, len(books.left))
         made.passed_s = time.perf_counter() - began_s if rounds.apart else None
         made.disturbances = disturbances()
         if texts is not None:
