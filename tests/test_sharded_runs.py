@@ -68,32 +68,43 @@ def exit_codes(ended: subprocess.CompletedProcess[str]) -> set[int]:
     return {int(code) for code in re.findall(r"exitcode *: (-?\d+)", ended.stderr)} - {-15}
 
 
-def test_two_ranks_make_the_bits_of_one_process_and_only_what_is_not_there(
+PROMPTS = ("a fox", "a heron in the reeds", "an owl", "a hare at dawn")
+
+
+def test_two_ranks_make_generations_of_their_own_with_the_bits_of_one_process(
     sharded: Path, plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    seeds = ("--seed", "7", "--seed", "8", "--seed", "9")
-    wanted = (*PROMPT, *seeds, "-o", str(tmp_path / "fox.mp4"), "--json")
+    (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))
+    wanted = ("--prompts", str(tmp_path / "prompts.txt"), "-o", str(tmp_path / "fox.mp4"), "--json")
     assert run(["run", str(plain), *wanted]) == 0
     alone = json.loads(capsys.readouterr().out)
     files = {path.name: path.read_bytes() for path in tmp_path.glob("*.mp4")}
-    for seed in (8, 9):
-        (tmp_path / f"fox-seed{seed}.mp4").unlink()
-    ended = torchrun("-m", "roost", "run", str(sharded), *wanted)
+    assert len(files) == len(PROMPTS)
+    for number in (2, 3, 4):
+        (tmp_path / f"fox-000{number}.mp4").unlink()
+    ended = torchrun("-m", "roost", "-v", "run", str(sharded), *wanted)  # the second and third prompt, then the fourth
     assert ended.returncode == 0, ended.stderr
     assert {name: each.strategy for name, each in read_plan(sharded).components.items()} == {
         "text_encoder": "resident", "transformer": "fsdp", "transformer_2": "fsdp", "vae": "resident",
     }  # fmt: skip
     together = json.loads(ended.stdout)  # one rank speaks
     assert [each["digest"] for each in together["generations"]] == [each["digest"] for each in alone["generations"]]
-    assert [each["skipped"] for each in together["generations"]] == [True, False, False]
+    assert [each["skipped"] for each in together["generations"]] == [True, False, False, False]
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*.mp4")} == files
     assert together["latent_digest"] == alone["latent_digest"]
     assert together["texts"]["encoded_ahead"]
     assert together["changes"] == []
-    stages = [each["name"] for each in together["generations"][1]["stages"]]
-    assert stages == ["denoise (high noise)", "denoise (low noise)", "decode"]
+    for each in together["generations"][1:]:
+        assert [stage["name"] for stage in each["stages"]] == ["denoise (high noise)", "denoise (low noise)", "decode"]
+        assert each["peak_bytes"] == max(stage["peak_bytes"] for stage in each["stages"])
+    # The fourth is left for one rank, and the other keeps step.
+    assert sorted(re.findall(r"call (\d of \d) made", ended.stderr)) == ["1 of 3", "2 of 3", "3 of 3", "3 of 3"]
     assert ended.stderr.count("nothing is kept") == 1
     assert errors_of(ended) == []
+    noted = (tmp_path / "fox.journal.jsonl").read_text().split("\n")
+    assert [json.loads(line)["prompt"] for line in noted if line] == [*PROMPTS, *PROMPTS[1:]]
+    assert run(["run", str(plain), *wanted]) == 0
+    assert all(each["skipped"] for each in json.loads(capsys.readouterr().out)["generations"])
 
 
 def test_a_rank_that_fails_ends_all_with_its_line_and_code(sharded: Path) -> None:
@@ -109,6 +120,38 @@ def test_a_rank_that_dies_ends_all(sharded: Path) -> None:
     assert ended.returncode != 0
     assert -9 in exit_codes(ended)
     assert len(errors_of(ended)) <= 1
+
+
+@pytest.mark.slow
+def test_what_was_made_before_a_rank_fails_is_saved(sharded: Path, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))
+    wanted = ("--prompts", str(tmp_path / "prompts.txt"), "-o", str(tmp_path / "fox.mp4"))
+    ended = torchrun(FAILING, "run", str(sharded), *wanted, FAIL="later")
+    assert errors_of(ended) == ["error: rank 1 has no memory for its second one."]
+    assert exit_codes(ended) == {5}
+    made = {path.name for path in tmp_path.glob("*.mp4")}
+    assert {"fox-0001.mp4", "fox-0002.mp4"} <= made <= {f"fox-000{number}.mp4" for number in (1, 2, 3)}
+    noted = [line for line in (tmp_path / "fox.journal.jsonl").read_text().split("\n") if line]
+    assert len(noted) == len(made)
+    assert not list(tmp_path.glob("*.roost-tmp*"))
+
+
+@pytest.mark.slow
+def test_where_an_encoder_is_sharded_too_all_ranks_make_the_same(
+    model: Path, plain: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = model.parent / "encoder.yaml"
+    shards = ("--num-gpus", "2", "--fsdp", "--set", "text_encoder=fsdp")
+    assert run(["plan", str(model), *EMULATED, *WORKLOAD, *shards, "-o", str(path)]) == 0
+    wanted = (*PROMPT, "--seed", "7", "--seed", "8", "--json")
+    capsys.readouterr()
+    assert run(["run", str(plain), *wanted]) == 0
+    alone = json.loads(capsys.readouterr().out)
+    ended = torchrun("-m", "roost", "-v", "run", str(path), *wanted)
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["digest"] == alone["digest"]
+    assert ended.stderr.count("all processes make the same generations, because text_encoder is sharded, too") == 1
+    assert sorted(re.findall(r"call (\d of \d) made", ended.stderr)) == ["1 of 2", "1 of 2", "2 of 2", "2 of 2"]
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:

@@ -17,6 +17,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
+import roost
+from given_files_matrix import FORMATS, made_world
 from live_pipelines import request_for
 from plans import component_plan, plan_for
 from roost.errors import OutOfMemory, UsageError
@@ -123,8 +125,10 @@ def wan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build("wan2.2", tmp_path_factory.mktemp("shards") / "wan", torch.float32)
 
 
-def plan_of_shards(directory: Path, others: str = "resident") -> PlanDocument:
-    sharded = {name: {"strategy": "fsdp"} for name in ("transformer", "transformer_2")}
+def plan_of_shards(
+    directory: Path, others: str = "resident", names: tuple[str, ...] = ("transformer", "transformer_2")
+) -> PlanDocument:
+    sharded = {name: {"strategy": "fsdp"} for name in names}
     plan = plan_for(read_pipeline(directory, torch_dtype=torch.bfloat16), others, components=sharded)
     unread = StoredFile(bytes=0, sha256="0" * 64)
     files = {str(path.relative_to(directory)): unread for path in directory.rglob("*.safetensors")}
@@ -153,6 +157,17 @@ def test_what_fsdp_holds_runs_to_the_same_bits_and_is_not_moved(wan: Path) -> No
         assert [each.to_local().data_ptr() for each in transformer.parameters()] == addresses
         assert hooks == [(1, 1)] * len(hooks)  # FSDP's own
         assert not any(CONVERT in vars(part) or "to" in vars(part) for part in transformer.modules())
+
+
+def test_encoders_that_give_hidden_states_give_them_sharded(tmp_path: Path) -> None:
+    """A canary, too: transformers finds by a class's name which can, and FSDP makes classes of other names."""
+    directory = build("sdxl", tmp_path / "sdxl", torch.float32)
+    encoders = ("text_encoder", "text_encoder_2")
+    with load(plan_for(read_pipeline(directory, torch_dtype=torch.bfloat16)), directory, None) as held:
+        wanted = generate(held, request_for("sdxl")).digest
+    with rank_of(0, 1) as mesh, load(plan_of_shards(directory, names=encoders), directory, mesh) as held:
+        assert not set(encoders) & set(held.runtime.components)
+        assert generate(held, request_for("sdxl")).digest == wanted
 
 
 def test_a_rank_reads_no_more_of_the_files_than_its_rows(wan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,6 +219,23 @@ def test_packed_weights_are_not_sharded(choices: Choices, packed: dict[str, Any]
     transformer = component("transformer", 28 * GIB, blocks=40, **packed)
     with pytest.raises(UsageError, match=r"the weights of transformer are packed, and FSDP can't split them; .*fsdp="):
         plan_of(choices=choices, components=(transformer, *WAN[1:]))
+
+
+@pytest.mark.parametrize(
+    ("form", "why"),
+    [
+        ("GGUF Q8_0", "the weights of transformer are packed, and FSDP can't split them"),
+        ("Comfy fp8 scaled, new", "the weights of transformer are packed, and FSDP can't split them"),
+        ("plain", "the weights of transformer come from a file of their own, and FSDP splits those of the model"),
+    ],
+)
+def test_files_of_their_own_are_not_sharded(form: str, why: str, tmp_path: Path) -> None:
+    made = made_world("wan2.1", tmp_path / "wan")
+    file = FORMATS[form](made, "wan2.1", tmp_path)
+    with pytest.raises(UsageError, match=f"^{why}; plan it on one GPU with fsdp=False.$"):
+        roost.make_plan(
+            made.folder, gpu="emulated", vram="4GiB", num_gpus=2, fsdp=True, policy="rules", files={"transformer": file}
+        )
 
 
 def test_torchrun_s_environment_says_which_process_this_is() -> None:

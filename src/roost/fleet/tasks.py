@@ -79,9 +79,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """A request's last visit. ``resumed`` is the stage and step that it went on from."""
+    """A request's last visit, of ``seconds``. ``resumed`` is the stage and step that it went on from."""
 
     parts: Sequence[Part]
+    seconds: float
     latent_digest: str | None
     stages: Sequence[StageRecord]
     nan_components: Sequence[str]

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from roost.api.fleets.opened import OpenedFiles
 from roost.api.requests.request import PlannedGeneration
-from roost.api.runs.finished import save_generation
-from roost.api.runs.made import parts_of
+from roost.api.runs.elsewhere.outputs import done_of
 from roost.api.runs.pipeline import Among, open_pipeline
 from roost.api.runs.ready import ReadyPlan, check_model, check_worker
 from roost.errors import InvalidFile, NothingFits, PlanMismatch, RoostError, UsageError
@@ -21,7 +20,7 @@ from roost.option_spelling import option
 from roost.plan import PlanDocument
 from roost.plan.strict_yaml import validated, yaml_mapping
 from roost.probes.machine.host import peak_rss_bytes, read_host
-from roost.temporary import sweep, temporary_folder
+from roost.temporary import sweep
 from roost.units import format_bytes
 
 if TYPE_CHECKING:
@@ -158,24 +157,9 @@ class WorkerDesk:
         return self._worker
 
     def _finished(self, task: Task, generation: Generation, resumed: Resumed | None) -> Done:
-        """The request's outputs, each saved as it would be here, and sent as what its files hold."""
-        from roost.fleet.tasks import Done, Part
-
+        """The request's outputs, sent as what their files hold."""
         assert self._ready is not None
-        with temporary_folder() as folder:
-            wanted = tuple(_wanted(task, folder))
-            parts = []
-            for each, part in zip(wanted, parts_of(generation, wanted, self._ready.plan.model.pipeline), strict=True):
-                saved = map(Path, save_generation(self._ready, task.call, part, each.output))
-                files = [(path.name, path.read_bytes()) for path in saved]
-                parts.append(Part(digest=part.digest, has_nan=part.has_nan, files=files))
-        return Done(
-            parts=parts,
-            latent_digest=generation.latent_digest,
-            stages=generation.stages,
-            nan_components=generation.nan_components,
-            resumed=None if resumed is None else (resumed.stage, resumed.step),
-        )
+        return done_of(self._ready, task.call, tuple(_wanted(task)), generation, resumed)
 
     def _on_component(self, name: str) -> None:
         self._tell(f"loading {name}")
@@ -217,9 +201,9 @@ def _shared_below(folder: Path) -> SharedMasters:
     return SharedMasters(place)
 
 
-def _wanted(task: Task, folder: Path) -> Iterator[PlannedGeneration]:
-    """The task's outputs, in ``folder``."""
+def _wanted(task: Task) -> Iterator[PlannedGeneration]:
+    """The task's outputs, of which only their names are known here."""
     texts = task.call.group or ((task.call.prompt, task.call.seed),)
     for (prompt, seed), name in zip(texts, task.outputs, strict=True):
-        output = None if name is None else folder / name
+        output = None if name is None else Path(name)
         yield PlannedGeneration(prompt=prompt, number=None, seed=seed, output=output, group=task.call.group)

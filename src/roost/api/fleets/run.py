@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from roost.api.measurements.run_records import (
@@ -18,11 +17,12 @@ from roost.api.measurements.run_records import (
 )
 from roost.api.requests.request import PlannedCall, PlannedGeneration, RunRequest
 from roost.api.runs.call import CheckedCall, check_call
+from roost.api.runs.elsewhere.outputs import save_done
 from roost.api.runs.kept import Books
 from roost.api.runs.made import Made, record_of
 from roost.api.runs.ready import ReadyPlan, check_model, workload_of_run
 from roost.errors import RoostError, UsageError
-from roost.plan import PlanDocument, write_bytes_atomically
+from roost.plan import PlanDocument
 from roost.plan.fleet import WorkerRecord
 
 if TYPE_CHECKING:
@@ -219,31 +219,12 @@ class _Drive:
         request = self._underway[number]
         stages = tuple(summed_stages((*request.stages, *done.stages)))
         nan = tuple(dict.fromkeys((*request.nan_components, *done.nan_components)))
-        seconds = (time.perf_counter() - request.began_s) / len(request.wanted)
         resumed = None
         if done.resumed is not None and request.task.latents and not request.stages:
             resumed = ResumedRecord(output=str(request.wanted[0].output), stage=done.resumed[0], step=done.resumed[1])
-        for index, (wanted, part) in enumerate(zip(request.wanted, done.parts, strict=True)):
-            if wanted in self._books.there:
-                continue
-            saved = [_saved(wanted, name, content) for name, content in part.files]
-            self.records[wanted] = GenerationRecord(
-                prompt=wanted.prompt,
-                seed=wanted.seed,
-                output=saved,
-                digest=part.digest,
-                latent_digest=done.latent_digest,
-                seconds=seconds,
-                stages=() if index else stages,
-                peak_bytes=max((each.peak_bytes for each in stages), default=0),
-                skipped=False,
-                has_nan=part.has_nan,
-                nan_components=nan,
-                resumed_from=resumed,
-                batch_of=wanted.batch_of,
-            )
-            self._books.note(wanted, self.records[wanted])
-        self._books.kept.finished(request.wanted[0])
+        seconds = time.perf_counter() - request.began_s
+        done = replace(done, stages=stages, nan_components=nan, seconds=seconds)
+        self.records |= save_done(self._books, request.wanted, done, resumed)
 
     def _done(self, number: int) -> None:
         del self._underway[number]
@@ -252,11 +233,3 @@ class _Drive:
         request = self._underway.pop(number)
         self.failed[number] = why
         self._run.on_note(f"{request.task.shown} failed: {why}")
-
-
-def _saved(wanted: PlannedGeneration, name: str, content: bytes) -> str:
-    """Writes one file of an output where it was asked for."""
-    assert wanted.output is not None, "what has no output has no files"
-    path = wanted.output.with_name(Path(name).name)
-    write_bytes_atomically(path, content)
-    return str(path)

@@ -45,11 +45,12 @@ class Books:
         cls, ready: ReadyPlan, request: RunRequest, checked: CheckedCall, on_note: Callable[[str], None] | None
     ) -> Books:
         """Reads what earlier runs left. Raises UsageError where nothing can be written, InvalidFile for no journal."""
-        if request.output is not None:
-            make_folder_for(request.output)
+        output = request.output if ready.writes else None
+        if output is not None:
+            make_folder_for(output)
         settings = run_settings(ready, request, checked)
-        several = request.output is not None and (request.listed or len(request.seeds) > 1)
-        journal = OutputJournal(request.output, settings) if request.output is not None and several else None
+        several = request.listed or len(request.seeds) > 1
+        journal = OutputJournal(output, settings) if output is not None and several else None
         calls = calls_of(request)
         wanted = [each for call in calls for each in call]
         found = {each: journal.finished(each) for each in wanted} if journal else {}

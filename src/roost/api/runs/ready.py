@@ -58,6 +58,11 @@ class ReadyPlan:
     force: bool = False
     group: RankGroup | None = None  # of a run by several processes
 
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes what the run makes."""
+        return self.group is None or self.group.ranks.rank == 0
+
 
 def workload_of_run(plan: PlanDocument, request: RunRequest) -> Workload:
     """The plan's workload with the request's sizes; raises PlanMismatch when larger than planned.

@@ -43,12 +43,21 @@ def split(module: torch.nn.Module, plan: ComponentPlan, mesh: DeviceMesh) -> Non
     for stack in plan.stacks:
         for index in range(stack.count):
             block = module.get_submodule(f"{stack.name}.{index}")
-            fully_shard(block, mesh=mesh, reshard_after_forward=True, ignored_params=whole)
-    # The root, too: another component may be used next.
-    fully_shard(module, mesh=mesh, reshard_after_forward=True, ignored_params=whole)
+            _shard(block, mesh, whole)
+    _shard(module, mesh, whole)
     for method in entry_methods(module):
         if method != "forward":
             register_fsdp_forward_method(module, method)
+
+
+def _shard(module: torch.nn.Module, mesh: DeviceMesh, whole: set[torch.nn.Parameter]) -> None:
+    """Has FSDP shard what no module in it has sharded. All is freed after use, roots too: another may be used next."""
+    kind = type(module)
+    fully_shard(module, mesh=mesh, reshard_after_forward=True, ignored_params=whole)
+    # FSDP gives it a class of another name, and libraries find by its name what a class can do: transformers, whether
+    # it gives hidden states.
+    for name in ("__module__", "__name__", "__qualname__"):
+        setattr(type(module), name, getattr(kind, name))
 
 
 def _empty(module: torch.nn.Module) -> None:
