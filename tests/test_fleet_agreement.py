@@ -108,7 +108,9 @@ def test_requests_end_when_the_simulation_says(pools, requests) -> None:
 def test_so_they_do_where_workers_die_and_none_is_lost(pools, requests, data) -> None:
     names = [name for pool in names_of(pools) for name in pool]
     deaths = [
-        (data.draw(st.floats(0.05, 20)), name, data.draw(st.floats(0.1, 5))) for name in names if data.draw(st.booleans())
+        (data.draw(st.floats(0.05, 20)), name, data.draw(st.floats(0.1, 5)))
+        for name in names
+        if data.draw(st.booleans())
     ]
     ended, failed = dispatched(pools, requests, VirtualCrew(pools, deaths))
     failures = [

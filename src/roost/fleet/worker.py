@@ -144,7 +144,8 @@ class Worker:
     def _as_it_was(self) -> Iterator[None]:
         """A visit that ends early leaves nothing behind: attributes of the pipeline, dtypes of components."""
         held = self.held
-        modules = [each.module for each in (*held.runtime.components.values(), *held.away.values())]
+        own = [each.module for each in held.runtime.components.values()]
+        modules = [*own, *(each.module for each in held.away.values())]
         attributes, dtypes = dict(vars(held.pipeline)), [dtype_of(each) for each in modules]
         try:
             yield
