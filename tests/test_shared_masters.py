@@ -28,10 +28,10 @@ from roost.plan.fields import Masters
 from roost.plan.revision import revised
 from roost.profiles.class_facts import load_class_facts
 from roost.residency.hold.attach import Held
-from roost.residency.run.sources import given_files
 from roost.residency.run.components import load_component
-from roost.residency.run.sources.given_files import GivenFiles
 from roost.residency.run.loras import LoraLoader
+from roost.residency.run.sources import given_files
+from roost.residency.run.sources.given_files import GivenFiles
 from roost.residency.weights.fp8 import Fp8Linear, store_as_planned
 from shared_worlds import copied_bytes, digest_alone, held, kinds, plan_of, wipe, without_weights
 from tiny_loras import lora_file
