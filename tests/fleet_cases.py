@@ -39,11 +39,11 @@ class FleetCase:
     video: bool = False
     steps: int = STEPS
 
-    def request(self, folder: Path, output: str | None = None, **more: Any) -> RunRequest:
+    def request(self, folder: Path, name: str | None = None, **more: Any) -> RunRequest:
         """The small call, with its pictures made in ``folder``, where the output goes too."""
         given = tuple(f"{name}={_clip(folder) if self.video else _picture(folder)}" for name in self.pictures)
         prompts = (self.prompt,) if self.prompt else ()
-        path = None if output is None else folder / f"{output}{self.suffix}"
+        path = None if name is None else folder / f"{name}{self.suffix}"
         return RunRequest(**{"prompts": prompts, "output": path, "images": given, **more})
 
 

@@ -80,10 +80,11 @@ def run_fleet(run: FleetRun, hands: Callable[[], Hands]) -> RunRecord:
 
 @dataclass(slots=True)
 class _Underway:
-    """A call on its way: its task, what its visits took, and when the first began."""
+    """A call on its way: its task, the latents that it began with, what its visits took, and when the first began."""
 
     wanted: PlannedCall
     task: Task
+    kept: bytes
     began_s: float = 0.0
     stages: list[StageRecord] = field(default_factory=list)
     nan_components: list[str] = field(default_factory=list)
@@ -186,7 +187,7 @@ class _Drive:
                 outputs=[None if each.output is None else each.output.name for each in wanted],
                 latents=latents,
             )
-            self._underway[number] = _Underway(wanted, task)
+            self._underway[number] = _Underway(wanted, task, latents)
             yield number, Step(posts=first, task=task.pack())
 
     def _replied(self, worker: str, reply: bytes) -> Event:
@@ -223,7 +224,7 @@ class _Drive:
         nan = tuple(dict.fromkeys((*request.nan_components, *done.nan_components)))
         seconds = (time.perf_counter() - request.began_s) / len(request.wanted)
         resumed = None
-        if done.resumed is not None and request.task.latents and not request.stages:
+        if done.resumed is not None and request.kept and request.task.latents == request.kept:
             resumed = ResumedRecord(output=str(request.wanted[0].output), stage=done.resumed[0], step=done.resumed[1])
         for index, (wanted, part) in enumerate(zip(request.wanted, done.parts, strict=True)):
             if wanted in self._books.there:
