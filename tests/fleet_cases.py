@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 import tiny_picture_pipelines
+import tiny_sound_pipelines
 import tiny_video_inputs
 from clips import moving_frames, write_folder
 from pipeline_cases import CASES, Case
@@ -108,6 +109,7 @@ FLEET_CASES: dict[str, FleetCase] = {
         name: _sized(make, video="Video" in name, pictures=("image",), steps=4)
         for name, make in tiny_picture_pipelines.BUILDERS.items()
     },
+    "LTX2Pipeline": _sized(functools.partial(_saved, tiny_sound_pipelines.ltx2), video=True),
     "QwenImageEditPipeline": _sized(tiny_picture_pipelines.build_qwen_edit, video=False, pictures=("image",)),
     **{
         f"{name} of a video": FleetCase(

@@ -14,6 +14,7 @@ import torch
 
 from roost.errors import RoostError
 from roost.fleet.answers import WITHOUT_ROLES, Answer, Answers, Asked
+from roost.fleet.attributes import as_it_was
 from roost.fleet.hands import failure_of, untagged
 from roost.fleet.parcels import packed, unpacked
 from roost.fleet.tasks import Answered, Onward, Task
@@ -57,11 +58,12 @@ class Worker:
         files = self._files(task, on_note)
         answers = Answers(self._device, task.answers)
         visit = Visit(self.held, answers, self._ask if task.through else None)
-        with self._as_it_was(), self._nan_components() as nan, visit.watching():
+        with self._nan_components() as nan, visit.watching():
             try:
                 if task.through:
-                    return self._through(task), None
-                made = generate_keeping(self.held, task.call, files, resume=True)
+                    with visit.attempt():
+                        return self._through(task), None
+                made = generate_keeping(self.held, task.call, files, resume=True, attempt=visit.attempt)
             except Elsewhere as needed:
                 return self._onward(task, needed, visit, answers, files, nan)
         files.remove()
@@ -80,7 +82,7 @@ class Worker:
         name, method, args, kwargs = (found[each] for each in ("part", "method", "args", "kwargs"))
         module = self.held.runtime.components[name].module
         dtype, held = found["dtype"], self.held
-        with self._as_it_was(), self._nan_components() as nan:
+        with as_it_was(self.held), self._nan_components() as nan:
             with calling(held.pipeline, held.recorder, held.device, held.runtime.end_call, 0):
                 if dtype not in (None, dtype_of(module)):
                     module.to(dtype)
@@ -139,22 +141,6 @@ class Worker:
         if task.latents:
             files.path("decode").write_bytes(task.latents)
         return files
-
-    @contextmanager
-    def _as_it_was(self) -> Iterator[None]:
-        """A visit that ends early leaves nothing behind: attributes of the pipeline, dtypes of components."""
-        held = self.held
-        own = [each.module for each in held.runtime.components.values()]
-        modules = [*own, *(each.module for each in held.away.values())]
-        attributes, dtypes = dict(vars(held.pipeline)), [dtype_of(each) for each in modules]
-        try:
-            yield
-        finally:
-            vars(held.pipeline).clear()
-            vars(held.pipeline).update(attributes)
-            for module, dtype in zip(modules, dtypes, strict=True):
-                if dtype not in (None, dtype_of(module)):
-                    module.to(dtype)
 
     @contextmanager
     def _nan_components(self) -> Iterator[list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +22,8 @@ from roost.residency.run.kept.files import Kept, KeptFiles, KeptStage
 from roost.residency.run.kept.steps import Steps
 from roost.residency.run.kept.values import KeptTensors
 
+Attempt = Callable[[], AbstractContextManager[None]]
+
 _STAGES: tuple[KeptStage, ...] = ("decode", "denoise")  # what saves more comes first
 # A pipeline's own way of decoding, by several calls of its VAE where there are many frames.
 _DECODES = "decode_latents"
@@ -36,11 +38,12 @@ class Resumed:
 
 
 def generate_keeping(
-    held: Held, request: GenerationRequest, files: KeptFiles, *, resume: bool
+    held: Held, request: GenerationRequest, files: KeptFiles, *, resume: bool, attempt: Attempt = nullcontext
 ) -> tuple[Generation, Resumed | None]:
     """As ``generate``, with ``files`` kept as it goes; with ``resume`` from the latest that is there and ours.
 
-    What turns out not to give the same bits is told and left, and the generation begins before it.
+    What turns out not to give the same bits is told and left, and the generation begins before it. Each time it begins
+    it is inside an ``attempt`` of its own.
     """
     for stage in _STAGES if resume else ():
         kept = files.read(stage)
@@ -48,11 +51,13 @@ def generate_keeping(
             continue
         keeper = Keeper(held, files, kept)
         try:
-            return keeper.generate(request), Resumed(stage=stage, step=kept.step)
+            with attempt():
+                return keeper.generate(request), Resumed(stage=stage, step=kept.step)
         except NotExact as error:
             reason = str(error)
         files.say(f"{files.path(stage).name} is not used, because {reason}.")
-    return Keeper(held, files, None).generate(request), None
+    with attempt():
+        return Keeper(held, files, None).generate(request), None
 
 
 class Keeper:
