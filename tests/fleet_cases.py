@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
 from PIL import Image
 
 import tiny_picture_pipelines
 import tiny_sound_pipelines
+import tiny_unet_pipelines
 import tiny_video_inputs
 from clips import moving_frames, write_folder
 from pipeline_cases import CASES, Case
@@ -83,6 +85,11 @@ def _saved(make: Callable[[], Any], directory: Path) -> None:
     pipeline.save_pretrained(directory)
 
 
+def _controlled() -> StableDiffusionControlNetPipeline:
+    parts = tiny_unet_pipelines.stable_diffusion().components
+    return StableDiffusionControlNetPipeline(**parts, controlnet=ControlNetModel.from_unet(parts["unet"]))
+
+
 def _of_case(case: Case) -> FleetCase:
     return FleetCase(
         build=functools.partial(_saved, case.make),
@@ -110,6 +117,15 @@ FLEET_CASES: dict[str, FleetCase] = {
         for name, make in tiny_picture_pipelines.BUILDERS.items()
     },
     "LTX2Pipeline": _sized(functools.partial(_saved, tiny_sound_pipelines.ltx2), video=True),
+    "StableDiffusionControlNetPipeline": _sized(
+        functools.partial(_saved, _controlled), video=False, pictures=("image",)
+    ),
+    "StableDiffusionXLInpaintPipeline": _sized(
+        functools.partial(tiny_picture_pipelines.build_as, "sdxl", "StableDiffusionXLInpaintPipeline"),
+        video=False,
+        pictures=("image", "mask_image"),
+        steps=4,
+    ),
     "QwenImageEditPipeline": _sized(tiny_picture_pipelines.build_qwen_edit, video=False, pictures=("image",)),
     **{
         f"{name} of a video": FleetCase(

@@ -74,6 +74,7 @@ class Keeper:
         self._steps = Steps(held, files, self._answers, kept)
         self._within = 0  # calls that are watched as a whole
         self._decodes = 0
+        self._denoises = False  # whether a denoiser has been called
 
     def generate(self, request: GenerationRequest) -> Generation:
         """Raises NotExact where it can't go on from what was kept; else what ``generate`` raises."""
@@ -89,12 +90,12 @@ class Keeper:
 
     @contextmanager
     def _watching(self) -> Iterator[None]:
+        around_kind = {"dit": self._denoise, "vae": self._maybe_decode, "other": self._beside_denoising}
         with ExitStack() as undo:
             watched: list[HeldComponent | AwayComponent] = [*self._held.runtime.components.values()]
             for component in (*watched, *self._held.away.values()):
-                kind = component.planned.kind
-                if kind in ("dit", "vae"):
-                    around = self._denoise if kind == "dit" else self._maybe_decode
+                around = around_kind.get(component.planned.kind)
+                if around is not None:
                     undo.callback(wrap_entries(component.module, functools.partial(around, component)))
             decode = getattr(self._held.pipeline, _DECODES, None)
             if callable(decode):
@@ -114,12 +115,31 @@ class Keeper:
             return call(*args, **kwargs)
         if self._decodes:
             self._not_the_last("the pipeline denoises again after it decoded")
+        self._denoises = True
+        result = self._answered(component.name, method, call, args, kwargs)
+        if self._steps.live:
+            self._steps.after_call()
+        return result
+
+    def _beside_denoising(
+        self,
+        component: HeldComponent | AwayComponent,
+        method: str,
+        call: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Any,
+    ) -> Any:
+        """What is called between a denoiser's calls, such as a ControlNet, works for them alone."""
+        if self._within or self._decodes or not self._denoises:
+            return call(*args, **kwargs)
+        return self._answered(component.name, method, call, args, kwargs)
+
+    def _answered(self, name: str, method: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
         if not self._steps.live:
-            return self._answers.give(component.name, method)
+            return self._answers.give(name, method)
         with self._inside():
             result = call(*args, **kwargs)
-        self._answers.note(component.name, method, result)
-        self._steps.after_call()
+        self._answers.note(name, method, result)
         return result
 
     def _maybe_decode(
