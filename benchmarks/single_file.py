@@ -200,7 +200,7 @@ def _by_roost(folder: Path, form: str) -> Callable[[], object]:
     from roost.profiles.class_facts import load_class_facts
     from roost.residency.device.emulated import EmulatedDevice
     from roost.residency.engine.component import HeldComponent
-    from roost.residency.run.given_files import GivenFiles
+    from roost.residency.run.sources.given_files import GivenFiles
     from roost.residency.weights.transfers import Transfers
 
     name, model = "transformer", folder / "model"

@@ -45,7 +45,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("plans",),
         ("measurements",),
         ("requests", "models"),
-        ("machine",),
+        ("machine", "ranks"),
     ),
     "tune": (
         ("bench", "choice"),
@@ -82,6 +82,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "residency": (
         ("run",),
         ("hold",),
+        ("sharded",),
         ("engine", "rates"),
         ("weights",),
         ("device", "media"),

@@ -62,7 +62,8 @@ def options_page() -> str:
         "",
         "Generated from `src/roost/api/requests/option_sets.py` by `scripts/generate_docs.py`; edit there.",
         "",
-        "`roost.make_plan` takes those of `plan` by their names in Python, `roost.tune_plan` also those of",
+        "`roost.make_plan` takes those of `plan` by their names in Python (`roost.make_fleet_plan` of a fleet),"
+        " `roost.tune_plan` also those of",
         "`plan --tune`, `roost.bench` those of `bench`, and `roost.attach` those of `plan` but for what a pipeline in",
         "memory has decided. What only a command takes is in its `--help`.",
         "",

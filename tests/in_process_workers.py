@@ -61,7 +61,13 @@ class InProcess:
     def _boot(self, name: str) -> None:
         self.desks[name] = WorkerDesk(self._send)
         spec = WorkerSpec(
-            plan=plan_to_yaml(self._document), name=name, model=None, device=None, force=False, folder=str(self._folder)
+            plan=plan_to_yaml(self._document),
+            name=name,
+            model=None,
+            device=None,
+            force=False,
+            folder=str(self._folder),
+            host_bytes=0,
         )
         kind, content = untagged(self.desks[name].boot(json.dumps(asdict(spec))))
         if kind != "done":

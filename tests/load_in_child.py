@@ -23,7 +23,7 @@ from roost.probes.files.weights import read_weight_file
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.engine.component import HeldComponent
 from roost.residency.run.components import load_component
-from roost.residency.run.shells import build_shell, filling
+from roost.residency.run.sources.shells import build_shell, filling
 from roost.residency.weights.mapped_masters import Checkpoint
 from roost.residency.weights.transfers import Transfers
 

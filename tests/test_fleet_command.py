@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+import roost
 from dry_runs import tiny_directory
 from roost.api.plans.fleet.spec import parse_fleet
 from roost.cli.app import run
 from roost.errors import InvalidFile, UsageError
 from roost.facts.machine import FailureRate, FleetHost, HostLink
 from roost.facts.request import LAYOUTS
-from roost.plan import read_plan
+from roost.plan import plan_to_yaml, read_plan
 from roost.units import GiB
 
 TINY = ("--vram", "64MiB", "--ram", "16GiB", "--headroom", "0", "--size", "64x64", "--steps", "2")
@@ -246,3 +247,22 @@ def test_a_diff_says_how_fleets_differ(planned: Path, tmp_path: Path, capsys) ->
     found = json.loads(capsys.readouterr().out)
     changed = {each["what"] for each in (*found["decisions"], *found["figures"]) if each["about"] == "fleet"}
     assert changed == {"workers as denoiser", "requests_per_s"}
+
+
+def test_python_makes_the_same_plan(planned: Path) -> None:
+    document = read_plan(planned)
+    made = roost.make_fleet_plan(
+        str(document.model.path),
+        "3 x emulated",
+        layout="shared",
+        rate=2.0,
+        requests=40,
+        vram="64MiB",
+        ram="16GiB",
+        headroom="0",
+        size="64x64",
+        steps=2,
+    )
+    assert plan_to_yaml(made) == planned.read_text()
+    with pytest.raises(UsageError, match="make_fleet_plan has no option 'gpu'"):
+        roost.make_fleet_plan("flux.1-dev", "2 x l40s", gpu="l40s")

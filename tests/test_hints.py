@@ -76,15 +76,19 @@ def _pickle_the_vae(model: Path) -> None:
 
 @pytest.mark.slow
 def test_no_run_is_proposed_that_can_only_be_refused(model: Path, disk: Path, capfd) -> None:
-    for words in (("--role", "encoder"), ("--fsdp", "--num-gpus", "2")):
-        note = _note(capfd, model, "-o", disk / "p.yaml", *words)
-        assert "Next" not in note
-        assert "Roost can't run it: this plan" in note
+    note = _note(capfd, model, "-o", disk / "p.yaml", "--role", "encoder")
+    assert "Next" not in note
+    assert "Roost can't run it: this plan" in note
     edit_json(model / "transformer" / "config.json", {"quantization_config": {"quant_method": "gguf"}})
     assert "Roost can't run it: component 'transformer' is quantised" in _note(capfd, model, "-o", disk / "p.yaml")
     edit_json(model / "transformer" / "config.json", lambda config: config.pop("quantization_config"))
     _pickle_the_vae(model)
     assert "Roost can't run it: component 'vae' has only pickled" in _note(capfd, model, "-o", disk / "p.yaml")
+
+
+def test_the_next_command_of_shards_starts_a_process_for_each_gpu(model: Path, disk: Path, capfd) -> None:
+    note = _note(capfd, model, "-o", "p.yaml", "--fsdp", "--num-gpus", "2")
+    assert "Next: torchrun --nproc-per-node 2 -m roost run p.yaml --prompt" in note
 
 
 def _moved(model: Path, disk: Path, path: str) -> None:

@@ -24,8 +24,8 @@ from roost.plan.budget import HostTurn
 from roost.plan.revision import revised
 from roost.profiles.class_facts import load_class_facts
 from roost.residency.device.emulated import EmulatedDevice
-from roost.residency.run.given_files import GivenFiles
 from roost.residency.run.loader import Source, load_held
+from roost.residency.run.sources.given_files import GivenFiles
 from roost.residency.weights import mapped_masters
 from roost.residency.weights.host_masters import AbsentMaster
 from roost.residency.weights.mapped_masters import MappedMaster

@@ -147,14 +147,6 @@ def test_a_budget_below_the_weights_is_exit_3_at_plan_and_at_run_and_5_when_forc
     assert "emulated" in capsys.readouterr().err
 
 
-def test_an_fsdp_plan_asks_for_torchrun(model, tmp_path, capsys) -> None:
-    path = tmp_path / "fsdp.yaml"
-    assert run(["plan", str(model), *EMULATED, *RULES, *WORKLOAD, "--fsdp", "--num-gpus", "2", "-o", str(path)]) == 0
-    capsys.readouterr()
-    assert run(["run", str(path), "--prompt", "a fox"]) == 2
-    assert "torchrun" in capsys.readouterr().err
-
-
 def test_wrong_suffix_is_refused_before_anything_loads(plan, tmp_path, capsys) -> None:
     assert run(["run", str(plan), "--prompt", "a fox", "-o", str(tmp_path / "fox.png")]) == 2
     assert ".mp4" in capsys.readouterr().err

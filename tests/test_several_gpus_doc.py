@@ -15,8 +15,10 @@ DOCUMENT = (Path(__file__).parents[1] / "docs" / "several-gpus.md").read_text(en
 EXAMPLES = re.findall(r"^    (roost plan .*)\n((?:    .*\n)+)", DOCUMENT, flags=re.MULTILINE)
 
 
-def test_the_file_of_hosts_is_one(tmp_path: Path) -> None:
-    (text,) = re.findall(r"```yaml\n(.*?)```", DOCUMENT, flags=re.DOTALL)
+def test_the_files_of_hosts_are_some(tmp_path: Path) -> None:
+    text, two_machines = re.findall(r"```yaml\n(.*?)```", DOCUMENT, flags=re.DOTALL)
+    (tmp_path / "two.yaml").write_text(two_machines)
+    assert parse_fleet(str(tmp_path / "two.yaml")).card_count == 2
     (tmp_path / "fleet.yaml").write_text(text)
     fleet = parse_fleet(str(tmp_path / "fleet.yaml"))
     assert [each.name for each in fleet.hosts] == ["node-1", "node-2", "node-3", "node-4", "old"]

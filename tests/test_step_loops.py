@@ -1,4 +1,4 @@
-"""What a loop of steps carries beside what its callback takes is read from the source of a pipeline's call."""
+"""What a loop of steps carries beside what its callback takes, and what ends it, is read from a pipeline's source."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import diffusers
 import pytest
 
-from roost.pipelines.step_loops import StepLoop, step_loop
+from roost.pipelines.step_loops import StepLoop, ends_by_values, step_loop
 
 
 def _carried(call: Callable[..., Any]) -> frozenset[str]:
@@ -140,3 +140,63 @@ def test_pipelines_with_more_state_are_known_by_it(name: str, carried: str) -> N
     found = step_loop(getattr(diffusers, name))
     assert isinstance(found, StepLoop)
     assert carried in found.carried
+
+
+# Whether values end it.
+
+
+class Converging:
+    def __call__(self, latents):
+        model = self.transformer
+        for _ in range(10):
+            latents = model(latents)
+            if latents.abs().max() < 1:
+                break
+        return latents
+
+
+class Interrupted:
+    def __call__(self, latents, noise):
+        while len(noise) < 3:
+            noise = [*noise, latents]
+        for _ in range(10):
+            if self.interrupt:
+                break
+            latents = self.transformer(latents)
+            for each in noise:
+                if each > 1:
+                    break
+        return latents
+
+
+class Searching(Interrupted):
+    def __call__(self, latents, noise):
+        return self.search(super().__call__(latents, noise))
+
+    def search(self, latents):
+        while latents.abs().max() > 1:
+            latents = self.transformer(latents)
+        return latents
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "ends"),
+    [
+        (Converging, True),
+        (Interrupted, False),
+        (Searching, True),
+        (diffusers.LLaDA2Pipeline, True),
+        (diffusers.StableDiffusionAttendAndExcitePipeline, True),
+        (diffusers.WanPipeline, False),
+        (diffusers.HunyuanVideoPipeline, False),
+        (diffusers.QwenImagePipeline, False),
+        (diffusers.SkyReelsV2DiffusionForcingPipeline, False),
+    ],
+)
+def test_loops_that_values_end_are_found_in_the_source(pipeline: type, *, ends: bool) -> None:
+    assert ends_by_values(pipeline, frozenset({"transformer", "unet", "model"})) is ends
+
+
+def test_a_pipeline_without_source_may_do_anything() -> None:
+    built = type("Built", (), {"__call__": lambda self: None})
+    assert ends_by_values(built, frozenset({"transformer"}))

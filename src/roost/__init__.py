@@ -1,8 +1,8 @@
 """Roost runs diffusion models on GPUs smaller than the model, from a placement plan you can read and trust.
 
-Public API: ``inspect_model``, ``make_plan``, ``load_plan``, ``load_pipeline``, ``attach``, ``detach``, ``bench``,
-``results_document``, ``tune_plan``, ``BenchWatcher``. Nothing is imported before it is used: ``import roost`` stays as
-light as the command line.
+Public API: ``inspect_model``, ``make_plan``, ``make_fleet_plan``, ``load_plan``, ``load_pipeline``, ``attach``,
+``detach``, ``bench``, ``results_document``, ``tune_plan``, ``BenchWatcher``. Nothing is imported before it is used:
+``import roost`` stays as light as the command line.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from roost.api.attach import attach, detach
     from roost.api.bench import bench
     from roost.api.models.inspect import inspect_model
+    from roost.api.plans.fleet.plan import make_fleet_plan
     from roost.api.plans.plan import load_plan, make_plan
     from roost.api.runs.pipeline import load_pipeline
     from roost.api.tuning import tune_plan
@@ -26,6 +27,7 @@ _HOMES = {
     "detach": "roost.api.attach",
     "inspect_model": "roost.api.models.inspect",
     "make_plan": "roost.api.plans.plan",
+    "make_fleet_plan": "roost.api.plans.fleet.plan",
     "load_plan": "roost.api.plans.plan",
     "load_pipeline": "roost.api.runs.pipeline",
     "bench": "roost.api.bench",
@@ -44,6 +46,7 @@ __all__ = [
     "inspect_model",
     "load_pipeline",
     "load_plan",
+    "make_fleet_plan",
     "make_plan",
     "results_document",
     "tune_plan",

@@ -43,5 +43,13 @@ class DeviceLost(RoostError):
     """The device failed, and no work can be given to it in this process any more."""
 
 
+class SaidElsewhere(RoostError):
+    """Another process of the same run has failed and said why; this one only ends, with the same ``exit_code``."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("another process of this run has failed.")
+        self.exit_code = exit_code
+
+
 class DryRunError(RoostError):
     """A pipeline that can't be dry-run, with the reason; planning can go on with the profile's stages."""

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 # One process serves one caller; its threads raise errors too, so this is no context variable.
 _spelling = {"at a shell": False}
+_typed: list[str] = []  # the command line
 _FLAGS = {"files": "file"}  # one at a time at a shell, all together in Python
 
 
 @contextmanager
-def at_a_shell() -> Iterator[None]:
-    """Meanwhile options are spelled as flags."""
-    before = _spelling["at a shell"]
-    _spelling["at a shell"] = True
+def at_a_shell(words: Sequence[str] = ()) -> Iterator[None]:
+    """Meanwhile options are spelled as flags; ``words`` were typed after the program's name."""
+    before, typed = _spelling["at a shell"], [*_typed]
+    _spelling["at a shell"], _typed[:] = True, words
     try:
         yield
     finally:
-        _spelling["at a shell"] = before
+        _spelling["at a shell"], _typed[:] = before, typed
+
+
+def typed_words() -> tuple[str, ...]:
+    """The command line after the program's name; empty in Python."""
+    return tuple(_typed)
 
 
 def option(name: str, value: str | float | bool | None = None) -> str:

@@ -17,6 +17,8 @@ from typing import Any
 from tiny_models import FAMILIES
 
 HERE = Path(__file__).resolve().parent
+# What the allocator takes and gives back depends on when Python frees a tensor, too: fewer is as good.
+AT_MOST = ("mallocs", "frees")
 GOLDEN = HERE / "golden" / f"counts-torch-{version('torch').partition('+')[0]}.json"
 
 
@@ -54,9 +56,13 @@ def differences(family: str) -> list[str]:
             lines += [
                 f"{strategy}, generation {index + 1}, {name}: {now.get(name, 0)}, committed {then.get(name, 0)}"
                 for name in sorted({*now, *then})
-                if now.get(name, 0) != then.get(name, 0)
+                if _differ(name, now.get(name, 0), then.get(name, 0))
             ]
     return lines
+
+
+def _differ(name: str, now: int, then: int) -> bool:
+    return now > then if name in AT_MOST else now != then
 
 
 def _generation(counted: dict[str, list[dict[str, int]]], strategy: str, index: int) -> dict[str, int]:

@@ -9,6 +9,7 @@ from roost.api.measurements.learned import now
 from roost.api.models.inspect import profile_of
 from roost.api.plans.plan import search_question
 from roost.api.plans.preflight import check_executable, check_runnable
+from roost.api.plans.ranks import sharded_components
 from roost.api.requests.option_sets import TunedPlanOptions
 from roost.api.requests.options import searches
 from roost.api.requests.python_options import options_of
@@ -76,6 +77,9 @@ def _why_not(asked: SearchQuestion, searched: PlanDocument) -> str | None:
         return "the model is known only by its name, and an emulated GPU needs its files"
     if gpu.named:
         return f"trials need the GPU itself, and {gpu.name} is only described here"
+    sharded = sharded_components(searched)
+    if sharded:
+        return f"{', '.join(sharded)} would be sharded, which needs torchrun, and trials are processes alone"
     try:
         check_executable(searched)
         check_runnable(inventory, profile_of(inventory))

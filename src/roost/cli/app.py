@@ -30,7 +30,7 @@ from roost.cli.commands import run as run_command
 from roost.cli.endings import endings
 from roost.cli.logs import logs
 from roost.cli.screen import flush_or_drop, show_error
-from roost.errors import OutOfMemory, RoostError
+from roost.errors import OutOfMemory, RoostError, SaidElsewhere
 from roost.foreign_words import tell_of_refused_memory
 from roost.option_spelling import at_a_shell
 from roost.temporary import sweep
@@ -130,9 +130,11 @@ def run(arguments: Sequence[str]) -> int:
     logs.begin()
     sweep()
     try:
-        with at_a_shell():
+        with at_a_shell(arguments):
             code = int(_command()(list(arguments), prog_name="roost", standalone_mode=False) or 0)
         sys.stdout.flush()
+    except SaidElsewhere as error:  # also where this process was then ended from outside
+        return error.exit_code
     except BaseException as error:  # whatever it is becomes a line and a code
         code = _code_of(error)
     # Typer has turned an interrupt into its code, and libraries may have turned it into an error of theirs.

@@ -6,7 +6,8 @@ import json
 import os
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from typing import Literal, TextIO
 
 from roost.facts.rates import ARITHMETIC, RateKey
@@ -15,6 +16,7 @@ from roost.units import format_rate
 # Characters; what a person typed or a model holds may have any length.
 _LONGEST_WORD, _LONGEST_ERROR = 300, 2000
 _WIDTH = 80
+_shows = {"notes": True}
 
 
 def clean(text: object) -> str:
@@ -36,7 +38,22 @@ def _shortened(text: str, most: int) -> str:
 
 def show_note(message: str) -> None:
     """A line for the person, beside the result: on stderr."""
-    _say(clean(message))
+    if _shows["notes"]:
+        _say(clean(message))
+
+
+@contextmanager
+def showing(everything: bool) -> Iterator[None]:
+    """Meanwhile shows only errors, unless ``everything``: another process of the same run shows the rest."""
+    if everything:
+        yield
+        return
+    before, _shows["notes"] = _shows["notes"], False
+    try:
+        with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+            yield
+    finally:
+        _shows["notes"] = before
 
 
 def _say(line: str) -> None:

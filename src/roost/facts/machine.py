@@ -178,3 +178,13 @@ class Fleet:
     @property
     def card_count(self) -> int:
         return sum(len(host.cards) for host in self.hosts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranks:
+    """Which of ``world`` processes this is, and which of those on its host. Source: torchrun's environment."""
+
+    rank: int
+    world: int
+    local_rank: int
+    local_world: int

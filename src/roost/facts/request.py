@@ -36,8 +36,6 @@ LayoutName = Literal["single", "replicas", "shared", "roles", "fsdp"]
 
 
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
-# What this version plans and does not run.
-PLANNED_ONLY: tuple[Strategy, ...] = ("fsdp",)
 
 
 TIERS: tuple[Tier, ...] = get_args(Tier)

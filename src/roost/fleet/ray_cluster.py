@@ -12,7 +12,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,13 @@ _log = logging.getLogger(__name__)
 
 _ON = re.compile(r"ray(?::(?P<address>[^:\s]+:\d{1,5}))?")
 _STARTS = 3  # Ray's own limit of 30 s is short on a busy machine
+_CLOSING_S = 10.0
 _STORE_BYTES = 256 * 1024**2  # for what travels: answers and latents, megabytes each
 _REACHED_S, _STDERR = 5.0, 2
 _SHOWN = 300  # letters of an error of Ray's
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 _QUIET_GUEST = {
     **_QUIET,
@@ -87,6 +87,36 @@ def opened_cluster(address: str | None, workers: int, on_note: Callable[[str], N
             ray.shutdown()
 
 
+@contextmanager
+def opened_folders(cluster: Cluster) -> Iterator[dict[str, str]]:
+    """A folder on each node by its key, for what the node's workers have in common; gone with the context."""
+    strategy = cluster.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+    owner = cluster.ray.remote(num_cpus=0)(_Folder)
+    owners = {
+        each.key: owner.options(scheduling_strategy=strategy(each.key, soft=False)).remote() for each in cluster.nodes
+    }
+    try:
+        yield {key: cluster.ray.get(each.path.remote()) for key, each in owners.items()}
+    finally:
+        for each in owners.values():
+            with suppress(Exception):  # a node that is gone has its folder swept by the next command there
+                cluster.ray.get(each.close.remote(), timeout=_CLOSING_S)
+
+
+class _Folder:
+    """An actor that has a folder on its node; where it dies, the next command there sweeps that away."""
+
+    def __init__(self) -> None:
+        self._open = ExitStack()
+        self._path = self._open.enter_context(temporary_folder())
+
+    def path(self) -> str:
+        return str(self._path)
+
+    def close(self) -> None:
+        self._open.close()
+
+
 class _ToLog(io.TextIOBase):
     """Takes what Ray prints on stdout of workers and nodes that end, where a command's result belongs."""
 
@@ -100,6 +130,7 @@ def _library(settings: Mapping[str, str]) -> Any:
     os.environ.update({name: value for name, value in settings.items() if name not in os.environ})
     try:
         import ray  # imported here: nobody else pays for it
+        import ray.util.scheduling_strategies
     except ImportError:
         raise UsageError("--on ray needs Ray, which isn't installed: pip install 'roost[fleet]'") from None
     return ray

@@ -23,6 +23,9 @@ MakeDesk = Callable[[Callable[[str, bytes], bytes]], Desk]
 _POLL_S = 0.5
 _ENDED_S = 5.0
 _LOOK_S = 2.0  # between looks at what a worker is doing
+# The plan's card, and not the one that Ray would count next: cards may be unequal.
+_OWN_CARD = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1"}
+
 _SERVED, _LOOKED_AT = "serve", "look"
 _GROUPS = {_SERVED: 1, _LOOKED_AT: 1}  # an actor's threads
 
@@ -133,14 +136,14 @@ class RayHands:
             self._ray.wait(ended, num_returns=len(ended), timeout=_ENDED_S)
 
     def _actor(self, name: str, seat: Seat) -> Any:
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # imported here: it is Ray's
-
         remote = self._ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0, concurrency_groups=_GROUPS)(_RayDesk)
-        cards = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": str(seat.card)}
+        cards = {**_OWN_CARD, "CUDA_VISIBLE_DEVICES": str(seat.card)}
         return remote.options(
             name=name,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(seat.node.key, soft=False),
-            runtime_env={} if seat.card is None else {"env_vars": cards},
+            scheduling_strategy=self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+                seat.node.key, soft=False
+            ),
+            **({} if seat.card is None else {"num_gpus": 1, "runtime_env": {"env_vars": cards}}),
         ).remote(self._make_desk)
 
     def _ask(self, worker: str, what: str, *content: object) -> None:

@@ -69,6 +69,23 @@ class Onward:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """What a call that came from another worker gave, as ``Answer`` has it, and what it took here."""
+
+    parcel: bytes
+    stages: Sequence[StageRecord]
+    nan_components: Sequence[str]
+
+    def pack(self) -> bytes:
+        return packed({**_fields(self), "stages": [_fields(each) for each in self.stages]})
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> Answered:
+        found = unpacked(raw, _CPU)
+        return cls(**{**found, "stages": [StageRecord(**each) for each in found["stages"]]})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """One output of a request, with the content of its files by name."""
 
@@ -79,9 +96,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """A request's last visit. ``resumed`` is the stage and step that it went on from."""
+    """A request's last visit, of ``seconds``. ``resumed`` is the stage and step that it went on from."""
 
     parts: Sequence[Part]
+    seconds: float
     latent_digest: str | None
     stages: Sequence[StageRecord]
     nan_components: Sequence[str]

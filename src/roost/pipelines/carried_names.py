@@ -37,11 +37,12 @@ def statements(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
     for each in body:
         yield each
         if not isinstance(each, ast.FunctionDef | ast.ClassDef):
-            for part in _blocks(each):
+            for part in blocks_of(each):
                 yield from statements(part)
 
 
-def _blocks(statement: ast.stmt) -> Iterator[list[ast.stmt]]:
+def blocks_of(statement: ast.stmt) -> Iterator[list[ast.stmt]]:
+    """The statements inside it, block by block."""
     for name in ("body", "orelse", "finalbody"):
         yield getattr(statement, name, [])
     for handler in getattr(statement, "handlers", []):
@@ -121,7 +122,7 @@ class _Reads:
                 self._read(item, known)
             return self.walk(statement.body, known.more(_stored(statement.items)))
         if isinstance(statement, ast.Try):
-            for block in _blocks(statement):
+            for block in blocks_of(statement):
                 self.walk(block, known)
             return known
         self._read(statement, known)
@@ -181,6 +182,6 @@ def _after(body: list[ast.stmt], wanted: ast.AST) -> list[ast.stmt]:
         if each is wanted:
             return body[index + 1 :]
         if holds(each, [wanted]):
-            inner = next((part for part in _blocks(each) if any(holds(one, [wanted]) for one in part)), None)
+            inner = next((part for part in blocks_of(each) if any(holds(one, [wanted]) for one in part)), None)
             return [*(_after(inner, wanted) if inner is not None else []), *body[index + 1 :]]
     return []

@@ -1,21 +1,23 @@
-"""What the loop of a pipeline's steps carries from one step to the next, read from the source of its call."""
+"""What the source of a pipeline tells of the loop of its steps: what it carries on, and whether values end it."""
 
 from __future__ import annotations
 
 import ast
 import inspect
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import CodeType
 from typing import Any
 
-from roost.pipelines.carried_names import assigned, carried_names, holds, statements
+from roost.pipelines.carried_names import assigned, blocks_of, carried_names, holds, statements
 
 CALLBACK = "callback_on_step_end"
 _OUTPUTS = "callback_outputs"
 _LATENTS = "latents"
+# What a pipeline asks before it ends because its user interrupts it, which no run does.
+_INTERRUPTED = ("self.interrupt", "self._interrupt", "getattr(self, '_interrupt', False)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,64 @@ def step_loop(pipeline: type) -> StepLoop | str:
     others = names - set(taken.values()) - set(_bars(body))
     carried = frozenset(carried_names(others, loops, calls[0], body, known=[_OUTPUTS]))
     return StepLoop(code=function.__code__, taken=taken, carried=carried, assigned=names)
+
+
+@cache
+def ends_by_values(pipeline: type, components: frozenset[str]) -> bool:
+    """Whether a loop that uses one of the ``components`` may end by what the pipeline has computed, or can't be read.
+
+    That is a ``while``, or a ``for`` with a ``break`` for another reason than that somebody interrupts the pipeline.
+    """
+    own = [each for each in pipeline.__mro__ if "__call__" in vars(each)]
+    try:
+        trees = [ast.parse(textwrap.dedent(inspect.getsource(each))) for each in own]
+    except (OSError, TypeError, SyntaxError):
+        return True
+    functions = [each for tree in trees for each in ast.walk(tree) if isinstance(each, ast.FunctionDef)]
+    return any(_ends_by_values(each, components) for each in functions)
+
+
+def _ends_by_values(function: ast.FunctionDef, components: frozenset[str]) -> bool:
+    others = {
+        target.id
+        for each in ast.walk(function)
+        if isinstance(each, ast.Assign) and _is_one_of(each.value, components)
+        for target in each.targets
+        if isinstance(target, ast.Name)
+    }
+    loops = (each for each in ast.walk(function) if isinstance(each, ast.For | ast.While))
+    return any(
+        _uses(each, components, others) and (isinstance(each, ast.While) or _breaks(each.body)) for each in loops
+    )
+
+
+def _is_one_of(value: ast.expr, components: frozenset[str]) -> bool:
+    """Whether it is ``self.transformer``, or that under a condition; not what it gives."""
+    if isinstance(value, ast.IfExp):
+        return _is_one_of(value.body, components) or _is_one_of(value.orelse, components)
+    return isinstance(value, ast.Attribute) and value.attr in components
+
+
+def _uses(node: ast.AST, components: frozenset[str], others: Collection[str]) -> bool:
+    """Whether it has ``self.transformer`` in it, or one of the ``others`` that stand for it."""
+    return any(
+        each.attr in components if isinstance(each, ast.Attribute) else each.id in others
+        for each in ast.walk(node)
+        if isinstance(each, ast.Attribute | ast.Name)
+    )
+
+
+def _breaks(body: Iterable[ast.stmt]) -> bool:
+    """Whether a loop with this body may break, though nobody interrupts the pipeline."""
+    for each in body:
+        if isinstance(each, ast.Break):
+            return True
+        inner = [] if isinstance(each, ast.For | ast.While | ast.FunctionDef) else list(blocks_of(each))
+        if isinstance(each, ast.If) and ast.unparse(each.test) in _INTERRUPTED:
+            inner = [each.orelse]
+        if any(map(_breaks, inner)):
+            return True
+    return False
 
 
 def _is_callback(node: ast.AST) -> bool:

@@ -5,22 +5,23 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from roost.api.fleets.opened import OpenedFiles
 from roost.api.requests.request import PlannedGeneration
-from roost.api.runs.finished import save_generation
-from roost.api.runs.made import parts_of
-from roost.api.runs.pipeline import open_pipeline
+from roost.api.runs.elsewhere.outputs import done_of
+from roost.api.runs.pipeline import Among, open_pipeline
 from roost.api.runs.ready import ReadyPlan, check_model, check_worker
-from roost.errors import InvalidFile, PlanMismatch, RoostError, UsageError
+from roost.errors import InvalidFile, NothingFits, PlanMismatch, RoostError, UsageError
+from roost.facts.machine import PROCESS_BYTES
+from roost.option_spelling import option
 from roost.plan import PlanDocument
 from roost.plan.strict_yaml import validated, yaml_mapping
-from roost.probes.machine.host import peak_rss_bytes
-from roost.temporary import sweep, temporary_folder
+from roost.probes.machine.host import peak_rss_bytes, read_host
+from roost.temporary import sweep
+from roost.units import format_bytes
 
 if TYPE_CHECKING:
     from roost.fleet.tasks import Done, Task
@@ -28,13 +29,15 @@ if TYPE_CHECKING:
     from roost.residency.engine.stages import StageEvent
     from roost.residency.run.generate import Generation
     from roost.residency.run.kept.keeper import Resumed
+    from roost.residency.weights.shared.masters import SharedMasters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSpec:
     """What a worker is told at its start: the fleet's plan as YAML, which of its workers it is, and where it is.
 
-    ``folder`` is where the workers of its host keep what their requests have got; None has it make one of its own.
+    ``folder`` is what the workers of its host have in common: masters, and what requests have got so far.
+    ``host_bytes`` is the memory that all of them take there.
     """
 
     plan: str
@@ -42,17 +45,19 @@ class WorkerSpec:
     model: str | None
     device: str | None
     force: bool
-    folder: str | None
+    folder: str
+    host_bytes: int
 
 
 class WorkerDesk:
     """Serves one worker's calls; only bytes and text come in and go out."""
 
     def __init__(self, send: Send | None = None) -> None:
-        self._send, self._own = send, ExitStack()
+        self._send = send
         self._worker: Worker | None = None
         self._ready: ReadyPlan | None = None
         self._opened: OpenedFiles | None = None
+        self._shared: SharedMasters | None = None
         self._peak_bytes = 0
         self._doing: dict[str, object] = {"what": "starting", "step": None, "steps": None}
         self._beats = 0
@@ -80,12 +85,14 @@ class WorkerDesk:
         except (UsageError, InvalidFile) as error:  # what the driver found to be right isn't so on this host
             raise PlanMismatch(str(error)) from error
         self._ready = check_worker(checked, plan_of(document, record))
+        _check_host(spec, self._ready)
         mine = self._ready.plan.components
         away = {name: each for name, each in checked.plan.components.items() if name not in mine}
-        self._opened = OpenedFiles(self._ready.model_dir)
+        self._opened, folder = OpenedFiles(self._ready.model_dir), Path(spec.folder)
+        self._shared = _shared_below(folder)
+        among = Among(away=away, shared=self._shared)
         with self._opened.noting():
-            held = open_pipeline(self._ready, self._on_component, self._on_event, away=away)
-        folder = self._own.enter_context(temporary_folder()) if spec.folder is None else Path(spec.folder)
+            held = open_pipeline(self._ready, self._on_component, self._on_event, among=among)
         self._worker = Worker(held, folder, self._send)
         self._doing = {"what": "waiting", "step": None, "steps": None}
         return self._worker.values()
@@ -133,8 +140,9 @@ class WorkerDesk:
         """What it has read and taken so far, as JSON."""
         assert self._ready is not None, "asked of a worker that serves"
         assert self._opened is not None
+        assert self._shared is not None
         report = {
-            "files_read": self._opened.names(self._ready.plan),
+            "files_read": self._opened.names(self._ready.plan, self._shared.taken),
             "peak_bytes": self._peak_bytes,
             "host_peak_bytes": peak_rss_bytes() or 0,
             "changes": [*self._ready.changes, *self._there.held.changes],
@@ -149,24 +157,9 @@ class WorkerDesk:
         return self._worker
 
     def _finished(self, task: Task, generation: Generation, resumed: Resumed | None) -> Done:
-        """The request's outputs, each saved as it would be here, and sent as what its files hold."""
-        from roost.fleet.tasks import Done, Part
-
+        """The request's outputs, sent as what their files hold."""
         assert self._ready is not None
-        with temporary_folder() as folder:
-            wanted = tuple(_wanted(task, folder))
-            parts = []
-            for each, part in zip(wanted, parts_of(generation, wanted, self._ready.plan.model.pipeline), strict=True):
-                saved = map(Path, save_generation(self._ready, task.call, part, each.output))
-                files = [(path.name, path.read_bytes()) for path in saved]
-                parts.append(Part(digest=part.digest, has_nan=part.has_nan, files=files))
-        return Done(
-            parts=parts,
-            latent_digest=generation.latent_digest,
-            stages=generation.stages,
-            nan_components=generation.nan_components,
-            resumed=None if resumed is None else (resumed.stage, resumed.step),
-        )
+        return done_of(self._ready, task.call, tuple(_wanted(task)), generation, resumed)
 
     def _on_component(self, name: str) -> None:
         self._tell(f"loading {name}")
@@ -183,9 +176,34 @@ class WorkerDesk:
         self._peak_bytes = max([self._peak_bytes, *peaks])
 
 
-def _wanted(task: Task, folder: Path) -> Iterator[PlannedGeneration]:
-    """The task's outputs, in ``folder``."""
+def _check_host(spec: WorkerSpec, ready: ReadyPlan) -> None:
+    """The first worker of a host says for all of them whether its memory is enough. Raises NothingFits where not."""
+    try:
+        os.close(os.open(Path(spec.folder) / "host-checked", os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return
+    host = read_host(device_kind=ready.device_kind)
+    # What is available was taken for masters and one process's need; the figure is of all processes.
+    needed_bytes = spec.host_bytes - PROCESS_BYTES[ready.device_kind]
+    if needed_bytes > host.available_bytes and not spec.force:
+        raise NothingFits(
+            f"its workers take {format_bytes(needed_bytes)} of host memory and {format_bytes(host.available_bytes)} is"
+            f" available ({host.source}); free host memory, plan for less with {option('ram')}, or run with"
+            f" {option('force', True)}."
+        )
+
+
+def _shared_below(folder: Path) -> SharedMasters:
+    from roost.residency.weights.shared.masters import SharedMasters  # imported here: it brings torch
+
+    place = folder / "masters"
+    place.mkdir(exist_ok=True)
+    return SharedMasters(place)
+
+
+def _wanted(task: Task) -> Iterator[PlannedGeneration]:
+    """The task's outputs, of which only their names are known here."""
     texts = task.call.group or ((task.call.prompt, task.call.seed),)
     for (prompt, seed), name in zip(texts, task.outputs, strict=True):
-        output = None if name is None else folder / name
+        output = None if name is None else Path(name)
         yield PlannedGeneration(prompt=prompt, number=None, seed=seed, output=output, group=task.call.group)

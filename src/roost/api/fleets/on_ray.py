@@ -14,7 +14,6 @@ from roost.api.measurements.run_records import RunRecord
 from roost.errors import PlanMismatch
 from roost.plan import PlanDocument, plan_to_yaml
 from roost.plan.fleet import WorkerRecord
-from roost.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from roost.fleet.ray_cluster import Node
@@ -45,14 +44,14 @@ def run_on_ray(run: FleetRun, options: RayOptions, on_progress: OnProgress) -> R
     """The run, on workers that end with it. Raises what ``run_fleet`` does; PlanMismatch, naming the host, where the
     cluster has no place for a worker.
     """
-    from roost.fleet.ray_cluster import opened_cluster  # imported here: these bring torch
+    from roost.fleet.ray_cluster import opened_cluster, opened_folders  # imported here: these bring torch
     from roost.fleet.ray_hands import RayHands
     from roost.fleet.routes import owners_of, posts_of
 
     workers = run.document.workers
     with (
-        temporary_folder() as folder,
         opened_cluster(options.address, len(workers), run.on_note) as cluster,
+        opened_folders(cluster) as folders,
         ExitStack() as ends,
     ):
 
@@ -61,19 +60,19 @@ def run_on_ray(run: FleetRun, options: RayOptions, on_progress: OnProgress) -> R
             ends.callback(found.end)
             return found
 
-        seats = _seats(run, options, cluster.nodes, str(folder))
+        seats = _seats(run, options, cluster.nodes, folders)
         owners = owners_of(posts_of(run.document), run.ready.plan)
         return run_fleet(run, hands)
 
 
-def _seats(run: FleetRun, options: RayOptions, nodes: Sequence[Node], folder: str) -> dict[str, Seat]:
+def _seats(run: FleetRun, options: RayOptions, nodes: Sequence[Node], folders: Mapping[str, str]) -> dict[str, Seat]:
     from roost.fleet.ray_hands import Seat
 
     text, places = plan_to_yaml(run.document), nodes_of(run.document, nodes)
     on_cuda = run.ready.device_kind == "cuda"
     if on_cuda:
         _check_cards(run.document.workers, places)
-    seats = {}
+    seats, hosts = {}, {each.name: each.bytes.high for each in run.document.fleet.hosts} if run.document.fleet else {}
     for each in run.document.workers:
         node = places[each.host]
         spec = WorkerSpec(
@@ -82,7 +81,8 @@ def _seats(run: FleetRun, options: RayOptions, nodes: Sequence[Node], folder: st
             model=options.model,
             device=options.device,
             force=options.force,
-            folder=folder if node.here else None,
+            folder=folders[node.key],
+            host_bytes=hosts.get(each.host, 0),
         )
         seats[each.name] = Seat(
             node=node,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,14 +32,13 @@ class OpenedFiles:
         finally:
             self._noting = False
 
-    def names(self, plan: PlanDocument) -> list[str]:
-        """With the weights of the plan's components."""
+    def names(self, plan: PlanDocument, taken: Collection[str]) -> list[str]:
+        """With the weights of the plan's components but those ``taken`` from another process."""
+        read = plan.components.keys() - set(taken)
         weights = {
-            name
-            for name in plan.model.files
-            if name.endswith(".safetensors") and name.partition("/")[0] in plan.components
+            name for name in plan.model.files if name.endswith(".safetensors") and name.partition("/")[0] in read
         }
-        given = {str(path) for path in plan.given_files.values()}
+        given = {str(path) for name, path in plan.given_files.items() if name in read}
         return sorted({*self._names, *weights, *given})
 
     def _hear(self, event: str, args: tuple[object, ...]) -> None:

@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from roost.api.measurements.run_records import (
@@ -18,12 +17,12 @@ from roost.api.measurements.run_records import (
 )
 from roost.api.requests.request import PlannedCall, PlannedGeneration, RunRequest
 from roost.api.runs.call import CheckedCall, check_call
+from roost.api.runs.elsewhere.outputs import save_done
 from roost.api.runs.kept import Books
 from roost.api.runs.made import Made, record_of
 from roost.api.runs.ready import ReadyPlan, check_model, workload_of_run
 from roost.errors import RoostError, UsageError
-from roost.option_spelling import option
-from roost.plan import PlanDocument, write_bytes_atomically
+from roost.plan import PlanDocument
 from roost.plan.fleet import WorkerRecord
 
 if TYPE_CHECKING:
@@ -47,8 +46,8 @@ def check_fleet(document: PlanDocument, *, model: str | None, device: str | None
     """The whole plan of a fleet, checked against the model that the driver sees. Raises UsageError for another plan."""
     from roost.fleet.plans import whole_plan
 
-    if len(document.workers) < 2 or document.layout == "fsdp":
-        raise UsageError(f"{option('on')} is for plans of several workers, which this is not; leave it out.")
+    if not document.workers or document.layout == "fsdp":
+        raise UsageError("--on is for plans that roost plan --fleet makes, and this is none; leave it out.")
     return check_model(whole_plan(document), model=model, device=device, force=force)
 
 
@@ -79,13 +78,15 @@ def run_fleet(run: FleetRun, hands: Callable[[], Hands]) -> RunRecord:
 
 @dataclass(slots=True)
 class _Underway:
-    """A call on its way: its task, what its visits took, and when the first began."""
+    """A call on its way: its task, the latents that it began with, what its visits took, and when the first began."""
 
     wanted: PlannedCall
     task: Task
+    kept: bytes
     began_s: float = 0.0
     stages: list[StageRecord] = field(default_factory=list)
     nan_components: list[str] = field(default_factory=list)
+    been: set[object] = field(default_factory=set)  # what it went on for, with how much
 
 
 class _Drive:
@@ -103,6 +104,7 @@ class _Drive:
         self._run, self._checked, self._books, self._hands = run, checked, books, hands
         self._posts = posts_of(run.document)
         self._underway: dict[int, _Underway] = {}
+        self._through = False  # whether what denoises must call others
         self._at: dict[str, int] = {}  # which request a worker has
         self._began_s = time.perf_counter()
         self._dispatcher = Dispatcher(
@@ -185,7 +187,7 @@ class _Drive:
                 outputs=[None if each.output is None else each.output.name for each in wanted],
                 latents=latents,
             )
-            self._underway[number] = _Underway(wanted, task)
+            self._underway[number] = _Underway(wanted, task, latents)
             yield number, Step(posts=first, task=task.pack())
 
     def _replied(self, worker: str, reply: bytes) -> Event:
@@ -200,12 +202,17 @@ class _Drive:
         if kind == "lost":
             return Lost(worker=worker, why=str(failure_of(content)))
         if kind == "onward":
-            return Arrived(worker=worker, next=self._onward(number, Onward.unpack(content)))
+            return self._onward(number, worker, Onward.unpack(content))
         self._save(number, Done.unpack(content))
         return Arrived(worker=worker, next=None)
 
-    def _onward(self, number: int, onward: Onward) -> Step:
-        from roost.fleet.dispatch import Step
+    def _onward(self, number: int, worker: str, onward: Onward) -> Event:
+        """Where the request goes on; it fails where it would go in circles.
+
+        Once a request had to be denoised anew, to call what it needs in the middle, later ones call it at once.
+        """
+        from roost.fleet.answers import WITHOUT_ROLES
+        from roost.fleet.dispatch import Arrived, Failed, Step
         from roost.fleet.routes import next_posts
 
         request = self._underway[number]
@@ -213,38 +220,27 @@ class _Drive:
         request.nan_components += onward.nan_components
         if onward.latents and onward.latents != request.task.latents:
             self._books.kept.keep(request.wanted[0], onward.latents)
+        self._through |= onward.through
+        if self._through and self._run.ready.plan.components[onward.component].kind == "dit":
+            onward = replace(onward, through=True, latents=b"")
+        been = (onward.component, onward.decodes, onward.through, len(onward.answers), bool(onward.latents))
+        if been in request.been:
+            why = f"the pipeline needs {onward.component} again on {worker}, with nothing new; {WITHOUT_ROLES}."
+            return Failed(worker=worker, why=RoostError(why))
+        request.been.add(been)
         request.task = replace(request.task, answers=onward.answers, latents=onward.latents, through=onward.through)
-        return Step(posts=next_posts(self._posts, onward), task=request.task.pack())
+        return Arrived(worker=worker, next=Step(posts=next_posts(self._posts, onward), task=request.task.pack()))
 
     def _save(self, number: int, done: Done) -> None:
         request = self._underway[number]
         stages = tuple(summed_stages((*request.stages, *done.stages)))
         nan = tuple(dict.fromkeys((*request.nan_components, *done.nan_components)))
-        seconds = (time.perf_counter() - request.began_s) / len(request.wanted)
         resumed = None
-        if done.resumed is not None and request.task.latents and not request.stages:
+        if done.resumed is not None and request.kept and request.task.latents == request.kept:
             resumed = ResumedRecord(output=str(request.wanted[0].output), stage=done.resumed[0], step=done.resumed[1])
-        for index, (wanted, part) in enumerate(zip(request.wanted, done.parts, strict=True)):
-            if wanted in self._books.there:
-                continue
-            saved = [_saved(wanted, name, content) for name, content in part.files]
-            self.records[wanted] = GenerationRecord(
-                prompt=wanted.prompt,
-                seed=wanted.seed,
-                output=saved,
-                digest=part.digest,
-                latent_digest=done.latent_digest,
-                seconds=seconds,
-                stages=() if index else stages,
-                peak_bytes=max((each.peak_bytes for each in stages), default=0),
-                skipped=False,
-                has_nan=part.has_nan,
-                nan_components=nan,
-                resumed_from=resumed,
-                batch_of=wanted.batch_of,
-            )
-            self._books.note(wanted, self.records[wanted])
-        self._books.kept.finished(request.wanted[0])
+        seconds = time.perf_counter() - request.began_s
+        done = replace(done, stages=stages, nan_components=nan, seconds=seconds)
+        self.records |= save_done(self._books, request.wanted, done, resumed)
 
     def _done(self, number: int) -> None:
         del self._underway[number]
@@ -253,11 +249,3 @@ class _Drive:
         request = self._underway.pop(number)
         self.failed[number] = why
         self._run.on_note(f"{request.task.shown} failed: {why}")
-
-
-def _saved(wanted: PlannedGeneration, name: str, content: bytes) -> str:
-    """Writes one file of an output where it was asked for."""
-    assert wanted.output is not None, "what has no output has no files"
-    path = wanted.output.with_name(Path(name).name)
-    write_bytes_atomically(path, content)
-    return str(path)

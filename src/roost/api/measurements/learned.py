@@ -127,6 +127,14 @@ def _why_not(
         return "the prediction was a guess, without a dry run"
     if plan.cache is not None:
         return "how much of it a cache over steps skipped is not predicted"
+    if any(each.strategy == "fsdp" for each in plan.components.values()):
+        return "what several processes took together says nothing of one"
+    return _why_not_the_run(plan, changes, disturbances, workload)
+
+
+def _why_not_the_run(
+    plan: PlanDocument, changes: Sequence[str], disturbances: Sequence[str], workload: Workload | None
+) -> str | None:
     if changes:
         return f"the run deviated from the plan ({changes[0]})"
     if workload is not None and workload != plan.workload:

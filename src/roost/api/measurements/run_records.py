@@ -113,7 +113,8 @@ class RunRecord:
     beside what was measured; None for a plan without one, and where nothing was made. Stages are the runtime's
     ``StageRecord``. ``latents`` are kept files of unfinished work that are still there, ``resumed_from`` what the first
     generation that didn't begin at its start went on from, ``rehearsed`` the stages that were tried before. ``workers``
-    are a fleet's, whose ``seconds`` are those that passed.
+    are a fleet's. Of a fleet, and of ranks that each make their own, ``seconds`` are those that passed; of such ranks
+    ``texts`` are the first's.
     """
 
     schema: int = 1

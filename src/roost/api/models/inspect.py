@@ -15,7 +15,7 @@ from roost.api.models.files.others import Recipes
 from roost.api.models.files.recipes import recipe_of
 from roost.errors import PlanMismatch
 from roost.facts.model import ClassFacts, Component, Inventory, Makes, ModelProfile, PublishedModel
-from roost.facts.request import PLANNED_ONLY, STRATEGIES
+from roost.facts.request import STRATEGIES
 from roost.option_spelling import file_option
 from roost.plan import PlanDocument
 from roost.planner.rules.names import base_name, group_of, kind_of, load_order, suffix
@@ -149,7 +149,7 @@ def inspection_document(inventory: Inventory) -> dict[str, object]:
         "absent": list(inventory.absent),
         "custom": list(inventory.custom),
         "warnings": list(inventory.warnings),
-        "strategies_run": {each: each not in PLANNED_ONLY for each in STRATEGIES},
+        "strategies_run": dict.fromkeys(STRATEGIES, True),
         "components": [_component_document(each, root) for each in inventory.components],
     }
 

@@ -49,7 +49,7 @@ def check_workload(plan: PlanDocument, wanted: Workload) -> None:
 
 
 def check_executable(plan: PlanDocument) -> None:
-    """Raises UsageError for a plan that no single process can run: of several workers, of one role, or sharded."""
+    """Raises UsageError for a plan that no run of one model can execute: of several workers, or of one role."""
     if len(plan.workers) > 1 and plan.layout != "fsdp":
         raise UsageError(
             f"this plan is for {len(plan.workers)} workers; run it with {option('on', 'ray')}, or plan one of the cards"
@@ -59,12 +59,6 @@ def check_executable(plan: PlanDocument) -> None:
         raise UsageError(
             f"this plan is for the role {plan.role.name} alone, and a run needs all of them; plan them together with:"
             f" {command('roost', 'plan', _model_of(plan), '--fleet', 'SPEC', '--layout', 'roles', '-o', 'PLAN')}"
-        )
-    sharded = [name for name, component in plan.components.items() if component.strategy == "fsdp"]
-    if sharded:
-        raise UsageError(
-            f"this plan shards {', '.join(map(repr, sharded))} with FSDP, which needs torchrun;"
-            f" plan again with {option('fsdp', False)}."
         )
 
 

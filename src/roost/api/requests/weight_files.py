@@ -10,7 +10,7 @@ from pathlib import Path
 from roost.api.requests.option_sets import FileOptions
 from roost.errors import UsageError
 from roost.option_spelling import file_option, given
-from roost.plan import PlanDocument
+from roost.plan import ComponentPlan, PlanDocument
 from roost.plan.revision import revised
 from roost.shell_quoting import shown_path
 
@@ -32,15 +32,26 @@ def files_of(options: FileOptions) -> dict[str, Path]:
 
 def with_moved_files(plan: PlanDocument, files: Mapping[str, Path]) -> PlanDocument:
     """The plan with its files where they are now; UsageError for a component that it takes from the model itself."""
-    components = dict(plan.components)
+    others = plan.worker_plans
     for name, path in files.items():
-        planned = components.get(name)
-        if planned is None or planned.source is None:
+        planned = [plan.components.get(name), *(each.components.get(name) for each in others.values())]
+        if not any(each is not None and each.source is not None for each in planned):
             raise UsageError(
                 f"this plan takes no file for {name!r}; plan again with {file_option(name, path)}, or leave it out."
             )
-        components[name] = revised(planned, source=replace(planned.source, path=str(path.absolute())))
-    return revised(plan, components=components) if files else plan
+    if not files:
+        return plan
+    moved = {name: revised(each, components=_moved(each.components, files)) for name, each in others.items()}
+    return revised(plan, components=_moved(plan.components, files), worker_plans=moved)
+
+
+def _moved(components: Mapping[str, ComponentPlan], files: Mapping[str, Path]) -> dict[str, ComponentPlan]:
+    return {
+        name: revised(each, source=replace(each.source, path=str(files[name].absolute())))
+        if name in files and each.source is not None
+        else each
+        for name, each in components.items()
+    }
 
 
 def _given(options: FileOptions) -> Iterator[tuple[str, Path]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from roost.shell_quoting import shown_path
 if TYPE_CHECKING:
     from roost.pipelines.calls import GenerationRequest
     from roost.residency.run.generate import Generation
+    from roost.residency.sharded.group import RankGroup
 
 
 SCHEMA = 1
@@ -55,18 +56,8 @@ class OutputJournal:
         entry = self._finished.get(generation_key(self._settings, wanted))
         if entry is None or not all(_is_whole(self._path.with_name(name), sha) for name, sha in entry.files.items()):
             return None
-        return GenerationRecord(
-            prompt=wanted.prompt,
-            seed=wanted.seed,
-            output=[str(self._path.with_name(name)) for name in entry.files],
-            digest=entry.digest,
-            latent_digest=entry.latent_digest,
-            seconds=None,
-            stages=(),
-            peak_bytes=None,
-            skipped=True,
-            batch_of=wanted.batch_of,
-        )
+        output = [str(self._path.with_name(name)) for name in entry.files]
+        return _skipped(wanted, output, entry.digest, entry.latent_digest)
 
     def note(self, wanted: PlannedGeneration, record: GenerationRecord) -> None:
         """Adds a finished generation, on the disk before this returns. Raises RoostError when it can't be written."""
@@ -89,6 +80,21 @@ class OutputJournal:
             raise RoostError(
                 f"can't write {shown_path(self._path)}: {error.strerror}; choose another place with -o."
             ) from None
+
+
+def _skipped(wanted: PlannedGeneration, output: list[str], digest: str, latent_digest: str | None) -> GenerationRecord:
+    return GenerationRecord(
+        prompt=wanted.prompt,
+        seed=wanted.seed,
+        output=output,
+        digest=digest,
+        latent_digest=latent_digest,
+        seconds=None,
+        stages=(),
+        peak_bytes=None,
+        skipped=True,
+        batch_of=wanted.batch_of,
+    )
 
 
 def _is_whole(path: Path, sha256: str) -> bool:
@@ -130,6 +136,18 @@ def _entry(line: bytes) -> Finished | None:
         if files and all(name == os.path.basename(name) and name not in ("", ".", "..") for name in files)
         else None
     )
+
+
+def finished_by_all(
+    group: RankGroup, wanted: Sequence[PlannedGeneration], finished: Mapping[PlannedGeneration, GenerationRecord | None]
+) -> dict[PlannedGeneration, GenerationRecord | None]:
+    """What is finished by the journal of rank 0, the only one that has one, on every rank of ``group``."""
+    found = [finished.get(each) for each in wanted]
+    digests = group.share([None if each is None else [each.digest, each.latent_digest] for each in found])
+    return {
+        each: None if entry is None else record or _skipped(each, [], entry[0], entry[1])
+        for each, record, entry in zip(wanted, found, digests, strict=True)
+    }
 
 
 # Saving one generation, as what its run was asked for.

@@ -12,7 +12,7 @@ from roost.api.measurements.run_records import GenerationRecord, ResumedRecord
 from roost.api.requests.outputs import make_folder_for
 from roost.api.requests.request import PlannedCall, PlannedGeneration, RunRequest, calls_of
 from roost.api.runs.call import CheckedCall
-from roost.api.runs.finished import OutputJournal
+from roost.api.runs.finished import OutputJournal, finished_by_all
 from roost.api.runs.identity import generation_key, run_settings
 from roost.api.runs.ready import ReadyPlan
 from roost.errors import RoostError
@@ -45,16 +45,20 @@ class Books:
         cls, ready: ReadyPlan, request: RunRequest, checked: CheckedCall, on_note: Callable[[str], None] | None
     ) -> Books:
         """Reads what earlier runs left. Raises UsageError where nothing can be written, InvalidFile for no journal."""
-        if request.output is not None:
-            make_folder_for(request.output)
+        output = request.output if ready.writes else None
+        if output is not None:
+            make_folder_for(output)
         settings = run_settings(ready, request, checked)
-        several = request.output is not None and (request.listed or len(request.seeds) > 1)
-        journal = OutputJournal(request.output, settings) if request.output is not None and several else None
+        several = request.listed or len(request.seeds) > 1
+        journal = OutputJournal(output, settings) if output is not None and several else None
         calls = calls_of(request)
-        found = {each: journal.finished(each) for call in calls for each in call} if journal else {}
+        wanted = [each for call in calls for each in call]
+        found = {each: journal.finished(each) for each in wanted} if journal else {}
+        if ready.group is not None:
+            found = finished_by_all(ready.group, wanted, found)
         undecoded = run_settings(ready, request, checked, decoded=False)
         books = cls(
-            kept=KeptWork(undecoded, resume=request.resume, on_note=on_note),
+            kept=KeptWork(undecoded, resume=request.resume, on_note=on_note, keeps=ready.group is None),
             calls=calls,
             there={each: record for each, record in found.items() if record is not None},
             journal=journal,
@@ -62,7 +66,7 @@ class Books:
         for call in calls:
             if books.there.keys() >= set(call):
                 books.kept.finished(call[0])  # whoever saved it may have been killed before
-        _log.info("%d generations, %d of them finished by an earlier run", sum(map(len, calls)), len(books.there))
+        _log.info("%d generations, %d of them finished by an earlier run", len(wanted), len(books.there))
         return books
 
     @property
@@ -88,12 +92,20 @@ class Books:
 class KeptWork:
     """The kept files of a run's generations; ``on_note`` hears of each thing once.
 
-    With ``resume`` a generation goes on from what an earlier run kept of the same one.
+    With ``resume`` a generation goes on from what an earlier run kept of the same one. Without ``keeps`` there is
+    nothing of it.
     """
 
-    def __init__(self, settings: Mapping[str, object], *, resume: bool, on_note: Callable[[str], None] | None) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, object],
+        *,
+        resume: bool,
+        on_note: Callable[[str], None] | None,
+        keeps: bool = True,
+    ) -> None:
         self._settings = {**settings, "versions": [metadata.version(each) for each in _LIBRARIES]}
-        self._resume, self._on_note = resume, on_note
+        self._resume, self._on_note, self._keeps = resume, on_note, keeps
         self._said: set[str] = set()
 
     def generate(
@@ -127,9 +139,9 @@ class KeptWork:
         return files is not None and files.has("decode")
 
     def task_of(self, wanted: PlannedGeneration) -> tuple[str, bytes]:
-        """The generation's key wherever it is made, and the content of its kept latents; empty where there are none."""
+        """The generation's key wherever it is made, and its usable kept latents; empty for none."""
         files = self._files(wanted) if self._resume else None
-        there = files is not None and files.has("decode")
+        there = files is not None and files.read("decode") is not None
         return generation_key(self._settings, wanted), files.path("decode").read_bytes() if files and there else b""
 
     def keep(self, wanted: PlannedGeneration, latents: bytes) -> None:
@@ -149,7 +161,7 @@ class KeptWork:
     def _files(self, wanted: PlannedGeneration) -> KeptFiles | None:
         from roost.residency.run.kept.files import KeptFiles, shown_generation  # imported here: they bring torch
 
-        if wanted.output is None:
+        if wanted.output is None or not self._keeps:
             return None
         shown = shown_generation(wanted.prompt, wanted.seed)
         return KeptFiles(wanted.output, key=generation_key(self._settings, wanted), shown=shown, say=self._say)

@@ -31,10 +31,14 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Made:
-    """What was generated, and what beside the generations themselves is to be recorded."""
+    """What was generated, and what beside the generations themselves is to be recorded.
+
+    ``passed_s`` is the time in which all of it was made, where several were at once.
+    """
 
     records: dict[PlannedGeneration, GenerationRecord] = field(default_factory=dict)
     load_s: float = 0.0
+    passed_s: float | None = None
     texts: TextsRecord | None = None
     text_stages: tuple[StageRecord, ...] = ()
     disturbances: tuple[str, ...] = ()
@@ -116,7 +120,7 @@ def record_of(ready: ReadyPlan, checked: CheckedCall, generations: list[Generati
         cache=ready.plan.cache,
         tiling=tuple(name for name, each in ready.plan.components.items() if each.tiling or name in made.tiled),
         load_s=made.load_s,
-        seconds=text_s + sum(each.call_s or 0.0 for each in generations),
+        seconds=text_s + sum(each.call_s or 0.0 for each in generations) if made.passed_s is None else made.passed_s,
         stages=tuple(stages) if len(generations) == 1 else summed_stages(stages),
         peak_bytes=max((each.peak_bytes for each in stages), default=0),
         changes=[*ready.changes, *made.changes],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,19 @@ if TYPE_CHECKING:
     from roost.residency.engine.stages import OnEvent
     from roost.residency.hold.attach import Held
     from roost.residency.run.components import LoadComponent
-    from roost.residency.run.given_files import GivenFiles
     from roost.residency.run.loader import OnComponent
+    from roost.residency.run.sources.given_files import GivenFiles
+    from roost.residency.weights.shared.masters import SharedMasters
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Among:
+    """What a worker has from others: components that are ``away``, and the masters that its host shares."""
+
+    away: Mapping[str, ComponentPlan] = field(default_factory=dict)
+    shared: SharedMasters | None = None
 
 
 def open_pipeline(
@@ -29,23 +39,32 @@ def open_pipeline(
     on_component: OnComponent | None = None,
     on_event: OnEvent | None = None,
     load: LoadComponent | None = None,
-    away: Mapping[str, ComponentPlan] | None = None,
+    among: Among | None = None,
 ) -> Held:
     """The pipeline of a checked plan, loaded and held; close it, or use it in a ``with``.
 
-    ``load`` makes a component in another way than from its files, with the plan's LoRAs. Components that are ``away``
-    are another worker's.
+    ``load`` makes a component in another way than from its files, with the plan's LoRAs. It is one worker ``among``
+    others.
     """
     from roost.residency.device.choice import open_device  # imported here: these bring torch
     from roost.residency.run.loader import Source, load_held
     from roost.residency.run.loras import LoraLoader
 
+    among = among or Among()
     given = given_files(ready)
     if load is None:
         load = LoraLoader(ready.plan, planned_loras(ready.plan), given.read) if ready.plan.loras else given.load
-    source = Source(load=load, class_facts=load_class_facts(), given=given, away=away or {})
     device = open_device(ready.device_kind, ready.budget_bytes, ready.plan.budget.headroom_bytes)
     try:
+        mesh = None if ready.group is None else ready.group.connect(ready.device_kind)
+        source = Source(
+            load=load,
+            class_facts=load_class_facts(),
+            given=given,
+            away=among.away,
+            shared=among.shared,
+            mesh=mesh,
+        )
         held = load_held(ready.plan, ready.model_dir, device, on_component, on_event, source)
     except BaseException:
         device.close()
@@ -57,7 +76,7 @@ def open_pipeline(
 
 def given_files(ready: ReadyPlan) -> GivenFiles:
     """What reads the components of a checked plan, from files of their own where they have such."""
-    from roost.residency.run.given_files import GivenFiles  # imported here: it brings torch
+    from roost.residency.run.sources.given_files import GivenFiles  # imported here: it brings torch
 
     return GivenFiles(files=ready.inventory.given, class_facts=load_class_facts())
 

@@ -12,15 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from roost.api.models.files.bases import published_base
-from roost.api.models.inspect import inspect_planned
+from roost.api.models.inspect import inspect_planned, profile_of
+from roost.api.plans.preflight import check_executable, check_runnable
+from roost.api.plans.ranks import torchrun_words
 from roost.api.requests.run_option_sets import BaseOptions
 from roost.api.runs.carried_tokenizers import LARGEST_BYTES, Carried, Files, carried_tokenizer
-from roost.errors import UsageError
-from roost.facts.model import Inventory, PublishedModel
+from roost.errors import RoostError, UsageError
+from roost.facts.model import Inventory, PipelineFacts, PublishedModel
 from roost.option_spelling import file_option, option
 from roost.plan import PlanDocument, write_bytes_atomically
 from roost.probes.model.components import lacking_file
-from roost.shell_quoting import shown_path
+from roost.profiles.class_facts import load_pipeline_facts
+from roost.shell_quoting import command, shown_path
 from roost.user_folders import user_folder
 
 
@@ -73,6 +76,30 @@ def place_words(plan: PlanDocument, inventory: Inventory) -> tuple[str, ...]:
         return "--model", "DIR"
     lacking = _tokenizers(published_base(plan.model.family or "", plan.given_files), inventory, None).lacking
     return ("--tokenizers", "DIR") if lacking else ()
+
+
+def run_command(plan: PlanDocument, path: Path) -> tuple[str | None, str | None]:
+    """The command that runs a plan kept at ``path``, to paste and to complete; else None, and why no run can follow."""
+    try:
+        on_ray = len(plan.workers) > 1 and plan.layout != "fsdp"
+        if not on_ray:
+            check_executable(plan)
+        inventory = inspect_planned(plan, plan.model.path or plan.model.family or "")
+        check_runnable(inventory, profile_of(inventory))
+    except RoostError as error:
+        return None, str(error)
+    where = place_words(plan, inventory)
+    facts = load_pipeline_facts().get(plan.model.pipeline, PipelineFacts())
+    given = [option for name in facts.needs for option in ("--image", _named_input(name))]
+    # What a person writes is shown as they would write it.
+    prompt = ' --prompt "…"' if facts.prompt else ""
+    return command(
+        *torchrun_words(plan), "run", path, *(("--on", "ray") if on_ray else ()), *where, *given
+    ) + f"{prompt} -o OUT", None
+
+
+def _named_input(name: str) -> str:
+    return "FILE" if name in ("image", "video") else f"{name}=FILE"
 
 
 def _check_weights(published: PublishedModel, inventory: Inventory) -> None:

@@ -6,6 +6,7 @@ import logging
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from roost.api.machine import present_gpu
 from roost.api.models.attention import check_attention
@@ -25,19 +26,21 @@ from roost.api.plans.preflight import (
     refuse,
     why_masters_stay,
 )
+from roost.api.plans.ranks import check_ranks
 from roost.api.requests.request import RunRequest, calls_of, check_steps_run
-from roost.api.runs.places import place_words
-from roost.errors import NothingFits, PlanMismatch, RoostError, UsageError
-from roost.facts.machine import DeviceKind
-from roost.facts.model import Inventory, PipelineFacts
+from roost.errors import NothingFits, PlanMismatch, UsageError
+from roost.facts.machine import DeviceKind, HostFacts
+from roost.facts.model import Inventory
 from roost.facts.request import Workload
 from roost.option_spelling import given, option
 from roost.plan import PlanDocument
 from roost.plan.revision import revised
 from roost.probes.machine.host import read_host
 from roost.probes.model.hub import is_path
-from roost.profiles.class_facts import load_pipeline_facts
-from roost.shell_quoting import command, shown_path
+from roost.shell_quoting import shown_path
+
+if TYPE_CHECKING:
+    from roost.residency.sharded.group import RankGroup
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +56,12 @@ class ReadyPlan:
     budget_bytes: int
     changes: tuple[str, ...]
     force: bool = False
+    group: RankGroup | None = None  # of a run by several processes
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes what the run makes."""
+        return self.group is None or self.group.ranks.rank == 0
 
 
 def workload_of_run(plan: PlanDocument, request: RunRequest) -> Workload:
@@ -82,26 +91,6 @@ def workload_of_run(plan: PlanDocument, request: RunRequest) -> Workload:
     return wanted
 
 
-def run_command(plan: PlanDocument, path: Path) -> tuple[str | None, str | None]:
-    """The command that runs a plan kept at ``path``, to paste and to complete; else None, and why no run can follow."""
-    try:
-        check_executable(plan)
-        inventory = inspect_planned(plan, plan.model.path or plan.model.family or "")
-        check_runnable(inventory, profile_of(inventory))
-    except RoostError as error:
-        return None, str(error)
-    where = place_words(plan, inventory)
-    facts = load_pipeline_facts().get(plan.model.pipeline, PipelineFacts())
-    given = [option for name in facts.needs for option in ("--image", _named_input(name))]
-    # What a person writes is shown as they would write it.
-    prompt = ' --prompt "…"' if facts.prompt else ""
-    return command("roost", "run", path, *where, *given) + f"{prompt} -o OUT", None
-
-
-def _named_input(name: str) -> str:
-    return "FILE" if name in ("image", "video") else f"{name}=FILE"
-
-
 def check_plan(
     plan: PlanDocument,
     *,
@@ -109,17 +98,18 @@ def check_plan(
     device: str | None = None,
     force: bool = False,
     request: RunRequest | None = None,
+    group: RankGroup | None = None,
 ) -> ReadyPlan:
     """The plan, ready to load on this machine; nothing is loaded yet.
 
     Only a ``request`` says what will be called: a run has one, and a trial, which makes a generation for each process
     of such a plan. ``load_pipeline`` has none, as ``attach`` has not: its user may call anything again, so that nothing
-    that the plan gives back is, and all masters need to fit together.
+    that the plan gives back is, and all masters need to fit together. ``group`` are the processes that run it together.
 
     Raises PlanMismatch for another model or GPU (unless forced), NothingFits when memory is short, UsageError for a
     plan that this machine can't run. With less free VRAM than planned, fewer blocks stay resident.
     """
-    found = _known(plan, model, device, force)
+    found = replace(_known(plan, model, device, force, group), group=group)
     running, budget_bytes, changes = _meet_machine(found, request)
     return replace(
         found, plan=running, budget_bytes=budget_bytes, changes=_logged((*found.changes, *changes), found.device_kind)
@@ -130,18 +120,17 @@ def check_model(
     plan: PlanDocument, *, model: str | None = None, device: str | None = None, force: bool = False
 ) -> ReadyPlan:
     """The plan with its model, both checked; whether this machine has what it takes is left open. Raises as above."""
-    return _known(plan, model, device, force)
+    return _known(plan, model, device, force, None)
 
 
 def check_worker(whole: ReadyPlan, own: PlanDocument) -> ReadyPlan:
     """A worker's ``own`` plan on the machine that is here, of a fleet whose ``whole`` plan meets its model.
 
-    Raises as above. All masters stay: whatever it has is called again by the next request.
+    Raises as above. All masters stay, since whatever it has is called again by the next request; whether its host has
+    memory for them and for the other workers' is not this worker's question.
     """
-    own = bind_files(own, whole.inventory)
-    running, budget_bytes, changes = _meet_machine(
-        replace(whole, plan=own, budget_bytes=own.budget.budget_bytes), request=None
-    )
+    own = keeping_masters(bind_files(own, whole.inventory))
+    running, budget_bytes, changes = _meet_device(replace(whole, plan=own, budget_bytes=own.budget.budget_bytes))
     return replace(
         whole, plan=running, budget_bytes=budget_bytes, changes=_logged((*whole.changes, *changes), whole.device_kind)
     )
@@ -154,9 +143,10 @@ def foresee_plan(
     device: str | None = None,
     force: bool = False,
     request: RunRequest | None = None,
+    group: RankGroup | None = None,
 ) -> ReadyPlan:
     """What ``check_plan`` would give; where only this machine lacks a GPU or free memory, a change says so."""
-    found = _known(plan, model, device, force)
+    found = _known(plan, model, device, force, group)
     try:
         running, budget_bytes, changes = _meet_machine(found, request)
     except (PlanMismatch, NothingFits) as error:
@@ -164,9 +154,12 @@ def foresee_plan(
     return replace(found, plan=running, budget_bytes=budget_bytes, changes=(*found.changes, *changes))
 
 
-def _known(plan: PlanDocument, model: str | None, device: str | None, force: bool) -> ReadyPlan:
+def _known(
+    plan: PlanDocument, model: str | None, device: str | None, force: bool, group: RankGroup | None
+) -> ReadyPlan:
     """The plan with its model, both checked; nothing is asked of the machine."""
     check_executable(plan)
+    check_ranks(plan, None if group is None else group.ranks)
     path = _path_of(plan) if model is None else model
     inventory = inspect_planned(plan, path)
     if inventory.path is None:
@@ -191,18 +184,29 @@ def _known(plan: PlanDocument, model: str | None, device: str | None, force: boo
 
 def _meet_machine(found: ReadyPlan, request: RunRequest | None) -> tuple[PlanDocument, int, list[str]]:
     """The plan and budget for the machine that is here, with what changed."""
-    running, budget_bytes, changes = found.plan, found.budget_bytes, list[str]()
-    if found.device_kind == "cuda":
-        running, budget_bytes, changes = meet_gpu(running, found.force)
-    elif running.machine.gpu.device_kind != "emulated":
-        changes.append(f"device: emulated on the CPU instead of {running.machine.gpu.name}")
+    running, budget_bytes, changes = _meet_device(found)
     why = _why_masters_stay(running, request)
     if why is not None:
         running, kept = with_all_masters(replace(found, plan=running), why)
         changes.append(kept)
     elif not found.force:
-        check_host_memory(running, found.inventory, read_host(device_kind=found.device_kind))
+        check_host_memory(running, found.inventory, _own_host(found))
     return running, budget_bytes, changes
+
+
+def _meet_device(found: ReadyPlan) -> tuple[PlanDocument, int, list[str]]:
+    if found.device_kind == "cuda":
+        return meet_gpu(found.plan, found.force)
+    planned = found.plan.machine.gpu
+    changes = [] if planned.device_kind == "emulated" else [f"device: emulated on the CPU instead of {planned.name}"]
+    return found.plan, found.budget_bytes, changes
+
+
+def _own_host(ready: ReadyPlan) -> HostFacts:
+    """The host, with what of its memory is this process's where several run the plan on it."""
+    host = read_host(device_kind=ready.device_kind)
+    share = 1 if ready.group is None else ready.group.ranks.local_world
+    return replace(host, available_bytes=host.available_bytes // share)
 
 
 def _why_masters_stay(plan: PlanDocument, request: RunRequest | None) -> str | None:
@@ -215,7 +219,7 @@ def with_all_masters(ready: ReadyPlan, why: str) -> tuple[PlanDocument, str]:
     """The plan with every master in host memory, which must be there (NothingFits), and the change in words."""
     plan = keeping_masters(ready.plan)
     if not ready.force:
-        check_host_memory(plan, ready.inventory, read_host(device_kind=ready.device_kind), why)
+        check_host_memory(plan, ready.inventory, _own_host(ready), why)
     return plan, f"host memory: all masters stay, because {why}"
 
 

@@ -19,9 +19,11 @@ from roost.api.measurements.run_records import (
     summed_stages,
 )
 from roost.api.plans.update import update_plan
-from roost.api.requests.request import PlannedCall, PlannedGeneration, RunRequest
+from roost.api.requests.request import PlannedGeneration, RunRequest
 from roost.api.runs.call import CheckedCall, check_call
 from roost.api.runs.disturbances import watched
+from roost.api.runs.elsewhere.outputs import done_of, save_done
+from roost.api.runs.elsewhere.rounds import Round, Rounds
 from roost.api.runs.finished import save_generation
 from roost.api.runs.kept import Books
 from roost.api.runs.made import Made, generation_record, parts_of, record_of
@@ -77,6 +79,8 @@ def run_plan(
     if request.output_type == "latent":
         ready = without_decoding(ready)
     listeners = listeners or Listeners()
+    if ready.group is not None:
+        request = _of_rank(request, listeners)
     books = Books.opened(ready, request, checked, listeners.on_note)
     if not books.left:
         return record_of(ready, checked, books.records({}), Made(latents=books.latents))
@@ -93,6 +97,13 @@ def run_plan(
     return replace(record, compared=remembered.document())
 
 
+def _of_rank(request: RunRequest, listeners: Listeners) -> RunRequest:
+    """The request as one of several processes follows it."""
+    if request.output is not None:
+        listeners.note("of what isn't finished nothing is kept: the shards' processes begin a generation at its start.")
+    return replace(request, resume=False, rehearse=False)
+
+
 def _make(
     ready: ReadyPlan, checked: CheckedCall, listeners: Listeners, books: Books, rehearsal: Rehearsal | None
 ) -> Made:
@@ -101,25 +112,32 @@ def _make(
     from roost.residency.run.texts_ahead import TextsAhead
 
     made = Made()
-    calls = [checked.call_for(each) for each in books.left]
+    rounds = Rounds(ready, books.left)
+    if rounds.why_together is not None:
+        listeners.note(f"all processes make the same generations, because {rounds.why_together}.")
+    calls = [checked.call_for(each.wanted) for each in rounds.own]
     began_s = time.perf_counter()
     loader = LoraLoader(ready.plan, checked.loras, given_files(ready).read) if checked.loras else None
     with ExitStack() as during:
         held = during.enter_context(_opened(ready, listeners, loader))
+        if ready.group is not None:
+            ready.group.agree("loaded")
         made.load_s = time.perf_counter() - began_s
         if rehearsal is not None:
             made.rehearsed = _rehearse(held, rehearsal, ready, checked, listeners)
         during.enter_context(recorded(ready, held, checked.workload, listeners.trace_out))
-        ahead = TextsAhead(held, calls) if len(calls) > 1 else nullcontext()
+        ahead = TextsAhead(held, calls) if len(books.left) > 1 else nullcontext()
+        began_s = time.perf_counter()
         with watched(ready.device_kind) as disturbances, ahead as texts:
-            for index, each in enumerate(books.left):
+            for index, part in enumerate(rounds.own):
                 if texts is not None:
                     texts.reach(index)
                     _keep_masters_for(texts, ready, held)
                 if listeners.on_generation is not None:
-                    listeners.on_generation(each[0], index + 1, len(books.left))
-                made.records |= _generate(ready, held, each, calls[index], books)
-                _log.info("call %d of %d made and saved", index + 1, len(books.left))
+                    listeners.on_generation(part.wanted[0], part.place + 1, len(books.left))
+                made.records |= _generate(ready, held, calls[index], books, part)
+                _log.info("call %d of %d made", part.place + 1, len(books.left))
+        made.passed_s = time.perf_counter() - began_s if rounds.apart else None
         made.disturbances = disturbances()
         if texts is not None:
             made.texts = TextsRecord(encoded_ahead=texts.why_not is None, seconds=texts.seconds, why_not=texts.why_not)
@@ -132,6 +150,7 @@ def _make(
         for each in made.loras
         if each.unused
     )
+    rounds.close(made)
     return made
 
 
@@ -177,20 +196,26 @@ def _opened(ready: ReadyPlan, listeners: Listeners, load: LoadComponent | None) 
 
 
 def _generate(
-    ready: ReadyPlan, held: Held, wanted: PlannedCall, call: GenerationRequest, books: Books
+    ready: ReadyPlan, held: Held, call: GenerationRequest, books: Books, part: Round
 ) -> dict[PlannedGeneration, GenerationRecord]:
-    """Makes the call, and saves and notes those of its outputs that are not there yet."""
-    generation, resumed = books.kept.generate(held, wanted[0], call)
-    parts = parts_of(generation, wanted, ready.plan.model.pipeline)
+    """Makes this process's call of a round; who writes saves and notes what all made in it."""
+    with part.in_step(held):
+        generation, resumed = books.kept.generate(held, part.wanted[0], call)
+    if not ready.writes:
+        part.send(done_of(ready, call, part.wanted, generation) if part.is_own else None)
+        return {part.wanted[0]: generation_record(part.wanted[0], generation, [], generation.stages, None)}
     records: dict[PlannedGeneration, GenerationRecord] = {}
-    for each, part in zip(wanted, parts, strict=True):
+    outputs = parts_of(generation, part.wanted, ready.plan.model.pipeline)
+    for each, made in zip(part.wanted, outputs, strict=True):
         if each in books.there:
             continue
         own = replace(call, prompt=each.prompt, seed=each.seed)
-        saved = save_generation(ready, own, part, each.output)
+        saved = save_generation(ready, own, made, each.output)
         # Stages are the call's: where several records share one, the first has them.
-        stages, went_on = ((), None) if records else (part.stages, resumed)
-        records[each] = generation_record(each, part, saved, stages, went_on)
+        stages, went_on = ((), None) if records else (made.stages, resumed)
+        records[each] = generation_record(each, made, saved, stages, went_on)
         books.note(each, records[each])
-    books.kept.finished(wanted[0])
+    books.kept.finished(part.wanted[0])
+    for theirs, done in part.received():
+        records |= save_done(books, theirs, done)
     return records

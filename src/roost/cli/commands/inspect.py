@@ -78,7 +78,6 @@ def _inspected_files(given: InspectCommand) -> bool:
 
 def _show(inventory: Inventory) -> None:
     from roost.api.models.inspect import profile_of
-    from roost.facts.request import PLANNED_ONLY
     from roost.planner.rules.names import kind_of, load_order
 
     show_folded(
@@ -111,9 +110,7 @@ def _show(inventory: Inventory) -> None:
         for note in each.notes:
             show_folded(f"note: {each.name}: {note}")
     if profile_of(inventory).fsdp:
-        show_folded(
-            f"note: its DiTs may be sharded ({', '.join(PLANNED_ONLY)}), which this version plans and can't run."
-        )
+        show_folded("note: its DiTs may be sharded over several GPUs (fsdp), under torchrun.")
     for name in inventory.custom:
         show_folded(f"note: {name} is custom code; it is never run.")
     for warning in inventory.warnings:

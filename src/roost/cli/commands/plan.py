@@ -82,13 +82,7 @@ def plan(given: PlanCommand) -> None:
     _give(_tuned(given) if given.tune else _planned(given), given)
 
 
-# What a fleet says by itself, or has another word for.
-_NOT_WITH_FLEETS = {
-    "gpu": "the fleet names its cards",
-    "role": "its layout has the roles; --layout roles asks for them",
-    "num_gpus": "the fleet says how many there are",
-    "fsdp": "--layout fsdp asks for it",
-    "generations": "--requests says how much is made",
+_OF_ONE_CARD = {
     "tune": "trials run on one card",
     "tune_seconds": "trials run on one card",
     "sweep": "a sweep is of one card",
@@ -96,12 +90,14 @@ _NOT_WITH_FLEETS = {
 
 
 def _check_fleet(given: PlanCommand) -> None:
+    from roost.api.plans.fleet.plan import NOT_WITH_FLEETS
+
     if given.fleet is None:
         for name in ("layout", "rate", "requests"):
             if name in given.typed:
                 raise UsageError(f"{option(name)} is about a fleet; add --fleet SPEC, like --fleet '4 x l40s'.")
         return
-    for name, why in _NOT_WITH_FLEETS.items():
+    for name, why in {**NOT_WITH_FLEETS, **_OF_ONE_CARD}.items():
         if name in given.typed:
             raise UsageError(f"--fleet and {option(name)}: {why}; leave one out.")
 
@@ -167,7 +163,7 @@ def _give(document: PlanDocument, given: PlanCommand) -> None:
 
 def _about_saved(document: PlanDocument, output: Path, unjudged: bool) -> str:
     """What to do with a saved plan; nothing where nobody knows yet whether it fits."""
-    from roost.api.runs.ready import run_command
+    from roost.api.runs.places import run_command
 
     next_command, why_not = run_command(document, output)
     if not next_command:

@@ -22,12 +22,13 @@ from roost.api.requests.option_sets import (
 )
 from roost.api.requests.run_option_sets import BaseOptions, GenerationOptions
 from roost.cli.options import Command, Json, takes_options
-from roost.cli.screen import show_note
+from roost.cli.screen import show_note, showing
 from roost.errors import UsageError
 from roost.option_spelling import option
 from roost.shell_quoting import shown_path
 
 if TYPE_CHECKING:
+    from roost.api.ranks import Team
     from roost.api.requests.request import RunRequest
     from roost.api.runs.ready import ReadyPlan
     from roost.plan import PlanDocument
@@ -74,6 +75,14 @@ def run(given: RunCommand) -> None:
 
     roost run wan.yaml --prompt "a red fox" -o fox.mp4
     """
+    from roost.api.ranks import Team
+
+    with Team() as team, showing(team.speaks):
+        _run_in(team, given)
+
+
+def _run_in(team: Team, given: RunCommand) -> None:
+    from roost.api.plans.ranks import check_ranks
     from roost.api.requests.request import run_request
     from roost.api.runs.places import place_of
     from roost.api.runs.ready import check_plan, foresee_plan, workload_of_run
@@ -91,12 +100,16 @@ def run(given: RunCommand) -> None:
         _run_on(given, plan, request)
         return
     workload_of_run(plan, request)
+    check_ranks(plan, team.ranks)
+    team.join("emulated" if given.device == "emulated" else plan.machine.gpu.device_kind)
     checked = foresee_plan if given.dry_run else check_plan
-    ready = checked(plan, model=place_of(plan, given.place), device=given.device, force=given.force, request=request)
+    place = place_of(plan, given.place)
+    ready = checked(plan, model=place, device=given.device, force=given.force, request=request, group=team.group)
+    team.agree("checked")
     if given.dry_run:
         show_dry_run(ready, request, as_json=given.as_json)
     else:
-        _run(ready, request, given)
+        _run(ready, request, given, team)
 
 
 def _run_on(given: RunCommand, plan: PlanDocument, request: RunRequest) -> None:
@@ -188,12 +201,15 @@ def _refuse_planning_options(options: PlanOptions, typed: frozenset[str]) -> Non
         raise UsageError(f"{', '.join(flags)}: the plan has decided that; plan again with: roost plan MODEL -o PLAN")
 
 
-def _run(ready: ReadyPlan, request: RunRequest, given: RunCommand) -> None:
+def _run(ready: ReadyPlan, request: RunRequest, given: RunCommand, team: Team) -> None:
     from roost.api.requests.outputs import check_trace_path
     from roost.api.runs.run import Listeners, run_plan
     from roost.cli.views.progress import Progress
     from roost.cli.views.run import show_record
 
+    if not team.speaks:
+        run_plan(ready, request)
+        return
     trace_out = given.trace_out
     check_trace_path(trace_out)
     for change in ready.changes:

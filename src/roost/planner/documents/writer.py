@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from roost.facts.decider import spelled
 from roost.facts.machine import Machine
-from roost.facts.request import PLANNED_ONLY, Choices
+from roost.facts.request import Choices
 from roost.plan.budget import Budget, HostTurn
 from roost.plan.figures import Alternative, Arithmetic, PlanComparison, Predicted, TraceRecord
 from roost.plan.schema import (
@@ -94,19 +94,10 @@ def document_of(
             *question.inventory.warnings,
             *ruling.role.warnings,
             *verdict.warnings,
-            *_not_run(question, placements),
             *_cached(question, placements),
             *warnings,
         ],
     )
-
-
-def _not_run(question: Question, placements: Sequence[Placement]) -> list[str]:
-    """What this version won't run; a pipeline in memory has sharded its modules by itself, and does."""
-    names = [each.component.name for each in placements if each.strategy in PLANNED_ONLY]
-    if not names or question.inventory.source == "memory":
-        return []
-    return [f"{', '.join(names)}: sharding with FSDP is planned by this version, and not run."]
 
 
 def _cached(question: Question, placements: Sequence[Placement]) -> list[str]:

@@ -11,6 +11,8 @@ from roost.planner.by_search import SearchQuestion, plan_by_search
 from roost.planner.fleet.contention import shared_links
 from roost.planner.fleet.service import Seat, Service, Unable, Use, service_of
 from roost.planner.rules.names import kind_of
+from roost.planner.rules.roles import view
+from roost.planner.ruling import why_not_sharded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +54,10 @@ def plan_worker(asked: SearchQuestion, kind: CardKind, use: Use, others_bytes: i
         return _sharded(asked, kind)
     if use == "alone":
         return _planned(asked, kind, cards=1)
-    return _planned(replace(asked, question=replace(asked.question, role=use)), kind, kind.cards, others_bytes)
+    question = replace(asked.question, role=use)
+    if not view(question.inventory, question.profile, use).loads:
+        return Unable(why=f"the model has no component for the role {use}")
+    return _planned(replace(asked, question=question), kind, kind.cards, others_bytes)
 
 
 def without_extras(asked: SearchQuestion) -> SearchQuestion:
@@ -62,13 +67,13 @@ def without_extras(asked: SearchQuestion) -> SearchQuestion:
 
 
 def _sharded(asked: SearchQuestion, kind: CardKind) -> Service:
-    question, packed = asked.question, _packed(asked.question.inventory)
+    question, why_whole = asked.question, _why_whole(asked.question.inventory)
     if kind.like < 2:
         return Unable(why="no host has two cards of one kind")
     if not question.profile.fsdp:
         return Unable(why=f"{question.profile.title} is not sharded with FSDP")
-    if packed is not None:
-        return Unable(why=f"the weights of {packed} are packed, and FSDP can't split them")
+    if why_whole is not None:
+        return Unable(why=why_whole)
     choices = replace(question.choices, fsdp=True, num_gpus=kind.like)
     try:
         return _planned(replace(asked, question=replace(question, choices=choices)), kind, kind.cards)
@@ -76,10 +81,10 @@ def _sharded(asked: SearchQuestion, kind: CardKind) -> Service:
         return Unable(why=str(error))
 
 
-def _packed(inventory: Inventory) -> str | None:
-    """A denoiser whose weights are no plain tensors."""
-    dits = (each for each in inventory.components if kind_of(each) == "dit")
-    return next((each.name for each in dits if each.quantization or each.source), None)
+def _why_whole(inventory: Inventory) -> str | None:
+    """Why a denoiser can't be sharded."""
+    whys = (why_not_sharded(each) for each in inventory.components if kind_of(each) == "dit")
+    return next((each for each in whys if each is not None), None)
 
 
 def _planned(asked: SearchQuestion, kind: CardKind, cards: int, others_bytes: int = 0) -> Service:

@@ -21,6 +21,7 @@ from roost.residency.weights.foreign import casts_weights
 from roost.residency.weights.mapped_masters import Checkpoint
 from roost.residency.weights.packing import Packer
 from roost.residency.weights.rungs import Rungs
+from roost.residency.weights.shared.component import SharedComponent
 from roost.residency.weights.transfers import Transfers
 
 T = TypeVar("T")
@@ -40,6 +41,7 @@ class HeldComponent:
         plan: ComponentPlan,
         transfers: Transfers,
         checkpoint: Checkpoint | None = None,
+        share: SharedComponent | None = None,
     ) -> None:
         self.name, self.module, self.plan = name, module, plan
         self.planned = plan  # ``plan`` may become less in a run that is short of memory
@@ -49,7 +51,7 @@ class HeldComponent:
         self.rungs = Rungs(plan)
         self.predictor = Predictor(self.rungs.use_order or registered_order(module, self.rungs.names), cuts=True)
         self._transfers, self._device = transfers, transfers.device
-        self._packer = Packer(name, module, plan, transfers, checkpoint)
+        self._packer = Packer(name, module, plan, transfers, checkpoint, share)
         self.late = checkpoint is not None and checkpoint.late  # its masters are still to be made
         self.gone = False  # its weights were given back, for good
         self.units = self._packer.units
@@ -146,8 +148,7 @@ class HeldComponent:
         if self.present and not self.resident:
             if self.active and self.plan.strategy == "component-offload":
                 for unit in self.units.values():
-                    mapped = unit.master is not None and unit.master.tier == "mapped"
-                    if not mapped and not unit.lent:  # a checkpoint is never written to, nor what someone edited
+                    if unit.writable is not None and not unit.lent:  # never to what someone edited
                         copy_back(unit, self._transfers)
             self.drop()
 
@@ -238,6 +239,7 @@ class HeldComponent:
         if self.depth or self._converting:
             return change()
         with self._changing():
+            self._packer.suspect()
             return change()
 
     def recast(self, dtype: torch.dtype, change: Callable[[], object]) -> None:

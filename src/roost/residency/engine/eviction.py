@@ -6,8 +6,10 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Protocol
 
 from roost.facts.stage import StageKey
+from roost.plan import ComponentPlan
 from roost.plan.budget import HostTurn
 from roost.residency.device.interface import Device
 from roost.residency.engine.component import HeldComponent
@@ -17,6 +19,15 @@ _GENERATION = "generation"
 _log = logging.getLogger(__name__)
 
 
+class Used(Protocol):
+    """What a stage is of: a component that the runtime moves, or one that is apart and moves itself."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def plan(self) -> ComponentPlan: ...
+
+
 class UseSequence:
     """The order in which a generation's stages use components, learnt from the one before."""
 
@@ -24,7 +35,7 @@ class UseSequence:
         self._predictor = Predictor(tuple(names))
         self._open = False
 
-    def use(self, component: HeldComponent) -> None:
+    def use(self, component: Used) -> None:
         """A stage of ``component`` begins."""
         if not self._open:
             self._predictor.begin(_GENERATION)
@@ -98,9 +109,7 @@ class HostTurns:
 
     def begin(self, component: HeldComponent) -> None:
         """Before a use of ``component``, of which nothing is on the device yet."""
-        turn = next((index for index, each in enumerate(self._turns) if each.component == component.name), None)
-        if turn is not None and self.gives_back:
-            self._give_back(turn)
+        self.reach(component)
         if component.late:
             _log.info("%s: its masters come now", component.name)
             began_s = time.perf_counter()
@@ -108,6 +117,12 @@ class HostTurns:
             took_s = time.perf_counter() - began_s
             self.late_s += took_s
             self._on_late(took_s)
+
+    def reach(self, component: Used) -> None:
+        """Gives back what nobody needs from a use of ``component`` on."""
+        turn = next((index for index, each in enumerate(self._turns) if each.component == component.name), None)
+        if turn is not None and self.gives_back:
+            self._give_back(turn)
 
     @contextmanager
     def not_now(self) -> Iterator[None]:

@@ -38,7 +38,11 @@ class Placer:
 
     def place_whole(self, name: str, module: torch.nn.Module) -> None:
         """Puts a module there that only its own class can move; others give way to it."""
-        self._run(name, lambda: module.to(self._device.device), self._evict, lambda: _bytes(module))
+        self.place_apart(name, lambda: module.to(self._device.device), lambda: _bytes(module))
+
+    def place_apart(self, name: str, attempt: Callable[[], object], needed_bytes: Callable[[], int]) -> None:
+        """Makes what is no held component's on the device; others give way to it."""
+        self._run(name, attempt, self._evict, needed_bytes)
 
     def _run(
         self,

@@ -2,22 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from roost.option_spelling import option
 from roost.plan import ComponentPlan
 from roost.plan.fields import Masters
 from roost.plan.revision import revised
+from roost.residency.device.failures import ran_out
 from roost.residency.device.interface import Device
 from roost.residency.engine.component import HeldComponent
 from roost.residency.weights.obstacles import find_obstacle
 from roost.residency.weights.rungs import Rungs
+from roost.residency.weights.transfers import Transfers
 from roost.units import format_bytes
 
 
 def may_leave(component: HeldComponent) -> bool:
     """Whether its weights may be elsewhere than on the device; what can't be moved exactly stays."""
     return find_obstacle(component.module) is None
+
+
+def fit_blocks(component: HeldComponent, free_bytes: int, transfers: Transfers) -> None:
+    """Keeps as many blocks resident as planned and as fit; says so where they are others than before."""
+    before = component.rungs.resident_blocks
+    now = component.fit(free_bytes)
+    if now != before:
+        transfers.changes.append(
+            f"{component.name}: {now} resident blocks instead of {before}, because "
+            f"{format_bytes(max(0, free_bytes))} of VRAM is free for it now"
+        )
+
+
+def acquire_with_less(component: HeldComponent, step_down: Callable[[], str | None], transfers: Transfers) -> None:
+    """Acquires, with less where the device turns out to have less than it said."""
+    while True:
+        try:
+            component.acquire()
+            return
+        except RuntimeError as error:
+            if not ran_out(error):
+                raise
+            transfers.device.notice(error)
+            failure = error.with_traceback(None)
+        said = step_down()
+        if said is None:
+            raise failure
+        transfers.changes.append(said)
+        transfers.device.trim()
 
 
 def tile_decode(component: HeldComponent) -> str | None:

@@ -9,16 +9,22 @@ from typing import Any
 from roost.facts.stage import StageKey, stage_of
 from roost.plan import ComponentPlan
 from roost.plan.revision import revised
-from roost.residency.device.failures import ran_out
 from roost.residency.engine.component import HeldComponent
-from roost.residency.engine.eviction import Activations, HostTurns, UseSequence
+from roost.residency.engine.eviction import Activations, HostTurns, Used, UseSequence
 from roost.residency.engine.guards import Inference, OneThread, check_held, weights_of
-from roost.residency.engine.ladder import leave_between_stages, may_leave, remedy_for, stream_blocks, tile_decode
+from roost.residency.engine.ladder import (
+    acquire_with_less,
+    fit_blocks,
+    leave_between_stages,
+    may_leave,
+    remedy_for,
+    stream_blocks,
+    tile_decode,
+)
 from roost.residency.engine.nan_outputs import NanOutputs, warn_of_nan
 from roost.residency.engine.rerun import MemoryShortage, RerunState, run_elastically
 from roost.residency.engine.stages import StageRecorder
 from roost.residency.weights.transfers import Transfers
-from roost.units import format_bytes
 
 # (component, method, args, kwargs) of a call that a pipeline makes, before it runs
 Observer = Callable[[str, str, tuple[Any, ...], dict[str, Any]], None]
@@ -38,14 +44,14 @@ class Runtime:
         self.observer: Observer | None = None
         # Around what a component itself does in an outermost call
         self.around_calls: Callable[[], AbstractContextManager[object]] = transfers.device.counting_activations
-        self.gate: Callable[[HeldComponent], None] | None = None  # may refuse a use, by raising, before anything moves
+        self.gate: Callable[[Used], None] | None = None  # may refuse a use, by raising, before anything moves
         self.before_call: Callable[[], None] = lambda: None  # may refuse an outermost call, by raising
         self.on_eviction: Callable[[HeldComponent], None] = lambda component: None
         # Switches a component's tiling on; None where no bits may change
         self.tile: Callable[[HeldComponent], None] | None = None
         # At the end of a call, which components gave it
         self.on_nan: Callable[[tuple[str, ...]], object] = warn_of_nan
-        self._inference, self._nan_outputs = Inference(), NanOutputs(plans)
+        self._inference, self.nan_outputs = Inference(), NanOutputs(plans)
         self._plans, self._transfers, self._device = plans, transfers, transfers.device
         self.host_turns = HostTurns((), components)
         self._sequence, self._activations = self._nothing_learnt()
@@ -91,22 +97,41 @@ class Runtime:
         with self._device.engine_work():
             self._begin_stage(component, stage)
 
-    def _stage_of(self, component: HeldComponent, method: str) -> StageKey:
+    def _stage_of(self, component: Used, method: str) -> StageKey:
         return stage_of(component.name, self._plans[component.name].kind, method)
 
     def _begin_stage(self, component: HeldComponent, stage: StageKey) -> None:
-        self._note_activations()
-        self.stages.begin(stage)
-        self._sequence.use(component)
-        self._current, self._stage = component, stage
+        self._open_stage(component, stage)
+        self._current = component
         # What is left to compute must not run while masters come: their time is left out of a step's.
         if component.late:
             self._device.synchronize()
         self.host_turns.begin(component)
         self._make_room(component)
         self._device.reset_peak()
-        self._acquire(component)
+        acquire_with_less(component, self.step_down, self._transfers)
         self._activations.begin(stage)
+
+    def _open_stage(self, component: Used, stage: StageKey) -> None:
+        self._note_activations()
+        self.stages.begin(stage)
+        self._sequence.use(component)
+        self._stage = stage
+
+    def begin_apart(self, component: Used, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Before a call into a component that moves itself: its stage, in which nobody else needs to be there."""
+        if self.gate is not None:
+            self.gate(component)
+        stage = self._stage_of(component, method)
+        if not self.stages.is_open(stage):
+            with self._device.engine_work():
+                self._open_stage(component, stage)
+                self.host_turns.reach(component)
+                for each in self._idle(None):
+                    each.release()
+                self._device.reset_peak()
+        if self.observer is not None:
+            self.observer(component.name, method, args, kwargs)
 
     def enter_unit(self, component: HeldComponent, unit: str) -> None:
         """Before the forward of a block, or of a module outside all blocks."""
@@ -143,7 +168,7 @@ class Runtime:
             self._note_activations()
             self._sequence.end()
             self.stages.finish()
-            nan = self._nan_outputs.take()
+            nan = self.nan_outputs.take()
             if nan:
                 self.on_nan(nan)
             self._device.forget_activations()  # what a call returns is its caller's
@@ -214,7 +239,7 @@ class Runtime:
             reads = self._device.checking_reads(component.name, weights_of(component))
             with inference, self.around_calls(), reads:
                 result = call(*args, **kwargs)
-            self._nan_outputs.look(component.name, result)
+            self.nan_outputs.look(component.name, result)
             whole = True
             return result
         finally:
@@ -241,33 +266,7 @@ class Runtime:
             if idle is None:
                 break
             idle.release()
-        self._fit(component, self._free_bytes(component) - reserve)
-
-    def _fit(self, component: HeldComponent, free_bytes: int) -> None:
-        before = component.rungs.resident_blocks
-        now = component.fit(free_bytes)
-        if now != before:
-            self._transfers.changes.append(
-                f"{component.name}: {now} resident blocks instead of {before}, because "
-                f"{format_bytes(max(0, free_bytes))} of VRAM is free for it now"
-            )
-
-    def _acquire(self, component: HeldComponent) -> None:
-        """Acquires, with less where the device turns out to have less than it said."""
-        while True:
-            try:
-                component.acquire()
-                return
-            except RuntimeError as error:
-                if not ran_out(error):
-                    raise
-                self._device.notice(error)
-                failure = error.with_traceback(None)
-            said = self.step_down()
-            if said is None:
-                raise failure
-            self._transfers.changes.append(said)
-            self._device.trim()
+        fit_blocks(component, self._free_bytes(component) - reserve, self._transfers)
 
     def _drip(self, component: HeldComponent) -> None:
         activations = self._activations.of(self._stage)
@@ -287,7 +286,8 @@ class Runtime:
         self._current = self._stage = None
 
     def _nothing_learnt(self) -> tuple[UseSequence, Activations]:
-        return UseSequence(self.components), Activations(self._device, lambda: self.weights_bytes)
+        apart = (name for name in self._plans if name not in self.components)
+        return UseSequence((*self.components, *apart)), Activations(self._device, lambda: self.weights_bytes)
 
     @property
     def weights_bytes(self) -> int:

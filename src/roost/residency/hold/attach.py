@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -22,6 +23,8 @@ from roost.residency.engine.stages import OnEvent, StageRecord, StageRecorder
 from roost.residency.hold.away import AwayComponent
 from roost.residency.hold.hooks import hook_component, hook_movement, hook_pipeline, switch_on
 from roost.residency.hold.live_modules import check_components, check_strategies, held_modules
+from roost.residency.sharded.component import ShardedComponent
+from roost.residency.sharded.hooks import hook_calls
 from roost.residency.weights.foreign import check_free
 from roost.residency.weights.fp8 import check_storage
 from roost.residency.weights.obstacles import check_obstacles, foreign_weight
@@ -30,11 +33,19 @@ from roost.residency.weights.transfers import Transfers
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """Components that the runtime doesn't move: ``away`` in another process, by name, or sharded over several."""
+
+    away: Mapping[str, AwayComponent] = field(default_factory=dict)
+    sharded: Sequence[ShardedComponent] = ()
+
+
 class Held:
     """A pipeline that a plan holds until ``close``; a context manager.
 
-    Call ``pipeline`` as ever: its weights are where the plan wants them, and inputs follow. Components that are
-    ``away`` are another process's.
+    Call ``pipeline`` as ever: its weights are where the plan wants them, and inputs follow. Of sharded components only
+    their calls are heard of; those that are ``away`` are another process's.
     """
 
     def __init__(
@@ -44,9 +55,10 @@ class Held:
         components: Mapping[str, HeldComponent],
         transfers: Transfers,
         on_event: OnEvent | None = None,
-        away: Mapping[str, AwayComponent] | None = None,
+        beside: Beside | None = None,
     ) -> None:
-        self.away = dict(away or {})
+        beside = beside or Beside()
+        self.away = beside.away
         self.pipeline, self.plan, self.device = pipeline, plan, transfers.device
         self.transfers = transfers
         self.recorder = StageRecorder(
@@ -59,13 +71,18 @@ class Held:
         for component in components.values():
             self._weights.callback(component.restore)
         with ExitStack() as undo:
-            for component in components.values():
-                if plan.attention is not None and component.planned.kind == "dit":
-                    use_backend(component.module, plan.attention, undo)
-                if plan.cache is not None and component.planned.kind == "dit":
-                    use_cache(component.module, plan.cache, pipeline, undo)
+            modules = {each.name: each.module for each in components.values()} | {
+                each.name: each.module for each in beside.sharded
+            }
+            for name, module in modules.items():
+                if plan.attention is not None and plan.components[name].kind == "dit":
+                    use_backend(module, plan.attention, undo)
+                if plan.cache is not None and plan.components[name].kind == "dit":
+                    use_cache(module, plan.cache, pipeline, undo)
             for component in components.values():
                 hook_component(component, self.runtime, transfers.device.device, undo)
+            for sharded in beside.sharded:
+                hook_calls(sharded, self.runtime, transfers.device.device, undo)
             hook_pipeline(pipeline, self.runtime, undo)
             self.runtime.on_eviction = lambda component: hook_movement(component, self.runtime, self._undo)
             self.runtime.tile = lambda component: switch_on(component.module, "tiling", self._undo)

@@ -27,8 +27,11 @@ def _has_weights(module: torch.nn.Module) -> bool:
     return any(True for _ in module.parameters()) or any(True for _ in module.buffers())
 
 
-def check_strategies(plan: PlanDocument, modules: Mapping[str, torch.nn.Module]) -> None:
-    """UsageError for a plan that this runtime can't execute on ``modules``, which may not be loaded yet."""
+def check_strategies(plan: PlanDocument, modules: Mapping[str, torch.nn.Module], *, shards: bool = False) -> None:
+    """UsageError for a plan that this runtime can't execute on ``modules``, which may not be loaded yet.
+
+    ``shards`` says that whoever loads them can shard them.
+    """
     sharded = [name for name, each in modules.items() if any(isinstance(part, FSDPModule) for part in each.modules())]
     for name in sharded:
         strategy = plan.components[name].strategy if name in plan.components else "fsdp"
@@ -38,7 +41,7 @@ def check_strategies(plan: PlanDocument, modules: Mapping[str, torch.nn.Module])
                 f"shards; plan it with {option('set', f'{name}=fsdp')}, or leave fully_shard out."
             )
     unsharded = [name for name, each in plan.components.items() if each.strategy == "fsdp" and name not in sharded]
-    if unsharded:
+    if unsharded and not shards:
         raise UsageError(
             f"the plan shards {', '.join(unsharded)} by FSDP, which runs under torchrun on several GPUs and is not "
             f"available here; plan again with {option('fsdp', False)}."

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.device_mesh import DeviceMesh
 
 from roost.errors import InvalidFile, PlanMismatch
 from roost.facts.model import ClassFacts
@@ -25,13 +26,18 @@ from roost.residency.engine.component import HeldComponent
 from roost.residency.engine.eviction import HostTurns
 from roost.residency.engine.initial_placement import Placer
 from roost.residency.engine.stages import OnEvent
-from roost.residency.hold.attach import Held
+from roost.residency.hold.attach import Beside, Held
 from roost.residency.hold.away import AwayComponent
 from roost.residency.hold.live_modules import check_strategies
 from roost.residency.run.components import SAFELY, LoadComponent, first_line, load_component, unloadable
-from roost.residency.run.given_files import GivenFiles
-from roost.residency.run.shells import build_shell, filling
-from roost.residency.weights.mapped_masters import Checkpoint, stored_tensors
+from roost.residency.run.sources import common_memory
+from roost.residency.run.sources.given_files import GivenFiles
+from roost.residency.run.sources.shards import shard_source, stored_by_model
+from roost.residency.run.sources.shells import build_shell, filling
+from roost.residency.sharded.component import ShardedComponent
+from roost.residency.sharded.load import load_shards
+from roost.residency.weights.mapped_masters import Checkpoint
+from roost.residency.weights.shared.masters import SharedMasters
 from roost.residency.weights.transfers import Transfers
 from roost.shell_quoting import shown_path
 
@@ -52,15 +58,16 @@ def load_held(
 
     Host memory peaks at the weights that stay there, and one resident component or one file; where the plan has turns,
     it follows them, and of what is given back one generation is made. A component that comes late is built without
-    weights, unless its files can be mapped. Raises InvalidFile for a
-    directory that can't be loaded, PlanMismatch for one that the plan isn't for, OutOfMemory when the resident weights
-    exceed the budget and can't give way.
+    weights, unless its files can be mapped. What other processes share with this one is loaded once for all. Raises
+    InvalidFile for a directory that can't be loaded, PlanMismatch for one that the plan isn't for, OutOfMemory when the
+    resident weights exceed the budget and can't give way.
     """
-    check_strategies(plan, {})
     source = source or Source()
+    check_strategies(plan, {}, shards=source.mesh is not None)
     transfers = Transfers.under(plan, device)
     placer = Placer(transfers)
     components: dict[str, HeldComponent] = {}
+    apart: list[ShardedComponent] = []
     with quiet_libraries(), quiet_torch(), ExitStack() as undo:
         undo.callback(transfers.close)
         _check_index(plan, model_dir, source.away)
@@ -68,23 +75,34 @@ def load_held(
         for name in plan.load_order:
             if on_component is not None:
                 on_component(name)
-            checkpoint = _checkpoint(name, plan, model_dir, source)
-            if checkpoint is not None and checkpoint.fill is not None:
-                module = source.shell(name, plan.components[name], model_dir)
-            else:
-                module = source.load(name, plan.components[name], model_dir)
-            components[name] = HeldComponent(name, module, plan.components[name], transfers, checkpoint)
+            if source.mesh is not None and plan.components[name].strategy == "fsdp":
+                shards = shard_source(name, plan, model_dir, source)
+                apart.append(load_shards(name, plan.components[name], shards, source.mesh, placer, transfers))
+                continue
+            components[name] = _loaded(name, plan, model_dir, source, transfers)
             undo.callback(components[name].restore)
             placer.place(components[name])
             _log.info("%s: loaded as %s", name, components[name].plan.strategy)
-        modules = {name: component.module for name, component in components.items()}
         away = {name: source.handle(name, each, model_dir, device) for name, each in source.away.items()}
+        modules = {name: each.module for name, each in components.items()}
+        modules |= {each.name: each.module for each in apart}
         modules |= {name: each.module for name, each in away.items()}
         pipeline = assemble(found, model_dir, modules)
-        held = Held(pipeline, plan, components, transfers, on_event, away)
+        held = Held(pipeline, plan, components, transfers, on_event, Beside(away=away, sharded=apart))
         held.runtime.host_turns = HostTurns(plan.budget.host_turns, components, held.recorder.leave_out)
         undo.pop_all()
     return held
+
+
+def _loaded(name: str, plan: PlanDocument, model_dir: Path, source: Source, transfers: Transfers) -> HeldComponent:
+    placed = plan.components[name]
+    checkpoint = _checkpoint(name, plan, model_dir, source)
+    with common_memory.meeting(name, plan, model_dir, source, transfers.changes) as share:
+        if checkpoint is not None and checkpoint.fill is not None:
+            module = source.shell(name, placed, model_dir)
+        else:
+            module = common_memory.load(share, name, plan, model_dir, source)
+        return HeldComponent(name, module, placed, transfers, checkpoint, share)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,13 +111,21 @@ class Source:
 
     ``given`` are the files of those whose weights aren't the model's own, which ``load`` has too. ``class_facts`` say
     which weights keep float32, in modules that are built without weights. ``away`` are components that another process
-    has, of which this one gets the shape.
+    has, of which this one gets the shape. Masters in memory are this process's own, unless it has some ``shared`` with
+    others. ``mesh`` are the devices of a run's ranks, if there are several.
     """
 
     load: LoadComponent = load_component
     class_facts: Mapping[str, ClassFacts] = field(default_factory=dict)
     given: GivenFiles = field(default_factory=GivenFiles)
     away: Mapping[str, ComponentPlan] = field(default_factory=dict)
+    shared: SharedMasters | None = None
+    mesh: DeviceMesh | None = None
+
+    @property
+    def only_reads(self) -> bool:
+        """Whether every weight is what files have: nothing goes in beside them, and none is made up."""
+        return self.load == load_component or (self.load == self.given.load and self.given.only_reads)
 
     def shell(self, name: str, plan: ComponentPlan, model_dir: Path) -> torch.nn.Module:
         """The component built without weights, in memory that nobody touched."""
@@ -125,9 +151,7 @@ def _checkpoint(name: str, plan: PlanDocument, model_dir: Path, source: Source) 
     if name in source.given:
         checkpoint = Checkpoint(source.given.stored(name), late=late, chosen=True)
     else:
-        files = [each for each in plan.model.files if each.startswith(f"{name}/") and each.endswith(".safetensors")]
-        tensors = (each for file in files for each in stored_tensors(model_dir / file))
-        checkpoint = Checkpoint(tensors, late=late)
+        checkpoint = Checkpoint(stored_by_model(name, plan, model_dir), late=late)
     if late and not (source.loads_own(name) and checkpoint.loads_as_stored(plan.components[name])):
         checkpoint.fill = filling(name, plan.components[name], model_dir, source.load)
     return checkpoint

@@ -15,7 +15,7 @@ from PIL import Image
 
 from roost.pipelines.calls import GenerationRequest
 from roost.pipelines.described_values import Unkeepable
-from roost.residency.engine.component import HeldComponent
+from roost.residency.engine.eviction import Used
 from roost.residency.engine.instance_attributes import set_attribute
 from roost.residency.engine.stages import StageRecord
 from roost.residency.hold.attach import Held
@@ -109,7 +109,7 @@ class TextsAhead:
         if self._answered == answered and self.why_not is None:
             self.why_not = f"{type(self._pipeline).__name__} uses other components before it encodes the prompt"
 
-    def _stop(self, component: HeldComponent) -> None:
+    def _stop(self, component: Used) -> None:
         """Ends the call where it would use a component that encodes no text."""
         if component.plan.kind != "text_encoder" and not self._depth:
             raise _EndOfTexts

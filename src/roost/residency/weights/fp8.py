@@ -7,6 +7,7 @@ arithmetic stays in the dtype that the layer had.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 
@@ -48,6 +49,20 @@ def store_as_planned(name: str, module: torch.nn.Module, plan: ComponentPlan) ->
         )
 
 
+def stored_layers(module: torch.nn.Module) -> dict[str, tuple[str, float]]:
+    """The layers whose weights are stored in 8 bits, each with the dtype that it computes in, and its scale."""
+    found = ((path, each) for path, each in module.named_modules() if isinstance(each, Fp8Linear))
+    return {path: (str(each.compute_dtype).removeprefix("torch."), each.scale) for path, each in found}
+
+
+def store_like(module: torch.nn.Module, layers: Mapping[str, tuple[str, float]]) -> None:
+    """Makes layers what ``stored_layers`` says, with weights that nobody filled."""
+    for path, (dtype, scale) in layers.items():
+        layer = module.get_submodule(path)
+        assert isinstance(layer, torch.nn.Linear), "what is stored in 8 bits was linear"
+        _become(layer, torch.empty_like(layer.weight, dtype=_STORED), getattr(torch, dtype), scale)
+
+
 def check_storage(plan: PlanDocument) -> None:
     """UsageError for a plan whose weights are rounded: a pipeline in memory is given back as it was."""
     rounded = [name for name, each in plan.components.items() if each.storage is not None]
@@ -64,6 +79,10 @@ def _store(layer: torch.nn.Linear) -> None:
         largest = weight.abs().max().item()
         scale = 2.0 ** math.ceil(math.log2(largest / _LARGEST)) if largest else 1.0
         stored = (weight / scale).to(_STORED)
-    vars(layer).update(compute_dtype=weight.dtype, scale=scale)
+    _become(layer, stored, weight.dtype, scale)
+
+
+def _become(layer: torch.nn.Linear, stored: torch.Tensor, compute_dtype: torch.dtype, scale: float) -> None:
+    vars(layer).update(compute_dtype=compute_dtype, scale=scale)
     layer.weight = torch.nn.Parameter(stored, requires_grad=False)
     layer.__class__ = Fp8Linear

@@ -109,12 +109,12 @@ class Master:
 
     __slots__ = ("_memory", "buffer", "layout", "tier", "views")
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, memory: torch.Tensor | None = None) -> None:
         self.layout = layout
         self.tier: Tier = "pageable"
-        self._memory = host_memory(layout.bytes)
+        self._memory = host_memory(layout.bytes) if memory is None else memory
         self.buffer = self._memory[: layout.bytes]
-        self.views = _views_apart(layout, self._memory)
+        self.views = views_apart(layout, self._memory)
 
     @property
     def bytes(self) -> int:
@@ -136,6 +136,26 @@ class Master:
         source = tensor.detach().as_strided((span.extent_bytes // span.dtype.itemsize,), (1,))
         with torch.no_grad():
             self.buffer[span.offset : span.offset + span.extent_bytes].view(span.dtype).copy_(source)
+
+
+class SharedMaster(Master):
+    """A master in whole pages that other processes of the host map, too: they are filled once, and then only read.
+
+    What this process reads and edits through ``views`` are ``private`` pages, which are the same memory as long as
+    nobody edits them. From then on copies are made from there.
+    """
+
+    __slots__ = ("_private", "edited")
+
+    def __init__(self, layout: Layout, common: torch.Tensor, private: torch.Tensor) -> None:
+        super().__init__(layout, common)
+        self._private = private[: layout.bytes]
+        self.views = views_apart(layout, private)
+        self.edited = False  # or someone holds memory of it, and may
+
+    @property
+    def source(self) -> torch.Tensor | HostBlock:
+        return PageableBlock(self._private) if self.edited or self.tier != "pinned" else self.buffer
 
 
 class AbsentMaster:
@@ -162,7 +182,7 @@ class AbsentMaster:
         )
 
 
-def _views_apart(layout: Layout, memory: torch.Tensor) -> list[torch.Tensor]:
+def views_apart(layout: Layout, memory: torch.Tensor) -> list[torch.Tensor]:
     """Views that share no storage object: people save weights, and PyTorch writes the whole storage of each tensor."""
     data = memory.numpy()
     views = []

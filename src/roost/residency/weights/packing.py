@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 
@@ -19,6 +19,7 @@ from roost.residency.weights.host_masters import AbsentMaster, Master
 from roost.residency.weights.mapped_masters import Checkpoint, MappedMaster
 from roost.residency.weights.objects.parameter_tables import kept_aside
 from roost.residency.weights.rungs import Rungs
+from roost.residency.weights.shared.component import SharedComponent
 from roost.residency.weights.transfers import Transfers
 from roost.residency.weights.units import Unit
 
@@ -37,15 +38,21 @@ class Packer:
         plan: ComponentPlan,
         transfers: Transfers,
         checkpoint: Checkpoint | None = None,
+        share: SharedComponent | None = None,
     ) -> None:
         self.units: dict[str, Unit] = {}
         self._name, self._module, self._transfers, self._checkpoint = name, module, transfers, checkpoint
+        self._share = share
         self._late = checkpoint is not None and checkpoint.late  # masters in host memory wait for ``make_masters``
         self._tiers = _tiers(plan)
         self._places: Places = frozenset()  # as they were when the units were made
         self._names = Rungs(plan).names
         self._images = Images(name, transfers, 0 if plan.strategy == "resident" else plan.load_bytes)
         self.renew()
+        if share is not None:
+            share.announce(module)
+            if share.trouble is not None:
+                transfers.changes.append(f"{name}: its host copy is not shared, because {share.trouble}")
 
     def is_fresh(self) -> bool:
         """Whether the module still has just the tensors that the units know, reading what they were bound to."""
@@ -72,9 +79,15 @@ class Packer:
         self._take_in(_new_units(self._module, self._names, self.units), keep=True)
         self._unpin(self._images.keep(before, Image.of(self._module, self.units)))
 
+    def suspect(self) -> None:
+        """Someone may edit any weight."""
+        for unit in self.units.values():
+            unit.suspect()
+
     def unpin(self) -> None:
         """Leaves every weight in plain host memory, and only in its present dtype."""
         self._unpin([*self._images.drop(), *self.units.values()])
+        self._leave()
 
     def make_masters(self) -> None:
         """Makes the masters in host memory that were put off, of the weights as the library left or now loads them."""
@@ -100,8 +113,9 @@ class Packer:
     def forget(self) -> None:
         """Gives up the masters; the device has the only copies now."""
         for unit in self.units.values():
-            unit.spare = unit.master if self._images and isinstance(unit.master, Master) else None
+            unit.spare = unit.writable if self._images else None
             unit.master = None
+        self._leave()
 
     def _take_in(self, renewed: dict[str, Unit], *, keep: bool) -> None:
         """Makes ``renewed`` the units, and masters for those that have none; pinned old ones stay so for ``keep``."""
@@ -122,10 +136,24 @@ class Packer:
                 self._map(unit)
             elif self._late and unit.bytes and all(entry.tensor.is_contiguous() for entry in unit.entries):
                 unit.adopt(MappedMaster(unit.layout, [entry.tensor.detach() for entry in unit.entries]))
-        _pack([unit for unit in fresh if unit.master is None])
+        _pack(self._memory_for([unit for unit in fresh if unit.master is None]))
         for unit in fresh:
             if self._tiers.get(unit.name) == "pinned" and isinstance(unit.master, Master) and unit.bytes:
                 self._transfers.pin(unit.master, self._label(unit))
+
+    def _memory_for(self, fresh: list[Unit]) -> dict[Unit, Master]:
+        """Masters to be filled, in common memory if others are to have them, for units that have none there yet."""
+        built: Mapping[Unit, Master] = {}
+        if self._share is not None:
+            fresh = [unit for unit in fresh if not self._share.adopt(unit)]
+            built = self._share.build(fresh)
+        return {unit: built.get(unit) or Master(unit.layout) for unit in fresh}
+
+    def _leave(self) -> None:
+        """Others don't find the masters here any more."""
+        if self._share is not None:
+            self._share.close()
+            self._share = None
 
     def _unpin(self, units: Iterable[Unit]) -> None:
         for unit in units:
@@ -190,13 +218,12 @@ def nothing_like(view: torch.Tensor, device: torch.device | None = None) -> torc
         return torch.full((), value, dtype=torch.float32, device=device).to(view.dtype).expand(view.shape)
 
 
-def _pack(units: Iterable[Unit]) -> None:
-    """Builds the masters of ``units`` and binds them.
+def _pack(masters: Mapping[Unit, Master]) -> None:
+    """Fills the masters of units and binds them.
 
     Host memory grows by one source at a time: entries are taken in the order of their addresses, so that a checkpoint
     file's mapping goes as soon as all that it holds was taken.
     """
-    masters = {unit: Master(unit.layout) for unit in units}
     work = [(entry, unit, index) for unit in masters for index, entry in enumerate(unit.entries)]
     taken_bytes = 0
     for entry, unit, index in sorted(work, key=lambda item: item[0].address):

@@ -10,7 +10,7 @@ import torch
 from roost.pipelines.formats.packed_tensors import follow_parts
 from roost.pipelines.internals.of_torch import as_engine
 from roost.residency.weights.census import Entry, same_memory
-from roost.residency.weights.host_masters import AbsentMaster, HostCopy, Master, lay_out
+from roost.residency.weights.host_masters import AbsentMaster, HostCopy, Master, SharedMaster, lay_out
 from roost.residency.weights.objects.parameter_tables import ParameterTables, StandIns, bind_all, owners_of
 from roost.residency.weights.objects.watched import unwatch, watch
 
@@ -82,6 +82,16 @@ class Unit:
     @property
     def loaded(self) -> bool:
         return self.buffer is not None
+
+    @property
+    def writable(self) -> Master | None:
+        """The master, where it may be written to: a checkpoint may not, nor what other processes read."""
+        return self.master if isinstance(self.master, Master) and not isinstance(self.master, SharedMaster) else None
+
+    def suspect(self) -> None:
+        """Someone may have edited what the objects read."""
+        if isinstance(self.master, SharedMaster):
+            self.master.edited = True
 
     def find_tables(self, module: torch.nn.Module, names: Iterable[str], aside: Container[int]) -> None:
         """Looks where ``module`` has the unit's weights: under ``names``, and some of them ``aside``."""
@@ -193,6 +203,7 @@ class Unit:
     def lend(self) -> None:
         if self._watcher is not None:
             self.lent = self._watcher.stale = True
+            self.suspect()
 
     def _views_of(self, buffer: torch.Tensor) -> list[torch.Tensor]:
         """Views of ``buffer`` to bind, one for every object."""

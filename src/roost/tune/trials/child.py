@@ -128,9 +128,9 @@ def _setup(request: TrialRequest) -> TrialSetup:
 
 def _source_of(request: TrialRequest) -> Source:
     from roost.residency.run.components import read_component  # imported here: these bring torch
-    from roost.residency.run.given_files import GivenFiles
     from roost.residency.run.loader import Source
     from roost.residency.run.loras import LoraLoader
+    from roost.residency.run.sources.given_files import GivenFiles
 
     facts = load_class_facts()
     otherwise = reading_random(request.device_kind) if request.random_weights else read_component

@@ -14,6 +14,7 @@ from roost.api.plans.plan import search_question
 from roost.api.requests.known_values import one_of
 from roost.api.requests.option_sets import PlanOptions
 from roost.api.requests.options import searches
+from roost.api.requests.python_options import options_of
 from roost.errors import NothingFits, UsageError
 from roost.facts.machine import Fleet
 from roost.facts.request import LAYOUTS, LayoutName
@@ -40,6 +41,15 @@ _USES: Mapping[Use, str] = {"alone": "one card alone", "monolithic": "a replica"
 
 OnPlan = Callable[[str], None]
 
+# Options of one card's plan that a fleet says by itself, or has another word for.
+NOT_WITH_FLEETS: Mapping[str, str] = {
+    "gpu": "the fleet names its cards",
+    "role": "its layout has the roles; layout roles asks for them",
+    "num_gpus": "the fleet says how many there are",
+    "fsdp": "layout fsdp asks for it",
+    "generations": "requests says how much is made",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetOptions:
@@ -49,6 +59,24 @@ class FleetOptions:
     layout: str = AUTO
     rate: float | None = None
     requests: int | None = None
+
+
+def make_fleet_plan(
+    model: str | Path,
+    fleet: str,
+    *,
+    layout: str = AUTO,
+    rate: float | None = None,
+    requests: int | None = None,
+    **options: object,
+) -> PlanDocument:
+    """The plan of several cards: ``fleet`` is cards like ``4 x l40s``, or the path of a YAML file of hosts.
+
+    ``options`` are the fields of ``PlanOptions`` that a fleet doesn't say itself. Raises what ``plan_fleet`` does.
+    """
+    asked = FleetOptions(fleet=fleet, layout=layout, rate=rate, requests=requests)
+    found = options_of(PlanOptions, options, "make_fleet_plan", refused=NOT_WITH_FLEETS)
+    return plan_fleet(model, found, asked, lambda _: None)
 
 
 def plan_fleet(model: str | Path, options: PlanOptions, asked: FleetOptions, on_plan: OnPlan) -> PlanDocument:

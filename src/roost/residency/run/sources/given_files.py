@@ -30,6 +30,11 @@ class GivenFiles:
     def __contains__(self, name: str) -> bool:
         return name in self.files
 
+    @property
+    def only_reads(self) -> bool:
+        """Whether the others are read from the model's files."""
+        return self.otherwise is read_component
+
     def load(self, name: str, plan: ComponentPlan, model_dir: Path) -> torch.nn.Module:
         """One component in host memory, finished as planned. Raises what ``read`` does."""
         return finish_component(name, self.read(name, plan, model_dir), plan)
