@@ -45,6 +45,8 @@ class InProcess:
         self._boot(worker)
         self._take(worker)
 
+    def leave(self, worker: str) -> None: ...
+
     def wait(self) -> Sequence[Word]:
         if not self._words:
             worker, task = self._asked.pop(0)

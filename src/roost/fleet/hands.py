@@ -99,6 +99,9 @@ class Hands(Protocol):
 
     def restart(self, worker: str) -> None: ...
 
+    def leave(self, worker: str) -> None:
+        """The worker isn't started again; others don't wait for its values."""
+
     def wait(self) -> Sequence[Word]: ...
 
     def reports(self) -> dict[str, str]:

@@ -49,27 +49,26 @@ def run_on_ray(run: FleetRun, options: RayOptions, on_progress: OnProgress) -> R
     from roost.fleet.routes import owners_of, posts_of
 
     workers = run.document.workers
-    with (
-        opened_cluster(options.address, len(workers), run.on_note) as cluster,
-        opened_folders(cluster) as folders,
-        ExitStack() as ends,
-    ):
+    with opened_cluster(options.address, len(workers), run.on_note) as cluster, ExitStack() as ends:
 
         def hands() -> RayHands:
             found = RayHands(cluster, seats, owners, WorkerDesk, on_progress)
             ends.callback(found.end)
             return found
 
-        seats = _seats(run, options, cluster.nodes, folders)
+        places = nodes_of(run.document, cluster.nodes)
+        folders = ends.enter_context(opened_folders(cluster, places.values()))
+        seats = _seats(run, options, places, folders)
         owners = owners_of(posts_of(run.document), run.ready.plan)
         return run_fleet(run, hands)
 
 
-def _seats(run: FleetRun, options: RayOptions, nodes: Sequence[Node], folders: Mapping[str, str]) -> dict[str, Seat]:
+def _seats(
+    run: FleetRun, options: RayOptions, places: Mapping[str, Node], folders: Mapping[str, str]
+) -> dict[str, Seat]:
     from roost.fleet.ray_hands import Seat
 
-    text, places = plan_to_yaml(run.document), nodes_of(run.document, nodes)
-    on_cuda = run.ready.device_kind == "cuda"
+    text, on_cuda = plan_to_yaml(run.document), run.ready.device_kind == "cuda"
     if on_cuda:
         _check_cards(run.document.workers, places)
     seats, hosts = {}, {each.name: each.bytes.high for each in run.document.fleet.hosts} if run.document.fleet else {}
