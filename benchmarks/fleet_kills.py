@@ -3,7 +3,7 @@
     python benchmarks/fleet_kills.py --kills 100
 
 A round runs a list of prompts on a cluster of its own, and ends its workers by SIGKILL, each chosen by chance, at
-moments of chance, until the command ends. Where it failed, as it may when a request has lost its worker three times,
+moments of chance, until the command ends. Where it failed, as when a worker is lost three times before it is up again,
 the same command goes on, and workers go on being killed. In the end each output is compared with that of one process.
 Stopped, the campaign goes on after the rounds that its results hold. Needs Ray: pip install 'roost[fleet]'.
 """
@@ -186,8 +186,8 @@ def write(path: Path, rounds: list[dict[str, Any]]) -> None:
         lines.append(f"| {layout} | {len(mine)} | {' | '.join(map(str, cells))} | {some['finished_outputs_lost']} |")
     lines += [
         "",
-        f"A run fails when a request has lost its worker three times, or a worker could not start three times in a row"
-        f" ({found['requests_failed_told']} requests failed so); the same command then went on."
+        "A run failed where workers were killed three times in a row before they were up again, and nobody else did"
+        f" their work; {found['requests_failed_told']} requests then failed with it, and the same command made them."
         f" Processes left {LEFT_S:.0f} s after runs: {found['processes_left']}.",
     ]
     path.with_suffix(".md").write_text("\n".join(lines) + "\n")
