@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from roost.errors import OutOfMemory, RoostError
 from roost.fleet.dispatch import Arrived, Dispatcher, Event, Failed, Lost, Post, Step, Up
 from roost.fleet.hands import Gone, Serving, failure, failure_of, tagged, untagged
@@ -18,6 +20,9 @@ from roost.fleet.ray_cluster import Cluster
 from roost.fleet.ray_hands import RayHands, Seat
 
 PATIENCE_S = 60.0
+DIES = "dies as it starts"  # a worker whose seat has this to say
+_STARTS = 3
+_NODE = {"num_cpus": 4, "object_store_memory": 100 * 1024**2, "include_dashboard": False}
 
 
 def task(do: str, marker: Path | None = None, **more: object) -> bytes:
@@ -32,6 +37,8 @@ class ToyDesk:
         self._send, self._beats = send, 0
 
     def boot(self, spec: str) -> bytes:
+        if spec == DIES:
+            os.kill(os.getpid(), signal.SIGKILL)
         return tagged("done", b"")
 
     def take(self, values: bytes) -> None: ...
@@ -71,12 +78,12 @@ class ToyDesk:
 class ToyFleet:
     """Toy workers on a cluster: ``run`` serves tasks, by their number, and says how each ended."""
 
-    def __init__(self, cluster: Cluster, nodes: Mapping[str, int], owner: str | None = None) -> None:
+    def __init__(self, cluster: Cluster, nodes: Mapping[str, int], owner: str = "", dying: str = "") -> None:
         self.seats = {
-            name: Seat(node=cluster.nodes[number], card=None, spec="", patience_s=PATIENCE_S)
+            name: Seat(node=cluster.nodes[number], card=None, spec=DIES if name == dying else "", patience_s=PATIENCE_S)
             for name, number in nodes.items()
         }
-        owners = {} if owner is None else {"part": owner}
+        owners = {"part": owner} if owner else {}
         self.ended: dict[int, str] = {}
         self.notes: list[str] = []
         self.on_up: Callable[[str], None] = lambda _: None
@@ -129,20 +136,27 @@ class ToyFleet:
 
 @contextmanager
 def nodes_of_ray(count: int, folder: Path) -> Iterator[Any]:
-    """``ray.cluster_utils.Cluster`` with so many nodes on this machine, in ``folder``; what it is asked has a token."""
-    from ray.cluster_utils import Cluster as Nodes  # imported here: most that import this module have no Ray
-
-    settings = {"num_cpus": 4, "object_store_memory": 100 * 1024**2, "include_dashboard": False}
-    for attempt in range(3):
-        try:
-            nodes = Nodes(initialize_head=True, head_node_args={**settings, "temp_dir": str(folder)})
-            break
-        except Exception:  # its start has 30 s, which a busy machine may need
-            if attempt == 2:
-                raise
-    try:
+    """``ray.cluster_utils.Cluster`` with so many nodes on this machine, whose temporary files are in ``folder``."""
+    (folder / "ray").mkdir()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("TMPDIR", str(folder))
+        nodes = _head()
         for _ in range(count - 1):
-            nodes.add_node(num_cpus=4, object_store_memory=100 * 1024**2)
+            nodes.add_node(**_NODE)
+    try:
         yield nodes
     finally:
         nodes.shutdown()
+
+
+def _head() -> Any:
+    """A cluster with its first node."""
+    from ray.cluster_utils import Cluster as Nodes  # imported here: most that import this module have no Ray
+
+    for attempt in range(_STARTS):
+        try:
+            return Nodes(initialize_head=True, head_node_args=_NODE)
+        except Exception:  # its start has 30 s, which a busy machine may need
+            if attempt == _STARTS - 1:
+                raise
+    return None

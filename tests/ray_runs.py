@@ -12,7 +12,7 @@ from typing import Any
 
 from roost.api.fleets.desk import WorkerDesk
 from roost.cli.app import run
-from roost.errors import RoostError
+from roost.errors import NothingFits
 from roost.fleet.hands import failure
 from roost.fleet.tasks import Task
 from roost.residency.engine.stages import StageEvent
@@ -59,6 +59,7 @@ def digests(record: dict[str, Any]) -> list[str]:
 class FrailDesk(WorkerDesk):
     """A worker's desk whose process is killed once at each of ``DEATHS``."""
 
+    by = signal.SIGKILL
     _folder, _seed = Path(), -1
 
     def boot(self, spec: str) -> bytes:
@@ -74,7 +75,13 @@ class FrailDesk(WorkerDesk):
         marker = self._folder / f"died in {event.phase}"
         if DEATHS[self._seed] == event.phase and not marker.exists():
             marker.write_text("")
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self.by)
+
+
+class StoppingDesk(FrailDesk):
+    """One that is stopped there."""
+
+    by = signal.SIGSTOP
 
 
 class RefusingDesk(WorkerDesk):
@@ -82,5 +89,5 @@ class RefusingDesk(WorkerDesk):
 
     def visit(self, task: bytes) -> bytes:
         if REFUSED.encode() in task:
-            return failure(RoostError("it can't be done."))
+            return failure(NothingFits("it doesn't fit."))
         return super().visit(task)

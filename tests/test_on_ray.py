@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from time import sleep
@@ -19,12 +20,14 @@ import pytest
 pytest.importorskip("ray")
 
 from ray_desks import nodes_of_ray
-from ray_runs import DEATHS, REFUSED, SMALL, FrailDesk, Planned, RefusingDesk, digests, planned, ran
+from ray_runs import DEATHS, REFUSED, SMALL, FrailDesk, Planned, RefusingDesk, StoppingDesk, digests, planned, ran
 from roost.api.fleets import on_ray
-from roost.api.fleets.desk import WorkerSpec
+from roost.api.fleets.desk import WorkerDesk, WorkerSpec
 from roost.cli.app import run
+from roost.errors import NothingFits
 
 SEEDS = ("--prompt", "a fox", "--seed", "7", "--seed", "8")
+PATIENCE_S = 40.0  # loading takes seconds without a sign of life
 HOSTS = """
 hosts:
   - {name: left, gpus: emulated}
@@ -84,19 +87,31 @@ def test_roles_give_the_bits_of_one_process_and_read_their_own_weights(
         assert 0 < each["peak_bytes"] < each["host_peak_bytes"]
 
 
-def test_each_role_may_be_killed_at_its_work(
-    sdxl: Planned, there: tuple[str, str], tmp_path: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("desk", [FrailDesk, pytest.param(StoppingDesk, marks=pytest.mark.slow)])
+def test_each_role_may_be_killed_or_stop_at_its_work(
+    desk: type[WorkerDesk],
+    sdxl: Planned,
+    there: tuple[str, str],
+    tmp_path: Path,
+    capfd: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seeds = ("--prompt", "a fox", *(word for seed in DEATHS for word in ("--seed", str(seed))))
     alone = ran(capfd, str(sdxl.alone), *seeds, "-o", str(tmp_path / "alone.png"))
-    monkeypatch.setattr(on_ray, "WorkerDesk", FrailDesk)
+    monkeypatch.setattr(on_ray, "WorkerDesk", desk)
+    monkeypatch.setattr(on_ray, "RayOptions", partial(on_ray.RayOptions, patience_s=PATIENCE_S))
     fleet = ran(capfd, str(sdxl.fleet), *there, *seeds, "-o", str(tmp_path / "fleet.png"))
     assert digests(fleet) == digests(alone)
     assert [each["restarts"] for each in fleet["workers"]] == [1, 1, 1]
 
 
 def test_replicas_share_a_list_and_a_later_run_makes_what_is_missing(
-    replicas: Planned, there: tuple[str, str], tmp_path: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch
+    replicas: Planned,
+    nodes: Any,
+    there: tuple[str, str],
+    tmp_path: Path,
+    capfd: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     prompts = tmp_path / "prompts.txt"
     prompts.write_text(f"a fox\n{REFUSED}\na dog\na cat\na red fox\na hen\n")
@@ -104,9 +119,9 @@ def test_replicas_share_a_list_and_a_later_run_makes_what_is_missing(
     words = (str(replicas.fleet), *there, "--prompts", str(prompts), "-o", str(tmp_path / "fox.png"))
     with monkeypatch.context() as patched:
         patched.setattr(on_ray, "WorkerDesk", RefusingDesk)
-        assert run(["run", *words]) == 1
+        assert run(["run", *words]) == NothingFits.exit_code
     said = capfd.readouterr().err.splitlines()
-    assert said[-1] == "error: it can't be done."
+    assert said[-1] == "error: it doesn't fit."
     assert sum(REFUSED in line and "failed" in line for line in said) == 1
     assert sorted(each.name for each in tmp_path.glob("fox-*")) == [
         f"fox-{number:04}.png" for number in (1, 3, 4, 5, 6)
@@ -119,6 +134,9 @@ def test_replicas_share_a_list_and_a_later_run_makes_what_is_missing(
     assert [each["host"] for each in fleet["workers"]] == ["left", "right"]
     journal = [line for line in (tmp_path / "fox.journal.jsonl").read_text().splitlines() if line]
     assert sorted(json.loads(line)["prompt"] for line in journal) == sorted(prompts.read_text().splitlines())
+    assert (
+        list(Path(nodes.head_node.get_temp_dir_path()).parent.glob("*.roost-tmp")) == []
+    )  # of the host without the driver
 
 
 def test_a_host_without_the_model_is_named(

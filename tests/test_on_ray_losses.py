@@ -16,6 +16,7 @@ import pytest
 pytest.importorskip("ray")
 
 from ray_desks import ToyFleet, nodes_of_ray, task
+from roost.errors import RoostError
 from roost.fleet.ray_cluster import Cluster, opened_cluster
 
 BOTH = ("one", "two")
@@ -95,6 +96,18 @@ def test_a_call_of_a_worker_that_is_gone_is_made_again(cluster: Cluster) -> None
     fleet.on_up = kill
     assert fleet.run([(task("ask"), ("one",))]) == {0: "done"}
     assert "one is started again: the worker with part, which it calls, is gone" in fleet.notes
+
+
+def test_a_worker_that_never_starts_is_told_unless_another_does_its_work(cluster: Cluster) -> None:
+    fleet = ToyFleet(cluster, {"one": 0, "two": 0}, dying="two")
+    assert fleet.run([(task("finish", seconds=6), ("one",)), (task("finish"), BOTH)]) == {0: "done", 1: "done"}
+    assert fleet.notes[-1] == "two is given up: its process ended"
+
+
+def test_a_worker_that_alone_does_its_work_and_never_starts_ends_the_run(cluster: Cluster) -> None:
+    fleet = ToyFleet(cluster, {"one": 0}, dying="one")
+    with pytest.raises(RoostError, match="one does not start: its process ended"):
+        fleet.run([(task("finish"), ("one",))])
 
 
 def test_a_lost_node_leaves_its_requests_to_the_others(nodes: Any, cluster: Cluster) -> None:

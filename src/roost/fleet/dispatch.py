@@ -112,7 +112,9 @@ class Dispatcher:
     _gone: dict[str, str] = field(default_factory=dict)  # workers that don't come back, and why
 
     def run(self, requests: Iterator[tuple[int, Step]]) -> None:
-        """Returns when each request is done or has failed. Raises RoostError where no worker is left to go on with."""
+        """Returns when each request is done or has failed. Raises RoostError for a worker that never starts, unless
+        another does all that it does.
+        """
         self.restarts = {each.name: 0 for each in self.posts}
         self.served = {each.name: 0 for each in self.posts}
         waiting = True
@@ -165,7 +167,7 @@ class Dispatcher:
         self._free.discard(event.worker)
         self._starts[event.worker] = self._starts.get(event.worker, 0) + 1
         if self._starts[event.worker] >= _MOST_STARTS:
-            if event.worker not in self._was_up:
+            if event.worker not in self._was_up and not self._is_spare(event.worker):
                 raise RoostError(f"{event.worker} does not start: {event.why}")
             self._gone[event.worker] = event.why
             self.on_note(f"{event.worker} is given up: {event.why}")
@@ -180,6 +182,15 @@ class Dispatcher:
             self._end(
                 request, RoostError(f"its worker was lost {request.losses} times, the last time since {event.why}")
             )
+
+    def _is_spare(self, worker: str) -> bool:
+        """Whether another one that isn't given up can do all that this one does."""
+        own = next(each for each in self.posts if each.name == worker)
+        return any(
+            each.components >= own.components and each.decodes >= own.decodes and each.denoises >= own.denoises
+            for each in self.posts
+            if each.name not in (worker, *self._gone)
+        )
 
     def _end(self, request: _Request, why: RoostError) -> None:
         del self._under_way[request.number]

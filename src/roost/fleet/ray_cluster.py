@@ -176,15 +176,13 @@ def _join(ray: Any, run: str, address: str) -> None:
 
 def _init(ray: Any, run: str, **how: Any) -> None:
     """Ray puts its own handler of SIGTERM in place, for good; one that came meanwhile ends the run as any other."""
-    here = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGTERM)
-    ended = False
+    before, ended = signal.getsignal(signal.SIGTERM), False
     try:
         ray.init(namespace=f"roost-{run}", log_to_driver=False, logging_level=logging.ERROR, **how)
     except SystemExit:
         ended = True
     finally:
-        if here:
+        if before is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
     if ended:
         signal.raise_signal(signal.SIGTERM)
