@@ -1,7 +1,7 @@
 # `make demo` and `make test` are enough to start; both make .venv by themselves.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-oldest test-quantised test-simulated-gpu check build format clean .venv
+.PHONY: help demo test test-fast test-oldest test-quantised test-fleet test-simulated-gpu check build format clean .venv
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -23,6 +23,7 @@ help:
 	@echo 'make test-fast    the tests that need no torch, in under a minute'
 	@echo 'make test-oldest  the canaries, with the oldest diffusers and transformers that pyproject.toml admits'
 	@echo 'make test-quantised  packed weights of torchao and bitsandbytes, which the other tests do without'
+	@echo 'make test-fleet   fleets on Ray, which the other tests do without; minutes, one after another'
 	@echo 'make test-simulated-gpu   the CUDA path, with the CUDA build of torch on a simulated GPU; TORCH=2.13.0 takes another'
 	@echo 'make build        the wheel, in dist/, installed into a fresh environment and tried outside this folder'
 
@@ -47,6 +48,13 @@ test-quantised:
 	build/quantised/bin/python -m pip install --disable-pip-version-check --quiet -c constraints.txt torch
 	build/quantised/bin/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev,quantised]'
 	OMP_NUM_THREADS=1 build/quantised/bin/python -m pytest -n 2 --dist worksteal $(wildcard tests/test_packed_*.py)
+
+# Ray is a quarter of a gigabyte. One process: a cluster takes what two cores have.
+test-fleet:
+	"$(PYTHON)" -m venv build/fleet
+	build/fleet/bin/python -m pip install --disable-pip-version-check --quiet -c constraints.txt torch
+	build/fleet/bin/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev,fleet]'
+	OMP_NUM_THREADS=1 build/fleet/bin/python -m pytest $(wildcard tests/test_on_ray*.py)
 
 # The environment is made once, in ~/.cache/roost-simulated-gpu; torch's CUDA wheel alone is half a gigabyte.
 SIMULATED := tests/simulated_gpu

@@ -8,6 +8,7 @@ from itertools import count
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from roost.errors import RoostError
@@ -16,6 +17,11 @@ from roost.residency.run.kept.values import KeptTensors
 
 _METADATA = "roost"
 _LENGTH = 8  # bytes of a safetensors header's length
+# What bytes that nobody packed make of safetensors, JSON and tensors.
+_BROKEN = (
+    *(SafetensorError, ValueError, KeyError, TypeError, AttributeError),
+    *(RuntimeError, RecursionError, OverflowError),
+)
 
 
 def packed(value: Any, otherwise: Otherwise | None = None) -> bytes:
@@ -39,5 +45,6 @@ def unpacked(raw: bytes, device: torch.device, generators: Iterator[torch.Genera
         length = int.from_bytes(raw[:_LENGTH], "little")
         text = json.loads(raw[_LENGTH : _LENGTH + length])["__metadata__"][_METADATA]
         return rebuilt(json.loads(text), KeptTensors(device, load(raw)).get, generators)
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, RecursionError) as error:
-        raise RoostError(f"what another worker sent can't be read ({type(error).__name__}: {error}).") from error
+    except _BROKEN as error:
+        why = " ".join(str(error).split())[:200]
+        raise RoostError(f"what another worker sent can't be read ({type(error).__name__}: {why}).") from error

@@ -69,6 +69,23 @@ class Onward:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """What a call that came from another worker gave, as ``Answer`` has it, and what it took here."""
+
+    parcel: bytes
+    stages: Sequence[StageRecord]
+    nan_components: Sequence[str]
+
+    def pack(self) -> bytes:
+        return packed({**_fields(self), "stages": [_fields(each) for each in self.stages]})
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> Answered:
+        found = unpacked(raw, _CPU)
+        return cls(**{**found, "stages": [StageRecord(**each) for each in found["stages"]]})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """One output of a request, with the content of its files by name."""
 

@@ -15,6 +15,7 @@ from typing import Any
 from roost.errors import RoostError
 from roost.facts.model import Kind
 from roost.fleet.answers import Answers, Asked
+from roost.fleet.attributes import as_it_was, attributes_of, change, changed_since
 from roost.pipelines.described_values import Unkeepable, described
 from roost.pipelines.entries import wrap_entries
 from roost.residency.engine.instance_attributes import set_attribute
@@ -56,6 +57,13 @@ class Visit:
         self._decodes = _DECODES in held.plan.role.stages
         self._held, self._answers, self._ask = held, answers, ask
         self._within = 0  # calls of components of this worker's own
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Around each call of the pipeline: it meets the answers from the first one on, as if it had never run."""
+        self.denoised, self._answers.met = False, 0
+        with as_it_was(self._held):
+            yield
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -101,21 +109,26 @@ class Visit:
         return self._ask(name, method, args, kwargs)
 
     def _encode(self, encode: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """In place of the pipeline's method: its result travels, and not the larger ones of the encoders in it."""
+        """In place of the pipeline's method: its result travels, and not the larger ones of the encoders in it.
+
+        What else it changes, such as a tokenizer's settings, goes along.
+        """
         if self._within or (not self._answers.left and (self.denoised or self._ask is not None)):
             return encode(*args, **kwargs)
         try:
             asked = Asked.of(_PIPELINE, _ENCODES, [args, kwargs])
         except RoostError:  # what only this pipeline can be given; its encoders may be given something plainer
             return encode(*args, **kwargs)
+        pipeline = self._held.pipeline
         if self._answers.is_next(asked):
-            return self._answers.give(asked, [args, kwargs])
-        first, anew, before = self._answers.met, not self._answers.left, dict(vars(self._held.pipeline))
+            result, changes = self._answers.give(asked, [args, kwargs])
+            change(pipeline, changes)
+            return result
+        first, anew, before = self._answers.met, not self._answers.left, attributes_of(pipeline)
         result = encode(*args, **kwargs)
-        after = vars(self._held.pipeline)
-        unchanged = all(before.get(name) is after.get(name) for name in before.keys() | after.keys())
-        if anew and unchanged and _is_plain(result):
-            self._answers.keep(asked, result, [args, kwargs], first)
+        made = (result, changed_since(before, pipeline))
+        if anew and made[1] is not None and _is_plain(made):
+            self._answers.keep(asked, made, [args, kwargs], first)
         return result
 
     @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ import torch
 
 from roost.errors import RoostError
 from roost.fleet.answers import WITHOUT_ROLES, Answer, Answers, Asked
+from roost.fleet.attributes import as_it_was
 from roost.fleet.hands import failure_of, untagged
 from roost.fleet.parcels import packed, unpacked
-from roost.fleet.tasks import Onward, Task
+from roost.fleet.tasks import Answered, Onward, Task
 from roost.fleet.visits import Elsewhere, Visit
 from roost.pipelines.described_values import Unkeepable
 from roost.residency.hold.attach import Held
@@ -39,6 +41,7 @@ class Worker:
         self.held = held
         self._folder, self._send = folder, send
         self._device = held.device.device
+        self._answered: list[Answered] = []  # by other workers, in the visit that calls them
 
     def values(self) -> bytes:
         """What the others' pipelines may read of this worker's components: their small weights, by component."""
@@ -58,29 +61,41 @@ class Worker:
         with self._nan_components() as nan, visit.watching():
             try:
                 if task.through:
-                    return generate(self.held, task.call), None
-                made = generate_keeping(self.held, task.call, files, resume=True)
+                    with visit.attempt():
+                        return self._through(task), None
+                made = generate_keeping(self.held, task.call, files, resume=True, attempt=visit.attempt)
             except Elsewhere as needed:
                 return self._onward(task, needed, visit, answers, files, nan)
         files.remove()
         return made
 
+    def _through(self, task: Task) -> Generation:
+        self._answered.clear()
+        made = generate(self.held, task.call)
+        stages = (*made.stages, *(stage for each in self._answered for stage in each.stages))
+        nan = (*made.nan_components, *(name for each in self._answered for name in each.nan_components))
+        return replace(made, stages=stages, nan_components=nan)
+
     def answer(self, raw: bytes) -> bytes:
-        """The answer to one call of a component of this worker, made from where its request is."""
+        """The answer to one call of a component of this worker, made from where its request is; packed."""
         found = unpacked(raw, self._device, iter(map(torch.Generator, repeat("cpu"))))
         name, method, args, kwargs = (found[each] for each in ("part", "method", "args", "kwargs"))
         module = self.held.runtime.components[name].module
         dtype, held = found["dtype"], self.held
-        with calling(held.pipeline, held.recorder, held.device, held.runtime.end_call, 0):
-            if dtype not in (None, dtype_of(module)):
-                module.to(dtype)
-            put_random_state([each.cpu() for each in found["random"]], self._device)
-            result = getattr(module, method)(*args, **kwargs)
-            return Answer.to(Asked(name, method, ""), result, [args, kwargs], self._device).parcel
+        with as_it_was(self.held), self._nan_components() as nan:
+            with calling(held.pipeline, held.recorder, held.device, held.runtime.end_call, 0):
+                if dtype not in (None, dtype_of(module)):
+                    module.to(dtype)
+                put_random_state([each.cpu() for each in found["random"]], self._device)
+                result = getattr(module, method)(*args, **kwargs)
+                answer = Answer.to(Asked(name, method, ""), result, [args, kwargs], self._device)
+            return Answered(parcel=answer.parcel, stages=held.stages, nan_components=nan).pack()
 
     def _ask(self, name: str, method: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         assert self._send is not None, "a task that calls through comes where it can"
         away = self.held.away.get(name) or self.held.runtime.components[name]
+        if self.held.runtime.observer is not None:
+            self.held.runtime.observer(name, method, args, dict(kwargs))
         question = {
             "part": name,
             "method": method,
@@ -98,13 +113,16 @@ class Worker:
         kind, content = untagged(self._send(name, raw))
         if kind != "done":
             raise failure_of(content)
-        return Answer(Asked(name, method, ""), content).open([args, kwargs], self._device)
+        answered = Answered.unpack(content)
+        self._answered.append(answered)
+        return Answer(Asked(name, method, ""), answered.parcel).open([args, kwargs], self._device)
 
     def _onward(
         self, task: Task, needed: Elsewhere, visit: Visit, answers: Answers, files: KeptFiles, nan: list[str]
     ) -> Onward:
         """Where the request goes from here. What was denoised goes along only as latents to decode."""
         latents = files.path("decode").read_bytes() if files.has("decode") else b""
+        files.remove()  # the request takes along what it needs
         went_back = bool(task.latents) and needed.kind == "dit"
         through = went_back or (visit.denoised and not (latents and needed.decodes))
         return Onward(

@@ -99,7 +99,7 @@ def _described_leaf(value: Any, leaf: TensorLeaf, name: str) -> dict[str, Any]:
 
 def _as_array(value: Any) -> tuple[str, Any] | None:
     """What a value is made of again, and the numbers in it."""
-    if isinstance(value, numpy.ndarray):
+    if type(value) is numpy.ndarray:  # others, such as masked ones, are more than their numbers
         return "array", value
     if isinstance(value, numpy.generic):
         return "scalar", value
@@ -113,7 +113,7 @@ def _as_array(value: Any) -> tuple[str, Any] | None:
 def _of_array(value: Any) -> torch.Tensor:
     try:
         return torch.from_numpy(numpy.array(value))
-    except TypeError:
+    except (TypeError, ValueError):
         raise Unkeepable(f"numpy array of {value.dtype}") from None
 
 

@@ -30,10 +30,13 @@ class Ruling:
 def ruling_on(question: Question) -> Ruling:
     """What the rules decide for the role's part of the model.
 
-    Raises UsageError for options that contradict each other, suit no component or name ones that don't exist.
+    Raises UsageError for options that contradict each other, suit no component or name ones that don't exist, and for a
+    role that the model has nothing for.
     """
     _check_selectors(question)
     role = view(question.inventory, question.profile, question.role)
+    if not role.loads:
+        raise UsageError(f"{option('role', role.name)}: the model has no component for that role; plan another one.")
     components = tuple(each for each in question.inventory.components if each.name in role.loads)
     case = Case(
         components=components,

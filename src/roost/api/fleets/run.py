@@ -84,13 +84,15 @@ def run_fleet(run: FleetRun, hands: Callable[[], Hands]) -> RunRecord:
 
 @dataclass(slots=True)
 class _Underway:
-    """A call on its way: its task, what its visits took, and when the first began."""
+    """A call on its way: its task, the latents that it began with, what its visits took, and when the first began."""
 
     wanted: PlannedCall
     task: Task
+    kept: bytes
     began_s: float = 0.0
     stages: list[StageRecord] = field(default_factory=list)
     nan_components: list[str] = field(default_factory=list)
+    been: set[object] = field(default_factory=set)  # what it went on for, with how much
 
 
 class _Drive:
@@ -108,6 +110,7 @@ class _Drive:
         self._run, self._checked, self._books, self._hands = run, checked, books, hands
         self._posts = posts_of(run.document)
         self._underway: dict[int, _Underway] = {}
+        self._through = False  # whether what denoises must call others
         self._at: dict[str, int] = {}  # which request a worker has
         self._began_s = time.perf_counter()
         self._dispatcher = Dispatcher(
@@ -190,7 +193,7 @@ class _Drive:
                 outputs=[None if each.output is None else each.output.name for each in wanted],
                 latents=latents,
             )
-            self._underway[number] = _Underway(wanted, task)
+            self._underway[number] = _Underway(wanted, task, latents)
             yield number, Step(posts=first, task=task.pack())
 
     def _replied(self, worker: str, reply: bytes) -> Event:
@@ -205,12 +208,17 @@ class _Drive:
         if kind == "lost":
             return Lost(worker=worker, why=str(failure_of(content)))
         if kind == "onward":
-            return Arrived(worker=worker, next=self._onward(number, Onward.unpack(content)))
+            return self._onward(number, worker, Onward.unpack(content))
         self._save(number, Done.unpack(content))
         return Arrived(worker=worker, next=None)
 
-    def _onward(self, number: int, onward: Onward) -> Step:
-        from roost.fleet.dispatch import Step
+    def _onward(self, number: int, worker: str, onward: Onward) -> Event:
+        """Where the request goes on; it fails where it would go in circles.
+
+        Once a request had to be denoised anew, to call what it needs in the middle, later ones call it at once.
+        """
+        from roost.fleet.answers import WITHOUT_ROLES
+        from roost.fleet.dispatch import Arrived, Failed, Step
         from roost.fleet.routes import next_posts
 
         request = self._underway[number]
@@ -218,15 +226,23 @@ class _Drive:
         request.nan_components += onward.nan_components
         if onward.latents and onward.latents != request.task.latents:
             self._books.kept.keep(request.wanted[0], onward.latents)
+        self._through |= onward.through
+        if self._through and self._run.ready.plan.components[onward.component].kind == "dit":
+            onward = replace(onward, through=True, latents=b"")
+        been = (onward.component, onward.decodes, onward.through, len(onward.answers), bool(onward.latents))
+        if been in request.been:
+            why = f"the pipeline needs {onward.component} again on {worker}, with nothing new; {WITHOUT_ROLES}."
+            return Failed(worker=worker, why=RoostError(why))
+        request.been.add(been)
         request.task = replace(request.task, answers=onward.answers, latents=onward.latents, through=onward.through)
-        return Step(posts=next_posts(self._posts, onward), task=request.task.pack())
+        return Arrived(worker=worker, next=Step(posts=next_posts(self._posts, onward), task=request.task.pack()))
 
     def _save(self, number: int, done: Done) -> None:
         request = self._underway[number]
         stages = tuple(summed_stages((*request.stages, *done.stages)))
         nan = tuple(dict.fromkeys((*request.nan_components, *done.nan_components)))
         resumed = None
-        if done.resumed is not None and request.task.latents and not request.stages:
+        if done.resumed is not None and request.kept and request.task.latents == request.kept:
             resumed = ResumedRecord(output=str(request.wanted[0].output), stage=done.resumed[0], step=done.resumed[1])
         seconds = time.perf_counter() - request.began_s
         done = replace(done, stages=stages, nan_components=nan, seconds=seconds)

@@ -139,9 +139,9 @@ class KeptWork:
         return files is not None and files.has("decode")
 
     def task_of(self, wanted: PlannedGeneration) -> tuple[str, bytes]:
-        """The generation's key wherever it is made, and the content of its kept latents; empty where there are none."""
+        """The generation's key wherever it is made, and its usable kept latents; empty for none."""
         files = self._files(wanted) if self._resume else None
-        there = files is not None and files.has("decode")
+        there = files is not None and files.read("decode") is not None
         return generation_key(self._settings, wanted), files.path("decode").read_bytes() if files and there else b""
 
     def keep(self, wanted: PlannedGeneration, latents: bytes) -> None:

@@ -11,6 +11,7 @@ from roost.planner.by_search import SearchQuestion, plan_by_search
 from roost.planner.fleet.contention import shared_links
 from roost.planner.fleet.service import Seat, Service, Unable, Use, service_of
 from roost.planner.rules.names import kind_of
+from roost.planner.rules.roles import view
 from roost.planner.ruling import why_not_sharded
 
 
@@ -53,7 +54,10 @@ def plan_worker(asked: SearchQuestion, kind: CardKind, use: Use, others_bytes: i
         return _sharded(asked, kind)
     if use == "alone":
         return _planned(asked, kind, cards=1)
-    return _planned(replace(asked, question=replace(asked.question, role=use)), kind, kind.cards, others_bytes)
+    question = replace(asked.question, role=use)
+    if not view(question.inventory, question.profile, use).loads:
+        return Unable(why=f"the model has no component for the role {use}")
+    return _planned(replace(asked, question=question), kind, kind.cards, others_bytes)
 
 
 def without_extras(asked: SearchQuestion) -> SearchQuestion:

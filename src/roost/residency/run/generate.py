@@ -163,9 +163,11 @@ def _output_tensor(result: Any) -> torch.Tensor:
 @contextmanager
 def _latent_digests(held: Held) -> Iterator[list[str]]:
     digests: list[str] = []
+    away = {name: each.planned for name, each in held.away.items()}
+    kinds = {name: each.kind for name, each in {**away, **held.plan.components}.items()}
 
     def observe(component: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if method == "decode" and held.plan.components[component].kind == "vae":
+        if method == "decode" and kinds[component] == "vae":
             latents = args[0] if args else next(iter(kwargs.values()), None)
             if isinstance(latents, torch.Tensor):
                 digests.append(tensor_digest(latents))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +22,8 @@ from roost.residency.run.kept.files import Kept, KeptFiles, KeptStage
 from roost.residency.run.kept.steps import Steps
 from roost.residency.run.kept.values import KeptTensors
 
+Attempt = Callable[[], AbstractContextManager[None]]
+
 _STAGES: tuple[KeptStage, ...] = ("decode", "denoise")  # what saves more comes first
 # A pipeline's own way of decoding, by several calls of its VAE where there are many frames.
 _DECODES = "decode_latents"
@@ -36,11 +38,12 @@ class Resumed:
 
 
 def generate_keeping(
-    held: Held, request: GenerationRequest, files: KeptFiles, *, resume: bool
+    held: Held, request: GenerationRequest, files: KeptFiles, *, resume: bool, attempt: Attempt = nullcontext
 ) -> tuple[Generation, Resumed | None]:
     """As ``generate``, with ``files`` kept as it goes; with ``resume`` from the latest that is there and ours.
 
-    What turns out not to give the same bits is told and left, and the generation begins before it.
+    What turns out not to give the same bits is told and left, and the generation begins before it. Each time it begins
+    it is inside an ``attempt`` of its own.
     """
     for stage in _STAGES if resume else ():
         kept = files.read(stage)
@@ -48,11 +51,13 @@ def generate_keeping(
             continue
         keeper = Keeper(held, files, kept)
         try:
-            return keeper.generate(request), Resumed(stage=stage, step=kept.step)
+            with attempt():
+                return keeper.generate(request), Resumed(stage=stage, step=kept.step)
         except NotExact as error:
             reason = str(error)
         files.say(f"{files.path(stage).name} is not used, because {reason}.")
-    return Keeper(held, files, None).generate(request), None
+    with attempt():
+        return Keeper(held, files, None).generate(request), None
 
 
 class Keeper:
@@ -69,6 +74,7 @@ class Keeper:
         self._steps = Steps(held, files, self._answers, kept)
         self._within = 0  # calls that are watched as a whole
         self._decodes = 0
+        self._denoises = False  # whether a denoiser has been called
 
     def generate(self, request: GenerationRequest) -> Generation:
         """Raises NotExact where it can't go on from what was kept; else what ``generate`` raises."""
@@ -84,12 +90,12 @@ class Keeper:
 
     @contextmanager
     def _watching(self) -> Iterator[None]:
+        around_kind = {"dit": self._denoise, "vae": self._maybe_decode, "other": self._beside_denoising}
         with ExitStack() as undo:
             watched: list[HeldComponent | AwayComponent] = [*self._held.runtime.components.values()]
             for component in (*watched, *self._held.away.values()):
-                kind = component.planned.kind
-                if kind in ("dit", "vae"):
-                    around = self._denoise if kind == "dit" else self._maybe_decode
+                around = around_kind.get(component.planned.kind)
+                if around is not None:
                     undo.callback(wrap_entries(component.module, functools.partial(around, component)))
             decode = getattr(self._held.pipeline, _DECODES, None)
             if callable(decode):
@@ -109,12 +115,31 @@ class Keeper:
             return call(*args, **kwargs)
         if self._decodes:
             self._not_the_last("the pipeline denoises again after it decoded")
+        self._denoises = True
+        result = self._answered(component.name, method, call, args, kwargs)
+        if self._steps.live:
+            self._steps.after_call()
+        return result
+
+    def _beside_denoising(
+        self,
+        component: HeldComponent | AwayComponent,
+        method: str,
+        call: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Any,
+    ) -> Any:
+        """What is called between a denoiser's calls, such as a ControlNet, works for them alone."""
+        if self._within or self._decodes or not self._denoises:
+            return call(*args, **kwargs)
+        return self._answered(component.name, method, call, args, kwargs)
+
+    def _answered(self, name: str, method: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
         if not self._steps.live:
-            return self._answers.give(component.name, method)
+            return self._answers.give(name, method)
         with self._inside():
             result = call(*args, **kwargs)
-        self._answers.note(component.name, method, result)
-        self._steps.after_call()
+        self._answers.note(name, method, result)
         return result
 
     def _maybe_decode(

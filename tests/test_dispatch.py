@@ -1,0 +1,252 @@
+"""The dispatcher alone: who gets what in which order, how many are on their way, and what becomes of losses."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from roost.errors import RoostError
+from roost.fleet.dispatch import MOST_LOSSES, Arrived, Dispatcher, Event, Failed, Lost, Post, Step, Up
+
+Ends = Callable[[str, int, bytes], Event]
+
+
+class ScriptedCrew:
+    """Workers of which each task ends when nothing else does before it, or when the script says.
+
+    ``ends`` says with which event a task ends; ``begun`` are (worker, request) in the order of their starts. A worker
+    that is in ``dead`` is lost again at each start.
+    """
+
+    def __init__(self, names: Sequence[str], ends: Ends, dead: Sequence[str] = ()) -> None:
+        self.begun: list[tuple[str, int]] = []
+        self.restarted: list[str] = []
+        self.held_back: set[str] = set()  # workers whose tasks don't end while others' do
+        self.dead = set(dead)
+        self._ends = ends
+        self._running: dict[str, tuple[int, bytes]] = {}
+        self._events: deque[Event] = deque(self._begins(name) for name in names)
+
+    def start(self, worker: str, request: int, task: bytes) -> None:
+        assert worker not in self._running, "a worker serves one request at a time"
+        assert not any(number == request for number, _ in self._running.values()), "a request is at one worker"
+        self._running[worker] = (request, task)
+        self.begun.append((worker, request))
+
+    def restart(self, worker: str) -> None:
+        assert worker not in self._running
+        self.restarted.append(worker)
+        self._events.append(self._begins(worker))
+
+    def wait(self) -> Sequence[Event]:
+        if self._events:
+            return [self._events.popleft()]
+        assert self._running, "nobody works, and the dispatcher waits"
+        worker = next((each for each in self._running if each not in self.held_back), next(iter(self._running)))
+        return [self._ends(worker, *self._running.pop(worker))]
+
+    def _begins(self, worker: str) -> Event:
+        return Lost(worker=worker, why="it was killed at its start") if worker in self.dead else Up(worker=worker)
+
+
+class Run:
+    """What a dispatcher made of requests; ``steps`` are the names of workers that each goes through, by stage."""
+
+    def __init__(self, stages: Sequence[Sequence[str]], **crew: object) -> None:
+        self.stages = [tuple(each) for each in stages]
+        self.names = list(dict.fromkeys(name for each in stages for name in each))
+        self.done: list[int] = []
+        self.failed: dict[int, str] = {}
+        self.notes: list[str] = []
+        self.most_on_their_way = 0
+        self.crew = ScriptedCrew(self.names, self.ends, **crew)  # type: ignore[arg-type]
+        self.trouble: dict[tuple[str, int], Event] = {}  # in place of the next end of a request at a worker
+        self.deadly: set[int] = set()  # requests in which every worker is lost
+        self.dispatcher = Dispatcher(
+            crew=self.crew,
+            posts=[Post(name=each, components=frozenset(), decodes=True, denoises=True) for each in self.names],
+            on_done=self.done.append,
+            on_failed=self._fail,
+            on_note=self.notes.append,
+        )
+
+    def go(self, requests: int) -> Run:
+        self.dispatcher.run(self._taken(requests))
+        return self
+
+    def ends(self, worker: str, request: int, task: bytes) -> Event:
+        if request in self.deadly:
+            return Lost(worker=worker, why="out of memory")
+        if (worker, request) in self.trouble:
+            return self.trouble.pop((worker, request))
+        following = int(task) + 1
+        return Arrived(worker=worker, next=None if following == len(self.stages) else self._step(following))
+
+    def at(self, stage: int) -> list[int]:
+        """The requests in the order in which a stage's workers began them."""
+        return [number for worker, number in self.crew.begun if worker in self.stages[stage]]
+
+    def _taken(self, requests: int) -> Iterator[tuple[int, Step]]:
+        for number in range(requests):
+            self.most_on_their_way = max(self.most_on_their_way, number + 1 - len(self.done) - len(self.failed))
+            yield number, self._step(0)
+
+    def _step(self, stage: int) -> Step:
+        return Step(posts=self.stages[stage], task=str(stage).encode())
+
+    def _fail(self, number: int, why: RoostError) -> None:
+        assert number not in self.failed
+        self.failed[number] = str(why)
+
+
+ROLES = (("encoder",), ("denoiser-1", "denoiser-2"), ("decoder",))
+
+
+def test_requests_begin_and_end_in_their_order_where_all_take_alike() -> None:
+    run = Run(ROLES).go(20)
+    assert run.done == list(range(20))
+    assert all(run.at(stage) == list(range(20)) for stage in range(3))
+    served = run.dispatcher.served
+    assert (served["encoder"], served["denoiser-1"] + served["denoiser-2"], served["decoder"]) == (20, 20, 20)
+    assert run.notes == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 3), min_size=1, max_size=4), st.integers(0, 25))
+def test_as_many_requests_are_on_their_way_as_there_are_workers(sizes, requests) -> None:
+    stages = [[f"{stage}-{number}" for number in range(size)] for stage, size in enumerate(sizes)]
+    run = Run(stages).go(requests)
+    assert run.most_on_their_way == min(sum(sizes), requests)
+    assert sorted(run.done) == list(range(requests))
+
+
+def test_the_oldest_goes_first_where_several_wait() -> None:
+    run = Run((("encoder",), ("denoiser",)))
+    run.crew.held_back = {"denoiser"}
+    run.go(8)
+    assert run.at(1) == list(range(8))
+
+
+def test_a_slow_request_holds_up_nobody_who_needs_another_worker() -> None:
+    run = Run(ROLES)
+    run.crew.held_back = {"denoiser-1"}
+    run.go(12)
+    slow = next(number for worker, number in run.crew.begun if worker == "denoiser-1")
+    assert run.done == [*(each for each in range(12) if each != slow), slow]
+    assert [worker for worker, _ in run.crew.begun].count("denoiser-1") == 1
+
+
+def test_a_failing_request_is_told_once_and_not_tried_again() -> None:
+    run = Run(ROLES)
+    run.trouble["denoiser-1", 2] = run.trouble["denoiser-2", 2] = Failed(worker="denoiser-1", why=RoostError("no."))
+    run.trouble["denoiser-2", 2] = Failed(worker="denoiser-2", why=RoostError("no."))
+    run.go(6)
+    assert run.failed == {2: "no."}
+    assert run.done == [0, 1, 3, 4, 5]
+    assert run.at(1).count(2) == 1
+    assert run.crew.restarted == []
+
+
+@pytest.mark.parametrize("worker", ["encoder", "denoiser-1", "decoder"])
+def test_a_lost_worker_is_started_again_and_its_request_goes_on_where_it_was(worker) -> None:
+    run = Run(ROLES)
+    run.trouble[worker, 0] = Lost(worker=worker, why="it was killed")
+    run.go(4)
+    assert sorted(run.done) == [0, 1, 2, 3]
+    assert run.crew.restarted == [worker]
+    assert run.notes == [f"{worker} is started again: it was killed"]
+    stage = next(index for index, names in enumerate(ROLES) if worker in names)
+    assert [run.at(each).count(0) for each in range(3)] == [2 if each == stage else 1 for each in range(3)]
+
+
+def test_a_request_goes_on_at_another_worker_that_is_free_meanwhile() -> None:
+    run = Run((("denoiser-1", "denoiser-2"),))
+    run.trouble["denoiser-1", 0] = Lost(worker="denoiser-1", why="it hangs")
+    run.crew.dead = {"denoiser-1"}
+    run.go(2)
+    assert sorted(run.done) == [0, 1]
+    assert [worker for worker, number in run.crew.begun if number == 0] == ["denoiser-1", "denoiser-2"]
+
+
+def test_a_request_is_tried_again_twice_and_then_fails_alone() -> None:
+    run = Run((("card-1", "card-2"),))
+    run.deadly = {0}
+    run.go(9)
+    assert run.failed == {0: "its worker was lost 3 times, the last time since out of memory"}
+    assert run.at(0).count(0) == MOST_LOSSES + 1
+    assert sorted(run.done) == list(range(1, 9))
+
+
+def test_a_worker_that_is_lost_at_each_start_is_given_up_after_three() -> None:
+    run = Run((("card-1", "card-2"),))
+    run.trouble["card-1", 0] = Lost(worker="card-1", why="it was killed")
+    run.crew.dead = {"card-1"}
+    run.go(5)
+    assert sorted(run.done) == [0, 1, 2, 3, 4]
+    assert run.crew.restarted == ["card-1", "card-1"]
+    assert run.notes[-1] == "card-1 is given up: it was killed at its start"
+    assert run.dispatcher.restarts == {"card-1": 2, "card-2": 0}
+
+
+def test_a_worker_that_served_in_between_is_started_as_often_again() -> None:
+    run = Run((("card",),))
+    for number in range(5):
+        run.trouble["card", number] = Lost(worker="card", why="it was killed")
+    run.go(6)
+    assert sorted(run.done) == list(range(6))
+    assert run.dispatcher.restarts == {"card": 5}
+
+
+def test_requests_that_only_lost_workers_could_serve_fail_and_say_why() -> None:
+    run = Run((("encoder",), ("denoiser",)))
+    run.trouble["denoiser", 1] = Lost(worker="denoiser", why="it was killed")
+    run.crew.dead = {"denoiser"}
+    run.go(4)
+    assert run.done == [0]
+    assert run.failed == dict.fromkeys((1, 2, 3), "denoiser is gone: it was killed at its start")
+
+
+def test_a_worker_that_never_starts_ends_the_run_with_its_reason() -> None:
+    with pytest.raises(RoostError, match=r"denoiser does not start: it was killed at its start"):
+        Run((("encoder",), ("denoiser",)), dead=("denoiser",)).go(4)
+
+
+def test_losses_of_a_worker_that_has_nothing_to_do_cost_no_request() -> None:
+    run = Run((("card-1", "card-2"),))
+
+    def ends(worker: str, request: int, task: bytes) -> Event:
+        if worker == "card-1" and request == 0:
+            run.crew._events.append(Lost(worker="card-1", why="it was killed"))
+        return Arrived(worker=worker, next=None)
+
+    run.crew._ends = ends
+    run.go(1)
+    assert (run.done, run.failed) == ([0], {})
+
+
+TROUBLES = st.dictionaries(st.tuples(st.sampled_from(range(4)), st.integers(0, 11)), st.booleans(), max_size=25)
+
+
+@settings(max_examples=150, deadline=None)
+@given(TROUBLES, st.sets(st.sampled_from(range(4))))
+def test_whatever_is_lost_or_fails_each_request_ends_once_and_none_that_had_no_trouble_fails(troubles, slow) -> None:
+    run = Run(ROLES)
+    for (place, number), lost in troubles.items():
+        worker = run.names[place]
+        event: Event = Lost(worker=worker, why="x") if lost else Failed(worker=worker, why=RoostError("no."))
+        run.trouble[worker, number] = event
+    run.crew.held_back = {run.names[each] for each in slow}
+    run.go(12)
+    assert sorted([*run.done, *run.failed]) == list(range(12))
+    troubled = {number for _, number in troubles}
+    assert set(run.failed) <= troubled
+    for number, why in run.failed.items():
+        places = [place for place, each in troubles if each == number]
+        losses = sum(troubles[place, number] for place in places)
+        assert why == "no." or losses > MOST_LOSSES
+    assert all(one <= other for one, other in pairwise(run.at(0)) if {one, other}.isdisjoint(troubled))
