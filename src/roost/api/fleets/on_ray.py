@@ -41,27 +41,25 @@ class RayOptions:
 
 
 def run_on_ray(run: FleetRun, options: RayOptions, on_progress: OnProgress) -> RunRecord:
-    """The run, on workers that end with it. Raises what ``run_fleet`` does; PlanMismatch, naming the host, where the
-    cluster has no place for a worker.
+    """The run, on workers that end with it; Ray starts once the request is checked, and if something is left of it.
+
+    Raises what ``run_fleet`` does; PlanMismatch, naming the host, where the cluster has no place for a worker.
     """
     from roost.fleet.ray_cluster import opened_cluster, opened_folders  # imported here: these bring torch
     from roost.fleet.ray_hands import RayHands
     from roost.fleet.routes import owners_of, posts_of
 
-    workers = run.document.workers
-    with (
-        opened_cluster(options.address, len(workers), run.on_note) as cluster,
-        opened_folders(cluster) as folders,
-        ExitStack() as ends,
-    ):
+    with ExitStack() as ends:
 
         def hands() -> RayHands:
+            cluster = ends.enter_context(opened_cluster(options.address, len(run.document.workers), run.on_note))
+            folders = ends.enter_context(opened_folders(cluster))
+            seats = _seats(run, options, cluster.nodes, folders)
+            owners = owners_of(posts_of(run.document), run.ready.plan)
             found = RayHands(cluster, seats, owners, WorkerDesk, on_progress)
             ends.callback(found.end)
             return found
 
-        seats = _seats(run, options, cluster.nodes, folders)
-        owners = owners_of(posts_of(run.document), run.ready.plan)
         return run_fleet(run, hands)
 
 
