@@ -61,6 +61,14 @@ def test_what_is_wrong_with_the_request_is_told_before_ray_is_needed(
     assert told in _refusal(capsys, code, str(fleet), *ON_RAY, *words)
 
 
+def test_groups_are_not_chosen_by_the_memory_of_one_of_unlike_workers(
+    fleet: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "prompts.txt").write_text("a fox\na cat\n")
+    words = ("--on", "ray", "--prompts", "prompts.txt", "-o", "fox.png", "--batch", "auto")
+    assert "this plan's workers differ" in _refusal(capsys, 2, str(fleet), *words)
+
+
 def test_a_model_is_not_planned_for_one_card_first(capsys: pytest.CaptureFixture[str]) -> None:
     told = _refusal(capsys, 2, str(tiny_directory("flux")), *ON_RAY, "--gpu", "emulated", "--vram", "64MiB")
     assert "roost plan MODEL --fleet SPEC -o PLAN" in told
