@@ -113,6 +113,15 @@ def test_a_fleet_s_plan_edited_by_hand_is_refused(fleet: Path, tmp_path: Path, e
         read_plan(tmp_path / "edited.yaml")
 
 
+def test_a_fleet_s_plan_in_which_nobody_decodes_is_refused(
+    fleet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = yaml.safe_load(fleet.read_text())
+    document["worker_plans"]["decoder-1"]["role"]["stages"] = ["encode"]
+    (tmp_path / "edited.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    assert "none decodes; plan the fleet again" in _refusal(capsys, 2, "edited.yaml", *ON_RAY)
+
+
 @pytest.mark.parametrize("read", [torch.sum, lambda weight: torch.cat([weight, weight])])
 def test_who_reads_an_away_component_s_weights_hears_whose(read: Callable[[Any], Any]) -> None:
     module = torch.nn.Linear(2, 2)
