@@ -61,6 +61,14 @@ def test_what_is_wrong_with_the_request_is_told_before_ray_is_needed(
     assert told in _refusal(capsys, code, str(fleet), *ON_RAY, *words)
 
 
+def test_groups_are_not_chosen_by_the_memory_of_one_of_unlike_workers(
+    fleet: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "prompts.txt").write_text("a fox\na cat\n")
+    words = ("--on", "ray", "--prompts", "prompts.txt", "-o", "fox.png", "--batch", "auto")
+    assert "this plan's workers differ" in _refusal(capsys, 2, str(fleet), *words)
+
+
 def test_a_model_is_not_planned_for_one_card_first(capsys: pytest.CaptureFixture[str]) -> None:
     told = _refusal(capsys, 2, str(tiny_directory("flux")), *ON_RAY, "--gpu", "emulated", "--vram", "64MiB")
     assert "roost plan MODEL --fleet SPEC -o PLAN" in told
@@ -103,6 +111,15 @@ def test_a_fleet_s_plan_edited_by_hand_is_refused(fleet: Path, tmp_path: Path, e
     (tmp_path / "edited.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
     with pytest.raises(InvalidFile, match=told):
         read_plan(tmp_path / "edited.yaml")
+
+
+def test_a_fleet_s_plan_in_which_nobody_decodes_is_refused(
+    fleet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = yaml.safe_load(fleet.read_text())
+    document["worker_plans"]["decoder-1"]["role"]["stages"] = ["encode"]
+    (tmp_path / "edited.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    assert "none decodes; plan the fleet again" in _refusal(capsys, 2, "edited.yaml", *ON_RAY)
 
 
 @pytest.mark.parametrize("read", [torch.sum, lambda weight: torch.cat([weight, weight])])

@@ -46,6 +46,7 @@ class FleetRun:
 def check_fleet(document: PlanDocument, *, model: str | None, device: str | None, force: bool) -> ReadyPlan:
     """The whole plan of a fleet, checked against the model that the driver sees. Raises UsageError for another plan."""
     from roost.fleet.plans import whole_plan
+    from roost.fleet.routes import posts_of
 
     if document.layout == "fsdp":
         raise UsageError(
@@ -53,6 +54,9 @@ def check_fleet(document: PlanDocument, *, model: str | None, device: str | None
         )
     if not document.workers:
         raise UsageError("--on is for plans that roost plan --fleet makes, and this is none; leave it out.")
+    posts = posts_of(document)
+    if not (any(each.denoises for each in posts) and any(each.decodes for each in posts)):
+        raise UsageError("no worker of this plan denoises, or none decodes; plan the fleet again with --fleet.")
     return check_model(whole_plan(document), model=model, device=device, force=force)
 
 

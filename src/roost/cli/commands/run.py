@@ -82,7 +82,7 @@ def run(given: RunCommand) -> None:
 
 
 def _run_in(team: Team, given: RunCommand) -> None:
-    from roost.api.plans.ranks import check_ranks
+    from roost.api.plans.ranks import check_ranks, sharded_components
     from roost.api.requests.request import run_request
     from roost.api.runs.places import place_of
     from roost.api.runs.ready import check_plan, foresee_plan, workload_of_run
@@ -103,7 +103,8 @@ def _run_in(team: Team, given: RunCommand) -> None:
         return
     workload_of_run(plan, request)
     check_ranks(plan, team.ranks)
-    team.join("emulated" if given.device == "emulated" else plan.machine.gpu.device_kind)
+    if sharded_components(plan):
+        team.join("emulated" if given.device == "emulated" else plan.machine.gpu.device_kind)
     checked = foresee_plan if given.dry_run else check_plan
     place = place_of(plan, given.place)
     ready = checked(plan, model=place, device=given.device, force=given.force, request=request, group=team.group)
