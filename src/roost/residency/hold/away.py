@@ -84,7 +84,7 @@ class _Absent(torch.Tensor):
 
     owner: str
 
-    def __repr__(self) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"<weight of {self.owner}, which another worker has>"
 
     @classmethod
