@@ -69,7 +69,11 @@ class Run:
         self.deadly: set[int] = set()  # requests in which every worker is lost
         self.dispatcher = Dispatcher(
             crew=self.crew,
-            posts=[Post(name=each, components=frozenset(), decodes=True, denoises=True) for each in self.names],
+            posts=[
+                Post(name=each, components=frozenset({str(stage)}), decodes=False, denoises=False)
+                for stage, names in enumerate(self.stages)
+                for each in names
+            ],
             on_done=self.done.append,
             on_failed=self._fail,
             on_note=self.notes.append,
@@ -214,6 +218,13 @@ def test_requests_that_only_lost_workers_could_serve_fail_and_say_why() -> None:
 def test_a_worker_that_never_starts_ends_the_run_with_its_reason() -> None:
     with pytest.raises(RoostError, match=r"denoiser does not start: it was killed at its start"):
         Run((("encoder",), ("denoiser",)), dead=("denoiser",)).go(4)
+
+
+def test_a_worker_that_never_starts_is_given_up_where_another_does_the_same() -> None:
+    run = Run((("encoder",), ("denoiser-1", "denoiser-2")), dead=("denoiser-1",)).go(4)
+    assert sorted(run.done) == [0, 1, 2, 3]
+    assert run.notes[-1] == "denoiser-1 is given up: it was killed at its start"
+    assert run.dispatcher.served["denoiser-1"] == 0
 
 
 def test_losses_of_a_worker_that_has_nothing_to_do_cost_no_request() -> None:

@@ -20,7 +20,19 @@ from roost.residency.weights.packing import nothing_like
 _SMALL_BYTES = 16 * 1024
 # What may be asked of a tensor that isn't there.
 _FORMS = METADATA.union(
-    ("shape", "dtype", "device", "layout", "ndim", "itemsize", "nbytes", "names", "requires_grad", "grad"),
+    (
+        "shape",
+        "dtype",
+        "device",
+        "layout",
+        "ndim",
+        "itemsize",
+        "nbytes",
+        "names",
+        "requires_grad",
+        "requires_grad_",
+        "grad",
+    ),
     ("is_cuda", "is_cpu", "is_meta", "is_sparse", "is_quantized", "is_leaf", "is_floating_point", "is_complex"),
     ("is_contiguous", "is_inference", "size", "dim", "numel", "nelement", "element_size", "stride"),
     ("storage_offset", "__hash__", "__len__"),
@@ -71,6 +83,9 @@ class _Absent(torch.Tensor):
     """A weight that isn't here: only its form may be asked for."""
 
     owner: str
+
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
+        return f"<weight of {self.owner}, which another worker has>"
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
