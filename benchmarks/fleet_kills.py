@@ -41,7 +41,7 @@ from tiny_models import build  # noqa: E402
 LAYOUTS = {"roles": "3 x emulated", "replicas": "2 x emulated"}
 CARD = ("--vram", "64MiB", "--ram", "16GiB", "--headroom", "0", "--size", "64x64", "--steps", "2")
 PROMPTS = 120
-BETWEEN_S = 10.0  # kills, on average
+BETWEEN_S = 7.0  # kills, on average
 LOADS_S = 8.0  # a worker, about
 MOST_RUNS = 30  # of a command, until it is through
 LEFT_S = 20.0  # for a run's processes to end after it

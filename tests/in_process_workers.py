@@ -11,6 +11,7 @@ from roost.api.fleets.desk import WorkerDesk, WorkerSpec
 from roost.api.fleets.run import FleetRun, run_fleet
 from roost.api.measurements.run_records import RunRecord
 from roost.api.requests.request import RunRequest
+from roost.api.runs.kept import versions
 from roost.api.runs.ready import check_model
 from roost.fleet.hands import Gone, Replied, Serving, Word, failure_of, untagged
 from roost.fleet.plans import whole_plan
@@ -24,6 +25,8 @@ class InProcess:
     ``lose`` says of a visit, by its number, why its worker is lost in it; ``models`` are directories of workers that
     have the model elsewhere.
     """
+
+    versions: Mapping[str, str] = versions()
 
     def __init__(
         self,
@@ -53,6 +56,8 @@ class InProcess:
         self._boot(worker)
         self._take(worker)
 
+    def leave(self, worker: str) -> None: ...
+
     def wait(self) -> Sequence[Word]:
         if not self._words:
             worker, task = self._asked.pop(0)
@@ -76,6 +81,7 @@ class InProcess:
             force=False,
             folder=str(self._folder),
             host_bytes=0,
+            versions=self.versions,
         )
         kind, content = untagged(self.desks[name].boot(json.dumps(asdict(spec))))
         if kind != "done":

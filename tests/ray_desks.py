@@ -111,6 +111,9 @@ class ToyFleet:
     def restart(self, worker: str) -> None:
         self.hands.restart(worker)
 
+    def leave(self, worker: str) -> None:
+        self.hands.leave(worker)
+
     def wait(self) -> list[Event]:
         return [self._event(word) for word in self.hands.wait()]
 

@@ -39,6 +39,8 @@ class VirtualCrew:
     def restart(self, worker: str) -> None:
         self._push(self.now_s + self._down_s[worker], "up", worker, None)
 
+    def leave(self, worker: str) -> None: ...
+
     def wait(self) -> Sequence[Event]:
         while True:
             self.now_s, _, what, worker, more = heapq.heappop(self._events)

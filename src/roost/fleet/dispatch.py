@@ -76,6 +76,9 @@ class Crew(Protocol):
     def restart(self, worker: str) -> None:
         """Starts a lost worker anew; an event tells when it is up, or lost again."""
 
+    def leave(self, worker: str) -> None:
+        """A lost worker isn't started again, and nobody is to wait for it."""
+
     def wait(self) -> Sequence[Event]:
         """The next events; blocks until there is one."""
 
@@ -170,6 +173,7 @@ class Dispatcher:
             if event.worker not in self._was_up and not self._is_spare(event.worker):
                 raise RoostError(f"{event.worker} does not start: {event.why}")
             self._gone[event.worker] = event.why
+            self.crew.leave(event.worker)
             self.on_note(f"{event.worker} is given up: {event.why}")
         else:
             self.on_note(f"{event.worker} is started again: {event.why}")

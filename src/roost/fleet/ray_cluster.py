@@ -11,7 +11,7 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,13 +88,11 @@ def opened_cluster(address: str | None, workers: int, on_note: Callable[[str], N
 
 
 @contextmanager
-def opened_folders(cluster: Cluster) -> Iterator[dict[str, str]]:
-    """A folder on each node by its key, for what the node's workers have in common; gone with the context."""
+def opened_folders(cluster: Cluster, nodes: Collection[Node]) -> Iterator[dict[str, str]]:
+    """A folder on each of these nodes by its key, for what its workers have in common; gone with the context."""
     strategy = cluster.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
     owner = cluster.ray.remote(num_cpus=0)(_Folder)
-    owners = {
-        each.key: owner.options(scheduling_strategy=strategy(each.key, soft=False)).remote() for each in cluster.nodes
-    }
+    owners = {each.key: owner.options(scheduling_strategy=strategy(each.key, soft=False)).remote() for each in nodes}
     try:
         yield {key: cluster.ray.get(each.path.remote()) for key, each in owners.items()}
     finally:

@@ -81,6 +81,7 @@ class RayHands:
         self._owners, self._make_desk, self._on_progress = owners, make_desk, on_progress
         self._members: dict[str, _Member] = {}
         self._values: dict[str, bytes] = {}
+        self._awaited = set(seats)  # workers that haven't loaded for the first time
         self._words: list[Word] = []
         self._lives = 0
         self._now_s = time.monotonic()
@@ -103,6 +104,10 @@ class RayHands:
         name = f"{worker}.{self._lives}"
         self._members[worker] = _Member(name, self._actor(name, seat))
         self._ask(worker, "boot", seat.spec)
+
+    def leave(self, worker: str) -> None:
+        self._awaited.discard(worker)
+        self._share()
 
     def wait(self) -> Sequence[Word]:
         while not self._words:
@@ -173,14 +178,15 @@ class RayHands:
             error = failure_of(content)
             self._lose(name, str(error), error)
             return
-        first = name not in self._values
         self._values[name] = content
-        if len(self._values) < len(self._seats):
-            return
-        # The last of the first ones brings all others what they lack; who starts again has it all at once.
-        for each in self._seats if first else (name,):
-            if self._members[each].what == "boot" and self._members[each].waits:
-                self._ask(each, "take", [values for of, values in self._values.items() if of != each])
+        self._awaited.discard(name)
+        self._share()
+
+    def _share(self) -> None:
+        """Once all have loaded, gives those that have just done so what the others have."""
+        for name, member in self._members.items():
+            if not self._awaited and member.what == "boot" and member.waits:
+                self._ask(name, "take", [values for of, values in self._values.items() if of != name])
 
     def _lose(self, name: str, why: str, error: RoostError | None = None) -> None:
         self._members[name].asked, self._members[name].lost = None, True

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from roost.api.fleets.desk import WorkerDesk, WorkerSpec
 from roost.api.fleets.run import FleetRun, run_fleet
 from roost.api.measurements.run_records import RunRecord
+from roost.api.runs.kept import versions
 from roost.errors import PlanMismatch
 from roost.plan import PlanDocument, plan_to_yaml
 from roost.plan.fleet import WorkerRecord
@@ -53,8 +54,9 @@ def run_on_ray(run: FleetRun, options: RayOptions, on_progress: OnProgress) -> R
 
         def hands() -> RayHands:
             cluster = ends.enter_context(opened_cluster(options.address, len(run.document.workers), run.on_note))
-            folders = ends.enter_context(opened_folders(cluster))
-            seats = _seats(run, options, cluster.nodes, folders)
+            places = nodes_of(run.document, cluster.nodes)
+            folders = ends.enter_context(opened_folders(cluster, places.values()))
+            seats = _seats(run, options, places, folders)
             owners = owners_of(posts_of(run.document), run.ready.plan)
             found = RayHands(cluster, seats, owners, WorkerDesk, on_progress)
             ends.callback(found.end)
@@ -63,11 +65,12 @@ def run_on_ray(run: FleetRun, options: RayOptions, on_progress: OnProgress) -> R
         return run_fleet(run, hands)
 
 
-def _seats(run: FleetRun, options: RayOptions, nodes: Sequence[Node], folders: Mapping[str, str]) -> dict[str, Seat]:
+def _seats(
+    run: FleetRun, options: RayOptions, places: Mapping[str, Node], folders: Mapping[str, str]
+) -> dict[str, Seat]:
     from roost.fleet.ray_hands import Seat
 
-    text, places = plan_to_yaml(run.document), nodes_of(run.document, nodes)
-    on_cuda = run.ready.device_kind == "cuda"
+    text, on_cuda = plan_to_yaml(run.document), run.ready.device_kind == "cuda"
     if on_cuda:
         _check_cards(run.document.workers, places)
     seats, hosts = {}, {each.name: each.bytes.high for each in run.document.fleet.hosts} if run.document.fleet else {}
@@ -81,6 +84,7 @@ def _seats(run: FleetRun, options: RayOptions, nodes: Sequence[Node], folders: M
             force=options.force,
             folder=folders[node.key],
             host_bytes=hosts.get(each.host, 0),
+            versions=versions(),
         )
         seats[each.name] = Seat(
             node=node,

@@ -135,6 +135,9 @@ class _Drive:
     def restart(self, worker: str) -> None:
         self._hands.restart(worker)
 
+    def leave(self, worker: str) -> None:
+        self._hands.leave(worker)
+
     def wait(self) -> Sequence[Event]:
         from roost.fleet.dispatch import Lost, Up
         from roost.fleet.hands import Gone, Serving
