@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
 
 from fleet_cases import FLEET_CASES, LAYOUTS, fleet_plan, model_of, one_plan
@@ -15,6 +16,7 @@ from roost.api.runs.ready import check_plan
 from roost.api.runs.run import run_plan
 from roost.cli.app import run
 from running_fleets import World, made
+from tiny_loras import lora_file
 
 # One for each way that a pipeline goes through workers; all others show nothing new.
 TYPICAL = {
@@ -178,6 +180,17 @@ def test_each_worker_s_plan_is_carried_out(name, words, tmp_path) -> None:
     fleet = world.fleet("three", seeds=(1, 2))
     assert made(fleet) == made(world.alone(seeds=(1, 2)))
     assert all(each.peak_bytes > 0 for each in fleet.workers)
+
+
+@pytest.mark.parametrize("more", [(), pytest.param(("--no-fuse",), marks=pytest.mark.slow)])
+def test_a_lora_of_components_on_several_workers_goes_into_each(more, tmp_path) -> None:
+    pytest.importorskip("peft")
+    layers = {"unet": ("to_q", "to_k"), "text_encoder": ("q_proj", "v_proj")}
+    lora = lora_file(tmp_path / "lora.safetensors", DiffusionPipeline.from_pretrained(model_of("sdxl")), layers)
+    world = World(tmp_path, "sdxl", "--lora", str(lora), *more)
+    fleet = made(world.fleet("three"))
+    assert fleet == made(world.alone())
+    assert fleet[0][2] != World(tmp_path, "sdxl").alone().digest
 
 
 def test_a_card_that_holds_the_encoders_or_the_denoiser_and_not_both_serves_a_fleet(tmp_path) -> None:
