@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,17 @@ class FleetCase:
         prompts = (self.prompt,) if self.prompt else ()
         path = None if name is None else folder / f"{name}{self.suffix}"
         return RunRequest(**{"prompts": prompts, "output": path, "images": given, **more})
+
+
+_FOLDER = tempfile.TemporaryDirectory(prefix="roost-fleet-cases-")  # removed when the process ends
+
+
+@functools.cache
+def model_of(name: str) -> Path:
+    """The directory of a case's model; one for all tests of a process, and for nobody to change."""
+    model = Path(_FOLDER.name) / name.replace(" ", "-") / "model"
+    FLEET_CASES[name].build(model)
+    return model
 
 
 def fleet_plan(model: Path, case: FleetCase, layout: str, *more: str, vram: str = "64MiB") -> PlanDocument:

@@ -11,6 +11,7 @@ from roost.api.fleets.desk import WorkerDesk, WorkerSpec
 from roost.api.fleets.run import FleetRun, run_fleet
 from roost.api.measurements.run_records import RunRecord
 from roost.api.requests.request import RunRequest
+from roost.api.runs.kept import versions
 from roost.api.runs.ready import check_model
 from roost.fleet.hands import Gone, Replied, Serving, Word, failure_of, untagged
 from roost.fleet.plans import whole_plan
@@ -21,10 +22,19 @@ from roost.plan import PlanDocument, plan_to_yaml
 class InProcess:
     """Hands whose desks are here. ``visits`` are (worker, bytes that came, bytes that went), in order.
 
-    ``lose`` says of a visit, by its number, why its worker is lost in it.
+    ``lose`` says of a visit, by its number, why its worker is lost in it; ``models`` are directories of workers that
+    have the model elsewhere.
     """
 
-    def __init__(self, document: PlanDocument, folder: Path, lose: Mapping[int, str] | None = None) -> None:
+    versions: Mapping[str, str] = versions()
+
+    def __init__(
+        self,
+        document: PlanDocument,
+        folder: Path,
+        lose: Mapping[int, str] | None = None,
+        models: Mapping[str, Path] | None = None,
+    ) -> None:
         self.visits: list[tuple[str, int, int]] = []
         self.answered: list[tuple[str, str]] = []  # worker and component of calls that came from others
         self.desks: dict[str, WorkerDesk] = {}
@@ -33,6 +43,7 @@ class InProcess:
         self._asked: list[tuple[str, bytes]] = []
         self._values: dict[str, bytes] = {}
         self._words: list[Word] = []
+        self._models = {name: str(path) for name, path in (models or {}).items()}
         for each in document.workers:
             self._boot(each.name)
         for each in document.workers:
@@ -65,11 +76,12 @@ class InProcess:
         spec = WorkerSpec(
             plan=plan_to_yaml(self._document),
             name=name,
-            model=None,
+            model=self._models.get(name),
             device=None,
             force=False,
             folder=str(self._folder),
             host_bytes=0,
+            versions=self.versions,
         )
         kind, content = untagged(self.desks[name].boot(json.dumps(asdict(spec))))
         if kind != "done":

@@ -100,6 +100,7 @@ CALL = GenerationRequest(prompt="a fox", seed=7, steps=3, more={"image": torch.o
         Done(
             parts=[Part(digest="d", has_nan=False, files=[("a.png", b"\3"), ("a.json", b"")])],
             latent_digest=None,
+            seconds=0.5,
             stages=[STAGE],
             nan_components=[],
             resumed=("decode", 3),

@@ -187,7 +187,7 @@ def test_a_fleet_s_plan_is_not_run_by_one_process_and_the_refusal_says_how_it_is
     assert run(["run", str(planned), "--prompt", "a fox", "-o", "fox.png"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "run it with --on ray" in error
+    assert "run it with roost run --on ray" in error
     assert "roost plan" in error
     assert "--gpu CARD" in error
     assert run(["export", str(planned), "--to", "sglang"]) == 2

@@ -10,7 +10,7 @@ import pytest
 from fleet_worlds import CARDS, DIT, VAE, at_once, card_question, compared, fleet_of, fleet_question
 from roost.facts.machine import PROCESS_BYTES, FailureRate, HostLink
 from roost.facts.rates import RateKey
-from roost.facts.request import LAYOUTS, Choices
+from roost.facts.request import LAYOUTS, Choices, Role
 from roost.plan.files import plan_to_yaml
 from roost.planner.fleet.choice import Compared
 from roost.planner.fleet.contention import shared_links
@@ -21,7 +21,8 @@ from roost.planner.fleet.service import Planned, Unable
 from roost.planner.fleet.workers import CardKind, plan_worker
 from roost.planner.rules.selectors import parse_set
 from roost.units import GiB, MiB
-from traces import rates
+from searched_plans import TERA
+from traces import rates, use
 from worlds import inventory, profile
 
 
@@ -131,6 +132,20 @@ def test_what_a_role_loads_beside_its_own_takes_no_seconds_of_it() -> None:
     assert list(with_vae.plan.components) == ["transformer", "vae"]
     assert with_vae.request_s.mid == pytest.approx(plain.request_s.mid, rel=0.02)
     assert with_vae.predicted.next_s.mid > 1.005 * plain.predicted.next_s.mid
+
+
+@pytest.mark.parametrize("role", ["decoder", "encoder-decoder"])
+def test_pictures_that_a_shared_vae_encodes_are_counted_once(role: Role) -> None:
+    asked = card_question(CARDS["large"])
+    calls = asked.trace
+    assert calls is not None
+    encodes = use(VAE, 50 * TERA, GiB, "encode")
+    calls = replace(calls, uses=(*calls.uses, encodes), sequence=((len(calls.uses), 1), *calls.sequence))
+    plain, encoding = (plan_worker(replace(asked, trace=each), PAIR, role) for each in (asked.trace, calls))
+    assert isinstance(plain, Planned)
+    assert isinstance(encoding, Planned)
+    assert encoding.request_s.mid > 1.2 * plain.request_s.mid
+    assert encoding.request_s.mid == pytest.approx(encoding.predicted.next_s.mid)
 
 
 def test_masters_of_a_host_are_counted_once_and_processes_each() -> None:

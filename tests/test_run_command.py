@@ -44,7 +44,7 @@ def test_json_record_has_every_documented_key_and_the_output_exists(plan, tmp_pa
     assert set(record) == {
         "schema", "output", "digest", "latent_digest", "device_kind", "load_s", "seconds", "stages", "peak_bytes",
         "changes", "disturbances", "generations", "texts", "pictures", "loras", "compared", "warnings", "attention",
-        "cache", "tiling", "latents", "resumed_from", "rehearsed",
+        "cache", "tiling", "latents", "resumed_from", "rehearsed", "workers",
     }  # fmt: skip
     assert (record["schema"], record["device_kind"], record["changes"], record["disturbances"]) == (
         1,

@@ -200,6 +200,15 @@ def test_a_plan_of_one_gpu_is_not_run_by_several_processes(
     assert (code, "this plan shards nothing" in error) == (2, True)
 
 
+def test_a_plan_of_one_gpu_runs_alone_where_a_job_s_environment_has_one_rank(
+    plain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert run(["run", str(plain), *PROMPT]) == 0
+
+
 def test_an_environment_that_is_none_of_torchrun_s_is_refused(
     sharded: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

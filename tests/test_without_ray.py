@@ -37,7 +37,8 @@ class FakeRay:
             nodes=lambda: [{**node, "Alive": True}],
             get_runtime_context=lambda: context,
         )
-        monkeypatch.setitem(sys.modules, "ray", fake)
+        for name in ("ray", "ray.util", "ray.util.scheduling_strategies"):
+            monkeypatch.setitem(sys.modules, name, fake)
 
     def _init(self, **how: Any) -> None:
         self.started.append(how)

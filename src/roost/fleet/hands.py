@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from roost.errors import DeviceLost, OutOfMemory, RoostError
+from roost.errors import DeviceLost, OutOfMemory, RoostError, SaidElsewhere
 
 Kind = Literal["onward", "done", "failed", "lost"]
 # A reply's first byte says which of these the rest is.
@@ -42,7 +42,7 @@ def failure_of(content: bytes) -> RoostError:
     left: list[type[RoostError]] = [RoostError]
     while left:
         found = left.pop()
-        if found.__name__ == kind:
+        if found.__name__ == kind and found is not SaidElsewhere:
             return found(text)
         left += found.__subclasses__()
     return RoostError(text)

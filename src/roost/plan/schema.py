@@ -170,6 +170,11 @@ class WorkerPlan(Strict):
     role: Annotated[RolePart, FACT]
     components: dict[ComponentName, ComponentPlan]
 
+    @model_validator(mode="after")
+    def _parts_are_of_components(self) -> WorkerPlan:
+        _check_parts(self)
+        return self
+
 
 class PlanDocument(Strict):
     """One placement plan. ``predicted`` and ``measured`` are null until a cost model or a trial fills them.
@@ -231,24 +236,11 @@ class PlanDocument(Strict):
         return {name: each.load_dtype for name, each in self.components.items()}
 
     @model_validator(mode="after")
-    def _load_order_names_components(self) -> PlanDocument:
-        unknown = set(self.load_order) ^ set(self.components)
-        if unknown:
-            raise ValueError(f"load_order and components differ in {', '.join(sorted(unknown))}")
-        if len(self.load_order) > len(self.components):
-            raise ValueError("load_order names a component twice")
-        return self
-
-    @model_validator(mode="after")
-    def _others_are_of_components(self) -> PlanDocument:
+    def _parts_are_of_components(self) -> PlanDocument:
+        _check_parts(self)
         for stage in self.predicted.stages if self.predicted else ():
             if stage.component not in self.components:
                 raise ValueError(f"predicted has a stage of {stage.component}, which is no component of the plan")
-        turns = {name for turn in self.budget.host_turns for name in (turn.component, *turn.masters)}
-        for key, names in (("host_turns", turns), ("loras", {each.component for each in self.loras})):
-            unknown = names - self.components.keys()
-            if unknown:
-                raise ValueError(f"{key} name {', '.join(sorted(unknown))}, which is no component of the plan")
         return self
 
     @model_validator(mode="after")
@@ -258,12 +250,30 @@ class PlanDocument(Strict):
         unknown = {each.plan for each in self.workers if each.plan is not None} ^ self.worker_plans.keys()
         if unknown:
             raise ValueError(f"workers and worker_plans differ in {', '.join(sorted(unknown))}")
+        for what in ({each.name for each in self.workers}, {(each.host, each.device) for each in self.workers}):
+            if len(what) < len(self.workers):
+                raise ValueError("two workers have the same name, or the same device of a host")
         return self
 
     @model_validator(mode="after")
     def _fits_agrees_with_budget(self) -> PlanDocument:
-        deficit_bytes = self.budget.deficit_bytes
-        # A plan by the rules may fit with a host deficit, which it warns of; a searched one doesn't.
-        if deficit_bytes > 0 if self.fits else not (deficit_bytes or self.budget.host_deficit_bytes):
-            raise ValueError(f"fits is {self.fits}, but the budget's deficit is {deficit_bytes} bytes")
+        for budget in (self.budget, *(each.budget for each in self.worker_plans.values())):
+            deficit_bytes = budget.deficit_bytes
+            # A plan by the rules may fit with a host deficit, which it warns of; a searched one doesn't.
+            if deficit_bytes > 0 if self.fits else not (deficit_bytes or budget.host_deficit_bytes):
+                raise ValueError(f"fits is {self.fits}, but the budget's deficit is {deficit_bytes} bytes")
         return self
+
+
+def _check_parts(plan: WorkerPlan | PlanDocument) -> None:
+    """Raises ValueError where what a plan says of its components leaves one out, or names another."""
+    unknown = set(plan.load_order) ^ set(plan.components)
+    if unknown:
+        raise ValueError(f"load_order and components differ in {', '.join(sorted(unknown))}")
+    if len(plan.load_order) > len(plan.components):
+        raise ValueError("load_order names a component twice")
+    turns = {name for turn in plan.budget.host_turns for name in (turn.component, *turn.masters)}
+    for key, names in (("host_turns", turns), ("loras", {each.component for each in plan.loras})):
+        others = names - plan.components.keys()
+        if others:
+            raise ValueError(f"{key} name {', '.join(sorted(others))}, which is no component of the plan")

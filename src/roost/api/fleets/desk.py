@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from roost.api.fleets.opened import OpenedFiles
 from roost.api.requests.request import PlannedGeneration
 from roost.api.runs.elsewhere.outputs import done_of
+from roost.api.runs.kept import versions
 from roost.api.runs.pipeline import Among, open_pipeline
 from roost.api.runs.ready import ReadyPlan, check_model, check_worker
 from roost.errors import InvalidFile, NothingFits, PlanMismatch, RoostError, UsageError
@@ -37,7 +38,7 @@ class WorkerSpec:
     """What a worker is told at its start: the fleet's plan as YAML, which of its workers it is, and where it is.
 
     ``folder`` is what the workers of its host have in common: masters, and what requests have got so far.
-    ``host_bytes`` is the memory that all of them take there.
+    ``host_bytes`` is the memory that all of them take there, ``versions`` are the driver's libraries.
     """
 
     plan: str
@@ -47,6 +48,7 @@ class WorkerSpec:
     force: bool
     folder: str
     host_bytes: int
+    versions: Mapping[str, str]
 
 
 class WorkerDesk:
@@ -68,7 +70,9 @@ class WorkerDesk:
         from roost.fleet.hands import failure, tagged
 
         try:
-            return tagged("done", self._boot(WorkerSpec(**json.loads(spec))))
+            found = json.loads(spec)
+            _check_versions(found["versions"])
+            return tagged("done", self._boot(WorkerSpec(**found)))
         except Exception as error:  # whatever it is, its text is all that may leave this process
             return failure(error)
 
@@ -174,6 +178,18 @@ class WorkerDesk:
     def _note_peak(self) -> None:
         peaks = [each.peak_bytes for each in self._there.held.stages]
         self._peak_bytes = max([self._peak_bytes, *peaks])
+
+
+def _check_versions(driver: Mapping[str, str]) -> None:
+    """Raises PlanMismatch where this host's libraries are others than the driver's: bits would differ."""
+    here = versions()
+    others = [
+        f"{name} {here[name]} here and {driver.get(name)} there" for name in here if here[name] != driver.get(name)
+    ]
+    if others:
+        raise PlanMismatch(
+            f"its libraries are others than those where the command runs ({'; '.join(others)}); install the same."
+        )
 
 
 def _check_host(spec: WorkerSpec, ready: ReadyPlan) -> None:

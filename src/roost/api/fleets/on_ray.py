@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from roost.api.fleets.desk import WorkerDesk, WorkerSpec
 from roost.api.fleets.run import FleetRun, run_fleet
 from roost.api.measurements.run_records import RunRecord
+from roost.api.runs.kept import versions
 from roost.errors import PlanMismatch
 from roost.plan import PlanDocument, plan_to_yaml
 from roost.plan.fleet import WorkerRecord
@@ -41,25 +42,26 @@ class RayOptions:
 
 
 def run_on_ray(run: FleetRun, options: RayOptions, on_progress: OnProgress) -> RunRecord:
-    """The run, on workers that end with it. Raises what ``run_fleet`` does; PlanMismatch, naming the host, where the
-    cluster has no place for a worker.
+    """The run, on workers that end with it; Ray starts once the request is checked, and if something is left of it.
+
+    Raises what ``run_fleet`` does; PlanMismatch, naming the host, where the cluster has no place for a worker.
     """
     from roost.fleet.ray_cluster import opened_cluster, opened_folders  # imported here: these bring torch
     from roost.fleet.ray_hands import RayHands
     from roost.fleet.routes import owners_of, posts_of
 
-    workers = run.document.workers
-    with opened_cluster(options.address, len(workers), run.on_note) as cluster, ExitStack() as ends:
+    with ExitStack() as ends:
 
         def hands() -> RayHands:
+            cluster = ends.enter_context(opened_cluster(options.address, len(run.document.workers), run.on_note))
+            places = nodes_of(run.document, cluster.nodes)
+            folders = ends.enter_context(opened_folders(cluster, places.values()))
+            seats = _seats(run, options, places, folders)
+            owners = owners_of(posts_of(run.document), run.ready.plan)
             found = RayHands(cluster, seats, owners, WorkerDesk, on_progress)
             ends.callback(found.end)
             return found
 
-        places = nodes_of(run.document, cluster.nodes)
-        folders = ends.enter_context(opened_folders(cluster, places.values()))
-        seats = _seats(run, options, places, folders)
-        owners = owners_of(posts_of(run.document), run.ready.plan)
         return run_fleet(run, hands)
 
 
@@ -82,6 +84,7 @@ def _seats(
             force=options.force,
             folder=folders[node.key],
             host_bytes=hosts.get(each.host, 0),
+            versions=versions(),
         )
         seats[each.name] = Seat(
             node=node,

@@ -22,6 +22,7 @@ from roost.api.runs.kept import Books
 from roost.api.runs.made import Made, record_of
 from roost.api.runs.ready import ReadyPlan, check_model, workload_of_run
 from roost.errors import RoostError, UsageError
+from roost.option_spelling import option
 from roost.plan import PlanDocument
 from roost.plan.fleet import WorkerRecord
 
@@ -45,9 +46,17 @@ class FleetRun:
 def check_fleet(document: PlanDocument, *, model: str | None, device: str | None, force: bool) -> ReadyPlan:
     """The whole plan of a fleet, checked against the model that the driver sees. Raises UsageError for another plan."""
     from roost.fleet.plans import whole_plan
+    from roost.fleet.routes import posts_of
 
-    if not document.workers or document.layout == "fsdp":
+    if document.layout == "fsdp":
+        raise UsageError(
+            f"this plan is for ranks of torchrun, which {option('on', 'ray')} doesn't start; leave it out."
+        )
+    if not document.workers:
         raise UsageError("--on is for plans that roost plan --fleet makes, and this is none; leave it out.")
+    posts = posts_of(document)
+    if not (any(each.denoises for each in posts) and any(each.decodes for each in posts)):
+        raise UsageError("no worker of this plan denoises, or none decodes; plan the fleet again with --fleet.")
     return check_model(whole_plan(document), model=model, device=device, force=force)
 
 
@@ -63,8 +72,9 @@ def run_fleet(run: FleetRun, hands: Callable[[], Hands]) -> RunRecord:
     books = Books.opened(ready, run.request, checked, run.on_note)
     if not books.left:
         return record_of(ready, checked, books.records({}), Made(latents=books.latents))
+    with_hands = hands()  # which may start a cluster
     began_s = time.perf_counter()
-    drive = _Drive(run, checked, books, hands())
+    drive = _Drive(run, checked, books, with_hands)
     drive.run()
     drive.note_reports()
     if drive.failed:

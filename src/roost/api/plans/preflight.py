@@ -52,7 +52,7 @@ def check_executable(plan: PlanDocument) -> None:
     """Raises UsageError for a plan that no run of one model can execute: of several workers, or of one role."""
     if len(plan.workers) > 1 and plan.layout != "fsdp":
         raise UsageError(
-            f"this plan is for {len(plan.workers)} workers; run it with {option('on', 'ray')}, or plan one of the cards"
+            f"this plan is for {len(plan.workers)} workers; run it with roost run --on ray, or plan one of the cards"
             f" with: {command('roost', 'plan', _model_of(plan), '--gpu', 'CARD')}"
         )
     if plan.role.name != "monolithic":

@@ -41,9 +41,14 @@ class GroupChoice:
 def group_for_plan(plan: PlanDocument, request: RunRequest, model: str | None) -> GroupChoice:
     """The group for a run of ``plan`` as it is placed, by its own rates and factors; ``model`` is another directory.
 
-    Raises UsageError for a plan that has none, for a model that can't be dry-run, and for a pipeline that no prompts
-    can share.
+    Raises UsageError for a plan that has none, for one whose workers differ, for a model that can't be dry-run, and for
+    a pipeline that no prompts can share.
     """
+    if plan.worker_plans:
+        raise UsageError(
+            f"{option('batch', AUTO)} compares predictions of one worker's plan, and this plan's workers differ; give a"
+            " number."
+        )
     _check_takes_groups(plan.model.pipeline)
 
     def output_s(size: int) -> float | None:

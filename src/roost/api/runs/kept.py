@@ -31,6 +31,11 @@ _log = logging.getLogger(__name__)
 _LIBRARIES = ("roost", "torch", "diffusers", "transformers")
 
 
+def versions() -> dict[str, str]:
+    """Of the libraries that a generation's bits depend on."""
+    return {each: metadata.version(each) for each in _LIBRARIES}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Books:
     """What of a request is ``there``, made by an earlier run or noted since, and the calls that are ``left``."""
@@ -104,7 +109,7 @@ class KeptWork:
         on_note: Callable[[str], None] | None,
         keeps: bool = True,
     ) -> None:
-        self._settings = {**settings, "versions": [metadata.version(each) for each in _LIBRARIES]}
+        self._settings = {**settings, "versions": [*versions().values()]}
         self._resume, self._on_note, self._keeps = resume, on_note, keeps
         self._said: set[str] = set()
 

@@ -53,7 +53,8 @@ def open_pipeline(
     among = among or Among()
     given = given_files(ready)
     if load is None:
-        load = LoraLoader(ready.plan, planned_loras(ready.plan), given.read) if ready.plan.loras else given.load
+        loras = planned_loras(ready.plan)
+        load = LoraLoader(ready.plan, loras, given.read, among.away) if loras else given.load
     device = open_device(ready.device_kind, ready.budget_bytes, ready.plan.budget.headroom_bytes)
     try:
         mesh = None if ready.group is None else ready.group.connect(ready.device_kind)

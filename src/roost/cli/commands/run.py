@@ -82,7 +82,7 @@ def run(given: RunCommand) -> None:
 
 
 def _run_in(team: Team, given: RunCommand) -> None:
-    from roost.api.plans.ranks import check_ranks
+    from roost.api.plans.ranks import check_ranks, sharded_components
     from roost.api.requests.request import run_request
     from roost.api.runs.places import place_of
     from roost.api.runs.ready import check_plan, foresee_plan, workload_of_run
@@ -95,13 +95,16 @@ def _run_in(team: Team, given: RunCommand) -> None:
             f"--update-plan: {shown_path(given.target)} is not a plan's file; make one with: roost plan MODEL -o FILE"
         )
     request = run_request(given.generation, given.loras, given.workload, given.typed)
+    if given.on is not None:
+        _check_on(given, request, team)
     plan, request = _plan_of(given, request)
     if given.on is not None:
         _run_on(given, plan, request)
         return
     workload_of_run(plan, request)
     check_ranks(plan, team.ranks)
-    team.join("emulated" if given.device == "emulated" else plan.machine.gpu.device_kind)
+    if sharded_components(plan):
+        team.join("emulated" if given.device == "emulated" else plan.machine.gpu.device_kind)
     checked = foresee_plan if given.dry_run else check_plan
     place = place_of(plan, given.place)
     ready = checked(plan, model=place, device=given.device, force=given.force, request=request, group=team.group)
@@ -110,6 +113,21 @@ def _run_in(team: Team, given: RunCommand) -> None:
         show_dry_run(ready, request, as_json=given.as_json)
     else:
         _run(ready, request, given, team)
+
+
+def _check_on(given: RunCommand, request: RunRequest, team: Team) -> None:
+    """Raises UsageError for what is not to be asked of several workers, before anything is planned."""
+    on = option("on", given.on)
+    if team.ranks is not None and team.ranks.world > 1:
+        raise UsageError(
+            f"torchrun started {team.ranks.world} processes, and {on} starts its own; run it with roost alone."
+        )
+    refused = [("trace-out", given.trace_out), ("update-plan", given.update_plan), ("lora", request.loras)]
+    for name, value in refused:
+        if value:
+            raise UsageError(f"--{name} is for a run on one card; leave it out of a run {on}.")
+    if not _is_plan(given.target):
+        raise UsageError(f"{on} runs a fleet's plan; make one with: roost plan MODEL --fleet SPEC -o PLAN")
 
 
 def _run_on(given: RunCommand, plan: PlanDocument, request: RunRequest) -> None:
@@ -123,14 +141,10 @@ def _run_on(given: RunCommand, plan: PlanDocument, request: RunRequest) -> None:
 
     assert given.on is not None
     address = parse_on(given.on)
-    refused = [("trace-out", given.trace_out), ("update-plan", given.update_plan), ("lora", request.loras)]
-    for name, value in refused:
-        if value:
-            raise UsageError(f"--{name} is for a run on one card; leave it out of a run {option('on', given.on)}.")
     place = place_of(plan, given.place)
     ready = check_fleet(plan, model=place, device=given.device, force=given.force)
     if given.dry_run:
-        show_dry_run(ready, request, as_json=given.as_json)
+        show_dry_run(ready, request, as_json=given.as_json, fleet=plan)
         return
     with WorkersProgress() as progress:
         run = FleetRun(document=plan, ready=ready, request=request, on_note=progress.on_note)
@@ -139,19 +153,24 @@ def _run_on(given: RunCommand, plan: PlanDocument, request: RunRequest) -> None:
     show_record(ready, record, as_json=given.as_json)
 
 
+def _is_plan(target: str) -> bool:
+    from roost.api.models.files.inspect_files import is_weight_file
+
+    path = Path(target)
+    return path.suffix.lower() in (".yaml", ".yml") or (os.path.isfile(path) and not is_weight_file(target))
+
+
 def _plan_of(given: RunCommand, request: RunRequest) -> tuple[PlanDocument, RunRequest]:
     """The plan in the file, or a new plan of the model, kept in the cache directory; and the request in its groups."""
-    from roost.api.models.files.inspect_files import is_weight_file
     from roost.api.plans.plan import load_plan
     from roost.api.requests.weight_files import files_of, with_moved_files
     from roost.plan.revision import revised
 
-    path, options = Path(given.target), given.filled(PlanOptions)
-    is_plan = os.path.isfile(path) and not is_weight_file(given.target)
-    if path.suffix.lower() not in (".yaml", ".yml") and not is_plan:
+    options = given.filled(PlanOptions)
+    if not _is_plan(given.target):
         return _new_plan(given, options, request)
     _refuse_planning_options(options, given.typed)
-    plan = load_plan(path)
+    plan = load_plan(Path(given.target))
     if given.deciding.attention is not None:
         plan = revised(plan, attention=given.deciding.attention)
     plan = with_moved_files(plan, files_of(given.deciding))

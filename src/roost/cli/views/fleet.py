@@ -16,8 +16,8 @@ def show_fleet(plan: PlanDocument) -> None:
     """What is chosen and why, for what, its pace, its workers and hosts; then a row for each layout, and why not."""
     fleet = plan.fleet
     assert fleet is not None  # a plan for a fleet has it
-    chosen = next(each for each in plan.layouts if each.why is not None)
-    show_folded(f"{chosen.name}: {chosen.why}.")
+    for chosen in [each for each in plan.layouts if each.why is not None]:
+        show_folded(f"{chosen.name}: {chosen.why}.")
     show_text(f"{plan.model.family or plan.model.pipeline}, {workload_text(plan.workload)}, {_arrivals(fleet)}")
     show_text(_pace(fleet))
     for line in _workers(plan.workers):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from roost.api.requests.request import PlannedGeneration, RunRequest
     from roost.api.runs.groups import GroupChoice
     from roost.api.runs.ready import ReadyPlan
+    from roost.plan import PlanDocument
 
 
 def show_record(ready: ReadyPlan, record: RunRecord, *, as_json: bool) -> None:
@@ -103,10 +104,12 @@ def _shortened(prompt: str, most: int = 50) -> str:
     return prompt if len(prompt) <= most else f"{prompt[: most - 1]}…"
 
 
-def show_dry_run(ready: ReadyPlan, request: RunRequest, *, as_json: bool) -> None:
+def show_dry_run(ready: ReadyPlan, request: RunRequest, *, as_json: bool, fleet: PlanDocument | None = None) -> None:
+    """What a run would do; ``fleet`` is the document of several workers, of which ``ready`` has the whole plan."""
     from roost.api.requests.request import generations_of
     from roost.api.runs.call import check_call
     from roost.api.runs.made import group_warnings
+    from roost.cli.views.fleet import show_fleet
     from roost.cli.views.plan_details import show_plan_details
 
     checked, generations = check_call(ready, request), generations_of(request)
@@ -129,12 +132,16 @@ def show_dry_run(ready: ReadyPlan, request: RunRequest, *, as_json: bool) -> Non
             }
         )
         return
-    show_plan_details(ready.plan)
+    if fleet is None:
+        show_plan_details(ready.plan)
+    else:
+        show_fleet(fleet)
     frames = f" × {wanted.frames} frames" if wanted.frames else ""
     count = f"{len(generations)} generations" if len(generations) > 1 else f"seed {request.seeds[0]}"
+    within = f"within {format_bytes(ready.budget_bytes)}" if fleet is None else f"by {len(fleet.workers)} workers"
     show_text(
         f"would run {wanted.width}×{wanted.height}{frames}, {steps_text(wanted)}, {count}, on"
-        f" {ready.device_kind} within {format_bytes(ready.budget_bytes)}, and write"
+        f" {ready.device_kind} {within}, and write"
         f" {_file(generations[0]) or 'no file'}{' and so on' if request.output and len(generations) > 1 else ''}"
     )
     _show_inputs(checked.pictures)

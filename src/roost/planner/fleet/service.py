@@ -125,7 +125,10 @@ def service_of(asked: SearchQuestion, plan: PlanDocument) -> Service:
     return Planned(
         plan=plan,
         predicted=predicted,
-        seconds={step: _seconds(plan, predicted, _phases(asked, step), step) for step in _STEPS[plan.role.name]},
+        seconds={
+            step: _seconds(plan, predicted, _phases(asked, plan.role.name, step), step)
+            for step in _STEPS[plan.role.name]
+        },
         masters={each.component.name: host_bytes_of(each) for each in placed},
     )
 
@@ -134,9 +137,9 @@ def _what(plan: PlanDocument) -> str:
     return "the whole pipeline" if plan.role.name == "monolithic" else f"the {plan.role.name}"
 
 
-def _phases(asked: SearchQuestion, step: Step) -> frozenset[Phase]:
-    """A role that shares its VAE encodes pictures for the others, too."""
-    shared = step == "decode" and not asked.question.profile.role_extras
+def _phases(asked: SearchQuestion, role: Role, step: Step) -> frozenset[Phase]:
+    """A decoder that shares its VAE encodes pictures for the others, too."""
+    shared = role == "decoder" and not asked.question.profile.role_extras
     return _PHASES.get(step, frozenset()) | ({"image_encode"} if shared else frozenset())
 
 

@@ -19,25 +19,23 @@ from roost.residency.weights.packing import nothing_like
 # Pipelines read such values themselves, as the means of latents; larger ones only a component's own code does.
 _SMALL_BYTES = 16 * 1024
 # What may be asked of a tensor that isn't there.
-_FORMS = (
-    frozenset(
-        (
-            *("shape", "dtype", "device", "layout", "ndim", "itemsize", "nbytes", "names", "requires_grad", "grad"),
-            *(
-                "is_cuda",
-                "is_cpu",
-                "is_meta",
-                "is_sparse",
-                "is_quantized",
-                "is_leaf",
-                "is_floating_point",
-                "is_complex",
-            ),
-            *("is_contiguous", "is_inference", "size", "dim", "numel", "nelement", "element_size", "stride"),
-            *("storage_offset", "__hash__", "__len__"),
-        )
-    )
-    | METADATA
+_FORMS = METADATA.union(
+    (
+        "shape",
+        "dtype",
+        "device",
+        "layout",
+        "ndim",
+        "itemsize",
+        "nbytes",
+        "names",
+        "requires_grad",
+        "requires_grad_",
+        "grad",
+    ),
+    ("is_cuda", "is_cpu", "is_meta", "is_sparse", "is_quantized", "is_leaf", "is_floating_point", "is_complex"),
+    ("is_contiguous", "is_inference", "size", "dim", "numel", "nelement", "element_size", "stride"),
+    ("storage_offset", "__hash__", "__len__"),
 )
 
 
@@ -86,6 +84,9 @@ class _Absent(torch.Tensor):
 
     owner: str
 
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
+        return f"<weight of {self.owner}, which another worker has>"
+
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         name = getattr(func, "__name__", "")
@@ -93,7 +94,9 @@ class _Absent(torch.Tensor):
         if asked in _FORMS:
             with as_engine():
                 return func(*args, **(kwargs or {}))
-        owners = {each.owner for each in args if isinstance(each, _Absent)}
+        given = [*args, *(kwargs or {}).values()]
+        single = [one for each in given for one in (each if isinstance(each, list | tuple) else (each,))]
+        owners = {each.owner for each in single if isinstance(each, _Absent)}
         raise RoostError(
             f"the pipeline reads weights of {', '.join(sorted(owners))} itself, which another worker has; plan without"
             " roles, such as with --layout replicas."

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from roost.pipelines.adapters import (
 from roost.pipelines.classes import pipeline_class
 from roost.plan import ComponentPlan, PlanDocument
 from roost.residency.run.components import LoadComponent, finish_component, read_component
+from roost.residency.run.sources.shells import build_shell
 from roost.shell_quoting import shown_path
 
 
@@ -46,14 +47,22 @@ class LoraLoader:
     """Loads components as ``read`` does and gives them ``loras``; ``applied`` says what became of each.
 
     Components that a LoRA may go into are in host memory together until each is placed. What is computed beside a
-    layer lies in the layer's own block, and moves with it.
+    layer lies in the layer's own block, and moves with it. Of components that are ``away`` modules without weights
+    take the layers that a file has for them.
     """
 
-    def __init__(self, plan: PlanDocument, loras: Sequence[LoraFile], read: LoadComponent = read_component) -> None:
+    def __init__(
+        self,
+        plan: PlanDocument,
+        loras: Sequence[LoraFile],
+        read: LoadComponent = read_component,
+        away: Mapping[str, ComponentPlan] | None = None,
+    ) -> None:
         self.applied: list[AppliedLora] = []
         self._plan, self._loras, self._read = plan, loras, read
         self._class: Any = pipeline_class(plan.model.pipeline)
         self._loadable = loadable_components(self._class, plan.components)
+        self._away = dict(away or {})
         self._waiting: dict[str, torch.nn.Module] = {}
         self._scales: dict[str, dict[str, float]] = {}  # of what is computed beside each component
 
@@ -65,15 +74,22 @@ class LoraLoader:
         if not self._waiting:
             components = self._plan.components
             self._waiting = {each: self._read(each, components[each], model_dir) for each in self._loadable}
+            others = {
+                each: self._without_weights(each, model_dir) for each in loadable_components(self._class, self._away)
+            }
             for lora, adapter in zip(self._loras, adapter_names(self._loras), strict=True):
-                self.applied.append(self._apply(lora, adapter))
+                self.applied.append(self._apply(lora, adapter, others))
         module = self._waiting.pop(name)
         if name in self._scales:
             activate(self._class, name, module, self._scales[name])
         return finish_component(name, module, plan)
 
-    def _apply(self, lora: LoraFile, adapter: str) -> AppliedLora:
-        added = add_adapter(self._class, self._waiting, lora, adapter)
+    def _without_weights(self, name: str, model_dir: Path) -> torch.nn.Module:
+        return build_shell(name, self._away[name], model_dir, {}).to("meta")
+
+    def _apply(self, lora: LoraFile, adapter: str, others: Mapping[str, torch.nn.Module]) -> AppliedLora:
+        added = add_adapter(self._class, {**self._waiting, **others}, lora, adapter)
+        added = replace(added, components=tuple(each for each in added.components if each not in others))
         beside = tuple(name for name in added.components if self._stays_beside(name, lora))
         fused = {name: self._waiting[name] for name in added.components if name not in beside}
         try:

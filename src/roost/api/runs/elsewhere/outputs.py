@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from roost.api.runs.finished import save_generation
 from roost.api.runs.kept import Books
 from roost.api.runs.made import parts_of
 from roost.api.runs.ready import ReadyPlan
+from roost.errors import RoostError
 from roost.plan import write_bytes_atomically
 from roost.temporary import temporary_folder
 
@@ -61,7 +63,7 @@ def save_done(
         records[each] = GenerationRecord(
             prompt=each.prompt,
             seed=each.seed,
-            output=[_saved(each, name, content) for name, content in part.files],
+            output=[saved_file(each, name, content) for name, content in part.files],
             digest=part.digest,
             latent_digest=done.latent_digest,
             seconds=done.seconds / len(wanted),
@@ -79,9 +81,11 @@ def save_done(
     return records
 
 
-def _saved(wanted: PlannedGeneration, name: str, content: bytes) -> str:
-    """Writes one file of an output where it was asked for."""
+def saved_file(wanted: PlannedGeneration, name: str, content: bytes) -> str:
+    """Writes one file of an output where it was asked for; RoostError for a name that no output has."""
     assert wanted.output is not None, "what has no output has no files"
-    path = wanted.output.with_name(Path(name).name)
+    output, path = wanted.output, wanted.output.with_name(Path(name).name)
+    if path.suffix != output.suffix or not re.fullmatch(re.escape(output.stem) + r"(-\d+)?", path.stem):
+        raise RoostError(f"a worker sent the file {name!r} for {output.name!r}; it is not written.")
     write_bytes_atomically(path, content)
     return str(path)
