@@ -11,6 +11,7 @@ from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
 
 from fleet_cases import FLEET_CASES, LAYOUTS, fleet_plan, model_of, one_plan
+from given_files_matrix import FORMATS, made_world
 from in_process_workers import InProcess, run_in_process
 from roost.api.runs.ready import check_plan
 from roost.api.runs.run import run_plan
@@ -97,9 +98,7 @@ def test_a_role_that_a_model_has_nothing_for_is_one_line(name, layout, capsys) -
 
 
 @pytest.mark.parametrize("layout", [pytest.param("two", marks=pytest.mark.slow), "three"])
-def test_a_pipeline_that_converts_its_vae_to_decode_finds_it_as_it_was_at_the_next_request(
-    layout, model_of, tmp_path
-) -> None:
+def test_a_pipeline_that_converts_its_vae_to_decode_finds_it_as_it_was_at_the_next_request(layout, tmp_path) -> None:
     world = World(tmp_path, "sdxl", "--dtype", "fp16")
     wanted = {"seeds": (1, 2), "steps": 1}
     assert made(world.fleet(layout, **wanted)) == made(world.alone(**wanted))
@@ -191,6 +190,16 @@ def test_a_lora_of_components_on_several_workers_goes_into_each(more, tmp_path) 
     fleet = made(world.fleet("three"))
     assert fleet == made(world.alone())
     assert fleet[0][2] != World(tmp_path, "sdxl").alone().digest
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["GGUF Q8_0", "Comfy fp8 scaled, new"])
+def test_a_denoiser_of_a_quantised_file_is_away_like_any_other(form, tmp_path) -> None:
+    pytest.importorskip("gguf")
+    base = made_world("sdxl", tmp_path / "model")
+    file = FORMATS[form](base, "sdxl", tmp_path)
+    world = World(tmp_path, "sdxl", "--file", f"unet={file}", "--dtype", "fp32", model=tmp_path / "model")
+    assert made(world.fleet("three")) == made(world.alone())
 
 
 def test_a_card_that_holds_the_encoders_or_the_denoiser_and_not_both_serves_a_fleet(tmp_path) -> None:
