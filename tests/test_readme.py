@@ -20,7 +20,8 @@ from roost.tune.trials.runner import Trials
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = [line.split("  #")[0].strip() for line in re.findall(r"^    (roost .*)$", README, flags=re.MULTILINE)]
+TYPED = [line.split("  #")[0].strip() for line in re.findall(r"^    (roost .*)$", README, flags=re.MULTILINE)]
+COMMANDS = [line for line in TYPED if "--on ray" not in line]  # those need Ray: tests/test_on_ray.py
 SMALL = "--size 64x64 --frames 5 --steps 2"
 
 
@@ -43,9 +44,9 @@ def test_the_readme_has_commands_to_try() -> None:
 def test_command_of_the_readme_runs(command: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     words = shlex.split(command)[1:]
-    here = dict.fromkeys(("./Wan2.2-T2V-A14B-Diffusers", "MODEL", "qwen-image"), "model")
+    here = dict.fromkeys(("./Wan2.2-T2V-A14B-Diffusers", "./FLUX.1-dev", "MODEL", "qwen-image"), "model")
     words = [here.get(word, word) for word in words]
-    if words[0] == "plan" and "--gpu" not in words:
+    if words[0] == "plan" and not {"--gpu", "--fleet"} & {*words}:
         words += ["--gpu", "rtx-4090"]
     if words[0] == "plan" and "-o" in words:
         words[words.index("-o") + 1] = "planned.yaml"  # the emulated plan stays for `run`
