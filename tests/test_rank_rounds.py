@@ -200,7 +200,7 @@ def test_who_waits_hears_of_calls_that_come_too_many(ranks: list[RankGroup]) -> 
 def done(digest: str) -> Done:
     stage = StageRecord(name="decode", component="vae", phase="decode", seconds=1.0, peak_bytes=7)
     return Done(
-        parts=[Part(digest=digest, has_nan=True, files=[("elsewhere.png", digest.encode())])],
+        parts=[Part(digest=digest, has_nan=True, files=[("2.png", digest.encode())])],
         seconds=3.0,
         latent_digest="latents",
         stages=[stage],
@@ -232,7 +232,7 @@ def test_outputs_that_arrived_are_saved_though_another_rank_failed(
         next(received)
     assert ended.value.exit_code == 5
     assert noted == ["2"]
-    path = tmp_path / "elsewhere.png"
+    path = tmp_path / "2.png"
     assert path.read_bytes() == b"third"
     assert record == GenerationRecord(
         prompt="2",

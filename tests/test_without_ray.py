@@ -57,7 +57,7 @@ class FakeRay:
         "run(['run', '--help'])",
         "run(['plan', '--help'])",
         "assert run(['run', 'nothing.yaml', '--prompt', 'a fox']) == 2",
-        "assert run(['plan', 'flux.1-dev', '--gpu', 'rtx-4090', '--ram', '64GiB', '--policy', 'rules']) == 0",
+        "assert run(['plan', 'flux.1-dev', '--gpu', 'rtx-4090', '--ram', '64GiB', '--policy', 'rules']) in (0, 3)",
     ],
 )
 def test_ray_is_not_imported_by(command: str) -> None:
