@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -143,6 +144,7 @@ def nodes_of_ray(count: int, folder: Path) -> Iterator[Any]:
     (folder / "ray").mkdir()
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("TMPDIR", str(folder))
+        patched.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # for workers' desks that tests have
         nodes = _head()
         for _ in range(count - 1):
             nodes.add_node(**_NODE)
