@@ -16,7 +16,7 @@ from types import ModuleType
 
 import pytest
 
-pytest_plugins = ["real_models"]
+pytest_plugins = ["real_models", "given_folders"]
 
 # All of this is set while pytest starts, before a test module imports a library that reads it once; child processes
 # and xdist's workers inherit it, and each worker then takes a home of its own, but for the cache: what one worker

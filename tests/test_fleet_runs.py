@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -187,9 +188,12 @@ def test_a_lora_of_components_on_several_workers_goes_into_each(more, tmp_path) 
     layers = {"unet": ("to_q", "to_k"), "text_encoder": ("q_proj", "v_proj")}
     lora = lora_file(tmp_path / "lora.safetensors", DiffusionPipeline.from_pretrained(model_of("sdxl")), layers)
     world = World(tmp_path, "sdxl", "--lora", str(lora), *more)
-    fleet = made(world.fleet("three"))
-    assert fleet == made(world.alone())
-    assert fleet[0][2] != World(tmp_path, "sdxl").alone().digest
+    fleet, alone = world.fleet("three"), world.alone()
+    assert made(fleet) == made(alone)
+    (there,), (here,) = fleet.loras, alone.loras
+    assert replace(there, components=here.components) == here
+    assert {*there.components} == {*here.components} == {*layers}
+    assert made(fleet)[0][2] != World(tmp_path, "sdxl").alone().digest
 
 
 @pytest.mark.slow

@@ -1,9 +1,7 @@
 """What a plan says of weights on the device is what the runtime's buffers take, to the byte."""
 
-import functools
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +9,15 @@ import pytest
 import torch
 
 import roost
+from given_folders import Saved
 from roost.pipelines.calls import GenerationRequest
 from roost.plan import PlanDocument
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.run.generate import generate
 from roost.residency.run.loader import load_held
-from tiny_models import FAMILIES, build, default_call
-
-Saved = Callable[[str], Path]
+from tiny_models import FAMILIES, default_call
 
 PLACED = ("all=snapshot-offload", "all=layerwise-offload,resident_blocks=1")
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
-    """Directories of tiny pipelines by family; not to be changed."""
-    return functools.cache(lambda name: build(name, tmp_path_factory.mktemp("model") / name))
 
 
 def same_workload(name: str) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """A pipeline loads from its directory in the plan's order and placed; what can't be loaded safely is refused."""
 
-import functools
 import json
 import shutil
 from collections.abc import Callable
@@ -12,6 +11,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from dealing import slow
+from given_folders import Saved
 from live_pipelines import SIX_FAMILIES, held_by, request_for, weights_bytes
 from plans import LAYERWISE, plan_for
 from roost.errors import InvalidFile, OutOfMemory, PlanMismatch, RoostError, UsageError
@@ -21,16 +21,8 @@ from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.hold.attach import Held
 from roost.residency.run.generate import generate
 from roost.residency.run.loader import load_held
-from tiny_models import build
 
 GIB = 1024**3
-Saved = Callable[[str], Path]
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
-    """Directories of tiny pipelines by family; not to be changed."""
-    return functools.cache(lambda name: build(name, tmp_path_factory.mktemp("model") / name))
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Memory that runs out while residents are placed: less of the pipeline stays, with the same bits, or it is refused."""
 
-import functools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +33,6 @@ from roost.residency.run.generate import generate
 from roost.residency.run.loader import load_held
 from roost.residency.weights.obstacles import check_obstacles
 from roost.units import parse_bytes
-from tiny_models import build
 from toy_pipelines import state, toy_pipeline
 
 Loaded = Callable[..., Held]
@@ -44,12 +42,6 @@ Loaded = Callable[..., Held]
 def _inference() -> Any:
     with torch.no_grad():
         yield
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Directories of tiny pipelines by family; not to be changed."""
-    return functools.cache(lambda name: build(name, tmp_path_factory.mktemp("model") / name))
 
 
 @pytest.mark.parametrize("strategy", SLOW_UNLESS_TYPICAL)

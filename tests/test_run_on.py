@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -53,6 +54,7 @@ def _refusal(capsys: pytest.CaptureFixture[str], code: int, *words: str) -> str:
         (("--trace-out", "t.json"), 2, "--trace-out is for a run on one card"),
         (("--update-plan",), 2, "--update-plan is for a run on one card"),
         (("--lora", "nothing.safetensors"), 2, "--lora is for a run on one card"),
+        (("--no-fuse",), 2, "--fuse is for a run on one card"),
     ],
 )
 def test_what_is_wrong_with_the_request_is_told_before_ray_is_needed(
@@ -87,6 +89,8 @@ def test_a_dry_run_shows_the_workers(fleet: Path, capsys: pytest.CaptureFixture[
     shown = capsys.readouterr().out
     assert "1 × denoiser on emulated" in shown
     assert "by 3 workers" in shown
+    assert run(["run", str(fleet), *ON_RAY, "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["workers"] == ["encoder-1", "decoder-1", "denoiser-1"]
 
 
 def _of_encoder(document: dict[str, Any]) -> dict[str, Any]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from engine_cases import digest_of
 from given_files_matrix import FORMATS, made_world
 from given_files_runs import output_of
 from given_files_runs import plan_of as plan_of_file
+from given_folders import Saved
 from live_pipelines import STRATEGIES, live_pipeline
 from plans import LAYERWISE, component_plan, plan_in
 from roost.api.models.inspect import inspect_model
@@ -35,25 +34,8 @@ from roost.residency.run.sources.given_files import GivenFiles
 from roost.residency.weights.fp8 import Fp8Linear, store_as_planned
 from shared_worlds import copied_bytes, digest_alone, held, kinds, plan_of, wipe, without_weights
 from tiny_loras import lora_file
-from tiny_models import build
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has memory files")
-
-Saved = Callable[[str], Path]
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
-    """Directories of tiny pipelines by family; not to be changed."""
-    return functools.cache(lambda name: build(name, tmp_path_factory.mktemp("model") / name))
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Where processes meet."""
-    made = tmp_path / "meeting"
-    made.mkdir()
-    return made
 
 
 @pytest.mark.parametrize("strategy", SLOW_UNLESS_TYPICAL)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import functools
 import json
 import os
 import re
@@ -19,28 +18,13 @@ import pytest
 from diffusers import FluxTransformer2DModel
 
 from engine_cases import digest_of
+from given_folders import Saved
 from plans import LAYERWISE
 from shared_worlds import digest_alone, held, kinds, plan_of, wipe, without_weights
-from tiny_models import build
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has memory files")
 
 MIB = 1024**2
-Saved = Callable[[str], Path]
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
-    """Directories of tiny pipelines by family; not to be changed."""
-    return functools.cache(lambda name: build(name, tmp_path_factory.mktemp("model") / name))
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Where processes meet."""
-    made = tmp_path / "meeting"
-    made.mkdir()
-    return made
 
 
 def no_memory_file(*_: object) -> int:

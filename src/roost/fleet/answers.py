@@ -12,11 +12,15 @@ import torch
 from roost.errors import RoostError
 from roost.fleet.parcels import packed, unpacked
 from roost.pipelines.described_values import Unkeepable, Unsent, generators_in
+from roost.residency.hold.away import WITHOUT_ROLES
 from roost.residency.run.kept.answers import put_random_state, random_state
 from roost.residency.run.kept.steps import plainer
 from roost.residency.run.texts_ahead import comparable
 
-WITHOUT_ROLES = "plan without roles, such as with --layout replicas"
+
+def unsendable(part: str, method: str, what: Unkeepable) -> RoostError:
+    """The refusal of a call that is given what no other worker can be given; ``what`` names its type."""
+    return RoostError(f"{part}.{method} is given a {what}, which can't be sent to another worker; {WITHOUT_ROLES}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +40,7 @@ class Asked:
         try:
             plain = comparable(plainer(arguments))
         except Unkeepable as error:
-            raise RoostError(
-                f"{part}.{method} is given a {error}, which can't be sent to another worker; {WITHOUT_ROLES}."
-            ) from None
+            raise unsendable(part, method, error) from None
         return cls(part, method, hashlib.sha256(repr(plain).encode()).hexdigest())
 
 

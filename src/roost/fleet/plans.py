@@ -48,7 +48,7 @@ def whole_plan(document: PlanDocument) -> PlanDocument:
         load_bytes=sum(each.load_bytes for each in components.values()),
         warnings=(),
     )
-    loras = {(each.path, each.component): each for plan in plans for each in plan.loras}
+    loras = {(each.path, each.component, each.scale): each for plan in plans for each in plan.loras}
     return revised(
         document,
         **{**_OF_THE_FLEET, **_OF_ANOTHER},

@@ -20,6 +20,7 @@ from roost.pipelines.described_values import Unkeepable, described
 from roost.pipelines.entries import wrap_entries
 from roost.residency.engine.instance_attributes import set_attribute
 from roost.residency.hold.attach import Held
+from roost.residency.run.nesting import Nesting
 
 # A pipeline's method that makes of its encoders' large results the small ones that it goes on with.
 _ENCODES = "encode_prompt"
@@ -56,7 +57,7 @@ class Visit:
         self.denoised = False
         self._decodes = _DECODES in held.plan.role.stages
         self._held, self._answers, self._ask = held, answers, ask
-        self._within = 0  # calls of components of this worker's own
+        self._within = Nesting()  # calls of components of this worker's own
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
@@ -82,7 +83,7 @@ class Visit:
 
     def _denoise(self, _: str, __: Kind, ___: str, call: Call, args: Arguments, kwargs: Any) -> Any:
         self.denoised = True
-        with self._inside():
+        with self._within:
             return call(*args, **kwargs)
 
     def _call(self, name: str, kind: Kind, method: str, call: Call, args: Arguments, kwargs: Any) -> Any:
@@ -95,7 +96,7 @@ class Visit:
         # Before the call, which may edit what it is given.
         kept = not (self.denoised or self._ask is not None or _DECODES in method)
         asked = Asked.of(name, method, [args, kwargs]) if kept else None
-        with self._inside():
+        with self._within:
             result = call(*args, **kwargs)
         if asked is not None:
             self._answers.keep(asked, result, [args, kwargs])
@@ -130,14 +131,6 @@ class Visit:
         if anew and made[1] is not None and _is_plain(made):
             self._answers.keep(asked, made, [args, kwargs], first)
         return result
-
-    @contextmanager
-    def _inside(self) -> Iterator[None]:
-        self._within += 1
-        try:
-            yield
-        finally:
-            self._within -= 1
 
 
 def _is_plain(result: Any) -> bool:

@@ -12,8 +12,7 @@ from typing import Any
 
 import torch
 
-from roost.errors import RoostError
-from roost.fleet.answers import WITHOUT_ROLES, Answer, Answers, Asked
+from roost.fleet.answers import Answer, Answers, Asked, unsendable
 from roost.fleet.attributes import as_it_was
 from roost.fleet.hands import failure_of, untagged
 from roost.fleet.parcels import packed, unpacked
@@ -53,9 +52,9 @@ class Worker:
             if name in self.held.away:
                 self.held.away[name].take({each: tensor.to(self._device) for each, tensor in weights.items()})
 
-    def visit(self, task: Task, on_note: Callable[[str], None]) -> Onward | tuple[Generation, Resumed | None]:
+    def visit(self, task: Task) -> Onward | tuple[Generation, Resumed | None]:
         """Takes the request as far as this worker's components do. Raises what ``generate`` does."""
-        files = self._files(task, on_note)
+        files = self._files(task)
         answers = Answers(self._device, task.answers)
         visit = Visit(self.held, answers, self._ask if task.through else None)
         with self._nan_components() as nan, visit.watching():
@@ -107,9 +106,7 @@ class Worker:
         try:
             raw = packed(question)
         except Unkeepable as error:
-            raise RoostError(
-                f"{name}.{method} is given a {error}, which can't be sent to another worker; {WITHOUT_ROLES}."
-            ) from None
+            raise unsendable(name, method, error) from None
         kind, content = untagged(self._send(name, raw))
         if kind != "done":
             raise failure_of(content)
@@ -135,9 +132,10 @@ class Worker:
             nan_components=nan,
         )
 
-    def _files(self, task: Task, on_note: Callable[[str], None]) -> KeptFiles:
+    def _files(self, task: Task) -> KeptFiles:
+        """Where the request stands between visits. Of what can't be used there, no user is told: it is made anew."""
         name = hashlib.sha256(task.key.encode()).hexdigest()[:32]
-        files = KeptFiles(self._folder / name, key=task.key, shown=task.shown, say=on_note)
+        files = KeptFiles(self._folder / name, key=task.key, shown=task.shown, say=lambda _: None)
         if task.latents:
             files.path("decode").write_bytes(task.latents)
         return files

@@ -219,6 +219,11 @@ class PlanDocument(Strict):
     _from_earlier = model_validator(mode="before")(staticmethod(earlier.plan_facts))
 
     @property
+    def is_for_several(self) -> bool:
+        """Whether several workers, each with a plan of its own, run it; ranks that shard it have one plan."""
+        return len(self.workers) > 1 and self.layout != "fsdp"
+
+    @property
     def given_files(self) -> dict[str, Path]:
         """The files of components whose weights are not the model's own."""
         sources = {name: each.source for name, each in self.components.items()}

@@ -17,7 +17,7 @@ from roost.api.runs.pipeline import Among, open_pipeline
 from roost.api.runs.ready import ReadyPlan, check_model, check_worker
 from roost.errors import InvalidFile, NothingFits, PlanMismatch, RoostError, UsageError
 from roost.facts.machine import PROCESS_BYTES
-from roost.option_spelling import option
+from roost.option_spelling import at_a_shell, option
 from roost.plan import PlanDocument
 from roost.plan.strict_yaml import validated, yaml_mapping
 from roost.probes.machine.host import peak_rss_bytes, read_host
@@ -63,7 +63,6 @@ class WorkerDesk:
         self._peak_bytes = 0
         self._doing: dict[str, object] = {"what": "starting", "step": None, "steps": None}
         self._beats = 0
-        self._notes: list[str] = []
 
     def boot(self, spec: str) -> bytes:
         """Loads the worker's components; its small weights, or what failed. Both are tagged."""
@@ -72,7 +71,8 @@ class WorkerDesk:
         try:
             found = json.loads(spec)
             _check_versions(found["versions"])
-            return tagged("done", self._boot(WorkerSpec(**found)))
+            with at_a_shell():  # what it refuses stands on the driver's screen
+                return tagged("done", self._boot(WorkerSpec(**found)))
         except Exception as error:  # whatever it is, its text is all that may leave this process
             return failure(error)
 
@@ -113,7 +113,8 @@ class WorkerDesk:
         try:
             asked = Task.unpack(task)
             self._tell(f"{asked.shown}: begins")
-            outcome = self._there.visit(asked, self._notes.append)
+            with at_a_shell():  # as above
+                outcome = self._there.visit(asked)
             self._note_peak()
             if isinstance(outcome, Onward):
                 return tagged("onward", outcome.pack())
@@ -150,7 +151,6 @@ class WorkerDesk:
             "peak_bytes": self._peak_bytes,
             "host_peak_bytes": peak_rss_bytes() or 0,
             "changes": [*self._ready.changes, *self._there.held.changes],
-            "notes": self._notes,
         }
         return json.dumps(report)
 

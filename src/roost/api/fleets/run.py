@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from roost.api.measurements.run_records import (
     GenerationRecord,
+    LoraRecord,
     ResumedRecord,
     RunRecord,
     WorkerRunRecord,
@@ -22,6 +23,7 @@ from roost.api.runs.kept import Books
 from roost.api.runs.made import Made, record_of
 from roost.api.runs.ready import ReadyPlan, check_model, workload_of_run
 from roost.errors import RoostError, UsageError
+from roost.facts.loras import LoraFile
 from roost.option_spelling import option
 from roost.plan import PlanDocument
 from roost.plan.fleet import WorkerRecord
@@ -79,11 +81,27 @@ def run_fleet(run: FleetRun, hands: Callable[[], Hands]) -> RunRecord:
     drive.note_reports()
     if drive.failed:
         raise drive.failed[min(drive.failed)]
-    made = Made(load_s=drive.load_s, changes=drive.changes, latents=books.latents)
+    passed_s = time.perf_counter() - began_s - drive.load_s
+    made = Made(load_s=drive.load_s, passed_s=passed_s, changes=drive.changes, latents=books.latents)
     record = record_of(ready, checked, books.records(drive.records), made)
-    return replace(
-        record, seconds=time.perf_counter() - began_s - drive.load_s, workers=drive.worker_records, compared=None
-    )
+    return replace(record, workers=drive.worker_records, loras=tuple(_loras(ready.plan, checked.loras)))
+
+
+def _loras(plan: PlanDocument, files: Sequence[LoraFile]) -> Iterator[LoraRecord]:
+    """The plan's LoRAs, as its workers have them."""
+    from roost.pipelines.adapters import adapter_names
+
+    for file, adapter in zip(files, adapter_names(files), strict=True):
+        mine = [each for each in plan.loras if (each.sha256, each.scale) == (file.sha256, file.scale)]
+        beside = tuple(each.component for each in mine if not each.fused)
+        yield LoraRecord(
+            path=str(file.path),
+            sha256=file.sha256,
+            scale=file.scale,
+            components=tuple(each.component for each in mine),
+            beside=beside,
+            adapter=adapter if beside else None,
+        )
 
 
 @dataclass(slots=True)
@@ -224,9 +242,9 @@ class _Drive:
 
         Once a request had to be denoised anew, to call what it needs in the middle, later ones call it at once.
         """
-        from roost.fleet.answers import WITHOUT_ROLES
         from roost.fleet.dispatch import Arrived, Failed, Step
         from roost.fleet.routes import next_posts
+        from roost.residency.hold.away import WITHOUT_ROLES
 
         request = self._underway[number]
         request.stages += onward.stages

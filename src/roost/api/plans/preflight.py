@@ -42,15 +42,16 @@ def check_workload(plan: PlanDocument, wanted: Workload) -> None:
         frames = ("--frames", str(wanted.frames)) if wanted.frames else ()
         strength = ("--strength", f"{wanted.strength:g}") if wanted.strength is not None else ()
         size = ("--size", f"{wanted.width}x{wanted.height}", *frames, "--steps", str(wanted.steps))
+        fleet = ("--fleet", "SPEC", "--layout", plan.layout) if plan.layout else ()
         raise PlanMismatch(
             f"{', '.join(larger)}: more than this plan is for; plan it with: "
-            + command("roost", "plan", _model_of(plan), *size, *strength, "--batch", str(wanted.batch))
+            + command("roost", "plan", _model_of(plan), *fleet, *size, *strength, "--batch", str(wanted.batch))
         )
 
 
 def check_executable(plan: PlanDocument) -> None:
     """Raises UsageError for a plan that no run of one model can execute: of several workers, or of one role."""
-    if len(plan.workers) > 1 and plan.layout != "fsdp":
+    if plan.is_for_several:
         raise UsageError(
             f"this plan is for {len(plan.workers)} workers; run it with roost run --on ray, or plan one of the cards"
             f" with: {command('roost', 'plan', _model_of(plan), '--gpu', 'CARD')}"

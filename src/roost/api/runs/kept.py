@@ -38,7 +38,7 @@ def versions() -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Books:
-    """What of a request is ``there``, made by an earlier run or noted since, and the calls that are ``left``."""
+    """What of a request an earlier run made, which is ``there``, and the calls that are ``left``."""
 
     kept: KeptWork
     calls: Sequence[PlannedCall]

@@ -81,8 +81,7 @@ def place_words(plan: PlanDocument, inventory: Inventory) -> tuple[str, ...]:
 def run_command(plan: PlanDocument, path: Path) -> tuple[str | None, str | None]:
     """The command that runs a plan kept at ``path``, to paste and to complete; else None, and why no run can follow."""
     try:
-        on_ray = len(plan.workers) > 1 and plan.layout != "fsdp"
-        if not on_ray:
+        if not plan.is_for_several:
             check_executable(plan)
         inventory = inspect_planned(plan, plan.model.path or plan.model.family or "")
         check_runnable(inventory, profile_of(inventory))
@@ -94,7 +93,7 @@ def run_command(plan: PlanDocument, path: Path) -> tuple[str | None, str | None]
     # What a person writes is shown as they would write it.
     prompt = ' --prompt "…"' if facts.prompt else ""
     return command(
-        *torchrun_words(plan), "run", path, *(("--on", "ray") if on_ray else ()), *where, *given
+        *torchrun_words(plan), "run", path, *(("--on", "ray") if plan.is_for_several else ()), *where, *given
     ) + f"{prompt} -o OUT", None
 
 

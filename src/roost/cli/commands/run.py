@@ -122,10 +122,9 @@ def _check_on(given: RunCommand, request: RunRequest, team: Team) -> None:
         raise UsageError(
             f"torchrun started {team.ranks.world} processes, and {on} starts its own; run it with roost alone."
         )
-    refused = [("trace-out", given.trace_out), ("update-plan", given.update_plan), ("lora", request.loras)]
-    for name, value in refused:
-        if value:
-            raise UsageError(f"--{name} is for a run on one card; leave it out of a run {on}.")
+    refused = {"trace_out": given.trace_out, "update_plan": given.update_plan, "lora": request.loras}
+    for name in (*(name for name, value in refused.items() if value), *("fuse" for _ in given.typed & {"fuse"})):
+        raise UsageError(f"{option(name)} is for a run on one card; leave it out of a run {on}.")
     if not _is_plan(given.target):
         raise UsageError(f"{on} runs a fleet's plan; make one with: roost plan MODEL --fleet SPEC -o PLAN")
 

@@ -124,6 +124,7 @@ def show_dry_run(ready: ReadyPlan, request: RunRequest, *, as_json: bool, fleet:
                 "seed": request.seeds[0],
                 "output": None if request.output is None else str(request.output),
                 "changes": changes,
+                "workers": [] if fleet is None else [each.name for each in fleet.workers],
                 "pictures": [asdict(each) for each in checked.pictures],
                 "generations": [
                     {"prompt": each.prompt, "seed": each.seed, "output": _file(each), "batch_of": each.batch_of}

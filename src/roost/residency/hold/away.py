@@ -16,26 +16,19 @@ from roost.residency.weights.census import named_tensors
 from roost.residency.weights.foreign import ExecutionDevice
 from roost.residency.weights.packing import nothing_like
 
+WITHOUT_ROLES = "plan without roles, such as with --layout replicas"  # what helps where workers can't share a pipeline
+
 # Pipelines read such values themselves, as the means of latents; larger ones only a component's own code does.
 _SMALL_BYTES = 16 * 1024
 # What may be asked of a tensor that isn't there.
 _FORMS = METADATA.union(
     (
-        "shape",
-        "dtype",
-        "device",
-        "layout",
-        "ndim",
-        "itemsize",
-        "nbytes",
-        "names",
-        "requires_grad",
-        "requires_grad_",
-        "grad",
-    ),
-    ("is_cuda", "is_cpu", "is_meta", "is_sparse", "is_quantized", "is_leaf", "is_floating_point", "is_complex"),
-    ("is_contiguous", "is_inference", "size", "dim", "numel", "nelement", "element_size", "stride"),
-    ("storage_offset", "__hash__", "__len__"),
+        *("shape", "dtype", "device", "layout", "ndim", "itemsize", "nbytes", "names"),
+        *("requires_grad", "requires_grad_", "grad"),
+        *("is_cuda", "is_cpu", "is_meta", "is_sparse", "is_quantized", "is_leaf", "is_floating_point", "is_complex"),
+        *("is_contiguous", "is_inference", "size", "dim", "numel", "nelement", "element_size", "stride"),
+        *("storage_offset", "__hash__", "__len__"),
+    )
 )
 
 
@@ -98,8 +91,8 @@ class _Absent(torch.Tensor):
         single = [one for each in given for one in (each if isinstance(each, list | tuple) else (each,))]
         owners = {each.owner for each in single if isinstance(each, _Absent)}
         raise RoostError(
-            f"the pipeline reads weights of {', '.join(sorted(owners))} itself, which another worker has; plan without"
-            " roles, such as with --layout replicas."
+            f"the pipeline reads weights of {', '.join(sorted(owners))} itself, which another worker has;"
+            f" {WITHOUT_ROLES}."
         )
 
 

@@ -21,6 +21,7 @@ from roost.residency.engine.stages import StageRecord
 from roost.residency.hold.attach import Held
 from roost.residency.run.calls import call_arguments
 from roost.residency.run.generate import calling, tensor_digest
+from roost.residency.run.nesting import Nesting
 
 _MOST_BYTES = 1024**3
 
@@ -49,7 +50,7 @@ class TextsAhead:
         self._kept_bytes = 0
         self._collecting = False
         self._answered = 0  # calls of encode_prompt whose results are kept, so far
-        self._depth = 0
+        self._within = Nesting()
         self._undo = ExitStack()
 
     def __enter__(self) -> TextsAhead:
@@ -111,7 +112,7 @@ class TextsAhead:
 
     def _stop(self, component: Used) -> None:
         """Ends the call where it would use a component that encodes no text."""
-        if component.plan.kind != "text_encoder" and not self._depth:
+        if component.plan.kind != "text_encoder" and not self._within:
             raise _EndOfTexts
 
     def _encode_or_give(self, *args: Any, **kwargs: Any) -> Any:
@@ -126,7 +127,7 @@ class TextsAhead:
             return self._kept[key]()
         before = dict(vars(self._pipeline))
         result = self._encode_unkept(None, args, kwargs)
-        if self._collecting and not self._depth:
+        if self._collecting and not self._within:
             self._keep(key, result, before)
         return result
 
@@ -134,11 +135,8 @@ class TextsAhead:
         assert self._encode is not None
         if self._collecting and why is not None:
             self.why_not = why
-        self._depth += 1
-        try:
+        with self._within:
             return self._encode(*args, **kwargs)
-        finally:
-            self._depth -= 1
 
     def _keep(self, key: str, result: Any, before: dict[str, Any]) -> None:
         after = vars(self._pipeline)

@@ -21,7 +21,9 @@ from roost.residency.run.kept.answers import Answers, NotExact, put_random_state
 from roost.residency.run.kept.files import Kept, KeptFiles, KeptStage
 from roost.residency.run.kept.steps import Steps
 from roost.residency.run.kept.values import KeptTensors
+from roost.residency.run.nesting import Nesting
 
+Watched = HeldComponent | AwayComponent
 Attempt = Callable[[], AbstractContextManager[None]]
 
 _STAGES: tuple[KeptStage, ...] = ("decode", "denoise")  # what saves more comes first
@@ -72,7 +74,7 @@ class Keeper:
         self._device = held.device.device
         self._answers = _read_answers(kept, self._device)
         self._steps = Steps(held, files, self._answers, kept)
-        self._within = 0  # calls that are watched as a whole
+        self._within = Nesting()  # calls that are watched as a whole
         self._decodes = 0
         self._denoises = False  # whether a denoiser has been called
 
@@ -92,7 +94,7 @@ class Keeper:
     def _watching(self) -> Iterator[None]:
         around_kind = {"dit": self._denoise, "vae": self._maybe_decode, "other": self._beside_denoising}
         with ExitStack() as undo:
-            watched: list[HeldComponent | AwayComponent] = [*self._held.runtime.components.values()]
+            watched: list[Watched] = [*self._held.runtime.components.values()]
             for component in (*watched, *self._held.away.values()):
                 around = around_kind.get(component.planned.kind)
                 if around is not None:
@@ -104,12 +106,7 @@ class Keeper:
             yield
 
     def _denoise(
-        self,
-        component: HeldComponent | AwayComponent,
-        method: str,
-        call: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: Any,
+        self, component: Watched, method: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: Any
     ) -> Any:
         if self._within:
             return call(*args, **kwargs)
@@ -122,12 +119,7 @@ class Keeper:
         return result
 
     def _beside_denoising(
-        self,
-        component: HeldComponent | AwayComponent,
-        method: str,
-        call: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: Any,
+        self, component: Watched, method: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: Any
     ) -> Any:
         """What is called between a denoiser's calls, such as a ControlNet, works for them alone."""
         if self._within or self._decodes or not self._denoises:
@@ -137,7 +129,7 @@ class Keeper:
     def _answered(self, name: str, method: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
         if not self._steps.live:
             return self._answers.give(name, method)
-        with self._inside():
+        with self._within:
             result = call(*args, **kwargs)
         self._answers.note(name, method, result)
         return result
@@ -162,7 +154,7 @@ class Keeper:
             raise NotExact("the pipeline now makes fewer steps")
         else:
             self._keep(args, kwargs)
-        with self._inside():
+        with self._within:
             return call(*args, **kwargs)
 
     def _not_the_last(self, why: str) -> None:
@@ -199,14 +191,6 @@ class Keeper:
             raise NotExact(f"it can't be put back ({type(error).__name__})") from error
         self._steps.live = True
         return args, kwargs
-
-    @contextmanager
-    def _inside(self) -> Iterator[None]:
-        self._within += 1
-        try:
-            yield
-        finally:
-            self._within -= 1
 
 
 def _read_answers(kept: Kept | None, device: Any) -> Answers:
