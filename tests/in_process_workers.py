@@ -13,7 +13,7 @@ from roost.api.measurements.run_records import RunRecord
 from roost.api.requests.request import RunRequest
 from roost.api.runs.kept import versions
 from roost.api.runs.ready import check_model
-from roost.fleet.hands import Gone, Replied, Serving, Word, failure_of, untagged
+from roost.fleet.hands import Gone, Replied, Serving, Word, WorkerLost, failure_of, interruption_of, untagged
 from roost.fleet.plans import whole_plan
 from roost.fleet.routes import owners_of, posts_of
 from roost.plan import PlanDocument, plan_to_yaml
@@ -22,8 +22,8 @@ from roost.plan import PlanDocument, plan_to_yaml
 class InProcess:
     """Hands whose desks are here. ``visits`` are (worker, bytes that came, bytes that went), in order.
 
-    ``lose`` says of a visit, by its number, why its worker is lost in it; ``models`` are directories of workers that
-    have the model elsewhere.
+    ``lose`` says of a visit, by its number, why its worker is lost in it, ``lose_called`` of an answer to another
+    worker why the one that is to give it is; ``models`` are directories of workers that have the model elsewhere.
     """
 
     versions: Mapping[str, str] = versions()
@@ -34,12 +34,15 @@ class InProcess:
         folder: Path,
         lose: Mapping[int, str] | None = None,
         models: Mapping[str, Path] | None = None,
+        lose_called: Mapping[int, str] | None = None,
     ) -> None:
         self.visits: list[tuple[str, int, int]] = []
         self.answered: list[tuple[str, str]] = []  # worker and component of calls that came from others
         self.desks: dict[str, WorkerDesk] = {}
         self._document, self._folder, self._lose = document, folder, dict(lose or {})
-        self._owners = owners_of(posts_of(document), whole_plan(document))
+        self._lose_called = dict(lose_called or {})
+        owners = owners_of(posts_of(document), whole_plan(document))
+        self._owners = {component: names[0] for component, names in owners.items()}
         self._asked: list[tuple[str, bytes]] = []
         self._values: dict[str, bytes] = {}
         self._words: list[Word] = []
@@ -64,6 +67,9 @@ class InProcess:
             why = self._lose.pop(len(self.visits), None)
             reply = b"" if why else self.desks[worker].visit(task)
             self.visits.append((worker, len(task), len(reply)))
+            if why is None and untagged(reply)[0] == "interrupted":
+                lost = interruption_of(untagged(reply)[1])
+                self._words.append(Gone(worker=self._owners[lost.component], why=lost.why))
             self._words.append(Gone(worker=worker, why=why) if why else Replied(worker=worker, reply=reply))
         words, self._words = self._words, []
         return words
@@ -95,7 +101,10 @@ class InProcess:
         self._words.append(Serving(worker=name))
 
     def _send(self, component: str, question: bytes) -> bytes:
+        why = self._lose_called.pop(len(self.answered), None)
         self.answered.append((self._owners[component], component))
+        if why is not None:
+            raise WorkerLost(component, why)
         return self.desks[self._owners[component]].answer(component, question)
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from roost.errors import OutOfMemory, RoostError
-from roost.fleet.dispatch import Arrived, Dispatcher, Event, Failed, Lost, Post, Step, Up
-from roost.fleet.hands import Gone, Serving, failure, failure_of, tagged, untagged
+from roost.fleet.dispatch import Arrived, Dispatcher, Event, Failed, Interrupted, Lost, Post, Step, Up
+from roost.fleet.hands import Gone, Serving, WorkerLost, failure, failure_of, interruption_of, tagged, untagged
 from roost.fleet.ray_cluster import Cluster
 from roost.fleet.ray_hands import RayHands, Seat
 
@@ -32,7 +32,10 @@ def task(do: str, marker: Path | None = None, **more: object) -> bytes:
 
 
 class ToyDesk:
-    """Finishes, dies, stops, runs out of memory, fails, or asks the worker with a component."""
+    """Finishes, dies, stops, runs out of memory, fails, or asks the worker with a component.
+
+    What it asks that one to do is what its task has as ``question``.
+    """
 
     def __init__(self, send: Callable[[str, bytes], bytes]) -> None:
         self._send, self._beats = send, 0
@@ -52,22 +55,28 @@ class ToyDesk:
                 return tagged("done", b"")
             Path(asked["marker"]).write_text(str(os.getpid()))
         try:
-            return tagged("done", self._do(asked["do"], asked.get("seconds", 0)))
+            return tagged("done", self._do(asked["do"], asked))
         except RoostError as error:
             return failure(error)
 
-    def _do(self, what: str, seconds: float) -> bytes:
+    def _do(self, what: str, asked: Mapping[str, Any]) -> bytes:
         if what in ("die", "stop"):
             os.kill(os.getpid(), signal.SIGKILL if what == "die" else signal.SIGSTOP)
-        time.sleep(seconds)
+        time.sleep(asked.get("seconds", 0))
         if what == "run out of memory":
             raise OutOfMemory("no memory is left.")
         if what == "fail":
             raise RoostError("it can't be done.")
-        return self._send("part", b"") if what == "ask" else b""
+        return self._ask(asked["question"].encode()) if what == "ask" else b""
+
+    def _ask(self, question: bytes) -> bytes:
+        kind, content = untagged(self._send("part", question))
+        if kind == "lost":
+            raise WorkerLost("part", str(failure_of(content)))
+        return content
 
     def answer(self, component: str, question: bytes) -> bytes:
-        return tagged("done", b"")
+        return self.visit(question)
 
     def progress(self) -> str:
         return json.dumps({"what": "toys", "step": None, "steps": None, "beats": self._beats, "pid": os.getpid()})
@@ -84,7 +93,8 @@ class ToyFleet:
             name: Seat(node=cluster.nodes[number], card=None, spec=DIES if name == dying else "", patience_s=PATIENCE_S)
             for name, number in nodes.items()
         }
-        owners = {"part": owner} if owner else {}
+        owners = {"part": (owner,)} if owner else {}
+        self.calls = tuple(owners.values())
         self.ended: dict[int, str] = {}
         self.notes: list[str] = []
         self.on_up: Callable[[str], None] = lambda _: None
@@ -95,7 +105,7 @@ class ToyFleet:
         )
 
     def run(self, tasks: Sequence[tuple[bytes, tuple[str, ...]]]) -> dict[int, str]:
-        self.dispatcher.run(enumerate(Step(posts=posts, task=raw) for raw, posts in tasks))
+        self.dispatcher.run(enumerate(Step(posts=posts, task=raw, calls=self.calls) for raw, posts in tasks))
         return self.ended
 
     def pid(self, worker: str) -> int:
@@ -129,6 +139,8 @@ class ToyFleet:
             return Failed(worker=word.worker, why=failure_of(content))
         if kind == "lost":
             return Lost(worker=word.worker, why=str(failure_of(content)))
+        if kind == "interrupted":
+            return Interrupted(worker=word.worker, why=str(interruption_of(content)))
         return Arrived(worker=word.worker, next=None)
 
     def _done(self, number: int) -> None:

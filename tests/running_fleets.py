@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,9 @@ Loses = Callable[[str, int], bool]
 class LosingHands(InProcess):
     """Workers that are lost in visits of which ``loses`` is true."""
 
-    def __init__(
-        self, document: PlanDocument, folder: Path, loses: Loses | None, models: Mapping[str, Path] | None = None
-    ) -> None:
+    def __init__(self, document: PlanDocument, folder: Path, loses: Loses | None, **more: Any) -> None:
         self._loses = loses
-        super().__init__(document, folder, models=models)
+        super().__init__(document, folder, **more)
 
     def wait(self) -> Sequence[Word]:
         if not self._words and self._asked and self._loses is not None:
@@ -47,6 +45,7 @@ class World:
         self.model = model or model_of(name)
         self.loses: Loses | None = None
         self.models: dict[str, Path] = {}  # of workers that have the model elsewhere
+        self.lose_called: dict[int, str] = {}  # in answers to other workers, by their number
         self.notes: list[str] = []
         self.hands: list[LosingHands] = []
 
@@ -75,7 +74,7 @@ class World:
         kept.mkdir(exist_ok=True)
 
         def hands() -> LosingHands:
-            self.hands.append(LosingHands(plan, kept, self.loses, self.models))
+            self.hands.append(LosingHands(plan, kept, self.loses, models=self.models, lose_called=self.lose_called))
             return self.hands[-1]
 
         return run_in_process(plan, self.case.request(self.folder, "fleet", **more), hands, self.notes)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import pytest
@@ -11,105 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roost.errors import RoostError
-from roost.fleet.dispatch import MOST_LOSSES, Arrived, Dispatcher, Event, Failed, Lost, Post, Step, Up
-
-Ends = Callable[[str, int, bytes], Event]
-
-
-class ScriptedCrew:
-    """Workers of which each task ends when nothing else does before it, or when the script says.
-
-    ``ends`` says with which event a task ends; ``begun`` are (worker, request) in the order of their starts. A worker
-    that is in ``dead`` is lost again at each start.
-    """
-
-    def __init__(self, names: Sequence[str], ends: Ends, dead: Sequence[str] = ()) -> None:
-        self.begun: list[tuple[str, int]] = []
-        self.restarted: list[str] = []
-        self.held_back: set[str] = set()  # workers whose tasks don't end while others' do
-        self.dead = set(dead)
-        self._ends = ends
-        self._running: dict[str, tuple[int, bytes]] = {}
-        self._events: deque[Event] = deque(self._begins(name) for name in names)
-
-    def start(self, worker: str, request: int, task: bytes) -> None:
-        assert worker not in self._running, "a worker serves one request at a time"
-        assert not any(number == request for number, _ in self._running.values()), "a request is at one worker"
-        self._running[worker] = (request, task)
-        self.begun.append((worker, request))
-
-    def restart(self, worker: str) -> None:
-        assert worker not in self._running
-        self.restarted.append(worker)
-        self._events.append(self._begins(worker))
-
-    def leave(self, worker: str) -> None:
-        assert worker in self.dead
-
-    def wait(self) -> Sequence[Event]:
-        if self._events:
-            return [self._events.popleft()]
-        assert self._running, "nobody works, and the dispatcher waits"
-        worker = next((each for each in self._running if each not in self.held_back), next(iter(self._running)))
-        return [self._ends(worker, *self._running.pop(worker))]
-
-    def _begins(self, worker: str) -> Event:
-        return Lost(worker=worker, why="it was killed at its start") if worker in self.dead else Up(worker=worker)
-
-
-class Run:
-    """What a dispatcher made of requests; ``steps`` are the names of workers that each goes through, by stage."""
-
-    def __init__(self, stages: Sequence[Sequence[str]], **crew: object) -> None:
-        self.stages = [tuple(each) for each in stages]
-        self.names = list(dict.fromkeys(name for each in stages for name in each))
-        self.done: list[int] = []
-        self.failed: dict[int, str] = {}
-        self.notes: list[str] = []
-        self.most_on_their_way = 0
-        self.crew = ScriptedCrew(self.names, self.ends, **crew)  # type: ignore[arg-type]
-        self.trouble: dict[tuple[str, int], Event] = {}  # in place of the next end of a request at a worker
-        self.deadly: set[int] = set()  # requests in which every worker is lost
-        self.dispatcher = Dispatcher(
-            crew=self.crew,
-            posts=[Post(name=each, components=self._parts(each), decodes=True, denoises=True) for each in self.names],
-            on_done=self.done.append,
-            on_failed=self._fail,
-            on_note=self.notes.append,
-        )
-
-    def go(self, requests: int) -> Run:
-        self.dispatcher.run(self._taken(requests))
-        return self
-
-    def ends(self, worker: str, request: int, task: bytes) -> Event:
-        if request in self.deadly:
-            return Lost(worker=worker, why="out of memory")
-        if (worker, request) in self.trouble:
-            return self.trouble.pop((worker, request))
-        following = int(task) + 1
-        return Arrived(worker=worker, next=None if following == len(self.stages) else self._step(following))
-
-    def at(self, stage: int) -> list[int]:
-        """The requests in the order in which a stage's workers began them."""
-        return [number for worker, number in self.crew.begun if worker in self.stages[stage]]
-
-    def _parts(self, worker: str) -> frozenset[str]:
-        """One for each stage that it serves."""
-        return frozenset(str(number) for number, names in enumerate(self.stages) if worker in names)
-
-    def _taken(self, requests: int) -> Iterator[tuple[int, Step]]:
-        for number in range(requests):
-            self.most_on_their_way = max(self.most_on_their_way, number + 1 - len(self.done) - len(self.failed))
-            yield number, self._step(0)
-
-    def _step(self, stage: int) -> Step:
-        return Step(posts=self.stages[stage], task=str(stage).encode())
-
-    def _fail(self, number: int, why: RoostError) -> None:
-        assert number not in self.failed
-        self.failed[number] = str(why)
-
+from roost.fleet.dispatch import MOST_LOSSES, Arrived, Event, Failed, Lost, Post, Up
+from scripted_dispatch import Run, ScriptedCrew
 
 ROLES = (("encoder",), ("denoiser-1", "denoiser-2"), ("decoder",))
 
@@ -240,6 +141,66 @@ def test_losses_of_a_worker_that_has_nothing_to_do_cost_no_request() -> None:
     run.crew._ends = ends
     run.go(1)
     assert (run.done, run.failed) == ([0], {})
+
+
+CALLS = (("encoder-decoder",), ("denoiser-1", "denoiser-2"))
+
+
+def calling() -> Run:
+    run = Run(CALLS)
+    run.calls = {1: (("encoder-decoder",),)}
+    return run
+
+
+def test_a_visit_that_a_lost_worker_interrupts_is_made_again_and_its_own_worker_stays() -> None:
+    run = calling()
+    run.lose_called("encoder-decoder", "denoiser-1", 0)
+    run.go(6)
+    assert sorted(run.done) == list(range(6))
+    assert run.crew.restarted == ["encoder-decoder"]
+    assert run.notes == ["encoder-decoder is started again: it was killed"]
+    assert run.at(1).count(0) == 2
+    assert sum(run.dispatcher.served.values()) == 12
+
+
+def test_a_request_that_interrupts_visits_three_times_fails_alone() -> None:
+    run = calling()
+    ends = run.ends
+
+    def interrupted(worker: str, request: int, task: bytes) -> Event:
+        if request == 1 and worker.startswith("denoiser"):
+            run.lose_called("encoder-decoder", worker, 1)
+        return ends(worker, request, task)
+
+    run.crew._ends = interrupted
+    run.crew.held_back = {"denoiser-1", "denoiser-2"}
+    run.go(4)
+    assert run.failed == {1: "its worker was lost 3 times, the last time since it was killed"}
+    assert sorted(run.done) == [0, 2, 3]
+    assert run.dispatcher.restarts == {"encoder-decoder": 3, "denoiser-1": 0, "denoiser-2": 0}
+
+
+def test_a_request_waits_until_all_that_it_calls_are_up() -> None:
+    run = Run((("denoiser",), ("encoder-decoder",)))
+    run.calls = {0: (("encoder-decoder",),)}
+    begun = []
+    run.crew.on_event = lambda event: begun.append((type(event), len(run.crew.begun)))
+    run.go(2)
+    assert begun[:3] == [(Up, 0), (Up, 0), (Arrived, 1)]
+
+
+def test_of_several_that_it_may_call_the_first_that_is_not_given_up_serves() -> None:
+    run = Run((("denoiser",),))
+    run.names += ["spare-1", "spare-2"]
+    run.calls = {0: (("spare-1", "spare-2"),)}
+    run.crew = ScriptedCrew(run.names, run.ends, dead=["spare-1"])
+    run.dispatcher.crew = run.crew
+    run.dispatcher.posts = [
+        Post(name=each, components=frozenset({each.split("-")[0]}), decodes=True, denoises=True) for each in run.names
+    ]
+    run.go(3)
+    assert run.done == [0, 1, 2]
+    assert run.notes[-1] == "spare-1 is given up: it was killed at its start"
 
 
 TROUBLES = st.dictionaries(st.tuples(st.sampled_from(range(4)), st.integers(0, 11)), st.booleans(), max_size=25)

@@ -10,10 +10,11 @@ import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel
 
 from fleet_cases import FLEET_CASES, fleet_plan, model_of
+from roost.api.fleets.desk import WorkerDesk
 from roost.api.fleets.run import FleetRun, run_fleet
 from roost.api.runs.ready import check_model
-from roost.errors import RoostError
-from roost.fleet.hands import Replied, Serving, Word, tagged
+from roost.errors import OutOfMemory, RoostError
+from roost.fleet.hands import Replied, Serving, Word, failure, tagged
 from roost.fleet.plans import whole_plan
 from roost.fleet.tasks import Onward
 from roost.plan import PlanDocument
@@ -171,6 +172,34 @@ def test_memory_that_runs_out_is_a_loss_and_the_request_is_tried_again(world, pl
     monkeypatch.setattr(FluxTransformer2DModel, "forward", short_once)
     record = world.fleet("three", plan, seeds=SEEDS)
     assert made(record) == whole
+
+
+@pytest.mark.parametrize("answer", [0, 1])
+def test_a_worker_lost_as_it_answers_another_is_started_again_and_the_other_is_not(answer, tmp_path) -> None:
+    world = World(tmp_path, "LTX2Pipeline")
+    wanted = {"seeds": (1, 2), "steps": 1}
+    whole = made(world.alone(**wanted))
+    world.lose_called = {answer: "it was killed"}
+    record = world.fleet("two", **wanted)
+    assert made(record) == whole
+    assert world.notes == ["encoder-decoder-1 is started again: it was killed"]
+    assert {each.name: each.restarts for each in record.workers} == {"encoder-decoder-1": 1, "denoiser-1": 0}
+
+
+def test_memory_that_runs_out_in_an_answer_is_its_workers_loss(tmp_path, monkeypatch) -> None:
+    world = World(tmp_path, "LTX2Pipeline")
+    whole = made(world.alone(steps=1))
+    answer, failed = WorkerDesk.answer, []
+
+    def short_once(self: WorkerDesk, component: str, question: bytes) -> bytes:
+        if not failed:
+            failed.append(component)
+            return failure(OutOfMemory("no memory is left."))
+        return answer(self, component, question)
+
+    monkeypatch.setattr(WorkerDesk, "answer", short_once)
+    assert made(world.fleet("two", steps=1)) == whole
+    assert world.notes == ["encoder-decoder-1 is started again: no memory is left."]
 
 
 def test_nothing_of_a_request_is_left_with_the_workers(world, plan) -> None:

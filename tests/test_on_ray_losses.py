@@ -94,8 +94,17 @@ def test_a_call_of_a_worker_that_is_gone_is_made_again(cluster: Cluster) -> None
             os.kill(fleet.pid("two"), signal.SIGKILL)
 
     fleet.on_up = kill
-    assert fleet.run([(task("ask"), ("one",))]) == {0: "done"}
-    assert "one is started again: the worker with part, which it calls, is gone" in fleet.notes
+    assert fleet.run([(task("ask", question=task("finish").decode()), ("one",))]) == {0: "done"}
+    assert fleet.notes == ["two is started again: its process ended"]
+
+
+@pytest.mark.parametrize(("how", "why"), [("die", "its process ended"), ("run out of memory", "no memory is left.")])
+def test_a_worker_lost_as_it_answers_is_started_again_and_not_who_called_it(how, why, cluster, tmp_path) -> None:
+    fleet = ToyFleet(cluster, {"one": 0, "two": 0}, owner="two")
+    question = task(how, tmp_path / "answered").decode()
+    assert fleet.run([(task("ask", question=question), ("one",)), (task("finish"), ("one",))]) == {0: "done", 1: "done"}
+    assert fleet.notes == [f"two is started again: {why}"]
+    assert not psutil.pid_exists(int((tmp_path / "answered").read_text()))
 
 
 def test_a_worker_that_never_starts_is_told_unless_another_does_its_work(cluster: Cluster) -> None:

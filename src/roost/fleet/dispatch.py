@@ -27,10 +27,14 @@ class Post:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """Where a request goes next: to one of these posts, the best first, with that task."""
+    """Where a request goes next: to one of these posts, the best first, with that task.
+
+    From there it calls other workers, one of each group in ``calls``: the first that isn't given up.
+    """
 
     posts: tuple[str, ...]
     task: bytes
+    calls: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +54,17 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Interrupted:
+    """A visit that ended because another worker, which was called from it, is lost: the request is tried again.
+
+    The loss of the other one is an event of its own, and comes first.
+    """
+
+    worker: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lost:
     """A worker that is gone, hung or out of memory, and why."""
 
@@ -64,7 +79,7 @@ class Up:
     worker: str
 
 
-Event = Arrived | Failed | Lost | Up
+Event = Arrived | Failed | Interrupted | Lost | Up
 
 
 class Crew(Protocol):
@@ -110,6 +125,7 @@ class Dispatcher:
     served: dict[str, int] = field(default_factory=dict)
     _under_way: dict[int, _Request] = field(default_factory=dict)
     _free: set[str] = field(default_factory=set)
+    _up: set[str] = field(default_factory=set)
     _starts: dict[str, int] = field(default_factory=dict)
     _was_up: set[str] = field(default_factory=set)
     _gone: dict[str, str] = field(default_factory=dict)  # workers that don't come back, and why
@@ -135,7 +151,7 @@ class Dispatcher:
     def _start_what_can(self) -> None:
         for number in sorted(self._under_way):
             request = self._under_way[number]
-            if request.at is not None:
+            if request.at is not None or not self._answers(request.step):
                 continue
             left = [each for each in request.step.posts if each not in self._gone]
             if not left:
@@ -147,14 +163,23 @@ class Dispatcher:
                 request.at = free
                 self.crew.start(free, number, request.step.task)
 
+    def _answers(self, step: Step) -> bool:
+        """Whether all that the step calls are up: a call of one that isn't would end the visit."""
+        called = (next((each for each in group if each not in self._gone), None) for group in step.calls)
+        return all(each in self._up for each in called)
+
     def _take(self, event: Event) -> None:
         request = next((each for each in self._under_way.values() if each.at == event.worker), None)
         if isinstance(event, Up):
             self._starts[event.worker] = 0
             self._was_up.add(event.worker)
+            self._up.add(event.worker)
             self._free.add(event.worker)
         elif isinstance(event, Lost):
             self._lose(event, request)
+        elif isinstance(event, Interrupted):
+            self._free.add(event.worker)
+            self._try_again(request, event.why)
         elif request is not None:
             self._free.add(event.worker)
             self.served[event.worker] += 1
@@ -168,6 +193,7 @@ class Dispatcher:
 
     def _lose(self, event: Lost, request: _Request | None) -> None:
         self._free.discard(event.worker)
+        self._up.discard(event.worker)
         self._starts[event.worker] = self._starts.get(event.worker, 0) + 1
         if self._starts[event.worker] >= _MOST_STARTS:
             if event.worker not in self._was_up and not self._is_spare(event.worker):
@@ -179,13 +205,15 @@ class Dispatcher:
             self.on_note(f"{event.worker} is started again: {event.why}")
             self.restarts[event.worker] += 1
             self.crew.restart(event.worker)
+        self._try_again(request, event.why)
+
+    def _try_again(self, request: _Request | None, why: str) -> None:
         if request is None:
             return
         request.at, request.losses = None, request.losses + 1
         if request.losses > MOST_LOSSES:
-            self._end(
-                request, RoostError(f"its worker was lost {request.losses} times, the last time since {event.why}")
-            )
+            lost = f"its worker was lost {request.losses} times, the last time since {why}"
+            self._end(request, RoostError(lost))
 
     def _is_spare(self, worker: str) -> bool:
         """Whether another one that isn't given up can do all that this one does."""

@@ -9,14 +9,18 @@ from typing import Literal, Protocol
 
 from roost.errors import DeviceLost, OutOfMemory, RoostError, SaidElsewhere
 
-Kind = Literal["onward", "done", "failed", "lost"]
+Kind = Literal["onward", "done", "failed", "lost", "interrupted"]
 # A reply's first byte says which of these the rest is.
-_TAGS: dict[Kind, bytes] = {"onward": b"O", "done": b"D", "failed": b"F", "lost": b"L"}
+_TAGS: dict[Kind, bytes] = {"onward": b"O", "done": b"D", "failed": b"F", "lost": b"L", "interrupted": b"I"}
 _KINDS = {tag: kind for kind, tag in _TAGS.items()}
 
 
 class WorkerLost(RoostError):
-    """Another worker, which was called from this one, is gone."""
+    """The worker with ``component``, which was called from this one, is gone, or can't go on, and ``why``."""
+
+    def __init__(self, component: str, why: str) -> None:
+        super().__init__(f"the worker with {component}, which was called, is lost: {why}")
+        self.component, self.why = component, why
 
 
 def tagged(kind: Kind, content: bytes) -> bytes:
@@ -29,8 +33,12 @@ def untagged(raw: bytes) -> tuple[Kind, bytes]:
 
 
 def failure(error: Exception) -> bytes:
-    """The reply of a visit that raised: what a fresh worker may not meet again is a loss, all else the request's."""
-    lost = isinstance(error, OutOfMemory | DeviceLost | WorkerLost)
+    """The reply of a visit that raised: what a fresh worker may not meet again is a loss, of this one or of the one
+    that it called; all else is the request's.
+    """
+    if isinstance(error, WorkerLost):
+        return tagged("interrupted", json.dumps([error.component, error.why]).encode())
+    lost = isinstance(error, OutOfMemory | DeviceLost)
     kind = type(error).__name__ if isinstance(error, RoostError) else "RoostError"
     text = str(error) if isinstance(error, RoostError) else f"{type(error).__name__}: {error}"
     return tagged("lost" if lost else "failed", json.dumps([kind, " ".join(text.split())]).encode())
@@ -42,10 +50,15 @@ def failure_of(content: bytes) -> RoostError:
     left: list[type[RoostError]] = [RoostError]
     while left:
         found = left.pop()
-        if found.__name__ == kind and found is not SaidElsewhere:
+        if found.__name__ == kind and found not in (SaidElsewhere, WorkerLost):
             return found(text)
         left += found.__subclasses__()
     return RoostError(text)
+
+
+def interruption_of(content: bytes) -> WorkerLost:
+    """The loss that ended a visit to another worker."""
+    return WorkerLost(*json.loads(content))
 
 
 class Desk(Protocol):

@@ -8,11 +8,11 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from roost.errors import RoostError
-from roost.fleet.hands import Desk, Gone, Replied, Serving, Word, WorkerLost, failure_of, untagged
+from roost.fleet.hands import Desk, Gone, Replied, Serving, Word, WorkerLost, failure_of, interruption_of, untagged
 from roost.fleet.ray_cluster import Cluster, Node
 
 _log = logging.getLogger(__name__)
@@ -51,6 +51,7 @@ class _Member:
     actor: Any
     asked: Any = None  # a reference to the result
     what: str = ""  # boot, take, visit
+    calls: Mapping[str, str] = field(default_factory=dict)  # the actors that it may call, by component
     silent_s: float = 0.0  # since the latest
     beats: int = -1
     look: Any = None
@@ -73,7 +74,7 @@ class RayHands:
         self,
         cluster: Cluster,
         seats: Mapping[str, Seat],
-        owners: Mapping[str, str],
+        owners: Mapping[str, Sequence[str]],
         make_desk: MakeDesk,
         on_progress: Callable[[str, Mapping[str, Any]], None],
     ) -> None:
@@ -82,6 +83,7 @@ class RayHands:
         self._members: dict[str, _Member] = {}
         self._values: dict[str, bytes] = {}
         self._awaited = set(seats)  # workers that haven't loaded for the first time
+        self._left: set[str] = set()
         self._words: list[Word] = []
         self._lives = 0
         self._now_s = time.monotonic()
@@ -89,7 +91,10 @@ class RayHands:
             self.restart(name)
 
     def start(self, worker: str, task: bytes) -> None:
-        self._ask(worker, "visit", task, {part: self._members[name].name for part, name in self._owners.items()})
+        there = {part: next(each for each in names if each not in self._left) for part, names in self._owners.items()}
+        calls = {part: self._members[name].name for part, name in there.items()}
+        self._members[worker].calls = calls
+        self._ask(worker, "visit", task, calls)
 
     def restart(self, worker: str) -> None:
         """Ends what is left of the worker, and starts it anew."""
@@ -107,6 +112,7 @@ class RayHands:
 
     def leave(self, worker: str) -> None:
         self._awaited.discard(worker)
+        self._left.add(worker)
         self._share()
 
     def wait(self) -> Sequence[Word]:
@@ -162,15 +168,26 @@ class RayHands:
         try:
             result = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
-            self._lose(name, self._why(name, error))
+            self._lose(name, self._why(name, _told(self._ray, error)))
             return
         member.asked, member.silent_s = None, 0.0
         if member.what == "visit":
+            self._lose_called(member, result)
             self._words.append(Replied(worker=name, reply=result))
         elif member.what == "boot":
             self._booted(name, result)
         else:
             self._words.append(Serving(worker=name))
+
+    def _lose_called(self, caller: _Member, reply: bytes) -> None:
+        """Loses the worker whose loss ended a visit to the caller, unless that was told before."""
+        kind, content = untagged(reply)
+        if kind != "interrupted":
+            return
+        lost = interruption_of(content)
+        for name, member in self._members.items():
+            if member.name == caller.calls[lost.component] and not member.lost:
+                self._lose(name, self._why(name, lost.why))
 
     def _booted(self, name: str, result: bytes) -> None:
         kind, content = untagged(result)
@@ -219,22 +236,27 @@ class RayHands:
             found = json.loads(self._ray.get(reference))
         except self._ray.exceptions.RayError as error:
             if member.waits:  # else its call tells
-                self._lose(name, self._why(name, error))
+                self._lose(name, self._why(name, _told(self._ray, error)))
             return
         if found["beats"] != member.beats or member.asked is None:
             member.beats, member.silent_s = found["beats"], 0.0
         if member.asked is not None:
             self._on_progress(name, found)
 
-    def _why(self, name: str, error: Exception) -> str:
-        """Why a call of a worker's gave no reply."""
-        _log.info("%s: %s", name, error)
+    def _why(self, name: str, told: str) -> str:
+        """Why a worker is lost whose call gave no reply, of which that is ``told``."""
+        _log.info("%s: %s", name, told)
         node = self._seats[name].node
         if not any(each["NodeID"] == node.key and each["Alive"] for each in self._ray.nodes()):
             return f"its node, {node.name}, is gone"
-        if isinstance(error, self._ray.exceptions.RayActorError):
-            return "its process ended"
-        return " ".join(f"{type(error).__name__}: {error}".split())
+        return told
+
+
+def _told(ray: Any, error: Exception) -> str:
+    """What kept a call from its reply; looking for an actor that is no more raises no RayError."""
+    if isinstance(error, ray.exceptions.RayActorError) or not isinstance(error, ray.exceptions.RayError):
+        return "its process ended"
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 class _RayDesk:
@@ -271,6 +293,6 @@ class _RayDesk:
         try:
             answer = ray.get_actor(self._owners[component]).answer.options(concurrency_group=_SERVED)
             found: bytes = ray.get(answer.remote(component, question))
-        except (ray.exceptions.RayError, ValueError) as error:  # Ray's words for an actor that is no more
-            raise WorkerLost(f"the worker with {component}, which it calls, is gone") from error
+        except (ray.exceptions.RayError, ValueError) as error:
+            raise WorkerLost(component, _told(ray, error)) from error
         return found

@@ -43,11 +43,18 @@ def next_posts(posts: Sequence[Post], onward: Onward) -> tuple[str, ...]:
     return tuple(each.name for each in having if each.decodes or not onward.decodes)
 
 
-def owners_of(posts: Sequence[Post], plan: PlanDocument) -> dict[str, str]:
-    """Who answers calls of each component that come from other workers: of a VAE, one that decodes."""
+def owners_of(posts: Sequence[Post], plan: PlanDocument) -> dict[str, tuple[str, ...]]:
+    """Who answers other workers' calls of each component, the first that is there; of VAEs, those that decode."""
     found = {}
     for name, each in plan.components.items():
         having = [post for post in posts if name in post.components]
         decoding = [post for post in having if post.decodes]
-        found[name] = (decoding if each.kind == "vae" and decoding else having)[0].name
+        found[name] = tuple(post.name for post in (decoding if each.kind == "vae" and decoding else having))
     return found
+
+
+def called_owners(posts: Sequence[Post], plan: PlanDocument) -> tuple[tuple[str, ...], ...]:
+    """The owners of all components that a worker which denoises may have to call, each group once."""
+    denoising = [each for each in posts if each.denoises]
+    owners = dict.fromkeys(owners_of(posts, plan).values())
+    return tuple(each for each in owners if not all(post.name in each for post in denoising))

@@ -14,7 +14,7 @@ import torch
 
 from roost.fleet.answers import Answer, Answers, Asked, unsendable
 from roost.fleet.attributes import as_it_was
-from roost.fleet.hands import failure_of, untagged
+from roost.fleet.hands import WorkerLost, failure_of, untagged
 from roost.fleet.parcels import packed, unpacked
 from roost.fleet.tasks import Answered, Onward, Task
 from roost.fleet.visits import Elsewhere, Visit
@@ -108,6 +108,8 @@ class Worker:
         except Unkeepable as error:
             raise unsendable(name, method, error) from None
         kind, content = untagged(self._send(name, raw))
+        if kind == "lost":
+            raise WorkerLost(name, str(failure_of(content)))
         if kind != "done":
             raise failure_of(content)
         answered = Answered.unpack(content)

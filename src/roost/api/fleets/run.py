@@ -222,8 +222,8 @@ class _Drive:
             yield number, Step(posts=first, task=task.pack())
 
     def _replied(self, worker: str, reply: bytes) -> Event:
-        from roost.fleet.dispatch import Arrived, Failed, Lost
-        from roost.fleet.hands import failure_of, untagged
+        from roost.fleet.dispatch import Arrived, Failed, Interrupted, Lost
+        from roost.fleet.hands import failure_of, interruption_of, untagged
         from roost.fleet.tasks import Done, Onward
 
         kind, content = untagged(reply)
@@ -232,6 +232,8 @@ class _Drive:
             return Failed(worker=worker, why=failure_of(content))
         if kind == "lost":
             return Lost(worker=worker, why=str(failure_of(content)))
+        if kind == "interrupted":
+            return Interrupted(worker=worker, why=str(interruption_of(content)))
         if kind == "onward":
             return self._onward(number, worker, Onward.unpack(content))
         self._save(number, Done.unpack(content))
@@ -243,7 +245,7 @@ class _Drive:
         Once a request had to be denoised anew, to call what it needs in the middle, later ones call it at once.
         """
         from roost.fleet.dispatch import Arrived, Failed, Step
-        from roost.fleet.routes import next_posts
+        from roost.fleet.routes import called_owners, next_posts
         from roost.residency.hold.away import WITHOUT_ROLES
 
         request = self._underway[number]
@@ -260,7 +262,9 @@ class _Drive:
             return Failed(worker=worker, why=RoostError(why))
         request.been.add(been)
         request.task = replace(request.task, answers=onward.answers, latents=onward.latents, through=onward.through)
-        return Arrived(worker=worker, next=Step(posts=next_posts(self._posts, onward), task=request.task.pack()))
+        calls = called_owners(self._posts, self._run.ready.plan) if onward.through else ()
+        step = Step(posts=next_posts(self._posts, onward), task=request.task.pack(), calls=calls)
+        return Arrived(worker=worker, next=step)
 
     def _save(self, number: int, done: Done) -> None:
         request = self._underway[number]
