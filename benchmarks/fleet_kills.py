@@ -3,8 +3,8 @@
     python benchmarks/fleet_kills.py --kills 100
 
 A round runs a list of prompts on a cluster of its own, and ends its workers by SIGKILL, each chosen by chance, at
-moments of chance, until the command ends. Where it failed, as when a worker is lost three times before it is up again,
-the same command goes on, and workers go on being killed. In the end each output is compared with that of one process.
+moments of chance, until the command ends. Where it failed, as when a worker is lost three times before it is up again
+and no other does its work, the same command goes on, and workers go on being killed. In the end each output is compared with that of one process.
 Stopped, the campaign goes on after the rounds that its results hold. Needs Ray: pip install 'roost[fleet]'.
 """
 
@@ -108,7 +108,7 @@ def run_killing(words: tuple[str, ...], folder: Path, chance: Random) -> dict[st
         "seconds": round(time.monotonic() - began_s, 1),
         "killed_after_s": ages_s,
         "restarts_told": sum("is started again" in each for each in said),
-        "given_up_told": sum("is given up" in each for each in said),
+        "given_up_told": sum("is given up" in each or " times in a row, " in each for each in said),
         "requests_failed_told": sum(" failed: " in each for each in said),
         "processes_left": len(left),
         "error": next((each for each in said if each.startswith("error: ")), None),
@@ -186,8 +186,9 @@ def write(path: Path, rounds: list[dict[str, Any]]) -> None:
         lines.append(f"| {layout} | {len(mine)} | {' | '.join(map(str, cells))} | {some['finished_outputs_lost']} |")
     lines += [
         "",
-        "A run failed where workers were killed three times in a row before they were up again, and nobody else did"
-        f" their work; {found['requests_failed_told']} requests then failed with it, and the same command made them."
+        "A run ended where a worker was killed three times in a row before it was up again, and nobody else did its"
+        f" work; {found['requests_failed_told']} requests failed since their workers were killed three times. The same"
+        " command went on."
         f" Processes left {LEFT_S:.0f} s after runs: {found['processes_left']}.",
     ]
     path.with_suffix(".md").write_text("\n".join(lines) + "\n")

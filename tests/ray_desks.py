@@ -23,7 +23,7 @@ from roost.fleet.ray_hands import RayHands, Seat
 PATIENCE_S = 60.0
 DIES = "dies as it starts"  # a worker whose seat has this to say
 _STARTS = 3
-_NODE = {"num_cpus": 4, "object_store_memory": 100 * 1024**2, "include_dashboard": False}
+NODE = {"num_cpus": 4, "object_store_memory": 100 * 1024**2, "include_dashboard": False}
 
 
 def task(do: str, marker: Path | None = None, **more: object) -> bytes:
@@ -86,9 +86,14 @@ class ToyDesk:
 
 
 class ToyFleet:
-    """Toy workers on a cluster: ``run`` serves tasks, by their number, and says how each ended."""
+    """Toy workers on a cluster: ``run`` serves tasks, by their number, and says how each ended.
 
-    def __init__(self, cluster: Cluster, nodes: Mapping[str, int], owner: str = "", dying: str = "") -> None:
+    With ``roles`` none does another's work.
+    """
+
+    def __init__(
+        self, cluster: Cluster, nodes: Mapping[str, int], owner: str = "", dying: str = "", roles: bool = False
+    ) -> None:
         self.seats = {
             name: Seat(node=cluster.nodes[number], card=None, spec=DIES if name == dying else "", patience_s=PATIENCE_S)
             for name, number in nodes.items()
@@ -99,7 +104,10 @@ class ToyFleet:
         self.notes: list[str] = []
         self.on_up: Callable[[str], None] = lambda _: None
         self.hands = RayHands(cluster, self.seats, owners, ToyDesk, lambda *_: None)
-        posts = [Post(name=name, components=frozenset(), decodes=True, denoises=True) for name in nodes]
+        posts = [
+            Post(name=name, components=frozenset({name} if roles else ()), decodes=True, denoises=True)
+            for name in nodes
+        ]
         self.dispatcher = Dispatcher(
             crew=self, posts=posts, on_done=self._done, on_failed=self._failed, on_note=self.notes.append
         )
@@ -159,7 +167,7 @@ def nodes_of_ray(count: int, folder: Path) -> Iterator[Any]:
         patched.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # for workers' desks that tests have
         nodes = _head()
         for _ in range(count - 1):
-            nodes.add_node(**_NODE)
+            nodes.add_node(**NODE)
     try:
         yield nodes
     finally:
@@ -172,7 +180,7 @@ def _head() -> Any:
 
     for attempt in range(_STARTS):
         try:
-            return Nodes(initialize_head=True, head_node_args=_NODE)
+            return Nodes(initialize_head=True, head_node_args=NODE)
         except Exception:  # its start has 30 s, which a busy machine may need
             if attempt == _STARTS - 1:
                 raise

@@ -110,18 +110,35 @@ def test_a_worker_that_served_in_between_is_started_as_often_again() -> None:
     assert run.dispatcher.restarts == {"card": 5}
 
 
-def test_requests_that_only_lost_workers_could_serve_fail_and_say_why() -> None:
+GIVEN_UP = (
+    "denoiser was lost 3 times in a row, and no other worker does its work: it was killed at its start;"
+    " what is finished is saved, and the same command goes on."
+)
+
+
+def test_a_worker_that_is_given_up_and_alone_does_its_work_ends_the_run_at_once() -> None:
     run = Run((("encoder",), ("denoiser",)))
     run.trouble["denoiser", 1] = Lost(worker="denoiser", why="it was killed")
     run.crew.dead = {"denoiser"}
-    run.go(4)
-    assert run.done == [0]
-    assert run.failed == dict.fromkeys((1, 2, 3), "denoiser is gone: it was killed at its start")
+    with pytest.raises(RoostError) as ended:
+        run.go(40)
+    assert str(ended.value) == GIVEN_UP
+    assert (run.done, run.failed) == ([0], {})
+    assert run.at(0) == [0, 1, 2]
+    assert run.crew.restarted == ["denoiser", "denoiser"]
 
 
 def test_a_worker_that_never_starts_ends_the_run_with_its_reason() -> None:
-    with pytest.raises(RoostError, match=r"denoiser does not start: it was killed at its start"):
+    with pytest.raises(RoostError) as ended:
         Run((("encoder",), ("denoiser",)), dead=("denoiser",)).go(4)
+    assert str(ended.value) == GIVEN_UP
+
+
+def test_the_last_of_several_that_are_given_up_ends_the_run() -> None:
+    run = Run((("encoder",), ("denoiser-1", "denoiser-2")), dead=("denoiser-1", "denoiser-2"))
+    with pytest.raises(RoostError, match=r"^denoiser-2 was lost 3 times in a row"):
+        run.go(4)
+    assert run.notes[-1] == "denoiser-1 is given up: it was killed at its start"
 
 
 def test_a_worker_that_never_starts_is_given_up_where_another_does_its_work() -> None:

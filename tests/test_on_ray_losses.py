@@ -15,7 +15,7 @@ import pytest
 
 pytest.importorskip("ray")
 
-from ray_desks import ToyFleet, nodes_of_ray, task
+from ray_desks import NODE, ToyFleet, nodes_of_ray, task
 from roost.errors import RoostError
 from roost.fleet.ray_cluster import Cluster, opened_cluster
 
@@ -115,13 +115,20 @@ def test_a_worker_that_never_starts_is_told_unless_another_does_its_work(cluster
 
 def test_a_worker_that_alone_does_its_work_and_never_starts_ends_the_run(cluster: Cluster) -> None:
     fleet = ToyFleet(cluster, {"one": 0}, dying="one")
-    with pytest.raises(RoostError, match="one does not start: its process ended"):
+    with pytest.raises(
+        RoostError, match=r"^one was lost 3 times in a row, and no other worker does its work: its process ended;"
+    ):
         fleet.run([(task("finish"), ("one",))])
 
 
-def test_a_lost_node_leaves_its_requests_to_the_others(nodes: Any, cluster: Cluster) -> None:
-    fleet = ToyFleet(cluster, {"one": 0, "two": 1})
-    lost = next(each for each in nodes.worker_nodes if each.node_id == cluster.nodes[1].key)
+@pytest.mark.parametrize("roles", [False, True])
+def test_a_lost_node_leaves_its_requests_to_who_can_do_them(
+    roles: bool, nodes: Any, cluster: Cluster, request: pytest.FixtureRequest
+) -> None:
+    request.addfinalizer(lambda: nodes.add_node(**NODE))
+    lost = next(iter(nodes.worker_nodes))
+    number = next(number for number, each in enumerate(cluster.nodes) if each.key == lost.node_id)
+    fleet = ToyFleet(cluster, {"one": 0, "two": number}, roles=roles)
     ups = []
 
     def lose(_: str) -> None:
@@ -130,9 +137,14 @@ def test_a_lost_node_leaves_its_requests_to_the_others(nodes: Any, cluster: Clus
             nodes.remove_node(lost, allow_graceful=False)
 
     fleet.on_up = lose
-    ended = fleet.run([(task("finish", seconds=1), each) for each in [BOTH] * 4 + [("two",)]])
-    assert [ended[each] for each in range(4)] == ["done"] * 4
-    assert ended[4] == f"two is gone: its node, {cluster.nodes[1].name}, is gone"
+    if roles:  # until Ray knows of it, processes there just end
+        why = f"its process ended|its node, {cluster.nodes[number].name}, is gone"
+        with pytest.raises(RoostError, match=f"^two was lost 3 times in a row, .*: ({why});"):
+            fleet.run([(task("finish", seconds=1), ("two",))])
+    else:
+        ended = fleet.run([(task("finish", seconds=1), BOTH)] * 4)
+        assert ended == dict.fromkeys(range(4), "done")
+        assert fleet.notes[0].startswith("two is started again: ")
 
 
 def _is_gone(pid: int) -> bool:

@@ -127,11 +127,10 @@ class Dispatcher:
     _free: set[str] = field(default_factory=set)
     _up: set[str] = field(default_factory=set)
     _starts: dict[str, int] = field(default_factory=dict)
-    _was_up: set[str] = field(default_factory=set)
-    _gone: dict[str, str] = field(default_factory=dict)  # workers that don't come back, and why
+    _gone: set[str] = field(default_factory=set)  # workers that don't come back
 
     def run(self, requests: Iterator[tuple[int, Step]]) -> None:
-        """Returns when each request is done or has failed. Raises RoostError for a worker that never starts, unless
+        """Returns when each request is done or has failed. Raises RoostError for a worker that is given up, unless
         another does all that it does.
         """
         self.restarts = {each.name: 0 for each in self.posts}
@@ -153,11 +152,7 @@ class Dispatcher:
             request = self._under_way[number]
             if request.at is not None or not self._answers(request.step):
                 continue
-            left = [each for each in request.step.posts if each not in self._gone]
-            if not left:
-                self._end(request, RoostError(self._why_nobody(request.step.posts)))
-                continue
-            free = next((each for each in left if each in self._free), None)
+            free = next((each for each in request.step.posts if each in self._free), None)
             if free is not None:
                 self._free.discard(free)
                 request.at = free
@@ -172,7 +167,6 @@ class Dispatcher:
         request = next((each for each in self._under_way.values() if each.at == event.worker), None)
         if isinstance(event, Up):
             self._starts[event.worker] = 0
-            self._was_up.add(event.worker)
             self._up.add(event.worker)
             self._free.add(event.worker)
         elif isinstance(event, Lost):
@@ -196,9 +190,12 @@ class Dispatcher:
         self._up.discard(event.worker)
         self._starts[event.worker] = self._starts.get(event.worker, 0) + 1
         if self._starts[event.worker] >= _MOST_STARTS:
-            if event.worker not in self._was_up and not self._is_spare(event.worker):
-                raise RoostError(f"{event.worker} does not start: {event.why}")
-            self._gone[event.worker] = event.why
+            if not self._is_spare(event.worker):
+                raise RoostError(
+                    f"{event.worker} was lost {_MOST_STARTS} times in a row, and no other worker does its work:"
+                    f" {event.why.removesuffix('.')}; what is finished is saved, and the same command goes on."
+                )
+            self._gone.add(event.worker)
             self.crew.leave(event.worker)
             self.on_note(f"{event.worker} is given up: {event.why}")
         else:
@@ -227,6 +224,3 @@ class Dispatcher:
     def _end(self, request: _Request, why: RoostError) -> None:
         del self._under_way[request.number]
         self.on_failed(request.number, why)
-
-    def _why_nobody(self, names: Sequence[str]) -> str:
-        return "; ".join(f"{each} is gone: {self._gone[each]}" for each in names)

@@ -40,7 +40,8 @@ def next_posts(posts: Sequence[Post], onward: Onward) -> tuple[str, ...]:
     if onward.through:
         return tuple(each.name for each in posts if each.denoises)
     having = [each for each in posts if onward.component in each.components]
-    return tuple(each.name for each in having if each.decodes or not onward.decodes)
+    decoding = [each for each in having if each.decodes]
+    return tuple(each.name for each in (decoding if onward.decodes and decoding else having))
 
 
 def owners_of(posts: Sequence[Post], plan: PlanDocument) -> dict[str, tuple[str, ...]]:
