@@ -4,8 +4,9 @@
 
 A round runs a list of prompts on a cluster of its own, and ends its workers by SIGKILL, each chosen by chance, at
 moments of chance, until the command ends. Where it failed, as when a worker is lost three times before it is up again
-and no other does its work, the same command goes on, and workers go on being killed. In the end each output is compared with that of one process.
-Stopped, the campaign goes on after the rounds that its results hold. Needs Ray: pip install 'roost[fleet]'.
+and no other does its work, the same command goes on, and workers go on being killed. In the end each output is compared
+with that of one process. Stopped, the campaign goes on after the rounds that its results hold. Needs Ray:
+pip install 'roost[fleet]'.
 """
 
 from __future__ import annotations

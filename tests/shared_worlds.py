@@ -8,7 +8,7 @@ import gc
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,11 @@ def plan_of(directory: Path, strategy: Any, dtype: torch.dtype | None = None) ->
 
 
 @contextlib.contextmanager
-def held(plan: PlanDocument, directory: Path, folder: Path | None, **source: Any) -> Iterator[Held]:
-    """As one of the processes that meet in ``folder``, or by itself."""
-    shared = None if folder is None else SharedMasters(folder)
+def held(
+    plan: PlanDocument, directory: Path, folder: Path | None, nodes: Sequence[int] = (), **source: Any
+) -> Iterator[Held]:
+    """As one of the processes that meet in ``folder``, or by itself; masters lie on ``nodes``, if these are several."""
+    shared = None if folder is None else SharedMasters(folder, nodes)
     source = {"class_facts": load_class_facts(), "shared": shared, **source}
     with EmulatedDevice(GIB) as device, load_held(plan, directory, device, source=Source(**source)) as made:
         yield made

@@ -20,7 +20,7 @@ from roost.facts.machine import PROCESS_BYTES
 from roost.option_spelling import at_a_shell, option
 from roost.plan import PlanDocument
 from roost.plan.strict_yaml import validated, yaml_mapping
-from roost.probes.machine.host import peak_rss_bytes, read_host
+from roost.probes.machine.host import memory_nodes, peak_rss_bytes, read_host
 from roost.temporary import sweep
 from roost.units import format_bytes
 
@@ -214,7 +214,7 @@ def _shared_below(folder: Path) -> SharedMasters:
 
     place = folder / "masters"
     place.mkdir(exist_ok=True)
-    return SharedMasters(place)
+    return SharedMasters(place, memory_nodes())
 
 
 def _wanted(task: Task) -> Iterator[PlannedGeneration]:

@@ -1,4 +1,4 @@
-"""Host memory that a run's masters may take, and room on a disk."""
+"""Host memory that a run's masters may take, its NUMA nodes, and room on a disk."""
 
 from __future__ import annotations
 
@@ -73,6 +73,25 @@ def with_weights_here(host: HostFacts, device_kind: DeviceKind, weights_bytes: i
         process_bytes = max(0, PROCESS_BYTES[device_kind] - taken_bytes)
     found = host_of(there, host.system_bytes, process_bytes, host.source)
     return replace(found, pinnable_bytes=min(host.pinnable_bytes, found.available_bytes), ram_typed=host.ram_typed)
+
+
+def memory_nodes(root: Path = Path("/")) -> tuple[int, ...]:
+    """The numbers of the NUMA nodes that have memory and CPUs; none where the system doesn't say.
+
+    Memory on a node without CPUs is a device's own, or slower than the others'.
+    """
+    folder = root / "sys/devices/system/node"
+    try:
+        having = [_numbers((folder / name).read_text(encoding="ascii")) for name in ("has_memory", "has_cpu")]
+    except (OSError, ValueError):
+        return ()
+    return tuple(sorted(set.intersection(*having)))
+
+
+def _numbers(text: str) -> set[int]:
+    """Those of a list like 0-3,8. Raises ValueError for anything else."""
+    ranges = (each.partition("-") for each in text.strip().split(",") if each)
+    return {number for first, _, last in ranges for number in range(int(first), int(last or first) + 1)}
 
 
 def read_unified() -> tuple[int, int]:

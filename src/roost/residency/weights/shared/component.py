@@ -18,13 +18,14 @@ from roost.residency.weights.units import Unit
 class SharedComponent:
     """Taken from a process that has it already, or made here and announced to the others.
 
-    Who keeps no masters, because the component is resident, only takes. ``trouble`` says, in words, why masters are
-    this process's own.
+    Who keeps no masters, because the component is resident, only takes. What is made here lies on the NUMA ``nodes``
+    by turns. ``trouble`` says, in words, why masters are this process's own.
     """
 
-    def __init__(self, name: str, rendezvous: Rendezvous, *, keeps: bool) -> None:
+    def __init__(self, name: str, rendezvous: Rendezvous, *, keeps: bool, nodes: Sequence[int] = ()) -> None:
         self.trouble: str | None = None
         self._name, self._rendezvous, self._keeps = name, rendezvous, keeps
+        self._nodes = nodes
         self._memory: MemoryFile | None = None
         self._image: Image | None = None  # of what another process made
         self._starts: dict[Unit, int] = {}  # of what this one makes
@@ -83,7 +84,7 @@ class SharedComponent:
             starts[unit] = end
             end += _whole_pages(unit.layout)
         try:
-            self._memory = MemoryFile.of(self._name, end)
+            self._memory = MemoryFile.of(self._name, end, self._nodes)
         except OSError as error:
             self.trouble = f"there is no common memory ({error.strerror})"
             return {}
