@@ -13,7 +13,7 @@ from dry_runs import tiny_directory
 from roost.api.plans.fleet.spec import parse_fleet
 from roost.cli.app import run
 from roost.errors import InvalidFile, UsageError
-from roost.facts.machine import FailureRate, FleetHost, HostLink
+from roost.facts.machine import FailureRate, FleetHost, HostBandwidth, HostLink
 from roost.facts.request import LAYOUTS
 from roost.plan import plan_to_yaml, read_plan
 from roost.units import GiB
@@ -21,7 +21,7 @@ from roost.units import GiB
 TINY = ("--vram", "64MiB", "--ram", "16GiB", "--headroom", "0", "--size", "64x64", "--steps", "2")
 HOSTS = """
 hosts:
-  - {name: big, gpus: 2 x l40s, ram: 512GiB, memory_bandwidth: 200GB/s}
+  - {name: big, gpus: 2 x l40s, ram: 512GiB, memory_bandwidth: 200GB/s, numa_nodes: 2, numa_bandwidth: 60GB/s}
   - {name: small, gpus: emulated, vram: 8GiB, count: 2}
 links:
   - {between: [big, small-2], bandwidth: 1GB/s}
@@ -51,7 +51,12 @@ def test_a_file_says_hosts_links_and_failures(tmp_path: Path) -> None:
     path.write_text(HOSTS)
     fleet = parse_fleet(str(path))
     assert fleet.hosts == (
-        FleetHost(name="big", cards=("l40s", "l40s"), ram_bytes=512 * GiB, memory_bytes_per_s=200e9),
+        FleetHost(
+            name="big",
+            cards=("l40s", "l40s"),
+            ram_bytes=512 * GiB,
+            bandwidth=HostBandwidth(memory_bytes_per_s=200e9, numa_nodes=2, numa_bytes_per_s=60e9),
+        ),
         FleetHost(name="small-1", cards=("emulated",), vram_bytes=8 * GiB),
         FleetHost(name="small-2", cards=("emulated",), vram_bytes=8 * GiB),
     )
@@ -94,6 +99,9 @@ def test_what_is_no_fleet_is_refused(text: str, named: str, capsys) -> None:
         ("hosts: [{name: a, gpus: l40s, ram: 0}]", "hosts.0.ram"),
         ("hosts: [{name: a, gpus: l40s, ram: '64'}]", "hosts.0.ram: Value error, 64 would be 64 bytes"),
         ("hosts: [{name: a, gpus: l40s, count: 0}]", "hosts.0.count"),
+        ("hosts: [{name: a, gpus: l40s, numa_nodes: 0}]", "hosts.0.numa_nodes"),
+        ("hosts: [{name: a, gpus: l40s, numa_nodes: 2, numa_bandwidth: 60}]", "60 would be 60 bytes"),
+        ("hosts: [{name: a, gpus: l40s, numa_bandwidth: 60GB/s}]", "say how many there are as numa_nodes"),
         ("hosts: [{name: a, gpus: l40s}, {name: a, gpus: l4}]", "two hosts have one name"),
         ("hosts: [{name: a, gpus: l40s}]\nlinks: [{between: [a, b], bandwidth: 1GB/s}]", "between a and b"),
         (

@@ -9,11 +9,9 @@ import pytest
 
 from fleet_worlds import CARDS, DIT, VAE, at_once, card_question, compared, fleet_of, fleet_question
 from roost.facts.machine import PROCESS_BYTES, FailureRate, HostLink
-from roost.facts.rates import RateKey
 from roost.facts.request import LAYOUTS, Choices, Role
 from roost.plan.files import plan_to_yaml
 from roost.planner.fleet.choice import Compared
-from roost.planner.fleet.contention import shared_links
 from roost.planner.fleet.document import fleet_document
 from roost.planner.fleet.figures import Demand
 from roost.planner.fleet.layouts import FleetQuestion
@@ -22,7 +20,7 @@ from roost.planner.fleet.workers import CardKind, plan_worker
 from roost.planner.rules.selectors import parse_set
 from roost.units import GiB, MiB
 from searched_plans import TERA
-from traces import rates, use
+from traces import use
 from worlds import inventory, profile
 
 
@@ -190,15 +188,6 @@ def test_a_slow_network_between_hosts_lengthens_a_request_and_no_worker() -> Non
     sent_s = 5 * MiB / 1e6
     assert slowed.figures.request_s.mid == pytest.approx(quick.figures.request_s.mid + sent_s, rel=0.01)
     assert [each.planned for each in slowed.layout.workers] == [each.planned for each in quick.layout.workers]
-
-
-def test_links_of_one_host_share_its_memory() -> None:
-    alone, few, many = (shared_links(rates(), cards, None)[RateKey.PINNED_H2D] for cards in (1, 2, 8))
-    assert alone.value == few.value == 20e9
-    assert alone.value / many.value == pytest.approx(4.2 / 1.57)  # as published of eight
-    assert many.at("slow") < many.value < many.at("fast")
-    typed = shared_links(rates(), 4, 40e9)[RateKey.PINNED_H2D]
-    assert (typed.value, typed.at("fast")) == (10e9, 10e9)
 
 
 def test_workers_that_die_cost_requests_per_second() -> None:

@@ -21,8 +21,8 @@ def test_the_files_of_hosts_are_some(tmp_path: Path) -> None:
     assert parse_fleet(str(tmp_path / "two.yaml")).card_count == 2
     (tmp_path / "fleet.yaml").write_text(text)
     fleet = parse_fleet(str(tmp_path / "fleet.yaml"))
-    assert [each.name for each in fleet.hosts] == ["node-1", "node-2", "node-3", "node-4", "old"]
-    assert fleet.card_count == 33
+    assert [each.name for each in fleet.hosts] == ["node-1", "node-2", "node-3", "node-4", "twin", "old"]
+    assert fleet.card_count == 41
 
 
 @pytest.mark.slow

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from roost.facts.limits import Bytes, Name, Positive
@@ -141,6 +142,25 @@ class GpuProfile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HostBandwidth:
+    """What a host's memory gives all of its cards' links together; None is not said.
+
+    ``numa_bytes_per_s`` is what all links between its NUMA nodes carry.
+    """
+
+    memory_bytes_per_s: float | None = None
+    numa_nodes: int = 1
+    numa_bytes_per_s: float | None = None
+
+    @property
+    def interleaved_bytes_per_s(self) -> float:
+        """What links between nodes let through of reads of memory that lies on all nodes by turns."""
+        if self.numa_nodes < 2 or self.numa_bytes_per_s is None:
+            return math.inf
+        return self.numa_bytes_per_s * self.numa_nodes / (self.numa_nodes - 1)  # the rest is read on its own node
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FleetHost:
     """One machine with its cards by name, in their order. None is not said."""
 
@@ -148,7 +168,7 @@ class FleetHost:
     cards: tuple[str, ...]
     vram_bytes: int | None = None  # free on each card
     ram_bytes: int | None = None
-    memory_bytes_per_s: float | None = None  # what all links of the host may read of its memory together
+    bandwidth: HostBandwidth = field(default_factory=HostBandwidth)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,9 +1,10 @@
-"""The links of one host's cards together: its memory feeds them all."""
+"""The links of one host's cards together: its memory feeds them all, across its NUMA nodes."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from roost.facts.machine import HostBandwidth
 from roost.facts.rates import LINKS
 from roost.plan.figures import Rate
 from roost.planner.cost.rates import Rates
@@ -13,17 +14,21 @@ from roost.planner.cost.rates import Rates
 _FULL_LINKS, _FULL_LINKS_SPREAD = 8 * 1.57 / 4.2, 1.5
 
 
-def shared_links(rates: Rates, cards: int, memory_bytes_per_s: float | None) -> Rates:
-    """The rates of one of so many cards of a host, when all of them copy; ``memory_bytes_per_s`` was typed."""
-    return rates.changed({key: _capped(rates[key], cards, memory_bytes_per_s) for key in LINKS})
+def shared_links(rates: Rates, cards: int, host: HostBandwidth) -> Rates:
+    """The rates of one of so many cards of a host, when all of them copy masters that lie on its nodes by turns."""
+    return rates.changed({key: _capped(rates[key], cards, host) for key in LINKS})
 
 
-def _capped(link: Rate, cards: int, memory_bytes_per_s: float | None) -> Rate:
-    spread = 1.0 if memory_bytes_per_s is not None else _FULL_LINKS_SPREAD
-    share = (_FULL_LINKS * link.value if memory_bytes_per_s is None else memory_bytes_per_s) / cards
-    slow, mid = min(link.at("slow"), share / spread), min(link.value, share)
-    if slow == link.at("slow") and mid == link.value:
+def _capped(link: Rate, cards: int, host: HostBandwidth) -> Rate:
+    memory, spread = host.memory_bytes_per_s, 1.0
+    if memory is None:
+        memory, spread = _FULL_LINKS * link.value, _FULL_LINKS_SPREAD
+    nodes = host.interleaved_bytes_per_s
+    slow = min(link.at("slow"), memory / spread / cards, nodes / cards)
+    mid = min(link.value, memory / cards, nodes / cards)
+    fast = min(link.at("fast"), memory * spread / cards, nodes / cards)
+    if (slow, mid, fast) == (link.at("slow"), link.value, link.at("fast")):
         return link
-    fast = min(link.at("fast"), share * spread)
-    why = f"{link.why}, of which {cards} cards that copy at once leave {mid / link.value:.0%}"
-    return replace(link, value=mid, spread=fast / mid, down=mid / slow, why=why)
+    across = " across its host's NUMA nodes" if nodes < memory else ""
+    why = f"{link.why}, of which {cards} {'cards that copy' if cards > 1 else 'card that copies'} at once{across} leave"
+    return replace(link, value=mid, spread=fast / mid, down=mid / slow, why=f"{why} {mid / link.value:.0%}")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from roost.errors import UsageError
-from roost.facts.machine import PROCESS_BYTES, Fleet, Machine
+from roost.facts.machine import PROCESS_BYTES, Fleet, HostBandwidth, Machine
 from roost.facts.model import Inventory
 from roost.planner.by_search import SearchQuestion, plan_by_search
 from roost.planner.fleet.contention import shared_links
@@ -24,7 +24,7 @@ class CardKind:
     like: int
     vram_bytes: int | None = None
     ram_bytes: int | None = None
-    memory_bytes_per_s: float | None = None
+    bandwidth: HostBandwidth = field(default_factory=HostBandwidth)
 
 
 def seats_of(fleet: Fleet) -> tuple[tuple[CardKind, ...], tuple[Seat, ...]]:
@@ -39,7 +39,7 @@ def seats_of(fleet: Fleet) -> tuple[tuple[CardKind, ...], tuple[Seat, ...]]:
                 like=host.cards.count(card),
                 vram_bytes=host.vram_bytes,
                 ram_bytes=host.ram_bytes,
-                memory_bytes_per_s=host.memory_bytes_per_s,
+                bandwidth=host.bandwidth,
             )
             seats.append(Seat(host=host.name, device=device, kind=kinds.setdefault(kind, len(kinds))))
     return tuple(kinds), tuple(seats)
@@ -93,7 +93,7 @@ def _planned(asked: SearchQuestion, kind: CardKind, cards: int, others_bytes: in
     shared = replace(
         asked,
         question=replace(question, machine=_beside_others(question.machine, cards - 1, others_bytes)),
-        model=replace(model, rates=shared_links(model.rates, cards, kind.memory_bytes_per_s)),
+        model=replace(model, rates=shared_links(model.rates, cards, kind.bandwidth)),
     )
     return service_of(shared, plan_by_search(shared))
 

@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from roost.errors import InvalidFile, UsageError
 from roost.facts.limits import Name, Positive
-from roost.facts.machine import FailureRate, Fleet, FleetHost, HostLink
+from roost.facts.machine import FailureRate, Fleet, FleetHost, HostBandwidth, HostLink
 from roost.option_spelling import given
 from roost.plan.fields import Strict
 from roost.plan.strict_yaml import MAX_BYTES, NotValid, validated, yaml_mapping
@@ -23,6 +23,7 @@ _TERM = re.compile(r"(?:(\d{1,5})\s*[x×]\s*)?(\S.*)", re.IGNORECASE | re.ASCII)
 # Cards in short that are more than this are on several hosts.
 _CARDS_A_HOST = 8
 _MOST_CARDS = 1000
+_MOST_NODES = 1024  # NUMA nodes of one host that Linux knows
 # A number below this is no count of bytes, but of some unit that was left out.
 _LEAST_WITHOUT_UNIT = 2**20
 _EXAMPLE = '"4 x l40s", "rtx-4090 + rtx-3060" or a YAML file of hosts'
@@ -53,6 +54,14 @@ class _HostEntry(Strict):
     ram: _Size | None = None
     vram: _Size | None = None
     memory_bandwidth: _Size | None = None
+    numa_nodes: Annotated[Positive, Field(le=_MOST_NODES)] = 1
+    numa_bandwidth: _Size | None = None
+
+    @model_validator(mode="after")
+    def _between_nodes(self) -> _HostEntry:
+        if self.numa_bandwidth is not None and self.numa_nodes < 2:
+            raise ValueError("numa_bandwidth is that between several nodes; say how many there are as numa_nodes")
+        return self
 
 
 class _LinkEntry(Strict):
@@ -146,13 +155,18 @@ def _failure_rate(entry: _FailuresEntry) -> FailureRate:
 def _hosts(entry: _HostEntry) -> list[FleetHost]:
     names = [entry.name] if entry.count == 1 else [f"{entry.name}-{number}" for number in range(1, entry.count + 1)]
     cards = _cards(entry.gpus)
+    bandwidth = HostBandwidth(
+        memory_bytes_per_s=entry.memory_bandwidth,
+        numa_nodes=entry.numa_nodes,
+        numa_bytes_per_s=entry.numa_bandwidth,
+    )
     return [
         FleetHost(
             name=name,
             cards=cards,
             vram_bytes=entry.vram,
             ram_bytes=entry.ram,
-            memory_bytes_per_s=entry.memory_bandwidth,
+            bandwidth=bandwidth,
         )
         for name in names
     ]
