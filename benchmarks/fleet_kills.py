@@ -46,7 +46,7 @@ BETWEEN_S = 7.0  # kills, on average
 LOADS_S = 8.0  # a worker, about
 MOST_RUNS = 30  # of a command, until it is through
 LEFT_S = 20.0  # for a run's processes to end after it
-ACTOR = "ray::_RayDesk"
+ACTOR = "ray::WorkerActor"
 
 
 def roost(*words: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from hypothesis import strategies as st
 
-from roost.fleet.parcels import packed, unpacked
+from roost.fleet.codec import packed, unpacked
 
 CPU = torch.device("cpu")
 DTYPES = (

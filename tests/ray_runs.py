@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from roost.api.fleets.desk import WorkerDesk
+from roost.api.fleets.server import PipelineServer
 from roost.cli.app import run
 from roost.errors import NothingFits
-from roost.fleet.hands import failure
+from roost.fleet.pool import failure
 from roost.fleet.tasks import Task
 from roost.residency.engine.stages import StageEvent
 from tiny_models import build
@@ -56,8 +56,8 @@ def digests(record: dict[str, Any]) -> list[str]:
     return [each["digest"] for each in record["generations"]]
 
 
-class FrailDesk(WorkerDesk):
-    """A worker's desk whose process is killed once at each of ``DEATHS``."""
+class DyingServer(PipelineServer):
+    """A worker's server whose process is killed once at each of ``DEATHS``."""
 
     by = signal.SIGKILL
     _folder, _seed = Path(), -1
@@ -78,14 +78,14 @@ class FrailDesk(WorkerDesk):
             os.kill(os.getpid(), self.by)
 
 
-class StoppingDesk(FrailDesk):
+class StoppingServer(DyingServer):
     """One that is stopped there."""
 
     by = signal.SIGSTOP
 
 
-class RefusingDesk(WorkerDesk):
-    """A worker's desk that fails one prompt's request."""
+class RefusingServer(PipelineServer):
+    """A worker's server that fails one prompt's request."""
 
     def visit(self, task: bytes) -> bytes:
         if REFUSED.encode() in task:

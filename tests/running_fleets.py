@@ -11,7 +11,7 @@ from in_process_workers import InProcess, run_in_process
 from roost.api.measurements.run_records import GenerationRecord, RunRecord
 from roost.api.runs.ready import check_plan
 from roost.api.runs.run import run_plan
-from roost.fleet.hands import Word
+from roost.fleet.pool import PoolEvent
 from roost.fleet.tasks import Task
 from roost.plan import PlanDocument
 
@@ -19,15 +19,15 @@ from roost.plan import PlanDocument
 Loses = Callable[[str, int], bool]
 
 
-class LosingHands(InProcess):
+class LosingPool(InProcess):
     """Workers that are lost in visits of which ``loses`` is true."""
 
     def __init__(self, document: PlanDocument, folder: Path, loses: Loses | None, **more: Any) -> None:
         self._loses = loses
         super().__init__(document, folder, **more)
 
-    def wait(self) -> Sequence[Word]:
-        if not self._words and self._asked and self._loses is not None:
+    def wait(self) -> Sequence[PoolEvent]:
+        if not self._events and self._asked and self._loses is not None:
             worker, task = self._asked[0]
             if self._loses(worker, Task.unpack(task).call.seed):
                 self._lose[len(self.visits)] = "it was killed"
@@ -47,12 +47,12 @@ class World:
         self.models: dict[str, Path] = {}  # of workers that have the model elsewhere
         self.lose_called: dict[int, str] = {}  # in answers to other workers, by their number
         self.notes: list[str] = []
-        self.hands: list[LosingHands] = []
+        self.pools: list[LosingPool] = []
 
     @property
     def visits(self) -> list[str]:
         """The workers that the latest run's requests came to, in order."""
-        return [worker for worker, _, _ in self.hands[-1].visits]
+        return [worker for worker, _, _ in self.pools[-1].visits]
 
     @property
     def files(self) -> list[str]:
@@ -73,11 +73,11 @@ class World:
         kept = self.folder / "workers"
         kept.mkdir(exist_ok=True)
 
-        def hands() -> LosingHands:
-            self.hands.append(LosingHands(plan, kept, self.loses, models=self.models, lose_called=self.lose_called))
-            return self.hands[-1]
+        def start_pool() -> LosingPool:
+            self.pools.append(LosingPool(plan, kept, self.loses, models=self.models, lose_called=self.lose_called))
+            return self.pools[-1]
 
-        return run_in_process(plan, self.case.request(self.folder, "fleet", **more), hands, self.notes)
+        return run_in_process(plan, self.case.request(self.folder, "fleet", **more), start_pool, self.notes)
 
 
 def made(record: RunRecord) -> list[tuple[Any, ...]]:

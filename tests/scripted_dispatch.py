@@ -6,12 +6,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 from roost.errors import RoostError
-from roost.fleet.dispatch import Arrived, Dispatcher, Event, Interrupted, Lost, Post, Step, Up
+from roost.fleet.dispatch import Arrived, Dispatcher, Event, Interrupted, Lost, Step, Up, WorkerRole
 
 Ends = Callable[[str, int, bytes], Event]
 
 
-class ScriptedCrew:
+class ScriptedExecutor:
     """Workers of which each task ends when nothing else does before it, or when the script says.
 
     ``ends`` says with which event a task ends; ``begun`` are (worker, request) in the order of their starts. A worker
@@ -39,7 +39,7 @@ class ScriptedCrew:
         self.restarted.append(worker)
         self._events.append(self._begins(worker))
 
-    def leave(self, worker: str) -> None:
+    def give_up(self, worker: str) -> None:
         assert worker in self.dead
 
     def wait(self) -> Sequence[Event]:
@@ -65,20 +65,22 @@ class ScriptedCrew:
 class Run:
     """What a dispatcher made of requests; ``steps`` are the names of workers that each goes through, by stage."""
 
-    def __init__(self, stages: Sequence[Sequence[str]], **crew: object) -> None:
+    def __init__(self, stages: Sequence[Sequence[str]], **executor: object) -> None:
         self.stages = [tuple(each) for each in stages]
         self.names = list(dict.fromkeys(name for each in stages for name in each))
         self.done: list[int] = []
         self.failed: dict[int, str] = {}
         self.notes: list[str] = []
         self.most_on_their_way = 0
-        self.crew = ScriptedCrew(self.names, self.ends, **crew)  # type: ignore[arg-type]
+        self.executor = ScriptedExecutor(self.names, self.ends, **executor)  # type: ignore[arg-type]
         self.trouble: dict[tuple[str, int], Event] = {}  # in place of the next end of a request at a worker
         self.deadly: set[int] = set()  # requests in which every worker is lost
         self.calls: dict[int, tuple[tuple[str, ...], ...]] = {}  # whom workers of a stage call
         self.dispatcher = Dispatcher(
-            crew=self.crew,
-            posts=[Post(name=each, components=self._parts(each), decodes=True, denoises=True) for each in self.names],
+            executor=self.executor,
+            workers=[
+                WorkerRole(name=each, components=self._parts(each), decodes=True, denoises=True) for each in self.names
+            ],
             on_done=self.done.append,
             on_failed=self._fail,
             on_note=self.notes.append,
@@ -94,14 +96,14 @@ class Run:
         if (worker, request) in self.trouble:
             event = self.trouble.pop((worker, request))
             if isinstance(event, Lost) and event.worker != worker:
-                self.crew.lose_called(event.worker, Interrupted(worker=worker, why=event.why))
+                self.executor.lose_called(event.worker, Interrupted(worker=worker, why=event.why))
             return event
         following = int(task) + 1
         return Arrived(worker=worker, next=None if following == len(self.stages) else self._step(following))
 
     def at(self, stage: int) -> list[int]:
         """The requests in the order in which a stage's workers began them."""
-        return [number for worker, number in self.crew.begun if worker in self.stages[stage]]
+        return [number for worker, number in self.executor.begun if worker in self.stages[stage]]
 
     def _parts(self, worker: str) -> frozenset[str]:
         """One for each stage that it serves."""
@@ -113,7 +115,7 @@ class Run:
             yield number, self._step(0)
 
     def _step(self, stage: int) -> Step:
-        return Step(posts=self.stages[stage], task=str(stage).encode(), calls=self.calls.get(stage, ()))
+        return Step(workers=self.stages[stage], task=str(stage).encode(), calls=self.calls.get(stage, ()))
 
     def lose_called(self, called: str, caller: str, request: int) -> None:
         """Loses a worker as it answers one that has the request, whose visit that ends."""

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roost.errors import RoostError
-from roost.fleet.dispatch import Arrived, Dispatcher, Event, Lost, Post, Step, Up
+from roost.fleet.dispatch import Arrived, Dispatcher, Event, Lost, Step, Up, WorkerRole
 from roost.planner.fleet.simulation import Failure, Line, Pool, simulate
 
 
-class VirtualCrew:
+class VirtualExecutor:
     """Workers that take their pool's seconds of a clock that nobody waits for; a task is its step's number.
 
     ``deaths`` are (seconds, worker, seconds until it is back), of workers that are up then.
@@ -39,7 +39,7 @@ class VirtualCrew:
     def restart(self, worker: str) -> None:
         self._push(self.now_s + self._down_s[worker], "up", worker, None)
 
-    def leave(self, worker: str) -> None: ...
+    def give_up(self, worker: str) -> None: ...
 
     def wait(self) -> Sequence[Event]:
         while True:
@@ -66,19 +66,21 @@ def names_of(pools: Sequence[tuple[int, float]]) -> list[tuple[str, ...]]:
 
 
 def step_of(names: Sequence[tuple[str, ...]], step: int) -> Step:
-    return Step(posts=names[step], task=str(step).encode())
+    return Step(workers=names[step], task=str(step).encode())
 
 
-def dispatched(pools: Sequence[tuple[int, float]], requests: int, crew: VirtualCrew) -> tuple[list[float], int]:
+def dispatched(pools: Sequence[tuple[int, float]], requests: int, executor: VirtualExecutor) -> tuple[list[float], int]:
     """When each request ended, and how many failed."""
     ended: list[float] = []
     failed: list[RoostError] = []
     names = names_of(pools)
-    posts = [Post(name=each, components=frozenset(), decodes=True, denoises=True) for pool in names for each in pool]
+    workers = [
+        WorkerRole(name=each, components=frozenset(), decodes=True, denoises=True) for pool in names for each in pool
+    ]
     Dispatcher(
-        crew=crew,
-        posts=posts,
-        on_done=lambda _: ended.append(crew.now_s),
+        executor=executor,
+        workers=workers,
+        on_done=lambda _: ended.append(executor.now_s),
         on_failed=lambda _, why: failed.append(why),
         on_note=lambda _: None,
     ).run((number, step_of(names, 0)) for number in range(requests))
@@ -100,7 +102,7 @@ POOLS = st.lists(st.tuples(st.integers(1, 4), st.floats(0.1, 5)), min_size=1, ma
 @settings(max_examples=60, deadline=None)
 @given(pools=POOLS, requests=st.integers(1, 40))
 def test_requests_end_when_the_simulation_says(pools, requests) -> None:
-    ended, failed = dispatched(pools, requests, VirtualCrew(pools))
+    ended, failed = dispatched(pools, requests, VirtualExecutor(pools))
     assert failed == 0
     assert ended == pytest.approx(list(simulate(line_of(pools), [0.0] * requests).sojourns_s))
 
@@ -116,7 +118,7 @@ def test_so_they_do_where_workers_die_and_none_is_lost(pools, requests, data) ->
         for number, name in enumerate(names, start=1)
         if data.draw(st.booleans())
     ]
-    ended, failed = dispatched(pools, requests, VirtualCrew(pools, deaths))
+    ended, failed = dispatched(pools, requests, VirtualExecutor(pools, deaths))
     failures = [
         Failure(pool=int(name.split("-")[0]), worker=int(name.split("-")[1]), at_s=at_s, down_s=down_s)
         for at_s, name, down_s in deaths

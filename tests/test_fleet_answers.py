@@ -96,7 +96,7 @@ CALL = GenerationRequest(prompt="a fox", seed=7, steps=3, more={"image": torch.o
             stages=[STAGE],
             nan_components=["unet"],
         ),
-        Answered(parcel=b"\2", stages=[STAGE], nan_components=[]),
+        Answered(payload=b"\2", stages=[STAGE], nan_components=[]),
         Done(
             parts=[Part(digest="d", has_nan=False, files=[("a.png", b"\3"), ("a.json", b"")])],
             latent_digest=None,

@@ -10,12 +10,12 @@ import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel
 
 from fleet_cases import FLEET_CASES, fleet_plan, model_of
-from roost.api.fleets.desk import WorkerDesk
 from roost.api.fleets.run import FleetRun, run_fleet
+from roost.api.fleets.server import PipelineServer
 from roost.api.runs.ready import check_model
 from roost.errors import OutOfMemory, RoostError
-from roost.fleet.hands import Replied, Serving, Word, failure, tagged
 from roost.fleet.plans import whole_plan
+from roost.fleet.pool import PoolEvent, Replied, Serving, failure, tagged
 from roost.fleet.tasks import Onward
 from roost.plan import PlanDocument
 from running_fleets import World, made
@@ -135,11 +135,11 @@ def test_no_resume_makes_what_is_left_anew(world, plan, whole) -> None:
 
 def test_a_second_run_makes_nothing_and_starts_no_worker(world, plan, whole) -> None:
     world.fleet("three", plan, seeds=SEEDS)
-    started = len(world.hands)
+    started = len(world.pools)
     record = world.fleet("three", plan, seeds=SEEDS)
     assert made(record) == whole
     assert all(each.skipped for each in record.generations)
-    assert len(world.hands) == started
+    assert len(world.pools) == started
 
 
 def test_what_fails_by_itself_is_told_and_not_tried_again(world, plan, monkeypatch) -> None:
@@ -189,15 +189,15 @@ def test_a_worker_lost_as_it_answers_another_is_started_again_and_the_other_is_n
 def test_memory_that_runs_out_in_an_answer_is_its_workers_loss(tmp_path, monkeypatch) -> None:
     world = World(tmp_path, "LTX2Pipeline")
     whole = made(world.alone(steps=1))
-    answer, failed = WorkerDesk.answer, []
+    answer, failed = PipelineServer.answer, []
 
-    def short_once(self: WorkerDesk, component: str, question: bytes) -> bytes:
+    def short_once(self: PipelineServer, component: str, question: bytes) -> bytes:
         if not failed:
             failed.append(component)
             return failure(OutOfMemory("no memory is left."))
         return answer(self, component, question)
 
-    monkeypatch.setattr(WorkerDesk, "answer", short_once)
+    monkeypatch.setattr(PipelineServer, "answer", short_once)
     assert made(world.fleet("two", steps=1)) == whole
     assert world.notes == ["encoder-decoder-1 is started again: no memory is left."]
 
@@ -214,11 +214,11 @@ def test_nothing_of_a_request_is_left_with_the_workers(world, plan) -> None:
 
 
 class Circling:
-    """Hands that always send the request on to the same component, with nothing new."""
+    """A pool that always sends the request on to the same component, with nothing new."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.started: list[str] = []
-        self._words: list[Word] = [Serving(worker=each) for each in names]
+        self._events: list[PoolEvent] = [Serving(worker=each) for each in names]
 
     def start(self, worker: str, task: bytes) -> None:
         self.started.append(worker)
@@ -231,22 +231,22 @@ class Circling:
             stages=(),
             nan_components=(),
         )
-        self._words.append(Replied(worker=worker, reply=tagged("onward", onward.pack())))
+        self._events.append(Replied(worker=worker, reply=tagged("onward", onward.pack())))
 
     def restart(self, worker: str) -> None:
         raise AssertionError("nobody was lost")
 
-    def wait(self) -> Sequence[Word]:
+    def wait(self) -> Sequence[PoolEvent]:
         assert len(self.started) < 20, "it goes in circles"
-        words, self._words = self._words, []
-        return words
+        events, self._events = self._events, []
+        return events
 
     def reports(self) -> dict[str, str]:
         return {}
 
 
 def test_a_request_that_goes_in_circles_fails_and_says_for_what(plan, tmp_path) -> None:
-    hands = Circling([each.name for each in plan.workers])
+    pool = Circling([each.name for each in plan.workers])
     run = FleetRun(
         document=plan,
         ready=check_model(whole_plan(plan)),
@@ -254,8 +254,8 @@ def test_a_request_that_goes_in_circles_fails_and_says_for_what(plan, tmp_path) 
         on_note=lambda _: None,
     )
     with pytest.raises(RoostError, match=r"needs text_encoder again on encoder-1, with nothing new; plan without"):
-        run_fleet(run, lambda: hands)
-    assert hands.started == ["encoder-1"] * 2
+        run_fleet(run, lambda: pool)
+    assert pool.started == ["encoder-1"] * 2
 
 
 # Whoever loads only what it needs.

@@ -115,7 +115,7 @@ def test_only_the_first_request_is_denoised_twice_where_what_follows_needs_sever
     world = World(tmp_path, "LTX2Pipeline")
     world.fleet("two", prompts=("a", "b", "c", "d"), listed=True, steps=1)
     assert world.visits.count("denoiser-1") <= 6  # of the two under way at first, both
-    assert {component for _, component in world.hands[-1].answered} == {"vae", "audio_vae", "vocoder"}
+    assert {component for _, component in world.pools[-1].answered} == {"vae", "audio_vae", "vocoder"}
 
 
 def test_seeds_and_listed_prompts_come_in_their_order(tmp_path) -> None:

@@ -19,15 +19,15 @@ import pytest
 
 pytest.importorskip("ray")
 
-from ray_desks import nodes_of_ray
-from ray_runs import DEATHS, REFUSED, SMALL, FrailDesk, Planned, RefusingDesk, StoppingDesk, digests, planned, ran
+from ray_runs import DEATHS, REFUSED, SMALL, DyingServer, Planned, RefusingServer, StoppingServer, digests, planned, ran
+from ray_servers import nodes_of_ray
 from roost.api.fleets import on_ray
-from roost.api.fleets.desk import WorkerDesk, WorkerSpec
+from roost.api.fleets.server import PipelineServer, WorkerSpec
 from roost.cli.app import run
 from roost.errors import NothingFits
 
 SEEDS = ("--prompt", "a fox", "--seed", "7", "--seed", "8")
-PATIENCE_S = 40.0  # loading takes seconds without a sign of life
+TIMEOUT_S = 40.0  # loading takes seconds without a sign of life
 HOSTS = """
 hosts:
   - {name: left, gpus: emulated}
@@ -87,9 +87,9 @@ def test_roles_give_the_bits_of_one_process_and_read_their_own_weights(
         assert 0 < each["peak_bytes"] < each["host_peak_bytes"]
 
 
-@pytest.mark.parametrize("desk", [FrailDesk, pytest.param(StoppingDesk, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("server", [DyingServer, pytest.param(StoppingServer, marks=pytest.mark.slow)])
 def test_each_role_may_be_killed_or_stop_at_its_work(
-    desk: type[WorkerDesk],
+    server: type[PipelineServer],
     sdxl: Planned,
     there: tuple[str, str],
     tmp_path: Path,
@@ -98,8 +98,8 @@ def test_each_role_may_be_killed_or_stop_at_its_work(
 ) -> None:
     seeds = ("--prompt", "a fox", *(word for seed in DEATHS for word in ("--seed", str(seed))))
     alone = ran(capfd, str(sdxl.alone), *seeds, "-o", str(tmp_path / "alone.png"))
-    monkeypatch.setattr(on_ray, "WorkerDesk", desk)
-    monkeypatch.setattr(on_ray, "RayOptions", partial(on_ray.RayOptions, patience_s=PATIENCE_S))
+    monkeypatch.setattr(on_ray, "PipelineServer", server)
+    monkeypatch.setattr(on_ray, "RayOptions", partial(on_ray.RayOptions, heartbeat_timeout_s=TIMEOUT_S))
     fleet = ran(capfd, str(sdxl.fleet), *there, *seeds, "-o", str(tmp_path / "fleet.png"))
     assert digests(fleet) == digests(alone)
     assert [each["restarts"] for each in fleet["workers"]] == [1, 1, 1]
@@ -118,7 +118,7 @@ def test_replicas_share_a_list_and_a_later_run_makes_what_is_missing(
     alone = ran(capfd, str(replicas.alone), "--prompts", str(prompts), "-o", str(tmp_path / "alone.png"))
     words = (str(replicas.fleet), *there, "--prompts", str(prompts), "-o", str(tmp_path / "fox.png"))
     with monkeypatch.context() as patched:
-        patched.setattr(on_ray, "WorkerDesk", RefusingDesk)
+        patched.setattr(on_ray, "PipelineServer", RefusingServer)
         assert run(["run", *words]) == NothingFits.exit_code
     said = capfd.readouterr().err.splitlines()
     assert said[-1] == "error: it doesn't fit."

@@ -24,7 +24,7 @@ LEFT_S = 20.0
 AGENTS = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}  # of a node that was killed: they leave after a minute
 STARTED_S = 120.0
 PROMPTS = 40
-WORKER = "ray::_RayDesk"
+WORKER = "ray::WorkerActor"
 
 
 @pytest.fixture(scope="module")

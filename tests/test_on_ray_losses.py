@@ -15,7 +15,7 @@ import pytest
 
 pytest.importorskip("ray")
 
-from ray_desks import NODE, ToyFleet, nodes_of_ray, task
+from ray_servers import NODE, ToyFleet, nodes_of_ray, task
 from roost.errors import RoostError
 from roost.fleet.ray_cluster import Cluster, opened_cluster
 
@@ -50,9 +50,9 @@ def test_a_worker_that_runs_out_of_memory_starts_again(cluster: Cluster, tmp_pat
 
 def test_a_stopped_worker_is_found_by_its_silence_and_ended(cluster: Cluster, tmp_path: Path) -> None:
     fleet = ToyFleet(cluster, {"one": 0})
-    fleet.on_up = lambda name: fleet.seats.update({name: replace(fleet.seats[name], patience_s=3.0)})
-    patient = fleet.seats["one"]
-    fleet.dispatcher.on_note = lambda text: fleet.notes.append(text) or fleet.seats.update(one=patient)
+    fleet.on_up = lambda name: fleet.placements.update({name: replace(fleet.placements[name], heartbeat_timeout_s=3.0)})
+    patient = fleet.placements["one"]
+    fleet.dispatcher.on_note = lambda text: fleet.notes.append(text) or fleet.placements.update(one=patient)
     assert fleet.run([(task("stop", tmp_path / "stopped"), ("one",))]) == {0: "done"}
     assert fleet.notes == ["one is started again: it showed no sign of life for 3 s"]
     assert _is_gone(int((tmp_path / "stopped").read_text()))

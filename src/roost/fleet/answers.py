@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from roost.errors import RoostError
-from roost.fleet.parcels import packed, unpacked
+from roost.fleet.codec import packed, unpacked
 from roost.pipelines.described_values import Unkeepable, Unsent, generators_in
 from roost.residency.hold.away import WITHOUT_ROLES
 from roost.residency.run.kept.answers import put_random_state, random_state
@@ -46,10 +46,10 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a call gave, and the random state that it left, in ``parcel``."""
+    """What a call gave, and the random state that it left, in ``payload``."""
 
     asked: Asked
-    parcel: bytes
+    payload: bytes
 
     @classmethod
     def to(cls, asked: Asked, result: Any, arguments: Any, device: torch.device) -> Answer:
@@ -60,7 +60,7 @@ class Answer:
 
     def open(self, arguments: Any, device: torch.device) -> Any:
         """The result; the generators among the arguments, and all others, are then as the call left them."""
-        found = unpacked(self.parcel, device)
+        found = unpacked(self.payload, device)
         for generator, state in zip(generators_in(arguments), found["generators"], strict=True):
             generator.set_state(state.cpu())
         put_random_state([each.cpu() for each in found["random"]], device)

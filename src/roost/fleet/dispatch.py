@@ -1,6 +1,6 @@
 """Which worker does what next: requests in their order, each where what it needs is, and again where a worker is lost.
 
-Nothing here knows processes, models or tensors: a crew starts tasks and tells how they ended.
+Nothing here knows processes, models or tensors: an executor starts tasks and tells how they ended.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _MOST_STARTS = 3  # in a row, of one worker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Post:
+class WorkerRole:
     """What a worker has: its components, and whether it is one that decodes, and that denoises."""
 
     name: str
@@ -27,12 +27,12 @@ class Post:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """Where a request goes next: to one of these posts, the best first, with that task.
+    """Where a request goes next: to one of these workers, the best first, with that task.
 
     From there it calls other workers, one of each group in ``calls``: the first that isn't given up.
     """
 
-    posts: tuple[str, ...]
+    workers: tuple[str, ...]
     task: bytes
     calls: tuple[tuple[str, ...], ...] = ()
 
@@ -82,7 +82,7 @@ class Up:
 Event = Arrived | Failed | Interrupted | Lost | Up
 
 
-class Crew(Protocol):
+class Executor(Protocol):
     """Who starts workers and tasks."""
 
     def start(self, worker: str, request: int, task: bytes) -> None:
@@ -91,7 +91,7 @@ class Crew(Protocol):
     def restart(self, worker: str) -> None:
         """Starts a lost worker anew; an event tells when it is up, or lost again."""
 
-    def leave(self, worker: str) -> None:
+    def give_up(self, worker: str) -> None:
         """A lost worker isn't started again, and nobody is to wait for it."""
 
     def wait(self) -> Sequence[Event]:
@@ -110,14 +110,14 @@ class _Request:
 
 @dataclass(slots=True)
 class Dispatcher:
-    """Takes requests through the posts. ``on_done`` and ``on_failed`` hear of each by its number.
+    """Takes requests through the workers. ``on_done`` and ``on_failed`` hear of each by its number.
 
     As many are on their way as there are workers: with an encoder, d denoisers and a decoder, d + 2. The oldest goes
     first everywhere, and one that waits, fails or is slow holds up nobody who needs another worker.
     """
 
-    crew: Crew
-    posts: Sequence[Post]
+    executor: Executor
+    workers: Sequence[WorkerRole]
     on_done: Callable[[int], None]
     on_failed: Callable[[int, RoostError], None]
     on_note: Callable[[str], None]
@@ -133,18 +133,18 @@ class Dispatcher:
         """Returns when each request is done or has failed. Raises RoostError for a worker that is given up, unless
         another does all that it does.
         """
-        self.restarts = {each.name: 0 for each in self.posts}
-        self.served = {each.name: 0 for each in self.posts}
+        self.restarts = {each.name: 0 for each in self.workers}
+        self.served = {each.name: 0 for each in self.workers}
         waiting = True
         while waiting or self._under_way:
-            while waiting and len(self._under_way) < len(self.posts):
+            while waiting and len(self._under_way) < len(self.workers):
                 following = next(requests, None)
                 waiting = following is not None
                 if following is not None:
                     self._under_way[following[0]] = _Request(*following)
             self._start_what_can()
             if self._under_way:
-                for event in self.crew.wait():
+                for event in self.executor.wait():
                     self._take(event)
 
     def _start_what_can(self) -> None:
@@ -152,11 +152,11 @@ class Dispatcher:
             request = self._under_way[number]
             if request.at is not None or not self._answers(request.step):
                 continue
-            free = next((each for each in request.step.posts if each in self._free), None)
+            free = next((each for each in request.step.workers if each in self._free), None)
             if free is not None:
                 self._free.discard(free)
                 request.at = free
-                self.crew.start(free, number, request.step.task)
+                self.executor.start(free, number, request.step.task)
 
     def _answers(self, step: Step) -> bool:
         """Whether all that the step calls are up: a call of one that isn't would end the visit."""
@@ -196,12 +196,12 @@ class Dispatcher:
                     f" {event.why.removesuffix('.')}; what is finished is saved, and the same command goes on."
                 )
             self._gone.add(event.worker)
-            self.crew.leave(event.worker)
+            self.executor.give_up(event.worker)
             self.on_note(f"{event.worker} is given up: {event.why}")
         else:
             self.on_note(f"{event.worker} is started again: {event.why}")
             self.restarts[event.worker] += 1
-            self.crew.restart(event.worker)
+            self.executor.restart(event.worker)
         self._try_again(request, event.why)
 
     def _try_again(self, request: _Request | None, why: str) -> None:
@@ -214,10 +214,10 @@ class Dispatcher:
 
     def _is_spare(self, worker: str) -> bool:
         """Whether another one that isn't given up can do all that this one does."""
-        own = next(each for each in self.posts if each.name == worker)
+        own = next(each for each in self.workers if each.name == worker)
         return any(
             each.components >= own.components and each.decodes >= own.decodes and each.denoises >= own.denoises
-            for each in self.posts
+            for each in self.workers
             if each.name not in (worker, *self._gone)
         )
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 
 from roost.fleet.answers import Answer, Asked
-from roost.fleet.parcels import packed, unpacked
+from roost.fleet.codec import packed, unpacked
 from roost.pipelines.calls import GenerationRequest
 from roost.residency.engine.stages import StageRecord
 from roost.residency.run.kept.files import KeptStage
@@ -72,7 +73,7 @@ class Onward:
 class Answered:
     """What a call that came from another worker gave, as ``Answer`` has it, and what it took here."""
 
-    parcel: bytes
+    payload: bytes
     stages: Sequence[StageRecord]
     nan_components: Sequence[str]
 
@@ -123,8 +124,10 @@ def _fields(record: object) -> dict[str, object]:
 
 
 def _packed_answers(answers: Sequence[Answer]) -> list[object]:
-    return [[each.asked.part, each.asked.method, each.asked.digest, each.parcel] for each in answers]
+    return [[each.asked.part, each.asked.method, each.asked.digest, each.payload] for each in answers]
 
 
-def _unpacked_answers(found: Sequence[Sequence[str | bytes]]) -> list[Answer]:
-    return [Answer(Asked(str(part), str(method), str(digest)), bytes(parcel)) for part, method, digest, parcel in found]  # type: ignore[arg-type]
+def _unpacked_answers(found: Sequence[Sequence[Any]]) -> list[Answer]:
+    return [
+        Answer(Asked(str(part), str(method), str(digest)), bytes(payload)) for part, method, digest, payload in found
+    ]

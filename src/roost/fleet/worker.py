@@ -14,8 +14,8 @@ import torch
 
 from roost.fleet.answers import Answer, Answers, Asked, unsendable
 from roost.fleet.attributes import as_it_was
-from roost.fleet.hands import WorkerLost, failure_of, untagged
-from roost.fleet.parcels import packed, unpacked
+from roost.fleet.codec import packed, unpacked
+from roost.fleet.pool import WorkerLost, failure_of, untagged
 from roost.fleet.tasks import Answered, Onward, Task
 from roost.fleet.visits import Elsewhere, Visit
 from roost.pipelines.described_values import Unkeepable
@@ -88,7 +88,7 @@ class Worker:
                 put_random_state([each.cpu() for each in found["random"]], self._device)
                 result = getattr(module, method)(*args, **kwargs)
                 answer = Answer.to(Asked(name, method, ""), result, [args, kwargs], self._device)
-            return Answered(parcel=answer.parcel, stages=held.stages, nan_components=nan).pack()
+            return Answered(payload=answer.payload, stages=held.stages, nan_components=nan).pack()
 
     def _ask(self, name: str, method: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         assert self._send is not None, "a task that calls through comes where it can"
@@ -114,7 +114,7 @@ class Worker:
             raise failure_of(content)
         answered = Answered.unpack(content)
         self._answered.append(answered)
-        return Answer(Asked(name, method, ""), answered.parcel).open([args, kwargs], self._device)
+        return Answer(Asked(name, method, ""), answered.payload).open([args, kwargs], self._device)
 
     def _onward(
         self, task: Task, needed: Elsewhere, visit: Visit, answers: Answers, files: KeptFiles, nan: list[str]

@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from roost.api.fleets.desk import WorkerDesk, WorkerSpec
 from roost.api.fleets.run import FleetRun, run_fleet
+from roost.api.fleets.server import PipelineServer, WorkerSpec
 from roost.api.measurements.run_records import RunRecord
 from roost.api.runs.kept import versions
 from roost.errors import PlanMismatch
@@ -18,11 +18,11 @@ from roost.plan.fleet import WorkerRecord
 
 if TYPE_CHECKING:
     from roost.fleet.ray_cluster import Node
-    from roost.fleet.ray_hands import Seat
+    from roost.fleet.ray_pool import ActorPlacement
 
 # A worker counts as hung after so many times the seconds that a request was predicted to take there, at the least so
 # long: loading and the first call of a kernel take what nobody predicts.
-_PATIENCE, _LEAST_PATIENCE_S = 5.0, 600.0
+_TIMEOUT_REQUESTS, _LEAST_TIMEOUT_S = 5.0, 600.0
 
 OnProgress = Callable[[str, Mapping[str, Any]], None]
 
@@ -31,14 +31,14 @@ OnProgress = Callable[[str, Mapping[str, Any]], None]
 class RayOptions:
     """``address`` of a cluster to join, None to start one here; where workers find the model, and how they run.
 
-    ``patience_s`` is the least time without a sign of life after which one counts as hung.
+    ``heartbeat_timeout_s`` is the least time without a sign of life after which one counts as hung.
     """
 
     address: str | None
     model: str | None
     device: str | None
     force: bool
-    patience_s: float = _LEAST_PATIENCE_S
+    heartbeat_timeout_s: float = _LEAST_TIMEOUT_S
 
 
 def run_on_ray(run: FleetRun, options: RayOptions, on_progress: OnProgress) -> RunRecord:
@@ -47,33 +47,34 @@ def run_on_ray(run: FleetRun, options: RayOptions, on_progress: OnProgress) -> R
     Raises what ``run_fleet`` does; PlanMismatch, naming the host, where the cluster has no place for a worker.
     """
     from roost.fleet.ray_cluster import opened_cluster, opened_folders  # imported here: these bring torch
-    from roost.fleet.ray_hands import RayHands
-    from roost.fleet.routes import owners_of, posts_of
+    from roost.fleet.ray_pool import RayPool
+    from roost.fleet.routes import owners_of, worker_roles
 
     with ExitStack() as ends:
 
-        def hands() -> RayHands:
+        def start_pool() -> RayPool:
             cluster = ends.enter_context(opened_cluster(options.address, len(run.document.workers), run.on_note))
             places = nodes_of(run.document, cluster.nodes)
             folders = ends.enter_context(opened_folders(cluster, places.values()))
-            seats = _seats(run, options, places, folders)
-            owners = owners_of(posts_of(run.document), run.ready.plan)
-            found = RayHands(cluster, seats, owners, WorkerDesk, on_progress)
+            placements = _placements(run, options, places, folders)
+            owners = owners_of(worker_roles(run.document), run.ready.plan)
+            found = RayPool(cluster, placements, owners, PipelineServer, on_progress)
             ends.callback(found.end)
             return found
 
-        return run_fleet(run, hands)
+        return run_fleet(run, start_pool)
 
 
-def _seats(
+def _placements(
     run: FleetRun, options: RayOptions, places: Mapping[str, Node], folders: Mapping[str, str]
-) -> dict[str, Seat]:
-    from roost.fleet.ray_hands import Seat
+) -> dict[str, ActorPlacement]:
+    from roost.fleet.ray_pool import ActorPlacement
 
     text, on_cuda = plan_to_yaml(run.document), run.ready.device_kind == "cuda"
     if on_cuda:
         _check_cards(run.document.workers, places)
-    seats, hosts = {}, {each.name: each.bytes.high for each in run.document.fleet.hosts} if run.document.fleet else {}
+    placements = {}
+    hosts = {each.name: each.bytes.high for each in run.document.fleet.hosts} if run.document.fleet else {}
     for each in run.document.workers:
         node = places[each.host]
         spec = WorkerSpec(
@@ -86,13 +87,13 @@ def _seats(
             host_bytes=hosts.get(each.host, 0),
             versions=versions(),
         )
-        seats[each.name] = Seat(
+        placements[each.name] = ActorPlacement(
             node=node,
             card=each.device if on_cuda else None,
             spec=json.dumps(asdict(spec)),
-            patience_s=max(options.patience_s, _PATIENCE * each.request_s.high),
+            heartbeat_timeout_s=max(options.heartbeat_timeout_s, _TIMEOUT_REQUESTS * each.request_s.high),
         )
-    return seats
+    return placements
 
 
 def nodes_of(document: PlanDocument, nodes: Sequence[Node]) -> dict[str, Node]:

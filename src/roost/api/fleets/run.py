@@ -30,7 +30,7 @@ from roost.plan.fleet import WorkerRecord
 
 if TYPE_CHECKING:
     from roost.fleet.dispatch import Event, Step
-    from roost.fleet.hands import Hands
+    from roost.fleet.pool import WorkerPool
     from roost.fleet.tasks import Done, Onward, Task
     from roost.residency.engine.stages import StageRecord
 
@@ -48,7 +48,7 @@ class FleetRun:
 def check_fleet(document: PlanDocument, *, model: str | None, device: str | None, force: bool) -> ReadyPlan:
     """The whole plan of a fleet, checked against the model that the driver sees. Raises UsageError for another plan."""
     from roost.fleet.plans import whole_plan
-    from roost.fleet.routes import posts_of
+    from roost.fleet.routes import worker_roles
 
     if document.layout == "fsdp":
         raise UsageError(
@@ -56,14 +56,14 @@ def check_fleet(document: PlanDocument, *, model: str | None, device: str | None
         )
     if not document.workers:
         raise UsageError("--on is for plans that roost plan --fleet makes, and this is none; leave it out.")
-    posts = posts_of(document)
-    if not (any(each.denoises for each in posts) and any(each.decodes for each in posts)):
+    roles = worker_roles(document)
+    if not (any(each.denoises for each in roles) and any(each.decodes for each in roles)):
         raise UsageError("no worker of this plan denoises, or none decodes; plan the fleet again with --fleet.")
     return check_model(whole_plan(document), model=model, device=device, force=force)
 
 
-def run_fleet(run: FleetRun, hands: Callable[[], Hands]) -> RunRecord:
-    """Runs what is left of the request on the workers that ``hands`` starts; outputs are saved here as they arrive.
+def run_fleet(run: FleetRun, start_pool: Callable[[], WorkerPool]) -> RunRecord:
+    """Runs what is left of the request on the pool that it starts; outputs are saved here as they arrive.
 
     A request that fails by itself is told and leaves the others alone; the first such error is raised at the end.
     Raises what the single run does, and RoostError where workers can't be had.
@@ -74,17 +74,17 @@ def run_fleet(run: FleetRun, hands: Callable[[], Hands]) -> RunRecord:
     books = Books.opened(ready, run.request, checked, run.on_note)
     if not books.left:
         return record_of(ready, checked, books.records({}), Made(latents=books.latents))
-    with_hands = hands()  # which may start a cluster
+    pool = start_pool()  # which may start a cluster
     began_s = time.perf_counter()
-    drive = _Drive(run, checked, books, with_hands)
-    drive.run()
-    drive.note_reports()
-    if drive.failed:
-        raise drive.failed[min(drive.failed)]
-    passed_s = time.perf_counter() - began_s - drive.load_s
-    made = Made(load_s=drive.load_s, passed_s=passed_s, changes=drive.changes, latents=books.latents)
-    record = record_of(ready, checked, books.records(drive.records), made)
-    return replace(record, workers=drive.worker_records, loras=tuple(_loras(ready.plan, checked.loras)))
+    executor = _PoolExecutor(run, checked, books, pool)
+    executor.run()
+    executor.note_reports()
+    if executor.failed:
+        raise executor.failed[min(executor.failed)]
+    passed_s = time.perf_counter() - began_s - executor.load_s
+    made = Made(load_s=executor.load_s, passed_s=passed_s, changes=executor.changes, latents=books.latents)
+    record = record_of(ready, checked, books.records(executor.records), made)
+    return replace(record, workers=executor.worker_records, loras=tuple(_loras(ready.plan, checked.loras)))
 
 
 def _loras(plan: PlanDocument, files: Sequence[LoraFile]) -> Iterator[LoraRecord]:
@@ -117,65 +117,65 @@ class _Underway:
     been: set[object] = field(default_factory=set)  # what it went on for, with how much
 
 
-class _Drive:
+class _PoolExecutor:
     """Between the dispatcher, which knows names and bytes, and the run's books."""
 
-    def __init__(self, run: FleetRun, checked: CheckedCall, books: Books, hands: Hands) -> None:
+    def __init__(self, run: FleetRun, checked: CheckedCall, books: Books, pool: WorkerPool) -> None:
         from roost.fleet.dispatch import Dispatcher
-        from roost.fleet.routes import posts_of
+        from roost.fleet.routes import worker_roles
 
         self.records: dict[PlannedGeneration, GenerationRecord] = {}
         self.failed: dict[int, RoostError] = {}
         self.changes: list[str] = []
         self.load_s = 0.0
         self.worker_records: tuple[WorkerRunRecord, ...] = ()
-        self._run, self._checked, self._books, self._hands = run, checked, books, hands
-        self._posts = posts_of(run.document)
+        self._run, self._checked, self._books, self._pool = run, checked, books, pool
+        self._roles = worker_roles(run.document)
         self._underway: dict[int, _Underway] = {}
         self._through = False  # whether what denoises must call others
         self._at: dict[str, int] = {}  # which request a worker has
         self._began_s = time.perf_counter()
         self._dispatcher = Dispatcher(
-            crew=self, posts=self._posts, on_done=self._done, on_failed=self._fail, on_note=run.on_note
+            executor=self, workers=self._roles, on_done=self._done, on_failed=self._fail, on_note=run.on_note
         )
 
     def run(self) -> None:
         self._dispatcher.run(self._requests())
 
-    # What the dispatcher asks of its crew.
+    # What the dispatcher asks of it.
 
     def start(self, worker: str, request: int, task: bytes) -> None:
         self._at[worker] = request
         underway = self._underway[request]
         underway.began_s = underway.began_s or time.perf_counter()
-        self._hands.start(worker, task)
+        self._pool.start(worker, task)
 
     def restart(self, worker: str) -> None:
-        self._hands.restart(worker)
+        self._pool.restart(worker)
 
-    def leave(self, worker: str) -> None:
-        self._hands.leave(worker)
+    def give_up(self, worker: str) -> None:
+        self._pool.give_up(worker)
 
     def wait(self) -> Sequence[Event]:
         from roost.fleet.dispatch import Lost, Up
-        from roost.fleet.hands import Gone, Serving
+        from roost.fleet.pool import Gone, Serving
 
         events: list[Event] = []
-        for word in self._hands.wait():
-            if isinstance(word, Serving):
+        for told in self._pool.wait():
+            if isinstance(told, Serving):
                 self.load_s = self.load_s or time.perf_counter() - self._began_s
-                events.append(Up(worker=word.worker))
-            elif isinstance(word, Gone):
-                if word.error is not None and not self.load_s:  # what it can't load now, it can't load again
-                    raise type(word.error)(f"{self._where(word.worker)}: {word.error}")
-                events.append(Lost(worker=word.worker, why=word.why))
+                events.append(Up(worker=told.worker))
+            elif isinstance(told, Gone):
+                if told.error is not None and not self.load_s:  # what it can't load now, it can't load again
+                    raise type(told.error)(f"{self._where(told.worker)}: {told.error}")
+                events.append(Lost(worker=told.worker, why=told.why))
             else:
-                events.append(self._replied(word.worker, word.reply))
+                events.append(self._replied(told.worker, told.reply))
         return events
 
     def note_reports(self) -> None:
         """Takes down what the workers say of themselves."""
-        found = {name: json.loads(text) for name, text in self._hands.reports().items()}
+        found = {name: json.loads(text) for name, text in self._pool.reports().items()}
         records = []
         for each in self._run.document.workers:
             report = found.get(each.name, {})
@@ -204,11 +204,11 @@ class _Drive:
 
     def _requests(self) -> Iterator[tuple[int, Step]]:
         from roost.fleet.dispatch import Step
-        from roost.fleet.routes import first_posts
+        from roost.fleet.routes import first_workers
         from roost.fleet.tasks import Task
         from roost.residency.run.kept.files import shown_generation
 
-        first = first_posts(self._posts, self._run.ready.plan)
+        first = first_workers(self._roles, self._run.ready.plan)
         for number, wanted in enumerate(self._books.left):
             key, latents = self._books.kept.task_of(wanted[0])
             task = Task(
@@ -219,11 +219,11 @@ class _Drive:
                 latents=latents,
             )
             self._underway[number] = _Underway(wanted, task, latents)
-            yield number, Step(posts=first, task=task.pack())
+            yield number, Step(workers=first, task=task.pack())
 
     def _replied(self, worker: str, reply: bytes) -> Event:
         from roost.fleet.dispatch import Arrived, Failed, Interrupted, Lost
-        from roost.fleet.hands import failure_of, interruption_of, untagged
+        from roost.fleet.pool import failure_of, interruption_of, untagged
         from roost.fleet.tasks import Done, Onward
 
         kind, content = untagged(reply)
@@ -245,7 +245,7 @@ class _Drive:
         Once a request had to be denoised anew, to call what it needs in the middle, later ones call it at once.
         """
         from roost.fleet.dispatch import Arrived, Failed, Step
-        from roost.fleet.routes import called_owners, next_posts
+        from roost.fleet.routes import called_owners, next_workers
         from roost.residency.hold.away import WITHOUT_ROLES
 
         request = self._underway[number]
@@ -262,8 +262,8 @@ class _Drive:
             return Failed(worker=worker, why=RoostError(why))
         request.been.add(been)
         request.task = replace(request.task, answers=onward.answers, latents=onward.latents, through=onward.through)
-        calls = called_owners(self._posts, self._run.ready.plan) if onward.through else ()
-        step = Step(posts=next_posts(self._posts, onward), task=request.task.pack(), calls=calls)
+        calls = called_owners(self._roles, self._run.ready.plan) if onward.through else ()
+        step = Step(workers=next_workers(self._roles, onward), task=request.task.pack(), calls=calls)
         return Arrived(worker=worker, next=step)
 
     def _save(self, number: int, done: Done) -> None:

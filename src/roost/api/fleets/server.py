@@ -51,7 +51,7 @@ class WorkerSpec:
     versions: Mapping[str, str]
 
 
-class WorkerDesk:
+class PipelineServer:
     """Serves one worker's calls; only bytes and text come in and go out."""
 
     def __init__(self, send: Send | None = None) -> None:
@@ -66,7 +66,7 @@ class WorkerDesk:
 
     def boot(self, spec: str) -> bytes:
         """Loads the worker's components; its small weights, or what failed. Both are tagged."""
-        from roost.fleet.hands import failure, tagged
+        from roost.fleet.pool import failure, tagged
 
         try:
             found = json.loads(spec)
@@ -107,7 +107,7 @@ class WorkerDesk:
 
     def visit(self, task: bytes) -> bytes:
         """Serves one visit; the tagged reply."""
-        from roost.fleet.hands import failure, tagged
+        from roost.fleet.pool import failure, tagged
         from roost.fleet.tasks import Onward, Task
 
         try:
@@ -126,7 +126,7 @@ class WorkerDesk:
 
     def answer(self, component: str, question: bytes) -> bytes:
         """The tagged answer to another worker's call of a component."""
-        from roost.fleet.hands import failure, tagged
+        from roost.fleet.pool import failure, tagged
 
         try:
             self._tell(f"{component}, called from another worker")

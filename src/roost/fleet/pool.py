@@ -1,4 +1,4 @@
-"""What starts and reaches workers, whatever they are; and what they say, in bytes and text."""
+"""A pool of workers, whatever processes they are: what is asked of them and what they reply, in bytes and text."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def interruption_of(content: bytes) -> WorkerLost:
     return WorkerLost(*json.loads(content))
 
 
-class Desk(Protocol):
+class WorkerServer(Protocol):
     """A worker as others see it. It serves one call at a time; ``progress`` and ``report`` come from another thread."""
 
     def boot(self, spec: str) -> bytes:
@@ -102,20 +102,20 @@ class Gone:
     error: RoostError | None = None
 
 
-Word = Replied | Serving | Gone
+PoolEvent = Replied | Serving | Gone
 
 
-class Hands(Protocol):
-    """Who has the workers. ``wait`` returns the next words of theirs, and blocks until there is one."""
+class WorkerPool(Protocol):
+    """Starts and reaches the workers. ``wait`` returns what happened to them since, and blocks until there is one."""
 
     def start(self, worker: str, task: bytes) -> None: ...
 
     def restart(self, worker: str) -> None: ...
 
-    def leave(self, worker: str) -> None:
+    def give_up(self, worker: str) -> None:
         """The worker isn't started again; others don't wait for its values."""
 
-    def wait(self) -> Sequence[Word]: ...
+    def wait(self) -> Sequence[PoolEvent]: ...
 
     def reports(self) -> dict[str, str]:
         """What each worker that is there reports of itself."""

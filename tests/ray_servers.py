@@ -15,23 +15,23 @@ from typing import Any
 import pytest
 
 from roost.errors import OutOfMemory, RoostError
-from roost.fleet.dispatch import Arrived, Dispatcher, Event, Failed, Interrupted, Lost, Post, Step, Up
-from roost.fleet.hands import Gone, Serving, WorkerLost, failure, failure_of, interruption_of, tagged, untagged
+from roost.fleet.dispatch import Arrived, Dispatcher, Event, Failed, Interrupted, Lost, Step, Up, WorkerRole
+from roost.fleet.pool import Gone, Serving, WorkerLost, failure, failure_of, interruption_of, tagged, untagged
 from roost.fleet.ray_cluster import Cluster
-from roost.fleet.ray_hands import RayHands, Seat
+from roost.fleet.ray_pool import ActorPlacement, RayPool
 
-PATIENCE_S = 60.0
-DIES = "dies as it starts"  # a worker whose seat has this to say
+TIMEOUT_S = 60.0
+DIES = "dies as it starts"  # a worker whose placement has this to say
 _STARTS = 3
 NODE = {"num_cpus": 4, "object_store_memory": 100 * 1024**2, "include_dashboard": False}
 
 
 def task(do: str, marker: Path | None = None, **more: object) -> bytes:
-    """What a desk is to do; with ``marker``, of which it makes a file, only the first time."""
+    """What a server is to do; with ``marker``, of which it makes a file, only the first time."""
     return json.dumps({"do": do, "marker": None if marker is None else str(marker), **more}).encode()
 
 
-class ToyDesk:
+class ToyServer:
     """Finishes, dies, stops, runs out of memory, fails, or asks the worker with a component.
 
     What it asks that one to do is what its task has as ``question``.
@@ -94,8 +94,10 @@ class ToyFleet:
     def __init__(
         self, cluster: Cluster, nodes: Mapping[str, int], owner: str = "", dying: str = "", roles: bool = False
     ) -> None:
-        self.seats = {
-            name: Seat(node=cluster.nodes[number], card=None, spec=DIES if name == dying else "", patience_s=PATIENCE_S)
+        self.placements = {
+            name: ActorPlacement(
+                node=cluster.nodes[number], card=None, spec=DIES if name == dying else "", heartbeat_timeout_s=TIMEOUT_S
+            )
             for name, number in nodes.items()
         }
         owners = {"part": (owner,)} if owner else {}
@@ -103,53 +105,53 @@ class ToyFleet:
         self.ended: dict[int, str] = {}
         self.notes: list[str] = []
         self.on_up: Callable[[str], None] = lambda _: None
-        self.hands = RayHands(cluster, self.seats, owners, ToyDesk, lambda *_: None)
-        posts = [
-            Post(name=name, components=frozenset({name} if roles else ()), decodes=True, denoises=True)
+        self.pool = RayPool(cluster, self.placements, owners, ToyServer, lambda *_: None)
+        roles_of_all = [
+            WorkerRole(name=name, components=frozenset({name} if roles else ()), decodes=True, denoises=True)
             for name in nodes
         ]
         self.dispatcher = Dispatcher(
-            crew=self, posts=posts, on_done=self._done, on_failed=self._failed, on_note=self.notes.append
+            executor=self, workers=roles_of_all, on_done=self._done, on_failed=self._failed, on_note=self.notes.append
         )
 
     def run(self, tasks: Sequence[tuple[bytes, tuple[str, ...]]]) -> dict[int, str]:
-        self.dispatcher.run(enumerate(Step(posts=posts, task=raw, calls=self.calls) for raw, posts in tasks))
+        self.dispatcher.run(enumerate(Step(workers=names, task=raw, calls=self.calls) for raw, names in tasks))
         return self.ended
 
     def pid(self, worker: str) -> int:
         """Of its process that is there now."""
-        member = self.hands._members[worker]
-        found: int = json.loads(self.hands._ray.get(member.actor.progress.remote()))["pid"]
+        state = self.pool._workers[worker]
+        found: int = json.loads(self.pool._ray.get(state.actor.progress.remote()))["pid"]
         return found
 
-    # What the dispatcher asks of its crew.
+    # What the dispatcher asks of it.
 
     def start(self, worker: str, request: int, raw: bytes) -> None:
-        self.hands.start(worker, raw)
+        self.pool.start(worker, raw)
 
     def restart(self, worker: str) -> None:
-        self.hands.restart(worker)
+        self.pool.restart(worker)
 
-    def leave(self, worker: str) -> None:
-        self.hands.leave(worker)
+    def give_up(self, worker: str) -> None:
+        self.pool.give_up(worker)
 
     def wait(self) -> list[Event]:
-        return [self._event(word) for word in self.hands.wait()]
+        return [self._event(told) for told in self.pool.wait()]
 
-    def _event(self, word: Any) -> Event:
-        if isinstance(word, Serving):
-            self.on_up(word.worker)
-            return Up(worker=word.worker)
-        if isinstance(word, Gone):
-            return Lost(worker=word.worker, why=word.why)
-        kind, content = untagged(word.reply)
+    def _event(self, told: Any) -> Event:
+        if isinstance(told, Serving):
+            self.on_up(told.worker)
+            return Up(worker=told.worker)
+        if isinstance(told, Gone):
+            return Lost(worker=told.worker, why=told.why)
+        kind, content = untagged(told.reply)
         if kind == "failed":
-            return Failed(worker=word.worker, why=failure_of(content))
+            return Failed(worker=told.worker, why=failure_of(content))
         if kind == "lost":
-            return Lost(worker=word.worker, why=str(failure_of(content)))
+            return Lost(worker=told.worker, why=str(failure_of(content)))
         if kind == "interrupted":
-            return Interrupted(worker=word.worker, why=str(interruption_of(content)))
-        return Arrived(worker=word.worker, next=None)
+            return Interrupted(worker=told.worker, why=str(interruption_of(content)))
+        return Arrived(worker=told.worker, next=None)
 
     def _done(self, number: int) -> None:
         self.ended[number] = "done"
@@ -164,7 +166,7 @@ def nodes_of_ray(count: int, folder: Path) -> Iterator[Any]:
     (folder / "ray").mkdir()
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("TMPDIR", str(folder))
-        patched.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # for workers' desks that tests have
+        patched.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # for workers' servers that tests have
         nodes = _head()
         for _ in range(count - 1):
             nodes.add_node(**NODE)

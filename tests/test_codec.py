@@ -21,7 +21,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from any_bits import CPU, DTYPES, SHAPES, bits_of, of_bits, sent
 from roost.errors import RoostError
-from roost.fleet.parcels import packed, unpacked
+from roost.fleet.codec import packed, unpacked
 from roost.pipelines.described_values import Unkeepable, Unsent
 
 LAYS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
