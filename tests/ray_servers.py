@@ -32,7 +32,7 @@ def task(do: str, marker: Path | None = None, **more: object) -> bytes:
 
 
 class ToyServer:
-    """Finishes, dies, stops, runs out of memory, fails, or asks the worker with a component.
+    """Finishes, dies, stops, hangs, runs out of memory, fails, or asks the worker with a component.
 
     What it asks that one to do is what its task has as ``question``.
     """
@@ -62,7 +62,7 @@ class ToyServer:
     def _do(self, what: str, asked: Mapping[str, Any]) -> bytes:
         if what in ("die", "stop"):
             os.kill(os.getpid(), signal.SIGKILL if what == "die" else signal.SIGSTOP)
-        time.sleep(asked.get("seconds", 0))
+        time.sleep(3600 if what == "hang" else asked.get("seconds", 0))
         if what == "run out of memory":
             raise OutOfMemory("no memory is left.")
         if what == "fail":
@@ -121,7 +121,7 @@ class ToyFleet:
     def pid(self, worker: str) -> int:
         """Of its process that is there now."""
         state = self.pool._workers[worker]
-        found: int = json.loads(self.pool._ray.get(state.actor.progress.remote()))["pid"]
+        found: int = json.loads(self.pool._ray.get(state.actor.progress.remote())[0])["pid"]
         return found
 
     # What the dispatcher asks of it.

@@ -48,14 +48,28 @@ def test_a_worker_that_runs_out_of_memory_starts_again(cluster: Cluster, tmp_pat
     assert not psutil.pid_exists(int((tmp_path / "full").read_text()))
 
 
-def test_a_stopped_worker_is_found_by_its_silence_and_ended(cluster: Cluster, tmp_path: Path) -> None:
-    fleet = ToyFleet(cluster, {"one": 0})
+def impatient(fleet: ToyFleet) -> ToyFleet:
+    """With three seconds for signs of life of workers that are up, until one is lost."""
+    patient = dict(fleet.placements)
     fleet.on_up = lambda name: fleet.placements.update({name: replace(fleet.placements[name], heartbeat_timeout_s=3.0)})
-    patient = fleet.placements["one"]
-    fleet.dispatcher.on_note = lambda text: fleet.notes.append(text) or fleet.placements.update(one=patient)
+    fleet.dispatcher.on_note = lambda text: fleet.notes.append(text) or fleet.placements.update(patient)
+    return fleet
+
+
+def test_a_stopped_worker_is_found_by_its_silence_and_ended(cluster: Cluster, tmp_path: Path) -> None:
+    fleet = impatient(ToyFleet(cluster, {"one": 0}))
     assert fleet.run([(task("stop", tmp_path / "stopped"), ("one",))]) == {0: "done"}
     assert fleet.notes == ["one is started again: it showed no sign of life for 3 s"]
     assert _is_gone(int((tmp_path / "stopped").read_text()))
+
+
+@pytest.mark.parametrize("how", ["stop", "hang"])
+def test_a_worker_that_hangs_as_it_answers_is_the_silent_one_and_not_who_called_it(how, cluster, tmp_path) -> None:
+    fleet = impatient(ToyFleet(cluster, {"one": 0, "two": 0}, owner="two"))
+    question = task(how, tmp_path / "hung").decode()
+    assert fleet.run([(task("ask", question=question), ("one",))]) == {0: "done"}
+    assert fleet.notes == ["two is started again: it showed no sign of life for 3 s"]
+    assert _is_gone(int((tmp_path / "hung").read_text()))
 
 
 def test_a_request_that_fails_by_itself_is_not_tried_again(cluster: Cluster) -> None:

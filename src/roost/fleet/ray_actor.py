@@ -20,6 +20,7 @@ class WorkerActor:
 
     def __init__(self, make_server: MakeServer) -> None:
         self._owners: Mapping[str, str] = {}
+        self._answers = self._calls = False
         self._server = make_server(self._send)
 
     def boot(self, spec: str) -> bytes:
@@ -35,10 +36,15 @@ class WorkerActor:
         return self._server.visit(task)
 
     def answer(self, component: str, question: bytes) -> bytes:
-        return self._server.answer(component, question)
+        self._answers = True
+        try:
+            return self._server.answer(component, question)
+        finally:
+            self._answers = False
 
-    def progress(self) -> str:
-        return self._server.progress()
+    def progress(self) -> tuple[str, bool, bool]:
+        """The server's; whether it answers another worker's call; and whether another is to answer its own."""
+        return self._server.progress(), self._answers, self._calls
 
     def report(self) -> str:
         return self._server.report()
@@ -46,11 +52,14 @@ class WorkerActor:
     def _send(self, component: str, question: bytes) -> bytes:
         import ray  # imported here: in an actor it is there
 
+        self._calls = True
         try:
             answer = ray.get_actor(self._owners[component]).answer.options(concurrency_group=SERVED)
             found: bytes = ray.get(answer.remote(component, question))
         except (ray.exceptions.RayError, ValueError) as error:
             raise WorkerLost(component, why_no_reply(ray, error)) from error
+        finally:
+            self._calls = False
         return found
 
 

@@ -236,16 +236,20 @@ class RayPool:
                 state.unseen_s = 0.0
 
     def _see(self, name: str, reference: Any) -> None:
-        """What a look at a worker found. One that waits is alive when it answers; one at work, when it gets on."""
+        """What a look at a worker found. One that waits is alive when it answers; one at work, when it gets on.
+
+        One that waits for another's answer does so: if the other hangs, that is the other's.
+        """
         state = self._workers[name]
         state.look = None
         try:
-            found = json.loads(self._ray.get(reference))
+            progress, answers, calls = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
             if state.waits:  # else its call tells
                 self._lose(name, self._why(name, why_no_reply(self._ray, error)))
             return
-        if found["beats"] != state.beats or state.asked is None:
+        found, works = json.loads(progress), answers or state.asked is not None
+        if found["beats"] != state.beats or calls or not works:
             state.beats, state.silent_s = found["beats"], 0.0
         if state.asked is not None:
             self._on_progress(name, found)
