@@ -19,6 +19,7 @@ from roost.planner.cost.costs import CostModel
 from roost.planner.cost.estimate import Forecast
 from roost.planner.documents.cost_model import cost_model_of
 from roost.planner.documents.reader import forecast_of, placements_of
+from roost.planner.leaf_level import at_leaf_level, with_leaves
 from roost.planner.placements import Placement
 from roost.probes.model.hub import is_path
 from roost.shell_quoting import command, shown_path
@@ -52,7 +53,7 @@ def forecast_plan(
     costs = recorded_costs(plan)
     if costs is None:
         return None
-    inventory = planned_inventory(plan, model)
+    inventory = at_leaf_level(planned_inventory(plan, model), leaf_level_of(plan))
     trace = trace_model(inventory, profile_of(inventory), workload, with_forms=with_forms)
     return forecast_traced(plan, inventory, trace if change is None else change(trace, inventory), costs)
 
@@ -68,7 +69,15 @@ def forecast_traced(plan: PlanDocument, inventory: Inventory, trace: Trace, cost
 def _as_planned(plan: PlanDocument, component: Component) -> Component:
     """The component with its stacks in the plan's order, which decides whose blocks stay."""
     planned = plan.components.get(component.name)
-    return component if planned is None else in_order(component, [stack.name for stack in planned.stacks])
+    if planned is None:
+        return component
+    ordered = in_order(component, [stack.name for stack in planned.stacks])
+    return with_leaves(ordered, {stack.name: stack.leaves for stack in planned.stacks})
+
+
+def leaf_level_of(plan: PlanDocument) -> frozenset[str]:
+    """The components that the plan has stream below their blocks."""
+    return frozenset(name for name, each in plan.components.items() if each.leaf_level)
 
 
 def recorded_costs(plan: PlanDocument) -> CostModel | None:
