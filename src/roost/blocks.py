@@ -15,9 +15,8 @@ from roost.facts.resident_policy import ResidentPolicy, blocks_of_stacks
 
 # A block larger than this is split into its own inner stacks: SDXL's largest falls from 2.4 GB to 0.2.
 SPLIT_BLOCK_BYTES = 1024**3
-# A layer below a block is worth a copy of its own from this part of the block on, and layers where they are this much.
+# A layer below a block is worth a copy of its own from this part of the block on.
 _SMALLEST_LEAVES = 64
-_LEAST_COVERED = (7, 8)
 # Every tensor starts on such an address in its unit's buffer: kernels round differently on misaligned weights.
 ALIGNMENT = 256
 # CUDA's caching allocator hands out multiples of this.
@@ -139,7 +138,7 @@ def leaf_stacks(sizes: _Sizes, units: Iterable[Stack]) -> tuple[Stack, ...]:
     """The ``units`` of tensor ``sizes`` with their blocks' layers instead of whole blocks; empty where none can be.
 
     A layer is a module that holds tensors and no other module. Those that all blocks of a stack have count, and are
-    not too small to be worth a copy; what else a block holds goes to the trunk, and must be little.
+    not too small to be worth a copy; what else a block holds goes to the trunk, and must be the lesser part.
     """
     found = tuple(_below(sizes, stack) for stack in units)
     return found if any(stack.leaves for stack in found) else ()
@@ -152,7 +151,7 @@ def _below(sizes: _Sizes, stack: Stack) -> Stack:
     leaves = [name for name in shared if max(sum(block[name]) for block in blocks) * _SMALLEST_LEAVES >= largest]
     layers = [block[name] for block in blocks for name in leaves]
     covered = sum(map(sum, layers))
-    if len(leaves) < 2 or covered * _LEAST_COVERED[1] < stack.bytes * _LEAST_COVERED[0]:
+    if len(leaves) < 2 or 2 * covered < stack.bytes:
         return stack
     return Stack(
         name=stack.name,

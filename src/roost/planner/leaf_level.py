@@ -29,10 +29,10 @@ def at_typed_level(question: Question) -> Question:
     """The question with what was typed to stream below its blocks. Raises UsageError for what has no such layers."""
     typed = {name: wish for name, wish in _wishes(question).items() if wish.parameters.get("leaf_level")}
     for each in question.inventory.components:
-        if each.name in typed and not each.leaves:
+        if each.name in typed and (kind_of(each) not in _KINDS or not each.leaves):
             raise UsageError(
-                f"{typed[each.name].typed}: component {each.name!r} can't stream below its blocks, since these don't"
-                " share layers that could be told apart; leave leaf_level out."
+                f"{typed[each.name].typed}: component {each.name!r} can't stream below its blocks; set leaf_level on"
+                " denoisers and encoders whose blocks share their layers."
             )
     return replace(question, inventory=at_leaf_level(question.inventory, typed)) if typed else question
 

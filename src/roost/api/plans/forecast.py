@@ -53,7 +53,7 @@ def forecast_plan(
     costs = recorded_costs(plan)
     if costs is None:
         return None
-    inventory = at_leaf_level(planned_inventory(plan, model), leaf_level_of(plan))
+    inventory = planned_inventory(plan, model)
     trace = trace_model(inventory, profile_of(inventory), workload, with_forms=with_forms)
     return forecast_traced(plan, inventory, trace if change is None else change(trace, inventory), costs)
 
@@ -75,18 +75,18 @@ def _as_planned(plan: PlanDocument, component: Component) -> Component:
     return with_leaves(ordered, {stack.name: stack.leaves for stack in planned.stacks})
 
 
-def leaf_level_of(plan: PlanDocument) -> frozenset[str]:
-    """The components that the plan has stream below their blocks."""
-    return frozenset(name for name, each in plan.components.items() if each.leaf_level)
-
-
 def recorded_costs(plan: PlanDocument) -> CostModel | None:
     """The cost model that the plan was made with; None for one by the rules alone."""
     return cost_model_of(plan.arithmetic) if plan.arithmetic else None
 
 
 def planned_inventory(plan: PlanDocument, model: str | None) -> Inventory:
-    """The plan's model, at the load dtypes that it was planned with."""
+    """The plan's model, at the load dtypes that it was planned with, and at leaf level where it streams so."""
+    at_leaves = [name for name, each in plan.components.items() if each.leaf_level]
+    return at_leaf_level(_found(plan, model), at_leaves)
+
+
+def _found(plan: PlanDocument, model: str | None) -> Inventory:
     if model is None and plan.model.source == "memory":
         raise UsageError(
             "a timeline is simulated from what the plan's model does, and this plan was made of a"
