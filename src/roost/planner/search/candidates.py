@@ -20,7 +20,7 @@ _OPEN: tuple[Strategy, ...] = ("resident", "component-offload", "snapshot-offloa
 _POLICIES: tuple[ResidentPolicy, ...] = ("strided", "leading")
 _PREFETCHES = (1, 2)
 # Layers below blocks come in where memory is short: few of many ways to keep some of them are worth a look.
-_LEAF_PREFETCHES, _LEAF_STEPS = (1, 4, 12), 8
+LEAF_PREFETCHES, LEAF_STEPS = (1, 4, 12), 8
 _STEPS = 16  # of the number of residents, where what streams is split between tiers too
 
 
@@ -123,7 +123,7 @@ def _resident_counts(count: int, scope: Scope, fixed: dict[str, object], hold: b
         return (sum(kept),)
     if hold or scope.passes < 3:
         return (0,)
-    return tuple(range(0, count, max(1, count // _LEAF_STEPS) if scope.leaf_level else 1))
+    return tuple(range(0, count, max(1, count // LEAF_STEPS) if scope.leaf_level else 1))
 
 
 def _policies(ruled: Placement, resident: int, scope: Scope, fixed: dict[str, object]) -> tuple[ResidentPolicy, ...]:
@@ -141,7 +141,7 @@ def _prefetches(case: Case, ruled: Placement, scope: Scope, fixed: dict[str, obj
     """The typed number of blocks ahead, else one and two, and more where they are layers, as far as there are any."""
     if "prefetch" in fixed or (case.choices.prefetch is not None and kind_of(ruled.component) == "dit"):
         return (blocks_ahead(case, ruled.component, ruled.decision),)
-    prefetches = _LEAF_PREFETCHES if scope.leaf_level else _PREFETCHES
+    prefetches = LEAF_PREFETCHES if scope.leaf_level else _PREFETCHES
     return tuple(ahead for ahead in prefetches if ahead == 1 or ahead < streamed)
 
 
