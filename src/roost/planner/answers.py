@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from roost.planner.leaf_level import open_to_leaf_level
 from roost.planner.ruling import Ruling, ruling_on
 from roost.planner.search.comparison import Searched
 from roost.planner.search_question import SearchQuestion
@@ -43,7 +44,7 @@ def _wants_less(answer: Answer) -> bool:
     if answer.asked.trace.no_dry_run is not None:
         return False
     if found.chosen is None:
-        return found.shortfall is not None and found.shortfall.memory == "VRAM"
+        return found.shortfall is not None and found.shortfall.component in open_to_leaf_level(answer.asked.question)
     return aim.objective == "memory" or (aim.certainty == "sure" and not found.sure)
 
 

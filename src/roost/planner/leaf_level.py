@@ -19,7 +19,7 @@ _COUNTED = frozenset(("resident_blocks", "resident_policy", "prefetch", "hold", 
 def at_leaf_level(inventory: Inventory, names: Collection[str]) -> Inventory:
     """The inventory in which these components stream by layers, where they can."""
     components = tuple(
-        replace(each, units=each.leaves) if each.name in names and each.leaves else each
+        replace(each, units=each.leaves, leaves=()) if each.name in names and each.leaves else each
         for each in inventory.components
     )
     return replace(inventory, components=components)
@@ -38,12 +38,15 @@ def at_typed_level(question: Question) -> Question:
 
 
 def open_to_leaf_level(question: Question) -> frozenset[str]:
-    """The components that may stream below their blocks: nobody typed in blocks how they are to stream."""
+    """The components that can stream below their blocks and may: nobody typed in blocks how they are to stream."""
     wishes = _wishes(question)
     return frozenset(
         each.name
         for each in question.inventory.components
-        if kind_of(each) in _KINDS and _is_open(wishes.get(each.name)) and not _has_prefetch(question, each)
+        if kind_of(each) in _KINDS
+        and each.leaves
+        and _is_open(wishes.get(each.name))
+        and not _has_prefetch(question, each)
     )
 
 
