@@ -98,7 +98,7 @@ def row_of(plan) -> Row:
 
 def _placement(component) -> str:
     blocks = f" {component.resident_blocks} resident" if component.resident_blocks else ""
-    return f"{component.strategy}{blocks}"
+    return f"{component.strategy}{blocks}{' by layers' if component.leaf_level else ''}"
 
 
 def moved(before: Table, after: Table) -> list[str]:

@@ -56,13 +56,15 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "planner": (
         ("rule_plan", "prediction_error", "calibration", "fleet"),
         ("by_search",),
-        ("slicing",),
+        ("answers",),
+        ("slicing", "search_question"),
         ("by_rules",),
         ("documents",),
         ("search",),
         ("cost",),
         ("ruling",),
         ("placements",),
+        ("leaf_level",),
         ("buffers", "rules", "side_paths"),
     ),
     "pipelines": (

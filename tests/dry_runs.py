@@ -17,6 +17,7 @@ from roost.facts.request import Workload
 from roost.pipelines.build import build_pipeline
 from roost.pipelines.classes import component_class
 from roost.pipelines.entries import wrap_entries
+from roost.planner.leaf_level import at_leaf_level
 from roost.probes.dry_run import DryRunOptions, dry_run
 from roost.probes.dry_run.entry_calls import TracedComponent, made_up_arguments, weights_bytes
 from roost.probes.dry_run.uses import UseLog
@@ -75,6 +76,13 @@ def tiny_trace(name: str) -> Trace:
 
 def trace_tiny(name: str, workload: Workload) -> Trace:
     return dry_run(tiny_directory(name), tiny_inventory(name), workload, load_class_facts(), tiny_options(name))
+
+
+@functools.cache
+def trace_tiny_at_leaf_level(name: str) -> Trace:
+    """The trace of the family whose denoisers and text encoders are traced by the layers below their blocks."""
+    fine = at_leaf_level(tiny_inventory(name), [each.name for each in tiny_inventory(name).components])
+    return dry_run(tiny_directory(name), fine, tiny_workload(name), load_class_facts(), tiny_options(name))
 
 
 def real_pipeline(name: str) -> Any:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 
 from roost.facts.machine import Fleet, FleetHost
 from roost.facts.request import LayoutName
-from roost.planner.by_search import SearchQuestion
 from roost.planner.cost.costs import CostModel
 from roost.planner.fleet.choice import Compared, compare_layouts
 from roost.planner.fleet.figures import Demand
@@ -16,6 +15,7 @@ from roost.planner.fleet.layouts import FleetQuestion
 from roost.planner.fleet.service import Service, Use
 from roost.planner.fleet.workers import CardKind, plan_worker, seats_of
 from roost.planner.search.columns import Aim
+from roost.planner.search_question import SearchQuestion
 from roost.units import GiB, MiB
 from searched_plans import TERA
 from traces import rates, trace, use

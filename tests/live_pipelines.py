@@ -24,6 +24,8 @@ STRATEGIES: dict[str, Any] = {
     "layerwise-offload": LAYERWISE,
     "layerwise-offload, half resident": {**LAYERWISE, "resident_blocks": 0.5},
     "layerwise-offload, leading": {**LAYERWISE, "resident_blocks": 0.5, "resident_policy": "leading"},
+    "layerwise-offload, leaf level": {**LAYERWISE, "leaf_level": True},
+    "layerwise-offload, half of the leaves resident": {**LAYERWISE, "leaf_level": True, "resident_blocks": 0.5},
     "layerwise-offload, held": {**LAYERWISE, "hold": True},
     "snapshot-offload, lingering": {"strategy": "snapshot-offload", "linger": True},
 }

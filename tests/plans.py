@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from cards import card
-from roost.blocks import streamed_stacks
+from roost.blocks import leaf_stacks, streamed_stacks
 from roost.facts.machine import HostFacts
 from roost.facts.model import Kind, RolePart, Stack, StoredFile
 from roost.facts.request import Workload
@@ -16,8 +16,8 @@ from roost.pipelines.formats.packed_tensors import stored_sizes
 from roost.pipelines.quiet import quiet_libraries
 from roost.plan import ComponentPlan, PlanDocument
 from roost.plan.budget import Budget, StageWeights
-from roost.plan.fields import Masters
-from roost.plan.schema import MachineRecord, ModelRecord, Policy, StackRecord
+from roost.plan.fields import Masters, StackRecord
+from roost.plan.schema import MachineRecord, ModelRecord, Policy
 
 GIB = 1024**3
 LAYERWISE = {"strategy": "layerwise-offload"}
@@ -73,6 +73,8 @@ def component_plan(name: str, module: torch.nn.Module, **parameters: Any) -> Com
     """What a plan records of one live component."""
     sizes = stored_sizes(module)
     stacks = streamed_stacks(sizes)
+    if parameters.pop("leaf_level", False):
+        stacks = leaf_stacks(sizes, stacks) or stacks
     blocks = sum(stack.count for stack in stacks)
     dtypes = [each.dtype for each in module.parameters() if each.is_floating_point() and each.itemsize > 1]
     return ComponentPlan(
@@ -92,7 +94,7 @@ def component_plan(name: str, module: torch.nn.Module, **parameters: Any) -> Com
 
 
 def _stack_record(stack: Stack) -> StackRecord:
-    return StackRecord(name=stack.name, count=stack.count, bytes=stack.bytes)
+    return StackRecord(name=stack.name, count=stack.count, bytes=stack.bytes, leaves=list(stack.leaves))
 
 
 def _strategy(blocks: int, strategy: str, *, linger: bool = False, **layerwise: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from roost.planner.by_search import SearchQuestion
+from roost.planner.search_question import SearchQuestion
 from roost.tune.bench import Bench, BenchSettings, key_facts
 from roost.tune.results.records import BenchResults, Row
 from roost.tune.trials.candidates import Field, list_candidates

@@ -9,10 +9,11 @@ from roost.facts.model import Component
 from roost.facts.request import Choices
 from roost.plan import PlanDocument
 from roost.planner.by_rules import plan_by_rules
-from roost.planner.by_search import SearchQuestion, plan_by_search
+from roost.planner.by_search import plan_by_search
 from roost.planner.cost.costs import CostModel
 from roost.planner.rules.selectors import parse_set
 from roost.planner.search.columns import Aim
+from roost.planner.search_question import SearchQuestion
 from roost.units import GiB
 from traces import rates, trace, use
 from worlds import component, inventory, machine, question

@@ -14,9 +14,10 @@ from roost.facts.machine import HostFacts, Machine
 from roost.pipelines.calls import GenerationRequest
 from roost.plan import PlanDocument
 from roost.plan.figures import Kappa
-from roost.planner.by_search import SearchQuestion, plan_by_search
+from roost.planner.by_search import plan_by_search
 from roost.planner.cost.costs import CostModel
 from roost.planner.search.columns import Aim
+from roost.planner.search_question import SearchQuestion
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.hold.attach import Held, hold
 from roost.residency.hold.live_inventory import read_live_inventory

@@ -19,7 +19,7 @@ from roost.api.requests.option_sets import PlanOptions
 from roost.errors import UsageError
 from roost.facts.machine import HostFacts
 from roost.plan.results import TrialResult
-from roost.planner.by_search import SearchQuestion
+from roost.planner.search_question import SearchQuestion
 from roost.probes.machine.gpu import PcieLink
 from roost.probes.machine.gpu_conditions import GpuConditions
 from roost.tune.bench import key_facts

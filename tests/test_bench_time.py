@@ -15,7 +15,7 @@ from roost.cli.views.bench import show_results
 from roost.plan.budget import HostTurn
 from roost.plan.results import TrialResult
 from roost.plan.revision import revised
-from roost.planner.by_search import SearchQuestion
+from roost.planner.search_question import SearchQuestion
 from roost.tune.results.document import results_document
 from roost.tune.results.records import PLAIN
 from roost.tune.trials.candidates import list_candidates

@@ -13,6 +13,7 @@ from roost.blocks import (
     _MAX_LIST_DEPTH,
     _members_by_block,
     block_names,
+    leaf_stacks,
     outermost_stacks,
     resident_indices,
     stacks_and_units,
@@ -161,3 +162,47 @@ def test_a_plan_is_made_for_the_order_in_which_blocks_run() -> None:
     assert found["straight"].use_order == ()
     assert [unit.name for unit in found["mixed"].units] == ["down.resnets", "down.attentions"]
     assert found["mixed"].use_order == (0, 2, 1, 3)
+
+
+# Below the blocks.
+
+
+def _leaves_of(sizes: dict[str, int]) -> tuple[Stack, ...]:
+    return leaf_stacks(sizes, streamed_stacks(sizes))
+
+
+def test_leaves_are_the_layers_that_hold_tensors_and_no_other_module() -> None:
+    sizes = _blocks("blocks", 3, 512, ("attn.to_q.weight", "attn.to_q.bias", "attn.to_out.0.weight", "ff.net.2.weight"))
+    (stack,) = _leaves_of(sizes | {"blocks.0.attn.norm_q.weight": 1, "blocks.1.table": 2, "proj.weight": 99})
+    assert stack.leaves == ("attn.to_q", "attn.to_out.0", "ff.net.2")
+    assert stack.block_bytes == (1024, 512, 512) * 3
+    assert block_names((stack,))[2:5] == ("blocks.0.ff.net.2", "blocks.1.attn.to_q", "blocks.1.attn.to_out.0")
+
+
+def test_a_layer_that_some_block_lacks_is_the_trunk_s() -> None:
+    sizes = _blocks("blocks", 4, 512, ("q.weight", "k.weight")) | {"blocks.0.bias_table.weight": 100}
+    (stack,) = _leaves_of(sizes)
+    assert stack.leaves == ("q", "k")
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        pytest.param(_blocks("blocks", 4, 512, ("norm.weight", "table")), id="a single layer"),
+        pytest.param(
+            _blocks("blocks", 4, 512, ("q.weight", "k.weight")) | _blocks("blocks", 4, 2048, ("table",)),
+            id="most of it in no layer",
+        ),
+        pytest.param({f"blocks.{n}.q{n}.weight": 512 for n in range(4)}, id="nothing that all have"),
+        pytest.param({"proj.weight": 512}, id="no blocks"),
+    ],
+)
+def test_blocks_whose_layers_can_t_be_told_apart_have_no_leaves(sizes: dict[str, int]) -> None:
+    assert _leaves_of(sizes) == ()
+
+
+def test_of_leaves_takes_and_orders_the_sizes_of_every_block() -> None:
+    stack = Stack(name="b", block_bytes=(1, 2, 3, 4, 5, 6), leaves=("x", "y", "z"), kept_bytes=(0, 1, 0, 0, 2, 0))
+    taken = stack.of_leaves(["z", "y"])
+    assert (taken.block_bytes, taken.kept_bytes, taken.extra_bytes) == ((3, 2, 6, 5), (0, 1, 0, 2), ())
+    assert block_names((taken,)) == ("b.0.z", "b.0.y", "b.1.z", "b.1.y")

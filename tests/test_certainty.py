@@ -8,13 +8,14 @@ from random import Random
 import pytest
 
 from roost.facts.request import Choices
-from roost.planner.by_search import SearchQuestion, plan_by_search
+from roost.planner.by_search import plan_by_search
 from roost.planner.cost.costs import CostModel
 from roost.planner.cost.estimate import predict, surely_fits
 from roost.planner.rule_plan import traced_rule_plan
 from roost.planner.rules.selectors import parse_set
 from roost.planner.search.columns import Aim
 from roost.planner.search.search import search
+from roost.planner.search_question import SearchQuestion
 from roost.trace import Trace, VaeVariant
 from roost.units import GiB, MiB
 from traces import case_of, forecast, rates, trace, use

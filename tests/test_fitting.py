@@ -13,13 +13,14 @@ from roost.facts.rates import RateKey, known_rates
 from roost.plan import PlanDocument
 from roost.plan.figures import Rate
 from roost.plan.measurements import KEPT_RUNS, KEPT_SAMPLES, DeviceKey, MeasuredEntry, Residual, RunComparison
-from roost.planner.by_search import SearchQuestion, plan_by_search
+from roost.planner.by_search import plan_by_search
 from roost.planner.calibration import fitted_in_use, kappas_in_use, paced_by, taught_device, taught_model
 from roost.planner.cost.costs import CostModel
 from roost.planner.cost.rates import believed, rates_of
 from roost.planner.cost.untraced import untraced
 from roost.planner.documents.records import trace_record
 from roost.planner.search.columns import Aim
+from roost.planner.search_question import SearchQuestion
 from roost.units import GiB
 from traces import rates, trace, use
 from worlds import component, inventory, machine, question

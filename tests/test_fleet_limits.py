@@ -16,9 +16,9 @@ from roost.api.requests.request import PlannedGeneration
 from roost.api.runs.elsewhere import outputs
 from roost.errors import PlanMismatch, RoostError
 from roost.fleet.pool import failure_of
-from roost.planner.by_search import SearchQuestion
 from roost.planner.fleet.layouts import FleetQuestion
 from roost.planner.fleet.workers import plan_worker, seats_of, without_extras
+from roost.planner.search_question import SearchQuestion
 from running_fleets import World
 
 

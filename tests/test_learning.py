@@ -20,9 +20,10 @@ from roost.errors import UsageError
 from roost.facts.machine import GpuFacts
 from roost.plan import PlanDocument, plan_to_yaml
 from roost.plan.measurements import RunFigures, StageFigures
-from roost.planner.by_search import SearchQuestion, plan_by_search
+from roost.planner.by_search import plan_by_search
 from roost.planner.cost.costs import CostModel
 from roost.planner.search.columns import Aim
+from roost.planner.search_question import SearchQuestion
 from roost.profiles.gpus import find_gpu_profile
 from roost.profiles.store import MeasuredStore
 from roost.units import GiB

@@ -14,12 +14,13 @@ from roost.cli.app import run
 from roost.facts.request import Choices, Workload
 from roost.plan import PlanDocument, plan_to_yaml, read_plan
 from roost.planner.by_rules import plan_by_rules
-from roost.planner.by_search import SearchQuestion, plan_by_search
+from roost.planner.by_search import plan_by_search
 from roost.planner.cost.costs import CostModel
 from roost.planner.cost.untraced import guessing, untraced
 from roost.planner.rule_plan import predicted_rule_plan, traced_rule_plan
 from roost.planner.rules.selectors import parse_set
 from roost.planner.search.columns import Aim
+from roost.planner.search_question import SearchQuestion
 from roost.trace import trace_from_json, trace_to_json
 from roost.tune.trials.candidates import Candidate, why_unfit
 from roost.units import MiB

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from roost.plan.figures import Binding, MoreMemory, OtherPlan, PlanComparison
-from roost.planner.by_search import SearchQuestion, plan_by_search
+from roost.planner.by_search import plan_by_search
 from roost.planner.cost.costs import CostModel
 from roost.planner.search.columns import Aim
 from roost.planner.search.reasons import notes_of
+from roost.planner.search_question import SearchQuestion
 from roost.units import GiB
 from traces import rates, trace, use
 from worlds import component, inventory, machine, question

@@ -10,11 +10,12 @@ import pytest
 from roost import make_plan
 from roost.facts.model import Inventory
 from roost.facts.request import Choices, Workload
-from roost.planner.by_search import SearchQuestion, plan_by_search
+from roost.planner.by_search import plan_by_search
 from roost.planner.cost.costs import CostModel
 from roost.planner.rules.selectors import parse_set
 from roost.planner.search.columns import Aim
 from roost.planner.search.remedies.smaller import amount, option
+from roost.planner.search_question import SearchQuestion
 from roost.trace import Trace, VaeVariant
 from roost.units import GiB
 from traces import rates, trace, use

@@ -13,11 +13,12 @@ from roost.api.requests.options import aim_of
 from roost.facts.request import Choices, Workload
 from roost.plan import PlanDocument, plan_to_yaml
 from roost.planner.by_rules import plan_by_rules
-from roost.planner.by_search import SearchQuestion, plan_by_search
+from roost.planner.by_search import plan_by_search
 from roost.planner.cost.costs import CostModel
 from roost.planner.cost.untraced import guessing, untraced
 from roost.planner.rules.selectors import parse_set
 from roost.planner.search.columns import Aim, Objective
+from roost.planner.search_question import SearchQuestion
 from roost.trace import VaeVariant, of_role
 from roost.units import GiB
 from traces import rates, trace, use

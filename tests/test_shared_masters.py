@@ -45,7 +45,8 @@ def test_who_joins_has_the_bits_of_loading_alone_and_reads_no_weights(
 ) -> None:
     wanted = digest_alone(strategy, name, saved(name))
     model = without_weights(saved(name), tmp_path / "model")
-    plan, other = plan_of(model, STRATEGIES[strategy]), plan_of(model, "snapshot-offload")
+    same_units = {"leaf_level": "leaf_level" in STRATEGIES[strategy]}
+    plan, other = plan_of(model, STRATEGIES[strategy]), plan_of(model, {"strategy": "snapshot-offload", **same_units})
     with held(other, model, folder) as first:
         wipe(model)
         with held(plan, model, folder) as second:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from roost.planner.by_search import SearchQuestion, plan_by_search
+from roost.planner.by_search import plan_by_search
 from roost.planner.cost.costs import CostModel
 from roost.planner.search.columns import Aim
+from roost.planner.search_question import SearchQuestion
 from roost.trace import VaeSetting, VaeVariant
 from roost.units import GiB
 from traces import rates, trace, use

@@ -15,7 +15,7 @@ from roost.api.plans.plan import search_question
 from roost.api.requests.option_sets import PlanOptions
 from roost.cli.app import run
 from roost.plan import PlanDocument, plan_to_yaml, read_plan
-from roost.planner.by_search import SearchQuestion
+from roost.planner.search_question import SearchQuestion
 from roost.profiles.store import MeasuredStore
 from roost.tune.choice import searched_plan, tuned_plan, tuning_field
 from roost.tune.results.records import BenchResults

@@ -10,7 +10,7 @@ from torch import nn
 
 from plans import component_plan
 from roost.blocks import TRUNK
-from roost.plan.schema import StackRecord
+from roost.plan.fields import StackRecord
 from roost.residency.weights.census import take_census
 from roost.residency.weights.rungs import Rungs
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ctypes
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from simulated import runtime
 
-from roost.blocks import streamed_stacks
+from roost.blocks import block_names, leaf_stacks, streamed_stacks
+from roost.facts.model import Stack
 from roost.profiles.published import load_published_model
 
 PAGE = 4096
@@ -36,12 +37,17 @@ class Family:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Denoiser:
-    """One denoiser in host memory. ``stacks`` are the blocks that Roost streams."""
+    """One denoiser in host memory. ``stacks`` are the blocks that Roost streams, ``leaves`` the layers below them."""
 
     family: Family
     module: torch.nn.Module
-    stacks: dict[str, int]  # by name, how many blocks each has
+    stacks: tuple[Stack, ...]
+    leaves: tuple[Stack, ...]
     bytes: int
+
+    def at_leaf_level(self) -> Denoiser:
+        """The same, whose layers stream."""
+        return replace(self, stacks=self.leaves)
 
     @property
     def lists(self) -> tuple[str, ...]:
@@ -49,8 +55,7 @@ class Denoiser:
 
     @property
     def blocks(self) -> dict[str, torch.nn.Module]:
-        names = [f"{stack}.{index}" for stack, count in self.stacks.items() for index in range(count)]
-        return {name: self.module.get_submodule(name) for name in names}
+        return {name: self.module.get_submodule(name) for name in block_names(self.stacks)}
 
 
 def on_gpu(*shape: int, dtype: torch.dtype = HALF) -> torch.Tensor:
@@ -134,8 +139,8 @@ def build(model: str) -> Denoiser:
     module = module.to(HALF).eval().requires_grad_(False)
     total = _materialise(module)
     sizes = {name: each.nbytes for name, each in module.state_dict().items()}
-    stacks = {each.name: each.count for each in streamed_stacks(sizes)}
-    return Denoiser(family=family, module=module, stacks=stacks, bytes=total)
+    stacks = streamed_stacks(sizes)
+    return Denoiser(family=family, module=module, stacks=stacks, leaves=leaf_stacks(sizes, stacks), bytes=total)
 
 
 def _materialise(module: torch.nn.Module) -> int:

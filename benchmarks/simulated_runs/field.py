@@ -18,6 +18,8 @@ from peers import Peer, peers
 from roost_held import HOLDING, held, pipeline_class
 from virtual_cards import VirtualCard, virtual_card
 
+from roost.planner.search.candidates import LEAF_PREFETCHES
+
 GIB = 2**30
 SHARES = (0, 25, 50, 75, 100)
 AMPLE_BYTES = 200 * GIB  # of card, to time blocks of a model that doesn't fit
@@ -41,20 +43,27 @@ class Field:
     def raced_on(self, card_key: str) -> dict[str, Any]:
         """The pair's record: the denoiser on the card, Roost's rows, the peers' and Roost's beside those."""
         card = virtual_card(card_key)
-        times = in_child(card.variables(AMPLE_BYTES), partial(block_times, self.denoiser, card))
-        course = Course(denoiser=self.denoiser, card=card, times=times)
+        course, fine = (
+            Course(
+                denoiser=each,
+                card=card,
+                times=in_child(card.variables(AMPLE_BYTES), partial(block_times, each, card)),
+            )
+            for each in (self.denoiser, self.denoiser.at_leaf_level())
+        )
         roost = [course.roost_share(share) for share in SHARES]
+        by_layers = [fine.roost_ahead(ahead) for ahead in LEAF_PREFETCHES]
         return {
             "model": self.denoiser.family.model,
             "size": self.denoiser.family.size,
             "card": card_key,
             "weights_bytes": self.denoiser.bytes,
             "link_bytes_per_s": card.link_bytes_per_s,
-            "compute_s": times.compute_s,
-            "host_s": times.host_s,
-            "roost": roost,
+            "compute_s": course.times.compute_s,
+            "host_s": course.times.host_s,
+            "roost": [*roost, *by_layers],
             "paper": course.on_paper(),
-            "peers": [course.beside_roost(each, roost[0]) for each in peers()],
+            "peers": [beside_roost(each, (course, roost[0]), (fine, by_layers[0])) for each in peers()],
         }
 
 
@@ -75,6 +84,10 @@ class Course:
         count = round(sum(self.blocks.counts) * share / 100)
         return {"name": f"Roost {share} %", **self._roost(Residency(resident_blocks=count))}
 
+    def roost_ahead(self, prefetch: int) -> Row:
+        """No resident layer, so many ahead."""
+        return {"name": f"Roost by layers, {prefetch} ahead", **self._roost(Residency(0, prefetch=prefetch))}
+
     def on_paper(self) -> list[Row]:
         """Slots, rings of as many bytes, and the planner's choice of residents in as many."""
         streamed = [
@@ -86,16 +99,12 @@ class Course:
             found.append({**row, "chosen_s": self.blocks.first_and_steady_s(chosen)[1] if chosen else row["slots_s"]})
         return found
 
-    def beside_roost(self, peer: Peer, least: Row) -> Row:
-        """A peer's row; ``roost`` is Roost in no more reserved memory, ``least`` Roost with no resident blocks."""
-        row = {"name": peer.name, **self._entered(partial(_enter_peer, peer))}
-        if "failed" not in row and "failed" not in least:
-            row["roost"] = self._within(row["reserved_bytes"], least)
-        return row
+    def peer(self, peer: Peer) -> Row:
+        return {"name": peer.name, **self._entered(partial(_enter_peer, peer))}
 
-    def _within(self, reserved_bytes: int, least: Row) -> Row:
+    def within(self, reserved_bytes: int, least: Row) -> Row:
         """Roost with the residents that the planner chooses, such that no more is reserved than that."""
-        beside_bytes = least["reserved_bytes"] - self.blocks.held_bytes(Residency(resident_blocks=0))
+        beside_bytes = least["reserved_bytes"] - self.blocks.held_bytes(Residency(0))
         most_bytes = reserved_bytes * EQUAL
         room_bytes = most_bytes - beside_bytes
         for _ in range(MOST_TRIES):
@@ -106,13 +115,14 @@ class Course:
             if "failed" in row or row["reserved_bytes"] <= most_bytes:
                 return row
             room_bytes = self.blocks.held_bytes(residency) - (row["reserved_bytes"] - most_bytes)
-        return {"failed": f"needs {least['reserved_bytes'] / GIB:.2f} GiB with two slots"}
+        return {"failed": f"needs {least['reserved_bytes'] / GIB:.2f} GiB by layers"}
 
     def _roost(self, residency: Residency) -> Row:
         if residency not in self.runs:
             first_s, steady_s = self.blocks.first_and_steady_s(residency)
             self.runs[residency] = {
                 **asdict(residency),
+                "leaf_level": self.blocks.leaf_level,
                 "foreseen": {"first_s": first_s, "steady_s": steady_s},
                 **self._entered(held(residency, self.blocks)),
             }
@@ -138,6 +148,18 @@ class Course:
             copied_bytes += self.times.block_bytes[name]
             ends_s = max(ends_s, copied_bytes / self.card.link_bytes_per_s) + seconds
         return ends_s + self.times.after_s
+
+
+def beside_roost(peer: Peer, *courses: tuple[Course, Row]) -> Row:
+    """A peer's row; ``roost`` is Roost in no more reserved memory: by blocks, or by layers where those take too much.
+
+    With each course comes the row of Roost that takes the least there.
+    """
+    row = courses[0][0].peer(peer)
+    for course, least in courses:
+        if "failed" not in row and "failed" not in least and "failed" in row.get("roost", {"failed": ""}):
+            row["roost"] = course.within(row["reserved_bytes"], least)
+    return row
 
 
 def _run(denoiser: Denoiser, card: VirtualCard, enter: Callable[[Denoiser], Callable[..., Any]]) -> Row:

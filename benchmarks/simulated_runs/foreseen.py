@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 from block_times import BlockTimes
 from virtual_cards import VirtualCard
 
-from roost.blocks import resident_indices, streaming_bytes
+from roost.blocks import block_names, resident_indices, streaming_bytes
 from roost.facts.resident_policy import ResidentPolicy, policy_of
 from roost.facts.stage import StageKey
 from roost.planner.cost.simulator import MovedWeights, Schedule, UseCost, simulate
+from roost.planner.search.candidates import LEAF_PREFETCHES, LEAF_STEPS
 from roost.planner.search.stack_shares import residents_that_hide, shares_of_stacks
 
 STEPS = 28  # of the generation for which residents are chosen
@@ -19,7 +21,7 @@ WARM, COUNTED = 2, 1  # passes before those that count as steady, and those
 COMPONENT = "denoiser"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Residency:
     """How much of a streamed denoiser stays, as a plan says it."""
 
@@ -37,11 +39,15 @@ class Blocks:
 
     @property
     def counts(self) -> list[int]:
-        return [count for _, count in self.times.stacks]
+        return [stack.count for stack in self.times.stacks]
 
     @property
     def names(self) -> list[str]:
-        return [f"{stack}.{index}" for stack, count in self.times.stacks for index in range(count)]
+        return list(block_names(self.times.stacks))
+
+    @property
+    def leaf_level(self) -> bool:
+        return any(stack.leaves for stack in self.times.stacks)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -102,6 +108,11 @@ class Blocks:
         return min(fitting, key=lambda each: simulate(self.schedule(each, STEPS)).seconds, default=None)
 
     def _candidates(self) -> Iterator[Residency]:
+        if self.leaf_level:
+            step = max(1, sum(self.counts) // LEAF_STEPS)
+            for count, prefetch in product(range(0, sum(self.counts), step), LEAF_PREFETCHES):
+                yield Residency(resident_blocks=count, prefetch=prefetch)
+            return
         hidden = residents_that_hide(self.counts, self.sizes, dict(self._computing), self.card.link_bytes_per_s)
         for count in range(sum(self.counts) + 1):
             shares = map(policy_of, shares_of_stacks(self.counts, count, hidden))

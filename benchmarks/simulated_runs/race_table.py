@@ -23,8 +23,9 @@ Seconds are of a first pass and of a steady one. × is over the bound: in steady
 copied over the link, whichever takes longest; of a first pass, that each block must come in before it computes. What a
 contestant had on the card before its first pass is added at the link's rate. *Foreseen* is the planner's own
 simulation, fed with the same seconds and bytes of blocks. Beside each peer: Roost as the planner has it stream in no
-more reserved memory (to 1 %). *On paper*: slots of the largest block, no block resident, beside a ring of as many bytes
-and the residents that the planner would choose in as many; by arithmetic, not raced.
+more reserved memory (to 1 %): by blocks, or by the layers below them where two blocks take more. *On paper*: slots of
+the largest block, no block resident, beside a ring of as many bytes and the residents that the planner would choose in
+as many; by arithmetic, not raced.
 
 - Rows in which Roost gave up blocks because the card was full say so, and count neither for the goals nor as foreseen.
 - Qwen-Image's first pass uploads two tables of its own with blocking copies: these wait behind all weights that are
@@ -77,7 +78,7 @@ def _summary(pairs: list[Row]) -> Iterator[str]:
     yield f"- Foreseen and simulated agree within {AGREE:.0%} in {agreeing} passes; {furthest}."
     compared = sum("steady" in row.get("roost", {}) for pair in pairs for row in pair["peers"])
     less = sum("failed" in row.get("roost", {}) for pair in pairs for row in pair["peers"])
-    yield f"- {less} peers' rows reserve less than Roost needs for two slots, and are compared with nothing."
+    yield f"- {less} peers' rows reserve less than Roost needs by layers, and are compared with nothing."
     found = list(ahead(pairs))
     yield f"- {len(found)} passes of {compared} peers' rows are more than {AHEAD:.0%} ahead of Roost in as much memory."
     for pair, row, which, share in found:
@@ -143,7 +144,8 @@ def _peer_row(row: Row) -> str:
 def _beside(roost: Row | None) -> str:
     if roost is None or "failed" in roost:
         return roost["failed"] if roost else "does not fit"
-    residents = f"{roost['resident_blocks']} {roost['resident_policy']}, prefetch {roost['prefetch']}"
+    noun = "layers, " if roost.get("leaf_level") else ""
+    residents = f"{noun}{roost['resident_blocks']} {roost['resident_policy']}, prefetch {roost['prefetch']}"
     return f"{residents}: {roost['steady']['seconds']:.3f}, {roost['first']['seconds']:.3f} in {_reserved(roost)}"
 
 

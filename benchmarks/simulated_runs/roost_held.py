@@ -15,7 +15,7 @@ from simulated import runtime
 
 from plans import plan_for
 from roost.plan import PlanDocument
-from roost.plan.fields import Masters
+from roost.plan.fields import Masters, StackRecord
 from roost.plan.revision import revised
 from roost.profiles.published import load_published_model
 from roost.residency.device.cuda import CudaDevice
@@ -72,8 +72,10 @@ def _plan(denoiser: Denoiser, pipeline: Any, residency: Residency, blocks: Block
     plan = plan_for(pipeline, asked, budget_bytes=total)
     name = denoiser.family.component
     component = plan.components[name]
-    by_name = {record.name: record for record in component.stacks}
-    records = [by_name[stack] for stack, _ in blocks.times.stacks]
+    records = [
+        StackRecord(name=each.name, count=each.count, bytes=each.bytes, leaves=list(each.leaves))
+        for each in blocks.times.stacks
+    ]
     pinned = Masters(pinned=len(blocks.names), pageable=0, mapped=0)
     placed = revised(
         component, master=pinned, stacks=records, use_order=blocks.use_order, resident_policy=residency.resident_policy

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Container, Iterable, Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, chain
 
 from roost.facts.model import Stack
 from roost.facts.resident_policy import ResidentPolicy, blocks_of_stacks
 
 # A block larger than this is split into its own inner stacks: SDXL's largest falls from 2.4 GB to 0.2.
 SPLIT_BLOCK_BYTES = 1024**3
+# A layer below a block is worth a copy of its own from this part of the block on.
+_SMALLEST_LEAVES = 64
 # Every tensor starts on such an address in its unit's buffer: kernels round differently on misaligned weights.
 ALIGNMENT = 256
 # CUDA's caching allocator hands out multiples of this.
@@ -132,9 +134,59 @@ def _inner_stacks(sizes: _Sizes, stack: Stack, members_of: list[list[str]]) -> l
     return inner
 
 
+def leaf_stacks(sizes: _Sizes, units: Iterable[Stack]) -> tuple[Stack, ...]:
+    """The ``units`` of tensor ``sizes`` with their blocks' layers instead of whole blocks; empty where none can be.
+
+    A layer is a module that holds tensors and no other module. Those that all blocks of a stack have count, and are
+    not too small to be worth a copy; what else a block holds goes to the trunk, and must be the lesser part.
+    """
+    found = tuple(_below(sizes, stack) for stack in units)
+    return found if any(stack.leaves for stack in found) else ()
+
+
+def _below(sizes: _Sizes, stack: Stack) -> Stack:
+    blocks = _layers(sizes, stack)
+    shared = [name for name in blocks[0] if all(name in block for block in blocks)]
+    largest = max(stack.block_bytes)
+    leaves = [name for name in shared if max(sum(block[name]) for block in blocks) * _SMALLEST_LEAVES >= largest]
+    layers = [block[name] for block in blocks for name in leaves]
+    covered = sum(map(sum, layers))
+    if len(leaves) < 2 or 2 * covered < stack.bytes:
+        return stack
+    return Stack(
+        name=stack.name,
+        block_bytes=tuple(map(sum, layers)),
+        leaves=tuple(leaves),
+        extra_bytes=tuple(map(gap_bytes, layers)),
+    )
+
+
+def _layers(sizes: _Sizes, stack: Stack) -> list[dict[str, list[int]]]:
+    """Of each block the layers below it, by their names within it, with the sizes of their tensors."""
+    blocks: list[dict[str, list[int]]] = [{} for _ in stack.block_bytes]
+    start = f"{stack.name}."
+    for name, size in sizes.items():
+        if name.startswith(start):
+            index, _, inner = name[len(start) :].partition(".")
+            blocks[int(index)].setdefault(inner.rpartition(".")[0], []).append(size)
+    return [_innermost(layers) for layers in blocks]
+
+
+def _innermost(layers: Mapping[str, list[int]]) -> dict[str, list[int]]:
+    outer = {layer[:dot] for layer in layers for dot in range(len(layer)) if layer[dot] == "."}
+    return {layer: found for layer, found in layers.items() if layer and layer not in outer}
+
+
 def block_names(stacks: tuple[Stack, ...]) -> tuple[str, ...]:
     """Every block's module name, stack after stack: the order in which ``resident_blocks`` counts them."""
-    return tuple(f"{stack.name}.{index}" for stack in stacks for index in range(stack.count))
+    return tuple(chain.from_iterable(map(_names, stacks)))
+
+
+def _names(stack: Stack) -> Iterator[str]:
+    if not stack.leaves:
+        return (f"{stack.name}.{index}" for index in range(stack.count))
+    blocks = range(stack.count // len(stack.leaves))
+    return (f"{stack.name}.{index}.{leaf}" for index in blocks for leaf in stack.leaves)
 
 
 def home_unit(name: str, units: Container[str]) -> str:

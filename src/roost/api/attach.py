@@ -29,6 +29,7 @@ from roost.facts.request import Choices, SetChoice
 from roost.plan import PlanDocument, read_plan
 from roost.plan.revision import revised
 from roost.planner.by_rules import Question, plan_by_rules
+from roost.planner.leaf_level import at_typed_level
 from roost.planner.rules.roles import parse_role
 from roost.planner.rules.typed import resolve
 from roost.planner.ruling import ruling_on
@@ -137,22 +138,24 @@ def _plan(
     check_attention(options.attention, inventory.components)
     cache = cache_of(options.cache)
     try_live_cache(cache, pipeline, inventory)
-    question = Question(
-        inventory=inventory,
-        profile=profile,
-        machine=machine,
-        workload=live_workload_of(options, profile, inventory.pipeline),
-        choices=_with_found(choices_of(options), inventory, obstacles),
-        role=parse_role(options.role),
-        attention=options.attention,
-        cache=cache,
-        versions=installed_versions(RECORDED),
+    question = at_typed_level(
+        Question(
+            inventory=inventory,
+            profile=profile,
+            machine=machine,
+            workload=live_workload_of(options, profile, inventory.pipeline),
+            choices=_with_found(choices_of(options), inventory, obstacles),
+            role=parse_role(options.role),
+            attention=options.attention,
+            cache=cache,
+            versions=installed_versions(RECORDED),
+        )
     )
     dry_run_options = DryRunOptions(guidance_argument=profile.guidance_argument)
     if searches(options):
         ruling_on(question)  # refuses wrong options before the slow dry run
         plan = plan_traced(
-            question, options, lambda: dry_run_live(pipeline, inventory, question.workload, dry_run_options)
+            question, options, lambda asked: dry_run_live(pipeline, asked.inventory, asked.workload, dry_run_options)
         )
     else:
         plan = plan_by_rules(question)

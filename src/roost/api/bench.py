@@ -25,7 +25,7 @@ from roost.errors import UsageError
 from roost.option_spelling import given, option
 from roost.plan import PlanDocument
 from roost.plan.loras import lora_files
-from roost.planner.by_search import SearchQuestion
+from roost.planner.search_question import SearchQuestion
 from roost.tune.results.records import BenchResults
 from roost.tune.trials.candidates import list_candidates, parse_strategies
 from roost.tune.trials.peers import PEERS

@@ -5,7 +5,7 @@ from __future__ import annotations
 from roost.api.measurements.learned import remember
 from roost.api.models.traces import configs_of
 from roost.api.requests.run_option_sets import RaceOptions
-from roost.planner.by_search import SearchQuestion
+from roost.planner.search_question import SearchQuestion
 from roost.tune.bench import BenchSettings, measure_field
 from roost.tune.results.figures import run_figures
 from roost.tune.results.records import BenchResults

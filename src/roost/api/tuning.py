@@ -18,7 +18,7 @@ from roost.api.trials import run_trials
 from roost.errors import RoostError, UsageError
 from roost.option_spelling import option
 from roost.plan import PlanDocument
-from roost.planner.by_search import SearchQuestion
+from roost.planner.search_question import SearchQuestion
 from roost.tune.choice import searched_plan, tuned_plan, tuning_field
 from roost.tune.results.records import BenchResults
 from roost.tune.trials.recorded import BenchWatcher

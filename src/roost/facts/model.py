@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import add
 from typing import Literal
@@ -19,10 +19,14 @@ Makes = Literal["image", "video", "audio"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
-    """A repeated list of blocks, by its canonical module name, with the bytes of each block at the load dtype."""
+    """A repeated list of blocks, by its canonical module name, with the bytes of each block at the load dtype.
+
+    With ``leaves``, the names of layers that every block has, each layer of each block is a block of its own here.
+    """
 
     name: str
     block_bytes: tuple[int, ...]
+    leaves: tuple[str, ...] = field(default=(), repr=False)
     # Beside them in a buffer of each block: gaps that align tensors, and buffers of no file; empty when nobody counted.
     extra_bytes: tuple[int, ...] = field(default=(), compare=False, repr=False)
     # Of each block, what no file has as it loads: in host memory even where the rest of it stays in files.
@@ -35,6 +39,22 @@ class Stack:
     @property
     def bytes(self) -> int:
         return sum(self.block_bytes)
+
+    def of_leaves(self, leaves: Sequence[str]) -> Stack:
+        """The same with only these of its leaves, in this order."""
+        width, kept = len(self.leaves), [self.leaves.index(leaf) for leaf in leaves]
+        numbers = [block + leaf for block in range(0, self.count, width or 1) for leaf in kept]
+
+        def of(values: tuple[int, ...]) -> tuple[int, ...]:
+            return tuple(values[number] for number in numbers) if values else ()
+
+        return replace(
+            self,
+            block_bytes=of(self.block_bytes),
+            leaves=tuple(leaves),
+            extra_bytes=of(self.extra_bytes),
+            kept_bytes=of(self.kept_bytes),
+        )
 
     def with_more(self, more: Iterable[int]) -> Stack:
         """The same with so much more in each block, which no file has."""
@@ -74,8 +94,9 @@ class Component:
     """One entry of ``model_index.json`` with weights. Source: file headers and configs, never tensor data.
 
     ``bytes`` are the payload of the files that its library would load; ``load_…`` and all stacks are at ``load_dtype``.
-    ``units`` are what streams: ``stacks``, the outermost repeated lists, with oversized blocks split. ``use_order`` are
-    the numbers of their blocks in order of use, where stacks take turns; empty where one runs after another.
+    ``units`` are what streams: ``stacks``, the outermost repeated lists, with oversized blocks split; ``leaves`` are
+    the same below their blocks, empty where that can't be. ``use_order`` are the numbers of their blocks in order of
+    use, where stacks take turns; empty where one runs after another.
     """
 
     name: str
@@ -91,6 +112,7 @@ class Component:
     load_bytes: int
     stacks: tuple[Stack, ...]
     units: tuple[Stack, ...]
+    leaves: tuple[Stack, ...] = field(default=(), compare=False, repr=False)
     use_order: tuple[int, ...] = field(default=(), compare=False, repr=False)
     quantization: str | None  # the method that config.json names, or the files' headers show
     storage: Storage | None = None  # of linear weights in blocks, where the sizes are of such a copy; never of a file
@@ -103,6 +125,11 @@ class Component:
     source: FileSource | None = None  # of weights that aren't the model's own, or are kept as its file stores them
     quantization_detail: Mapping[str, object] | None = None  # formats and scales, as ``inspect --json`` gives them
     notes: tuple[str, ...] = ()  # tied or unused weights, uncertain facts, unsupported formats
+
+    @property
+    def leaf_level(self) -> bool:
+        """Whether ``units`` are layers below the blocks."""
+        return any(unit.leaves for unit in self.units)
 
     @property
     def trunk_bytes(self) -> int:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, model_validator
 
+from roost.facts.limits import Bytes, Name, Positive
+from roost.facts.model import Stack
 from roost.facts.resident_policy import RESIDENT_POLICY
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -39,3 +41,23 @@ class Masters(Strict):
     pinned: Count
     pageable: Count
     mapped: Count
+
+
+class StackRecord(Strict):
+    """``count`` blocks below the module ``name``. With ``leaves`` these are the layers of that name of every block."""
+
+    name: Name
+    count: Positive
+    bytes: Bytes
+    leaves: list[Name] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _leaves_are_of_whole_blocks(self) -> StackRecord:
+        if self.leaves and (self.count % len(self.leaves) or len(set(self.leaves)) < len(self.leaves)):
+            raise ValueError(f"{len(self.leaves)} leaves of each block don't make {self.count} different ones")
+        return self
+
+    @property
+    def stack(self) -> Stack:
+        """The stack, of whose blocks only the number is known."""
+        return Stack(name=self.name, block_bytes=(0,) * self.count, leaves=tuple(self.leaves))

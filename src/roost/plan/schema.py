@@ -24,6 +24,7 @@ from roost.plan.fields import (
     Masters,
     PolicyText,
     RelativePath,
+    StackRecord,
     Strict,
 )
 from roost.plan.figures import Alternative, Arithmetic, PlanComparison, Predicted, TraceRecord
@@ -92,12 +93,6 @@ class ChangedByDefault(Strict):
     seconds: Annotated[float, Field(allow_inf_nan=False)]
 
 
-class StackRecord(Strict):
-    name: Name
-    count: Positive
-    bytes: Bytes
-
-
 class ComponentPlan(Strict):
     """Where one component's weights live. The layerwise parameters are null under every other strategy.
 
@@ -132,6 +127,11 @@ class ComponentPlan(Strict):
     source: Annotated[FileSource, FACT] | None = None
     decided_by: Label
     why: str
+
+    @property
+    def leaf_level(self) -> bool:
+        """Whether layers below its blocks stream, and are what is counted."""
+        return any(stack.leaves for stack in self.stacks)
 
     @model_validator(mode="after")
     def _layerwise_parameters_together(self) -> ComponentPlan:

@@ -8,7 +8,7 @@ from itertools import chain
 from operator import add
 
 from roost.blocks import block_names
-from roost.facts.model import Component, Inventory
+from roost.facts.model import Component, Inventory, Stack
 from roost.trace import Trace, UnfiledBuffers, UseTrace
 
 
@@ -43,7 +43,10 @@ def in_order_of_use(inventory: Inventory, trace: Trace) -> Inventory:
     components = []
     for each in inventory.components:
         used = [block.name for use in _by_length(trace, each.name) for block in use.blocks]
-        components.append(_with_use_order(in_order(each, [name.rpartition(".")[0] for name in used]), used))
+        ordered = replace(each, units=tuple(_in_order_of_leaves(unit, used) for unit in each.units))
+        stack_of = {name: unit.name for unit in ordered.units for name in block_names((unit,))}
+        stacks = [stack_of[name] for name in used if name in stack_of]
+        components.append(_with_use_order(in_order(ordered, stacks), used))
     return replace(inventory, components=tuple(components))
 
 
@@ -51,6 +54,16 @@ def in_order(component: Component, stacks: Iterable[str]) -> Component:
     """The component with its stacks in the order of these names; what they leave out comes last."""
     place = {name: position for position, name in enumerate(dict.fromkeys(stacks))}
     return replace(component, units=tuple(sorted(component.units, key=lambda unit: place.get(unit.name, len(place)))))
+
+
+def _in_order_of_leaves(stack: Stack, used: Iterable[str]) -> Stack:
+    """The stack with its leaves in the order in which the blocks come to them; those never used are the trunk's."""
+    if not stack.leaves:
+        return stack
+    place = {name: number % len(stack.leaves) for number, name in enumerate(block_names((stack,)))}
+    return stack.of_leaves(
+        [stack.leaves[leaf] for leaf in dict.fromkeys(place[name] for name in used if name in place)]
+    )
 
 
 def _with_use_order(component: Component, used: Iterable[str]) -> Component:

@@ -2,77 +2,37 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import replace
 
 from roost.facts.decider import Decider
+from roost.facts.model import Inventory
 from roost.facts.request import Workload
 from roost.plan.figures import Alternative, Arithmetic, Predicted
 from roost.plan.revision import revised
 from roost.plan.schema import ChangedByDefault, PlanDocument
+from roost.planner.answers import answer_to
 from roost.planner.cost.budget import Verdict, judge
-from roost.planner.cost.costs import CostModel
 from roost.planner.cost.estimate import Forecast, predict
 from roost.planner.cost.skipped_steps import cached_seconds
 from roost.planner.documents.cost_model import arithmetic_record
 from roost.planner.documents.records import alternative_record, trace_record
 from roost.planner.documents.writer import Figures, Sought, document_of
 from roost.planner.placements import Placement
-from roost.planner.rules.case import Case, Decision, Question
+from roost.planner.rules.case import Case, Decision
 from roost.planner.ruling import Ruling, ruling_on
 from roost.planner.search.columns import Aim, Objective, limits_of, tileable
-from roost.planner.search.comparison import Searched, compare_plans
+from roost.planner.search.comparison import compare_plans
 from roost.planner.search.option import Combination
 from roost.planner.search.reasons import LEAST_WEIGHTS, notes_of, why_lost, why_of
-from roost.planner.search.remedies import Change, Remedy, TraceOther, remedies, remedy_text
+from roost.planner.search.remedies import Change, remedies
 from roost.planner.search.search import SearchResult
 from roost.planner.search.shortfall import Shortfall
 from roost.planner.search.verdict import fitting_verdict
-from roost.planner.slicing import search_slicing, slicing_changes
+from roost.planner.search_question import SearchQuestion
+from roost.planner.slicing import slicing_changes
 from roost.trace import Trace, of_role
 from roost.units import format_bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SearchQuestion:
-    """A planning question with what the search needs beside it.
-
-    ``trace_other`` traces another workload, for what would fit where this one doesn't; it must give the same trace
-    for the same workload. ``loaded_as`` is the question with all weights in that dtype. ``spell`` makes of what
-    would fit the command line that asks for it. A plan for ``roost run`` ``gives_back`` host memory: there it is
-    known when a component's weights aren't needed again.
-    """
-
-    question: Question
-    trace: Trace
-    model: CostModel
-    aim: Aim
-    generations: int = 1
-    notes: tuple[str, ...] = ()  # on what was measured and is not used
-    trace_other: TraceOther | None = None
-    loaded_as: Callable[[str], SearchQuestion] | None = None
-    seek_remedies: bool = True
-    spell: Callable[[Remedy], str] = remedy_text
-    gives_back: bool = False
-
-    def with_bits_of(self, plan: PlanDocument) -> SearchQuestion:
-        """The same question for plans that decode as ``plan`` does, so that their bits can be compared."""
-        tiled = frozenset(name for name, each in plan.components.items() if each.tiling)
-        sliced = frozenset(name for name, each in plan.components.items() if each.slicing)
-        return replace(self, aim=replace(self.aim, tiled=tiled, sliced=sliced))
-
-    def forecast(self, case: Case) -> Forecast:
-        """What predictions of this question need beside placements."""
-        sliced = [name for name, wish in case.explicit.components.items() if wish.parameters.get("slicing")]
-        return Forecast(
-            components={each.name: each for each in case.components},
-            trace=of_role(self.trace, {each.name for each in case.components}).sliced(sliced),
-            model=self.model,
-            machine=case.machine,
-            generations=self.generations,
-            gives_back=self.gives_back,
-        )
 
 
 def plan_by_search(asked: SearchQuestion) -> PlanDocument:
@@ -81,8 +41,8 @@ def plan_by_search(asked: SearchQuestion) -> PlanDocument:
     Without a dry run, a plan leaves room for what activations are guessed to take where it can; only bytes of weights
     refuse. Raises UsageError as ``plan_by_rules`` does.
     """
-    ruling = ruling_on(asked.question)
-    searched = _searched(asked, ruling)
+    whole, answer = asked.question.inventory, answer_to(asked)
+    asked, ruling, searched = answer.asked, answer.ruling, answer.searched
     forecast, found = searched.forecast, searched.found
     if found.chosen is None:
         return _infeasible(asked, ruling, forecast, found)
@@ -95,7 +55,10 @@ def plan_by_search(asked: SearchQuestion) -> PlanDocument:
     compared = None if forecast.weights_only else compare_plans(searched, found.chosen, predicted)
     return document_of(
         ruling,
-        tuple(_explained(each, predicted, arithmetic, forecast, asked.aim.objective) for each in placements),
+        tuple(
+            _in_blocks(_explained(each, predicted, arithmetic, forecast, asked.aim.objective), whole)
+            for each in placements
+        ),
         fitting_verdict(forecast, placements, predicted, aim=asked.aim, other=found.other),
         sought=Sought(
             aim=asked.aim, generations=asked.generations, may_tile=_may_tile(asked.aim, forecast, placements)
@@ -125,19 +88,15 @@ def _may_tile(aim: Aim, forecast: Forecast, placements: Iterable[Placement]) -> 
     return frozenset(name for name in forecast.components if name not in typed and tileable(name, forecast))
 
 
-def _searched(asked: SearchQuestion, ruling: Ruling) -> Searched:
-    """What the search finds; a guess that nothing fits gives way to weights alone."""
-    case, ruled, forecast = ruling.case, ruling.placements, asked.forecast(ruling.case)
-    searched = search_slicing(case, ruled, forecast, asked.aim)
-    if searched.found.chosen is not None or asked.trace.no_dry_run is None:
-        return searched
-    by_weights = replace(forecast, weights_only=True)
-    least = replace(asked.aim, objective="memory", max_slowdown=math.inf)  # whatever is left is for activations
-    return search_slicing(case, ruled, by_weights, least)
-
-
 def _placements(combination: Combination) -> tuple[Placement, ...]:
     return tuple(each.placement for each in combination.options)
+
+
+def _in_blocks(placement: Placement, whole: Inventory) -> Placement:
+    """What doesn't stream has its blocks as the ``whole`` model has them, whatever level was searched."""
+    if placement.streaming is not None or not placement.component.leaf_level:
+        return placement
+    return replace(placement, component=whole.component(placement.component.name))
 
 
 def _explained(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from roost.plan.schema import PlanDocument
-from roost.planner.by_search import SearchQuestion
 from roost.planner.cost.budget import Verdict, judge
 from roost.planner.cost.estimate import Forecast, predict
 from roost.planner.documents.cost_model import arithmetic_record
@@ -15,6 +14,7 @@ from roost.planner.placements import Placement
 from roost.planner.ruling import ruling_on
 from roost.planner.search.columns import limits_of
 from roost.planner.search.pricing import Pricer
+from roost.planner.search_question import SearchQuestion
 from roost.units import format_bytes
 
 

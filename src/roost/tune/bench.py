@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import accumulate
 
 from roost.plan.results import Shortage, Standing, TrialResult
-from roost.planner.by_search import SearchQuestion
+from roost.planner.search_question import SearchQuestion
 from roost.tune.race.race import RaceOutcome, RaceSettings, RoundReport, race
 from roost.tune.results.disturbances import condition_warnings
 from roost.tune.results.figures import measurement, predicted_step_s, together

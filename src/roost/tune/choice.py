@@ -10,8 +10,9 @@ from roost.plan import ComponentPlan, PlanDocument
 from roost.plan.results import Standing
 from roost.plan.revision import revised
 from roost.plan.trials import Measured, Rival, StepTimes
-from roost.planner.by_search import SearchQuestion, plan_by_search
+from roost.planner.by_search import plan_by_search
 from roost.planner.rule_plan import predicted_rule_plan
+from roost.planner.search_question import SearchQuestion
 from roost.tune.results.disturbances import timing_warnings
 from roost.tune.results.records import BenchResults, Candidate, Row
 from roost.tune.trials.candidates import (

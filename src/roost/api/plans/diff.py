@@ -12,8 +12,8 @@ Value = str | int | float | bool | None
 Unit = Literal["bytes", "seconds", "rate"]
 
 _DECIDED = (
-    "strategy", "resident_blocks", "resident_policy", "prefetch", "slots", "hold", "linger", "tiling", "slicing",
-    "storage", "load_dtype", "load_bytes",
+    "strategy", "leaf_level", "resident_blocks", "resident_policy", "prefetch", "slots", "hold", "linger", "tiling",
+    "slicing", "storage", "load_dtype", "load_bytes",
 )  # fmt: skip
 _SECONDS = ("load_s", "first_s", "next_s", "step_s", "total_s")
 

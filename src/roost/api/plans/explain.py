@@ -107,6 +107,7 @@ def _account(plan: PlanDocument, name: str, stages: Sequence[StageSum]) -> Compo
         resident_blocks=blocks if component.resident_blocks is None else component.resident_blocks,
         held=held,
         slots=component.slots,
+        leaf_level=component.leaf_level,
         prefetch=component.prefetch,
         tiling=component.tiling,
         work=work,

@@ -60,6 +60,7 @@ class ComponentAccount:
     resident_blocks: int
     held: bool
     slots: int | None
+    leaf_level: bool  # whether its blocks are layers below the model's blocks
     prefetch: int | None
     tiling: bool
     work: tuple[StageWork, ...]

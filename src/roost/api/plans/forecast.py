@@ -19,6 +19,7 @@ from roost.planner.cost.costs import CostModel
 from roost.planner.cost.estimate import Forecast
 from roost.planner.documents.cost_model import cost_model_of
 from roost.planner.documents.reader import forecast_of, placements_of
+from roost.planner.leaf_level import at_leaf_level, with_leaves
 from roost.planner.placements import Placement
 from roost.probes.model.hub import is_path
 from roost.shell_quoting import command, shown_path
@@ -68,7 +69,10 @@ def forecast_traced(plan: PlanDocument, inventory: Inventory, trace: Trace, cost
 def _as_planned(plan: PlanDocument, component: Component) -> Component:
     """The component with its stacks in the plan's order, which decides whose blocks stay."""
     planned = plan.components.get(component.name)
-    return component if planned is None else in_order(component, [stack.name for stack in planned.stacks])
+    if planned is None:
+        return component
+    ordered = in_order(component, [stack.name for stack in planned.stacks])
+    return with_leaves(ordered, {stack.name: stack.leaves for stack in planned.stacks})
 
 
 def recorded_costs(plan: PlanDocument) -> CostModel | None:
@@ -77,7 +81,12 @@ def recorded_costs(plan: PlanDocument) -> CostModel | None:
 
 
 def planned_inventory(plan: PlanDocument, model: str | None) -> Inventory:
-    """The plan's model, at the load dtypes that it was planned with."""
+    """The plan's model, at the load dtypes that it was planned with, and at leaf level where it streams so."""
+    at_leaves = [name for name, each in plan.components.items() if each.leaf_level]
+    return at_leaf_level(_found(plan, model), at_leaves)
+
+
+def _found(plan: PlanDocument, model: str | None) -> Inventory:
     if model is None and plan.model.source == "memory":
         raise UsageError(
             "a timeline is simulated from what the plan's model does, and this plan was made of a"

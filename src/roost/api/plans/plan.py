@@ -33,14 +33,16 @@ from roost.plan import PlanDocument, plan_to_yaml, read_plan, write_text_atomica
 from roost.plan.figures import Rate
 from roost.planner.buffers import in_order_of_use, with_unfiled
 from roost.planner.by_rules import Question, plan_by_rules
-from roost.planner.by_search import SearchQuestion, plan_by_search
+from roost.planner.by_search import plan_by_search
 from roost.planner.cost.attention import attention_shares
 from roost.planner.cost.costs import CostModel
 from roost.planner.cost.rates import SINGLE_DTYPES, Rates, rates_of, single_dtypes_of
 from roost.planner.cost.untraced import guessing, untraced
+from roost.planner.leaf_level import at_leaf_level, at_typed_level, open_to_leaf_level
 from roost.planner.rule_plan import traced_rule_plan
 from roost.planner.rules.roles import parse_role
 from roost.planner.ruling import ruling_on
+from roost.planner.search_question import SearchQuestion
 from roost.planner.side_paths import with_work
 from roost.profiles.gpus import load_gpu_profiles
 from roost.shell_quoting import shown_path
@@ -50,6 +52,7 @@ from roost.user_folders import user_folder
 _log = logging.getLogger(__name__)
 
 OnRemedyRun = Callable[[Workload], None]
+TraceIt = Callable[[Question], Trace]
 
 
 def make_plan(model: str | Path, **options: object) -> PlanDocument:
@@ -70,7 +73,7 @@ def plan_model(model: str | Path, options: PlanOptions, on_remedy_run: OnRemedyR
     if not searches(options):
         return _with_kept_trace(question, options) or plan_by_rules(question)
     ruling_on(_without_order(question))  # refuses wrong options before the slow dry run
-    asked = traced_question(question, options, lambda: _trace(question, question.workload))
+    asked = traced_question(question, options, _trace)
     return plan_by_search(
         replace(
             _with_others(asked, on_remedy_run),
@@ -107,18 +110,18 @@ def _loaded_as(model: str | Path, options: PlanOptions, on_remedy_run: OnRemedyR
     question = _question(model, options)
     if on_remedy_run is not None and kept_trace(question.inventory, question.profile, question.workload) is None:
         on_remedy_run(question.workload)
-    asked = traced_question(question, options, lambda: _trace(question, question.workload))
+    asked = traced_question(question, options, _trace)
     return _with_others(asked, on_remedy_run)
 
 
 def _with_kept_trace(question: Question, options: PlanOptions) -> PlanDocument | None:
     """The rule plan, judged by a trace that an earlier dry run left; None without one. Imports no torch."""
     trace = kept_trace(question.inventory, question.profile, question.workload)
-    return None if trace is None else traced_rule_plan(traced_question(question, options, lambda: trace))
+    return None if trace is None else traced_rule_plan(traced_question(question, options, lambda _: trace))
 
 
-def _trace(question: Question, workload: Workload) -> Trace:
-    return trace_model(question.inventory, question.profile, workload)
+def _trace(question: Question) -> Trace:
+    return trace_model(question.inventory, question.profile, question.workload)
 
 
 def _other_trace(question: Question, workload: Workload, on_remedy_run: OnRemedyRun | None) -> Trace | None:
@@ -133,7 +136,7 @@ def _trace_if_possible(question: Question, workload: Workload, on_remedy_run: On
     if on_remedy_run is not None:
         on_remedy_run(workload)
     try:
-        return _trace(question, workload)
+        return trace_model(question.inventory, question.profile, workload)
     except DryRunError:
         return None
 
@@ -142,7 +145,7 @@ def search_question(model: str | Path, options: PlanOptions, link_bytes_per_s: f
     """What the search is asked for ``model``, its dry run included; ``link_bytes_per_s`` is an emulated device's."""
     question = _question(model, options)
     ruling_on(_without_order(question))  # refuses wrong options before the slow dry run
-    asked = traced_question(question, options, lambda: _trace(question, question.workload), link_bytes_per_s)
+    asked = traced_question(question, options, _trace, link_bytes_per_s)
     return replace(asked, spell=plan_command(model, options))
 
 
@@ -165,7 +168,7 @@ def _question(model: str | Path, options: PlanOptions) -> Question:
     loras = read_loras(lora_texts(options), [each.name for each in inventory.components], options.fuse)
     check_fuse(loras, options.fuse)
     adapted = with_loras(inventory, loras)
-    return Question(
+    question = Question(
         inventory=adapted.inventory,
         profile=profile,
         machine=find_machine(options.gpu, options.vram, options.ram, options.headroom, options.pinned_max),
@@ -178,15 +181,16 @@ def _question(model: str | Path, options: PlanOptions) -> Question:
         adapters=adapted.adapters,
         versions=installed_versions(RECORDED),
     )
+    return at_typed_level(question)
 
 
-def plan_traced(question: Question, options: PlanOptions, trace_it: Callable[[], Trace]) -> PlanDocument:
+def plan_traced(question: Question, options: PlanOptions, trace_it: TraceIt) -> PlanDocument:
     """The search's plan; a model that can't be dry-run is planned by its weights, and the plan says so."""
     return plan_by_search(traced_question(question, options, trace_it))
 
 
 def traced_question(
-    question: Question, options: PlanOptions, trace_it: Callable[[], Trace], link_bytes_per_s: float | None = None
+    question: Question, options: PlanOptions, trace_it: TraceIt, link_bytes_per_s: float | None = None
 ) -> SearchQuestion:
     """The question with its trace, and with what is known of the device's speed."""
     gpu = question.machine.gpu
@@ -207,7 +211,7 @@ def traced_question(
         _log.info("%s", note)
     _log.debug("rates: %s", model.rates)
     try:
-        trace = trace_it()
+        trace = trace_it(question)
         warnings = check_tensors(question.inventory, trace)
     except DryRunError as error:
         _log.info("planned by weights alone: %s", error)
@@ -220,7 +224,21 @@ def traced_question(
         aim=aim_of(options),
         generations=generation_count(options),
         notes=(*warnings, *measured.notes, *_slow_dtypes(trace, model)),
+        at_leaf_level=lambda asked: _at_leaf_level(
+            replace(asked, inventory=question.inventory), options, trace_it, link_bytes_per_s
+        ),
     )
+
+
+def _at_leaf_level(
+    question: Question, options: PlanOptions, trace_it: TraceIt, link_bytes_per_s: float | None
+) -> SearchQuestion | None:
+    """The question with what may stream below its blocks doing so; None where nothing does, or nobody can trace it."""
+    finer = at_leaf_level(question.inventory, open_to_leaf_level(question))
+    if finer == question.inventory:
+        return None
+    asked = traced_question(replace(question, inventory=finer), options, trace_it, link_bytes_per_s)
+    return None if asked.trace.no_dry_run is not None else asked
 
 
 def _slow_dtypes(trace: Trace, model: CostModel) -> tuple[str, ...]:

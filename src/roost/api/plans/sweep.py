@@ -13,7 +13,8 @@ from roost.api.requests.option_sets import PlanOptions
 from roost.api.requests.options import searches
 from roost.errors import UsageError
 from roost.plan import PlanDocument
-from roost.planner.by_search import SearchQuestion, plan_by_search
+from roost.planner.by_search import plan_by_search
+from roost.planner.search_question import SearchQuestion
 from roost.units import format_bytes, parse_bytes, parse_size
 
 Swept = Literal["vram", "ram", "size", "batch"]

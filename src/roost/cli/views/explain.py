@@ -116,7 +116,8 @@ def _memory(account: ComponentAccount) -> str:
     if account.held:
         return f"{part}: {account.blocks} blocks held, each from its first use until the stage ends"
     streamed = account.blocks - account.resident_blocks
-    return f"{part}: {account.resident_blocks} of {account.blocks} blocks stay" + (
+    noun = "layers" if account.leaf_level else "blocks"
+    return f"{part}: {account.resident_blocks} of {account.blocks} {noun} stay" + (
         f", {streamed} pass through {account.slots} slots, {account.prefetch} ahead" if streamed else ""
     )
 

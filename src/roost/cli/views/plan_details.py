@@ -173,7 +173,8 @@ def _blocks(component: ComponentPlan) -> str:
     count = sum(stack.count for stack in component.stacks)
     if component.resident_blocks is None:
         return f"{count}, lingers" if component.linger else str(count)
-    return f"{count} held" if component.hold else f"{component.resident_blocks} of {count} stay"
+    noun = " layers" if component.leaf_level else ""
+    return f"{count} held" if component.hold else f"{component.resident_blocks} of {count}{noun} stay"
 
 
 def _streaming(component: ComponentPlan) -> str:

@@ -22,7 +22,7 @@ _KERNELS_PER_LINEAR = 2
 def in_fp8(component: Component, trace: Trace) -> Component | None:
     """The denoiser's facts with its blocks' linear weights in 8 bits; None where the dry run found none to store so."""
     linears = trace.linears_of(component.name)
-    if kind_of(component) != "dit" or linears is None or not linears.bytes:
+    if kind_of(component) != "dit" or component.leaf_level or linears is None or not linears.bytes:
         return None
     units = tuple(_smaller(unit, linears) for unit in component.units)
     saved_bytes = sum(old.bytes - new.bytes for old, new in zip(component.units, units, strict=True))

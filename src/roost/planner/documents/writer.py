@@ -9,6 +9,7 @@ from roost.facts.decider import spelled
 from roost.facts.machine import Machine
 from roost.facts.request import Choices
 from roost.plan.budget import Budget, HostTurn
+from roost.plan.fields import StackRecord
 from roost.plan.figures import Alternative, Arithmetic, PlanComparison, Predicted, TraceRecord
 from roost.plan.schema import (
     ChangedByDefault,
@@ -17,7 +18,6 @@ from roost.plan.schema import (
     ModelRecord,
     PlanDocument,
     Policy,
-    StackRecord,
 )
 from roost.planner.cost.budget import Verdict, stages
 from roost.planner.documents.records import masters_of
@@ -191,7 +191,10 @@ def _component(placement: Placement, sought: Sought | None) -> ComponentPlan:
         load_dtype=component.load_dtype,
         load_bytes=component.load_bytes,
         trunk_bytes=component.load_bytes - sum(unit.bytes for unit in component.units),
-        stacks=[StackRecord(name=unit.name, count=unit.count, bytes=unit.bytes) for unit in component.units],
+        stacks=[
+            StackRecord(name=unit.name, count=unit.count, bytes=unit.bytes, leaves=list(unit.leaves))
+            for unit in component.units
+        ],
         use_order=list(component.use_order) or None,
         strategy=placement.strategy,
         resident_blocks=streaming.resident_blocks if streaming else None,

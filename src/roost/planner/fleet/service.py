@@ -13,9 +13,9 @@ from roost.facts.stage import DENOISING, Phase
 from roost.plan.figures import Arithmetic, BytesInterval, Predicted, SecondsInterval
 from roost.plan.schema import PlanDocument
 from roost.plan.shares import Level
-from roost.planner.by_search import SearchQuestion
 from roost.planner.cost.movement import host_bytes_of
 from roost.planner.documents.reader import placements_of
+from roost.planner.search_question import SearchQuestion
 
 Step = Literal["encode", "denoise", "decode", "generate"]
 # How a card is used: as the worker of a role, alone on its host, or as one of several that shard the denoiser.

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 from roost.errors import UsageError
 from roost.facts.machine import PROCESS_BYTES, Fleet, HostBandwidth, Machine
 from roost.facts.model import Inventory
-from roost.planner.by_search import SearchQuestion, plan_by_search
+from roost.planner.by_search import plan_by_search
 from roost.planner.fleet.contention import shared_links
 from roost.planner.fleet.service import Seat, Service, Unable, Use, service_of
 from roost.planner.rules.names import kind_of
 from roost.planner.rules.roles import view
 from roost.planner.ruling import why_not_sharded
+from roost.planner.search_question import SearchQuestion
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -117,6 +117,7 @@ _PARAMETERS: dict[Strategy, dict[str, Callable[[str], object]]] = {
         "resident_policy": _policy,
         "prefetch": _at_least(1),
         "hold": _SWITCH,
+        "leaf_level": _SWITCH,
         **dict.fromkeys(TIERS, _at_least(0)),
         **_OF_VAES,
     },

@@ -19,6 +19,8 @@ from roost.planner.search.stack_shares import shares_of_stacks
 _OPEN: tuple[Strategy, ...] = ("resident", "component-offload", "snapshot-offload", "layerwise-offload")
 _POLICIES: tuple[ResidentPolicy, ...] = ("strided", "leading")
 _PREFETCHES = (1, 2)
+# Layers below blocks come in where memory is short: few of many ways to keep some of them are worth a look.
+LEAF_PREFETCHES, LEAF_STEPS = (1, 4, 12), 8
 _STEPS = 16  # of the number of residents, where what streams is split between tiers too
 
 
@@ -31,7 +33,7 @@ class Scope:
     ``splits`` is into how many parts tiers split at most what streams: fewer where whole plans are simulated, many for
     each candidate. ``hidden`` says of each stack with how many residents its compute hides the copies of the others;
     empty where it makes no difference whose blocks stay. ``in_fp8`` is the component with its linear weights in 8 bits,
-    where that is allowed and possible.
+    where that is allowed and possible. ``leaf_level`` says that its blocks come in by layers.
     """
 
     passes: int
@@ -41,6 +43,7 @@ class Scope:
     splits: int = 16
     hidden: tuple[int, ...] = ()
     in_fp8: Component | None = None
+    leaf_level: bool = False
 
 
 def candidate_placements(case: Case, ruled: Placement, scope: Scope) -> Iterator[Placement]:
@@ -104,7 +107,7 @@ def _streamings(case: Case, ruled: Placement, scope: Scope, fixed: dict[str, obj
     hold = bool(fixed.get("hold", scope.chunked))
     for resident in _resident_counts(count, scope, fixed, hold):
         for policy in _policies(ruled, resident, scope, fixed):
-            ahead = _prefetches(case, ruled, fixed, count - resident)
+            ahead = _prefetches(case, ruled, scope, fixed, count - resident)
             for prefetch in ahead:
                 slots = 0 if resident == count else min(prefetch + 1, count - resident)
                 made = Streaming(
@@ -120,7 +123,7 @@ def _resident_counts(count: int, scope: Scope, fixed: dict[str, object], hold: b
         return (sum(kept),)
     if hold or scope.passes < 3:
         return (0,)
-    return tuple(range(count))
+    return tuple(range(0, count, max(1, count // LEAF_STEPS) if scope.leaf_level else 1))
 
 
 def _policies(ruled: Placement, resident: int, scope: Scope, fixed: dict[str, object]) -> tuple[ResidentPolicy, ...]:
@@ -128,15 +131,18 @@ def _policies(ruled: Placement, resident: int, scope: Scope, fixed: dict[str, ob
         return (cast(ResidentPolicy, fixed["resident_policy"]),)
     if not resident:
         return _POLICIES[:1]
+    if scope.leaf_level:
+        return _POLICIES[:1]
     counts = [unit.count for unit in ruled.component.units]
     return (*_POLICIES, *dict.fromkeys(map(policy_of, shares_of_stacks(counts, resident, scope.hidden))))
 
 
-def _prefetches(case: Case, ruled: Placement, fixed: dict[str, object], streamed: int) -> tuple[int, ...]:
-    """The typed number of blocks ahead, else one and two, as far as there are blocks."""
+def _prefetches(case: Case, ruled: Placement, scope: Scope, fixed: dict[str, object], streamed: int) -> tuple[int, ...]:
+    """The typed number of blocks ahead, else one and two, and more where they are layers, as far as there are any."""
     if "prefetch" in fixed or (case.choices.prefetch is not None and kind_of(ruled.component) == "dit"):
         return (blocks_ahead(case, ruled.component, ruled.decision),)
-    return tuple(ahead for ahead in _PREFETCHES if ahead == 1 or ahead < streamed)
+    prefetches = LEAF_PREFETCHES if scope.leaf_level else _PREFETCHES
+    return tuple(ahead for ahead in prefetches if ahead == 1 or ahead < streamed)
 
 
 def _with_tiers(ruled: Placement, made: Streaming, splits: int) -> Iterator[Streaming]:

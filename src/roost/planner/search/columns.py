@@ -27,7 +27,7 @@ Options = Mapping[str, Sequence[Option]]  # by component, in the plan's order
 
 MORE_BYTES = 2 * GiB
 # Into how many parts tiers split what streams; and where a plan costs more than its components do alone.
-_SPLITS, _SPLITS_TOGETHER = 16, 4
+_SPLITS, _SPLITS_TOGETHER, _LEAF_SPLITS = 16, 4, 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,13 +106,15 @@ def tileable(component: str, forecast: Forecast) -> bool:
 def scope_of(ruled: Placement, pricer: Pricer, aim: Aim) -> Scope:
     """What bounds the candidates of one component under this trace and aim."""
     trace, name = pricer.forecast.trace, ruled.component.name
+    leaf_level = ruled.component.leaf_level
     return Scope(
         passes=pricer.passes(name),
         chunked=_runs_in_rounds(ruled, trace) or bool(ruled.streaming and ruled.streaming.hold),
         tilings=_tilings(name, pricer.forecast, aim),
         in_fp8=in_fp8(ruled.component, trace) if "fp8" in aim.allow else None,
         lingers=pricer.forecast.generations > 1,
-        splits=_SPLITS if pricer.separable else _SPLITS_TOGETHER,
+        splits=_LEAF_SPLITS if leaf_level else _SPLITS if pricer.separable else _SPLITS_TOGETHER,
+        leaf_level=leaf_level,
         hidden=residents_that_hide(
             [unit.count for unit in ruled.component.units],
             ruled.block_bytes,

@@ -48,7 +48,8 @@ def _staying(placement: Placement) -> str:
     assert placement.streaming is not None
     kept, units = blocks_of_stacks(placement.streaming.resident_policy), placement.component.units
     if len(kept) != 2:
-        return f"{placement.streaming.resident_blocks} of {len(placement.block_bytes)} blocks"
+        noun = "layers" if placement.component.leaf_level else "blocks"
+        return f"{placement.streaming.resident_blocks} of {len(placement.block_bytes)} {noun}"
     return " and ".join(f"{most} of {unit.count} {unit.name}" for most, unit in zip(kept, units, strict=True))
 
 

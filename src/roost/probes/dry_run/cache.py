@@ -78,7 +78,7 @@ def write_trace(folder: Path, key: str, trace: Trace) -> None:
 
 
 def _component_facts(component: Component, inventory: Inventory) -> list[object]:
-    units = [[unit.name, unit.count] for unit in component.units]
+    units = [[unit.name, unit.count, *unit.leaves] for unit in component.units]
     facts = [component.library, component.class_name, component.load_dtype, component.quantization, units]
     quantised = component.quantization is not None
     return [

@@ -31,6 +31,7 @@ class TracedComponent:
     blocks: tuple[str, ...]  # names of the units that stream
     kin: object
     loaded_bytes: int  # of its weights, before any call
+    leaves: bool = False  # whether some of its blocks are layers, between which their block works
 
 
 def weights_bytes(module: torch.nn.Module) -> int:

@@ -186,6 +186,7 @@ def _traced_component(component: Component, module: torch.nn.Module, kin: object
         name=component.name,
         module=module,
         blocks=block_names(component.units),
+        leaves=component.leaf_level,
         kin=kin,
         loaded_bytes=weights_bytes(module),
     )

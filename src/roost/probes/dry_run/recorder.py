@@ -134,9 +134,14 @@ class Frame:
 
 
 class Recorder:
-    """Observes the operations of one use; ``weights`` and ``inputs`` are never counted."""
+    """Observes the operations of one use; ``weights`` and ``inputs`` are never counted.
 
-    def __init__(self, weights: Iterable[torch.Tensor], inputs: Iterable[torch.Tensor]) -> None:
+    What happens ``between`` two blocks is counted with the first of them, where that is asked for.
+    """
+
+    def __init__(
+        self, weights: Iterable[torch.Tensor], inputs: Iterable[torch.Tensor], *, between: bool = False
+    ) -> None:
         self.liveness = Liveness(self._grew)
         weights = list(weights)
         for tensor in (*weights, *inputs):
@@ -145,6 +150,8 @@ class Recorder:
         self.frames = [Frame(start_bytes=0, births=0, own_keys=set())]
         self.frames[0].parts.note(0)
         self._open: list[BlockSum] = []
+        self._between = between
+        self._latest: BlockSum | None = None  # the block before, where what comes after it is its
 
     def record(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> None:
         kind = op_kind(func)
@@ -162,8 +169,9 @@ class Recorder:
             self.frames[-1].work.add(kind.op_class, flops, moved, dtype)
             if kind.op_class == "attention":
                 self.frames[-1].work.attend((*attention_kind(func, args, kwargs), dtype), flops)
-            if self._open:
-                self._open[-1].work.add(kind.op_class, flops, moved, dtype)
+            block = self._open[-1] if self._open else self._latest
+            if block is not None:
+                block.work.add(kind.op_class, flops, moved, dtype)
 
     def _used(self, tensor: torch.Tensor) -> None:
         self.liveness.know(tensor)
@@ -201,6 +209,8 @@ class Recorder:
         total.peak = max(total.peak, entry.peak - frame.start_bytes)
         if self._open:  # a unit inside a unit
             self._open[-1].work.include(entry.work)
+        elif self._between:
+            self._latest = total
 
     @contextmanager
     def frame(self, handed: Iterator[torch.Tensor]) -> Iterator[Frame]:
@@ -210,10 +220,11 @@ class Recorder:
         frame.parts.note(0)
         self.frames.append(frame)
         outer, self._open = self._open, []
+        latest, self._latest = self._latest, None
         try:
             yield frame
         finally:
-            self._open = outer
+            self._open, self._latest = outer, latest
             self.frames.pop()
             self.include(frame, frame.start_bytes)
 

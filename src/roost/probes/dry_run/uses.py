@@ -126,7 +126,7 @@ class TracedUse:
 def trace_use(call: EntryCall, world: FakeWorld, *, replaying: bool = True) -> TracedUse:
     """Runs ``call`` in ``world`` and records it; with ``replaying``, equal submodule calls run once."""
     module, inputs = call.component.module, call.inputs()
-    recorder = Recorder([part for _, part in named_parts(module)], inputs)
+    recorder = Recorder([part for _, part in named_parts(module)], inputs, between=call.component.leaves)
     reads, world.observer = world.value_reads, recorder
     try:
         with ExitStack() as undo:

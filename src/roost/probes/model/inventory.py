@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from roost.blocks import gap_bytes, stacks_and_units
+from roost.blocks import gap_bytes, leaf_stacks, stacks_and_units
 from roost.errors import InvalidFile, UsageError
 from roost.facts.model import ClassFacts, Component, Inventory, ModelProfile, PublishedModel, Recognise
 from roost.option_spelling import given, option
@@ -187,6 +187,7 @@ def _size_component(stored: StoredComponent, sizing: _Sizing) -> Component:
         load_bytes=stored.pickled_bytes + sum(by_name.values()),
         stacks=stacks,
         units=units,
+        leaves=() if stored.quantization else leaf_stacks(by_name, units),
         quantization=stored.quantization,
         stopped=None if stored.packed is None else stored.packed.why_not,
         unsought=stored.unsought,

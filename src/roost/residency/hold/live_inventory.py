@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from roost.blocks import gap_bytes, stacks_and_units
+from roost.blocks import gap_bytes, leaf_stacks, stacks_and_units
 from roost.errors import UsageError
 from roost.facts.model import Component, Inventory, Recognise
 from roost.pipelines.formats.packed_tensors import is_packed, named_parts, own_class, stored_sizes
@@ -61,7 +61,8 @@ def _component(name: str, module: torch.nn.Module, position: int) -> Component:
     by_dtype: Counter[str] = Counter()
     for tensor in tensors:
         by_dtype[str(tensor.dtype).removeprefix("torch.")] += tensor.nbytes
-    stacks, units = stacks_and_units(stored_sizes(module))
+    sizes, quantization = stored_sizes(module), _quantization(module)
+    stacks, units = stacks_and_units(sizes)
     return Component(
         name=name,
         library=_library(module),
@@ -76,7 +77,8 @@ def _component(name: str, module: torch.nn.Module, position: int) -> Component:
         load_bytes=sum(by_dtype.values()),
         stacks=stacks,
         units=units,
-        quantization=_quantization(module),
+        leaves=() if quantization else leaf_stacks(sizes, units),
+        quantization=quantization,
         extra_bytes=gap_bytes(tensor.nbytes for tensor in tensors),
     )
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch.distributed.fsdp import FSDPModule
 
-from roost.blocks import streamed_stacks
+from roost.blocks import leaf_stacks, streamed_stacks
 from roost.errors import PlanMismatch, UsageError
+from roost.facts.model import Stack
 from roost.option_spelling import option
 from roost.pipelines.adapters import without_adapters
 from roost.pipelines.classes import component_class
@@ -66,10 +67,10 @@ def check_component(name: str, module: torch.nn.Module, plan: ComponentPlan) -> 
     _check_class(name, module, plan)
     sizes = stored_sizes(module)
     planned = {stack.name: (stack.count, stack.bytes) for stack in plan.stacks}
-    live = _blocks(sizes)
+    live = _blocks(sizes, plan)
     if live == planned:
         return
-    live = _blocks(without_adapters(module, sizes))
+    live = _blocks(without_adapters(module, sizes), plan)
     for stack in sorted(set(live) | set(planned)):
         if live.get(stack) != planned.get(stack):
             raise PlanMismatch(
@@ -78,8 +79,17 @@ def check_component(name: str, module: torch.nn.Module, plan: ComponentPlan) -> 
             )
 
 
-def _blocks(sizes: Mapping[str, int]) -> dict[str, tuple[int, int]]:
-    return {stack.name: (stack.count, stack.bytes) for stack in streamed_stacks(sizes)}
+def _blocks(sizes: Mapping[str, int], plan: ComponentPlan) -> dict[str, tuple[int, int]]:
+    """Number and bytes of the blocks of each stack, or of their layers where the plan streams those."""
+    leaves = {stack.name: stack.leaves for stack in plan.stacks if stack.leaves}
+    live = streamed_stacks(sizes)
+    found = {each.name: each for each in (*live, *(leaf_stacks(sizes, live) if leaves else ()))}
+    kept = [each.of_leaves(leaves[name]) if _has(each, leaves.get(name)) else each for name, each in found.items()]
+    return {each.name: (each.count, each.bytes) for each in kept}
+
+
+def _has(stack: Stack, leaves: Collection[str] | None) -> bool:
+    return leaves is not None and {*leaves} <= {*stack.leaves}
 
 
 def _check_class(name: str, module: torch.nn.Module, plan: ComponentPlan) -> None:

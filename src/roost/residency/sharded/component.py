@@ -9,6 +9,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, Shard
 
+from roost.blocks import block_names
 from roost.pipelines.entries import entry_methods
 from roost.pipelines.internals.of_torch import buffers_of, parameters_of, unfiled_names
 from roost.plan import ComponentPlan
@@ -40,10 +41,8 @@ def split(module: torch.nn.Module, plan: ComponentPlan, mesh: DeviceMesh) -> Non
     """
     _empty(module)
     whole = {each for each in module.parameters() if not each.ndim}  # nothing to split
-    for stack in plan.stacks:
-        for index in range(stack.count):
-            block = module.get_submodule(f"{stack.name}.{index}")
-            _shard(block, mesh, whole)
+    for name in block_names(tuple(each.stack for each in plan.stacks)):
+        _shard(module.get_submodule(name), mesh, whole)
     _shard(module, mesh, whole)
     for method in entry_methods(module):
         if method != "forward":

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import torch
 
+from roost.blocks import block_names
 from roost.errors import UsageError
 from roost.option_spelling import option
 from roost.pipelines.linears import castable_linears
@@ -38,10 +39,9 @@ def store_as_planned(name: str, module: torch.nn.Module, plan: ComponentPlan) ->
     """
     if plan.storage is None:
         return
-    for stack in plan.stacks:
-        for index in range(stack.count):
-            for layer in castable_linears(module.get_submodule(f"{stack.name}.{index}")):
-                _store(layer)
+    for block in block_names(tuple(each.stack for each in plan.stacks)):
+        for layer in castable_linears(module.get_submodule(block)):
+            _store(layer)
     if getattr(module, "dtype", None) == _STORED:
         raise UsageError(
             f"component {name!r} tells its dtype by the weights of its blocks, so they can't be stored in 8 bits;"

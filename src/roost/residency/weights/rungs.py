@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from roost.blocks import block_names, resident_indices, streaming_bytes
-from roost.facts.model import Stack
 from roost.plan import ComponentPlan
 from roost.residency.weights.units import UnitKind
 
@@ -17,7 +16,7 @@ class Rungs:
     def __init__(self, plan: ComponentPlan) -> None:
         self._plan = plan
         self.streams = plan.strategy == "layerwise-offload" and not plan.hold
-        self.names = block_names(tuple(Stack(name=each.name, block_bytes=(0,) * each.count) for each in plan.stacks))
+        self.names = block_names(tuple(each.stack for each in plan.stacks))
         self.use_order = [self.names[number] for number in plan.use_order or ()]  # as planned, where stacks take turns
         self.resident_blocks = plan.resident_blocks or 0  # now
         self._most_blocks = self.resident_blocks

@@ -11,11 +11,12 @@ from roost.facts.model import Kind
 from roost.facts.request import Choices
 from roost.option_spelling import given
 from roost.plan import PlanDocument
-from roost.planner.by_search import SearchQuestion, plan_by_search
+from roost.planner.by_search import plan_by_search
 from roost.planner.rule_plan import predicted_rule_plan
 from roost.planner.rules.names import kind_of
 from roost.planner.rules.selectors import parse_set
 from roost.planner.rules.typed import resolve
+from roost.planner.search_question import SearchQuestion
 from roost.tune.results.records import PLAIN, Candidate
 from roost.tune.trials.peers import Peer
 from roost.units import format_bytes
@@ -189,6 +190,7 @@ def placement_of(plan: PlanDocument) -> tuple[object, ...]:
         (
             name,
             each.strategy,
+            each.leaf_level,
             each.resident_blocks,
             each.resident_policy if each.resident_blocks else None,
             each.prefetch,

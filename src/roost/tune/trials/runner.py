@@ -11,7 +11,7 @@ from pathlib import Path
 from roost.allocator_settings import allocator_settings
 from roost.facts.machine import PROCESS_BYTES, DeviceKind, Machine
 from roost.plan.results import TrialResult
-from roost.planner.by_search import SearchQuestion
+from roost.planner.search_question import SearchQuestion
 from roost.tune.results.figures import completed
 from roost.tune.results.records import Candidate
 from roost.tune.trials.candidates import Field

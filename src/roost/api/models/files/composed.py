@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from roost.blocks import block_names, gap_bytes, home_unit, stacks_and_units
+from roost.blocks import block_names, gap_bytes, home_unit, leaf_stacks, stacks_and_units
 from roost.errors import InvalidFile
 from roost.facts.byte_ranges import byte_ranges, item_bytes
 from roost.facts.model import Component, FileSource, GivenFile, Inventory, Stack
@@ -93,6 +93,7 @@ def made_of(component: Component, given: GivenFile) -> Component:
         load_bytes=sum(by_name.values()),
         stacks=stacks,
         units=_with_kept(units, kept),
+        leaves=_with_kept(leaf_stacks(by_name, units), kept),
         quantization=recipe.method,
         quantization_detail=quantisation.detail,
         extra_bytes=gap_bytes(by_name.values()),

@@ -160,8 +160,8 @@ def _streaming(name: str, component: ComponentPlan) -> Iterator[str]:
 
 
 def _in_blocks(component: ComponentPlan) -> bool:
-    """Whether diffusers finds the blocks: it looks for lists of a model, not of its parts."""
-    return all("." not in stack.name for stack in component.stacks)
+    """Whether whole blocks stream that diffusers finds: it looks for lists of a model, not of its parts."""
+    return not component.leaf_level and all("." not in stack.name for stack in component.stacks)
 
 
 def _generating(plan: PlanDocument) -> Iterator[str]:
@@ -232,5 +232,5 @@ def _notes(plan: PlanDocument, files: Files) -> Iterator[str]:
             yield f"{name}: Roost would keep {kept} of {count} blocks on the GPU; group offloading streams them all."
         if component.prefetch is not None and component.prefetch > 1:
             yield f"{name}: Roost would fetch {component.prefetch} blocks ahead; group offloading fetches one."
-        if not _in_blocks(component):
+        if not (_in_blocks(component) or component.leaf_level):
             yield f"{name}: its blocks lie too deep for group offloading, which streams it layer by layer instead."

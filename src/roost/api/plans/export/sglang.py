@@ -51,20 +51,22 @@ def _placement(plan: PlanDocument) -> Iterator[tuple[str, ...]]:
 def _resident_layers(component: ComponentPlan) -> str | None:
     """A number for one stack; for several a share, since SGLang counts in each stack."""
     kept, count = component.resident_blocks, block_count(component)
-    if not kept:
+    if not kept or component.leaf_level:
         return None
     return str(kept) if len(component.stacks) == 1 or kept == count else f"{kept / count:.3f}"
 
 
 def _policy(component: ComponentPlan) -> str | None:
     """SGLang knows no number for each stack; evenly spread comes nearest."""
+    if not component.resident_blocks or component.leaf_level:
+        return None
     return "strided" if blocks_of_stacks(component.resident_policy or "") else component.resident_policy
 
 
 _STREAMING: Mapping[str, Callable[[ComponentPlan], object]] = {
-    "--layerwise-prefetch-size": lambda each: each.prefetch,
+    "--layerwise-prefetch-size": lambda each: 1 if each.leaf_level else each.prefetch,
     "--layerwise-resident-layers": _resident_layers,
-    "--layerwise-residency-policy": lambda each: _policy(each) if each.resident_blocks else None,
+    "--layerwise-residency-policy": _policy,
 }
 
 
@@ -83,7 +85,9 @@ def _notes(plan: PlanDocument) -> Iterator[str]:
     for name in plan.load_order:
         component = plan.components[name]
         yield from common_notes(name, component)
-        if component.resident_blocks and len(component.stacks) > 1:
+        if component.leaf_level:
+            yield f"{name}: Roost would stream it layer by layer; SGLang streams whole blocks, which take more."
+        elif component.resident_blocks and len(component.stacks) > 1:
             kept, count = component.resident_blocks, block_count(component)
             yield f"{name}: {kept} of {count} blocks stay by the plan; SGLang keeps that share of each stack."
     if any(each.master for each in plan.components.values()):

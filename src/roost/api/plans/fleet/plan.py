@@ -20,13 +20,13 @@ from roost.facts.machine import Fleet
 from roost.facts.request import LAYOUTS, LayoutName
 from roost.option_spelling import given, option
 from roost.plan import PlanDocument
-from roost.planner.by_search import SearchQuestion
 from roost.planner.fleet.choice import compare_layouts
 from roost.planner.fleet.document import fleet_document
 from roost.planner.fleet.figures import Demand
 from roost.planner.fleet.layouts import FleetQuestion
 from roost.planner.fleet.service import Service, Use
 from roost.planner.fleet.workers import CardKind, plan_worker, seats_of, without_extras
+from roost.planner.search_question import SearchQuestion
 
 AUTO = "auto"
 _LEAST_RATE, _MOST_RATE = 1e-6, 1e6
@@ -159,4 +159,8 @@ def _asked(model: str | Path, options: PlanOptions, kind: CardKind) -> SearchQue
     """What a search for one such card is asked, as for any single card."""
     vram = options.vram if kind.vram_bytes is None else kind.vram_bytes
     ram = options.ram if kind.ram_bytes is None else kind.ram_bytes
-    return replace(search_question(model, replace(options, gpu=kind.card, vram=vram, ram=ram)), seek_remedies=False)
+    return replace(
+        search_question(model, replace(options, gpu=kind.card, vram=vram, ram=ram)),
+        seek_remedies=False,
+        at_leaf_level=None,
+    )

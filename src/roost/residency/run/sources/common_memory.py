@@ -90,7 +90,7 @@ def _facts(name: str, plan: PlanDocument, model_dir: Path, source: Source) -> di
     return {
         "class": (placed.library, placed.class_name, placed.variant),
         "dtypes": (placed.load_dtype, placed.storage),
-        "blocks": [(stack.name, stack.count) for stack in placed.stacks],
+        "blocks": [(stack.name, stack.count, stack.leaves) for stack in placed.stacks],
         "model": plan.model.fingerprint,
         "source": source.given.files[name].file.sha256 if name in source.given else None,
         "files": [(each.name, stamp_of(each)) for each in files],
