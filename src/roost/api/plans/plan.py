@@ -16,7 +16,7 @@ from roost.api.models.loras import with_loras
 from roost.api.models.named_files import check_sought, refuse_other_files, why_single_files
 from roost.api.models.step_caches import cache_of, try_cache
 from roost.api.models.tensors import check_tensors
-from roost.api.models.traces import kept_trace, trace_model
+from roost.api.models.traces import kept_trace, trace_asked, trace_model
 from roost.api.models.versions import RECORDED, installed_versions
 from roost.api.plans.commands import plan_command
 from roost.api.requests.given_files import check_fuse, lora_texts, read_loras
@@ -70,7 +70,7 @@ def plan_model(model: str | Path, options: PlanOptions, on_remedy_run: OnRemedyR
     if not searches(options):
         return _with_kept_trace(question, options) or plan_by_rules(question)
     ruling_on(_without_order(question))  # refuses wrong options before the slow dry run
-    asked = traced_question(question, options, lambda: _trace(question, question.workload))
+    asked = traced_question(question, options, lambda: _trace_asked(question))
     return plan_by_search(
         replace(
             _with_others(asked, on_remedy_run),
@@ -107,7 +107,7 @@ def _loaded_as(model: str | Path, options: PlanOptions, on_remedy_run: OnRemedyR
     question = _question(model, options)
     if on_remedy_run is not None and kept_trace(question.inventory, question.profile, question.workload) is None:
         on_remedy_run(question.workload)
-    asked = traced_question(question, options, lambda: _trace(question, question.workload))
+    asked = traced_question(question, options, lambda: _trace_asked(question))
     return _with_others(asked, on_remedy_run)
 
 
@@ -115,6 +115,10 @@ def _with_kept_trace(question: Question, options: PlanOptions) -> PlanDocument |
     """The rule plan, judged by a trace that an earlier dry run left; None without one. Imports no torch."""
     trace = kept_trace(question.inventory, question.profile, question.workload)
     return None if trace is None else traced_rule_plan(traced_question(question, options, lambda: trace))
+
+
+def _trace_asked(question: Question) -> Trace:
+    return trace_asked(question.inventory, question.profile, question.workload)
 
 
 def _trace(question: Question, workload: Workload) -> Trace:
@@ -142,7 +146,7 @@ def search_question(model: str | Path, options: PlanOptions, link_bytes_per_s: f
     """What the search is asked for ``model``, its dry run included; ``link_bytes_per_s`` is an emulated device's."""
     question = _question(model, options)
     ruling_on(_without_order(question))  # refuses wrong options before the slow dry run
-    asked = traced_question(question, options, lambda: _trace(question, question.workload), link_bytes_per_s)
+    asked = traced_question(question, options, lambda: _trace_asked(question), link_bytes_per_s)
     return replace(asked, spell=plan_command(model, options))
 
 
