@@ -83,6 +83,7 @@ def diffusers_attention() -> None:
 def diffusers_classes() -> None:
     assert set(of_diffusers.lora_components(FluxPipeline)) == {"transformer", "text_encoder"}
     assert {"vae", "transformer", "tokenizer"} <= of_diffusers.expected_components(FluxPipeline)
+    assert "image_encoder" in of_diffusers.optional_components(FluxPipeline)
     assert hasattr(ModelMixin, "_fix_state_dict_keys_on_load")
     assert not of_diffusers.converts_its_files(FluxTransformer2DModel)
     assert hasattr(ModelMixin, "_supports_group_offloading")

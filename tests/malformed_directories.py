@@ -94,7 +94,7 @@ DIRECTORIES: Cases = {
     "a dangling link": (lambda model: (shutil.rmtree(model), model.symlink_to("nowhere")), "doesn't exist"),
     "a link to itself": (lambda model: (shutil.rmtree(model), model.symlink_to(model.name)), "doesn't exist"),
     "a FIFO": (lambda model: (shutil.rmtree(model), os.mkfifo(model)), "is a file"),
-    "no index": (_unlink(_INDEX_FILE), "has no model_index.json"),
+    "no index": (_unlink(_INDEX_FILE), "fetch model_index.json from where they came"),
     "only a readme": (lambda model: (_clear(model), (model / "README.md").write_text("# Wan")), "README.md"),
     "only a pickle": (lambda model: (_clear(model), (model / "model.ckpt").write_bytes(b"\x80\x02")), "model.ckpt"),
     "index is a folder": (folder(_INDEX_FILE), "is a directory"),

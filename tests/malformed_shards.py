@@ -72,6 +72,7 @@ SHARD_INDEXES: Cases = {
     "weights link to a secret": (link(VAE_WEIGHTS, "/etc/passwd"), "link that leads outside"),
     "weights link to a folder": (link(VAE_WEIGHTS, "../transformer"), "is a directory"),
     "weights link to nothing": (link(VAE_WEIGHTS, "gone"), "vae/ has no weights"),
+    "aria2 has not finished": (content(f"{VAE_WEIGHTS}.aria2", bytes(8)), f"{VAE_WEIGHTS} is an unfinished download"),
     "weights link to themselves": (link(VAE_WEIGHTS, Path(VAE_WEIGHTS).name), "vae/ has no weights"),
     "weights link out by a detour": (link(VAE_WEIGHTS, f"{'../' * 30}etc/passwd"), "link that leads outside"),
 }

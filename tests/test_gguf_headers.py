@@ -224,3 +224,11 @@ def test_safetensors_have_shapes_places_and_small_markers(tmp_path: Path) -> Non
 def test_what_is_neither_container_is_refused(content: bytes, tmp_path: Path) -> None:
     with pytest.raises(InvalidFile):
         read(write(tmp_path / "x", content))
+
+
+def test_a_whole_file_that_aria2_has_not_finished_is_refused(tmp_path: Path) -> None:
+    path = write_with_package(tmp_path / "model.gguf")
+    read(path)
+    (tmp_path / "model.gguf.aria2").touch()
+    with pytest.raises(InvalidFile, match="unfinished download"):
+        read(path)

@@ -11,12 +11,16 @@ import torch
 from diffusers import DiffusionPipeline
 
 from dealing import slow
+from dry_runs import tiny_options, tiny_workload
 from given_folders import Saved
 from live_pipelines import SIX_FAMILIES, held_by, request_for, weights_bytes
 from plans import LAYERWISE, plan_for
+from roost.api.models.inspect import inspect_model
 from roost.errors import InvalidFile, OutOfMemory, PlanMismatch, RoostError, UsageError
 from roost.pipelines.quiet import quiet_libraries
 from roost.plan import PlanDocument
+from roost.probes.dry_run import dry_run
+from roost.profiles.class_facts import load_class_facts
 from roost.residency.device.emulated import EmulatedDevice
 from roost.residency.hold.attach import Held
 from roost.residency.run.generate import generate
@@ -88,6 +92,32 @@ def test_a_null_component_stays_absent(saved: Saved, tmp_path: Path) -> None:
         assert held.pipeline.transformer_2 is None
         stages = generate(held, request_for("wan2.2")).stages
     assert [stage.name for stage in stages] == ["text encode", "denoise", "decode"]
+
+
+@pytest.fixture
+def without_t5(saved: Saved, tmp_path: Path) -> Path:
+    directory = Path(shutil.copytree(saved("sd3"), tmp_path / "sd3"))
+    for name in ("text_encoder_3", "tokenizer_3"):
+        shutil.rmtree(directory / name)
+    change_index(directory, text_encoder_3=[None, None], tokenizer_3=[None, None])
+    return directory
+
+
+def test_a_null_component_stays_absent_where_the_library_asks_for_it(without_t5: Path) -> None:
+    plan = plan_for(read_pipeline(without_t5, text_encoder_3=None, tokenizer_3=None), "snapshot-offload")
+    with load(plan, without_t5) as held:
+        assert held.pipeline.text_encoder_3 is None
+        assert {stage.component for stage in generate(held, request_for("sd3")).stages} == set(plan.components)
+    trace = dry_run(
+        without_t5, inspect_model(without_t5), tiny_workload("sd3"), load_class_facts(), tiny_options("sd3")
+    )
+    assert {use.component for use in trace.uses} == set(plan.components)
+
+
+def test_an_index_that_lacks_a_component_is_one_line_with_the_remedy(without_t5: Path) -> None:
+    plan = plan_for(read_pipeline(without_t5, text_encoder_3=None, tokenizer_3=None))
+    change_index(without_t5, text_encoder_3=None)
+    refused(without_t5, plan, InvalidFile, r'lacks text_encoder_3: .*"text_encoder_3": \[null, null\]')
 
 
 def test_a_variant_is_taken_where_a_component_has_it(ltx: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from roost.plan.figures import Binding, MoreMemory, OtherPlan, PlanComparison
+from roost.plan.figures import Binding, MoreGenerations, MoreMemory, OtherPlan, PlanComparison
 from roost.planner.by_search import plan_by_search
 from roost.planner.cost.costs import CostModel
 from roost.planner.search.columns import Aim
@@ -26,7 +26,7 @@ def other(gain: float, total_s: float = 100.0, short_bytes: int = 0, **differs: 
 def notes(**changes: Any) -> list[str]:
     """All but what binds of a comparison of which ``changes`` are known."""
     nothing = {"more_memory": [], "model_offload": other(0.5), "runner_up": None, "all_resident": None, "binds": []}
-    return notes_of(PlanComparison(**{**nothing, **changes}))
+    return notes_of(PlanComparison(**{**nothing, **changes}), {"transformer": "layerwise-offload"})
 
 
 @pytest.mark.parametrize(
@@ -90,3 +90,15 @@ def test_model_offload_moves_everything_in_every_generation() -> None:
     moved_s = 28.5 * GiB / 10e9  # pageable: half the link's rate
     computed_s = (40 * 50 + 60) / 100
     assert twice.total_s - once.total_s == pytest.approx(computed_s + 2 * moved_s, rel=0.02)  # in and back
+
+
+@pytest.mark.parametrize(
+    ("strategy", "said"),
+    [
+        ("resident", "(transformer resident)"),
+        ("layerwise-offload", "(transformer layerwise-offload with its weights elsewhere)"),
+    ],
+)
+def test_what_more_generations_would_choose_is_otherwise_than_the_plan(strategy: str, said: str) -> None:
+    many = MoreGenerations(generations=8, load_s=2.0, next_s=1.0, differs={"transformer": strategy})
+    assert any(said in note for note in notes(more_generations=many))

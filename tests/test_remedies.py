@@ -269,7 +269,8 @@ def test_a_models_dtype_is_named_as_a_whole_command(monkeypatch: pytest.MonkeyPa
         decode = use(parts["vae"], 10**12, (12 if looks[-1] == "float32" else 6) * GiB, "decode")
         return replace(trace((use(parts["transformer"], 10**12, GiB), 4), (decode, 1)), workload=workload)
 
-    monkeypatch.setattr("roost.api.plans.plan.trace_model", made_up)
+    for module in ("roost.api.plans.plan", "roost.api.models.traces"):
+        monkeypatch.setattr(f"{module}.trace_model", made_up)
     monkeypatch.setattr("roost.api.plans.plan.kept_trace", lambda *_: None)
     plan = make_plan("wan2.2-ti2v-5b", gpu="rtx-3060", ram="64GiB", measured=False)
     command = "roost plan wan2.2-ti2v-5b --gpu rtx-3060 --ram 64GiB --no-measured --dtype bfloat16"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dry_runs import tiny_directory
-from roost.api.plans import plan as planning
+from roost.api.models import traces
 from roost.api.plans.sweep import Sweep, parse_sweep
 from roost.cli.app import run
 from roost.cli.views.sweep import placement_in_short
@@ -72,8 +72,8 @@ def test_memory_sweeps_trace_once_and_say_what_is_missing(monkeypatch, tmp_path:
         traced.append(arguments)
         return trace_model(*arguments)
 
-    trace_model = planning.trace_model
-    monkeypatch.setattr(planning, "trace_model", counted)
+    trace_model = traces.trace_model
+    monkeypatch.setattr(traces, "trace_model", counted)
     model, output = str(tiny_directory("flux")), tmp_path / "sweep.json"
     words = ["plan", model, *TINY, "--sweep", "vram=1KiB,64MiB,128MiB"]
     assert run([*words, "--json", "-o", str(output)]) == 0

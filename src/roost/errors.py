@@ -53,3 +53,11 @@ class SaidElsewhere(RoostError):
 
 class DryRunError(RoostError):
     """A pipeline that can't be dry-run, with the reason; planning can go on with the profile's stages."""
+
+
+class RefusedCall(DryRunError):
+    """A dry run's call that the pipeline refuses in its own ``words``, before it uses a component."""
+
+    def __init__(self, pipeline: str, words: str) -> None:
+        super().__init__(f"{pipeline!r} can't be dry-run: it refuses the call: {words}.")
+        self.words = words

@@ -76,9 +76,27 @@ def build_pipeline(model_dir: Path, modules: Mapping[str, torch.nn.Module]) -> A
         if name not in modules and isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str):
             component_class(*entry)
     with closed_to_the_outside():
-        pipeline = found.from_pretrained(str(model_dir), trust_remote_code=False, **_SAFELY, **modules)
+        without = left_out(found, index, modules)
+        pipeline = found.from_pretrained(str(model_dir), trust_remote_code=False, **_SAFELY, **without, **modules)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def left_out(found: Any, index: Mapping[str, Any], modules: Collection[str]) -> dict[str, None]:
+    """The components beside ``modules`` that a directory has not though the class takes them: its loader must be told.
+
+    Raises InvalidFile where the index doesn't say so as diffusers reads it.
+    """
+    taken = inspect.signature(found).parameters.values()
+    optional = {*of_diffusers.optional_components(found), *modules}
+    names = [each.name for each in taken if each.default is each.empty and each.name not in optional]
+    unsaid = [name for name in names if index.get(name) is None]
+    if unsaid:
+        raise InvalidFile(
+            f"model_index.json lacks {', '.join(unsaid)}: fetch it again, or write "
+            f'"{unsaid[0]}": [null, null] into it to run without.'
+        )
+    return {name: None for name in names if index[name] == [None, None]}
 
 
 def check_installed(index: Mapping[str, Any]) -> None:

@@ -53,6 +53,7 @@ def plan_by_search(asked: SearchQuestion) -> PlanDocument:
         predicted = revised(predicted, cached_s=cached_seconds(cache, forecast, placements, predicted))
     also, alternatives = ([], []) if forecast.weights_only else _alternatives(forecast, found, found.chosen)
     compared = None if forecast.weights_only else compare_plans(searched, found.chosen, predicted)
+    strategies = {each.component.name: each.strategy for each in placements}
     return document_of(
         ruling,
         tuple(
@@ -65,7 +66,7 @@ def plan_by_search(asked: SearchQuestion) -> PlanDocument:
         ),
         figures=Figures(
             trace=trace_record(asked.trace),
-            predicted=revised(predicted, notes=notes_of(compared) if compared else []),
+            predicted=revised(predicted, notes=notes_of(compared, strategies) if compared else []),
             compared=compared,
             arithmetic=arithmetic,
             alternatives=alternatives,

@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from roost.api.models.files.bases import published_base
 from roost.api.models.published import materialise_configs
 from roost.api.models.stand_ins import add_stand_ins, copy_configs
 from roost.api.models.versions import installed_versions
+from roost.errors import DryRunError, RefusedCall, UsageError
 from roost.facts.model import Inventory, ModelProfile
 from roost.facts.request import Workload
+from roost.option_spelling import option
 from roost.probes.dry_run import DryRunOptions, dry_run
 from roost.probes.dry_run.cache import read_trace, trace_key, weightless_digests, write_trace
 from roost.profiles.class_facts import load_class_facts
@@ -41,6 +44,32 @@ def trace_model(inventory: Inventory, profile: ModelProfile, workload: Workload,
             trace = dry_run(model_dir, inventory, workload, load_class_facts(), options)
         write_trace(_folder(), _key(inventory, workload, options), trace)
     return trace
+
+
+def trace_asked(inventory: Inventory, profile: ModelProfile, workload: Workload) -> Trace:
+    """``trace_model`` of what was asked for; UsageError where the pipeline refuses its size, not its family's."""
+    try:
+        return trace_model(inventory, profile, workload)
+    except RefusedCall as error:
+        usual = profile.workload
+        usual = replace(workload, width=usual.width, height=usual.height, frames=usual.frames)
+        size = option("size", f"{workload.width}x{workload.height}")
+        frames = () if workload.frames == usual.frames else (option("frames", workload.frames),)
+        if usual == workload or _is_refused(inventory, profile, usual):
+            raise
+        said = f"{', '.join((size, *frames))}: {inventory.pipeline} refuses it: {error.words}; give another."
+        raise UsageError(said) from error
+
+
+def _is_refused(inventory: Inventory, profile: ModelProfile, workload: Workload) -> bool:
+    """Whether the pipeline refuses this call, too; one that fails later got past its checks."""
+    try:
+        trace_model(inventory, profile, workload)
+    except RefusedCall:
+        return True
+    except DryRunError:
+        return False
+    return False
 
 
 def kept_trace(inventory: Inventory, profile: ModelProfile, workload: Workload) -> Trace | None:

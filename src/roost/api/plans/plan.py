@@ -16,7 +16,7 @@ from roost.api.models.loras import with_loras
 from roost.api.models.named_files import check_sought, refuse_other_files, why_single_files
 from roost.api.models.step_caches import cache_of, try_cache
 from roost.api.models.tensors import check_tensors
-from roost.api.models.traces import kept_trace, trace_model
+from roost.api.models.traces import kept_trace, trace_asked, trace_model
 from roost.api.models.versions import RECORDED, installed_versions
 from roost.api.plans.commands import plan_command
 from roost.api.requests.given_files import check_fuse, lora_texts, read_loras
@@ -121,7 +121,7 @@ def _with_kept_trace(question: Question, options: PlanOptions) -> PlanDocument |
 
 
 def _trace(question: Question) -> Trace:
-    return trace_model(question.inventory, question.profile, question.workload)
+    return trace_asked(question.inventory, question.profile, question.workload)
 
 
 def _other_trace(question: Question, workload: Workload, on_remedy_run: OnRemedyRun | None) -> Trace | None:

@@ -14,10 +14,10 @@ from roost.facts.model import Component, Inventory, ModelProfile, Stack
 from roost.facts.request import Workload
 from roost.option_spelling import option
 from roost.plan.revision import revised
-from roost.plan.schema import ComponentPlan, PlanDocument
+from roost.plan.schema import ComponentPlan, MachineRecord, PlanDocument
 from roost.planner.buffers import can_be_mapped
 from roost.shell_quoting import command, shown_path
-from roost.units import format_bytes
+from roost.units import GiB, format_bytes
 
 _TOTAL_TOLERANCE = 0.02
 _SHOWN_DIFFERENCES = 3
@@ -42,10 +42,11 @@ def check_workload(plan: PlanDocument, wanted: Workload) -> None:
         frames = ("--frames", str(wanted.frames)) if wanted.frames else ()
         strength = ("--strength", f"{wanted.strength:g}") if wanted.strength is not None else ()
         size = ("--size", f"{wanted.width}x{wanted.height}", *frames, "--steps", str(wanted.steps))
-        fleet = ("--fleet", "SPEC", "--layout", plan.layout) if plan.layout else ()
+        batch = ("--batch", str(wanted.batch))
+        machine = ("--fleet", "SPEC", "--layout", plan.layout) if plan.layout else _machine_words(plan.machine)
         raise PlanMismatch(
             f"{', '.join(larger)}: more than this plan is for; plan it with: "
-            + command("roost", "plan", _model_of(plan), *fleet, *size, *strength, "--batch", str(wanted.batch))
+            + command("roost", "plan", _model_of(plan), *_file_words(plan), *machine, *size, *strength, *batch)
         )
 
 
@@ -214,6 +215,18 @@ def refuse(plan: PlanDocument, differences: list[str], *, what: str, force: bool
 def _file_words(plan: PlanDocument) -> Iterator[str]:
     for name, path in plan.given_files.items():
         yield from ("--file", f"{name}={path}")
+
+
+def _machine_words(machine: MachineRecord) -> Iterator[str]:
+    """What was typed for the machine that the plan is for."""
+    gpu, host = machine.gpu, machine.host
+    emulated = gpu.device_kind == "emulated"
+    if emulated or gpu.named:
+        yield from ("--gpu", "emulated" if emulated else gpu.profile or gpu.name)
+    if emulated or gpu.vram_typed:
+        yield from ("--vram", f"{gpu.free_bytes / GiB:g}GiB")
+    if host.ram_typed:
+        yield from ("--ram", f"{host.there_bytes / GiB:g}GiB")
 
 
 def check_fits(plan: PlanDocument) -> None:

@@ -37,7 +37,8 @@ def show_remark(plan: PlanDocument) -> None:
         *(f"warning: {each}" for each in plan.warnings if plan.certainty != "likely"),
     ]
     if plan.compared is not None and plan.compared.more_generations is not None:
-        remarks.append(more_generations_text(plan.compared.more_generations))
+        strategies = {name: each.strategy for name, each in plan.components.items()}
+        remarks.append(more_generations_text(plan.compared.more_generations, strategies))
     if remarks:
         more = f" ({len(remarks) - 1} more: -v)" if len(remarks) > 1 else ""
         show_text(remarks[0] + more)

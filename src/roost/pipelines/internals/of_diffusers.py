@@ -105,6 +105,11 @@ def expected_components(pipeline_class: Any) -> set[str]:
     return set(expected)
 
 
+def optional_components(pipeline_class: Any) -> tuple[str, ...]:
+    """What a pipeline's class does without also where its signature names no default; nothing public says so."""
+    return tuple(pipeline_class._optional_components)
+
+
 def takes_group_offload(component: object) -> bool:
     """False where a component's class refuses group offloading; the public way is to try, and get half of it."""
     return getattr(component, "_supports_group_offloading", True) is not False

@@ -95,8 +95,8 @@ def why_lost(other: Combination, chosen: Combination, budget_bytes: int) -> str:
     return f"{smaller}{format_seconds(difference_s)} slower ({share:.1%})."
 
 
-def notes_of(compared: PlanComparison) -> list[str]:
-    """What the comparison says, a sentence each; nothing of what would save nothing."""
+def notes_of(compared: PlanComparison, strategies: Mapping[str, str]) -> list[str]:
+    """What the comparison says, a sentence each; nothing of what would save nothing. ``strategies`` are the plan's."""
     chosen_s = compared.model_offload.total_s * (1 - compared.model_offload.gain)
     notes = [_against_model_offload(compared.model_offload, chosen_s, compared.generations)]
     if compared.runner_up:
@@ -106,7 +106,7 @@ def notes_of(compared: PlanComparison) -> list[str]:
         notes.append(f"all resident: {_resident(resident)}.")
     notes += [_more(each, chosen_s) for each in compared.more_memory if each.saves_s]
     if compared.more_generations:
-        notes.append(more_generations_text(compared.more_generations))
+        notes.append(more_generations_text(compared.more_generations, strategies))
     bound = [f"{each.what} in {each.stage}" if each.stage else each.what for each in compared.binds]
     return [*notes, f"binds: {', '.join(bound)}."] if bound else notes
 
@@ -123,9 +123,12 @@ def _against_model_offload(other: OtherPlan, chosen_s: float, generations: int) 
     )
 
 
-def more_generations_text(many: MoreGenerations) -> str:
-    """What a plan for more generations would do otherwise."""
-    differs = ", ".join(f"{name} {strategy}" for name, strategy in many.differs.items())
+def more_generations_text(many: MoreGenerations, strategies: Mapping[str, str]) -> str:
+    """What a plan for more generations would do otherwise than one with ``strategies``."""
+    differs = ", ".join(
+        f"{name} {strategy}{' with its weights elsewhere' if strategies.get(name) == strategy else ''}"
+        for name, strategy in many.differs.items()
+    )
     return (
         f"{option('generations', many.generations)} would choose otherwise ({differs}): loading takes"
         f" {format_seconds(many.load_s)} and each later generation {format_seconds(many.next_s)}."

@@ -15,7 +15,7 @@ import numpy
 import torch
 
 from roost.blocks import block_names, gap_bytes
-from roost.errors import DryRunError, RoostError
+from roost.errors import DryRunError, RefusedCall, RoostError
 from roost.facts.model import ClassFacts, Component, GivenFile, Inventory
 from roost.facts.request import Workload
 from roost.pipelines.build import build_component, build_pipeline
@@ -99,7 +99,7 @@ def _trace(
             pipeline, components = make(world)
             arguments = made_up_arguments(pipeline, workload, options)
             with log.watch(components), still_videos(pipeline):
-                pipeline(**arguments)
+                _call(pipeline, arguments, log)
     except DryRunError:
         raise
     except RoostError as error:
@@ -117,6 +117,17 @@ def _trace(
         versions={library: version(library) for library in _LIBRARIES},
         linears=tuple(_linears_of(each) for each in components),
     )
+
+
+def _call(pipeline: Any, arguments: Mapping[str, Any], log: UseLog) -> None:
+    """Calls the pipeline; RefusedCall for what it says of its arguments, which it checks before it uses a component."""
+    try:
+        pipeline(**arguments)
+    except ValueError as error:
+        if log.uses:
+            raise
+        words = " ".join(str(error).split())[:300].rstrip(".")
+        raise RefusedCall(type(pipeline).__name__, words) from error
 
 
 def unfiled_buffers(component: TracedComponent) -> UnfiledBuffers:

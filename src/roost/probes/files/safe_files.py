@@ -14,6 +14,7 @@ _FLAGS = os.O_RDONLY
 for _name in ("O_NONBLOCK", "O_CLOEXEC", "O_NOINHERIT", "O_BINARY"):
     _FLAGS |= getattr(os, _name, 0)
 
+_ARIA2 = ".aria2"  # aria2 makes the whole file at once and fills it in any order, so that its header proves nothing
 _KINDS = {
     stat.S_IFIFO: "a FIFO",
     stat.S_IFDIR: "a directory",
@@ -64,6 +65,11 @@ def open_regular(path: str, where: str) -> Iterator[RegularFile]:
         if not stat.S_ISREG(status.st_mode):
             kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
             raise InvalidFile(f"{shown(where)} is {kind}, not a regular file. Put the real file there.")
+        if os.path.lexists(f"{path}{_ARIA2}"):
+            remedy = f"Run the same aria2c command again; if the file is whole, delete its {_ARIA2} file."
+            raise InvalidFile(
+                f"{shown(where)} is an unfinished download, of which aria2 keeps account beside it. {remedy}"
+            )
         yield RegularFile(descriptor, status.st_size, where)
     finally:
         os.close(descriptor)

@@ -41,6 +41,8 @@ def _instead(path: Path, names: list[str]) -> str:
     indexed = [name for name in folders if any(os.path.isfile(path / name / index) for index in _INDEXES)]
     if indexed:
         return f"There is one in {listed(indexed, 3)}: give {shown_path(path / indexed[0])}."
+    if any(os.path.isfile(path / name / "scheduler_config.json") for name in folders):
+        return f"Its other files are those of a model for diffusers: fetch {_INDEXES[0]} from where they came."
     weights = [name for name in names if name.lower().endswith(_WEIGHTS)]
     for name in weights:
         found = recognise_file(path / name)

@@ -16,7 +16,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from roost.errors import InvalidFile, PlanMismatch
 from roost.facts.model import ClassFacts
-from roost.pipelines.build import check_installed
+from roost.pipelines.build import check_installed, left_out
 from roost.pipelines.classes import component_class, pipeline_class, weighted_class
 from roost.pipelines.internals.of_transformers import closed_to_the_outside
 from roost.pipelines.quiet import quiet_libraries, quiet_torch
@@ -162,7 +162,10 @@ def assemble(found: Any, model_dir: Path, modules: dict[str, torch.nn.Module]) -
     try:
         # The class's own loader: DiffusionPipeline's would load components that are passed as None.
         with closed_to_the_outside():
-            return found.from_pretrained(str(model_dir), trust_remote_code=False, **SAFELY, **modules)
+            without = left_out(found, _read_index(model_dir / "model_index.json"), modules)
+            return found.from_pretrained(str(model_dir), trust_remote_code=False, **SAFELY, **without, **modules)
+    except InvalidFile:
+        raise
     except Exception as error:  # the libraries raise every kind for a broken file
         raise unloadable("pipeline", error) from error
 
