@@ -154,7 +154,8 @@ def llama_cpp(tensors: Tensors, architecture: str, prefix: str) -> Tensors:
     blocks = 1 + max(int(part) for name, _ in tensors for part in name.split(".") if part.isdigit())
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[architecture], blocks)
     found: Tensors = []
-    for name, shape in tensors:
+    for published, shape in tensors:
+        name = published.removeprefix("language_model.")  # where a model also looks at pictures
         if name.startswith(_APART):
             continue
         new = names.get_name(prefix + name, try_suffixes=(".weight", ".bias"))

@@ -2,14 +2,18 @@
 
 from collections.abc import Callable
 
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
     ByT5Tokenizer,
     CLIPTokenizer,
+    GemmaTokenizer,
     LlamaTokenizerFast,
     PreTrainedTokenizerBase,
     Qwen2Tokenizer,
     T5TokenizerFast,
+    TokenizersBackend,
 )
 
 _WORDS = ("a", "an", "the", "red", "fox", "cat", "dog", "in", "on", "of", "over", "snow", "sea", "city", "night")
@@ -17,6 +21,13 @@ _SYMBOLS = "".join(chr(code) for code in range(0x21, 0x7F))
 _CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+_PARTS_TEMPLATE = (
+    "<s>{% for message in messages %}{% set mark = 'SYSTEM_PROMPT' if message.role == 'system' else 'INST' %}"
+    "[{{ mark }}]{% for part in message.content %}{{ part.text if part.type == 'text' else '[IMG]' }}{% endfor %}"
+    "[/{{ mark }}]{% endfor %}"
 )
 
 
@@ -51,6 +62,46 @@ def qwen2_tokenizer() -> PreTrainedTokenizerBase:
     )
 
 
+def qwen2_vl_tokenizer() -> PreTrainedTokenizerBase:
+    """Qwen2's with the markers of pictures and videos, whose ids the encoder's config has: they stand for features."""
+    plain = qwen2_tokenizer()
+    numbers = (("<|vision_start|>", 151652), ("<|vision_end|>", 151653), ("<|image_pad|>", 151655))
+    marks = {**dict(numbers), "<|video_pad|>": 151656}
+    return Qwen2Tokenizer(
+        vocab={**plain.get_vocab(), **marks},
+        additional_special_tokens=["<|im_start|>", "<|im_end|>", *marks],
+        chat_template=_CHAT_TEMPLATE,
+        model_max_length=1024,
+    )
+
+
+def pixtral_tokenizer() -> PreTrainedTokenizerBase:
+    """Byte-level letters and Mistral's markers with its ids; its chats are lists of parts."""
+    marks = {"<unk>": 0, "<s>": 1, "</s>": 2, "[INST]": 3, "[/INST]": 4, "[IMG]": 10, "<pad>": 11, "[IMG_BREAK]": 12}
+    marks |= {"[IMG_END]": 13, "[SYSTEM_PROMPT]": 17, "[/SYSTEM_PROMPT]": 18}
+    letters = {letter: 1000 + number for number, letter in enumerate(sorted(ByteLevel.alphabet()))}
+    backend = Tokenizer(BPE(vocab={**marks, **letters}, merges=[], unk_token="<unk>"))
+    backend.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    return TokenizersBackend(
+        tokenizer_object=backend,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        additional_special_tokens=[*marks],
+        chat_template=_PARTS_TEMPLATE,
+        padding_side="left",
+        model_max_length=131072,
+    )
+
+
+def gemma_tokenizer() -> PreTrainedTokenizerBase:
+    """Single symbols with Gemma's special ids."""
+    tokens = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", *_SYMBOLS]
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    return GemmaTokenizer(vocab=vocabulary, merges=[], model_max_length=1024)
+
+
 def llama_tokenizer() -> PreTrainedTokenizerBase:
     """Single symbols with Llama's special ids, padded with the end token."""
     tokens = ["<unk>", "<s>", "</s>", "▁", *_SYMBOLS]
@@ -63,6 +114,9 @@ LOCAL_TOKENIZERS: dict[str, Callable[[], PreTrainedTokenizerBase]] = {
     "T5TokenizerFast": t5_tokenizer,
     "ByT5Tokenizer": byt5_tokenizer,
     "CLIPTokenizer": clip_tokenizer,
+    "GemmaTokenizerFast": gemma_tokenizer,
+    "PixtralProcessor": pixtral_tokenizer,
     "Qwen2Tokenizer": qwen2_tokenizer,
+    "Qwen2VLProcessor": qwen2_vl_tokenizer,
     "LlamaTokenizerFast": llama_tokenizer,
 }

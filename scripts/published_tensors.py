@@ -11,17 +11,29 @@ import transformers
 from tensor_trees import Tensors
 
 # Published files keep the names of the library version that wrote them: (module prefix, file prefix), first match.
+_LOOKING = (
+    ("model.language_model.", "language_model.model."),
+    ("lm_head.", "language_model.lm_head."),
+    ("model.vision_tower.", "vision_tower."),
+    ("model.multi_modal_projector.", "multi_modal_projector."),
+)
 _FILE_PREFIXES: dict[str, tuple[tuple[str, str], ...]] = {
     "CLIPTextModel": (("text_model.", "text_model."), ("", "text_model.")),
     "CLIPVisionModel": (("vision_model.", "vision_model."), ("", "vision_model.")),
+    "Gemma3ForConditionalGeneration": _LOOKING,
+    "Mistral3ForConditionalGeneration": _LOOKING,
     "Qwen2_5_VLForConditionalGeneration": (("model.language_model.", "model."), ("model.visual.", "visual.")),
     "Qwen3Model": (("", "model."),),
     "StableDiffusionSafetyChecker": (("vision_model.", "vision_model.vision_model."),),
 }
 # diffusers before 0.17 called the VAE's attention otherwise: in its files (module's part, file's part).
 _LEGACY_ATTENTION = ((".to_q.", ".query."), (".to_k.", ".key."), (".to_v.", ".value."), (".to_out.0.", ".proj_attn."))
-# Copies of another tensor under a second name, which are never stored. T5's config calls them untied.
-_TIED = {"T5EncoderModel": "encoder.embed_tokens.weight", "UMT5EncoderModel": "encoder.embed_tokens.weight"}
+# Copies of another tensor under a second name, which are never stored. T5's config calls them untied, Gemma's nothing.
+_TIED = {
+    "Gemma3ForConditionalGeneration": "lm_head.weight",
+    "T5EncoderModel": "encoder.embed_tokens.weight",
+    "UMT5EncoderModel": "encoder.embed_tokens.weight",
+}
 _TIED_HEAD = "lm_head.weight"  # where the config ties it to the embedding
 
 

@@ -50,6 +50,10 @@ def test_files_have_the_published_sizes(name: str) -> None:
         ("qwen-image", "text_encoder/model-00003-of-00004.safetensors", 4_932_751_040),
         ("qwen-image", "text_encoder/model-00004-of-00004.safetensors", 1_691_924_384),
         ("ltx-video", "vae/diffusion_pytorch_model.safetensors", 1_676_798_532),
+        ("flux.2-dev", "transformer/diffusion_pytorch_model-00001-of-00007.safetensors", 9_935_797_200),
+        ("flux.2-dev", "transformer/diffusion_pytorch_model-00007-of-00007.safetensors", 5_361_898_792),
+        ("flux.2-dev", "text_encoder/model-00001-of-00010.safetensors", 4_883_550_696),
+        ("flux.2-dev", "text_encoder/model-00010-of-00010.safetensors", 4_571_866_320),
     ],
 )
 def test_a_published_file_is_met_to_the_byte(

@@ -148,7 +148,8 @@ class Trace:
     """The distinct uses of one generation, and their order as (index into ``uses``, consecutive calls).
 
     ``no_dry_run`` is the reason when nothing was recorded and the figures are guessed from sizes. ``uncached`` are
-    components whose step caches the dry run left off.
+    components whose step caches the dry run left off. ``kept_bytes`` are what a caching allocator that has room keeps
+    beyond the most activations: what smaller ones left can't hold larger ones.
     """
 
     uses: tuple[UseTrace, ...]
@@ -163,6 +164,7 @@ class Trace:
     tensors: tuple[ModuleTensors, ...] = ()  # of components whose files are loaded name by name
     no_dry_run: str | None = None
     uncached: tuple[str, ...] = ()
+    kept_bytes: int = 0
 
     def linears_of(self, component: str) -> LinearWeights | None:
         """What of the component could be stored in 8 bits; None when nobody looked."""
@@ -236,6 +238,7 @@ def _trace(document: dict[str, Any]) -> Trace:
         tensors=tuple(_tensors(each) for each in document["tensors"]),
         no_dry_run=document.get("no_dry_run"),
         uncached=tuple(document.get("uncached", ())),
+        kept_bytes=int(document.get("kept_bytes", 0)),
     )
 
 

@@ -38,10 +38,11 @@ class Budget(Strict):
 
     ``activations_known`` says whether the verdict counts activations too; None in plans from before it was written.
     ``finding`` is the verdict without what would fit, where it names that; ``lacks`` says in short which memory the
-    search lacked. ``would_fit`` are single changes of the asked options, each verified by planning with it; empty in a
-    plan that fits. ``host_reserved_bytes`` is what the system and the process take of the host's memory: the host's
-    available bytes are what is left. ``host_turns`` are empty where all masters are there all the time; else those of
-    a component leave when none of the turns that follow has them, and ``host_bytes`` is the most of any turn.
+    search lacked. ``would_fit`` are changes of the asked options, each verified by planning with it; in a plan that
+    likely fits those that surely would, and empty in one that surely does. ``host_reserved_bytes`` is what the system
+    and the process take of the host's memory: the host's available bytes are what is left. ``host_turns`` are empty
+    where all masters are there all the time; else those of a component leave when none of the turns that follow has
+    them, and ``host_bytes`` is the most of any turn.
     """
 
     total_bytes: Bytes

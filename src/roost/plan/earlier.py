@@ -96,9 +96,8 @@ def rate_facts(record: Any) -> Any:
 def budget_facts(record: Any) -> Any:
     """A budget's record with its verdict alone, where the verdict goes on with what would fit."""
     verdict = record.get("verdict") if isinstance(record, Mapping) else None
-    if not isinstance(verdict, str) or not record.get("would_fit"):
-        return record
-    return {"finding": verdict.partition(" Would fit: ")[0], **record}
+    finding, says_what, _ = verdict.partition(" Would fit: ") if isinstance(verdict, str) else ("", "", "")
+    return {"finding": finding, **record} if says_what and record.get("would_fit") else record
 
 
 _PHASES = {

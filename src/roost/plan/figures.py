@@ -79,8 +79,8 @@ class Predicted(Strict):
     """The cost model's figures. ``total_s`` is load + first + (n − 1) · next for n generations.
 
     ``peak_bytes`` are what is allocated, with the process's context; ``reserved_bytes`` what the allocator has to take
-    of the device for it, and ``process_bytes`` that and the context (None in plans of 0.1). NVML may show more: the
-    allocator keeps what it once took for as long as nothing else needs it.
+    of the device for it, and ``process_bytes`` that and the context (None in plans of 0.1). NVML may show up to
+    ``kept_bytes`` more: the allocator keeps what it once took for as long as nothing else needs it.
     ``guessed`` are figures without a dry run. Where the plan has a cache over steps, ``cached_s`` is what the first
     generation with loading may take by the mid figures; all others are of calls that skip nothing.
     """
@@ -88,6 +88,7 @@ class Predicted(Strict):
     peak_bytes: BytesInterval
     reserved_bytes: BytesInterval | None = None
     process_bytes: BytesInterval | None = None
+    kept_bytes: Bytes = 0
     load_s: SecondsInterval
     first_s: SecondsInterval
     next_s: SecondsInterval

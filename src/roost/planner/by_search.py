@@ -22,26 +22,26 @@ from roost.planner.placements import Placement
 from roost.planner.rules.case import Case, Decision
 from roost.planner.ruling import Ruling, ruling_on
 from roost.planner.search.columns import Aim, Objective, limits_of, tileable
-from roost.planner.search.comparison import compare_plans
+from roost.planner.search.comparison import Searched, compare_plans
 from roost.planner.search.option import Combination
 from roost.planner.search.reasons import LEAST_WEIGHTS, notes_of, why_lost, why_of
-from roost.planner.search.remedies import Change, remedies
+from roost.planner.search.remedies import Change, Finds, LoadedAs, remedies, surer
 from roost.planner.search.search import SearchResult
 from roost.planner.search.shortfall import Shortfall
 from roost.planner.search.verdict import fitting_verdict
 from roost.planner.search_question import SearchQuestion
-from roost.planner.slicing import slicing_changes
+from roost.planner.slicing import slicing_changes, surely_finds
 from roost.trace import Trace, of_role
 from roost.units import format_bytes
 
 
 def plan_by_search(asked: SearchQuestion) -> PlanDocument:
-    """The best plan found; when nothing fits, the rule plan with what is short and what would fit.
+    """The best plan found, with what surely would fit if it may not; if nothing does, the rule plan and what would.
 
     Without a dry run, a plan leaves room for what activations are guessed to take where it can; only bytes of weights
     refuse. Raises UsageError as ``plan_by_rules`` does.
     """
-    whole, answer = asked.question.inventory, answer_to(asked)
+    whole, answer = asked, answer_to(asked)
     asked, ruling, searched = answer.asked, answer.ruling, answer.searched
     forecast, found = searched.forecast, searched.found
     if found.chosen is None:
@@ -57,10 +57,10 @@ def plan_by_search(asked: SearchQuestion) -> PlanDocument:
     return document_of(
         ruling,
         tuple(
-            _in_blocks(_explained(each, predicted, arithmetic, forecast, asked.aim.objective), whole)
+            _in_blocks(_explained(each, predicted, arithmetic, forecast, asked.aim.objective), whole.question.inventory)
             for each in placements
         ),
-        fitting_verdict(forecast, placements, predicted, aim=asked.aim, other=found.other),
+        fitting_verdict(searched, placements, predicted, _surer(whole, searched)),
         sought=Sought(
             aim=asked.aim, generations=asked.generations, may_tile=_may_tile(asked.aim, forecast, placements)
         ),
@@ -204,19 +204,37 @@ def _short(by_weights: Verdict, missing: Shortfall, would_fit: tuple[str, ...], 
 
 
 def _remedies(asked: SearchQuestion, case: Case, forecast: Forecast, missing: Shortfall) -> tuple[str, ...]:
-    def loaded_as(dtype: str) -> Change | None:
-        other = asked.loaded_as(dtype) if asked.loaded_as else None
-        if other is None or other.trace.no_dry_run is not None:
-            return None
-        retyped = ruling_on(other.question).case
-        return _change(other, retyped, other.forecast(retyped))
-
-    known = asked.trace.no_dry_run is None
-    found = remedies(_change(asked, case, forecast), missing, loaded_as if asked.loaded_as and known else None)
+    found = remedies(_change(asked, case, forecast), missing, _loaded_as(asked))
     return tuple(map(asked.spell, found))
 
 
-def _change(asked: SearchQuestion, case: Case, forecast: Forecast) -> Change:
+def _surer(asked: SearchQuestion, searched: Searched) -> tuple[str, ...] | None:
+    """What surely would fit in place of a plan that likely does; None where nobody wants to know."""
+    found = searched.found
+    if not asked.seek_remedies or (found.unsure is None and found.other is None):
+        return None
+    case = ruling_on(asked.question).case
+    change = _change(asked, case, asked.forecast(case), surely_finds)
+    return tuple(map(asked.spell, surer(change, found.unsure, found.premium, _loaded_as(asked, surely_finds))))
+
+
+def _loaded_as(asked: SearchQuestion, finds: Finds | None = None) -> LoadedAs | None:
+    """The question in other dtypes; None where it can't be asked, or this one could not be dry-run."""
+    other_question = asked.loaded_as
+    if other_question is None or asked.trace.no_dry_run is not None:
+        return None
+
+    def loaded_as(dtype: str) -> Change | None:
+        other = other_question(dtype)
+        if other.trace.no_dry_run is not None:
+            return None
+        retyped = ruling_on(other.question).case
+        return _change(other, retyped, other.forecast(retyped), finds)
+
+    return loaded_as
+
+
+def _change(asked: SearchQuestion, case: Case, forecast: Forecast, finds: Finds | None = None) -> Change:
     """The question as it is, for changes of it; other workloads only where this one could be traced."""
     names, run = {each.name for each in case.components}, asked.trace_other
 
@@ -225,4 +243,5 @@ def _change(asked: SearchQuestion, case: Case, forecast: Forecast) -> Change:
         return of_role(trace, names) if trace else None
 
     traceable = run is not None and asked.trace.no_dry_run is None
-    return Change(case=case, forecast=forecast, aim=asked.aim, trace_other=trace_other if traceable else None)
+    other = trace_other if traceable else None
+    return Change(case=case, forecast=forecast, aim=asked.aim, trace_other=other, surely_finds=finds)

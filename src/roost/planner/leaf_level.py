@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from roost.errors import UsageError
-from roost.facts.model import Component, Inventory, Kind
+from roost.facts.model import Component, Inventory, Kind, Stack
 from roost.facts.request import TIERS
 from roost.planner.rules.case import Question
 from roost.planner.rules.names import group_of, kind_of
@@ -54,6 +54,15 @@ def with_leaves(component: Component, leaves: Mapping[str, Sequence[str]]) -> Co
     """A component at leaf level with just these leaves of its stacks, by the stack's name."""
     units = tuple(each.of_leaves(leaves[each.name]) if leaves.get(each.name) else each for each in component.units)
     return replace(component, units=units)
+
+
+def units_at_level(component: Component, leaves: Mapping[str, Sequence[str]]) -> list[Stack]:
+    """The units of a component, those with ``leaves`` of their stack by these layers, where it has them."""
+    finer = {each.name: each for each in component.leaves if {*leaves.get(each.name, ())} <= {*each.leaves}}
+    return [
+        finer[each.name].of_leaves(leaves[each.name]) if leaves.get(each.name) and each.name in finer else each
+        for each in component.units
+    ]
 
 
 def _wishes(question: Question) -> Mapping[str, Wish]:

@@ -7,12 +7,13 @@ from dataclasses import replace
 
 from roost.plan.schema import ChangedByDefault
 from roost.planner.cost.estimate import Forecast
-from roost.planner.placements import Placement
+from roost.planner.placements import Placement, place
 from roost.planner.rules.case import Case
-from roost.planner.search.columns import Aim
+from roost.planner.rules.table import apply_rules
+from roost.planner.search.columns import Aim, size_all
 from roost.planner.search.comparison import Searched
 from roost.planner.search.pricing import Pricer
-from roost.planner.search.search import SearchResult, search
+from roost.planner.search.search import SearchResult, can_fit, search
 from roost.trace import UseTrace
 
 
@@ -27,6 +28,15 @@ def search_slicing(case: Case, ruled: tuple[Placement, ...], forecast: Forecast,
     again = _sliced(case, ruled, forecast, aim, names)
     # Where nothing fits, what would fit is easier with slices.
     return again if again.found.chosen is None or _rank(again.found) > _rank(found.found) else found
+
+
+def surely_finds(case: Case, forecast: Forecast, aim: Aim) -> bool:
+    """Whether the search takes a plan that surely fits; it is not run where bytes alone say that there is none."""
+    ruled = place(case, apply_rules(case).decisions)
+    names = _sliceable(ruled, forecast, aim) if aim.sliced is None else aim.sliced
+    pricer = Pricer(replace(forecast, trace=forecast.trace.sliced(names)))
+    options = size_all(case, ruled, pricer, aim)
+    return can_fit(options, pricer, aim, surely=True) and search_slicing(case, ruled, forecast, aim).found.sure
 
 
 def slicing_changes(searched: Searched, ruled: tuple[Placement, ...], whole: Forecast) -> Iterator[ChangedByDefault]:

@@ -10,12 +10,13 @@ from pathlib import Path
 from roost.api.models.inspect import structure_fingerprint, why_not_run
 from roost.errors import NothingFits, PlanMismatch, UsageError
 from roost.facts.machine import GpuFacts, HostFacts
-from roost.facts.model import Component, Inventory, ModelProfile, Stack
+from roost.facts.model import Component, Inventory, ModelProfile
 from roost.facts.request import Workload
 from roost.option_spelling import option
 from roost.plan.revision import revised
 from roost.plan.schema import ComponentPlan, MachineRecord, PlanDocument
 from roost.planner.buffers import can_be_mapped
+from roost.planner.leaf_level import units_at_level
 from roost.shell_quoting import command, shown_path
 from roost.units import GiB, format_bytes
 
@@ -148,7 +149,7 @@ def _structure_differences(plan: PlanDocument, inventory: Inventory) -> list[str
 def _component_differences(planned: ComponentPlan, found: Component, *, live: bool) -> list[str]:
     if planned.class_name != found.class_name:
         return [f"{planned.class_name} planned, {found.class_name!r} found"]
-    units = _at_planned_level(planned, found)
+    units = units_at_level(found, {stack.name: stack.leaves for stack in planned.stacks})
     blocks = [(stack.name, stack.count) for stack in planned.stacks], [(each.name, each.count) for each in units]
     if sorted(blocks[0]) != sorted(blocks[1]):
         return [f"blocks {_shown_blocks(blocks[0])} planned, {_shown_blocks(blocks[1])} found"]
@@ -157,16 +158,6 @@ def _component_differences(planned: ComponentPlan, found: Component, *, live: bo
     if planned.storage is None and planned.load_dtype == found.load_dtype and not same:
         return [f"{format_bytes(planned.load_bytes)} planned, {format_bytes(found.load_bytes)} found"]
     return []
-
-
-def _at_planned_level(planned: ComponentPlan, found: Component) -> list[Stack]:
-    """The units found, by those layers that the plan streams, where it streams below the blocks and they are there."""
-    leaves = {stack.name: stack.leaves for stack in planned.stacks}
-    finer = {each.name: each for each in found.leaves if {*leaves.get(each.name, ())} <= {*each.leaves}}
-    return [
-        finer[each.name].of_leaves(leaves[each.name]) if leaves.get(each.name) and each.name in finer else each
-        for each in found.units
-    ]
 
 
 def _shown_blocks(stacks: list[tuple[str, int]]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from roost.api.plans.explanation import ComponentAccount, Explanation, PlanRow, StageSum
 from roost.api.requests.request import workload_text
 from roost.cli.screen import off_by, rate_name, rate_value, show_folded, show_table, show_text
+from roost.cli.views.plan_details import remedy_texts
 from roost.cli.views.trials import show_trials
 from roost.plan.figures import Rate, StageWork
 from roost.plan.schema import PlanDocument
@@ -48,8 +49,8 @@ def show_explanation(plan: PlanDocument, explanation: Explanation) -> None:
 
 def _show_verdict(plan: PlanDocument) -> None:
     show_folded(f"verdict: {plan.budget.verdict_alone}")
-    for remedy in plan.budget.would_fit:
-        show_folded(f"would fit  {remedy}", hanging=11)
+    for text in remedy_texts(plan.budget):
+        show_folded(text, hanging=text.index("  ") + 2)
 
 
 def _aim(plan: PlanDocument) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from roost.api.requests.request import workload_text
 from roost.cli.screen import show_note, show_text
-from roost.cli.views.plan_details import cached_text, change_text, file_texts, show_placement
+from roost.cli.views.plan_details import cached_text, change_text, file_texts, remedy_texts, show_placement
 from roost.facts.request import Workload
 from roost.plan.figures import Predicted
 from roost.plan.schema import PlanDocument
@@ -13,7 +13,10 @@ from roost.units import format_bytes, format_seconds
 
 
 def show_plan(plan: PlanDocument) -> None:
-    """The verdict, what for, the seconds, the placement and the one warning that matters; or what would fit."""
+    """The verdict, what for, the seconds, the placement and the one warning that matters; or what would fit.
+
+    Of what surely would fit in place of a plan that may not, the first is enough here.
+    """
     show_text(plan.budget.verdict_alone)
     show_text(_about(plan))
     if plan.fits:
@@ -25,8 +28,8 @@ def show_plan(plan: PlanDocument) -> None:
     for text in file_texts(plan):
         show_text(text)
     show_remark(plan)
-    for remedy in plan.budget.would_fit:
-        show_text(f"would fit  {remedy}")
+    for text in remedy_texts(plan.budget)[: 1 if plan.fits else None]:
+        show_text(text)
 
 
 def show_remark(plan: PlanDocument) -> None:
@@ -69,5 +72,5 @@ def _seconds(plan: PlanDocument, predicted: Predicted) -> str:
 
 
 def show_remedy_run(workload: Workload) -> None:
-    """What takes a while after nothing fitted: a dry run of a smaller workload, or in another dtype."""
-    show_note(f"it does not fit; looking for what would: dry-running {workload_text(workload)}")
+    """What takes a while after nothing surely fitted: a dry run of a smaller workload, or in another dtype."""
+    show_note(f"looking for what would fit: dry-running {workload_text(workload)}")

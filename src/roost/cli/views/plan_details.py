@@ -67,8 +67,13 @@ def show_plan_details(plan: PlanDocument) -> None:
         show_text(f"lora  {shown_path(lora.path)} × {lora.scale:g}: {how} {lora.component}")
     show_text(f"load order: {', '.join(plan.load_order)}")
     show_labelled("verdict:", plan.budget.verdict_alone)
-    for remedy in plan.budget.would_fit:
-        show_text(f"would fit  {remedy}")
+    for text in remedy_texts(plan.budget):
+        show_text(text)
+
+
+def remedy_texts(budget: Budget) -> list[str]:
+    """A line for each command whose plan would fit; surely, where this one may not."""
+    return [f"would {'surely ' if budget.lacks is None else ''}fit  {each}" for each in budget.would_fit]
 
 
 def cached_text(cache: StepCache, seconds: CachedSeconds) -> str:

@@ -149,6 +149,7 @@ def predict(forecast: Forecast, placements: tuple[Placement, ...]) -> Predicted:
         peak_bytes=_bytes_interval(peaks),
         reserved_bytes=_bytes_interval(reserved),
         process_bytes=_bytes_interval(process),
+        kept_bytes=_kept_bytes(forecast, placements, max(reserved.values())),
         limiter=max(paces, key=lambda stage: stage.seconds).binding if paces else "compute",
         host_bytes=max((turn.host_bytes for turn in turns), default=sum(_in_memory(each) for each in tiers.values())),
         pinned_bytes=max(
@@ -160,6 +161,16 @@ def predict(forecast: Forecast, placements: tuple[Placement, ...]) -> Predicted:
         guessed=forecast.trace.no_dry_run is not None,
         notes=[],
     )
+
+
+def _kept_bytes(forecast: Forecast, placements: tuple[Placement, ...], reserved_bytes: int) -> int:
+    """What the allocator may keep beside that, where the run lets it: at its limit it gives that back.
+
+    Nobody has looked at what it keeps of tiles and slices, which are for devices without room.
+    """
+    if forecast.model.backend == "emulated" or any(each.tiling or each.slicing for each in placements):
+        return 0
+    return max(0, min(forecast.trace.kept_bytes, forecast.machine.limit_bytes - reserved_bytes))
 
 
 def _in_memory(tiers: Mapping[Tier, int]) -> int:

@@ -36,7 +36,9 @@ class SearchResult:
 
     ``sure`` says whether the chosen plan was sought among those that surely fit; ``other`` is the best of those where
     it is too dear. ``tiled`` are the components that are tiled though nobody asked for it, with the seconds that this
-    costs. ``front`` has the plans that no other beats in seconds, VRAM and host memory at once, by falling VRAM.
+    costs. ``unsure`` is what a plan that surely fits lacks where only likely ones are possible; ``premium`` how many
+    times the least likely seconds one takes that is too dear. ``front`` has the plans that no other beats in seconds,
+    VRAM and host memory at once, by falling VRAM.
     ``fastest`` is the plan of least seconds, however little it gains; ``more_vram`` the same with 2 GiB more,
     ``more_host`` with all the host memory that the weights could use, None where they have it.
     """
@@ -45,6 +47,8 @@ class SearchResult:
     chosen: Combination | None = None
     sure: bool = False
     other: Combination | None = None
+    premium: float = 1.0
+    unsure: Shortfall | None = None
     tiled: tuple[tuple[str, float], ...] = ()
     runner_up: Combination | None = None
     ruled_fits: bool = False
@@ -75,9 +79,10 @@ def search(case: Case, ruled: tuple[Placement, ...], forecast: Forecast, aim: Ai
     pricer = Pricer(forecast)
     rules = pricer.combination([pricer.option(each) for each in ruled])
     sized = size_all(case, ruled, pricer, aim)
-    found = [(terms, limits) for terms, limits in _possible(sized, pricer, aim) if isinstance(limits, Limits)]
+    looked = list(_possible(sized, pricer, aim))
+    found = [(terms, limits) for terms, limits in looked if isinstance(limits, Limits)]
     if not found:
-        return SearchResult(ruled=rules, shortfall=_shortfall(sized, pricer, aim))
+        return SearchResult(ruled=rules, shortfall=_lacking(limits for _, limits in looked))
     tiled = any(terms.tiled for terms, _ in found)
     options = price_all(case, ruled, pricer, aim if tiled else replace(aim, forbid=aim.forbid | {"tiling"}))
     offers = [_offer(terms, options, pricer, limits, aim) for terms, limits in found]
@@ -89,6 +94,8 @@ def search(case: Case, ruled: tuple[Placement, ...], forecast: Forecast, aim: Ai
         chosen=chosen,
         sure=taken.terms.sure,
         other=other.chosen if other else None,
+        premium=other.fastest_s / taken.fastest_s if other else 1.0,
+        unsure=_lacking(limits for terms, limits in looked if terms.sure),
         tiled=() if "tiling" in aim.allow or aim.tiled is not None else tuple(_tiled(chosen, ruled, pricer)),
         runner_up=runner_up(levels, chosen),
         ruled=rules,
@@ -113,9 +120,10 @@ def terms_of(aim: Aim, forecast: Forecast) -> tuple[Terms, ...]:
     return tuple(Terms(sure=sure, tiled=tiled) for sure in certainties for tiled in tiling)
 
 
-def can_fit(options: Options, pricer: Pricer, aim: Aim) -> bool:
-    """Whether any of these candidates fits on any terms."""
-    return any(isinstance(limits, Limits) for _, limits in _possible(options, pricer, aim))
+def can_fit(options: Options, pricer: Pricer, aim: Aim, *, surely: bool = False) -> bool:
+    """Whether any of these candidates fits on any terms, or on those that are sure."""
+    looked = _possible(options, pricer, aim)
+    return any(isinstance(limits, Limits) for terms, limits in looked if terms.sure or not surely)
 
 
 def _possible(options: Options, pricer: Pricer, aim: Aim) -> Iterator[tuple[Terms, Limits | Shortfall]]:
@@ -129,11 +137,10 @@ def _possible(options: Options, pricer: Pricer, aim: Aim) -> Iterator[tuple[Term
             yield terms, limits
 
 
-def _shortfall(options: Options, pricer: Pricer, aim: Aim) -> Shortfall:
-    """What is short on the most lenient terms."""
-    found = [limits for _, limits in _possible(options, pricer, aim)][-1]
-    assert isinstance(found, Shortfall)
-    return found
+def _lacking(looked: Iterable[Limits | Shortfall]) -> Shortfall | None:
+    """What is short on the last, which are the most lenient, of some terms; None where something is possible."""
+    last = next(iter(reversed(list(looked))), None)
+    return last if isinstance(last, Shortfall) else None
 
 
 def _possible_limits(columns: Mapping[str, Column], forecast: Forecast) -> Limits | Shortfall:

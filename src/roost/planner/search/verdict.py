@@ -9,17 +9,17 @@ from roost.plan.figures import Predicted
 from roost.planner.cost.budget import Verdict, pool_warnings, weights_fit
 from roost.planner.cost.estimate import Forecast, beyond_limit_bytes, predict, surely_fits, taken_of
 from roost.planner.placements import Placement
-from roost.planner.search.columns import Aim
-from roost.planner.search.option import Combination
+from roost.planner.search.comparison import Searched
 from roost.units import format_bytes, format_seconds
 
 
 def fitting_verdict(
-    forecast: Forecast, placements: tuple[Placement, ...], predicted: Predicted, *, aim: Aim, other: Combination | None
+    searched: Searched, placements: tuple[Placement, ...], predicted: Predicted, surer: tuple[str, ...] | None
 ) -> Verdict:
-    """What a plan that the search found promises; ``other`` is the sure one that would cost too much."""
+    """What a plan that the search found promises; ``surer`` is asked for in place of it, None where nobody looked."""
+    forecast = searched.forecast
     sure, known = surely_fits(forecast, predicted), forecast.trace.no_dry_run is None
-    doubt = () if sure or not known else (_doubt(forecast, predicted, aim, other),)
+    doubt = () if sure or not known else (_doubt(searched, predicted, looked=surer is not None),)
     return Verdict(
         fits=True,
         certainty="sure" if sure else "likely",
@@ -28,6 +28,7 @@ def fitting_verdict(
         host_bytes=predicted.host_bytes,
         host_deficit_bytes=0,
         activations_known=known,
+        would_fit=surer or (),
         warnings=(*pool_warnings(forecast.machine), *doubt),
     )
 
@@ -51,18 +52,21 @@ def _promise(forecast: Forecast, predicted: Predicted, *, sure: bool) -> str:
     return f"may not fit: likely {mid} of {there} free, up to {high}{where}."
 
 
-def _doubt(forecast: Forecast, predicted: Predicted, aim: Aim, other: Combination | None) -> str:
-    """By how much a plan may not fit, and what makes it sure."""
+def _doubt(searched: Searched, predicted: Predicted, *, looked: bool) -> str:
+    """By how much a plan may not fit, and what makes it sure where nobody has looked for that."""
+    forecast, aim, found = searched.forecast, searched.aim, searched.found
     taken, there_bytes = taken_of(forecast, predicted)
     beyond_bytes = beyond_limit_bytes(forecast, predicted)
     over = f"it may need {format_bytes(max(0, taken.high - there_bytes))} more than is free"
     if beyond_bytes > taken.high - there_bytes:
         over = f"it may need {format_bytes(beyond_bytes)} more than the budget and half of the headroom"
-    if other is not None:
-        premium = math.ceil(100 * other.seconds / predicted.total_s.mid) / 100
-        return f"{over}; a plan that surely fits takes {format_seconds(other.seconds)}: --max-premium {premium:g}."
+    if found.other is not None:
+        premium = math.ceil(100 * found.premium) / 100
+        return (
+            f"{over}; a plan that surely fits takes {format_seconds(found.other.seconds)}: --max-premium {premium:g}."
+        )
     if aim.certainty == "likely":
         return f"{over}; --certainty sure asks for a plan that surely fits."
     if "tiling" in aim.forbid:
         return f"{over}; no plan surely fits without tiling, which --forbid tiling forbids."
-    return f"{over}, and no plan surely fits; a smaller --size or fewer --frames may."
+    return f"{over}, and no plan surely fits{'' if looked else '; a smaller --size or fewer --frames may'}."

@@ -20,7 +20,7 @@ from roost.trace import Trace, trace_from_json, trace_to_json
 from roost.units import MiB
 
 # Raise it when a dry run of the same model would give other figures.
-TRACE_VERSION = 4
+TRACE_VERSION = 5
 _MOST_BYTES = 256 * MiB
 
 

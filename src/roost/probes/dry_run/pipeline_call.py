@@ -116,6 +116,7 @@ def _trace(
         seconds=round(time.perf_counter() - began_s, 3),
         versions={library: version(library) for library in _LIBRARIES},
         linears=tuple(_linears_of(each) for each in components),
+        kept_bytes=log.allocator.kept_bytes,
     )
 
 

@@ -11,7 +11,7 @@ import torch
 
 from roost.pipelines.internals.of_torch import storage_key
 from roost.probes.dry_run.fake_ops import tensors_in
-from roost.probes.dry_run.liveness import Liveness, storage_keys
+from roost.probes.dry_run.liveness import CachingAllocator, Liveness, storage_keys
 from roost.probes.dry_run.op_classes import attention_kind, moved_bytes, op_kind
 from roost.trace import OP_CLASSES, ActivationBytes, AttentionWork, BlockTrace, OpClass, OpClassTotals, Totals
 
@@ -136,13 +136,19 @@ class Frame:
 class Recorder:
     """Observes the operations of one use; ``weights`` and ``inputs`` are never counted.
 
-    What happens ``between`` two blocks is counted with the first of them, where that is asked for.
+    ``allocator`` is the one of the use and those before it. What happens ``between`` two blocks is counted with the
+    first of them, where that is asked for.
     """
 
     def __init__(
-        self, weights: Iterable[torch.Tensor], inputs: Iterable[torch.Tensor], *, between: bool = False
+        self,
+        weights: Iterable[torch.Tensor],
+        inputs: Iterable[torch.Tensor],
+        allocator: CachingAllocator | None = None,
+        *,
+        between: bool = False,
     ) -> None:
-        self.liveness = Liveness(self._grew)
+        self.liveness = Liveness(self._grew, allocator or CachingAllocator())
         weights = list(weights)
         for tensor in (*weights, *inputs):
             self.liveness.know(tensor)

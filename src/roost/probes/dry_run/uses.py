@@ -15,6 +15,7 @@ from roost.pipelines.entries import wrap_entries
 from roost.pipelines.formats.packed_tensors import named_parts
 from roost.pipelines.internals.of_torch import storage_key
 from roost.probes.dry_run.entry_calls import EntryCall, TracedComponent, tensors_within, weights_bytes
+from roost.probes.dry_run.liveness import CachingAllocator
 from roost.probes.dry_run.recorder import Recorder
 from roost.probes.dry_run.replay import Replays, structure_of
 from roost.probes.dry_run.world import FakeWorld
@@ -36,6 +37,7 @@ class UseLog:
         self.uses: list[UseTrace] = []
         self.sequence: list[tuple[int, int]] = []
         self.variants: list[VaeVariant] = []
+        self.allocator = CachingAllocator()
         self._world = world
         self._replaying = replaying
         self._running = False
@@ -70,7 +72,7 @@ class UseLog:
             return next(reversed(known.values()))
         values = call.values()
         if values not in known:
-            known[values] = trace_use(call, self._world, replaying=self._replaying)
+            known[values] = trace_use(call, self._world, self.allocator, replaying=self._replaying)
         return known[values]
 
     def _log(self, call: EntryCall, traced: TracedUse) -> None:
@@ -98,7 +100,7 @@ class UseLog:
             for switch in switches:
                 getattr(module, f"enable_{switch}")()
             try:
-                use = trace_use(call, self._world, replaying=self._replaying).use
+                use = trace_use(call, self._world, CachingAllocator(), replaying=self._replaying).use
             finally:
                 for switch in switches:
                     getattr(module, f"disable_{switch}")()
@@ -123,10 +125,11 @@ class TracedUse:
     reads_values: bool
 
 
-def trace_use(call: EntryCall, world: FakeWorld, *, replaying: bool = True) -> TracedUse:
+def trace_use(call: EntryCall, world: FakeWorld, allocator: CachingAllocator, *, replaying: bool = True) -> TracedUse:
     """Runs ``call`` in ``world`` and records it; with ``replaying``, equal submodule calls run once."""
     module, inputs = call.component.module, call.inputs()
-    recorder = Recorder([part for _, part in named_parts(module)], inputs, between=call.component.leaves)
+    weights = [part for _, part in named_parts(module)]
+    recorder = Recorder(weights, inputs, allocator, between=call.component.leaves)
     reads, world.observer = world.value_reads, recorder
     try:
         with ExitStack() as undo:

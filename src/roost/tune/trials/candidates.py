@@ -72,6 +72,7 @@ def list_candidates(
 
     All decode as the first given plan does, else as the ``searched`` one, which is sought where it isn't known.
     """
+    asked = replace(asked, seek_remedies=False)  # who fits only likely races as it is
     pattern = next(iter((given or {}).values()), None)
     if pattern is None:
         pattern = searched = searched or plan_by_search(asked)

@@ -17,6 +17,7 @@ from roost.planner.search.search import can_fit
 from roost.trace import Trace
 
 TraceOther = Callable[[Workload], Trace | None]  # None for what can't be traced
+Finds = Callable[[Case, Forecast, Aim], bool]  # whether a search finds what is wanted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,22 +37,31 @@ def remedy_text(remedy: Remedy) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """A remedy, and the question as it then is; ``trace_other`` says what another workload does."""
+    """A remedy, and the question as it then is; ``trace_other`` says what another workload does.
+
+    ``surely_finds`` searches for a plan that surely fits, where one that likely does isn't enough.
+    """
 
     remedy: Remedy = Remedy()
     case: Case
     forecast: Forecast
     aim: Aim
     trace_other: TraceOther | None = None
+    surely_finds: Finds | None = None
 
     def fits(self) -> bool:
         """Whether the search then finds a plan."""
+        if self.surely_finds is not None:
+            return self.surely_finds(self.case, self.forecast, self.aim)
         pricer = Pricer(self.forecast)
         return can_fit(self.options(pricer), pricer, self.aim)
 
     def options(self, pricer: Pricer) -> Options:
-        """Every component's candidates with their bytes."""
-        return size_all(self.case, place(self.case, apply_rules(self.case).decisions), pricer, self.aim)
+        """Every component's candidates with what they need: likely, or surely where that is wanted."""
+        options = size_all(self.case, place(self.case, apply_rules(self.case).decisions), pricer, self.aim)
+        if self.surely_finds is None:
+            return options
+        return {name: [replace(each, own_bytes=each.sure_bytes) for each in found] for name, found in options.items()}
 
     def also(self, *given: tuple[str, str]) -> Remedy:
         """The remedy with more options beside its own."""

@@ -10,6 +10,7 @@ from roost.facts.request import Workload
 from roost.planner.search.remedies.change import Change, LoadedAs, Remedy
 from roost.planner.search.remedies.less_work import less_of_one, smaller_and_shorter
 from roost.planner.search.remedies.single import (
+    dearer,
     enlarged,
     fewer_options,
     halved,
@@ -35,6 +36,14 @@ def remedies(asked: Change, missing: Shortfall, loaded_as: LoadedAs | None = Non
     found = list(islice(_losses(asked, missing, loaded_as), _MOST - 1))
     larger = _enough(more_memory(asked, missing), missing)
     return (*found, *([larger.remedy] if larger.fits() else []))
+
+
+def surer(asked: Change, missing: Shortfall | None, premium: float, loaded_as: LoadedAs | None) -> tuple[Remedy, ...]:
+    """The changes with which a plan surely fits that likely does; without anything ``missing``, what it costs."""
+    if missing is not None:
+        return remedies(asked, missing, loaded_as)
+    dear = dearer(asked, premium)
+    return (dear.remedy,) if dear.fits() else ()
 
 
 def _losses(asked: Change, missing: Shortfall, loaded_as: LoadedAs | None) -> Iterator[Remedy]:

@@ -91,6 +91,13 @@ def halved(asked: Change, missing: Shortfall, loaded_as: LoadedAs) -> Iterator[C
             yield replace(change, remedy=Remedy(given=(("--dtype", dtype),), note=f"{names} no longer in float32"))
 
 
+def dearer(asked: Change, premium: float) -> Change:
+    """What surely fits, at what it costs: ``premium`` times the likely plan's seconds, rounded up."""
+    most = math.ceil(100 * premium) / 100
+    given = (("--max-premium", f"{most:g}"),)
+    return replace(asked, remedy=Remedy(given=given), aim=replace(asked.aim, max_premium=most))
+
+
 def more_memory(asked: Change, missing: Shortfall) -> Change:
     """As much more of what is short as lacks."""
     machine = asked.forecast.machine
