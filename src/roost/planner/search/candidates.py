@@ -20,7 +20,7 @@ _OPEN: tuple[Strategy, ...] = ("resident", "component-offload", "snapshot-offloa
 _POLICIES: tuple[ResidentPolicy, ...] = ("strided", "leading")
 _PREFETCHES = (1, 2)
 # Layers below blocks come in where memory is short: few of many ways to keep some of them are worth a look.
-LEAF_PREFETCHES, LEAF_STEPS = (1, 4, 12), 8
+LEAF_PREFETCHES, LEAF_STEPS = (1, 2, 4, 12), 8
 _STEPS = 16  # of the number of residents, where what streams is split between tiers too
 
 
