@@ -201,6 +201,12 @@ def test_blocks_whose_layers_can_t_be_told_apart_have_no_leaves(sizes: dict[str,
     assert _leaves_of(sizes) == ()
 
 
+def test_names_that_are_no_block_s_are_the_list_s_own() -> None:
+    sizes = _blocks("blocks", 3, 512, ("q.weight", "k.weight"))
+    odd = {"blocks.scale": 1, "blocks.x.q.weight": 2, "blocks.00.q.weight": 3, "blocks.1234567890.q.weight": 4}
+    assert _leaves_of(sizes | odd) == _leaves_of(sizes)
+
+
 def test_of_leaves_takes_and_orders_the_sizes_of_every_block() -> None:
     stack = Stack(name="b", block_bytes=(1, 2, 3, 4, 5, 6), leaves=("x", "y", "z"), kept_bytes=(0, 1, 0, 0, 2, 0))
     taken = stack.of_leaves(["z", "y"])

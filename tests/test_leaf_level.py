@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dry_runs import tiny_directory, tiny_trace, trace_tiny_at_leaf_level
+from live_pipelines import live_pipeline
 from roost.api.plans.diff import diff_plans
 from roost.api.plans.export.diffusers import diffusers_script
 from roost.api.plans.export.sglang import sglang_command
@@ -22,6 +23,7 @@ from roost.plan.fields import StackRecord
 from roost.planner.by_search import plan_by_search
 from roost.planner.search_question import SearchQuestion
 from roost.units import GiB
+from tiny_loras import lora_file
 
 MODELS = ("flux", "wan2.2", "qwen-image", "sd3", "ltx")
 TINY = {"gpu": "emulated", "ram": "16GiB", "headroom": 0, "size": (64, 64), "steps": 4, "measured": False}
@@ -133,6 +135,69 @@ def test_a_plan_by_layers_is_read_back_told_apart_and_exported(tmp_path: Path) -
     assert 'offload_type="leaf_level"' in diffusers_script(fine).text
     assert any("layer by layer" in note for note in sglang_command(fine).notes)
     assert "--layerwise-resident-layers" not in sglang_command(fine).text
+
+
+@pytest.mark.parametrize(("name", "component"), [("qwen-image", "text_encoder"), ("wan2.2", "transformer_2")])
+def test_a_stack_that_nothing_calls_streams_all_the_same(name: str, component: str) -> None:
+    asked = {"set": f"{component}=layerwise-offload,leaf_level=true", "steps": 1}
+    fine, whole = planned(name, **asked), planned(name, set=f"{component}=layerwise-offload", steps=1)
+    assert [each.name for each in fine.components[component].stacks] == [
+        each.name for each in whole.components[component].stacks
+    ]
+    assert fine.components[component].trunk_bytes < 1.5 * whole.components[component].trunk_bytes
+
+
+def test_where_nothing_fits_what_lacks_less_is_told_and_its_remedy_fits() -> None:
+    options = {"gpu": "rtx-4090", "ram": "128GiB", "measured": False, "set": "vae=snapshot-offload,tiling=true"}
+    plan = make_plan("flux.2-klein-9b", vram="3GiB", headroom=0, **options)
+    assert not plan.fits
+    (wanted,) = (each for each in plan.budget.would_fit if "--vram" in each)
+    vram = wanted.split("--vram ")[1].split()[0]
+    assert make_plan("flux.2-klein-9b", vram=vram, headroom=0, **options).fits
+    asked = search_question("flux.2-klein-9b", PlanOptions(vram="3GiB", headroom=0, **options))  # type: ignore[arg-type]
+    whole = plan_by_search(replace(asked, at_leaf_level=None, seek_remedies=False))
+    assert whole.budget.deficit_bytes > plan.budget.deficit_bytes
+
+
+def test_loras_beside_weights_are_in_the_layers_that_they_belong_to(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    lora = lora_file(tmp_path / "a.safetensors", live_pipeline("flux"), {"transformer": ("to_q", "to_v")})
+    options = {"lora": f"{lora}:1", "fuse": False}
+    inventory = search_question(
+        tiny_directory("flux"), PlanOptions(**{**TINY, "vram": "64MiB", **options})
+    ).question.inventory
+    component = inventory.component("transformer")
+    in_units, in_leaves = (
+        sum(sum(each.kept_bytes) for each in stacks) for stacks in (component.units, component.leaves)
+    )
+    assert in_units == in_leaves > 0
+
+
+def test_a_cache_that_runs_the_first_block_runs_all_of_its_layers() -> None:
+    options = {"cache": "first-block=0.1", "steps": 8}
+    fine = planned(set="transformer=layerwise-offload,leaf_level=true", **options)
+    whole = planned(set="transformer=layerwise-offload", **options)
+    assert fine.predicted is not None
+    assert whole.predicted is not None
+    assert fine.predicted.cached_s is not None
+    assert whole.predicted.cached_s is not None
+    assert fine.predicted.cached_s.low == pytest.approx(whole.predicted.cached_s.low, rel=0.1)
+
+
+@pytest.mark.parametrize("wrong", ["attn.nope", "attn"])
+def test_layers_that_the_model_lacks_are_one_line(
+    wrong: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = plan_to_yaml(planned(set="transformer=layerwise-offload,leaf_level=true"))
+    (tmp_path / "plan.yaml").write_text(text.replace("- attn.to_q\n", f"- {wrong}\n"))
+    for words in (
+        ["run", "--prompt", "x", "-o", str(tmp_path / "x.png")],
+        ["timeline", "-o", str(tmp_path / "t.html")],
+    ):
+        assert run([words[0], str(tmp_path / "plan.yaml"), *words[1:]]) == 4
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") or "\nerror: " in error
+        assert "unexpected" not in error
 
 
 @pytest.mark.parametrize("count", [2, 5])

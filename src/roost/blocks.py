@@ -164,11 +164,12 @@ def _below(sizes: _Sizes, stack: Stack) -> Stack:
 def _layers(sizes: _Sizes, stack: Stack) -> list[dict[str, list[int]]]:
     """Of each block the layers below it, by their names within it, with the sizes of their tensors."""
     blocks: list[dict[str, list[int]]] = [{} for _ in stack.block_bytes]
-    start = f"{stack.name}."
+    start, numbers = f"{stack.name}.", {str(number): number for number in range(stack.count)}
     for name, size in sizes.items():
         if name.startswith(start):
             index, _, inner = name[len(start) :].partition(".")
-            blocks[int(index)].setdefault(inner.rpartition(".")[0], []).append(size)
+            if index in numbers:  # else it is of the list itself
+                blocks[numbers[index]].setdefault(inner.rpartition(".")[0], []).append(size)
     return [_innermost(layers) for layers in blocks]
 
 

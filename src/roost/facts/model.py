@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import add
 from typing import Literal
@@ -39,6 +39,10 @@ class Stack:
     @property
     def bytes(self) -> int:
         return sum(self.block_bytes)
+
+    def has_leaves(self, leaves: Collection[str]) -> bool:
+        """Whether it has all of these, and there are any."""
+        return bool(leaves) and {*leaves} <= {*self.leaves}
 
     def of_leaves(self, leaves: Sequence[str]) -> Stack:
         """The same with only these of its leaves, in this order."""

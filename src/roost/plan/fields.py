@@ -44,11 +44,15 @@ class Masters(Strict):
 
 
 class StackRecord(Strict):
-    """``count`` blocks below the module ``name``. With ``leaves`` these are the layers of that name of every block."""
+    """``count`` blocks below the module ``name``. With ``leaves`` these are the layers of that name of every block.
+
+    ``largest_bytes`` is unknown of plans that earlier versions wrote.
+    """
 
     name: Name
     count: Positive
     bytes: Bytes
+    largest_bytes: Bytes | None = None
     leaves: list[Name] = Field(default_factory=list)
 
     @model_validator(mode="after")
@@ -56,6 +60,11 @@ class StackRecord(Strict):
         if self.leaves and (self.count % len(self.leaves) or len(set(self.leaves)) < len(self.leaves)):
             raise ValueError(f"{len(self.leaves)} leaves of each block don't make {self.count} different ones")
         return self
+
+    @property
+    def slot_bytes(self) -> int:
+        """What a slot for any of its blocks takes."""
+        return self.bytes // self.count if self.largest_bytes is None else self.largest_bytes
 
     @property
     def stack(self) -> Stack:

@@ -24,7 +24,10 @@ class Answer:
 
 
 def answer_to(asked: SearchQuestion) -> Answer:
-    """Blocks stream as a whole, unless streaming below them surely fits where they don't, or takes clearly less."""
+    """Blocks stream as a whole, unless streaming below them surely fits where they don't, or takes clearly less.
+
+    Where nothing fits, it is the one that lacks less.
+    """
     ruling = ruling_on(asked.question)
     first = Answer(asked, ruling, _searched(asked, ruling))
     if asked.at_leaf_level is None or not _wants_less(first):
@@ -32,7 +35,14 @@ def answer_to(asked: SearchQuestion) -> Answer:
     finer = asked.at_leaf_level(asked.question)
     if finer is None:
         return first
-    finer = replace(asked, question=finer.question, trace=finer.trace, model=finer.model, at_leaf_level=None)
+    finer = replace(
+        asked,
+        question=finer.question,
+        trace=finer.trace,
+        model=finer.model,
+        trace_other=finer.trace_other,
+        at_leaf_level=None,
+    )
     ruling = ruling_on(finer.question)
     second = Answer(finer, ruling, _searched(finer, ruling))
     return second if _is_better(second, first) else first
@@ -50,6 +60,8 @@ def _wants_less(answer: Answer) -> bool:
 
 def _is_better(finer: Answer, whole: Answer) -> bool:
     found, before, aim = finer.searched.found, whole.searched.found, whole.asked.aim
+    if found.shortfall is not None and before.shortfall is not None:
+        return found.shortfall.short_bytes < before.shortfall.short_bytes
     if found.chosen is None or before.chosen is None:
         return found.chosen is not None
     if aim.objective == "memory":

@@ -57,13 +57,14 @@ def in_order(component: Component, stacks: Iterable[str]) -> Component:
 
 
 def _in_order_of_leaves(stack: Stack, used: Iterable[str]) -> Stack:
-    """The stack with its leaves in the order in which the blocks come to them; those never used are the trunk's."""
-    if not stack.leaves:
-        return stack
-    place = {name: number % len(stack.leaves) for number, name in enumerate(block_names((stack,)))}
-    return stack.of_leaves(
-        [stack.leaves[leaf] for leaf in dict.fromkeys(place[name] for name in used if name in place)]
-    )
+    """The stack with its leaves in the order in which the blocks come to them; those that alone are never used are the
+    trunk's.
+    """
+    place = {
+        name: number % len(stack.leaves) for number, name in enumerate(block_names((stack,)) if stack.leaves else ())
+    }
+    kept = dict.fromkeys(place[name] for name in used if name in place)
+    return stack.of_leaves([stack.leaves[number] for number in kept]) if kept else stack
 
 
 def _with_use_order(component: Component, used: Iterable[str]) -> Component:

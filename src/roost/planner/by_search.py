@@ -41,7 +41,7 @@ def plan_by_search(asked: SearchQuestion) -> PlanDocument:
     Without a dry run, a plan leaves room for what activations are guessed to take where it can; only bytes of weights
     refuse. Raises UsageError as ``plan_by_rules`` does.
     """
-    whole, answer = asked, answer_to(asked)
+    whole, answer = asked.question.inventory, answer_to(asked)
     asked, ruling, searched = answer.asked, answer.ruling, answer.searched
     forecast, found = searched.forecast, searched.found
     if found.chosen is None:
@@ -57,10 +57,10 @@ def plan_by_search(asked: SearchQuestion) -> PlanDocument:
     return document_of(
         ruling,
         tuple(
-            _in_blocks(_explained(each, predicted, arithmetic, forecast, asked.aim.objective), whole.question.inventory)
+            _in_blocks(_explained(each, predicted, arithmetic, forecast, asked.aim.objective), whole)
             for each in placements
         ),
-        fitting_verdict(searched, placements, predicted, _surer(whole, searched)),
+        fitting_verdict(searched, placements, predicted, _surer(asked, ruling.case, searched)),
         sought=Sought(
             aim=asked.aim, generations=asked.generations, may_tile=_may_tile(asked.aim, forecast, placements)
         ),
@@ -208,12 +208,11 @@ def _remedies(asked: SearchQuestion, case: Case, forecast: Forecast, missing: Sh
     return tuple(map(asked.spell, found))
 
 
-def _surer(asked: SearchQuestion, searched: Searched) -> tuple[str, ...] | None:
+def _surer(asked: SearchQuestion, case: Case, searched: Searched) -> tuple[str, ...] | None:
     """What surely would fit in place of a plan that likely does; None where nobody wants to know."""
     found = searched.found
     if not asked.seek_remedies or (found.unsure is None and found.other is None):
         return None
-    case = ruling_on(asked.question).case
     change = _change(asked, case, asked.forecast(case), surely_finds)
     return tuple(map(asked.spell, surer(change, found.unsure, found.premium, _loaded_as(asked, surely_finds))))
 

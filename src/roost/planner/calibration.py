@@ -134,7 +134,8 @@ def _strategy(plan: PlanDocument) -> str:
     for name in plan.load_order:
         component = plan.components[name]
         blocks = sum(stack.count for stack in component.stacks)
-        kept = "" if component.resident_blocks is None else f" {component.resident_blocks} of {blocks}"
+        noun = " layers" if component.leaf_level else ""
+        kept = "" if component.resident_blocks is None else f" {component.resident_blocks} of {blocks}{noun}"
         parts.append(f"{name} {component.strategy}{kept}")
     return ", ".join(parts)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from roost.errors import UsageError
+from roost.errors import PlanMismatch, UsageError
 from roost.facts.model import Component, Inventory, Kind, Stack
 from roost.facts.request import TIERS
 from roost.planner.rules.case import Question
@@ -51,18 +51,22 @@ def open_to_leaf_level(question: Question) -> frozenset[str]:
 
 
 def with_leaves(component: Component, leaves: Mapping[str, Sequence[str]]) -> Component:
-    """A component at leaf level with just these leaves of its stacks, by the stack's name."""
+    """A component at leaf level with just these leaves of its stacks, by the stack's name.
+
+    Raises PlanMismatch for leaves that it doesn't have.
+    """
+    for each in component.units:
+        wrong = {*leaves.get(each.name, ())} - {*each.leaves}
+        if wrong:
+            raise PlanMismatch(f"{component.name} has no layer {min(wrong)!r} in {each.name}; plan the model again.")
     units = tuple(each.of_leaves(leaves[each.name]) if leaves.get(each.name) else each for each in component.units)
     return replace(component, units=units)
 
 
 def units_at_level(component: Component, leaves: Mapping[str, Sequence[str]]) -> list[Stack]:
     """The units of a component, those with ``leaves`` of their stack by these layers, where it has them."""
-    finer = {each.name: each for each in component.leaves if {*leaves.get(each.name, ())} <= {*each.leaves}}
-    return [
-        finer[each.name].of_leaves(leaves[each.name]) if leaves.get(each.name) and each.name in finer else each
-        for each in component.units
-    ]
+    finer = {each.name: each for each in component.leaves if each.has_leaves(leaves.get(each.name, ()))}
+    return [finer[each.name].of_leaves(leaves[each.name]) if each.name in finer else each for each in component.units]
 
 
 def _wishes(question: Question) -> Mapping[str, Wish]:

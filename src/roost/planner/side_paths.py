@@ -10,7 +10,7 @@ from functools import reduce
 
 from roost.blocks import TRUNK, block_names, gap_bytes, home_unit
 from roost.facts.loras import Adapters, SidePath
-from roost.facts.model import Component, Inventory
+from roost.facts.model import Component, Inventory, Stack
 from roost.trace import OP_CLASSES, ActivationBytes, OpClassTotals, Totals, Trace, UseTrace
 
 # Of a LoRA beside a layer: its two matrices; the scale, and the sum.
@@ -55,14 +55,19 @@ def buffer_bytes(paths: Iterable[SidePath]) -> int:
 
 
 def _larger(component: Component, adapters: Adapters) -> Component:
-    by_unit = _by_unit(adapters.paths, block_names(component.units))
-    more = {unit: buffer_bytes(paths) for unit, paths in by_unit.items()}
+    more_bytes = sum(buffer_bytes(paths) for paths in _by_unit(adapters.paths, block_names(component.units)).values())
     return replace(
         component,
-        units=tuple(each.with_more(more.get(name, 0) for name in block_names((each,))) for each in component.units),
-        extra_bytes=component.extra_bytes + sum(more.values()),
-        kept_bytes=component.kept_bytes + sum(more.values()),
+        units=_larger_units(component.units, adapters),
+        leaves=_larger_units(component.leaves, adapters),
+        extra_bytes=component.extra_bytes + more_bytes,
+        kept_bytes=component.kept_bytes + more_bytes,
     )
+
+
+def _larger_units(units: tuple[Stack, ...], adapters: Adapters) -> tuple[Stack, ...]:
+    more = {unit: buffer_bytes(paths) for unit, paths in _by_unit(adapters.paths, block_names(units)).items()}
+    return tuple(each.with_more(more.get(name, 0) for name in block_names((each,))) for each in units)
 
 
 def _by_unit(paths: Iterable[SidePath], names: tuple[str, ...]) -> dict[str, list[SidePath]]:

@@ -100,9 +100,19 @@ def _without_order(question: Question) -> Question:
 
 
 def _with_others(asked: SearchQuestion, on_remedy_run: OnRemedyRun | None) -> SearchQuestion:
-    """The question of one ``roost run``, which other workloads may be looked at for."""
-    question = asked.question
-    return replace(asked, trace_other=lambda workload: _other_trace(question, workload, on_remedy_run), gives_back=True)
+    """The question of one ``roost run``, which other workloads may be looked at for, at either level."""
+    question, at_level = asked.question, asked.at_leaf_level
+
+    def finer(of: Question) -> SearchQuestion | None:
+        found = at_level(of) if at_level else None
+        return None if found is None else _with_others(found, on_remedy_run)
+
+    return replace(
+        asked,
+        trace_other=lambda workload: _other_trace(question, workload, on_remedy_run),
+        at_leaf_level=finer,
+        gives_back=True,
+    )
 
 
 def _loaded_as(model: str | Path, options: PlanOptions, on_remedy_run: OnRemedyRun | None) -> SearchQuestion:

@@ -48,7 +48,7 @@ def _boxes(slices: Sequence[Slice], piece: Piece, colours: Mapping[str, str], y:
             x, y, width, _LANE, _tip(group), fill=colours[first.component], fill_opacity=0.8 if count % 2 else None
         )
         number = first.part.rpartition(".")[2]
-        if len(group) == 1 and width >= CHARACTER_PX * len(number) + 4:
+        if len(group) == 1 and number.isdigit() and width >= CHARACTER_PX * len(number) + 4:
             yield label(x + width / 2, y + _LANE / 2 + 4, number, "middle", class_="on")
 
 

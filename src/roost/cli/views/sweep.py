@@ -72,7 +72,11 @@ def _short_name(name: str) -> str:
 def _treatment(component: ComponentPlan) -> str:
     blocks = sum(stack.count for stack in component.stacks)
     if component.strategy == "layerwise-offload":
-        where = "held" if component.hold else f"{component.resident_blocks}/{blocks}"
+        where = (
+            "held"
+            if component.hold
+            else f"{component.resident_blocks}/{blocks}{' layers' if component.leaf_level else ''}"
+        )
     else:
         where = _SHORT_STRATEGIES[component.strategy]
     return f"{where} tiled" if component.tiling else where

@@ -81,7 +81,7 @@ def _cut_short(cache: StepCache, use: UseTrace, component: Component) -> UseTrac
         skipped = [replace(each, totals={**each.totals, "attention": OpClassTotals()}) for each in use.blocks]
         gone = [less(each.totals, [other.totals]) for each, other in zip(use.blocks, skipped, strict=True)]
         return replace(use, totals=less(use.totals, gone), blocks=tuple(skipped))
-    names = set(block_names(component.units))
-    blocks = [block for block in use.blocks if block.name in names]
-    left = 1 if cache.name == "first-block" else 0
+    layers_of = {name: max(1, len(unit.leaves)) for unit in component.units for name in block_names((unit,))}
+    blocks = [block for block in use.blocks if block.name in layers_of]
+    left = layers_of[blocks[0].name] if cache.name == "first-block" and blocks else 0
     return replace(use, totals=less(use.totals, [each.totals for each in blocks[left:]]), blocks=tuple(blocks[:left]))

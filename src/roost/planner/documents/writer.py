@@ -192,7 +192,13 @@ def _component(placement: Placement, sought: Sought | None) -> ComponentPlan:
         load_bytes=component.load_bytes,
         trunk_bytes=component.load_bytes - sum(unit.bytes for unit in component.units),
         stacks=[
-            StackRecord(name=unit.name, count=unit.count, bytes=unit.bytes, leaves=list(unit.leaves))
+            StackRecord(
+                name=unit.name,
+                count=unit.count,
+                bytes=unit.bytes,
+                largest_bytes=max(unit.block_bytes),
+                leaves=list(unit.leaves),
+            )
             for unit in component.units
         ],
         use_order=list(component.use_order) or None,

@@ -68,12 +68,16 @@ def _device_bytes(component: ComponentPlan) -> int:
     sizes = [stack.bytes // stack.count for stack in component.stacks for _ in range(stack.count)]
     counts = [stack.count for stack in component.stacks]
     kept = resident_indices(counts, component.resident_blocks, component.resident_policy)
-    return sum(sizes[index] for index in kept) + (component.slots or 0) * max(sizes, default=0)
+    return sum(sizes[index] for index in kept) + (component.slots or 0) * _slot_bytes(component)
 
 
 def _least_bytes(component: ComponentPlan) -> int:
     """Bytes of the trunk and one slot."""
-    return component.trunk_bytes + max((stack.bytes // stack.count for stack in component.stacks), default=0)
+    return component.trunk_bytes + _slot_bytes(component)
+
+
+def _slot_bytes(component: ComponentPlan) -> int:
+    return max((stack.slot_bytes for stack in component.stacks), default=0)
 
 
 def _one_fewer(component: ComponentPlan) -> ComponentPlan:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch.distributed.fsdp import FSDPModule
 
 from roost.blocks import leaf_stacks, streamed_stacks
 from roost.errors import PlanMismatch, UsageError
-from roost.facts.model import Stack
 from roost.option_spelling import option
 from roost.pipelines.adapters import without_adapters
 from roost.pipelines.classes import component_class
@@ -81,15 +80,12 @@ def check_component(name: str, module: torch.nn.Module, plan: ComponentPlan) -> 
 
 def _blocks(sizes: Mapping[str, int], plan: ComponentPlan) -> dict[str, tuple[int, int]]:
     """Number and bytes of the blocks of each stack, or of their layers where the plan streams those."""
-    leaves = {stack.name: stack.leaves for stack in plan.stacks if stack.leaves}
-    live = streamed_stacks(sizes)
-    found = {each.name: each for each in (*live, *(leaf_stacks(sizes, live) if leaves else ()))}
-    kept = [each.of_leaves(leaves[name]) if _has(each, leaves.get(name)) else each for name, each in found.items()]
-    return {each.name: (each.count, each.bytes) for each in kept}
-
-
-def _has(stack: Stack, leaves: Collection[str] | None) -> bool:
-    return leaves is not None and {*leaves} <= {*stack.leaves}
+    planned = {stack.name: stack.leaves for stack in plan.stacks if stack.leaves}
+    live = {each.name: each for each in streamed_stacks(sizes)}
+    for each in leaf_stacks(sizes, live.values()) if planned else ():
+        if each.has_leaves(planned.get(each.name, ())):
+            live[each.name] = each.of_leaves(planned[each.name])
+    return {name: (each.count, each.bytes) for name, each in live.items()}
 
 
 def _check_class(name: str, module: torch.nn.Module, plan: ComponentPlan) -> None:
