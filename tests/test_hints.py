@@ -140,7 +140,7 @@ def test_figures_of_other_models_on_a_device_are_not_said_to_be_of_another_devic
 def test_a_dry_run_of_a_smaller_workload_is_told_in_a_whole_sentence(capsys) -> None:
     show_remedy_run(Workload(width=848, height=480, frames=None, steps=40, batch=1, guidance=None))
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == "it does not fit; looking for what would: dry-running 848×480, 40 steps, batch 1"
+    assert line == "looking for what would fit: dry-running 848×480, 40 steps, batch 1"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import torch
 from dry_runs import tiny_directory
 from live_pipelines import held_by, live_pipeline, own_pipeline
 from plans import LAYERWISE, plan_for
-from roost.api.plans.plan import load_plan
+from roost.api.plans.plan_files import load_plan
 from roost.api.requests.request import RunRequest, calls_of
 from roost.api.runs import groups
 from roost.api.runs import run as running

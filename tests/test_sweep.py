@@ -65,7 +65,7 @@ def test_what_contradicts_a_sweep_is_refused(words: tuple[str, ...], named: str,
     assert named in capsys.readouterr().err
 
 
-def test_memory_sweeps_trace_once_and_say_what_is_missing(monkeypatch, tmp_path: Path, capsys) -> None:
+def test_memory_sweeps_trace_once_a_level_and_say_what_is_missing(monkeypatch, tmp_path: Path, capsys) -> None:
     traced = []
 
     def counted(*arguments):
@@ -78,7 +78,7 @@ def test_memory_sweeps_trace_once_and_say_what_is_missing(monkeypatch, tmp_path:
     words = ["plan", model, *TINY, "--sweep", "vram=1KiB,64MiB,128MiB"]
     assert run([*words, "--json", "-o", str(output)]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert len(traced) == 1
+    assert len(traced) == 2  # by blocks, and where these are short by layers
     assert json.loads(output.read_text()) == document
     assert document["schema"] == 1
     assert document["sweep"] == {"what": "vram", "values": [1024, 64 * 1024**2, 128 * 1024**2]}

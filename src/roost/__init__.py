@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from roost.api.bench import bench
     from roost.api.models.inspect import inspect_model
     from roost.api.plans.fleet.plan import make_fleet_plan
-    from roost.api.plans.plan import load_plan, make_plan
+    from roost.api.plans.plan import make_plan
+    from roost.api.plans.plan_files import load_plan
     from roost.api.runs.pipeline import load_pipeline
     from roost.api.tuning import tune_plan
     from roost.tune.results.document import results_document
@@ -28,7 +29,7 @@ _HOMES = {
     "inspect_model": "roost.api.models.inspect",
     "make_plan": "roost.api.plans.plan",
     "make_fleet_plan": "roost.api.plans.fleet.plan",
-    "load_plan": "roost.api.plans.plan",
+    "load_plan": "roost.api.plans.plan_files",
     "load_pipeline": "roost.api.runs.pipeline",
     "bench": "roost.api.bench",
     "results_document": "roost.tune.results.document",

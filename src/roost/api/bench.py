@@ -10,7 +10,8 @@ from pathlib import Path
 from roost.api.machine import find_machine
 from roost.api.models.files.inspect_files import is_weight_file
 from roost.api.models.inspect import inspect_model, inspect_planned, profile_of
-from roost.api.plans.plan import load_plan, search_question
+from roost.api.plans.plan import search_question
+from roost.api.plans.plan_files import load_plan
 from roost.api.plans.preflight import check_runnable
 from roost.api.requests.declared import filled, typed_options
 from roost.api.requests.known_values import dtype_of

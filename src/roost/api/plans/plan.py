@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import functools
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +13,7 @@ from roost.api.measurements.learned import NOTHING_KNOWN, known_of
 from roost.api.models.attention import check_attention
 from roost.api.models.inspect import in_8_bits_where_stored, inspect_model, profile_of
 from roost.api.models.loras import with_loras
-from roost.api.models.named_files import check_sought, refuse_other_files, why_single_files
+from roost.api.models.named_files import check_sought, why_single_files
 from roost.api.models.step_caches import cache_of, try_cache
 from roost.api.models.tensors import check_tensors
 from roost.api.models.traces import kept_trace, trace_asked, trace_model
@@ -29,7 +29,7 @@ from roost.errors import DryRunError, InvalidFile, UsageError
 from roost.facts.rates import LINKS
 from roost.facts.request import Workload
 from roost.facts.resident_policy import blocks_of_stacks
-from roost.plan import PlanDocument, plan_to_yaml, read_plan, write_text_atomically
+from roost.plan import PlanDocument
 from roost.plan.figures import Rate
 from roost.planner.buffers import in_order_of_use, with_unfiled
 from roost.planner.by_rules import Question, plan_by_rules
@@ -47,7 +47,6 @@ from roost.planner.side_paths import with_work
 from roost.profiles.gpus import load_gpu_profiles
 from roost.shell_quoting import shown_path
 from roost.trace import Trace
-from roost.user_folders import user_folder
 
 _log = logging.getLogger(__name__)
 
@@ -234,21 +233,33 @@ def traced_question(
         aim=aim_of(options),
         generations=generation_count(options),
         notes=(*warnings, *measured.notes, *_slow_dtypes(trace, model)),
-        at_leaf_level=lambda asked: _at_leaf_level(
-            replace(asked, inventory=question.inventory), options, trace_it, link_bytes_per_s
-        ),
+        at_leaf_level=_finer(question, options, trace_it, link_bytes_per_s),
     )
 
 
-def _at_leaf_level(
+def _finer(
     question: Question, options: PlanOptions, trace_it: TraceIt, link_bytes_per_s: float | None
-) -> SearchQuestion | None:
-    """The question with what may stream below its blocks doing so; None where nothing does, or nobody can trace it."""
-    finer = at_leaf_level(question.inventory, open_to_leaf_level(question))
-    if finer == question.inventory:
-        return None
-    asked = traced_question(replace(question, inventory=finer), options, trace_it, link_bytes_per_s)
-    return None if asked.trace.no_dry_run is not None else asked
+) -> Callable[[Question], SearchQuestion | None]:
+    """Of questions about the same model: with what may stream below its blocks doing so, traced once.
+
+    None where nothing does, or where it can't be traced.
+    """
+
+    @functools.cache
+    def trace_of(names: frozenset[str]) -> Trace:
+        return trace_it(replace(question, inventory=at_leaf_level(question.inventory, names)))
+
+    def finer(asked: Question) -> SearchQuestion | None:
+        names = open_to_leaf_level(replace(asked, inventory=question.inventory))
+        if not names:
+            return None
+        inventory = at_leaf_level(question.inventory, names)
+        found = traced_question(
+            replace(asked, inventory=inventory), options, lambda _: trace_of(names), link_bytes_per_s
+        )
+        return None if found.trace.no_dry_run is not None else found
+
+    return finer
 
 
 def _slow_dtypes(trace: Trace, model: CostModel) -> tuple[str, ...]:
@@ -270,25 +281,3 @@ def _throttled(rates: Rates, link_bytes_per_s: float | None) -> Rates:
 def _is_text(path: str) -> bool:
     """Whether no byte of the path stayed undecoded."""
     return not any("\ud800" <= character <= "\udfff" for character in path)
-
-
-def load_plan(path: str | Path) -> PlanDocument:
-    """The validated plan in a YAML file; raises InvalidFile in one line for anything else."""
-    refuse_other_files(Path(path))
-    return read_plan(Path(path))
-
-
-def keep_plan(plan: PlanDocument) -> Path:
-    """Writes the plan into the user's cache directory, named after its content, and returns its path."""
-    text = plan_to_yaml(plan)
-    folder = user_folder("cache") / "plans"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"the plan can't be kept in {shown_path(folder)}: {error.strerror}; set XDG_CACHE_HOME to another place, or"
-            " plan with: roost plan MODEL -o plan.yaml"
-        ) from None
-    path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.yaml"
-    write_text_atomically(path, text)
-    return path

@@ -28,7 +28,7 @@ def diff(before: Before, after: After, as_json: Json = False) -> None:
     roost diff wan.yaml wan-16gib.yaml
     """
     from roost.api.plans.diff import diff_plans
-    from roost.api.plans.plan import load_plan
+    from roost.api.plans.plan_files import load_plan
 
     differences = diff_plans(load_plan(before), load_plan(after))
     if as_json:

@@ -22,7 +22,7 @@ def explain(plan: PlanFile, alternatives: Alternatives = False, as_json: Json = 
     roost explain wan.yaml --alternatives
     """
     from roost.api.plans.explain import explain_plan, explanation_document
-    from roost.api.plans.plan import load_plan
+    from roost.api.plans.plan_files import load_plan
     from roost.cli.views.explain import show_alternatives, show_explanation
 
     document = load_plan(plan)

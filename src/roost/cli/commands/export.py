@@ -37,7 +37,7 @@ def export(given: ExportCommand) -> None:
     """
     from roost.api.plans.export.diffusers import diffusers_script
     from roost.api.plans.export.sglang import sglang_command
-    from roost.api.plans.plan import load_plan
+    from roost.api.plans.plan_files import load_plan
     from roost.api.requests.outputs import check_output
     from roost.plan import write_text_atomically
 

@@ -161,7 +161,7 @@ def _is_plan(target: str) -> bool:
 
 def _plan_of(given: RunCommand, request: RunRequest) -> tuple[PlanDocument, RunRequest]:
     """The plan in the file, or a new plan of the model, kept in the cache directory; and the request in its groups."""
-    from roost.api.plans.plan import load_plan
+    from roost.api.plans.plan_files import load_plan
     from roost.api.requests.weight_files import files_of, with_moved_files
     from roost.plan.revision import revised
 
@@ -185,7 +185,8 @@ def _plan_of(given: RunCommand, request: RunRequest) -> tuple[PlanDocument, RunR
 
 def _new_plan(given: RunCommand, options: PlanOptions, request: RunRequest) -> tuple[PlanDocument, RunRequest]:
     from roost.api.models.inspect import inspect_model
-    from roost.api.plans.plan import keep_plan, plan_model
+    from roost.api.plans.plan import plan_model
+    from roost.api.plans.plan_files import keep_plan
     from roost.api.requests.weight_files import files_of
     from roost.api.runs.call import check_prompt
     from roost.cli.views.plan import show_remedy_run

@@ -40,7 +40,7 @@ def timeline(given: TimelineCommand) -> None:
 
     roost timeline wan.yaml -o wan.html
     """
-    from roost.api.plans.plan import load_plan
+    from roost.api.plans.plan_files import load_plan
     from roost.api.plans.timeline import replay_plan
     from roost.api.requests.outputs import check_output
     from roost.plan import write_text_atomically
