@@ -50,12 +50,10 @@ def test_a_trace_by_layers_has_the_work_of_one_by_blocks(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_leaves_stand_in_the_order_of_use(name: str) -> None:
-    dit = "unet" if name == "sdxl" else "transformer"
-    plan = planned(name, set=f"{dit}=layerwise-offload,leaf_level=true")
-    placed = plan.components[dit]
+    placed = planned(name, set="transformer=layerwise-offload,leaf_level=true").components["transformer"]
     assert placed.leaf_level
     trace = trace_tiny_at_leaf_level(name)
-    used = [block.name for use in trace.uses if use.component == dit for block in use.blocks]
+    used = [block.name for use in trace.uses if use.component == "transformer" for block in use.blocks]
     names = block_names(tuple(each.stack for each in placed.stacks))
     order = [names[number] for number in placed.use_order] if placed.use_order else list(names)
     assert order == [each for each in dict.fromkeys(used) if each in names]

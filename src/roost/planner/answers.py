@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from roost.planner.leaf_level import open_to_leaf_level
 from roost.planner.ruling import Ruling, ruling_on
 from roost.planner.search.comparison import Searched
+from roost.planner.search.shortfall import Shortfall
 from roost.planner.search_question import SearchQuestion
 from roost.planner.slicing import search_slicing
 
@@ -26,7 +27,7 @@ class Answer:
 def answer_to(asked: SearchQuestion) -> Answer:
     """Blocks stream as a whole, unless streaming below them surely fits where they don't, or takes clearly less.
 
-    Where nothing fits, it is the one that lacks less.
+    Where nothing fits, it is the one that lacks less of the device's memory.
     """
     ruling = ruling_on(asked.question)
     first = Answer(asked, ruling, _searched(asked, ruling))
@@ -61,12 +62,16 @@ def _wants_less(answer: Answer) -> bool:
 def _is_better(finer: Answer, whole: Answer) -> bool:
     found, before, aim = finer.searched.found, whole.searched.found, whole.asked.aim
     if found.shortfall is not None and before.shortfall is not None:
-        return found.shortfall.short_bytes < before.shortfall.short_bytes
+        return _short_vram(found.shortfall) < _short_vram(before.shortfall)
     if found.chosen is None or before.chosen is None:
         return found.chosen is not None
     if aim.objective == "memory":
         return found.chosen.vram_bytes < _CLEARLY_LESS * before.chosen.vram_bytes
     return found.sure and found.chosen.seconds <= aim.max_premium * before.chosen.seconds
+
+
+def _short_vram(missing: Shortfall) -> int:
+    return missing.short_bytes if missing.memory == "VRAM" else 0
 
 
 def _searched(asked: SearchQuestion, ruling: Ruling) -> Searched:

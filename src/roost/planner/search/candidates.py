@@ -33,7 +33,7 @@ class Scope:
     ``splits`` is into how many parts tiers split at most what streams: fewer where whole plans are simulated, many for
     each candidate. ``hidden`` says of each stack with how many residents its compute hides the copies of the others;
     empty where it makes no difference whose blocks stay. ``in_fp8`` is the component with its linear weights in 8 bits,
-    where that is allowed and possible. ``leaf_level`` says that its blocks come in by layers.
+    where that is allowed and possible.
     """
 
     passes: int
@@ -43,7 +43,6 @@ class Scope:
     splits: int = 16
     hidden: tuple[int, ...] = ()
     in_fp8: Component | None = None
-    leaf_level: bool = False
 
 
 def candidate_placements(case: Case, ruled: Placement, scope: Scope) -> Iterator[Placement]:
@@ -105,9 +104,9 @@ def _streamings(case: Case, ruled: Placement, scope: Scope, fixed: dict[str, obj
     if not count:
         return
     hold = bool(fixed.get("hold", scope.chunked))
-    for resident in _resident_counts(count, scope, fixed, hold):
+    for resident in _resident_counts(ruled, scope, fixed, hold):
         for policy in _policies(ruled, resident, scope, fixed):
-            ahead = _prefetches(case, ruled, scope, fixed, count - resident)
+            ahead = _prefetches(case, ruled, fixed, count - resident)
             for prefetch in ahead:
                 slots = 0 if resident == count else min(prefetch + 1, count - resident)
                 made = Streaming(
@@ -116,32 +115,31 @@ def _streamings(case: Case, ruled: Placement, scope: Scope, fixed: dict[str, obj
                 yield from _with_tiers(ruled, made, 2 if prefetch > ahead[0] else scope.splits)
 
 
-def _resident_counts(count: int, scope: Scope, fixed: dict[str, object], hold: bool) -> tuple[int, ...]:
+def _resident_counts(ruled: Placement, scope: Scope, fixed: dict[str, object], hold: bool) -> tuple[int, ...]:
     if "resident_blocks" in fixed:
         return (cast(int, fixed["resident_blocks"]),)
     if kept := blocks_of_stacks(cast(str, fixed.get("resident_policy", ""))):
         return (sum(kept),)
     if hold or scope.passes < 3:
         return (0,)
-    return tuple(range(0, count, max(1, count // LEAF_STEPS) if scope.leaf_level else 1))
+    count = len(ruled.block_bytes)
+    return tuple(range(0, count, max(1, count // LEAF_STEPS) if ruled.component.leaf_level else 1))
 
 
 def _policies(ruled: Placement, resident: int, scope: Scope, fixed: dict[str, object]) -> tuple[ResidentPolicy, ...]:
     if "resident_policy" in fixed:
         return (cast(ResidentPolicy, fixed["resident_policy"]),)
-    if not resident:
-        return _POLICIES[:1]
-    if scope.leaf_level:
+    if not resident or ruled.component.leaf_level:
         return _POLICIES[:1]
     counts = [unit.count for unit in ruled.component.units]
     return (*_POLICIES, *dict.fromkeys(map(policy_of, shares_of_stacks(counts, resident, scope.hidden))))
 
 
-def _prefetches(case: Case, ruled: Placement, scope: Scope, fixed: dict[str, object], streamed: int) -> tuple[int, ...]:
+def _prefetches(case: Case, ruled: Placement, fixed: dict[str, object], streamed: int) -> tuple[int, ...]:
     """The typed number of blocks ahead, else one and two, and more where they are layers, as far as there are any."""
     if "prefetch" in fixed or (case.choices.prefetch is not None and kind_of(ruled.component) == "dit"):
         return (blocks_ahead(case, ruled.component, ruled.decision),)
-    prefetches = LEAF_PREFETCHES if scope.leaf_level else _PREFETCHES
+    prefetches = LEAF_PREFETCHES if ruled.component.leaf_level else _PREFETCHES
     return tuple(ahead for ahead in prefetches if ahead == 1 or ahead < streamed)
 
 

@@ -106,15 +106,13 @@ def tileable(component: str, forecast: Forecast) -> bool:
 def scope_of(ruled: Placement, pricer: Pricer, aim: Aim) -> Scope:
     """What bounds the candidates of one component under this trace and aim."""
     trace, name = pricer.forecast.trace, ruled.component.name
-    leaf_level = ruled.component.leaf_level
     return Scope(
         passes=pricer.passes(name),
         chunked=_runs_in_rounds(ruled, trace) or bool(ruled.streaming and ruled.streaming.hold),
         tilings=_tilings(name, pricer.forecast, aim),
         in_fp8=in_fp8(ruled.component, trace) if "fp8" in aim.allow else None,
         lingers=pricer.forecast.generations > 1,
-        splits=_LEAF_SPLITS if leaf_level else _SPLITS if pricer.separable else _SPLITS_TOGETHER,
-        leaf_level=leaf_level,
+        splits=_splits_of(ruled, pricer),
         hidden=residents_that_hide(
             [unit.count for unit in ruled.component.units],
             ruled.block_bytes,
@@ -122,6 +120,12 @@ def scope_of(ruled: Placement, pricer: Pricer, aim: Aim) -> Scope:
             pricer.speeds[RateKey.PINNED_H2D],
         ),
     )
+
+
+def _splits_of(ruled: Placement, pricer: Pricer) -> int:
+    if ruled.component.leaf_level:
+        return _LEAF_SPLITS
+    return _SPLITS if pricer.separable else _SPLITS_TOGETHER
 
 
 def _runs_in_rounds(ruled: Placement, trace: Trace) -> bool:
